@@ -1,7 +1,7 @@
 """Invariant: any bytes, bare or in a memfd's last page, are a self-consistent descriptor or a DescriptorError.
 
-Run it: python -m fuzz.fuzz_descriptor --iterations 100000 --seed 1. Prints one line of counts; a broken invariant ends
-it with the seed, the round and the bytes that did it.
+Run `python -m fuzz.fuzz_descriptor --iterations 100000 --seed 1`. It prints one line of counts. If the invariant is
+broken, it ends with the seed, the round and the bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EDGES = (0, 1, -1, 127, 128, 255, 256, 4095, 4096, 1 << 31, 1 << 32, (1 << 63) 
 
 
 def corpus() -> list[bytes]:
-    """Descriptors of every shape, as honest exporters write them."""
+    """Return valid descriptors of every form."""
     common: dict[str, Any] = {
         "handle_types": 3,
         "allocation_size": 1 << 16,
@@ -62,7 +62,7 @@ def corpus() -> list[bytes]:
 
 
 def spoil_bytes(rng: random.Random, data: bytes) -> bytes:
-    """Flip, cut, repeat, insert or splice raw bytes."""
+    """Return the data with raw bytes flipped, removed, repeated, inserted or replaced."""
     spoilt = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
         at = rng.randrange(len(spoilt) + 1)
@@ -83,7 +83,7 @@ def spoil_bytes(rng: random.Random, data: bytes) -> bytes:
 
 
 def spoil_values(rng: random.Random, data: bytes) -> bytes:
-    """Put a well-formed value of the wrong kind or size in the place of one element, at any depth."""
+    """Return the data with one element, at any depth, replaced by a value of another type or size."""
     elements: Any = msgspec.msgpack.decode(data)
     place = elements
     index = rng.randrange(len(place))
@@ -103,7 +103,7 @@ def spoil_values(rng: random.Random, data: bytes) -> bytes:
 
 
 def check(data: bytes) -> str:
-    """Parse and judge: "refused" or "parsed". AssertionError where the invariant breaks."""
+    """Parse the data. Return "refused" or "parsed". Errors: AssertionError if the invariant is broken."""
     try:
         descriptor = Descriptor.parse(data)
     except DescriptorError as error:
@@ -123,9 +123,9 @@ def check(data: bytes) -> str:
 
 
 def run(iterations: int, seed: int) -> Counter[str]:
-    """`iterations` rounds, on Linux one in eight through a memory file.
+    """Run `iterations` rounds, on Linux one in eight through a memory file. Return the count of each outcome.
 
-    Counts outcomes; raises where the invariant breaks.
+    Errors: those of a broken invariant, with a note that contains seed, round and bytes.
     """
     rng = random.Random(seed)
     seeds = corpus()
@@ -158,7 +158,7 @@ def main() -> int:
     outcomes = run(asked.iterations, asked.seed)
     leaked = len(descriptors()) - before
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    print(f"{asked.iterations} rounds with seed {asked.seed}: {counts}, {leaked} descriptors leaked")
+    print(f"{asked.iterations} rounds with seed {asked.seed}: {counts}, {leaked} fds leaked")
     return 1 if leaked else 0
 
 

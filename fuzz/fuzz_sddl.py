@@ -1,7 +1,7 @@
-"""Invariant: any text either parses, and then its formatted form parses to an equal descriptor, or is refused with a
-defined status, a position and a full sentence; nothing else is ever raised, and no text takes more than a moment.
+"""Invariant: any text either parses, and then its formatted form parses to an equal security descriptor, or is refused
+with a defined status, a position and a full sentence; no other error is raised, and no text takes more than 0.25 s.
 
-Run `python -m fuzz.fuzz_sddl --iterations 100000`; the seed makes a run repeatable.
+Run `python -m fuzz.fuzz_sddl --iterations 100000`. Runs with the same seed are equal.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SEEDS = (
     "D:NO_ACCESS_CONTROL",
     "D:",
 )
-SLOWEST = 0.25  # seconds of this thread's own time: a busy machine is no slow parser
+SLOWEST = 0.25  # seconds of processor time of this thread, so that a busy machine does not count
 
 
 def make(rng: random.Random) -> str:
-    """A text: pieces at random, or a good one with a few wounds."""
+    """Return a text: random pieces, or a valid text with a few changes."""
     if rng.random() < 0.5:
         return "".join(rng.choices(PIECES, k=rng.randrange(1, 24)))
     text = rng.choice(SEEDS) * rng.choice((1, 1, 1, 2, 200))
@@ -43,7 +43,7 @@ def make(rng: random.Random) -> str:
 
 
 def check(text: str) -> bool:
-    """Hold one text against the invariant. Whether it parsed."""
+    """Check the invariant for one text. Return whether the text was parsed."""
     try:
         sd = parse_sddl(text, TOKEN, MEMORY)
     except Refused as refusal:
@@ -57,7 +57,7 @@ def check(text: str) -> bool:
 
 
 def main(iterations: int, seed: int = 1) -> dict[str, int]:
-    """Fuzz: how many texts parsed, how many were refused. AssertionError with the text that broke the invariant."""
+    """Run the fuzzer. Return the numbers of parsed and refused texts. Errors: AssertionError with the text."""
     rng = random.Random(seed)
     counts = {"parsed": 0, "refused": 0}
     for _ in range(iterations):
@@ -72,7 +72,7 @@ def main(iterations: int, seed: int = 1) -> dict[str, int]:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--iterations", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,7 +1,8 @@
-"""Invariant: whatever bytes and descriptors a client sends, the broker lives on, answers with defined replies or hangs
-up, keeps nothing of it once the client has gone, and another client finds everything as it was.
+"""Invariant: whatever bytes and fds a client sends, the broker does not end, sends defined replies or closes the
+connection, keeps nothing of the client after its end, and the state of another client does not change.
 
-Run `python -m fuzz.fuzz_wire --iterations 100000`; the seed makes a run repeatable (but for the broker's random ids).
+Run `python -m fuzz.fuzz_wire --iterations 100000`. Runs with the same seed are equal except for random ids of
+the broker.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ DEADLINE = 20.0
 
 
 class Fuzzer:
-    """One hostile client after another, and the numbers that they have learnt."""
+    """A series of hostile clients, with the numbers that they got in replies."""
 
     def __init__(self, directory: Path, rng: random.Random) -> None:
         self.directory = directory
@@ -74,7 +75,7 @@ class Fuzzer:
         return self.rng.random() < 0.5
 
     def request(self) -> Any:
-        """A request that is right in form, with numbers that may mean something."""
+        """Return a well-formed request with numbers that may be valid."""
         rng, n = self.rng, self.number
         mask, ticket = rng.choice(MASKS), rng.choice(self.tickets[-3:])
         name = rng.choice(NAMES if rng.random() < 0.3 else GOOD_NAMES)
@@ -109,7 +110,7 @@ class Fuzzer:
             lambda: wire.Withdraw(ticket),
             lambda: wire.Snapshot(rng.choice((0, 0, 1, n()))),
             lambda: wire.GetStatus(),
-            lambda: wire.Stop(False) if self.greeted else wire.GetStatus(),  # the witness is of this process, too
+            lambda: wire.Stop(False) if self.greeted else wire.GetStatus(),  # the witness is in the same process
             lambda: wire.Inherit(rng.choice((None, (), (n(), n())))),
             lambda: wire.Hold(n()),
             lambda: wire.ListHandles(n()),
@@ -117,7 +118,7 @@ class Fuzzer:
             lambda: wire.FetchFds(n(), rng.randrange(4), rng.choice((1, 2, 254))),
             lambda: wire.Follow(bytes(32)) if rng.random() < 0.01 else wire.GetStatus(),
             lambda: wire.AnnounceRecord(
-                self.wounded(rng.choice(self.records)), rng.choice((b"", b"fuzzed", b"witness")),
+                self.changed(rng.choice(self.records)), rng.choice((b"", b"fuzzed", b"witness")),
                 rng.choice((1, 1, 2, 254)), self.flag()
             ),
             lambda: wire.AnnounceReference(n(), n(), n(), self.flag(), mask, self.flag()),
@@ -126,7 +127,7 @@ class Fuzzer:
             lambda: wire.AnnounceClaimed(ticket),
             lambda: wire.Announced(),
         )  # fmt: skip
-        if rng.random() < 0.15:  # the more is shared, the more the rest can hit
+        if rng.random() < 0.15:  # other requests need shared payloads
             good = rng.choice((None, *GOOD_NAMES))
             share = rng.choice((1, 1, 2))
             return wire.Export(
@@ -143,31 +144,31 @@ class Fuzzer:
             )
         return rng.choice(makers[rng.random() < 0.98 :])()
 
-    def wounded(self, record: bytes) -> bytes:
-        """A record, half of the times with a byte changed."""
+    def changed(self, record: bytes) -> bytes:
+        """Return the record, in half of the calls with one bit changed."""
         if not record or self.flag():
             return record
         at = self.rng.randrange(len(record))
         return record[:at] + bytes([record[at] ^ 1 << self.rng.randrange(8)]) + record[at + 1 :]
 
     def packet(self) -> tuple[bytes, list[int]]:
-        """Bytes and descriptors: mostly right in form, mostly with what belongs to them, sometimes wounded."""
+        """Return the bytes and fds of a message: usually well-formed and with the right fds, sometimes changed."""
         rng = self.rng
-        kind = rng.random()
-        if kind < 0.03:
+        chance = rng.random()
+        if chance < 0.03:
             return rng.randbytes(rng.choice((1, 2, 10, 100, 5_000, 17_000))), []
         request = self.request()
         data = wire.encode(request)
         good = self.pidfds if isinstance(request, wire.Duplicate | wire.BindOffer) else self.files[:3]
         fds = [rng.choice(self.files if rng.random() < 0.2 else good)] * wire.fds_of(request)
-        if kind < 0.06:
+        if chance < 0.06:
             fds = rng.choices(self.files, k=rng.choice((0, 1, 2, 5)))
-        if kind < 0.10:
-            wounded = bytearray(data)
+        if chance < 0.10:
+            changed = bytearray(data)
             for _ in range(rng.randrange(1, 4)):
-                at = rng.randrange(len(wounded) + 1)
-                wounded[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
-            data = bytes(wounded) or b"\0"
+                at = rng.randrange(len(changed) + 1)
+                changed[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
+            data = bytes(changed) or b"\0"
         return data, fds
 
     def connect(self) -> socket.socket:
@@ -188,7 +189,7 @@ class Fuzzer:
             self.sock = None
 
     def step(self) -> None:
-        """One message, and what comes of it."""
+        """Send one message and check the reply."""
         if self.sock is None:
             self.connect()
         if self.sock is not None:
@@ -209,10 +210,10 @@ class Fuzzer:
             self.seen["hung up"] += 1
             self.hang_up()
             return
-        reply = wire.decode_reply(packet[0])  # anything undefined raises, and the run has failed
+        reply = wire.decode_reply(packet[0])  # an undefined reply raises an error
         assert len(packet[1]) == wire.fds_of(reply), reply
-        for one in packet[1]:
-            one.close()
+        for fd in packet[1]:
+            fd.close()
         self.learn(reply)
 
     def learn(self, reply: wire.Reply) -> None:
@@ -243,7 +244,7 @@ def msgspec_values(reply: wire.Reply) -> Iterator[Any]:
 
 
 class Witness:
-    """Another client, which must never notice anything."""
+    """Another client, whose state must not change."""
 
     def __init__(self, directory: Path) -> None:
         self.manager = LinuxManager(RuntimeDir(directory))
@@ -268,21 +269,21 @@ class Witness:
         info = self.manager.info(self.handle)
         assert info.handle_count == 1 and info.name.endswith("\\witness"), info
         status = self.manager.status()
-        assert status is not None and status.pid == self.pid, "the broker is another one"
+        assert status is not None and status.pid == self.pid, "another broker runs"
 
     def left(self) -> dict[str, int]:
-        """What the others have left behind."""
+        """Return what the other clients have left behind."""
         rows = self.manager.snapshot()
         return {
             "payloads": len(rows) - 1,
             "holders": sum(len(row.holders) for row in rows) - 1,
-            "descriptors": len(os.listdir(f"/proc/{self.pid}/fd")),
+            "fds": len(os.listdir(f"/proc/{self.pid}/fd")),
         }
 
 
 @contextmanager
 def private_broker() -> Iterator[Path]:
-    """A runtime directory of its own, and no broker in it afterwards."""
+    """Make a runtime directory; end its broker after the block."""
     with tempfile.TemporaryDirectory(prefix="extmem-fuzz-", dir="/tmp") as place:
         try:
             yield Path(place)
@@ -291,7 +292,7 @@ def private_broker() -> Iterator[Path]:
 
 
 def main(iterations: int, seed: int = 1) -> dict[str, Any]:
-    """Fuzz, and tell what happened. AssertionError, or whatever a decoder raises, if the invariant is broken."""
+    """Run the fuzzer. Return the counts. Errors: AssertionError, or that of a decoder, for a broken invariant."""
     rng = random.Random(seed)
     started = time.monotonic()
     with private_broker() as directory:
@@ -311,8 +312,8 @@ def main(iterations: int, seed: int = 1) -> dict[str, Any]:
         while (left := witness.left()) != before and time.monotonic() < deadline:
             time.sleep(0.05)
         assert left == before, f"left behind: {left}, before: {before}"
-        assert len(os.listdir("/proc/self/fd")) == mine, "this process has descriptors left"
-        log = RuntimeDir(directory).log.read_text()
+        assert len(os.listdir("/proc/self/fd")) == mine, "this process has fds left"
+        log = (directory / "broker.log").read_text()
         assert not log, log
         status = witness.manager.status()
         witness.manager.disconnect()

@@ -1,4 +1,4 @@
-"""Invariant: a memory file whose last page, size or seals are spoilt is refused, or holds a good descriptor. Linux."""
+"""Invariant: a memory file with a changed last page, size or seals is refused, or has a valid descriptor. Linux."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from extmem.devices.host import memfd, trailer
 from extmem.devices.host.backend import HostBackend
 from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError
-from extmem.sharing.limits import DESCRIPTOR_LIMIT
+from extmem.sharing.descriptor.wire import DESCRIPTOR_LIMIT
 from fuzz import fuzz_descriptor
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -19,11 +19,11 @@ _BACKEND = HostBackend()
 
 
 def check(rng: random.Random, seeds: list[bytes]) -> str:
-    """fuzz_descriptor's invariant through a real memory file whose last page, size or seals are spoilt."""
+    """Check the invariant of fuzz_descriptor with a memory file whose last page, size or seals were changed."""
     if rng.random() < 0.5:
         frame = fuzz_descriptor.spoil_bytes(rng, trailer.pack(rng.choice(seeds)))
     else:
-        # A liar's checksum is right.
+        # A hostile exporter writes a valid checksum.
         frame = trailer.pack(fuzz_descriptor.spoil_values(rng, rng.choice(seeds))[:DESCRIPTOR_LIMIT])
     pages = rng.choice((0, 1, 2, 2, 2, 5))
     fd = os.memfd_create("fuzz", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

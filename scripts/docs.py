@@ -1,8 +1,7 @@
-"""`python -m scripts.docs` writes what the documentation takes from the code; `--check` says what has drifted.
+"""`python -m scripts.docs` writes the parts of the documentation that come from the code; `--check` compares them.
 
-The pages of docs/reference and the pictures of docs/images are this script's alone. In pages that people write it
-fills the stretches between `<!-- generated: NAME -->` and `<!-- end generated -->`, and the last column of
-docs/behaviours.md.
+This script alone writes the pages of docs/reference and the pictures of docs/images. In the other pages it fills the
+sections between `<!-- generated: NAME -->` and `<!-- end generated -->`, and the last column of docs/behaviours.md.
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ _MARKED = re.compile(
 
 
 def fill(text: str, where: str) -> str:
-    """The page with every marked stretch as the code has it now. LookupError for a name that there is no table for."""
+    """Return the page with its generated sections filled in. Errors: LookupError for a section without a table."""
 
     def one(match: re.Match[str]) -> str:
         make = docs_tables.TABLES.get(match["name"])
         if make is None:
-            known = ", ".join(docs_tables.TABLES)
-            raise LookupError(f"{where} asks for the table {match['name']!r}; there are: {known}")
+            names = ", ".join(docs_tables.TABLES)
+            raise LookupError(f"{where} names the table {match['name']!r}, which does not exist; choose from: {names}")
         return f"{match['open']}{make()}\n{match['close']}"
 
     filled = _MARKED.sub(one, text)
     if text.count("<!-- generated:") != len(_MARKED.findall(text)):
-        raise LookupError(f"{where} opens a generated stretch that it does not close")
+        raise LookupError(f"{where} has a generated section without an end")
     return filled
 
 
 def render(root: Path) -> dict[Path, str]:
-    """Every output, by its path from the root."""
+    """Return the text of every output by its path relative to the root."""
     out = {Path("docs/reference") / name: text for name, text in docs_reference.pages(root).items()}
     for name, theme in docs_pictures.THEMES.items():
         out[Path(f"docs/images/how-it-works-{name}.svg")] = docs_pictures.how_it_works(theme)
@@ -59,29 +58,29 @@ def render(root: Path) -> dict[Path, str]:
 
 
 def compare(root: Path, outputs: dict[Path, str]) -> list[str]:
-    """What is missing, different or nobody's, each with the beginning of the difference."""
+    """Return the files that are missing, different or not written by this script, with the start of each difference."""
     found = []
     for path, text in outputs.items():
-        there = root / path
-        if not there.exists():
+        target = root / path
+        if not target.exists():
             found.append(f"{path} is missing")
-        elif (old := there.read_text(encoding="utf-8")) != text:
+        elif (old := target.read_text(encoding="utf-8")) != text:
             lines = difflib.unified_diff(
                 old.splitlines(), text.splitlines(), "on disk", "from the code", lineterm="", n=0
             )
             found.append("\n".join([f"{path} differs", *list(lines)[:20]]))
     for folder in _OWNED:
-        for there in sorted((root / folder).rglob("*")) if (root / folder).is_dir() else ():
-            if there.is_file() and there.relative_to(root) not in outputs:
-                found.append(f"{there.relative_to(root)} is written by nobody")
+        for file in sorted((root / folder).rglob("*")) if (root / folder).is_dir() else ():
+            if file.is_file() and file.relative_to(root) not in outputs:
+                found.append(f"{file.relative_to(root)} is not written by this script")
     return found
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0 in order, 1 drift found by --check."""
+    """Run the command line. Return the exit status: 1 if --check found a difference, else 0."""
     parser = argparse.ArgumentParser("python -m scripts.docs", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the disk and write nothing")
-    parser.add_argument("--root", type=Path, default=ROOT, help="repository to write to or to check")
+    parser.add_argument("--check", action="store_true", help="compare with the files and do not write them")
+    parser.add_argument("--root", type=Path, default=ROOT, help="repository whose files are written or compared")
     options = parser.parse_args(argv)
     outputs = render(options.root)
     if options.check:
@@ -89,13 +88,13 @@ def main(argv: list[str] | None = None) -> int:
         for complaint in found:
             sys.stdout.write(complaint + "\n")
         if found:
-            sys.stderr.write(f"{len(found)} file(s) are out of step: run `python -m scripts.docs`\n")
+            sys.stderr.write(f"{len(found)} file(s) differ: run `python -m scripts.docs`\n")
         return 1 if found else 0
     for path, text in outputs.items():
-        there = options.root / path
-        there.parent.mkdir(parents=True, exist_ok=True)
-        if not there.exists() or there.read_text(encoding="utf-8") != text:
-            there.write_text(text, encoding="utf-8")
+        target = options.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            target.write_text(text, encoding="utf-8")
             sys.stdout.write(f"wrote {path}\n")
     return 0
 

@@ -1,7 +1,7 @@
-"""The pictures of README and docs, drawn from the model's own lifetime table, once for light and once for dark pages.
+"""The pictures of README and docs, drawn from the lifetime table of the model, for light and for dark pages.
 
-A line is solid where `extmem.objects.lifetimes.KEEPS` says that one thing keeps the other alive, and dashed where it
-merely leads there. Change the table and the pictures change; `python -m scripts.docs --check` notices if they did not.
+A line is solid if one object keeps the other alive according to `extmem.objects.lifetimes.KEEPS`, and dashed if it only
+refers to it. The pictures change with the table; `python -m scripts.docs --check` reports outdated pictures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reference pages, from docstrings. Read from the source text, so that every Python version writes the same."""
+"""The reference pages, from docstrings. They are read from the source text: every Python version writes the same."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class _Found:
         return [base.id for base in written if isinstance(base, ast.Name)]
 
     def private_bases(self) -> list[_Found]:
-        """The base classes that are the library's and not public: what a class takes from them is its own to readers.
+        """The private base classes of the library. Their members are documented as members of the class.
 
-        Those are classes of the same file, and what that imports from the library.
+        These are classes of the same file, and classes that the file imports from the library.
         """
         found = []
         for node in ast.parse(self.text).body:
@@ -60,9 +60,9 @@ def _modules(package: Path) -> list[Path]:
 
 
 def _find(source: Path, home: str, name: str) -> _Found:
-    """Where the name's class or function is defined: in the module `home`, below it, or where it imports it from.
+    """Find the definition of a class or function: in the module `home`, below it, or where it imports it from.
 
-    What each system has its own of is told as Linux has it, which is imported last.
+    If each system has its own definition, return that of Linux, which is imported last.
     """
     start = source.joinpath(*home.split("."))
     elsewhere: list[str] = []
@@ -78,12 +78,12 @@ def _find(source: Path, home: str, name: str) -> _Found:
             if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names)
         ]
     if not elsewhere:
-        raise LookupError(f"{name} is promised by {home} and defined nowhere in it")
+        raise LookupError(f"{name} is a public name of {home}, which does not define it")
     return _find(source, elsewhere[-1], name)
 
 
 def _signature(node: ast.FunctionDef, text: str, *, method: bool) -> str:
-    """The parameters as written, on one line; without `self`."""
+    """Return the signature as written, on one line and without `self`."""
     first = node.body[0].lineno
     lines = text.splitlines()[node.lineno - 1 : first]
     head = "\n".join(lines)
@@ -104,7 +104,7 @@ def _signature(node: ast.FunctionDef, text: str, *, method: bool) -> str:
 
 
 def _wrapped_signature(signature: str) -> str:
-    """The signature, with each parameter on a line of its own where one line would be too long."""
+    """Return the signature, with each parameter on a line of its own if one line would be too long."""
     if len(signature) <= WIDTH:
         return signature
     name, _, rest = signature.partition("(")
@@ -126,14 +126,14 @@ def _decorators(node: ast.FunctionDef) -> set[str]:
 
 
 def _definer(cls: type, member: str) -> str:
-    """The name of the class that a member of `cls` comes from."""
+    """Return the name of the class that defines a member of `cls`."""
     return next((base.__name__ for base in cls.__mro__ if member in vars(base)), "")
 
 
 def _members(cls: type, found: _Found) -> str:
-    """Attributes, properties and methods of a class that are public, in the order of its source.
+    """Return the public attributes, properties and methods of a class as Markdown, in the order of the source.
 
-    cls: the class itself. found: its definition, or that of a base of it, whose overridden members are left out.
+    cls: the class itself. found: its definition, or that of a base class, whose overridden members are omitted.
     """
     parts: list[str] = []
     body = found.node.body
@@ -147,21 +147,21 @@ def _members(cls: type, found: _Found) -> str:
             if _definer(cls, node.name) != found.node.name or not is_public(cls, node.name, doc):
                 continue
             if "property" in marks:
-                kind = ast.get_source_segment(found.text, node.returns) if node.returns is not None else ""
-                parts.append(f"**`{node.name}`** : `{kind}`<br>\n{_paragraphs(doc)}")
+                annotation = ast.get_source_segment(found.text, node.returns) if node.returns is not None else ""
+                parts.append(f"**`{node.name}`** : `{annotation}`<br>\n{_paragraphs(doc)}")
             else:
                 parts.append(f"**`{_signature(node, found.text, method=True)}`**<br>\n{_paragraphs(doc)}")
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             after = body[position + 1] if position + 1 < len(body) else None
-            told = (
+            doc = (
                 _clean(str(after.value.value))
                 if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
                 else ""
             )
-            if not is_public(cls, node.target.id, told):
+            if not is_public(cls, node.target.id, doc):
                 continue
-            kind = ast.get_source_segment(found.text, node.annotation)
-            parts.append(f"**`{node.target.id}`** : `{kind}`" + (f"<br>\n{told}" if told else ""))
+            annotation = ast.get_source_segment(found.text, node.annotation)
+            parts.append(f"**`{node.target.id}`** : `{annotation}`" + (f"<br>\n{doc}" if doc else ""))
         elif (
             isinstance(node, ast.Assign)
             and isinstance(node.targets[0], ast.Name)
@@ -174,7 +174,7 @@ def _members(cls: type, found: _Found) -> str:
 
 
 def _paragraphs(doc: str) -> str:
-    """A docstring as Markdown: definition lines (`name: text`) become a list, literal blocks become fences."""
+    """Return a docstring as Markdown. Lines of the form `name: text` become a list, literal blocks become fences."""
     lines: list[str] = []
     literal = False
     waiting = False
@@ -223,20 +223,20 @@ def _entry(source: Path, home: str, name: str) -> str:
 
 
 def _public(source: Path) -> str:
-    doors: list[str] = []
+    functions: list[str] = []
     classes: list[str] = []
     for name in extmem.__all__:
         home = extmem._HOME.get(name)
         if home is None or home == "extmem.errors":
             continue
         entry = _entry(source, home, name)
-        (classes if name[0].isupper() else doors).append(entry)
-    told = (
-        "# The public names\n\nWhat `import extmem` offers. The errors have [a page of their own](errors.md), and so "
-        "have [the specification's words](vk.md), [`extmem.process`](process.md), [`extmem.raw`](raw.md) and "
-        "[`extmem.rules`](rules.md).\n\n"
+        (classes if name[0].isupper() else functions).append(entry)
+    introduction = (
+        "# The public names\n\nThe names of `import extmem`. There are separate pages for [errors](errors.md), "
+        "[structures and commands of the specification](vk.md), [`extmem.process`](process.md), "
+        "[`extmem.raw`](raw.md) and [`extmem.rules`](rules.md).\n\n"
     )
-    return _HEAD + told + "\n".join([*doors, *classes])
+    return _HEAD + introduction + "\n".join([*functions, *classes])
 
 
 def _errors(source: Path) -> str:
@@ -270,16 +270,16 @@ def _module(source: Path, module: str, title: str) -> str:
 
 
 def _constants(tree: ast.Module, text: str) -> dict[str, str]:
-    """The entries of a module's constants, with the string below each as its docstring."""
+    """Return the entries of a module's constants. The docstring of a constant is the string below it."""
     found = {}
     for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(target, ast.Name) and node.value is not None:
-            told = ""
+            doc = ""
             if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                told = f"\n{_clean(str(after.value.value))}\n"
+                doc = f"\n{_clean(str(after.value.value))}\n"
             name = target.id
-            found[name] = f"## `{name} = {ast.get_source_segment(text, node.value)}`\n{told}"
+            found[name] = f"## `{name} = {ast.get_source_segment(text, node.value)}`\n{doc}"
     return found
 
 
@@ -287,16 +287,16 @@ _TESTING = ("runtime", "leaks", "children", "waiting", "faults", "strategies")
 
 
 def _testing(source: Path) -> str:
-    """The page of what is shipped for tests: the package's own words, and its modules without their `_` parts."""
+    """Return the page of `extmem.testing`: the docstring of the package, and its modules without private parts."""
     package = source / "extmem" / "testing"
-    told = _paragraphs(_clean(ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))))
-    parts = [_HEAD, "# `extmem.testing`\n", told, ""]
+    doc = _paragraphs(_clean(ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))))
+    parts = [_HEAD, "# `extmem.testing`\n", doc, ""]
     for name in _TESTING:
         page = _module(source, f"extmem.testing.{name}", f"`extmem.testing.{name}`").removeprefix(_HEAD).strip()
         parts.append(re.sub(r"^#", "##", page, flags=re.MULTILINE) + "\n")
     for name in ("conformance", "fake_vulkan", "fake_cuda"):
-        told = ast.get_docstring(ast.parse((package / name / "__init__.py").read_text(encoding="utf-8")))
-        parts.append(f"## `extmem.testing.{name}`\n\n{_paragraphs(_clean(told))}\n")
+        text = ast.get_docstring(ast.parse((package / name / "__init__.py").read_text(encoding="utf-8")))
+        parts.append(f"## `extmem.testing.{name}`\n\n{_paragraphs(_clean(text))}\n")
     return "\n".join(parts)
 
 
@@ -307,18 +307,18 @@ def _vk(source: Path) -> str:
     for name in sorted(set(vk.__all__)):
         value = getattr(vk, name)
         if not isinstance(value, type) or value.__name__ != name:
-            continue  # functions, numbers, and second names of the same thing
+            continue  # functions, numbers, and aliases
         if issubclass(value, vk.Struct) and hasattr(value, "C_NAME"):
             structs.append((name, value))
         elif issubclass(value, Enum):
             (flags if issubclass(value, IntFlag) else enums).append((name, value))
     parts = [
         _HEAD,
-        "# `extmem.vk`: the specification's words\n",
-        "Structures, enums and flags under their own names without `Vk`, fields in snake_case without the pointer's "
-        "`p`; `p_next` is last, and every field has a default. Names that an extension brought in go on working with "
-        "their suffix (`BindBufferMemoryInfoKHR`). `extmem.vk.find(struct, cls)` and `extmem.vk.chain(struct)` walk a "
-        "pNext chain. `extmem.vk.abi` turns structures into C memory and back.\n",
+        "# `extmem.vk`: names of the specification\n",
+        "Structures, enums and flags have their own names without `Vk`; fields are in snake_case without the `p` of "
+        "pointers. `p_next` is the last field, and every field has a default. Names of an extension also work with "
+        "their suffix (`BindBufferMemoryInfoKHR`). `extmem.vk.find(struct, cls)` and `extmem.vk.chain(struct)` search "
+        "a pNext chain. `extmem.vk.abi` converts structures to C memory and back.\n",
         "## Structures\n",
         table(
             ("`extmem.vk`", "C", "fields, in order"),
@@ -352,7 +352,7 @@ def _vk(source: Path) -> str:
 
 def _fields(cls: type[vk.Struct]) -> str:
     if not dataclasses.is_dataclass(cls):
-        raise TypeError(f"{cls.__name__} is no dataclass: the page cannot tell its fields")
+        raise TypeError(f"{cls.__name__} is not a dataclass: its fields cannot be listed")
     return ", ".join(f"`{field.name}`" for field in dataclasses.fields(cls)) or "–"
 
 
@@ -362,8 +362,8 @@ def _rules() -> str:
     parts = [
         _HEAD,
         "# `extmem.rules`: every rule in scope\n",
-        "`extmem.rules.ledger.rows()` gives this list to programs, `extmem rules` to people, and `extmem explain ID` "
-        "one rule with a wrong and a right call. [What the words mean](../concepts/rules.md).\n",
+        "`extmem.rules.ledger.rows()` returns this list, `extmem rules` prints it, and `extmem explain ID` prints one "
+        "rule with a wrong and a right call. [The meaning of the statuses](../concepts/rules.md).\n",
     ]
     for family in dict.fromkeys(row.family for row in ledger.rows()):
         parts.append(f"## {family}\n")
@@ -376,34 +376,34 @@ def _rules() -> str:
 
 
 def _checks(source: Path) -> str:
-    """The page of the functions that check, and of the facts that they take."""
+    """Return the page of the functions that check calls, and of the facts that they take."""
     from extmem import rules
 
-    told = (
-        "# `extmem.rules`: checks and facts\n\nThe functions that check a call, for programs that record or submit "
-        "calls by themselves, and what they take and return. [The list of the rules](rules.md).\n"
+    introduction = (
+        "# `extmem.rules`: checks and facts\n\nFunctions that check a call, for programs that record or submit calls "
+        "by another binding, with their arguments and results. [The list of the rules](rules.md).\n"
     )
-    documented = (name for name in rules.__all__ if callable(getattr(rules, name)))  # neither a module nor a number
+    documented = (name for name in rules.__all__ if callable(getattr(rules, name)))  # not modules and numbers
     names = sorted(documented, key=lambda name: (name[0].isupper(), name))
-    return "\n".join([_HEAD + told, *(_entry(source, "extmem.rules", name) for name in names)])
+    return "\n".join([_HEAD + introduction, *(_entry(source, "extmem.rules", name) for name in names)])
 
 
 def _index() -> str:
     return _HEAD + (
         "# Reference\n\n"
-        "- [The public names](extmem.md): devices, memory, handles, the doors\n"
-        "- [Errors](errors.md): the tree, and what each class carries\n"
+        "- [The public names](extmem.md): functions, devices, memory, handles\n"
+        "- [Errors](errors.md): all error classes with their attributes\n"
         "- [`extmem.vk`](vk.md): structures, enums, flags, commands\n"
-        "- [`extmem.rules`](rules.md): every valid-usage rule in scope and what becomes of it\n"
+        "- [`extmem.rules`](rules.md): every valid-usage rule in scope with its status\n"
         "- [`extmem.rules`: checks and facts](checks.md): the functions that check a call without making it\n"
         "- [`extmem.process`](process.md): children that inherit handles\n"
-        "- [`extmem.raw`](raw.md): foreign handles, numbers and descriptors\n"
-        "- [`extmem.testing`](testing.md): for the tests of programs that share memory\n"
+        "- [`extmem.raw`](raw.md): handles, numbers and fds of other programs and bindings\n"
+        "- [`extmem.testing`](testing.md): tools for the tests of programs that share memory\n"
     )
 
 
 def pages(root: Path) -> dict[str, str]:
-    """File name → text of everything in docs/reference."""
+    """Return the text of every file of docs/reference by its name."""
     source = root / "src"
     made = {
         "README.md": _index(),

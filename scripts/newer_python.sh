@@ -1,15 +1,15 @@
 #!/bin/sh
-# Run this project's Python on a newer Debian's interpreter: newer_python.sh FOLDER [COMMAND...]
-# Without COMMAND: the threads and the interrupts of the soak.
+# Run this project on the Python of a newer Debian: newer_python.sh FOLDER [COMMAND...]
+# Without COMMAND it runs the threads and the interrupts of the soak.
 #
 # The newer Debian has a newer Mesa, too: MORE=vulkan-validationlayers newer_python.sh FOLDER python -m pytest --layer …
-# runs tests on its software driver under its validation layer. MORE names packages besides, at the first call.
+# runs tests on its software driver under its validation layer. MORE lists additional packages for the first call.
 #
 # How this works. FOLDER becomes the root directory of a chroot (made at the first call, kept for the next): Debian
-# packages of $SUITE, resolved and checked by apt with lists of its own, and unpacked without their installation
-# scripts. /dev, /proc, /sys and the project are mounted into it, in a mount namespace that ends with the command. In
-# it, COMMAND runs in the project's folder, with `python` from an environment that has the project's requirements.
-# It needs root and Debian's (or Ubuntu's) apt and dpkg, and the network at the first call.
+# packages of $SUITE, resolved and verified by apt with separate lists, and unpacked without their installation
+# scripts. /dev, /proc, /sys and the project are mounted into it, in a mount namespace that ends with the command.
+# COMMAND runs there in the project's folder, with `python` from an environment that has the project's requirements.
+# The script needs root, apt and dpkg of Debian or Ubuntu, and the network at the first call.
 set -eu
 SUITE=${SUITE:-sid}
 VERSION=${VERSION:-3.14}
@@ -49,7 +49,7 @@ unpack() {
     mkdir -p "$root/dev" "$root/proc" "$root/sys" "$root/tmp" "$root/root" "$root/run" "$root/project"
     chmod 1777 "$root/tmp"
     cp /etc/passwd /etc/group /etc/resolv.conf /etc/hosts "$root/etc/"
-    cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/" # whom this machine trusts
+    cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/" # the certificates of this machine
     rm -rf "$apt"
     touch "$root/.unpacked"
 }
@@ -58,7 +58,7 @@ unpack() {
 export root project VERSION
 exec unshare --mount --propagation private sh -c '
     set -eu
-    mount --bind "$root" "$root" # a root directory that is a mount, as programs that unshare mounts expect
+    mount --bind "$root" "$root" # programs that unshare mounts need a root directory that is a mount
     mount --rbind /dev "$root/dev"
     mount --rbind /proc "$root/proc"
     mount --rbind /sys "$root/sys"
@@ -70,8 +70,8 @@ exec unshare --mount --propagation private sh -c '
             cd /project
             if [ ! -e /env/.ready ]; then
                 python$VERSION -m venv /env
-                # Without the constraints: a package that has no wheel for this Python in the pinned release may have
-                # one in a newer release. What has no wheel in any release is built, with the compiler above.
+                # Without the constraints: a package without a wheel for this Python in the pinned release may have
+                # one in a newer release. A package without any wheel is built with the compiler above.
                 pip install -q -e .[dev]
                 touch /env/.ready
             fi

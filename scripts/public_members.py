@@ -1,4 +1,4 @@
-"""Which members of a public class are a program's to use, and which are there for the library itself."""
+"""Decide which members of a public class are public, and which are for the library only."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from extmem.owning import Held
 __all__ = ["MARK", "is_public", "public_members"]
 
 MARK = "for the library itself"
-"""What the docstring of a member contains that other layers of the library use, and programs do not."""
+"""Text in the docstring of a member that other layers of the library use, but programs must not use."""
 
 
 def is_public(cls: type, name: str, doc: str | None) -> bool:
     """Whether a program may use the member `name` of `cls`. doc: the member's docstring.
 
-    Not public are names with an underscore, members whose docstring has `MARK`, and what `cls` inherits from `Held` or
-    overrides of it.
+    Names with an underscore, members whose docstring contains `MARK`, and members of `Held` that `cls` inherits or
+    overrides are not public.
     """
     inherited = issubclass(cls, Held) and hasattr(Held, name)
     return not name.startswith("_") and not inherited and MARK not in (doc or "")
 
 
 def public_members(cls: type) -> list[str]:
-    """The names of the members of `cls`, inherited ones too, that a program may use; sorted."""
+    """Return the sorted names of the public members of `cls`, inherited ones included."""
     return [name for name in dir(cls) if is_public(cls, name, inspect.getdoc(inspect.getattr_static(cls, name)))]

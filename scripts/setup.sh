@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make .venv with the pinned dependencies: setup.sh demo | dev | docs. Says the one line to type where only root can help.
+# Make .venv with the pinned dependencies: setup.sh demo | dev | docs. Prints the command line for root if it is needed.
 set -eu
 cd "$(dirname "$0")/.."
 kind=${1:?usage: setup.sh demo|dev|docs}
@@ -20,7 +20,7 @@ if [ -z "$python" ]; then
     exit 1
 fi
 
-as_root() { # as_root PACKAGES...: install Debian packages where we may, tell the line to type where we may not
+as_root() { # as_root PACKAGES...: install Debian packages as root; other users get the line to type
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null && return 0
     fi
@@ -33,10 +33,10 @@ loader_here() { # ldconfig is not on every user's PATH
     PATH="$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1'
 }
 
-driver_here() { # a Vulkan driver announces itself with a file
+driver_here() { # each Vulkan driver has a file
     [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ] && return 0
-    for announced in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json /usr/local/share/vulkan/icd.d/*.json; do
-        [ -e "$announced" ] && return 0
+    for file in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json /usr/local/share/vulkan/icd.d/*.json; do
+        [ -e "$file" ] && return 0
     done
     return 1
 }
@@ -49,14 +49,14 @@ layer_here() {
 swiftshader=.swiftshader/usr/lib/chromium
 swiftshader_here() { [ -e $swiftshader/libvk_swiftshader.so ] && [ -e $swiftshader/vk_swiftshader_icd.json ]; }
 
-get_swiftshader() { # Debian's chromium-common has it. The package is unpacked here, not installed: that needs no root.
+get_swiftshader() { # Debian's chromium-common contains it. The package is unpacked, not installed, so root is not needed.
     rm -rf .swiftshader && mkdir -p .swiftshader/package || return 1
     command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 &&
         (cd .swiftshader/package && apt-get download -qq chromium-common >/dev/null 2>&1) &&
         dpkg-deb --fsys-tarfile .swiftshader/package/chromium-common_*.deb |
         tar -x -C .swiftshader ./usr/lib/chromium/libvk_swiftshader.so ./usr/lib/chromium/vk_swiftshader_icd.json &&
         rm -rf .swiftshader/package && return 0
-    say "SwiftShader was not to be had: apt-get download chromium-common failed."
+    say "SwiftShader could not be installed: apt-get download chromium-common failed."
     return 1
 }
 
@@ -66,26 +66,26 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     as_root "python$version-venv" || exit 1
 fi
 
-# The layout tests ask a C compiler and Debian's Vulkan headers; without them they hold the committed answers only.
+# The layout tests need a C compiler and Debian's Vulkan headers; without them they compare with the committed values.
 if [ "$kind" = dev ]; then
     missing=""
     command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
     [ -e /usr/include/vulkan/vulkan_core.h ] || missing="$missing libvulkan-dev"
     if [ -n "$missing" ]; then
         # shellcheck disable=SC2086  # a list of package names
-        as_root $missing || say "(going on without: the C layout tests compare with the committed fixture only)"
+        as_root $missing || say "(continuing without them: the C layout tests compare with the committed values only)"
     fi
-    # Any driver will do for the Vulkan tests; where there is none, Mesa's draws on the processor.
+    # Any driver works for the Vulkan tests; if there is none, Mesa's software driver is installed.
     missing=""
     loader_here || missing="$missing libvulkan1"
     driver_here || missing="$missing mesa-vulkan-drivers"
     if [ -n "$missing" ]; then
         # shellcheck disable=SC2086  # a list of package names
-        as_root $missing || say "(going on without: the tests of the Vulkan device are skipped)"
+        as_root $missing || say "(continuing without them: the tests of the Vulkan device are skipped)"
     fi
-    # `make test-all` runs them under the Khronos validation layer, and on a second software driver.
-    layer_here || as_root vulkan-validationlayers || say "(going on without: no tests under the validation layer)"
-    swiftshader_here || get_swiftshader || say "(going on without: no tests on SwiftShader)"
+    # `make test-all` also runs them under the Khronos validation layer, and on a second software driver.
+    layer_here || as_root vulkan-validationlayers || say "(continuing without it: no tests under the validation layer)"
+    swiftshader_here || get_swiftshader || say "(continuing without it: no tests on SwiftShader)"
 fi
 
 stamp=.venv/.extmem-$kind

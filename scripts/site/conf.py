@@ -1,7 +1,7 @@
-"""The configuration of Sphinx: `make docs` builds README, its neighbours and docs/ into a site in build/docs.
+"""The configuration of Sphinx: `make docs` builds README, the pages beside it and docs/ as a site in build/docs.
 
 How this works. The source directory is the repository's root, so that a relative link is the same in the repository's
-web view and in the site. The pages stay plain Markdown. What Sphinx needs besides is added when it reads a page:
+web view and in the site. The pages stay plain Markdown. The following is added when Sphinx reads a page:
 
 - the tables of contents, which are the lists of links in docs/README.md, docs/reference/README.md and
   docs/design/README.md: a page that none of them links to is a warning;
@@ -62,7 +62,7 @@ def _toctree(entries: list[str], caption: str = "") -> str:
 
 
 def _contents(root: Path) -> str:
-    """The site's table of contents: the sections of docs/README.md, and what is beside docs."""
+    """Return the site's table of contents: the sections of docs/README.md, and the pages beside docs."""
     text = (root / "docs" / "README.md").read_text(encoding="utf-8")
     parts = [_toctree(["/docs/README"])]
     for section in text.split("\n## ")[1:]:
@@ -82,7 +82,7 @@ def _read(app: Sphinx, docname: str, content: list[str]) -> None:
 
 
 class _ShownFiles(SphinxTransform):
-    """Let links to files that are not pages lead to a page that shows the file. Sphinx would make them downloads."""
+    """Change links to files that are not pages to a page that shows the file. Sphinx would make them downloads."""
 
     default_priority = 500
 
@@ -90,7 +90,7 @@ class _ShownFiles(SphinxTransform):
         for link in list(self.document.findall(addnodes.download_reference)):
             path = posixpath.normpath(posixpath.join(posixpath.dirname(self.env.docname), link["reftarget"]))
             if path.startswith(("/", "..")):
-                _log.warning("%r leads out of the repository", link["reftarget"], location=link, type="extmem")
+                _log.warning("%r is outside of the repository", link["reftarget"], location=link, type="extmem")
                 continue
             if not Path(self.app.srcdir, path).is_file():
                 continue  # Sphinx reports it
@@ -112,11 +112,11 @@ def _source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 
 _MODULES = {"errors": "extmem", "extmem": "extmem", "checks": "extmem.rules", "vk": "extmem.vk"}
-"""The module whose names the headings of a page are, where no heading of the page is the module's own name."""
+"""The module of the names in a page's headings, if no heading of the page is the name of the module."""
 
 
 class _Names(SphinxTransform):
-    """Register the names that docs/reference has headings for with the Python domain, and put them into the index."""
+    """Register the names in the headings of docs/reference as Python objects, and add them to the index."""
 
     default_priority = 700  # before Sphinx collects the index
 
@@ -134,15 +134,15 @@ class _Names(SphinxTransform):
             if name.startswith("extmem."):
                 module = name
             elif module and name.replace(".", "").isidentifier():
-                kind = "data" if value else "class" if name[0].isupper() else "function"
-                place = section["ids"][0]
-                self.env.domains.python_domain.note_object(f"{module}.{name}", kind, place, location=section)
-                entry = ("single", f"{name} (in {module})", place, "", None)
+                object_type = "data" if value else "class" if name[0].isupper() else "function"
+                anchor = section["ids"][0]
+                self.env.domains.python_domain.note_object(f"{module}.{name}", object_type, anchor, location=section)
+                entry = ("single", f"{name} (in {module})", anchor, "", None)
                 section.insert(0, addnodes.index(entries=[entry]))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect the above to Sphinx."""
+    """Register the functions of this module with Sphinx."""
     app.connect("source-read", _read)
     app.connect("html-collect-pages", _source_pages)
     app.add_transform(_ShownFiles)

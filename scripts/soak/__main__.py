@@ -1,4 +1,4 @@
-"""The command line: see the package."""
+"""The command line of the soak. See the package."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from scripts.soak.figures import Figure, Totals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts. 0 where every figure is within its bound."""
+    """Run the parts. Return 0 if every figure is within its bound."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.soak",
-        description="Fuzz, use in threads, interrupt, attack and kill for a long time; prints a JSON list of figures. "
-        "0 leaves a part out.",
+        description="Fuzz, use in threads, interrupt, attack and kill for a long time. Prints a JSON list of figures. "
+        "The value 0 omits a part.",
     )
-    parser.add_argument("--iterations", type=int, default=100_000, help="inputs for each fuzzer")
-    parser.add_argument("--minutes", type=float, default=10, help="how long threads use shared memory, in all")
+    parser.add_argument("--iterations", type=int, default=100_000, help="number of inputs for each fuzzer")
     parser.add_argument(
-        "--interrupts", type=int, default=10_000, help="interrupts of the operations, on each kind of device"
+        "--minutes", type=float, default=10, help="minutes in which threads use shared memory, over all programs"
     )
-    parser.add_argument("--attempts", type=int, default=1_000, help="attempts of other users to get what is not theirs")
-    parser.add_argument("--rounds", type=int, default=500, help="rounds of killing exporter, importer or broker")
-    parser.add_argument("--programs", type=int, default=100_000, help="arbitrary programs of the public API")
-    parser.add_argument("--seed", type=int, default=1, help="every choice follows from it")
+    parser.add_argument(
+        "--interrupts", type=int, default=10_000, help="number of interrupted verbs on each kind of device"
+    )
+    parser.add_argument("--attempts", type=int, default=1_000, help="number of attempts of other users to get access")
+    parser.add_argument(
+        "--rounds", type=int, default=500, help="number of rounds that kill an exporter, an importer or the broker"
+    )
+    parser.add_argument("--programs", type=int, default=100_000, help="number of arbitrary programs of the public API")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random choices")
     options = parser.parse_args(arguments)
 
     def say(text: str) -> None:

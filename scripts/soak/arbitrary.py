@@ -11,15 +11,15 @@ from tests.arbitrary.__main__ import LEAST
 from tests.layer import collector
 
 _BESIDE: Final = 600.0
-"""Seconds that the program may take beside its own time, also to find the smallest of what it found."""
+"""Seconds that the program may take in addition, among others to reduce what it found."""
 _PROGRAMS_PER_SECOND: Final = 5.0
-"""Fewer than this is a program that hangs."""
+"""A program that is slower than this hangs."""
 
 
 def run_programs(count: int, seed: int, devices: Sequence[str], totals: Totals, say: Say) -> list[Figure]:
-    """Run so many. It takes a Vulkan driver and the layer."""
+    """Run `count` programs. This requires a Vulkan driver and the layer."""
     if "vulkan" not in devices or not collector.installed():
-        say("arbitrary programs: this part did not run; it takes a Vulkan driver and the Khronos validation layer")
+        say("arbitrary programs: this part did not run; it requires a Vulkan driver and the Khronos validation layer")
         return [figure("arbitrary programs: did not run, needs the validation layer", None, "programs", 0, True)]
     command = ["tests.arbitrary", "--programs", str(count), "--seed", str(seed)]
     say(" ".join(command))

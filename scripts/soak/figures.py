@@ -1,4 +1,4 @@
-"""What the soak prints: figures of each part, and counts over all parts, each of which must be 0."""
+"""The output of the soak: figures of each part, and counts over all parts, each of which must be 0."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 Figure: TypeAlias = dict[str, Any]
-"""`name`, `value`, `unit`, `bound`, and whether the value is within the bound (`ok`)."""
+"""A dict with `name`, `value`, `unit`, `bound`, and whether the value is within the bound (`ok`)."""
 Say: TypeAlias = Callable[[str], None]
-"""Writes a line for whoever watches."""
+"""Prints a progress message."""
 
 CRASHES_BY_THREADS: Final = "crashes by threads"
 CRASHES: Final = "crashes of other workers"
@@ -35,19 +35,19 @@ ZEROS: Final = {
     MESSAGES: "programs",
     ENDED: "times",
 }
-"""What is counted over all parts, and in what unit, in the order of printing."""
+"""The counts over all parts with their units, in the order of printing."""
 
 
 class Totals:
-    """The counts over all parts. A part that runs counts what it looks for, also where it finds nothing."""
+    """The counts over all parts. A part that runs adds to its counts, also if it finds nothing."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self.interrupts = 0
-        """After how many interrupts `LOST` is what it is."""
+        """The number of interrupts in which `LOST` was counted."""
 
     def add(self, name: str, count: int = 0) -> None:
-        """So many more of what is in `ZEROS`; 0 records that it was looked for. KeyError for another name."""
+        """Add to a count of `ZEROS`; 0 records that the part ran. Errors: KeyError for another name."""
         if name not in ZEROS:
             raise KeyError(name)
         self._counts[name] += count
@@ -56,7 +56,7 @@ class Totals:
         return self._counts[name]
 
     def figures(self) -> list[Figure]:
-        """A figure for each that was looked for."""
+        """Return a figure for each count to which a part has added."""
         found = []
         for name, unit in ZEROS.items():
             if name in self._counts:
@@ -66,11 +66,11 @@ class Totals:
 
 
 def figure(name: str, value: float | None, unit: str, bound: float, ok: bool) -> Figure:
-    """One entry of the JSON list. value: None for a part that did not run."""
+    """Return one entry of the JSON list. value: None for a part that did not run."""
     return {"name": name, "value": value, "unit": unit, "bound": bound, "ok": ok}
 
 
 def add_told(totals: Totals, told: Mapping[str, int], names: Mapping[str, str]) -> None:
-    """Add what a worker told. names: its word → the name in `ZEROS`."""
+    """Add the counts of a worker. names: from the worker's names to those in `ZEROS`."""
     for word, name in names.items():
         totals.add(name, told.get(word, 0))

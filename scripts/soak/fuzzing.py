@@ -1,4 +1,4 @@
-"""The fuzzers of messages and descriptors; the exit code of each is its verdict."""
+"""The fuzzers of messages and descriptors. The exit code of a fuzzer is its result."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def fuzz(module: str, iterations: int, seed: int, totals: Totals, say: Say) -> F
     done = workers.run(program, _LIMIT, totals, say)
     carried_out = iterations if done.code == 0 else 0
     if done.code == 0:
-        say(done.output.strip() or "(no word)")
+        say(done.output.strip() or "(no output)")
     name = f"{module}: iterations without a broken invariant"
     return figure(name, carried_out, "iterations", iterations, carried_out >= iterations)

@@ -1,11 +1,12 @@
 """Rounds of kill -9.
 
-How this works. In each round an exporter and an importer go through the steps below with one payload under a name and
-another under a number. At a step drawn from the seed the exporter, the importer or the broker is killed, before the
-step or in the middle of it. A ledger records who holds what by then. After that and after every later step a witness,
-which lives through all rounds, checks that what a living process holds is there with its bytes, under its name and
-number, and that what nobody holds is gone. At the end of the round nothing of it may be left, the processes that were
-not killed must have ended with exit code 0, and the broker must be the one that was there unless it was the victim.
+How this works. In each round an exporter and an importer run the steps below with one payload that has a name and
+another that has a number. At a step that is drawn from the seed, the exporter, the importer or the broker is killed,
+before the step or during it. A ledger records which process holds what at that time. After that and after every later
+step, a witness process, which runs through all rounds, checks that the payloads that a living process holds can be
+opened by name and number and have the right bytes, and that the others have ended. At the end of the round nothing of
+it may be left, the processes that were not killed must have ended with exit code 0, and the broker must be the same
+unless it was killed.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from extmem.broker.shares import CLIENT
+from extmem.broker.quota import CLIENT
 from extmem.testing.children import ChildFailedError, Peer, RemoteError, kill_all
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import DeadlineError, wait_until
 from scripts.soak.figures import CRASHES, ENDED, Figure, Say, Totals, figure
 
 PATIENCE = 30.0
-"""Seconds for which something may take to end after its last holder."""
+"""Seconds within which an object must end after its last holder."""
 
 PRELUDE = """
 from extmem import raw
@@ -49,16 +50,16 @@ None
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a round: who does what, what it takes hold of ("object" or "number"), and what it lets go of."""
+    """One step of a round: the process, its code, the variables that it takes ("object" or "number") and closes."""
 
     who: str
     source: str
     takes: dict[str, str] = field(default_factory=dict)
     uses: tuple[str, ...] = ()
-    """Variables of an earlier step: without them the step is left out."""
+    """Variables of an earlier step: without them the step is omitted."""
     drops: tuple[str, ...] = ()
     needs: str = ""
-    """What must be alive, in whosever hands: where it is not, the step must be refused."""
+    """What some process must hold; if no process holds it, the step must be refused."""
 
 
 STEPS = (
@@ -83,11 +84,11 @@ VICTIMS = ("exporter", "importer", "broker")
 
 
 class Broken(AssertionError):
-    """An invariant does not hold."""
+    """An invariant is broken."""
 
 
 class Round:
-    """One round; `run` raises Broken with what does not hold."""
+    """One round. `run` raises Broken with the invariant that is broken."""
 
     def __init__(self, runtime: Runtime, witness: Peer, seed: str) -> None:
         rng = random.Random(seed)
@@ -100,12 +101,12 @@ class Round:
         self.in_the_middle = rng.random() < 0.5
         self.number = 0
         self.held: dict[tuple[str, str], str] = {}
-        """(who, variable) → "object" or "number": what living processes hold, for sure."""
+        """(process, variable) → "object" or "number": what living processes certainly hold."""
         self.dead: str | None = None
         self.back: float | None = None
         """Seconds from the broker's death until the name was found again."""
         self.crashed: list[str] = []
-        """Peers that a signal ended which was not this round's."""
+        """Peers that were ended by a signal other than this round's."""
         self.broker_ended = False
         """Whether the broker ended although it was not the victim."""
 
@@ -114,7 +115,7 @@ class Round:
         return f"{self.name}: {self.victim} killed {moment} step {self.at} ({STEPS[self.at].source!r})"
 
     def run(self) -> None:
-        """Go through the steps. Broken, or an error of a peer, says what does not hold."""
+        """Run the steps. Errors: Broken, or an error of a peer, with the invariant that is broken."""
         before = self.runtime.broker_pid()
         with ExitStack() as stack:
             peers: dict[str, Peer] = {}
@@ -149,7 +150,7 @@ class Round:
                 self.crashed.append(f"{who} was ended by {signal.Signals(-code).name}")
 
     def kill(self, peers: dict[str, Peer]) -> None:
-        """Kill the victim; what it held is nobody's."""
+        """Kill the victim, and remove what it held from the ledger."""
         if self.victim == "broker":
             self.runtime.kill_broker(required=False)
             began = time.monotonic()
@@ -162,18 +163,18 @@ class Round:
         self.held = {holding: kind for holding, kind in self.held.items() if holding[0] != self.victim}
 
     def alive(self, kind: str) -> bool:
-        """Whether anybody holds it."""
+        """Whether a living process holds it."""
         return kind in self.held.values()
 
     def do(self, peers: dict[str, Peer], step: Step, *, kill: bool) -> None:
-        """Carry out a step, and kill the victim while it is under way if asked."""
+        """Run a step. kill: kill the victim during the step."""
         peer = peers[step.who]
         if any((step.who, variable) not in self.held for variable in (*step.uses, *step.drops)):
             return
         if step.needs == "number" and not self.number:
             return
         possible = not step.needs or self.alive(step.needs)
-        # What is dropped may be gone the moment the step begins.
+        # A variable that the step closes may be closed as soon as the step begins.
         for variable in step.drops:
             del self.held[step.who, variable]
         peer.start(f"{step.source}\nNone", name=self.name, data=self.data, number=self.number)
@@ -181,7 +182,7 @@ class Round:
             self.kill(peers)
             if self.victim == step.who:
                 return
-        # The victim may have held what the step needed; then either outcome is right.
+        # If the victim held what the step needs, both outcomes are right.
         certain = not step.needs or self.alive(step.needs)
         try:
             peer.finish()
@@ -190,14 +191,14 @@ class Round:
                 raise Broken(f"{step.who} could not {step.source!r}: {error}") from error
             return
         if not possible:
-            raise Broken(f"{step.who} could {step.source!r}, although nobody holds the {step.needs}")
+            raise Broken(f"{step.who} could {step.source!r}, although no process holds the {step.needs}")
         for variable, kind in step.takes.items():
             self.held[step.who, variable] = kind
         if "numbered = export" in step.source:
             self.number = peer("int(numbered.export_handle())")
 
     def look(self) -> None:
-        """The witness sees what is held, and does not see what is not."""
+        """Check that the witness can open what is held, and nothing else."""
         if self.alive("object"):
             found = self._found("get(imported(NT, name=name))")
             if found != self.data:
@@ -225,28 +226,28 @@ class Round:
             except RemoteError as error:
                 if error.is_a("NameNotFoundError") or error.is_a("InvalidHandleError"):
                     return True
-                raise Broken(f"{what} should be gone, and the witness is told {error}") from error
+                raise Broken(f"{what} should have ended, but the witness gets {error}") from error
             return False
 
         try:
-            wait_until(refused, f"{what} to go with its last holder", deadline=PATIENCE)
+            wait_until(refused, f"{what} to end with its last holder", deadline=PATIENCE)
         except DeadlineError as error:
             raise Broken(str(error)) from error
 
 
 @dataclass
 class Kills:
-    """How the rounds of killing went."""
+    """The results of the rounds of killing."""
 
     rounds: int = 0
     broken: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     seconds: float = 0.0
     back: list[float] = field(default_factory=list)
-    """Seconds until a name was found again, of each round in which the broker died between two steps."""
+    """Seconds until a name was found again, for each round in which the broker was killed between two steps."""
 
     def figures(self, asked: int) -> list[Figure]:
-        """For the JSON list. asked: so many rounds there were to be."""
+        """Return the figures. asked: the number of rounds that should have run."""
         found = []
         if self.back:
             back = statistics.median(self.back)
@@ -261,7 +262,7 @@ class Kills:
 
 
 def kill_rounds(rounds: int, seed: int, totals: Totals, say: Say) -> Kills:
-    """Run the rounds and look what they leave behind."""
+    """Run the rounds and count what they leave behind."""
     outcome = Kills()
     started = time.monotonic()
     with Runtime() as runtime, Peer(env=runtime.environment) as witness:
@@ -320,13 +321,11 @@ def _all_rounds(
 def _look_behind(outcome: Kills, witness: Peer) -> None:
     more = witness("import gc\ngc.collect()\nlen(os.listdir('/proc/self/fd')) - descriptors")
     if more > 0:
-        outcome.left.append(f"{more} descriptors in the witness")
+        outcome.left.append(f"{more} fds in the witness")
     witness("own.close()\nkept.close()")
     if witness("manager().snapshot()"):
-        outcome.left.append(f"payloads at the broker: {witness('manager().snapshot()')}")
+        outcome.left.append(f"payloads in the broker: {witness('manager().snapshot()')}")
     status = witness("(lambda s: (s.fds, s.clients, s.used))(manager().status())")
     if status != (0, 1, CLIENT):
-        outcome.left.append(
-            f"the broker keeps {status[0]} descriptors for {status[1]} clients, with {status[2]} on accounts"
-        )
+        outcome.left.append(f"the broker has {status[0]} fds for {status[1]} clients, and counts {status[2]} as used")
     witness.leave()

@@ -1,4 +1,4 @@
-"""Threads, interrupts and other users: programs of tests/, run as workers, on each kind of device that is there."""
+"""Threads, interrupts and other users: programs of tests/, run as workers on each available kind of device."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ PROGRAMS: Final = (
     ("races",),
     ("closing", "--rounds", "0"),
 )
-"""The programs of tests/threads and their options; each gets the same time."""
+"""The programs of tests/threads with their options. Each runs for the same time."""
 _BESIDE: Final = 180.0
-"""Seconds that a program may take beside its own time: to start, to end, and for what it has begun."""
+"""Seconds that a program may take in addition to its own time: to start, to finish its current work, to end."""
 _INTERRUPTS_PER_SECOND: Final = 2.0
-"""Fewer than this is a program that hangs."""
+"""A program that is slower than this hangs."""
 _ATTEMPTS_PER_SECOND: Final = 0.5
 _OPENS = (
     "import sys, extmem\ntry: extmem.open_device(kind=sys.argv[1]).close()\nexcept extmem.UnsupportedError: sys.exit(3)"
@@ -41,7 +41,7 @@ _OPENS = (
 
 
 def kinds() -> list[str]:
-    """The kinds of device on which the programs run: host, and Vulkan where there is one."""
+    """Return the kinds of device on which the programs run: host, and vulkan if there is such a device."""
     found = ["host"]
     with Child.python(_OPENS, "vulkan") as child:
         if child.wait(expect=None) != 3:
@@ -50,7 +50,7 @@ def kinds() -> list[str]:
 
 
 def use_in_threads(minutes: float, seed: int, devices: Sequence[str], totals: Totals, say: Say) -> list[Figure]:
-    """Run each of `PROGRAMS` on each of these devices, for so many minutes in all; each byte read is checked."""
+    """Run each of `PROGRAMS` on each device, for `minutes` over all. Each byte that is read is checked."""
     seconds = minutes * 60 / (len(PROGRAMS) * len(devices))
     rounds, idle = 0, 0
     for kind in devices:
@@ -70,8 +70,8 @@ def use_in_threads(minutes: float, seed: int, devices: Sequence[str], totals: To
 
 
 def interrupt(count: int, seed: int, devices: Sequence[str], totals: Totals, say: Say) -> Figure:
-    """Interrupt the operations so many times on each of these devices."""
-    # What an interrupted pickle leaves in flight ends with its time.
+    """Interrupt the verbs `count` times on each device."""
+    # A reference in flight of an interrupted pickle ends after this time.
     environment = {"EXTMEM_TICKET_SECONDS": "1"}
     for kind in devices:
         command = ["tests.interrupts", "--kind", kind, "--interrupts", str(count), "--seed", str(seed)]
@@ -93,9 +93,9 @@ def interrupt(count: int, seed: int, devices: Sequence[str], totals: Totals, say
 
 
 def try_as_others(count: int, seed: int, totals: Totals, say: Say) -> Figure:
-    """Have other users try so many times to get more than they were granted. It takes root to be another user."""
+    """Let other users try `count` times to get more rights than they were granted. This requires root."""
     if os.geteuid():
-        say("other users: this part did not run; it takes root to become another user")
+        say("other users: this part did not run; it requires root to become another user")
         return figure("attempts of other users: did not run, needs root", None, "attempts", 0, True)
     command = ["tests.users", "--attempts", str(count), "--seed", str(seed)]
     say(" ".join(command))

@@ -1,8 +1,8 @@
 """Worker processes of the soak: each has a broker of its own and a deadline, and its exit code is counted.
 
-How this works. A worker is `python -m PROGRAM`, whose last line is a JSON object of its counts. It ends with 0 where it
-found nothing. One that a signal ends (SIGSEGV, SIGABRT, …) has crashed; whatever else than 0 it ends with, and whatever
-does not end in time, has failed. What such a worker wrote is shown.
+How this works. A worker is `python -m PROGRAM`, whose last line of output is a JSON object of its counts. Its exit code
+is 0 if it found nothing. A worker that a signal ends (SIGSEGV, SIGABRT, …) has crashed. A worker that ends with another
+exit code, or does not end in time, has failed. The output of such workers is shown.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from scripts.soak.figures import CRASHES, FAILED, Say, Totals
 
 ROOT = Path(__file__).parents[2]
 _SHOWN = 200
-"""Lines that are shown of a worker that did not end with 0."""
+"""Number of lines that are shown of a worker that did not end with 0."""
 
 
 class Outcome(NamedTuple):
-    """How a worker ended."""
+    """The end of a worker."""
 
     code: int | None
-    """Its exit code, below zero for the signal that ended it; None where it was killed for not ending in time."""
+    """The exit code, below zero for the signal that ended it; None if it was killed because it did not end in time."""
     told: dict[str, Any]
-    """Its counts; empty where it did not come to its last line."""
+    """The counts of the worker; empty if it did not print its last line."""
     output: str
 
     @property
     def end(self) -> str:
-        """In words."""
+        """The end as text."""
         if self.code is None:
             return "did not end in time"
         if self.code < 0:
@@ -52,9 +52,9 @@ def run(
     crashes: str = CRASHES,
     environment: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Run `python -m` with these arguments, and count how it ended.
+    """Run `python -m` with these arguments, and count its end.
 
-    limit: seconds that it may take. crashes: the name in `ZEROS` under which its crash is counted.
+    limit: number of seconds that it may take. crashes: the name in `ZEROS` under which its crash is counted.
     """
     command = [sys.executable, "-X", "faulthandler", "-m", *program]
     with Runtime() as runtime, Child(command, env={**runtime.environment, **(environment or {})}, cwd=ROOT) as child:

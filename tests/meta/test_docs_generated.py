@@ -59,7 +59,7 @@ def _edit(path: Path, old: str, new: str) -> None:
             lambda root: _edit(root / "docs/concepts/object-model.md", "| fd handle | yes", "| fd handle | no"),
             "differs",
         ),
-        (lambda root: (root / "docs/images/old.svg").write_text("<svg/>"), "old.svg is written by nobody"),
+        (lambda root: (root / "docs/images/old.svg").write_text("<svg/>"), "old.svg is not written by this script"),
         (lambda root: _edit(root / "src/extmem/raw.py", "Own a file descriptor", "Own an fd"), "raw.md differs"),
     ],
 )

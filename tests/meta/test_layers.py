@@ -56,9 +56,9 @@ WORLDLY = {
 
 PLATFORM_ASKED = {
     "extmem.devices.host": "picks the backend",
-    "extmem.devices.vulkan": "says whose Win32 handles are native",
-    "extmem.devices.vulkan.native": "picks what a driver's handles are",
-    "extmem.devices.cuda": "says whether handles are Windows'",
+    "extmem.devices.host.handle_types": "says whether payloads are shared by descriptor",
+    "extmem.devices.vulkan.handle_types": "says whose Win32 handles are native",
+    "extmem.devices.vulkan.backend": "picks how a driver's memory is shared",
     "extmem.devices.cuda.handle_types": "picks how CUDA's own memory leaves the process",
     "extmem.devices.host.system": "picks what payloads are made of",
     "extmem.manager": "picks the object manager",
@@ -68,7 +68,7 @@ PLATFORM_ASKED = {
     "extmem.testing.fake_cuda.sharing": "picks what the fake driver's memory is made of, and shared by",
     "extmem.testing._system": "picks the parts of the testing kit that call the system",
     "extmem.cli.bench": "leaves out what only Linux has to measure",
-    "extmem.cli._bench.house": "ends its broker, where there is one",
+    "extmem.cli._bench.environment": "ends its broker, where there is one",
     "extmem.cli._bench.opening": "picks whom opening is compared with",
     "extmem.testing.fake_vulkan._system": "picks how a fake driver shares",
     "extmem.cli._worker": "picks how a process is started that inherits one thing",

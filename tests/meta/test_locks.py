@@ -11,7 +11,7 @@ MAKES = re.compile(r"\bthreading\.(R?Lock|Condition|Semaphore|BoundedSemaphore|E
 THEIR_OWN = {
     "owning/lock.py": "makes them what they are",
     "manager/linux/turns.py": "notes who took it, as `owning.Lock` does",
-    "broker/closing.py": "runs in the broker, whose signal handlers raise nothing",
+    "broker/fd_closer.py": "runs in the broker, whose signal handlers raise nothing",
 }
 """Modules that may make a lock of `threading`, and why."""
 

@@ -59,7 +59,7 @@ FAULTS = {
     "[x](docs/guides/one.md#no-heading)": "'no-heading'",
     "[x](#nothing)": "'nothing'",
     "[x](src/missing.py)": "'src/missing.py'",
-    "[x](../beside.txt)": "leads out of the repository",
+    "[x](../beside.txt)": "is outside of the repository",
     "![x](missing.png)": "missing.png",
     '<img src="missing.svg">': "missing.svg",
     "{ref}`no-label`": "'no-label'",

@@ -284,7 +284,7 @@ def test_a_name_that_outlives_its_object_is_reported(rounds: Any, monkeypatch: p
     one = rounds("planted")
     monkeypatch.setattr(killing, "PATIENCE", 0.2)
     one.witness("mine = export(NT, name)\nNone", name=one.name)
-    with pytest.raises(killing.Broken, match="to go with its last holder"):
+    with pytest.raises(killing.Broken, match="to end with its last holder"):
         one.look()
     one.witness("mine.close()")
     one.look()

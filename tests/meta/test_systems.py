@@ -135,8 +135,8 @@ def _written(
     [
         ({"a": "passed", "b": "differs", "w": "passed"}, 0, "Windows (kernel)"),
         ({"a": "passed", "b": "failed", "w": "passed"}, 1, "Windows (kernel)"),
-        ({"a": "passed", "w": "passed"}, 1, "not known on Windows (kernel): b"),
-        ({"a": "passed", "b": "passed", "c": "passed", "w": "passed"}, 1, "not known on Linux (broker): c"),
+        ({"a": "passed", "w": "passed"}, 1, "missing on Windows (kernel): b"),
+        ({"a": "passed", "b": "passed", "c": "passed", "w": "passed"}, 1, "missing on Linux (broker): c"),
     ],
     ids=["well", "a failure", "missing", "too many"],
 )

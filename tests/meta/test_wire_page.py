@@ -107,7 +107,7 @@ def test_records_and_facts_are_reported_field_by_field() -> None:
 
 
 def test_the_numbers_in_the_text() -> None:
-    from extmem.broker import journal, listening, run, sessions, tickets
+    from extmem.broker import client_journal, listening, run, sessions, tickets
 
     for fact in (
         f"at most {wire.MAX_MESSAGE:,} bytes",
@@ -115,7 +115,7 @@ def test_the_numbers_in_the_text() -> None:
         {5.0: "within five seconds"}[listening.PATIENCE],
         {4: "most four replies"}[sessions._QUEUE_LIMIT],
         {60.0: "for 60 seconds"}[tickets.SECONDS],
-        {2.0: "for two seconds at most"}[journal.GRACE],
+        {2.0: "for two seconds at most"}[client_journal.WINDOW],
         {10.0: "for ten seconds"}[run.IDLE],
     ):
         assert fact in " ".join(PAGE.split()), fact

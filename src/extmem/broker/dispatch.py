@@ -1,8 +1,8 @@
-"""From requests to replies: what each message means to the object manager and to the descriptors.
+"""The handlers of requests: each calls the object manager's model and returns a reply.
 
-How this works. `Dispatch.answer` is a table look-up by message type; each handler calls the model, and returns the
-reply with the descriptor to send beside it, if any. A handler that raises `Refused` has changed nothing, and the
-server says so. Descriptors that came with a request belong to its `OwnedFd` until a handler takes them.
+How this works. `Dispatch.answer` looks the handler up by message type. A handler calls the model, and returns the reply
+with the file descriptors to send beside it. A handler that raises `Refused` has changed nothing, and the server sends
+the refusal. File descriptors that came with a request belong to its `OwnedFd`s until a handler takes them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import errno
 import os
@@ -21,16 +21,16 @@ from typing import Any, Final
 import msgspec
 
 from extmem import wire
-from extmem.broker.announcing import DONE, Answer, Facts, Received, no_descriptors
-from extmem.broker.closing import Closer
-from extmem.broker.files import Given, inspect
-from extmem.broker.giving import Giving
-from extmem.broker.pages import Pages
-from extmem.broker.payloads import Payloads
+from extmem.broker.announcements import DONE, Answer, Facts, Received, no_descriptors
+from extmem.broker.fd_closer import FdCloser
+from extmem.broker.fd_inspection import Given, inspect
+from extmem.broker.fd_quota import CLIENT, FdQuota
+from extmem.broker.granting import Granting
+from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.processes import key_of
 from extmem.broker.sessions import Made, Session
-from extmem.broker.shares import CLIENT, Shares
 from extmem.broker.signing import Signer
+from extmem.broker.snapshot_pages import SnapshotPages
 from extmem.broker.tickets import Tickets
 from extmem.objects import (
     ObjectManager,
@@ -44,23 +44,24 @@ from extmem.wire import READ_ONLY, READ_WRITE
 __all__ = ["Answer", "Dispatch"]
 
 _PAGE: Final = 1_024
+"""Number of handle values in one reply."""
 
 
-class Dispatch(Giving):
-    """All handlers."""
+class Dispatch(Granting):
+    """The handlers of all requests."""
 
     def __init__(
         self,
         model: ObjectManager,
-        payloads: Payloads,
+        payloads: PayloadFds,
         tickets: Tickets,
-        closer: Closer,
+        closer: FdCloser,
         signer: Signer,
-        shares: Shares,
+        quota: FdQuota,
         now: Callable[[], float],
     ) -> None:
-        super().__init__(model, payloads, tickets, closer, signer, shares, now)
-        # The types of handlers are checked where they are written; the table itself cannot say them.
+        super().__init__(model, payloads, tickets, closer, signer, quota, now)
+        # The type of the table cannot express that each handler takes the type of its key.
         self.handlers: dict[type[Any], Callable[[Session, Any, Received], Answer]] = {
             wire.Export: self._export,
             wire.ImportName: self._import_name,
@@ -95,7 +96,7 @@ class Dispatch(Giving):
     def answer(self, session: Session, request: wire.Request, received: Received) -> Answer:
         """Carry out one request, which its sender is permitted to send (`rights`). Raises Refused."""
         if session.attached and not isinstance(request, wire.AttachFds | wire.Export | wire.AnnounceRecord):
-            self.dispose(session, self.detach(session))  # the client has given up what it was about to share
+            self.dispose(session, self.detach(session))  # the client has abandoned that export
         return self.handlers[type(request)](session, request, received)
 
     # -- references -----------------------------------------------------------------------------------------------
@@ -227,7 +228,7 @@ class Dispatch(Giving):
             raise Refused(
                 Status.INVALID_CID,
                 "That process uses no shared memory through this object manager, so it has no handle table. "
-                "Duplicate into it once it has opened something.",
+                "Duplicate into it once it has opened shared memory.",
             ) from None
         closed = m.handle & ~3 if m.close_source else 0
         if elsewhere:
@@ -239,7 +240,7 @@ class Dispatch(Giving):
         return answer
 
     def target(self, pidfd: OwnedFd) -> int:
-        """The process that this pidfd is of, by the object manager's id; 0 for one that is not a client."""
+        """Return the object manager's id of the process that this pidfd refers to; 0 if it is not a client."""
         try:
             return self.processes.get(key_of(pidfd.fd), 0)
         except Refused as refusal:
@@ -277,11 +278,11 @@ class Dispatch(Giving):
     def _inherit(self, session: Session, m: wire.Inherit, received: Received) -> Answer:
         child = self.model.inherit(session.process, only=m.only)
         try:
-            self.shares.take(session.token.uid, child, CLIENT)
+            self.quota.take(session.token.uid, child, CLIENT)
             try:
                 heir, theirs = self._heir(session, child)
             except OSError:
-                self.shares.give(session.token.uid, child, CLIENT)
+                self.quota.give(session.token.uid, child, CLIENT)
                 raise
         except (OSError, Refused) as error:
             self.model.detach(child)
@@ -291,7 +292,7 @@ class Dispatch(Giving):
         return wire.Channel(), (theirs.detach(),)
 
     def _heir(self, session: Session, child: int) -> tuple[Session, socket.socket]:
-        """The session of a child that is to show up, and its end of the connection. OSError."""
+        """Return the session of a child that will connect, and the child's end of the connection. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         heir = self.add_descendant(ours, child, session)
         if heir is None:
@@ -339,25 +340,25 @@ class Dispatch(Giving):
         self.tickets.done(ticket)
         return wire.Value(int(found)), ()
 
-    # -- telling ------------------------------------------------------------------------------------------------------
+    # -- the snapshot -------------------------------------------------------------------------------------------------
 
     def _snapshot(self, session: Session, m: wire.Snapshot, received: Received) -> Answer:
-        telling = session.telling
+        snapshot = session.snapshot
         if not m.cursor:
-            telling = session.telling = Pages(self.model.walk(session.token))
-        elif telling is None or telling.number != m.cursor:
+            snapshot = session.snapshot = SnapshotPages(self.model.walk(session.token))
+        elif snapshot is None or snapshot.number != m.cursor:
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"This process has no snapshot that goes on at {m.cursor}. Begin one, with cursor 0.",
+                f"This process has no snapshot that continues at {m.cursor}. Begin one, with cursor 0.",
             )
-        data = telling.page()
-        if not telling.number:
-            session.telling = None
-        return wire.SnapshotFile(len(data), telling.number), (_file_with(data),)
+        data = snapshot.page()
+        if not snapshot.number:
+            session.snapshot = None
+        return wire.SnapshotFile(len(data), snapshot.number), (_file_with(data),)
 
 
 def _file_with(data: bytes) -> int:
-    """A memory file to be sent; closing it is the caller's duty."""
+    """Return a memory file with this content. The caller must close it."""
     try:
         fd = os.memfd_create("extmem-snapshot", os.MFD_CLOEXEC)
     except OSError as error:

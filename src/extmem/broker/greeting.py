@@ -1,10 +1,10 @@
-"""Hello: a new client, a child that inherits, or a client that goes on over another connection.
+"""Hello: of a new client, of a child that inherits, or of a client that continues over another connection.
 
-How this works. A client that got no reply in time, or was interrupted while it waited, cannot tell what came of its
-last request. It leaves that connection as it is and makes another, whose `Hello` has the secret that it was given
-(`Welcome.secret`) and how many replies it has taken in. The broker moves everything to the new connection. If it has
-carried out one request more than that, what this one made is undone: its reply is lost. Requests that were not read
-from the old connection are dropped with it.
+How this works. A client that did not get a reply in time, or was interrupted while it waited, does not have the result
+of its last request. It abandons that connection and makes another, whose `Hello` contains the secret from `Welcome` and
+the number of replies that it has received. The broker moves everything to the new connection. If it has carried out one
+request more than that, what this request created is undone, because its reply is lost. Requests that were not read from
+the old connection are dropped with it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import os
 import socket
 from typing import Final
 
 from extmem import wire
-from extmem.broker.journal import Grace, Journal
+from extmem.broker.client_journal import Journal, RecoveryWindow
+from extmem.broker.fd_quota import CLIENT, FdQuota
 from extmem.broker.listening import MAX_CLIENTS
 from extmem.broker.processes import pidfd_of_pid
 from extmem.broker.replying import Replying
 from extmem.broker.sessions import Session
-from extmem.broker.shares import CLIENT, Shares
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerProtocolError
@@ -35,11 +35,11 @@ __all__ = ["Greeting"]
 
 _SECRET: Final = 16
 _HIGHEST: Final = 0x3000_0000
-"""Handle values have bits 30 and 31 clear; above this there would soon be none left."""
+"""The highest value above which a client may have its handles begin: handle values have bits 30 and 31 clear."""
 
 
 class Greeting(Replying):
-    """Who says Hello, and what it is welcomed with."""
+    """The handling of Hello."""
 
     def __init__(
         self,
@@ -47,16 +47,16 @@ class Greeting(Replying):
         model: ObjectManager,
         journal: Journal,
         signer: Signer,
-        grace: Grace,
-        shares: Shares,
+        window: RecoveryWindow,
+        quota: FdQuota,
         tickets: Tickets,
         *,
         instance: int,
         everybody: bool,
     ) -> None:
-        super().__init__(listener, model, journal, signer, shares, tickets, everybody=everybody)
+        super().__init__(listener, model, journal, signer, quota, tickets, everybody=everybody)
         self._instance = instance
-        self._grace = grace
+        self._window = window
         self._secrets: dict[bytes, Session] = {}
 
     def _retire(self, session: Session) -> None:
@@ -79,7 +79,7 @@ class Greeting(Replying):
         else:
             self._arrive(session, sender)
             session.secret = os.urandom(_SECRET)
-            session.announcing = request.announcing and self._grace.active
+            session.announcing = request.announcing and self._window.active
             above = request.above if session.announcing else max(request.above, request.highest)
             if 0 < above <= _HIGHEST and not inherited:
                 self._model.begin_handles_above(session.process, above)
@@ -91,7 +91,7 @@ class Greeting(Replying):
             self._dispatch.processes[session.key] = session.process
         self._journal.add(session.fd, pid)
         if not session.announcing:
-            self._grace.announced(pid)
+            self._window.announced(pid)
         session.send(
             wire.encode(
                 wire.Welcome(
@@ -111,39 +111,37 @@ class Greeting(Replying):
         )
 
     def _earlier(self, session: Session, request: wire.Hello) -> Session | None:
-        """The connection that this one is to go on for: of the same user, and of which all replies but the last have
-        been taken in.
-        """
+        """Return the connection that this one continues: of the same user, with at most one reply not received."""
         old = self._secrets.get(request.resume) if request.resume else None
         if old is None or old.token.uid != session.token.uid or old.served - request.received not in (0, 1):
             return None
         return old
 
-    def _go_on(self, session: Session, old: Session, unheard: int) -> tuple[bool, int, int]:
-        """Move everything to this connection. Whether the last request had been carried out unheard, and the memory
-        object and the handle that it made, which are undone.
+    def _go_on(self, session: Session, old: Session, lost: int) -> tuple[bool, int, int]:
+        """Move everything to this connection. Return whether the last request was carried out and its reply lost, and
+        the reference and the handle that it created, which are undone.
         """
-        made = old.made if unheard else None
+        made = old.made if lost else None
         if made is not None:
             self._dispatch.undo(old, made)
         session.process, session.token, session.secret = old.process, old.token, old.secret
-        session.served = old.served - unheard
+        session.served = old.served - lost
         session.charged, old.charged = old.charged, 0
         self._retire(old)
         self._dispatch.collect()
         own = made is not None and not made.process
-        return bool(unheard), made.reference if made is not None else 0, made.handle if made is not None and own else 0
+        return bool(lost), made.reference if made is not None else 0, made.handle if made is not None and own else 0
 
     def _arrive(self, session: Session, sender: Credentials | None) -> None:
-        """Let a client in, if there is room. Raises PeerProtocolError if there is not."""
+        """Register a client. Raises PeerProtocolError if there are too many."""
         if sum(1 for other in self._sessions.values() if other.answered) >= MAX_CLIENTS:
-            raise PeerProtocolError(f"this broker has {MAX_CLIENTS} clients already, as many as it serves; end some")
+            raise PeerProtocolError(f"this broker has {MAX_CLIENTS} clients, which is its limit; end some")
         if session.descendant:
             self._adopt(session, sender)
         else:
             session.process = self._model.attach(session.token, session.credentials.pid)
         try:
-            self._shares.take(session.token.uid, session.process, CLIENT)
+            self._quota.take(session.token.uid, session.process, CLIENT)
         except Refused as refusal:
             raise PeerProtocolError(refusal.detail) from None
         session.charged = CLIENT
@@ -154,7 +152,7 @@ class Greeting(Replying):
         session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
         session.descendant = False
         parent = session.token
-        self._shares.give(parent.uid, session.process, session.charged)
+        self._quota.give(parent.uid, session.process, session.charged)
         session.charged = 0
         groups = parent.groups if (sender.uid, sender.gid) == (parent.uid, parent.gid) else frozenset[int]()
         session.credentials = sender

@@ -1,13 +1,14 @@
-"""Who is connected: accepting, adding and dropping clients, and what the loop waits for.
+"""The connections: accepting, adding and dropping clients, and the descriptors that the loop waits for.
 
-How this works. `Listening` owns the listening socket, the epoll object and all sessions. Whatever a client does wrong
-costs it its own connection and nothing else: it gets one `Fault` with the reason, if it reads, and is dropped; all
-it held is closed. So does whatever the system refuses for one client: a descriptor, a watch, a name for its process.
+How this works. `Listening` owns the listening socket, the epoll object and all sessions. A client that violates the
+protocol loses its own connection and nothing else changes: it is sent one `Fault` with the reason, if it reads, and is
+dropped; all that it held is closed. The same happens where the system refuses something for one client: a file
+descriptor, a watch, or a pidfd.
 
-Where no connection can be accepted at all (the system has no files or memory left), accepting pauses for a moment.
-Where this process has no descriptor left, a spare one is used to take the caller in and to say so. Those who have not
-said Hello have no share of the descriptors yet (`shares`) and live in the reserve: of too many, the oldest is hung up
-on, as one who has something to ask does so at once.
+Where no connection can be accepted at all (the system has no files or memory left), accepting pauses for `_PAUSE`
+seconds. Where this process has no file descriptor left, a spare one is closed to accept the connection, send it a
+`Fault` and close it. Connections that have not sent Hello are not charged to an account yet (`fd_quota`) and use the
+reserve. If there are too many of them, the oldest is closed, because a client sends its first message at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import contextlib
 import errno
@@ -29,11 +30,11 @@ from collections.abc import Callable
 from typing import Final
 
 from extmem import wire
-from extmem.broker.closing import Closer
-from extmem.broker.journal import Journal
+from extmem.broker.client_journal import Journal
+from extmem.broker.fd_closer import FdCloser
+from extmem.broker.fd_quota import FdQuota
 from extmem.broker.processes import key_of, pidfd_of_peer
 from extmem.broker.sessions import Session
-from extmem.broker.shares import Shares
 from extmem.errors import PeerGoneError
 from extmem.objects import Refused, Token
 from extmem.wire import transport
@@ -42,43 +43,44 @@ from extmem.wire.peers import admits
 __all__ = ["IN", "MAX_CLIENTS", "MAX_DETAIL", "OUT", "PATIENCE", "Listening"]
 
 PATIENCE: Final = 5.0
-"""Seconds that a client may take to say Hello, or to read a reply that does not fit into the socket any more."""
+"""Seconds that a client may take to send Hello, or to read a reply that does not fit into the socket any more."""
 MAX_CLIENTS: Final = 4_096
 MAX_DETAIL: Final = 3_000
-"""Characters of a refusal's or fault's text."""
+"""Number of characters in the text of a refusal or fault, at most."""
 IN: Final = int(select.EPOLLIN)
 OUT: Final = int(select.EPOLLOUT)
 _PAUSE: Final = 0.1
-"""Seconds for which nobody is accepted, after the system could not take anybody in."""
+"""Seconds without accepting, after the system could not accept a connection."""
 
 
 class Listening:
     """The connections. Ownership: the listening socket and all sessions are closed by `close`."""
 
-    def __init__(self, listener: socket.socket, journal: Journal, shares: Shares, *, everybody: bool) -> None:
+    def __init__(self, listener: socket.socket, journal: Journal, quota: FdQuota, *, everybody: bool) -> None:
         self._listener = listener
-        self._closer = Closer()
-        self._shares = shares
+        self._closer = FdCloser()
+        self._quota = quota
         self._journal = journal
         self._everybody = everybody
         self._sessions: dict[int, Session] = {}
         self._newcomers: dict[int, Session] = {}
-        """Those who have not said Hello, oldest first."""
+        """Sessions that have not sent Hello, oldest first."""
         self._others: dict[int, Callable[[], None]] = {}
-        """What to do when another descriptor than a session's is ready."""
+        """The action for each other file descriptor, called when it is ready."""
         self._tokens: dict[Token, Token] = {}
         """One object per user, so that tokens can be compared by identity."""
         self._wake = math.inf
         self._paused = 0.0
-        """Until when nobody is accepted."""
-        # Whoever started this broker is on the way to it: a second of patience, however little idleness is allowed.
+        """The time until which no connection is accepted; 0 when accepting."""
+        # The process that started this broker is about to connect: wait a second for it, however short the idle time
+        # is.
         self._empty_since = time.monotonic() + 1.0
         self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._epoll = select.epoll()
         self._listen_at(listener)
 
     def close(self) -> None:
-        """Hang up on everybody."""
+        """Close all connections."""
         self._listener.close()
         for session in self._sessions.values():
             session.close()
@@ -90,12 +92,12 @@ class Listening:
     # -- what the loop waits for --------------------------------------------------------------------------------------
 
     def _attend(self, fd: int, action: Callable[[], None]) -> None:
-        """Wait for a descriptor that is not of a client. OSError where the system does not let us."""
+        """Wait for a file descriptor that is not a client's. Raises OSError where the system refuses."""
         self._epoll.register(fd, IN)
         self._others[fd] = action
 
     def _listen_at(self, listener: socket.socket) -> None:
-        """Accept from this socket; the former one is closed."""
+        """Accept from this socket, and close the former one."""
         if listener is not self._listener:
             self._others.pop(self._listener.fileno(), None)
             self._listener.close()
@@ -132,8 +134,9 @@ class Listening:
             self._follow(session, pidfd_of_peer(sock, session.credentials.pid))
 
     def _refuse_one(self) -> bool:
-        """With the spare descriptor the caller is taken in and told; it would otherwise keep the loop awake for
-        nothing. Whether that could be done.
+        """Accept one connection with the spare file descriptor, and send it a `Fault`.
+
+        Without this, the waiting connection would wake the loop again and again. Return whether it could be done.
         """
         if self._spare < 0:
             return False
@@ -142,11 +145,13 @@ class Listening:
         try:
             sock, _ = self._listener.accept()
         except (BlockingIOError, ConnectionError):
-            pass  # nobody waits any more
+            pass  # no connection waits any more
         except OSError:
             return False
         else:
-            fault = wire.Fault("this broker has no descriptor left; raise its limit (ulimit -n), or end some clients")
+            fault = wire.Fault(
+                "this broker has no file descriptor left; raise its limit (ulimit -n), or end some clients"
+            )
             with sock, contextlib.suppress(OSError):
                 transport.send(sock, wire.encode(fault))
         self._spare_again()
@@ -158,13 +163,13 @@ class Listening:
                 self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def _pause(self) -> None:
-        """Accept nobody for a moment."""
+        """Stop accepting for `_PAUSE` seconds."""
         self._epoll.modify(self._listener.fileno(), 0)
         self._paused = time.monotonic() + _PAUSE
         self._wake_at(self._paused)
 
     def _accept_again(self, now: float) -> None:
-        """What is due by time."""
+        """Accept again if the pause is over."""
         if not self._paused:
             return
         if now < self._paused:
@@ -175,7 +180,7 @@ class Listening:
         self._epoll.modify(self._listener.fileno(), IN)
 
     def _add(self, session: Session, now: float) -> bool:
-        """Serve a new connection. False if the system does not let us: it is closed then."""
+        """Serve a new connection. Return False if the system refuses; the connection is closed then."""
         session.token = self._tokens.setdefault(session.token, session.token)
         session.dispose = functools.partial(self._end_descriptor, session)
         try:
@@ -185,20 +190,23 @@ class Listening:
             return False
         self._sessions[session.fd] = session
         self._newcomers[session.fd] = session
-        if len(self._newcomers) > max(4, self._shares.reserve // 4):
+        if len(self._newcomers) > max(4, self._quota.reserve // 4):
             oldest = next(iter(self._newcomers.values()))
-            self._fault(oldest, "too many that have not said Hello wait; say it at once")
+            self._fault(oldest, "too many connections without Hello are open; send Hello at once")
         self._wake_at(now + PATIENCE)
         return session.fd in self._sessions
 
     def _turn_away(self, session: Session, detail: str) -> None:
-        """Hang up on somebody who has not been added."""
+        """Close a connection that has not been added."""
         with contextlib.suppress(PeerGoneError, OSError):
             session.send(wire.encode(wire.Fault(detail[:MAX_DETAIL])))
         session.close()
 
     def _follow(self, session: Session, pidfd: int) -> None:
-        """Note which process this is, and end its connection with it, whoever else has a copy of the socket."""
+        """Record which process this is.
+
+        Its connection ends with it, even if another process has a copy of the socket.
+        """
         if pidfd < 0:
             return
         session.pidfd = pidfd
@@ -214,7 +222,7 @@ class Listening:
         session.strange |= self._closer.dispose(fd, session.token.uid)
 
     def _add_descendant(self, sock: socket.socket, process: int, parent: Session) -> Session | None:
-        """Serve a child that is to show up; None if the system does not let us."""
+        """Serve a child that will connect. Return None if the system refuses."""
         now = time.monotonic()
         session = Session(sock, now, process=process, descendant=True)
         session.token = parent.token
@@ -223,25 +231,25 @@ class Listening:
         del self._newcomers[session.fd]
         return session
 
-    # -- their end ----------------------------------------------------------------------------------------------------
+    # -- the end of a connection --------------------------------------------------------------------------------------
 
     def _drop(self, session: Session) -> None:
-        """The client has gone, or is hung up on: all that it held ends."""
+        """Close the connection and end all that the client held."""
         if self._sessions.get(session.fd) is session:
             self._retire(session)
             self._ended(session)
 
     def _retire(self, session: Session) -> None:
-        """End the connection alone."""
+        """Close the connection only."""
         del self._sessions[session.fd]
         self._newcomers.pop(session.fd, None)
         self._others.pop(session.pidfd, None)
         if session.attached:
-            self._shares.give(session.token.uid, session.process, len(session.attached))
+            self._quota.give(session.token.uid, session.process, len(session.attached))
         session.close()  # epoll removes a closed descriptor by itself
         self._journal.remove(session.fd)
         if session.charged:
-            self._shares.give(session.token.uid, session.process, session.charged)
+            self._quota.give(session.token.uid, session.process, session.charged)
             session.charged = 0
         if not self._sessions:
             self._tokens.clear()
@@ -249,9 +257,9 @@ class Listening:
             self._wake_at(self._empty_since)
 
     def _ended(self, session: Session) -> None:
-        """A client has gone. (What it held ends where it is known: in subclasses.)"""
+        """End all that a client held. Subclasses, which have the model, override this."""
 
     def _fault(self, session: Session, detail: str) -> None:
-        with contextlib.suppress(PeerGoneError, OSError):  # it does not listen; it is dropped either way
+        with contextlib.suppress(PeerGoneError, OSError):  # it does not read; it is dropped in any case
             session.send(wire.encode(wire.Fault(detail[:MAX_DETAIL])))
         self._drop(session)

@@ -1,9 +1,10 @@
-"""The recovery window after a killed broker, and how requests are answered in it and otherwise.
+"""Answering requests, and the recovery window after a broker was killed.
 
-How this works. While the window is open (`journal.Grace`), clients of the killed broker may begin to announce what they
-held. Requests that would take a name, list what is there or say that something is not are put aside meanwhile: the
-client simply gets its answer later. The window closes when all that were there have announced, and after two seconds at
-most. A client that has begun in time may finish (`FINISH`); everybody else's announcements are refused.
+How this works. While the window is open (`client_journal.RecoveryWindow`), clients of the killed broker may begin to
+announce what they held. Requests that would take a name, list what exists or report that something does not exist are
+parked: the client gets its answer when the window has closed. The window closes when all clients of the killed broker
+have announced, and after two seconds at most. A client that has begun in time may finish (`FINISH`); the announcements
+of all others are refused.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import os
 import socket
@@ -20,14 +21,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from extmem import wire
-from extmem.broker.announcing import no_descriptors
+from extmem.broker.announcements import no_descriptors
+from extmem.broker.client_journal import Journal, RecoveryWindow
 from extmem.broker.dispatch import Answer
+from extmem.broker.fd_quota import FdQuota
 from extmem.broker.greeting import Greeting
-from extmem.broker.journal import Grace, Journal
 from extmem.broker.listening import IN, MAX_DETAIL
 from extmem.broker.rights import permit
 from extmem.broker.sessions import Session
-from extmem.broker.shares import Shares
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerGoneError, PeerProtocolError
@@ -40,11 +41,11 @@ FINISH: Final = 30.0
 """Seconds after its start until which a broker takes announcements from clients that began in the window."""
 _STEP: Final = 0.02
 _SEEKING: Final = (wire.ImportName, wire.ImportKmt, wire.OpenHandle, wire.Claim, wire.KmtAlive)
-"""While the window is open, a refusal of these may only mean that the holder of the thing has not announced it yet."""
+"""Requests whose refusal, while the window is open, may only mean that the holder has not announced yet."""
 
 
 class Recovering(Greeting):
-    """Answers, at once or when the window has closed."""
+    """The answering of requests, at once or when the window has closed."""
 
     def __init__(
         self,
@@ -52,20 +53,20 @@ class Recovering(Greeting):
         model: ObjectManager,
         journal: Journal,
         signer: Signer,
-        grace: Grace,
-        shares: Shares,
+        window: RecoveryWindow,
+        quota: FdQuota,
         tickets: Tickets,
         *,
         instance: int,
         everybody: bool,
     ) -> None:
         super().__init__(
-            listener, model, journal, signer, grace, shares, tickets, instance=instance, everybody=everybody
+            listener, model, journal, signer, window, quota, tickets, instance=instance, everybody=everybody
         )
         self._parked: list[tuple[Session, wire.Request, Sequence[OwnedFd], bytes]] = []
         self._own_uid = os.geteuid()
         self._finish = time.monotonic() + FINISH
-        if not grace.active:
+        if not window.active:
             journal.rewrite()
         self._dispatch.handlers[wire.Announced] = self._announced
         self._dispatch.handlers[wire.Follow] = self._follow_another
@@ -73,9 +74,9 @@ class Recovering(Greeting):
     # -- answering ----------------------------------------------------------------------------------------------------
 
     def _answer(self, session: Session, request: wire.Request, received: Sequence[OwnedFd], data: bytes) -> None:
-        """Answer one request except Hello, at once or later.
+        """Answer a request other than Hello, at once or later.
 
-        `FetchFds` belongs to the request before it: it is not counted, and if it is refused, that one is undone.
+        `FetchFds` belongs to the request before it: it is not counted, and if it is refused, that request is undone.
         """
         if len(received) != wire.fds_of(request):
             raise PeerProtocolError(
@@ -95,11 +96,11 @@ class Recovering(Greeting):
                 greeted=session.answered,
                 recovering=session.announcing,
             )
-            if self._grace.active and self._parks(session, request, received, data):
+            if self._window.active and self._parks(session, request, received, data):
                 return
             reply, sent = self._dispatch.answer(session, request, received)
             if reply.__class__ is wire.Imported and request.__class__ is wire.ImportName:
-                self._quick.remember(data, session, reply)
+                self._open_cache.remember(data, session, reply)
         except Refused as refusal:
             reply = wire.Refusal(refusal.status, refusal.detail[:MAX_DETAIL])
         except OSError as error:
@@ -113,7 +114,10 @@ class Recovering(Greeting):
     # -- the window ---------------------------------------------------------------------------------------------------
 
     def _parks(self, session: Session, request: wire.Request, received: Sequence[OwnedFd], data: bytes) -> bool:
-        """Put the request aside until the window closes, if its answer could be another by then."""
+        """Park the request until the window closes, if its answer could differ by then.
+
+        Return whether it was handled.
+        """
         if isinstance(request, wire.Duplicate):
             if not received or self._dispatch.target(received[0]):
                 return False
@@ -124,7 +128,7 @@ class Recovering(Greeting):
             try:
                 reply, sent = self._dispatch.answer(session, request, received)
             except Refused:
-                pass  # perhaps only not announced yet: asked again when all have
+                pass  # it may not have been announced yet: answered when the window has closed
             else:
                 if not (isinstance(request, wire.KmtAlive) and reply == wire.Value(0)):
                     self._reply(session, reply, sent)
@@ -149,10 +153,10 @@ class Recovering(Greeting):
         return wire.Done(), ()
 
     def _follow_another(self, session: Session, request: wire.Follow, received: Sequence[OwnedFd]) -> Answer:
-        """A broker that had this place before ends, and its clients are about to come: the window opens again."""
+        """Open the window again for the clients of a broker that had this directory before and is ending."""
         now = time.monotonic()
         self._signer.trust(request.key)
-        self._grace = Grace(None, now)
+        self._window = RecoveryWindow(None, now)
         self._finish = now + FINISH
         self._wake_at(now)
         return wire.Done(), ()
@@ -160,14 +164,14 @@ class Recovering(Greeting):
     def _end_announcing(self, session: Session) -> None:
         session.announcing = False
         session.proven.clear()
-        self._work.add(self._withdrawing(self._model.finishing(session.process)))
-        self._grace.announced(session.credentials.pid)
+        self._background.add(self._withdrawing(self._model.finishing(session.process)))
+        self._window.announced(session.credentials.pid)
         self._wake_at(time.monotonic())
 
     def _step_recovery(self, now: float) -> None:
-        """What is due by time: the window closes, and slow announcers are not heard any more."""
-        if self._grace.active:
-            if not self._grace.step(now):
+        """Close the window when it is over, and end the announcing of clients that have not finished in time."""
+        if self._window.active:
+            if not self._window.step(now):
                 self._wake_at(now + _STEP)
                 self._release_parked(known=True)
                 return
@@ -179,7 +183,7 @@ class Recovering(Greeting):
             self._end_announcing(session)
 
     def _release_parked(self, *, known: bool = False) -> None:
-        """Answer what was put aside; known: only announcements that waited for a payload which is known by now."""
+        """Answer the parked requests. known: only announcements whose payload has been announced by now."""
         parked, self._parked = self._parked, []
         for entry in parked:
             session, request, received, data = entry
@@ -205,4 +209,6 @@ class Recovering(Greeting):
         """Close the file descriptors that came with a request, unless they were taken."""
         self._dispatch.dispose(session, [fd.take() for fd in received if fd.owes])
         if session.strange and self._closer.crowded(session.token.uid):
-            self._fault(session, "the files that you sent take too long to close; send no descriptors of such files")
+            self._fault(
+                session, "the files that you sent take too long to close; do not send file descriptors of such files"
+            )

@@ -1,9 +1,9 @@
-"""Replies: each leaves, or what its request made is undone.
+"""Sending replies: if a reply cannot be sent, what its request created is undone.
 
 How this works. A request changes the object manager's state before its reply is sent. If the reply cannot be sent (the
-kernel takes no descriptor more, or this process cannot duplicate one), what the request made is undone and the client
-is sent a refusal. So a client never holds what it was not told of. The same is done for a client that lost its reply
-and goes on over another connection (`greeting`).
+kernel does not take another file descriptor, or this process cannot duplicate one), what the request created is undone
+and the client is sent a refusal. So a client never holds something that it has no reply for. The same is done for a
+client that lost its reply and continues over another connection (`greeting`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import functools
 import os
@@ -21,27 +21,27 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from extmem import wire
-from extmem.broker.announcing import no_descriptors
+from extmem.broker.announcements import no_descriptors
+from extmem.broker.background import BackgroundWork
+from extmem.broker.client_journal import Journal
 from extmem.broker.dispatch import Dispatch
-from extmem.broker.journal import Journal
+from extmem.broker.fd_quota import FdQuota
 from extmem.broker.listening import IN, OUT, PATIENCE, Listening
-from extmem.broker.payloads import Payloads
-from extmem.broker.quick import QuickOpens
+from extmem.broker.open_cache import OpenCache
+from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Session
-from extmem.broker.shares import Shares
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
-from extmem.broker.work import Work
 from extmem.objects import ObjectManager
 
 __all__ = ["Replying"]
 
-_GIVEN_AWAY: Final = (wire.Channel, wire.SnapshotFile)
-"""Replies whose descriptor was made for them: it is closed here once it is sent."""
+_OWNING_REPLIES: Final = (wire.Channel, wire.SnapshotFile)
+"""Replies whose file descriptor was created for them: it is closed here once it is sent."""
 
 
 class Replying(Listening):
-    """The object manager behind the connections, and the way back from it."""
+    """The object manager, and the replies to requests."""
 
     def __init__(
         self,
@@ -49,49 +49,49 @@ class Replying(Listening):
         model: ObjectManager,
         journal: Journal,
         signer: Signer,
-        shares: Shares,
+        quota: FdQuota,
         tickets: Tickets,
         *,
         everybody: bool,
     ) -> None:
-        super().__init__(listener, journal, shares, everybody=everybody)
+        super().__init__(listener, journal, quota, everybody=everybody)
         self._signer = signer
-        self._work = Work()
+        self._background = BackgroundWork()
         self._model = model
-        self._payloads = Payloads(self._closer, shares)
+        self._payloads = PayloadFds(self._closer, quota)
         self._tickets = tickets
-        self._quick = QuickOpens(model, self._payloads)
-        self._dispatch = Dispatch(model, self._payloads, self._tickets, self._closer, signer, shares, time.monotonic)
+        self._open_cache = OpenCache(model, self._payloads)
+        self._dispatch = Dispatch(model, self._payloads, self._tickets, self._closer, signer, quota, time.monotonic)
         self._dispatch.watch_process = self._watch
         self._dispatch.add_descendant = self._add_descendant
         self._dispatch.drop = self._drop
         self._dispatch.wake_at = self._wake_at
-        self._dispatch.payload_changed = self._quick.clear
+        self._dispatch.payload_changed = self._open_cache.clear
 
     def _ended(self, session: Session) -> None:
-        """A client has gone: all that it held ends."""
+        """End all that a client held."""
         if session.process:
             if session.key is not None and self._dispatch.processes.get(session.key) == session.process:
                 del self._dispatch.processes[session.key]
-            self._shares.end(session.process)
-            self._work.add(self._detaching(session.process))
+            self._quota.end(session.process)
+            self._background.add(self._detaching(session.process))
         if not self._sessions:
-            self._quick.clear()
+            self._open_cache.clear()
 
     def _detaching(self, process: int) -> Iterator[None]:
-        """All that the process held ends, a little at a time."""
+        """End all that the process held, in steps."""
         for _ in self._model.detaching(process):
             self._dispatch.collect()
             yield
         self._dispatch.collect()
 
     def _watch(self, pidfd: int) -> None:
-        """Wait for the end of a process that references in flight are for."""
+        """Wait for the end of a process that tickets are bound to."""
         self._attend(pidfd, functools.partial(self._process_ended, pidfd))
 
     def _process_ended(self, pidfd: int) -> None:
         self._others.pop(pidfd, None)
-        self._work.add(self._withdrawing(self._tickets.died(pidfd)))
+        self._background.add(self._withdrawing(self._tickets.died(pidfd)))
 
     def _withdrawing(self, steps: Iterator[None]) -> Iterator[None]:
         for _ in steps:
@@ -102,8 +102,8 @@ class Replying(Listening):
     def _reply(self, session: Session, reply: wire.Reply, fds: Sequence[int], *, counts: bool = True) -> None:
         """Send a reply, with borrowed file descriptors.
 
-        counts: whether it is the reply to a request of its own. Raises PeerGoneError, or OSError where nothing at all
-        can be sent: the session is to be dropped then.
+        counts: whether the request counts as one that was replied to (`Session.served`). Raises PeerGoneError, or
+        OSError where nothing can be sent: the caller must drop the session then.
         """
         try:
             session.send(wire.encode(reply), fds)
@@ -113,7 +113,7 @@ class Replying(Listening):
             self._undo(session)
             session.send(_refusal(error))
         finally:
-            if fds and isinstance(reply, _GIVEN_AWAY):
+            if fds and isinstance(reply, _OWNING_REPLIES):
                 for fd in fds:
                     os.close(fd)
         session.served += counts
@@ -131,7 +131,7 @@ class Replying(Listening):
         self._wake_at(session.stalled + PATIENCE)
 
     def _waiting(self, session: Session, event: int) -> None:
-        """Nothing is read from this one now, so it has room for a reply again, or has hung up."""
+        """Handle an event of a session that is not read from now: it can take a reply again, or has disconnected."""
         if not event & OUT:
             self._drop(session)
             return

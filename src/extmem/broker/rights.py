@@ -1,10 +1,11 @@
-"""Who may send which message, and what the broker believes of it: the one table, which the server enforces.
+"""The table of who may send which message and what the broker believes of it. The server enforces it.
 
-How this works. Every request has a row. `permit` is asked before a request is dispatched, whatever its way; a request
-without a row could not be sent at all, and a test holds the table against the wire's own list. docs/wire.md prints it.
+How this works. Every request has a row. `permit` is called before each request is dispatched. A request without a row
+is refused, and a test compares the table with the list of requests in `wire`. docs/wire.md prints the table.
 
-What is not in a message is the kernel's word: the uid, gid and groups of the sender (SO_PEERCRED, or the credentials
-beside an heir's first message), the process behind a pidfd, and the inode and the open mode of a descriptor.
+What is not in a message comes from the kernel: the uid, gid and groups of the sender (SO_PEERCRED, or the credentials
+that come with the first message on an inherited connection), the process of a pidfd, and the inode and the open mode of
+a file descriptor.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ _RECORD: Final = "No more than a record says that it has announced on this conne
 
 RIGHTS: Final[Mapping[type[Message], Right]] = {
     wire.Hello: Right(
-        Who.SERVED, When.FIRST, "The version, and that it wants to announce; who it is, the kernel says."
+        Who.SERVED, When.FIRST, "The version, and whether it will announce; the kernel states its identity."
     ),
     wire.Export: Right(
         Who.SERVED,
         When.GREETED,
-        "The descriptor, as the sender's statement to importers; the right to write is read off the file descriptors.",
+        "The description, as the sender's statement to importers; the file descriptors decide the right to write.",
     ),
     wire.ImportName: Right(Who.SERVED, When.GREETED, _OWN_OPEN),
     wire.ImportHandle: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
@@ -67,12 +68,16 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
         Who.SERVED, When.GREETED, "Nothing: the number is looked up; it carries no rights, as on Windows."
     ),
     wire.Release: Right(
-        Who.SERVED, When.GREETED, "That it has closed the descriptors of the payload which it forgets; else nothing."
+        Who.SERVED,
+        When.GREETED,
+        "That it has closed the file descriptors of the payload in `forget`; otherwise nothing.",
     ),
     wire.GetHandle: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
     wire.OpenHandle: Right(Who.SERVED, When.GREETED, _OWN_OPEN),
     wire.CloseHandle: Right(
-        Who.SERVED, When.GREETED, "That it has closed the descriptors of the payload which it forgets; else nothing."
+        Who.SERVED,
+        When.GREETED,
+        "That it has closed the file descriptors of the payload in `forget`; otherwise nothing.",
     ),
     wire.Duplicate: Right(
         Who.SERVED,
@@ -82,22 +87,22 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
     wire.SameObject: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
     wire.QueryHandle: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
     wire.SetFlags: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
-    wire.KmtAlive: Right(Who.SERVED, When.GREETED, "Nothing: it is answered yes or no."),
+    wire.KmtAlive: Right(Who.SERVED, When.GREETED, "Nothing: the reply is yes or no."),
     wire.Offer: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
     wire.Claim: Right(
-        Who.SERVED, When.GREETED, "That who has the ticket's 128 random bits was sent it; its uid must be the sender's."
+        Who.SERVED,
+        When.GREETED,
+        "That the sender of the ticket gave it the ticket, which has 128 random bits; the uids must be equal.",
     ),
     wire.BindOffer: Right(
         Who.SERVED, When.GREETED, "Which process the ticket is for; the ticket must be the sender's own."
     ),
     wire.Withdraw: Right(Who.SERVED, When.GREETED, "Nothing: the ticket must be the sender's own."),
-    wire.Snapshot: Right(
-        Who.SERVED, When.GREETED, "Nothing: it is told what its uid may open; root is told everything."
-    ),
-    wire.GetStatus: Right(Who.SERVED, When.ANY, "Nothing: it is told how the broker is."),
-    wire.Stop: Right(Who.CONTROL, When.ANY, "Everything: whoever may stop the broker is believed."),
+    wire.Snapshot: Right(Who.SERVED, When.GREETED, "Nothing: it gets what its uid may open; root gets everything."),
+    wire.GetStatus: Right(Who.SERVED, When.ANY, "Nothing: it gets the status of the broker."),
+    wire.Stop: Right(Who.CONTROL, When.ANY, "Everything: those who may stop the broker are believed."),
     wire.Follow: Right(
-        Who.CONTROL, When.ANY, "The key: records that it signed are those of the broker that had this place before."
+        Who.CONTROL, When.ANY, "The key: records that it signed are those of the broker that had this directory before."
     ),
     wire.Inherit: Right(
         Who.SERVED, When.GREETED, "Nothing: the child gets copies of inheritable handles of the sender's own."
@@ -120,7 +125,9 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
     wire.AnnounceHandle: Right(Who.RECOVERING, When.GREETED, _RECORD),
     wire.AnnounceTicket: Right(Who.RECOVERING, When.GREETED, _RECORD),
     wire.AnnounceClaimed: Right(
-        Who.SERVED, When.GREETED, "That the ticket was claimed: who has its bits could claim it, to the same effect."
+        Who.SERVED,
+        When.GREETED,
+        "That the ticket was claimed: a process that has its bits could claim it, to the same effect.",
     ),
     wire.Announced: Right(Who.RECOVERING, When.GREETED, "That it has announced all that it held."),
 }
@@ -129,16 +136,16 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
 def permit(request: wire.Request, uid: int, *, own: int, greeted: bool, recovering: bool) -> None:
     """Raise unless a process of that user may send this message now.
 
-    own: the broker's user. greeted: whether Hello was said. recovering: whether the sender announces in the recovery
-    window. Raises PeerProtocolError for a message at the wrong time, Refused ACCESS_DENIED for one that is not the
-    sender's to send.
+    own: the broker's user. greeted: whether Hello was received. recovering: whether the sender announces in the
+    recovery window. Raises PeerProtocolError for a message at the wrong time, Refused ACCESS_DENIED for one that is not
+    the sender's to send.
     """
     name = type(request).__name__
     right = RIGHTS.get(type(request))
     if right is None:
         raise PeerProtocolError(f"{name} is not a request")
     if greeted and right.when is When.FIRST:
-        raise PeerProtocolError(f"{name} came after Hello: say Hello once, at the beginning")
+        raise PeerProtocolError(f"{name} came after Hello: send Hello once, at the beginning")
     if not greeted and right.when is When.GREETED:
         raise PeerProtocolError(f"{name} came before Hello")
     if right.who is Who.CONTROL and uid not in (own, 0):

@@ -1,11 +1,11 @@
-"""Running a broker: locks, socket, limits, signals, and telling the starter how it went."""
+"""Runs a broker: its lock, socket, limits and signals, and the report to the process that started it."""
 
 from __future__ import annotations
 
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import contextlib
 import gc
@@ -18,10 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from extmem.broker.journal import Grace, Journal
-from extmem.broker.place import Place, holder, listen, lock_of
+from extmem.broker.client_journal import Journal, RecoveryWindow
+from extmem.broker.fd_quota import FdQuota, raise_limit
+from extmem.broker.owned_directory import OwnedDirectory, holder, listen, lock_of
 from extmem.broker.server import Server
-from extmem.broker.shares import Shares, raise_limit
 from extmem.broker.signing import Signer, read_key
 from extmem.broker.tickets import SECONDS, Tickets
 from extmem.errors import UnsupportedError
@@ -31,31 +31,34 @@ from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, RuntimeDir, runtime_direct
 __all__ = ["IDLE", "run"]
 
 IDLE: Final = 10.0
-"""Seconds without a client after which a broker leaves; `EXTMEM_BROKER_IDLE` says otherwise."""
+"""Seconds without a client after which a broker ends; the default of EXTMEM_BROKER_IDLE."""
 _LOCK_PATIENCE: Final = 5.0
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that end a process that has no handlers for them."""
+"""Signals that end a process without handlers for them."""
 
 
 def run(directory: str | None, *, system: bool = False, ready_fd: int | None = None) -> int:
-    """Run a broker until it leaves. The exit status: 0, or 1 when it could not start (said on stderr or `ready_fd`)."""
+    """Run a broker until it ends. Return the exit status: 0, or 1 if it could not start.
+
+    The reason is written to `ready_fd`, or to stderr without one.
+    """
     try:
         _occupy_standard()
         with _signal_mask_restored():
-            server = _server(_place(directory, system), system=system)
+            server = _server(_runtime_dir(directory, system), system=system)
             signal.set_wakeup_fd(server.signal_fd, warn_on_full_buffer=False)
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, _noted)
+                signal.signal(number, _ignored)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
     except (UnsupportedError, OSError) as error:
-        _tell(ready_fd, str(error))
+        _report(ready_fd, str(error))
         return 1
-    # What is here by now stays; what comes later are mostly records that hold nothing in a circle. Looking for circles
-    # among all of them takes milliseconds that some client would wait for: only what is young is looked at.
+    # The objects that exist now stay. Later ones are mostly records without reference cycles, and a full collection
+    # takes milliseconds that a client would wait for: only the youngest generation is collected.
     gc.collect()
     gc.freeze()
     gc.set_threshold(1_000, 1_000_000, 1_000_000)
-    _tell(ready_fd, "ready")
+    _report(ready_fd, "ready")
     try:
         server.run()
     finally:
@@ -66,7 +69,7 @@ def run(directory: str | None, *, system: bool = False, ready_fd: int | None = N
 
 @contextlib.contextmanager
 def _signal_mask_restored() -> Iterator[None]:
-    # What `_locked` blocks arrives here at the latest: by then it has its handlers, or the broker does not start.
+    # The signals that `_locked` blocks are delivered here: they have handlers now, or the broker does not start.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         yield
@@ -74,14 +77,15 @@ def _signal_mask_restored() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _place(directory: str | None, system: bool) -> RuntimeDir:
+def _runtime_dir(directory: str | None, system: bool) -> RuntimeDir:
     if directory is not None:
         return RuntimeDir(Path(directory), system)
     return RuntimeDir(SYSTEM_DIRECTORY, True) if system else runtime_directory()
 
 
 def _occupy_standard() -> None:
-    # Where stdin, stdout or stderr is closed, the next file would get its number, and be written to by what logs there.
+    # Where stdin, stdout or stderr is closed, the next file would get its number, and log output would be written to
+    # it.
     for number in range(3):
         try:
             os.fstat(number)
@@ -104,7 +108,7 @@ def _server(where: RuntimeDir, *, system: bool) -> Server:
 
 
 def _locked(where: RuntimeDir, opened: int, lock: int, *, system: bool) -> Server:
-    shares = Shares(raise_limit(), where.path)
+    quota = FdQuota(raise_limit(), where.path)
     model = ObjectManager(
         session=0 if system else 1,
         random=secrets.randbelow,
@@ -113,29 +117,29 @@ def _locked(where: RuntimeDir, opened: int, lock: int, *, system: bool) -> Serve
     )
     signer = Signer(read_key(where, opened))
     journal = Journal(where.journal)
-    # A broker that leaves takes its socket along. Where one is, its broker was killed.
+    # A broker that ends removes its socket. Where one exists, its broker was killed.
     follows = os.path.lexists(where.socket) or os.path.exists(where.journal)
-    grace = Grace(journal.read() if follows else frozenset(), time.monotonic())
+    window = RecoveryWindow(journal.read() if follows else frozenset(), time.monotonic())
     journal.begin()
-    # Without their handlers, these would end a broker that has a socket, and leave the socket behind.
+    # Before their handlers are set, these signals would end the broker and leave its socket in the directory.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     listener = listen(where, opened)
     return Server(
-        Place(where, opened, lock),
+        OwnedDirectory(where, opened, lock),
         listener,
         model,
         instance=secrets.randbits(62) | 1,
         idle=_idle(system),
         journal=journal,
-        grace=grace,
+        window=window,
         signer=signer,
-        shares=shares,
+        quota=quota,
         tickets=Tickets(model, _seconds("EXTMEM_TICKET_SECONDS", SECONDS)),
     )
 
 
 def _take_lock(where: RuntimeDir, opened: int) -> int:
-    # A predecessor that is just leaving holds it for some milliseconds more.
+    # A predecessor that is ending holds the lock for some milliseconds more.
     deadline = time.monotonic() + _LOCK_PATIENCE
     while True:
         try:
@@ -156,14 +160,14 @@ def _take_lock(where: RuntimeDir, opened: int) -> int:
 
 
 def _idle(system: bool) -> float:
-    """Seconds; the system's broker stays."""
+    """Return the idle time in seconds; the system-wide broker does not end by itself."""
     if system:
         return float("inf")
     return _seconds("EXTMEM_BROKER_IDLE", IDLE)
 
 
 def _seconds(variable: str, default: float) -> float:
-    """What an environment variable says; what is no number is ignored, as any program's environment may have it."""
+    """Return the value of an environment variable; one that is not a number is ignored."""
     try:
         seconds = float(os.environ.get(variable, default))
     except ValueError:
@@ -171,17 +175,17 @@ def _seconds(variable: str, default: float) -> float:
     return seconds if seconds >= 0 else default
 
 
-def _noted(number: int, frame: FrameType | None) -> None:
-    """The wakeup descriptor tells the loop."""
+def _ignored(number: int, frame: FrameType | None) -> None:
+    """Do nothing: the wakeup file descriptor notifies the loop."""
 
 
-def _tell(ready_fd: int | None, text: str) -> None:
+def _report(ready_fd: int | None, text: str) -> None:
     if ready_fd is None:
         if text != "ready":
-            print(f"extmem broker: {text}", file=sys.stderr)  # noqa: T201  (a program's own words, in the foreground)
+            print(f"extmem broker: {text}", file=sys.stderr)  # noqa: T201  (the output of a program in the foreground)
         return
     try:
         os.write(ready_fd, f"{' '.join(text.split())}\n".encode(errors="backslashreplace"))
     except BrokenPipeError:
-        pass  # the starter gave up; whoever comes next finds us
+        pass  # the process that started it has given up; the next client finds this broker
     os.close(ready_fd)

@@ -1,12 +1,12 @@
-"""The broker's loop: one thread, epoll, a little for everybody in turn.
+"""The broker's loop: one thread with epoll, which serves one message of each client in turn.
 
-How this works. Level-triggered epoll says who has something to say; each gets one message served, so that nobody can
-keep the others waiting by talking a lot. Whatever a client does wrong costs it its own connection and nothing else: it
-gets one `Fault` with the reason, if it reads, and is dropped; all it held is closed. A client that does not read its
-replies is not listened to meanwhile, and dropped after `PATIENCE` seconds.
+How this works. Level-triggered epoll reports which clients have sent something. One message of each is served in a
+turn, so that a client with many messages does not delay the others. A client that violates the protocol loses its own
+connection and nothing else changes: it is sent one `Fault` with the reason, if it reads, and is dropped; all that it
+held is closed. A client that does not read its replies is not read from, and is dropped after `PATIENCE` seconds.
 
-`_tick` is for all that depends on time; `_wake` says when it is due. What else the broker does is in the classes below
-this one: `listening`, `replying`, `greeting`, `recovery`.
+`_tick` does all that depends on time; `_wake` is the time at which it is due. The rest is in the base classes:
+`listening`, `replying`, `greeting`, `recovery`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import contextlib
 import math
@@ -26,14 +26,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from extmem import wire
-from extmem.broker.announcing import no_descriptors
+from extmem.broker.announcements import no_descriptors
+from extmem.broker.client_journal import Journal, RecoveryWindow
 from extmem.broker.dispatch import Answer
-from extmem.broker.journal import Grace, Journal
+from extmem.broker.fd_quota import FdQuota
 from extmem.broker.listening import PATIENCE
-from extmem.broker.place import LOOK, LostError, Place, hand_over
+from extmem.broker.owned_directory import CHECK_INTERVAL, DirectoryLostError, OwnedDirectory, hand_over
 from extmem.broker.recovery import Recovering
 from extmem.broker.sessions import Session
-from extmem.broker.shares import Shares
 from extmem.broker.signing import Signer, restore_key
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
@@ -45,59 +45,59 @@ __all__ = ["Server"]
 
 
 _EVENTS: Final = 64
-"""Descriptors that are served in one turn of the loop; those that are left come first in the next one."""
+"""Number of file descriptors that are served in one turn of the loop; the others come first in the next one."""
 _SETTLE: Final = 0.05
-"""Seconds without a change before the broker looks what became of its place: whoever cleans up has finished then."""
+"""Seconds without a change before the broker checks its directory: the program that cleans up has finished then."""
 _HANDOVER: Final = 5.0
-"""Seconds for which a broker that has lost its place tries to tell the one that has it."""
+"""Seconds for which a broker that has lost its directory tries to notify the broker that has it."""
 
 
 class Server(Recovering):
-    """One broker. Ownership: the listening socket, the place and everything that clients send are closed by `close`."""
+    """One broker. Ownership: `close` closes the listening socket, the directory's files and all that clients sent."""
 
     def __init__(
         self,
-        place: Place,
+        directory: OwnedDirectory,
         listener: socket.socket,
         model: ObjectManager,
         *,
         instance: int,
         idle: float,
         journal: Journal,
-        grace: Grace,
+        window: RecoveryWindow,
         signer: Signer,
-        shares: Shares,
+        quota: FdQuota,
         tickets: Tickets,
     ) -> None:
-        everybody = place.directory.system
+        everybody = directory.directory.system
         super().__init__(
-            listener, model, journal, signer, grace, shares, tickets, instance=instance, everybody=everybody
+            listener, model, journal, signer, window, quota, tickets, instance=instance, everybody=everybody
         )
-        self._place = place
+        self._directory = directory
         self._idle = idle
         self._dispatch.handlers[wire.GetStatus] = self._status
         self._dispatch.handlers[wire.Stop] = self._stop
         self._started = self._wake = time.monotonic()
-        self._look_at = math.inf
+        self._check_at = math.inf
         self._lost_since = 0.0
         self._longest = 0.0
-        self._leaving = False
+        self._ending = False
         self._signals_in, self._signals_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._attend(self._signals_in, self._signalled)
-        self._watch_place()
+        self._watch_directory()
 
     @property
     def signal_fd(self) -> int:
-        """Whatever is written here (`signal.set_wakeup_fd`) makes the broker leave."""
+        """A byte that is written here (`signal.set_wakeup_fd`) ends the broker."""
         return self._signals_out
 
     def run(self) -> None:
-        """Serve until it is time to leave: idle, told to, or by a signal."""
+        """Serve until the broker is idle, or a `Stop` or a signal ends it."""
         poll, monotonic = self._epoll.poll, time.monotonic
-        sessions, turn, work = self._sessions, self._turn, self._work
+        sessions, turn, work = self._sessions, self._turn, self._background
         pieces = work.pieces
         ended = monotonic()
-        while not self._leaving:
+        while not self._ending:
             wake = self._wake
             if pieces:
                 events = poll(0, _EVENTS)
@@ -121,27 +121,27 @@ class Server(Recovering):
                 self._longest = ended - began
 
     def close(self) -> None:
-        """Leave. The socket's path goes first: who comes now finds nobody and starts a new broker."""
-        if self._place.intact():
-            self._place.leave()
+        """End. The socket's path is removed first: a client that comes now starts a new broker."""
+        if self._directory.intact():
+            self._directory.leave()
             self._journal.close()
         super().close()
         self._payloads.close()
         self._tickets.close()
-        self._place.close()
+        self._directory.close()
         for fd in (self._signals_in, self._signals_out):
             os.close(fd)
 
     @staticmethod
     def _guarded(action: Callable[[], None]) -> None:
-        """Do something that concerns no client in particular: whatever becomes of it, the broker goes on."""
+        """Do something that does not concern a certain client. If it fails, the broker continues."""
         try:
             action()
-        except Exception:  # noqa: BLE001  (a bug, or the system's refusal, must not take everybody's broker away)
+        except Exception:  # noqa: BLE001  (a bug, or a refusal of the system, must not end the broker of all clients)
             traceback.print_exc(file=sys.stderr)
 
     def _signalled(self) -> None:
-        self._leaving = True
+        self._ending = True
 
     # -- one turn -----------------------------------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class Server(Recovering):
                 return
             data, received, sender = packet
             if not received and session.answered:
-                if self._quick.serve(data, session):
+                if self._open_cache.serve(data, session):
                     if session.queue:
                         self._stall(session)
                     return
@@ -177,14 +177,14 @@ class Server(Recovering):
             self._drop(session)
         except OSError as error:
             self._poor(session, error)
-        except Exception as error:  # noqa: BLE001  (a bug that one client meets must not take the others' broker away)
+        except Exception as error:  # noqa: BLE001  (a bug must not end the broker of the other clients)
             traceback.print_exc(file=sys.stderr)
             self._fault(
                 session, f"the broker failed on this request ({type(error).__name__}: {error}); please report it"
             )
 
     def _poor(self, session: Session, error: OSError) -> None:
-        """The system refuses us something, most likely a descriptor. That is not the client's fault."""
+        """Reply that the system refused something, most likely a file descriptor. That is not the client's fault."""
         refusal = no_descriptors(error)
         try:
             self._reply(session, wire.Refusal(refusal.status, refusal.detail), ())
@@ -201,7 +201,7 @@ class Server(Recovering):
         """Answer the first message: Hello, or a request about the broker itself."""
         if isinstance(request, wire.Hello):
             if received:
-                raise PeerProtocolError("a file descriptor came with Hello, none belongs to it")
+                raise PeerProtocolError("a file descriptor came with Hello; Hello does not take one")
             self._hello(session, request, sender)
         elif session.descendant:
             raise PeerProtocolError(f"{type(request).__name__} came before Hello on an inherited connection")
@@ -211,7 +211,10 @@ class Server(Recovering):
     # -- the broker itself --------------------------------------------------------------------------------------------
 
     def _clients_besides(self, session: Session) -> int:
-        """Clients besides the one that asks: its connection, or those of its process if it asks without Hello."""
+        """Return the number of other clients.
+
+        A session without Hello is not one, and the others of its process do not count.
+        """
         greeted = [other for other in self._sessions.values() if other.answered]
         if session.answered:
             return len(greeted) - 1
@@ -220,14 +223,14 @@ class Server(Recovering):
     def _stop(self, session: Session, request: wire.Stop, received: Sequence[OwnedFd]) -> Answer:
         others = self._clients_besides(session)
         if not others or request.force:
-            self._leaving = True
+            self._ending = True
             others = 0
         return wire.Value(others), ()
 
     def _status(self, session: Session, request: wire.GetStatus, received: Sequence[OwnedFd]) -> Answer:
         with open("/proc/self/statm", "rb") as file:
             resident = int(file.read().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
-        shares = self._shares
+        quota = self._quota
         reply = wire.BrokerState(
             os.getpid(),
             wire.PROTOCOL_VERSION,
@@ -237,61 +240,61 @@ class Server(Recovering):
             self._payloads.fds,
             resident,
             self._instance,
-            shares.limit,
-            shares.used,
-            shares.reserve,
-            shares.client_share,
-            shares.user_share,
+            quota.limit,
+            quota.used,
+            quota.reserve,
+            quota.client_share,
+            quota.user_share,
             int(self._longest * 1_000_000),
         )
         return reply, ()
 
-    # -- the place ----------------------------------------------------------------------------------------------------
+    # -- the directory ------------------------------------------------------------------------------------------------
 
-    def _watch_place(self) -> None:
-        if self._place.watch >= 0:
-            self._attend(self._place.watch, self._changed)
+    def _watch_directory(self) -> None:
+        if self._directory.watch >= 0:
+            self._attend(self._directory.watch, self._changed)
         else:
-            self._look_at = time.monotonic() + LOOK
-            self._wake_at(self._look_at)
+            self._check_at = time.monotonic() + CHECK_INTERVAL
+            self._wake_at(self._check_at)
 
     def _changed(self) -> None:
-        """Something has changed in the runtime directory. Our own doings are among it."""
-        self._place.drain()
-        if not self._place.intact():
-            self._look_at = time.monotonic() + _SETTLE
-            self._wake_at(self._look_at)
+        """Handle a change in the runtime directory, which may be the broker's own."""
+        self._directory.drain()
+        if not self._directory.intact():
+            self._check_at = time.monotonic() + _SETTLE
+            self._wake_at(self._check_at)
 
-    def _look(self, now: float) -> None:
-        """Take the place again, if it is not ours any more."""
-        watch = self._place.watch
-        if self._place.intact():
-            self._look_at = math.inf if watch >= 0 else now + LOOK
+    def _check_directory(self, now: float) -> None:
+        """Take the directory again, if the lock or the socket is not this broker's any more."""
+        watch = self._directory.watch
+        if self._directory.intact():
+            self._check_at = math.inf if watch >= 0 else now + CHECK_INTERVAL
             return
         self._lost_since = self._lost_since or now
-        self._look_at = now + LOOK
+        self._check_at = now + CHECK_INTERVAL
         try:
-            self._listen_at(self._place.restore())
-        except LostError:
+            self._listen_at(self._directory.restore())
+        except DirectoryLostError:
             self._hand_over(now)
             return
         except (OSError, UnsupportedError) as error:
-            print(f"{self._place.directory.path} cannot be taken again now: {error}", file=sys.stderr)  # noqa: T201
+            print(f"{self._directory.directory.path} cannot be taken again now: {error}", file=sys.stderr)  # noqa: T201
             return
         self._lost_since = 0.0
-        restore_key(self._place.directory, self._signer.key)
+        restore_key(self._directory.directory, self._signer.key)
         self._journal.rewrite()
-        if self._place.watch >= 0:
-            self._look_at = math.inf
+        if self._directory.watch >= 0:
+            self._check_at = math.inf
         else:
             self._others.pop(watch, None)
 
     def _hand_over(self, now: float) -> None:
-        """Another broker has the place. It is told that our clients are about to come, and we leave."""
-        if hand_over(self._place.directory, self._signer.key) or now >= self._lost_since + _HANDOVER:
-            self._leaving = True
+        """Notify the broker that has the directory now that this broker's clients will connect to it, and end."""
+        if hand_over(self._directory.directory, self._signer.key) or now >= self._lost_since + _HANDOVER:
+            self._ending = True
         else:
-            self._look_at = now + _SETTLE
+            self._check_at = now + _SETTLE
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -299,10 +302,10 @@ class Server(Recovering):
         now = time.monotonic()
         self._wake = math.inf
         self._accept_again(now)
-        if now >= self._look_at:
-            self._look(now)
-        if self._look_at < math.inf:
-            self._wake_at(self._look_at)
+        if now >= self._check_at:
+            self._check_directory(now)
+        if self._check_at < math.inf:
+            self._wake_at(self._check_at)
         self._step_recovery(now)
         self._tickets.expire(now)
         self._dispatch.collect()
@@ -313,14 +316,15 @@ class Server(Recovering):
             since = session.stalled or (0.0 if session.answered or session.descendant else session.opened)
             if since and now >= since + PATIENCE:
                 self._fault(
-                    session, "you took too long to say Hello" if not session.stalled else "you do not read your replies"
+                    session,
+                    "you took too long to send Hello" if not session.stalled else "you do not read your replies",
                 )
             elif since:
                 self._wake_at(since + PATIENCE)
-        if self._sessions or len(self._payloads) or self._grace.active:
+        if self._sessions or len(self._payloads) or self._window.active:
             return
         if now >= self._empty_since + self._idle:
-            self._accept()  # whoever waits at the door is let in rather than locked out
-            self._leaving = not self._sessions
+            self._accept()  # a connection that waits is accepted rather than refused
+            self._ending = not self._sessions
             self._empty_since = now
         self._wake_at(self._empty_since + self._idle)

@@ -1,11 +1,11 @@
-"""One client's connection, as the broker sees it."""
+"""The broker's state of one client's connection."""
 
 from __future__ import annotations
 
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import os
 import socket
@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from extmem.broker.pages import Pages
 from extmem.broker.processes import ProcessKey
+from extmem.broker.snapshot_pages import SnapshotPages
 from extmem.errors import PeerGoneError
 from extmem.objects import Claimed, Token
 from extmem.wire import transport
@@ -25,33 +25,33 @@ from extmem.wire.transport import Credentials
 __all__ = ["Session"]
 
 _SEND_ROOM = 65_536
-"""Bytes that may wait unread in the kernel: a client that reads its replies never has more than one there."""
+"""Bytes that may wait unread in the kernel. A client that reads its replies never has more than one reply there."""
 _QUEUE_LIMIT = 4
-"""Replies that may wait here beyond those. A client has one request in flight, so a fifth is never due."""
+"""Number of replies that may wait here beyond those. A client has one request in flight, so more are never due."""
 
 
 class Made(msgspec.Struct, frozen=True, eq=False):
-    """What a request made, so that it can be undone if its reply does not arrive; what is 0 or None was not made.
+    """What a request created, so that it can be undone if its reply does not arrive. 0 and None mean: not created.
 
-    A Struct, which is quick to make: each opening by name makes one.
+    A msgspec Struct, because it is created quickly: each opening by name creates one.
     """
 
     reference: int = 0
     payload: int = 0
     held: int = 0
-    """The modes of the descriptors of `payload` that the client had before."""
+    """The modes of the file descriptors of `payload` that the client had before."""
     handle: int = 0
     process: int = 0
-    """Whose handle; 0 is the sender's own."""
+    """The process that has the handle; 0 is the sender."""
     closed: int = 0
-    """A handle that was closed, whose value must not be given again while the sender may take it for open."""
+    """A handle that was closed. Its value must not be reused while the sender may still treat it as open."""
     ticket: int = 0
     claimed: Claimed | None = None
     child: Session | None = None
 
 
 class Session:
-    """A connection and what belongs to it. Ownership: the socket and every queued descriptor are closed by `close`."""
+    """A connection and its state. Ownership: `close` closes the socket and every queued file descriptor."""
 
     __slots__ = (
         "announcing",
@@ -74,10 +74,10 @@ class Session:
         "queue",
         "secret",
         "served",
+        "snapshot",
         "sock",
         "stalled",
         "strange",
-        "telling",
         "token",
     )
 
@@ -88,67 +88,67 @@ class Session:
         self.fd = sock.fileno()
         self.opened = now
         self.process = process
-        """The object manager's id; 0 before `Hello`, unless the process is a descendant that is still to show up."""
+        """The object manager's id; 0 before `Hello`, unless the process is a descendant that has not connected yet."""
         self.descendant = descendant
-        """A child made by `Inherit` that has not said Hello."""
+        """Whether it is a child created by `Inherit` that has not sent Hello."""
         self.answered = False
-        """Hello has been said and welcomed."""
+        """Whether Hello was received and `Welcome` sent."""
         self.announcing = False
-        """It follows a killed broker, and may announce."""
+        """Whether it was a client of a killed broker, and may announce."""
         self.proven: dict[tuple[int, int], set[tuple[int, bool]]] = {}
-        """Payload and object of the records that it has announced → rights, and whether as an exporter."""
+        """Payload and object of the records that it announced → rights, and whether as an exporter."""
         self.charged = 0
-        """Descriptors on its accounts for being there."""
+        """Number of file descriptors that are charged to its accounts for the connection itself."""
         self.pidfd = -1
-        """Of its process; -1 where there is none to be had."""
+        """The pidfd of its process; -1 where the kernel does not provide one."""
         self.key: ProcessKey | None = None
-        """Which process it is."""
+        """The identity of its process."""
         self.secret = b""
-        """What another connection of the process goes on for this one with."""
+        """The secret with which another connection of the process may continue this one."""
         self.served = 0
-        """Requests after Hello that it was sent a reply to."""
+        """Number of requests after Hello that were replied to."""
         self.made: Made | None = None
-        """What the last of them made."""
+        """What the last of them created."""
         self.credentials = Credentials(0, 0, 0)
         self.token = Token(0, 0, frozenset())
         self.held: dict[int, int] = {}
-        """Payload → modes (READ_ONLY, READ_WRITE bits) of the descriptors that the client has."""
+        """Payload → modes (READ_ONLY, READ_WRITE bits) of the file descriptors that the client has."""
         self.held_room = 256
-        """How many there may be before those of ended payloads are taken out."""
+        """Number of entries from which on those of ended payloads are removed."""
         self.attached: list[int] = []
-        """Descriptors of the payload that its next request shares (`AttachFds`), charged to its accounts."""
+        """File descriptors of the payload that its next request exports (`AttachFds`), charged to its accounts."""
         self.queue: deque[tuple[bytes, Sequence[int], Made | None]] = deque()
         self.stalled = 0.0
-        """Since when the client has not read its replies; 0 when it does."""
+        """The time since which the client has not read its replies; 0 if it reads them."""
         self.dispose: Callable[[int], None] = os.close
-        """Closes a descriptor that it sent."""
+        """Closes a file descriptor that it sent."""
         self.strange = False
-        """It has sent a file that no driver gives."""
-        self.telling: Pages | None = None
-        """The snapshot that it is being sent in pages."""
+        """Whether it has sent a file that cannot be a payload."""
+        self.snapshot: SnapshotPages | None = None
+        """The snapshot that is being sent to it in pages."""
         self.parked = False
-        """A request of it waits for the grace to end: nothing more is read from it until then."""
+        """Whether a request waits for the end of the recovery window: nothing is read from it until then."""
         if descendant:
-            # The pair's credentials are the broker's own; the child's come with its first message.
+            # The credentials of the socket pair are the broker's; the child's come with its first message.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         else:
             self.identify(transport.credentials_of(sock), transport.groups_of(sock))
 
     def identify(self, credentials: Credentials, groups: frozenset[int]) -> None:
-        """Who it is, by the kernel's word."""
+        """Set the credentials, as the kernel reports them."""
         self.credentials = credentials
         self.token = Token(credentials.uid, credentials.gid, groups)
 
     @property
     def ready(self) -> bool:
-        """Whether a request of it may be read and answered now."""
+        """Whether a request may be read and answered now."""
         return not self.queue and not self.parked
 
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        """Send a reply. If the client does not read, the reply is queued, and `stalled` is the time since when.
+        """Send a reply. If the client does not read, the reply is queued, and `stalled` is set.
 
-        Raises as `transport.send_many`, except BlockingIOError; OSError where the descriptors cannot be sent or
-        duplicated; PeerGoneError also for a client that never reads.
+        Raises as `transport.send_many`, except BlockingIOError; OSError where the file descriptors cannot be sent
+        or duplicated; PeerGoneError also for a client that never reads.
         """
         if self.queue:
             self.wait(data, fds)
@@ -159,7 +159,7 @@ class Session:
             self.wait(data, fds)
 
     def wait(self, data: bytes, fds: Sequence[int]) -> None:
-        """Put a reply into the queue."""
+        """Queue a reply."""
         if len(self.queue) >= _QUEUE_LIMIT:
             raise PeerGoneError("a client does not read its replies")
         copies: list[int] = []
@@ -173,8 +173,10 @@ class Session:
         self.stalled = self.stalled or time.monotonic()
 
     def flush(self) -> None:
-        """Send what is queued, as far as the client reads. Raises as `transport.send_many`, except BlockingIOError, and
-        OSError where the descriptors of the first reply cannot be sent (`replace_first`).
+        """Send the queued replies, as far as the client reads.
+
+        Raises as `transport.send_many`, except BlockingIOError; OSError where the file descriptors of the first reply
+        cannot be sent (see `replace_first`).
         """
         while self.queue:
             data, fds, _ = self.queue[0]
@@ -194,11 +196,11 @@ class Session:
         return made
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         while self.attached:
             self.dispose(self.attached.pop())
         self.dispose = os.close  # the former value refers to this session
-        self.telling = None
+        self.snapshot = None
         while self.queue:
             _close_all(self.queue.popleft()[1])
         if self.pidfd >= 0:

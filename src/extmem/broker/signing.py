@@ -1,8 +1,8 @@
-"""Records that a broker signs, so that the next one knows them for a broker's word; and the key to do so.
+"""Signing records, so that the next broker can verify that a broker issued them; and the key for it.
 
-How this works. Each reply that gives a process something carries a record of it (`wire.HolderRecord`), with a keyed
-digest (BLAKE2b, 128 bits) before it. The key is a file of the runtime directory, which the first broker makes and later
-ones read. A client can give a record back unchanged, and nothing else.
+How this works. Each reply that gives a process a reference or a handle carries a record of it (`wire.HolderRecord`),
+with a keyed digest (BLAKE2b, 128 bits) before it. The key is a file of the runtime directory, which the first broker
+creates and later ones read. A client can return a record unchanged, and cannot create or change one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ _PAIR: Final = struct.Struct("<QQ")
 
 
 def digest(description: bytes) -> bytes:
-    """What a record has of a payload's description."""
+    """Return what a record contains of the description of a payload: its digest."""
     return hashlib.blake2b(description, digest_size=wire.SIGNATURE).digest()
 
 
@@ -45,27 +45,27 @@ def digest_of_files(identity: Identity) -> bytes:
 
 
 class Signer:
-    """Signs records, and believes those signed with any of its keys."""
+    """Signs records, and verifies those that were signed with one of its keys."""
 
     def __init__(self, key: bytes) -> None:
         self._keys = [key]
 
     @property
     def key(self) -> bytes:
-        """The key that it signs with."""
+        """The key for signing."""
         return self._keys[0]
 
     def trust(self, key: bytes) -> None:
-        """Believe what was signed with this key, too."""
+        """Accept records that were signed with this key, too."""
         self._keys.append(key)
 
     def sign(self, record: wire.HolderRecord) -> bytes:
-        """The record, encoded, behind its signature."""
+        """Return the signature and the encoded record after it."""
         data = wire.encode(record)
         return _signature(self._keys[0], data) + data
 
     def verify(self, signed: bytes) -> wire.HolderRecord:
-        """The record. Refused ACCESS_DENIED for one that no broker of this directory has signed."""
+        """Return the record. Refused ACCESS_DENIED unless a broker of this directory has signed it."""
         signature, data = signed[: wire.SIGNATURE], signed[wire.SIGNATURE :]
         if not any(hmac.compare_digest(signature, _signature(key, data)) for key in self._keys):
             raise _unknown("its signature is not this runtime directory's")
@@ -76,7 +76,7 @@ class Signer:
 
 
 def _unknown(why: str) -> Refused:
-    return Refused(Status.ACCESS_DENIED, f"A record is not believed: {why}. Share the memory anew.")
+    return Refused(Status.ACCESS_DENIED, f"The record is refused: {why}. Share the memory anew.")
 
 
 def _signature(key: bytes, data: bytes) -> bytes:
@@ -84,9 +84,9 @@ def _signature(key: bytes, data: bytes) -> bytes:
 
 
 def read_key(directory: RuntimeDir, opened: int) -> bytes:
-    """The key of an opened runtime directory, which is made if there is none.
+    """Return the key of an opened runtime directory; it is created if there is none.
 
-    Raises UnsupportedError for a file that somebody else could have written or read.
+    Raises UnsupportedError for a file that another user could have written or read.
     """
     while True:
         try:
@@ -99,7 +99,7 @@ def read_key(directory: RuntimeDir, opened: int) -> bytes:
             key = file.read(_KEY + 1) if stat.S_ISREG(found.st_mode) else b""
         if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != 0o600 or len(key) != _KEY:
             raise UnsupportedError(
-                f"{directory.key} is to be a file of {_KEY} bytes with mode 0600 that belongs to user "
+                f"{directory.key} must be a file of {_KEY} bytes with mode 0600 that belongs to user "
                 f"{os.geteuid()}; it has {found.st_size} bytes and mode {stat.S_IMODE(found.st_mode):04o}, and belongs "
                 f"to user {found.st_uid}. Remove it",
                 requires_one_of=["a runtime directory of your own"],
@@ -108,7 +108,7 @@ def read_key(directory: RuntimeDir, opened: int) -> bytes:
 
 
 def restore_key(directory: RuntimeDir, key: bytes) -> None:
-    """Put the key back, if its file has gone."""
+    """Write the key's file again, if it was removed."""
     with contextlib.suppress(OSError, UnsupportedError):
         opened = directory.open()
         if opened is None:
@@ -130,5 +130,5 @@ def _write(directory: RuntimeDir, opened: int, key: bytes) -> None:
         os.write(fd, key)
     finally:
         os.close(fd)
-    # Whole from the start; the caller holds the broker's lock.
+    # The file is complete when it gets its name; the caller holds the broker's lock.
     os.rename(beside, directory.key.name, src_dir_fd=opened, dst_dir_fd=opened)

@@ -1,9 +1,9 @@
-"""How long offers last: a minute, or as long as the process that it is for lives.
+"""The lifetime of tickets: a minute, or the lifetime of the process that the ticket is bound to.
 
-How this works. The object manager knows what a ticket keeps alive; time and the death of processes are known here. The
-time of a ticket that nobody claims is over after so many seconds (`SECONDS`, or what the broker was told at its start).
-One that is bound to a process stays until that process claims it or dies (a child may take its time to start); its
-death ends it. Whether the sender lives makes no difference to either.
+How this works. The object manager records what a ticket keeps alive; time and the end of processes are handled here. A
+ticket that is not claimed expires after some seconds (`SECONDS`, or EXTMEM_TICKET_SECONDS in the broker's environment).
+A ticket that is bound to a process stays until that process claims it or ends, because a child may take long to start.
+Neither depends on whether the sender still runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import os
 from collections import deque
@@ -25,31 +25,30 @@ from extmem.owning import OwnedFd
 __all__ = ["SECONDS", "Tickets"]
 
 SECONDS: Final = 60.0
-"""Seconds that an unbound offer keeps what it offers alive; EXTMEM_TICKET_SECONDS in the broker's environment says
-otherwise."""
+"""Seconds for which an unbound ticket keeps its payload alive; the default of EXTMEM_TICKET_SECONDS."""
 _CLAIMED: Final = 1_024
-"""Tickets that clients say they claimed before a restart; their senders may announce them later than that."""
+"""Number of tickets that are remembered as claimed before a restart, as their senders may announce them later."""
 
 
 class Tickets:
-    """Clocks and process watches of the tickets in flight. Ownership: the pidfds are closed here."""
+    """Deadlines and watched processes of the tickets in flight. Ownership: the pidfds are closed here."""
 
     def __init__(self, model: ObjectManager, seconds: float = SECONDS) -> None:
         self._model = model
         self.seconds = seconds
         self._senders: dict[int, int] = {}
-        """Ticket → the process that sent it; those that time or a death may still touch."""
+        """Ticket → the process that sent it, of those that may still expire or be cancelled."""
         self._strong: deque[tuple[float, int]] = deque()
         self._bound: dict[int, int] = {}
         """Ticket → pidfd."""
         self._watched: dict[int, tuple[ProcessKey, set[int]]] = {}
-        """Pidfd → its process and tickets; the loop waits for these."""
+        """Pidfd → its process and tickets. The loop waits for these pidfds."""
         self._pidfds: dict[ProcessKey, int] = {}
         """Process → pidfd."""
         self._claimed: deque[int] = deque(maxlen=_CLAIMED)
 
     def offered(self, ticket: int, sender: int, now: float) -> float:
-        """A strong ticket has been made. When `expire` is due for it."""
+        """Record a ticket that keeps its payload alive. Return the time at which `expire` is due for it."""
         if len(self._strong) > 2 * len(self._senders) + 64:
             self._strong = deque(entry for entry in self._strong if entry[1] in self._senders)
         self._senders[ticket] = sender
@@ -58,13 +57,13 @@ class Tickets:
 
     @property
     def next_deadline(self) -> float | None:
-        """When `expire` is due."""
+        """The time at which `expire` is due; None without tickets."""
         return self._strong[0][0] if self._strong else None
 
     def expire(self, now: float) -> None:
-        """End the time of what nobody has claimed: of some of it, and `next_deadline` tells whether there is more.
+        """Expire tickets that were not claimed in time: at most `STEP`; `next_deadline` is past if more are left.
 
-        Tickets that ended otherwise are unknown to the model: it ignores them.
+        The model ignores tickets that ended otherwise.
         """
         for _ in range(STEP):
             if not self._strong or self._strong[0][0] > now:
@@ -74,15 +73,14 @@ class Tickets:
                 self._model.expire(ticket)
 
     def bind(self, ticket: int, pidfd: OwnedFd, sender: int) -> int | None:
-        """Watch a process for a ticket. The pidfd, which is taken, if it is a new one to wait for; None otherwise.
+        """Bind a ticket to a process. Return the pidfd, which is taken, if the loop must wait for it; None otherwise.
 
-        Refused when the ticket is not the sender's in flight, or the descriptor is of no process.
+        Refused unless the sender sent the ticket, it is in flight, and the file descriptor is a pidfd.
         """
         if self._senders.get(ticket) != sender:
             raise Refused(
                 Status.INVALID_HANDLE,
-                "The ticket is not in flight from this process: it was claimed, withdrawn or has lost its "
-                "strength. Offer anew.",
+                "The ticket is not in flight from this process: it was claimed, withdrawn, or has expired. Offer anew.",
             )
         key = key_of(pidfd.fd)
         self.unbind(ticket)
@@ -96,11 +94,11 @@ class Tickets:
         return fresh
 
     def watches(self, fd: int) -> bool:
-        """Whether this is one of the pidfds."""
+        """Return whether this is one of the pidfds."""
         return fd in self._watched
 
     def died(self, pidfd: int) -> Iterator[None]:
-        """The process behind a pidfd is gone: end what it has not claimed, in steps."""
+        """Cancel the tickets that an ended process has not claimed, in steps."""
         key, tickets = self._watched.pop(pidfd)
         del self._pidfds[key]
         os.close(pidfd)
@@ -116,20 +114,22 @@ class Tickets:
                 yield
 
     def done(self, ticket: int) -> None:
-        """The ticket was claimed or withdrawn."""
+        """Record that the ticket was claimed or withdrawn."""
         self._senders.pop(ticket, None)
         self.unbind(ticket)
 
     def claimed_before(self, ticket: int) -> None:
-        """After a restart: a client says that it claimed the ticket. Its sender may not know, and announce it later, or
-        have come first and announced it already: then it ends here, as nobody may claim it again.
+        """Record, after a restart, that a client claimed the ticket before it.
+
+        Its sender may announce the ticket later, or may have announced it already; it is cancelled then, as it must not
+        be claimed twice.
         """
         self.done(ticket)
         self._model.cancel(ticket)
         self._claimed.append(ticket)
 
     def was_claimed(self, ticket: int) -> bool:
-        """Whether a client has said so."""
+        """Return whether a client has announced that it claimed the ticket."""
         return ticket in self._claimed
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class Tickets:
         self._bound.clear()
 
     def unbind(self, ticket: int) -> None:
-        """The ticket is for nobody in particular any more."""
+        """End the binding of a ticket to a process."""
         pidfd = self._bound.pop(ticket, None)
         if pidfd is None:
             return

@@ -1,6 +1,6 @@
-"""The command line, `extmem …`: data on stdout, words on stderr. One file a command.
+"""The command line, `extmem …`: data on stdout, messages on stderr. There is one file for each command.
 
-Nothing here is imported by the library, and `extmem --version` loads nothing else either.
+The library does not import this package. `extmem --version` loads no other module of it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _FAILED, _INTERRUPTED = 1, 130
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: `arguments` without the program's name, None for this process's own."""
+    """Run the command line and exit. arguments: without the program's name; None for those of this process."""
     given = sys.argv[1:] if arguments is None else arguments
     open_streams()
     try:
         code = _version() if given in (["--version"], ["-V"]) else _run(given)
     except KeyboardInterrupt:
-        # Before or after the command itself, whose `guarded` writes the same.
+        # Before or after the command; during the command, `guarded` writes the same.
         sys.stderr.write("interrupted\n")
         code = _INTERRUPTED
     except OSError as error:
-        # Of the output: a command's own are told by `guarded`.
+        # An error of the output; `guarded` reports those of the command.
         sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
         code = _FAILED
     sys.exit(end_output(code))

@@ -1,4 +1,4 @@
-"""All commands under one name. What a command needs beyond Click, it imports when it runs."""
+"""The group of all commands. A command imports everything except Click when it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["app", "run"]
 
 class _InOrder(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they were added, as the help is read; Click sorts them by name."""
+        """Return the names in the order in which the commands were added. Click would sort them."""
         return list(self.commands)
 
 
@@ -21,10 +21,10 @@ class _InOrder(click.Group):
 def app() -> None:
     """Share memory between processes by operating-system handle: name, NT handle, KMT number or fd.
 
-    Data goes to stdout, words to stderr; every command takes --json.
+    Data goes to stdout, messages to stderr; every command takes --json.
 
     Exit codes: 0 done; 1 refused, failed, not found, or a bound missed; 2 wrong arguments; 130 interrupted.
-    EXTMEM_RUNTIME_DIR chooses the broker, EXTMEM_TRACEBACK=1 shows where an error came from.
+    EXTMEM_RUNTIME_DIR sets the directory of the broker; EXTMEM_TRACEBACK=1 prints the traceback of an error.
     """
 
 
@@ -33,7 +33,7 @@ for command in (devices.devices, ps.ps, rules.rules, explain.explain, demo.demo,
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command line. Returns the exit code; what is wrong with the arguments is on stderr.
+    """Run the command line and return the exit code. Problems of the arguments are written to stderr.
 
     Errors: KeyboardInterrupt outside of a command; OSError of the output; SystemExit for completion and SIGTERM.
     """

@@ -1,4 +1,6 @@
-"""The edge of every command: errors become words and an exit code, never a traceback unless it is asked for.
+"""The outermost function of every command: it turns errors into messages and exit codes.
+
+A traceback is printed only if EXTMEM_TRACEBACK=1. The exit codes:
 
 0 done · 1 refused, failed, not found, or a bound missed · 2 wrong arguments · 130 interrupted
 """
@@ -31,32 +33,32 @@ INTERRUPTED = 130
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """A command whose errors are told in words: class, message, and each broken rule with its remedy."""
+    """Return the command with its errors written to stderr: class, message, and each broken rule with its remedy."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with _ended_politely():
+            with _exit_on_signals():
                 return command(*args, **kwargs)
         except KeyboardInterrupt:
             words("interrupted")
             raise click.exceptions.Exit(INTERRUPTED) from None
         except (ExtmemError, OSError, ImportError) as error:
-            _tell(error)
+            _report(error)
             raise click.exceptions.Exit(FAILED) from None
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
-        except Exception as error:  # noqa: BLE001  # the last edge: whatever it is, a person gets words and an exit code
-            _tell(error)
-            words("This looks like a bug in extmem: please report it (EXTMEM_TRACEBACK=1 shows where).")
+        except Exception as error:  # noqa: BLE001  # outermost: a user gets a message and an exit code
+            _report(error)
+            words("This is probably a bug in extmem: please report it (EXTMEM_TRACEBACK=1 prints the traceback).")
             raise click.exceptions.Exit(FAILED) from None
 
     return run
 
 
 @contextmanager
-def _ended_politely() -> Iterator[None]:
-    """Let SIGTERM, SIGHUP and SIGBREAK unwind like Ctrl-C does, so that whatever a command started is ended."""
+def _exit_on_signals() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM, SIGHUP and SIGBREAK, so that the processes that a command started are ended."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -77,7 +79,7 @@ def _ended_politely() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _tell(error: BaseException) -> None:
+def _report(error: BaseException) -> None:
     if os.environ.get("EXTMEM_TRACEBACK") == "1":
         words("".join(traceback.format_exception(error)).rstrip("\n"))
         return
@@ -86,16 +88,16 @@ def _tell(error: BaseException) -> None:
 
 
 def describe_error(error: BaseException) -> list[str]:
-    """An error in lines: what it is, and the rules behind it."""
+    """Return the lines that describe an error: class, message, and the rules that the call broke."""
     violations = tuple(getattr(error, "violations", ()))
-    kind = type(error).__name__
-    if violations and type(error).__name__ == "RuleViolation":
+    name = type(error).__name__
+    if violations and name == "RuleViolation":
         command = getattr(error, "command", "")
-        lines = [f"error: {kind}: {command or 'the call'} breaks {len(violations)} rule" + "s" * (len(violations) != 1)]
+        lines = [f"error: {name}: {command or 'the call'} breaks {len(violations)} rule" + "s" * (len(violations) != 1)]
     else:
-        # Whatever is in the text, it begins no line that could be taken for another of these.
+        # Continuation lines are indented, so that text of another program cannot look like a line of this output.
         text = str(error).replace("\n", "\n    ")
-        lines = [f"error: {kind}: {text}" if text else f"error: {kind}"]
+        lines = [f"error: {name}: {text}" if text else f"error: {name}"]
     for violation in violations:
         lines += [
             f"  {violation.vuid}",

@@ -1,12 +1,12 @@
-"""What commands print: data to stdout, words to stderr, tables that survive a narrow terminal.
+"""The output of commands: data to stdout, messages to stderr, tables that also work in a narrow terminal.
 
-A table is drawn where the window is wide enough for it, and told line by line where it is not. Nothing is ever cut off,
-and nothing is said by colour alone. Into a pipe there is no window, so lines are as long as they need to be.
+A table is drawn if the window is wide enough; otherwise it is written as one line for each cell. Nothing is cut off,
+and nothing is expressed by colour alone. A pipe has no window, so its lines have any length.
 
-Names, devices and processes are other programs' words. What a terminal would act on (control characters, escape
-sequences, directions of writing) is shown and not sent: `clean` writes it as a backslash and a number, and everything
-that is printed here is cleaned line by line. JSON has such characters escaped already. Characters that the output's
-encoding lacks are written with a backslash, too (`prepare`).
+Names of payloads, devices and processes come from other programs. Characters that a terminal would interpret (control
+characters, escape sequences, writing directions) are not sent to it: `clean` replaces each by a backslash and a number,
+and all functions of this module clean what they print, line by line. JSON already escapes such characters. Characters
+that the output's encoding lacks are also written with a backslash (`prepare`).
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ __all__ = [
 
 _UNBOUNDED = 100_000
 _READABLE = 24
-"""Columns below which a broken cell is harder to read than no table."""
+"""Least number of columns for the last column of a table; with fewer, lines are written in place of the table."""
 _MANY = 500
-"""Rows above which a table is written without Rich."""
+"""Number of rows above which a table is written without Rich."""
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def prepare() -> None:
-    """Have the output take every character, whatever its encoding: what it lacks is written with a backslash."""
+    """Make stdout and stderr accept every character: those that the encoding lacks are written with a backslash."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def clean(text: str) -> str:
-    """Another program's words in one line that no terminal acts on: `\\x1b]0;x\\x07`, `\\n`, `\\u202e`."""
+    """Return text of another program in one line without control characters: `\\x1b]0;x\\x07`, `\\n`, `\\u202e`."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
@@ -65,30 +65,30 @@ def _cleaned(text: str) -> str:
 
 
 def emit_json(data: object) -> None:
-    """Write data as JSON, for programs."""
+    """Write data as JSON to stdout."""
     sys.stdout.write(json.dumps(data, indent=2) + "\n")
 
 
 def emit_line(text: str = "") -> None:
-    """Write a line of data."""
+    """Write a line of data to stdout."""
     sys.stdout.write(_cleaned(text) + "\n")
 
 
 def words(text: str) -> None:
-    """Say something to whoever watches: stderr, at once, after the data so far."""
-    with contextlib.suppress(OSError):  # `end_output` tells of data that cannot be written
+    """Write a message to stderr, immediately, after the data that was written so far."""
+    with contextlib.suppress(OSError):  # `end_output` reports data that cannot be written
         sys.stdout.flush()
     sys.stderr.write(_cleaned(text) + "\n")
     sys.stderr.flush()
 
 
 def on_terminal(stream: IO[str]) -> bool:
-    """Whether a person looks at the stream (NO_COLOR and TERM=dumb are rich's affair)."""
+    """Whether the stream is a terminal. (Rich handles NO_COLOR and TERM=dumb.)"""
     return stream.isatty()
 
 
 def width(stream: IO[str]) -> int:
-    """Columns to fill: COLUMNS if set, else the terminal's, else no limit."""
+    """Return the number of columns: COLUMNS if it is set, else those of the terminal, else no limit."""
     stated = os.environ.get("COLUMNS", "")
     if stated.isdigit() and int(stated) > 0:
         return int(stated)
@@ -96,7 +96,7 @@ def width(stream: IO[str]) -> int:
 
 
 def console(stream: IO[str]) -> Console:
-    """A rich console on a stream, with our idea of its width. Markup is off: names may hold brackets."""
+    """Return a Rich console for a stream, as wide as `width` returns. Markup is off: names may contain brackets."""
     from rich.console import Console
 
     return Console(file=stream, width=width(stream), highlight=False, markup=False, emoji=False, soft_wrap=False)
@@ -105,11 +105,11 @@ def console(stream: IO[str]) -> Console:
 def table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", stream: IO[str] | None = None
 ) -> None:
-    """Print rows under headers; cells may have several lines, and the last column's are broken where they must be.
+    """Print rows under headers. Cells may have several lines; those of the last column are wrapped if necessary.
 
-    A line is cleaned, a cell is not: whoever joins several words of others' cleans each.
+    Lines are cleaned, but a line break in a cell is kept: a caller that joins text of other programs cleans each part.
 
-    Windows that are too narrow for that get one `header: cell` line each.
+    In a window that is too narrow, each cell is printed as a line `header: cell`.
     """
     target = sys.stdout if stream is None else stream
     rows = [[_cleaned(cell) for cell in row] for row in rows]
@@ -132,7 +132,7 @@ def table(
     drawn.add_column(Text(headers[-1]), overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
-    # Rich pads every line to the table's width and frames it with empty ones; blanks are no data.
+    # Rich pads every line to the width of the table and adds empty lines, which are not data.
     with screen.capture() as captured:
         screen.print(drawn)
     lines = [title] * bool(title) + [line.rstrip() for line in captured.get().strip("\n").splitlines() if line.strip()]
@@ -140,7 +140,7 @@ def table(
 
 
 def _natural_widths(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Columns that each needs, space between included."""
+    """Return the number of columns that each column of the table needs, with the space between."""
     return [
         max(len(line) for cell in column for line in (cell.splitlines() or [""])) + 3
         for column in zip(headers, *rows, strict=True)
@@ -148,7 +148,7 @@ def _natural_widths(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> li
 
 
 def _plain(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str, target: IO[str]) -> None:
-    """The same, for so many rows that laying them out by Rich takes seconds; the last column's lines stay whole."""
+    """Write a table without Rich, which needs seconds for many rows. The last column is not wrapped."""
     from rich.cells import cell_len
 
     table = [headers, *rows]
@@ -176,13 +176,13 @@ def _records(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str, 
     target.write("\n")
 
 
-def counted(count: int, what: str) -> str:
-    """`1 process`, `2 processes`."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}{'es' if what.endswith('s') else 's'}"
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 process`, `2 processes`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def bytes_in_words(count: int) -> str:
-    """A size for people: exact below 1 KiB, three digits above."""
+    """Return a size as text: exact below 1 KiB, with three digits above."""
     if count < 1024:
         return counted(count, "byte")
     value = float(count)

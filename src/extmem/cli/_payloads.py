@@ -1,4 +1,4 @@
-"""Live payloads and their holders, as plain data and as a table: what `extmem ps` and the demo show."""
+"""Live payloads and their holders, as plain data and as a table, for `extmem ps` and the demo."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REST = 0x001D_0000
 
 
 def short_name(path: str) -> str:
-    """Return a full object path as a program would write it: `frames`, `Global\\frames`, or else the path itself."""
+    """Return the name by which a program opens a path: `frames`, `Global\\frames`, or else the path itself."""
     own = _OWN_NAMES.match(path)
     if own is not None:
         return path[own.end() :]
@@ -29,15 +29,15 @@ def short_name(path: str) -> str:
 
 
 def access_in_words(mask: int) -> str:
-    """Return a granted mask in words: `read`, `read+write`, `read+write+manage`."""
-    said = [word for bit, word in _RIGHTS if mask & bit]
+    """Return an access mask as text: `read`, `read+write`, `read+write+manage`."""
+    rights = [word for bit, word in _RIGHTS if mask & bit]
     if mask & _REST:
-        said.append("manage")
-    return "+".join(said) or "nothing"
+        rights.append("manage")
+    return "+".join(rights) or "nothing"
 
 
 def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
-    """Return what a payload contains: `{"type": "array" | "image" | "buffer" | "bytes", …}`."""
+    """Return the contents of a payload as plain data: `{"type": "array" | "image" | "buffer" | "bytes", …}`."""
     from extmem import vk
 
     if descriptor.array is not None:
@@ -68,16 +68,16 @@ def _image(number: int, extent: list[int], tiling: int) -> dict[str, Any]:
     except ValueError:
         name = str(number)
     try:
-        way = vk.ImageTiling(tiling).name
+        tiling_name = vk.ImageTiling(tiling).name
     except ValueError:
-        way = str(tiling)
-    return {"type": "image", "format": name, "extent": extent, "tiling": way}
+        tiling_name = str(tiling)
+    return {"type": "image", "format": name, "extent": extent, "tiling": tiling_name}
 
 
 def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_name) -> dict[str, Any]:
-    """Return one live payload as plain data. The facts of its descriptor are null where that cannot be parsed.
+    """Return one live payload as plain data. Values that come from a descriptor are None if it cannot be read.
 
-    processes: the name of a process by its pid.
+    processes: returns the name of a process by its pid.
     """
     from extmem.errors import DescriptorError
     from extmem.objects import Share
@@ -131,24 +131,23 @@ def _kind_in_words(kind: dict[str, Any] | None) -> str:
 
 
 def _object_in_words(payload: dict[str, Any]) -> str:
-    count = payload["handle_count"]
-    kind = str(payload["object_kind"])
+    count, kind = int(payload["handle_count"]), str(payload["object_kind"])
     return f"{kind}\n{count} handles" if count > 1 else kind
 
 
 def _holder_in_words(holder: dict[str, Any]) -> list[str]:
-    who = f"{holder['pid']} {clean(holder['process'])}".strip()
+    process = f"{holder['pid']} {clean(holder['process'])}".strip()
     if holder["pid"] == 0:
-        who = "a child that is starting"
+        process = "a child that is starting"
     count = holder["memory_objects"]
     lines = []
     if count:
         role = "exporter" if holder["exporter"] else "importer"
-        lines.append(f"{who}: {role}" + f", {count} memory objects" * (count > 1))
-    lines += [f"{who}: handle {handle['value']:#x} {handle['rights']}" for handle in holder["handles"]]
+        lines.append(f"{process}: {role}" + f", {count} memory objects" * (count > 1))
+    lines += [f"{process}: handle {handle['value']:#x} {handle['rights']}" for handle in holder["handles"]]
     if holder["in_flight"]:
-        lines.append(f"{who}: {holder['in_flight']} in flight")
-    return lines or [who]
+        lines.append(f"{process}: {holder['in_flight']} in flight")
+    return lines or [process]
 
 
 def _holders_in_words(payload: dict[str, Any]) -> list[str]:
@@ -159,7 +158,7 @@ def _holders_in_words(payload: dict[str, Any]) -> list[str]:
 
 
 def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream: IO[str] | None = None) -> None:
-    """Draw payloads that `describe_payload` has returned."""
+    """Print payloads, each as returned by `describe_payload`, as a table."""
     table(
         ("name", "object", "size", "kind", "share", "held by"),
         [
@@ -169,7 +168,7 @@ def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream
                 "?" if payload["size"] is None else bytes_in_words(payload["size"]),
                 _kind_in_words(payload["kind"]),
                 f"{payload['share']} {payload['kmt']:#x}" if payload["kmt"] else payload["share"],
-                "\n".join(_holders_in_words(payload)) or "nobody",
+                "\n".join(_holders_in_words(payload)) or "no process",
             )
             for payload in payloads
         ],

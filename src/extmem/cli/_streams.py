@@ -1,9 +1,9 @@
-"""The standard streams of a command: none that is missing, and none that fails once its reader has gone.
+"""The standard streams of a command: each exists, and a pipe does not fail after its reader has closed it.
 
-How this works. `extmem devices | head -1` closes the pipe after one line, and every later write to it is refused
-(EPIPE). That is not an error of the command: it does what it was asked to do, and its exit code tells how that went.
-So what is written to a pipe without a reader is dropped, at the lowest level of the stream, below everything that
-writes to it: the commands, Click, Rich, and the flush at the end of the process. A full disk is an error as before.
+How this works. `extmem devices | head -1` closes the pipe after one line, and every later write to it fails (EPIPE).
+That is not an error of the command: it completes its work, and its exit code is the result of that work. So writes to a
+pipe without a reader are ignored at the lowest level of the stream, below everything that writes to it: the commands,
+Click, Rich, and the flush at the end of the process. A full disk is still an error.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["end_output", "open_streams", "without_broken_pipes"]
 
 _READER_GONE = (errno.EPIPE, errno.EINVAL)
-"""How a write to a pipe without a reader fails: EPIPE; in the C runtime of Windows also EINVAL."""
+"""Errors of a write to a pipe without a reader: EPIPE; in the C runtime of Windows also EINVAL."""
 
 
 class _Pipe(io.FileIO):
-    """A pipe or socket whose reader may go. It does not close the descriptor."""
+    """A pipe or socket whose reader may close it. It does not close the fd."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, "wb", closefd=False)
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """As `FileIO.write`; all of `data` counts as written where there is no reader."""
+        """Write as `FileIO.write`. If there is no reader, return the length of `data`."""
         try:
             return super().write(data)
         except OSError as error:
@@ -41,7 +41,7 @@ class _Pipe(io.FileIO):
 
 
 def without_broken_pipes(stream: IO[str]) -> IO[str]:
-    """The stream, or where it is a pipe or socket, another one on the same descriptor that outlives its reader."""
+    """Return the stream; for a pipe or socket another one on the same fd that works without a reader."""
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
     if not isinstance(stream, io.TextIOWrapper) or not isinstance(raw, io.FileIO):
@@ -52,7 +52,7 @@ def without_broken_pipes(stream: IO[str]) -> IO[str]:
     stream.flush()
     pipe = _Pipe(raw.fileno())
     return io.TextIOWrapper(
-        pipe if raw is buffer else io.BufferedWriter(pipe),  # unbuffered, as Python makes it
+        pipe if raw is buffer else io.BufferedWriter(pipe),  # unbuffered, as in Python
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
@@ -61,7 +61,7 @@ def without_broken_pipes(stream: IO[str]) -> IO[str]:
 
 
 def open_streams() -> None:
-    """Python has no stream where the program was started with one closed. Words may get lost; data may not."""
+    """Prepare the standard streams. A closed stderr is replaced by the null device; a closed stdout is an error."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")
     if sys.stdout is None:
@@ -71,13 +71,13 @@ def open_streams() -> None:
 
 
 def end_output(code: int) -> int:
-    """Write what is still buffered. Returns the exit code: `code`, or 1 where the data cannot be written."""
+    """Write the buffered data. Return the exit code: `code`, or 1 if the data cannot be written."""
     try:
         sys.stdout.flush()
     except OSError as error:
         if code == 0:
             sys.stderr.write(f"error: {type(error).__name__}: {error}; the output is not complete\n")
-        # What is still buffered must not fail once more when the process ends.
+        # The buffered data must not fail again when the process ends.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)

@@ -1,9 +1,10 @@
-"""Other processes on a lead: what the demo and the benchmarks run beside this one.
+"""Worker processes of the demo and the benchmarks.
 
-How this works. A worker is another Python process, started by exec, with a private connection to us and nothing else in
-common. It is told which function to run (`module:function` with plain arguments) and answers with the value; a function
-that yields answers with each item on the way. It ends when the connection does, so nothing that happens to us, kill -9
-included, leaves it behind. It is in a process group of its own: Ctrl-C reaches us alone, and we end it.
+How this works. A worker is another Python process, started by exec, which shares nothing with this process except a
+private connection. It receives the name of a function (`module:function`) with plain arguments, calls it and sends the
+result; if the function is a generator, it sends each item. A worker ends when its connection is closed, so it does not
+outlive this process, even after kill -9. It is in a process group of its own: Ctrl-C reaches this process only, which
+then ends the worker.
 """
 
 from __future__ import annotations
@@ -35,48 +36,48 @@ __all__ = ["Worker", "WorkerError"]
 
 _ROOT = str(Path(__file__).parents[2])
 DEADLINE = 120.0
-"""Seconds that one task may take between two answers."""
+"""Seconds that a task may take between two items or results."""
 
 
 if sys.platform == "win32":
-    # In a virtual environment sys.executable is a launcher, whose child is the real process: with a pid of its own.
+    # In a virtual environment sys.executable is a launcher: the real process is its child, with another pid.
     _PYTHON = str(getattr(sys, "_base_executable", sys.executable))
     _VARIABLES = {"__PYVENV_LAUNCHER__": sys.executable} if sys.executable != _PYTHON else {}
 
     def _starting(inherited: int) -> dict[str, Any]:
-        """How to start a process that inherits this handle, and does not get our Ctrl-C."""
+        """Return the arguments of Popen for a process that inherits this handle and does not receive Ctrl-C."""
         os.set_handle_inheritable(inherited, True)
         startup = subprocess.STARTUPINFO()
         startup.lpAttributeList = {"handle_list": [inherited]}
         return {"startupinfo": startup, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
-    def _reaped(process: subprocess.Popen[bytes]) -> None:
-        """Give the ended process's handle back now, and not when the object is lost."""
-        process._handle.Close()  # type: ignore[attr-defined]  # there is no public way
+    def _release(process: subprocess.Popen[bytes]) -> None:
+        """Close the handle of the ended process now, not when the object is garbage-collected."""
+        process._handle.Close()  # type: ignore[attr-defined]  # there is no public method
 
 else:
     _PYTHON = sys.executable
     _VARIABLES: dict[str, str] = {}
 
     def _starting(inherited: int) -> dict[str, Any]:
-        """How to start a process that inherits this descriptor, and does not get our Ctrl-C."""
+        """Return the arguments of Popen for a process that inherits this fd and does not receive Ctrl-C."""
         return {"pass_fds": (inherited,), "process_group": 0}
 
-    def _reaped(process: subprocess.Popen[bytes]) -> None:
-        """Nothing is left of it."""
+    def _release(process: subprocess.Popen[bytes]) -> None:
+        """Do nothing: an ended process has no resources on Linux."""
 
 
 class WorkerError(PeerError):
-    """A worker failed or is gone; the message is what it said."""
+    """A worker failed or has ended; the message contains its error output."""
 
 
 class Worker:
-    """One other process. `close()` ends it for sure; safe to call twice."""
+    """A worker process. `close()` ends it; it is safe to call twice."""
 
     def __init__(self, title: str, environment: Mapping[str, str] | None = None) -> None:
         self.title = title
         self.connection, theirs = Pipe()
-        self._said = tempfile.TemporaryFile("w+", prefix="extmem-", errors="replace")
+        self._error_output = tempfile.TemporaryFile("w+", prefix="extmem-", errors="replace")
         paths = [_ROOT, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         try:
             self.process = subprocess.Popen(
@@ -84,12 +85,12 @@ class Worker:
                 env={**os.environ, **_VARIABLES, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=self._said,
+                stderr=self._error_output,
                 **_starting(theirs.fileno()),
             )
         except BaseException:
             self.connection.close()
-            self._said.close()
+            self._error_output.close()
             raise
         finally:
             theirs.close()
@@ -100,21 +101,21 @@ class Worker:
         return self.process.pid
 
     def start(self, task: str, *arguments: object) -> None:
-        """Have it begin `module:function(*arguments)`, and do not wait."""
+        """Start `module:function(*arguments)` in the worker, and do not wait."""
         try:
             self.connection.send((task, arguments))
         except OSError:
-            raise self._gone() from None
+            raise self._ended() from None
 
     def stream(self, *, deadline: float = DEADLINE) -> Generator[Any, None, Any]:
-        """The items that the task yields; the iterator's value (`yield from`) is what the task returned."""
+        """Yield the items of the task. The value of the generator (`yield from`) is the task's result."""
         while True:
             try:
                 if not self.connection.poll(deadline):
-                    raise WorkerError(f"the {self.title} (pid {self.pid}) did not answer in {deadline:g} s")
+                    raise WorkerError(f"the {self.title} (pid {self.pid}) did not reply within {deadline:g} s")
                 kind, value = self.connection.recv()
             except (EOFError, OSError):
-                raise self._gone() from None
+                raise self._ended() from None
             if kind == "failed":
                 summary, trace = value
                 if os.environ.get("EXTMEM_TRACEBACK") == "1":
@@ -125,7 +126,7 @@ class Worker:
             yield value
 
     def finish(self, *, deadline: float = DEADLINE) -> Any:
-        """What the task returned. Errors: WorkerError."""
+        """Return the result of the task. Errors: WorkerError."""
         answers = self.stream(deadline=deadline)
         while True:
             try:
@@ -134,40 +135,40 @@ class Worker:
                 return end.value
 
     def call(self, task: str, *arguments: object, deadline: float = DEADLINE) -> Any:
-        """Run `module:function(*arguments)` there and return its value. Errors: WorkerError."""
+        """Run `module:function(*arguments)` in the worker and return its result. Errors: WorkerError."""
         self.start(task, *arguments)
         return self.finish(deadline=deadline)
 
     def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
+        """Send SIGKILL and wait for the end of the process."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        _reaped(self.process)
+        _release(self.process)
 
     def leave(self, *, deadline: float = 10.0) -> None:
-        """Hang up, and let it end by itself, as a program does."""
+        """Close the connection and wait until the worker ends, as a program does. Kill it after `deadline` seconds."""
         self.connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(deadline)
         self.close()
 
     def close(self) -> None:
-        """End it for sure."""
+        """End the process."""
         self.connection.close()
         self.kill()
-        self._said.close()
+        self._error_output.close()
 
-    def _gone(self) -> WorkerError:
+    def _ended(self) -> WorkerError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
-        said = ""
-        if not self._said.closed:
-            self._said.seek(0)
-            said = self._said.read()[-2000:].strip()
+        output = ""
+        if not self._error_output.closed:
+            self._error_output.seek(0)
+            output = self._error_output.read()[-2000:].strip()
         return WorkerError(
-            f"the {self.title} (pid {self.pid}) is gone, exit code {self.process.returncode}"
-            + (f":\n{said}" * bool(said))
+            f"the {self.title} (pid {self.pid}) has ended with exit code {self.process.returncode}"
+            + (f":\n{output}" * bool(output))
         )
 
     def __enter__(self) -> Self:
@@ -198,7 +199,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
             answer = ("done", _run(connection, task, arguments))
         except BrokenPipeError:
             raise
-        except Exception as error:  # noqa: BLE001  # whoever gave the order decides what it means
+        except Exception as error:  # noqa: BLE001  # the process that started the task handles it
             answer = ("failed", (f"{type(error).__name__}: {error}", traceback.format_exc()))
         connection.send(answer)
         del arguments, answer
@@ -207,7 +208,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
 def _main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):
-        # So that `extmem ps` and `top` say who this is.
+        # The name that `extmem ps` and `top` show.
         Path("/proc/self/comm").write_text(f"extmem {sys.argv[2]}"[:15], encoding="ascii")
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _serve(Connection(int(sys.argv[1])))

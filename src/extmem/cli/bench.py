@@ -1,4 +1,4 @@
-"""`extmem bench`: what sharing costs, each figure a ratio against the alternative in the same run."""
+"""`extmem bench`: the cost of sharing. Each figure is a ratio against an alternative that runs in the same run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Subject", "bench"]
 
 
 class Subject(StrEnum):
-    """What can be measured."""
+    """The subjects of the benchmarks."""
 
     OPEN = "open"
     BROKER = "broker"
@@ -34,7 +34,7 @@ class Subject(StrEnum):
 
 _MODULES = {
     Subject.OPEN: "opening",
-    Subject.BROKER: "crowd",
+    Subject.BROKER: "many_clients",
     Subject.CHECKS: "checking",
     Subject.IMPORTS: "importing",
     Subject.START: "starting",
@@ -42,7 +42,7 @@ _MODULES = {
     Subject.CUDA: "cuda",
 }
 _EVERYWHERE = (Subject.OPEN, Subject.CHECKS, Subject.START)
-"""What is measured on Windows, too."""
+"""Subjects that are also measured on Windows."""
 _ROUNDS = {
     Subject.OPEN: 500,
     Subject.BROKER: 400,
@@ -55,37 +55,37 @@ _ROUNDS = {
 _QUICK = 20
 
 
-def _all_here() -> list[Subject]:
-    """Every subject that can be measured here: a machine need not have a Vulkan or a CUDA device."""
+def _available() -> list[Subject]:
+    """Return the subjects that can be measured on this machine, which may lack a Vulkan or a CUDA device."""
     if sys.platform != "linux":
         return list(_EVERYWHERE)
     from extmem.devices import cuda, vulkan
 
-    looks = {Subject.VULKAN: vulkan.offers, Subject.CUDA: cuda.offers}
-    return [subject for subject in Subject if subject not in looks or looks[subject]()]
+    devices = {Subject.VULKAN: vulkan.offers, Subject.CUDA: cuda.offers}
+    return [subject for subject in Subject if subject not in devices or devices[subject]()]
 
 
 def _measure(subject: Subject, *, quick: bool, kills: int | None) -> Iterator[Figure]:
-    from extmem.cli._bench.house import House
+    from extmem.cli._bench.environment import Environment
 
     if sys.platform != "linux" and subject not in _EVERYWHERE:
         raise UnsupportedError(
-            f"{subject.value} is measured with Linux's broker, descriptors and /proc, which are not here; "
-            f"there are: {', '.join(_EVERYWHERE)}"
+            f"the subject {subject.value} needs Linux, for its broker, fds and /proc; "
+            f"choose from: {', '.join(_EVERYWHERE)}"
         )
     figures = import_module(f"extmem.cli._bench.{_MODULES[subject]}").figures
     more = {"kills": kills} if subject is Subject.VULKAN else {}
-    with House() as house:
+    with Environment() as env:
         rounds = _QUICK if quick else _ROUNDS[subject]
-        yield from figures(house, rounds, _teller(subject), quick=quick, **more)
+        yield from figures(env, rounds, _reporter(subject), quick=quick, **more)
 
 
-def _teller(subject: Subject) -> Callable[[str], None]:
+def _reporter(subject: Subject) -> Callable[[str], None]:
     return lambda text: words(f"{subject.value}: {text} ...")
 
 
 def figure_row(figure: Figure) -> tuple[str, str, str, str]:
-    """A figure for people: name, value with its unit, bound, verdict."""
+    """Return a row of the table: name, value with its unit, bound, verdict."""
     value = f"{figure.value:,.0f}" if figure.value == int(figure.value) else f"{figure.value:,.4g}"
     verdict = "-" if figure.bound is None else "ok" if figure.ok else "MISSED"
     return (
@@ -98,32 +98,32 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
 
 @click.command
 @click.argument("subjects", metavar="[SUBJECT]...", type=click.Choice([subject.value for subject in Subject]), nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, value, unit, bound (null: none), ok.")
-@click.option("--kills", type=click.IntRange(min=1), help="How many processes vulkan kills; 200 if not given.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, value, unit, bound (or null), ok.")
+@click.option("--kills", type=click.IntRange(min=1), help="Number of processes that vulkan kills; 200 by default.")
 @click.option("--quick", is_flag=True, hidden=True)
 @guarded
 def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, quick: bool) -> None:
-    """Measure opening, the broker, the rules' cost, imports, starting and a GPU, with processes of its own.
+    """Measure opening, the broker, the cost of the rules, imports, starting, and a GPU.
 
-    SUBJECT is what to measure: open, broker, checks, imports, start, vulkan or cuda. All are measured if none is given,
-    vulkan and cuda where there is such a device.
+    SUBJECT is one of open, broker, checks, imports, start, vulkan and cuda. Without a subject all are measured; vulkan
+    and cuda only if there is such a device. The benchmarks start a broker and processes of their own.
 
-    Each figure with a bound is a ratio, or a count that must be 0, against an alternative that runs in turns with it in
-    the same run. Bounds are upper ones; "times as fast" and "opens per second" have lower ones.
+    A figure with a bound is a ratio against an alternative that runs in turns with it in the same run, or a count that
+    must be 0. Bounds are upper bounds, except for "times as fast" and "opens per second".
 
     Exit codes: 0 all bounds hold; 1 one is missed, or measuring failed; 2 wrong arguments; 130 interrupted.
     """
-    found = [
+    figures = [
         figure
-        for subject in map(Subject, subjects or _all_here())
+        for subject in map(Subject, subjects or _available())
         for figure in _measure(subject, quick=quick, kills=kills)
     ]
     if as_json:
-        emit_json([figure.to_dict() for figure in found])
+        emit_json([figure.to_dict() for figure in figures])
     else:
-        table(("figure", "value", "bound", "verdict"), [figure_row(figure) for figure in found])
-    missed = [figure for figure in found if not figure.ok]
+        table(("figure", "value", "bound", "verdict"), [figure_row(figure) for figure in figures])
+    missed = [figure for figure in figures if not figure.ok]
     for figure in missed:
-        words(f"missed: {figure.name} is {figure.value:g}, and must be {figure.direction} {figure.bound:g}")
+        words(f"missed: {figure.name} is {figure.value:g}, but must be {figure.direction} {figure.bound:g}")
     if missed:
         raise click.exceptions.Exit(FAILED)

@@ -1,4 +1,4 @@
-"""`extmem broker`: show the state of the broker, run one in the foreground, ask it to end."""
+"""`extmem broker`: show the state of the broker, run one in the foreground, or end it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from extmem.errors import UnsupportedError
 
 __all__ = ["broker"]
 
-_NONE_RUNS = "No broker runs here. One starts when a program shares something."
+_NONE_RUNS = "No broker runs here. One starts when a program shares memory."
 _NONE_NEEDED = "Windows needs no broker: its kernel keeps names and handles. `extmem ps` lists what is shared."
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
 
 @click.group(no_args_is_help=True)
 def broker() -> None:
-    """The process that keeps names, handles and KMT numbers. It starts on demand, and ends when no process needs it."""
+    """Control the process that keeps names, handles and KMT numbers. It starts and ends automatically."""
 
 
 def _status() -> dict[str, Any]:
@@ -56,11 +56,9 @@ def _status() -> dict[str, Any]:
 @_as_json
 @guarded
 def status(as_json: bool) -> None:
-    """Report whether a broker runs, and its state. Starts none.
+    """Show the state of the broker. Do not start one.
 
-    Brokers of other versions of extmem, which run beside it and share nothing with it, are listed too.
-
-    Exit codes: 0 it runs; 1 it does not.
+    Exit codes: 0 a broker runs; 1 none runs.
     """
     from extmem.manager import manager
 
@@ -69,7 +67,7 @@ def status(as_json: bool) -> None:
         emit_json(facts)
     for other in facts["other_versions"]:
         words(
-            f"A broker of another version runs too: version {other['version']} of the wire format, process "
+            f"A broker of another version runs: version {other['version']} of the wire format, process "
             f"{other['pid'] or 'unknown'}, at {clean(other['socket'])}. Programs with that version of extmem use it."
         )
     if not facts["running"]:
@@ -82,8 +80,8 @@ def status(as_json: bool) -> None:
             ("up for", f"{facts['uptime']:.1f} s"),
             ("clients", facts["clients"]),
             ("payloads", facts["payloads"]),
-            ("descriptors", f"{facts['used']} of {facts['limit']} used, {facts['reserve']} in reserve"),
-            ("shares", f"{facts['client_share']} for one client more, {facts['user_share']} for one user more"),
+            ("open files", f"{facts['used']} of {facts['limit']} used, {facts['reserve']} in reserve"),
+            ("shares", f"{facts['client_share']} for one more client, {facts['user_share']} for one more user"),
             ("memory", bytes_in_words(facts["resident"])),
             ("longest turn", f"{facts['longest_turn'] * 1000:.1f} ms"),
             ("wire format", f"version {facts['version']}"),
@@ -92,16 +90,22 @@ def status(as_json: bool) -> None:
 
 
 @broker.command
-@click.option("--system", is_flag=True, help="Serve all users from /run/extmem, Global\\ names too (as root).")
+@click.option(
+    "--system",
+    is_flag=True,
+    help="Serve all users of the machine from /run/extmem, with Global\\ names (requires root).",
+)
 @_as_json
 @guarded
 def run(system: bool, as_json: bool) -> None:
-    """Run a broker in the foreground, until it is stopped or has had no client for a while.
+    """Run a broker in the foreground, until it is stopped or has had no client for some seconds.
 
-    Exit codes: 0 it left; 1 it could not start, or another one runs.
+    Exit codes: 0 it has ended; 1 it could not start, or another one runs.
     """
     if sys.platform != "linux":
-        raise UnsupportedError("the broker is Linux's; Windows has its own object manager", requires_one_of=["Linux"])
+        raise UnsupportedError(
+            "the broker runs on Linux only; on Windows the kernel is the object manager", requires_one_of=["Linux"]
+        )
     from extmem.broker.run import run as run_broker
     from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, runtime_directory
 
@@ -112,30 +116,31 @@ def run(system: bool, as_json: bool) -> None:
         emit_json({"directory": str(where), "left": code == 0})
     if code:
         raise click.exceptions.Exit(FAILED)
-    words("The broker has left.")
+    words("The broker has ended.")
 
 
 @broker.command
 @click.option(
     "--force",
     is_flag=True,
-    help="Even if others use it. They lose nothing: they start another and announce themselves.",
+    help="End it even if other processes use it. They start another broker and announce to it what they hold.",
 )
 @_as_json
 @guarded
 def stop(force: bool, as_json: bool) -> None:
-    """Ask the broker to leave.
+    """End the broker.
 
-    Exit codes: 0 none runs any more; 1 other processes use it (see --force).
+    Exit codes: 0 no broker runs any more; 1 other processes use it (see --force).
     """
     from extmem.manager import manager
 
     before, owner = _status(), manager()
-    gone = owner.stop(force=force)
+    stopped = owner.stop(force=force)
     if as_json:
-        emit_json({"was_running": before["running"], "stopped": gone})
-    if not gone:
+        emit_json({"was_running": before["running"], "stopped": stopped})
+    if not stopped:
         clients = int(before.get("clients", 0))
-        words(f"{counted(clients, 'process')} use{'s' * (clients == 1)} the broker; --force ends it all the same.")
+        words(f"{counted(clients, 'process')} use{'s' * (clients == 1)} the broker; --force ends it nevertheless.")
         raise click.exceptions.Exit(FAILED)
-    words("The broker leaves." if before["running"] else "No broker ran here." if owner.has_broker else _NONE_NEEDED)
+    without = "No broker runs here." if owner.has_broker else _NONE_NEEDED
+    words("The broker is ending." if before["running"] else without)

@@ -1,4 +1,4 @@
-"""`extmem demo`: two processes share an animation by name, and everything that is promised is shown."""
+"""`extmem demo`: two processes share an animation by name, and each promise is checked."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class _Progress(Protocol):
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[_Progress]:
-    """Say how far it is: a live bar for a person, some lines for a pipe."""
+    """Report the progress: by a live bar on a terminal, by some lines in a pipe."""
     if not on_terminal(sys.stderr):
 
         def line(done: int) -> None:
             if done % max(1, total // 4) == 0 or done == total:
-                words(f"  {done} of {total} frames drawn there and checked here")
+                words(f"  {done} of {total} frames drawn by the exporter and checked by the importer")
 
         yield line
         return
@@ -53,7 +53,7 @@ def _progress(total: int) -> Iterator[_Progress]:
 
 
 class _Demo:
-    """One run: what was found on the way."""
+    """One run of the demo, with its results."""
 
     def __init__(self, frames: int, *, quiet: bool) -> None:
         self.frames = frames
@@ -62,33 +62,33 @@ class _Demo:
         self.facts: dict[str, Any] = {"name": self.name, "frames": frames}
         self.wrong: list[str] = []
 
-    def tell(self, text: str = "") -> None:
-        """A line of the story, unless JSON was asked for."""
+    def show(self, text: str = "") -> None:
+        """Print a line, unless JSON was requested."""
         if not self.quiet:
             emit_line(text)
 
-    def expect(self, fine: bool, problem: str) -> None:
-        """Note what should have been and was not."""
-        if not fine:
+    def expect(self, condition: bool, problem: str) -> None:
+        """Record and report a problem if the condition is false."""
+        if not condition:
             self.wrong.append(problem)
             words(f"WRONG: {problem}")
 
-    # The story.
+    # The steps.
 
     def share(self, exporter: Worker, importer: Worker) -> None:
-        """One draws, the other checks each frame as it appears."""
+        """Let the exporter draw the frames, and the importer check each of them."""
         exporter.start(f"{_ACTS}:publish", self.name, self.frames, _HEIGHT, _WIDTH)
         stream = exporter.stream()
         device = next(stream)
         self.facts |= {"device": device, "size": device["size"], "exporter": exporter.pid, "importer": importer.pid}
-        self.tell(f"Device: {device['name']}, UUID {device['uuid']}")
+        self.show(f"Device: {device['name']}, UUID {device['uuid']}")
         if device["kind"] == "host":
-            self.tell("  (ordinary memory in place of a GPU's; names, handles, rights and rules are the same)")
-        self.tell(f"Process {exporter.pid} shares {bytes_in_words(device['size'])} for reading, named {self.name!r}.")
+            self.show("  (host memory in place of GPU memory; names, handles, rights and rules are the same)")
+        self.show(f"Process {exporter.pid} shares {bytes_in_words(device['size'])} for reading, named {self.name!r}.")
         opened = importer.call(f"{_ACTS}:importer_open", self.name)
         shape = " x ".join(map(str, opened["shape"]))
         copied = "nothing copied" if opened["host_visible"] else "in the GPU's memory"
-        self.tell(f"Process {importer.pid} opens that name: {shape} {opened['dtype']}, read-only, {copied}.")
+        self.show(f"Process {importer.pid} opens that name: {shape} {opened['dtype']}, read-only, {copied}.")
         self.expect(opened["read_only"], "the importer got the right to write")
         bad = []
         with _progress(self.frames) as progress:
@@ -99,12 +99,12 @@ class _Demo:
         self.expect(not bad, f"frames {bad} differ from their checksums")
         again = sorted({0, self.frames // 3, self.frames - 1})
         different = [index for index in again if not importer.call(f"{_ACTS}:draw_again", index)]
-        self.expect(not different, f"frames {different} differ from what the importer draws itself")
+        self.expect(not different, f"frames {different} differ from those that the importer draws itself")
         self.facts |= {"checked": self.frames - len(bad), "redrawn": again}
-        self.tell(f"All {self.frames} checksums agree, and frames {again} are what the importer draws itself.")
+        self.show(f"All {self.frames} checksums match, and frames {again} equal those that the importer draws itself.")
 
     def show_holders(self) -> None:
-        """Who holds what, while it runs."""
+        """Show the holders of the payload while both processes run."""
         from extmem.cli._payloads import payload_table
 
         held = self._ours()
@@ -114,20 +114,20 @@ class _Demo:
         )
         if not self.quiet:
             emit_line()
-            payload_table(held, title="Who holds what (extmem ps):")
+            payload_table(held, title="Holders of the payload (extmem ps):")
 
     def refuse(self, importer: Worker) -> None:
-        """Try to write where one may only read."""
+        """Let the importer try to write to the read-only payload."""
         refusals = importer.call(f"{_ACTS}:try_to_write", self.name)
         self.facts["refusals"] = refusals
-        self.tell("The importer tries to write:")
+        self.show("The importer tries to write:")
         for refusal in refusals:
-            self.expect(bool(refusal["error"]), f"the importer could {refusal['attempt']}")
-            self.tell(f"  {refusal['attempt']}: refused by {refusal['by']}")
-            self.tell(f"    {refusal['error'].splitlines()[0] if refusal['error'] else '(allowed!)'}")
+            self.expect(bool(refusal["error"]), f"the importer was able to {refusal['attempt']}")
+            self.show(f"  {refusal['attempt']}: refused by {refusal['by']}")
+            self.show(f"    {refusal['error'].splitlines()[0] if refusal['error'] else '(allowed)'}")
 
     def save(self, importer: Worker, out: Path) -> None:
-        """The importer's picture of what it reads."""
+        """Save a picture of the frames that the importer reads."""
         count = min(_SHOWN, self.frames)
         indices = [index * self.frames // count for index in range(count)]
         caption = (
@@ -136,43 +136,48 @@ class _Demo:
         )
         out.write_bytes(importer.call(f"{_ACTS}:sheet", indices, min(_COLUMNS, count), caption))
         self.facts["picture"] = str(out)
-        self.tell(f"Saved {out}: {count} frames, as the importer sees them.")
+        self.show(f"Saved {out}: {count} frames, as the importer reads them.")
 
     def part(self, exporter: Worker, importer: Worker) -> None:
-        """The exporter goes first; the payload stays until the importer goes too."""
+        """End the exporter first; the payload stays until the importer ends, too."""
         exporter.call(f"{_ACTS}:exporter_close")
         exporter.leave()
         alone = self._ours()
         self.expect(
             len(alone) == 1 and len(alone[0]["holders"]) == 1, "the importer lost the payload with its exporter"
         )
-        self.tell("The exporter has ended; the importer still holds payload and name.")
+        self.show("The exporter has ended; the importer still holds the payload and its name.")
         importer.call(f"{_ACTS}:importer_close")
         importer.leave()
 
     def prove(self, descriptors: int, broker_before: int) -> None:
-        """Nothing is left: no payload, no name, no descriptor."""
+        """Check that no payload, no name and no fd is left."""
         from extmem.manager import manager
 
         owner = manager()
-        deadline = time.monotonic() + 5  # the broker hears of an ended process a moment later than we do
+        deadline = time.monotonic() + 5  # the broker learns of the end of a process a moment later
         while (left := self._ours()) and time.monotonic() < deadline:
             time.sleep(0.01)
-        found = True
+        name_exists = True
         try:
             imported = owner.import_by_name(self.name)
             imported.payload.close()
             owner.release(imported.number)
         except NameNotFoundError:
-            found = False
+            name_exists = False
         state = owner.status()
         broker = (state.fds if state is not None else 0) - broker_before
-        here = _descriptors() - descriptors
-        self.facts["left"] = {"payloads": len(left), "name": found, "descriptors": here, "broker_descriptors": broker}
-        self.expect(not left and not found and here <= 0, f"something is left: {self.facts['left']}")
-        self.tell(
-            f"Left behind: {len(left)} payloads, {int(found)} names, {here} descriptors here, "
-            f"{broker} descriptors in the broker."
+        own = _open_files() - descriptors
+        self.facts["left"] = {
+            "payloads": len(left),
+            "name": name_exists,
+            "descriptors": own,
+            "broker_descriptors": broker,
+        }
+        self.expect(not left and not name_exists and own <= 0, f"something is left: {self.facts['left']}")
+        self.show(
+            f"Left behind: {len(left)} payloads, {int(name_exists)} names, {own} open files in this process, "
+            f"{broker} in the broker."
         )
 
     def _ours(self) -> list[dict[str, Any]]:
@@ -186,12 +191,12 @@ class _Demo:
         ]
 
 
-def _descriptors() -> int:
-    """What this process has open that may lead to memory: file descriptors, on Windows sections."""
+def _open_files() -> int:
+    """Return the number of open fds of this process, on Windows the number of section handles."""
     if sys.platform == "win32":
         from extmem.manager.windows.snapshot import own_handles
 
-        return sum(kind == "Section" for _, kind, _ in own_handles())
+        return sum(type_name == "Section" for _, type_name, _ in own_handles())
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -203,7 +208,7 @@ def _require_parts() -> None:
     ]
     if missing:
         raise UnsupportedError(
-            f"the demo draws with {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
+            f"the demo needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
             "pip install 'extmem[demo]'",
             requires_one_of=missing,
         )
@@ -215,27 +220,31 @@ def _require_parts() -> None:
     type=click.Path(path_type=Path),
     default=Path("demo.png"),
     show_default=True,
-    help="Where to save the picture.",
+    help="File for the picture.",
 )
-@click.option("--frames", type=click.IntRange(1, 512), default=64, show_default=True, help="Length of the animation.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of the story.")
+@click.option(
+    "--frames", type=click.IntRange(1, 512), default=64, show_default=True, help="Number of frames of the animation."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object in place of the text.")
 @guarded
 def demo(out: Path, frames: int, as_json: bool) -> None:
-    """Share an animation between two processes by name, check it, and prove that nothing is left.
+    """Share an animation between two processes by name, check each frame, and check that nothing is left.
 
-    Exit codes: 0 all as promised; 1 something was not; 2 wrong arguments; 130 interrupted, nothing is left then either.
+    Exit codes: 0 all checks passed; 1 a check failed; 2 wrong arguments; 130 interrupted (nothing is left then either).
     """
     if not out.parent.is_dir() or out.is_dir():
-        raise click.BadParameter(f"{out} cannot be a file: give a name in a directory that exists", param_hint="--out")
+        raise click.BadParameter(
+            f"{out} cannot be written: give the name of a file in a directory that exists", param_hint="--out"
+        )
     _require_parts()
     from extmem.cli._worker import Worker
     from extmem.manager import manager
 
     began = time.monotonic()
     run = _Demo(frames, quiet=as_json)
-    manager().snapshot()  # connects, and starts a broker if need be: part of "before"
+    manager().snapshot()  # connects, and starts a broker if none runs, before the open files are counted
     state = manager().status()
-    before = _descriptors(), state.fds if state is not None else 0
+    before = _open_files(), state.fds if state is not None else 0
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with Worker("exporter", one_thread) as exporter, Worker("importer", one_thread) as importer:
         run.share(exporter, importer)
@@ -247,6 +256,6 @@ def demo(out: Path, frames: int, as_json: bool) -> None:
     run.facts |= {"seconds": round(time.monotonic() - began, 2), "wrong": run.wrong, "ok": not run.wrong}
     if as_json:
         emit_json(run.facts)
-    run.tell(f"Done in {run.facts['seconds']} s.")
+    run.show(f"Done in {run.facts['seconds']} s.")
     if run.wrong:
         raise click.exceptions.Exit(FAILED)

@@ -1,4 +1,4 @@
-"""`extmem devices`: what each device is, and what can be shared between processes through which handle type."""
+"""`extmem devices`: each device, with the handle types by which its buffers and images can be shared."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BUFFER_USAGE = ("TRANSFER_SRC", "TRANSFER_DST", "STORAGE_BUFFER")
 
 
 def describe_offer(offer: Offer) -> dict[str, Any]:
-    """Everything that a device answers, as plain data. It is opened only where nobody answers for it otherwise."""
+    """Return all properties of a device as plain data. Open it only if they cannot be queried otherwise."""
     from extmem.errors import DriverError, UnsupportedError
 
     identity = offer.identity
@@ -52,17 +52,17 @@ def describe_offer(offer: Offer) -> dict[str, Any]:
     }
     try:
         if offer.answers is not None:
-            return {**facts, **_asked(offer.answers())}
+            return {**facts, **_queried(offer.answers())}
         backend = offer.open()
         try:
-            return {**facts, **_asked(backend)}
+            return {**facts, **_queried(backend)}
         finally:
             backend.close()
     except (DriverError, UnsupportedError) as error:
         return {**facts, "problem": str(error)}
 
 
-def _asked(device: Answers) -> dict[str, Any]:
+def _queried(device: Answers) -> dict[str, Any]:
     from extmem import vk
 
     memory = device.memory_properties()
@@ -75,12 +75,12 @@ def _asked(device: Answers) -> dict[str, Any]:
         "memory_types": [
             {
                 "index": index,
-                "heap": int(kind.heap_index),
-                "flags": _names(vk.MemoryPropertyFlagBits, kind.property_flags),
+                "heap": int(memory_type.heap_index),
+                "flags": _names(vk.MemoryPropertyFlagBits, memory_type.property_flags),
             }
-            for index, kind in enumerate(memory.memory_types)
+            for index, memory_type in enumerate(memory.memory_types)
         ],
-        "handle_types": [_handle_type(device, kind) for kind in _handle_types()],
+        "handle_types": [_handle_type(device, handle_type) for handle_type in _handle_types()],
     }
 
 
@@ -90,14 +90,14 @@ def _handle_types() -> Iterable[vk.ExternalMemoryHandleTypeFlagBits]:
     return tuple(vk.ExternalMemoryHandleTypeFlagBits)
 
 
-def _handle_type(device: Answers, kind: vk.ExternalMemoryHandleTypeFlagBits) -> dict[str, Any]:
+def _handle_type(device: Answers, handle_type: vk.ExternalMemoryHandleTypeFlagBits) -> dict[str, Any]:
     from extmem import vk
     from extmem.errors import UnsupportedError
 
     usage = vk.BufferUsageFlagBits(0)
     for name in _BUFFER_USAGE:
         usage |= vk.BufferUsageFlagBits[name]
-    asked = vk.PhysicalDeviceExternalBufferInfo(vk.BufferCreateFlagBits(0), usage, kind)
+    buffers = vk.PhysicalDeviceExternalBufferInfo(vk.BufferCreateFlagBits(0), usage, handle_type)
     images = []
     for format_name, tiling, usages in _IMAGES:
         image_usage = vk.ImageUsageFlagBits(0)
@@ -109,21 +109,21 @@ def _handle_type(device: Answers, kind: vk.ExternalMemoryHandleTypeFlagBits) -> 
             vk.ImageTiling[tiling],
             image_usage,
             vk.ImageCreateFlagBits(0),
-            vk.PhysicalDeviceExternalImageFormatInfo(kind),
+            vk.PhysicalDeviceExternalImageFormatInfo(handle_type),
         )
-        found = None
-        why = ""
+        properties = None
+        reason = ""
         try:
-            found = vk.find(device.image_format_properties(query), vk.ExternalImageFormatProperties)
+            properties = vk.find(device.image_format_properties(query), vk.ExternalImageFormatProperties)
         except UnsupportedError as error:
-            why = str(error)
-        answer = _capability(found.external_memory_properties if found is not None else None)
-        images.append({"format": format_name, "tiling": tiling, "usage": list(usages), **answer, "reason": why})
+            reason = str(error)
+        answer = _capability(properties.external_memory_properties if properties is not None else None)
+        images.append({"format": format_name, "tiling": tiling, "usage": list(usages), **answer, "reason": reason})
     return {
-        "type": _bare(kind.name),
+        "type": _without_vendor(handle_type.name),
         "buffer": {
             "usage": list(_BUFFER_USAGE),
-            **_capability(device.external_buffer_properties(asked).external_memory_properties),
+            **_capability(device.external_buffer_properties(buffers).external_memory_properties),
         },
         "images": images,
     }
@@ -133,25 +133,25 @@ def _capability(properties: vk.ExternalMemoryProperties | None) -> dict[str, Any
     from extmem import vk
 
     features = vk.ExternalMemoryFeatureFlagBits(int(properties.external_memory_features) if properties else 0)
-    known = properties is not None and bool(features)
-    kinds = vk.ExternalMemoryHandleTypeFlagBits
+    supported = properties is not None and bool(features)
+    types = vk.ExternalMemoryHandleTypeFlagBits
     return {
         "export": bool(features & vk.ExternalMemoryFeatureFlagBits.EXPORTABLE),
         "import": bool(features & vk.ExternalMemoryFeatureFlagBits.IMPORTABLE),
         "dedicated_only": bool(features & vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY),
-        "compatible": _names(kinds, properties.compatible_handle_types) if properties is not None and known else [],
+        "compatible": _names(types, properties.compatible_handle_types) if properties is not None and supported else [],
         "export_from_imported": (
-            _names(kinds, properties.export_from_imported_handle_types) if properties is not None and known else []
+            _names(types, properties.export_from_imported_handle_types) if properties is not None and supported else []
         ),
     }
 
 
-def _names(kind: type[IntFlag], flags: int) -> list[str]:
-    return [_bare(bit.name) for bit in kind if bit & flags]
+def _names(enum: type[IntFlag], flags: int) -> list[str]:
+    return [_without_vendor(bit.name) for bit in enum if bit & flags]
 
 
-def _bare(name: str | None) -> str:
-    """A handle type's name without its vendor: DMA_BUF, HOST_ALLOCATION."""
+def _without_vendor(name: str | None) -> str:
+    """Return the name of a handle type without its vendor: DMA_BUF, HOST_ALLOCATION."""
     return (name or "?").removesuffix("_EXT")
 
 
@@ -159,10 +159,10 @@ def _supported(answer: dict[str, Any]) -> bool:
     return bool(answer["export"] or answer["import"])
 
 
-def _resources(kind: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """What can be shared through a handle type, resource by resource."""
-    found = [("buffers", kind["buffer"])] * _supported(kind["buffer"])
-    return found + [(f"{image['format']} {image['tiling']}", image) for image in kind["images"] if _supported(image)]
+def _resources(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the resources that can be shared by the handle type of an entry, each with its capabilities."""
+    buffers = [("buffers", entry["buffer"])] * _supported(entry["buffer"])
+    return buffers + [(f"{image['format']} {image['tiling']}", image) for image in entry["images"] if _supported(image)]
 
 
 def _abilities(answer: dict[str, Any]) -> str:
@@ -170,45 +170,45 @@ def _abilities(answer: dict[str, Any]) -> str:
     return ", ".join(words) + ("\ndedicated only" if answer["dedicated_only"] else "")
 
 
-def _grouped(kind: dict[str, Any], tell: Callable[[dict[str, Any]], tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Rows of one handle type; resources with the same answer share a row."""
+def _grouped(entry: dict[str, Any], columns: Callable[[dict[str, Any]], tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the rows of one handle type. Resources with the same columns share a row."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for what, answer in _resources(kind):
-        groups.setdefault(tell(answer), []).append(what)
-    return [(kind["type"], "\n".join(what), *told) for told, what in groups.items()]
+    for resource, answer in _resources(entry):
+        groups.setdefault(columns(answer), []).append(resource)
+    return [(entry["type"], "\n".join(resources), *cells) for cells, resources in groups.items()]
 
 
 def _relations(answer: dict[str, Any]) -> tuple[str, str]:
     return "\n".join(answer["compatible"]) or "-", "\n".join(answer["export_from_imported"]) or "-"
 
 
-def _kinds_alone(kind: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Relations differ between buffers and images, not between formats: name those two where that is so."""
+def _relation_rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the rows of relations. Write "images" where all formats have the same relations, as they usually do."""
     rows = []
-    for name, what, *told in _grouped(kind, _relations):
-        lines = what.splitlines()
+    for name, resources, *cells in _grouped(entry, _relations):
+        lines = resources.splitlines()
         images = [line for line in lines if line != "buffers"]
-        whole = len(images) == sum(line != "buffers" for line, _ in _resources(kind))
-        shown = ["buffers"] * ("buffers" in lines) + (["images"] if images and whole else images)
-        rows.append((name, "\n".join(shown), *told))
+        all_images = len(images) == sum(line != "buffers" for line, _ in _resources(entry))
+        shown = ["buffers"] * ("buffers" in lines) + (["images"] if images and all_images else images)
+        rows.append((name, "\n".join(shown), *cells))
     return rows
 
 
 def _draw(facts: dict[str, Any]) -> None:
     emit_line(f"{facts['kind']}: {clean(facts['name'])}")
-    facts_of_it = (
+    identity = (
         ("driver", clean(f"{facts['driver']} {facts['driver_version']}")),
         ("device UUID", facts["device_uuid"]),
         ("driver UUID", facts["driver_uuid"]),
         ("LUID", facts["luid"] or "none"),
     )
-    # A UUID is not broken: where it does not fit beside its name, it stands below.
+    # A UUID is not wrapped: in a narrow window it is printed below its label.
     narrow = width(sys.stdout) < 48
-    for what, value in facts_of_it:
-        emit_line(f"  {what}\n    {value}" if narrow else f"  {what:12} {value}")
+    for label, value in identity:
+        emit_line(f"  {label}\n    {value}" if narrow else f"  {label:12} {value}")
     emit_line()
     if facts["problem"]:
-        emit_line(f"It cannot be asked: {clean(facts['problem'])}")
+        emit_line(f"This device cannot be queried: {clean(facts['problem'])}")
         emit_line()
         return
     heaps = facts["memory_heaps"]
@@ -216,33 +216,33 @@ def _draw(facts: dict[str, Any]) -> None:
         ("memory type", "properties", "heap"),
         [
             (
-                str(kind["index"]),
-                "\n".join(kind["flags"]) or "-",
-                f"{kind['heap']}: {bytes_in_words(heaps[kind['heap']]['size'])}",
+                str(memory_type["index"]),
+                "\n".join(memory_type["flags"]) or "-",
+                f"{memory_type['heap']}: {bytes_in_words(heaps[memory_type['heap']]['size'])}",
             )
-            for kind in facts["memory_types"]
+            for memory_type in facts["memory_types"]
         ],
     )
-    kinds = [kind for kind in facts["handle_types"] if _resources(kind)]
+    entries = [entry for entry in facts["handle_types"] if _resources(entry)]
     table(
-        ("handle type", "of", "can"),
-        [row for kind in kinds for row in _grouped(kind, lambda answer: (_abilities(answer),))],
-        title="What each handle type can share",
+        ("handle type", "resources", "supports"),
+        [row for entry in entries for row in _grouped(entry, lambda answer: (_abilities(answer),))],
+        title="Resources by handle type",
     )
     table(
-        ("handle type", "of", "compatible with", "an import exports as"),
-        [row for kind in kinds for row in _kinds_alone(kind)],
-        title="What goes together",
+        ("handle type", "resources", "compatible with", "imports export as"),
+        [row for entry in entries for row in _relation_rows(entry)],
+        title="Handle types that can be combined",
     )
-    for kind in kinds:
-        refused = [image["format"] for image in kind["images"] if not _supported(image)]
+    for entry in entries:
+        refused = [image["format"] for image in entry["images"] if not _supported(image)]
         if refused:
-            emit_line(f"{kind['type']}: no images of")
+            emit_line(f"{entry['type']}: no images of these formats:")
             for name in dict.fromkeys(refused):
                 emit_line(f"  {name}")
-    absent = [kind["type"] for kind in facts["handle_types"] if not _resources(kind)]
+    absent = [entry["type"] for entry in facts["handle_types"] if not _resources(entry)]
     if absent:
-        emit_line("Not on this device:")
+        emit_line("Not supported by this device:")
         for name in absent:
             emit_line(f"  {name}")
         emit_line()
@@ -252,9 +252,9 @@ def _draw(facts: dict[str, Any]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
 def devices(as_json: bool) -> None:
-    """Show every device: UUIDs, memory types, and which handle types its buffers and images take.
+    """List every device: UUIDs, memory types, and the handle types that its buffers and images support.
 
-    Exit codes: 0 shown; 1 no device here.
+    Exit codes: 0 shown; 1 there is no device.
     """
     from extmem.devices import cuda, select, vulkan
 
@@ -268,12 +268,12 @@ def devices(as_json: bool) -> None:
             table(
                 ("format", "tiling", "usage"),
                 [(name, tiling, "\n".join(usages)) for name, tiling, usages in _IMAGES],
-                title="Images were asked about as",
+                title="Images that were queried",
             )
     if vulkan.missing():
         words(f"No Vulkan device: {vulkan.missing()}")
     if cuda.missing():
         words(f"No CUDA device: {cuda.missing()}")
     if not found:
-        words("There is no device here: the host device needs Linux.")
+        words("There is no device: the host device requires Linux or Windows.")
         raise click.exceptions.Exit(FAILED)

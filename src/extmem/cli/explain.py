@@ -1,4 +1,4 @@
-"""`extmem explain`: a rule or an error in plain words, with a wrong and a right example."""
+"""`extmem explain`: the meaning of a rule or an error, with a wrong and a right example."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _READABLE = 100
 
 
 def _paragraphs(text: str) -> None:
-    """Text that fits the window; into a pipe, lines as they are."""
+    """Write text, wrapped to the window. Into a pipe, write the lines unchanged."""
     columns = min(width(sys.stdout), _READABLE)
     for paragraph in text.split("\n\n"):
         for line in paragraph.splitlines():
@@ -78,18 +78,18 @@ def _draw(found: Explanation) -> None:
         emit_line()
 
 
-# Numbers of errors are often negative: -1000072003 is not an option.
+# Error numbers can be negative: -1000072003 is not an option.
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("topics", metavar="VUID|ERROR...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
 def explain(topics: tuple[str, ...], as_json: bool) -> None:
-    """Explain rules and errors in plain words, with a wrong and a right example.
+    """Explain rules and errors, with a wrong and a right example.
 
-    VUID is a rule's id or its last part. ERROR is an error's class, the name of a VkResult, NTSTATUS or Win32 error, or
-    its number.
+    VUID is the id of a rule or the end of the id. ERROR is an error class, or the name or number of a VkResult,
+    NTSTATUS or Win32 error.
 
-    Exit codes: 0 all explained; 1 one is unknown (what looks like it is named); 2 wrong arguments.
+    Exit codes: 0 all explained; 1 one is unknown (similar names are printed); 2 wrong arguments.
     """
     from extmem.rules import explain as explaining
 

@@ -1,4 +1,4 @@
-"""`extmem ps`: what is shared now, and which processes hold it."""
+"""`extmem ps`: the payloads that are shared now, with their holders."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["live_payloads", "ps"]
 
 
 def live_payloads() -> list[dict[str, Any]] | None:
-    """Return every live payload as plain data; None where a broker is needed and none runs. Starts none."""
+    """Return every live payload as plain data, or None if a broker is needed and none runs. Does not start one."""
     from extmem.cli._payloads import describe_payload
     from extmem.manager import manager, process_name
 
     owner = manager()
     if owner.has_broker and owner.status() is None:
         return None
-    processes = functools.cache(process_name)  # thousands of payloads are held by a few processes
+    processes = functools.cache(process_name)  # a few processes can hold thousands of payloads
     return [describe_payload(row, processes) for row in owner.snapshot()]
 
 
@@ -29,9 +29,9 @@ def live_payloads() -> list[dict[str, Any]] | None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
 def ps(as_json: bool) -> None:
-    """List live payloads: name, kind of object, size, content, share, and which processes hold them by what.
+    """List live payloads: name, size, kind, share, and the processes that hold them.
 
-    Exit codes: 0 listed, also when there is nothing; 1 the broker does not answer.
+    Exit codes: 0 listed, also if there are none; 1 the broker does not reply.
     """
     payloads = live_payloads()
     if as_json:
@@ -41,7 +41,7 @@ def ps(as_json: bool) -> None:
 
         payload_table(payloads)
     if payloads is None:
-        words("No broker runs here, so nothing is shared. One starts when a program shares something.")
+        words("No broker runs here, so nothing is shared. One starts when a program shares memory.")
     else:
         processes = {holder["pid"] for payload in payloads for holder in payload["holders"]}
         words(f"{counted(len(payloads), 'payload')}, held by {counted(len(processes), 'process')}.")

@@ -1,4 +1,4 @@
-"""`extmem rules`: what becomes of every valid-usage rule in scope."""
+"""`extmem rules`: the status of every valid-usage rule in scope."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _FIELDS = ("vuid", "family", "status", "checked_by", "reason", "tests")
 
 
 def rule_rows(family: str | None, status: str | None) -> list[dict[str, Any]]:
-    """The ledger as plain rows, filtered. BadParameter for a family or status that there is not."""
+    """Return the selected rows of the ledger as plain data. Errors: BadParameter for an unknown family or status."""
     from extmem.rules import ledger
 
     everything = ledger.rows()
-    for given, known, what in (
+    for given, choices, option in (
         (family, {row.family for row in everything}, "family"),
         (status, set(get_args(ledger.Status)), "status"),
     ):
-        if given is not None and given not in known:
+        if given is not None and given not in choices:
             raise click.BadParameter(
-                f"{given!r} is no {what}; there are: {', '.join(sorted(known))}", param_hint=f"--{what}"
+                f"{given!r} is not a {option}; choose from: {', '.join(sorted(choices))}", param_hint=f"--{option}"
             )
     return [
         {field: list(value) if isinstance(value := getattr(row, field), tuple) else value for field in _FIELDS}
@@ -37,17 +37,18 @@ def rule_rows(family: str | None, status: str | None) -> list[dict[str, Any]]:
 @click.command
 @click.option(
     "--family",
-    help="Only this family: win32-memory, fd-memory, host, generic, semaphore, fence, resource (creating buffers and "
-    "images, and the commands that use them).",
+    help="List only this family: win32-memory, fd-memory, host, generic, semaphore, fence, resource (creation of "
+    "buffers and images, and the commands that use them).",
 )
 @click.option(
     "--status",
-    help="Only this status: checked, on request, by construction, left to the driver, left to the caller, planned.",
+    help="List only this status: checked, on request, by construction, left to the driver, left to the caller, "
+    "planned.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
 def rules(family: str | None, status: str | None, as_json: bool) -> None:
-    """List the specification's rules (VUIDs) and what extmem does about each.
+    """List the specification's rules (VUIDs) with the status of each.
 
     Exit codes: 0 listed; 2 wrong arguments.
     """
@@ -56,8 +57,8 @@ def rules(family: str | None, status: str | None, as_json: bool) -> None:
         emit_json(rows)
         return
     table(
-        ("rule", "family", "status", "by, or why not"),
+        ("rule", "family", "status", "source, or reason"),
         [(row["vuid"], row["family"], row["status"], row["checked_by"] or row["reason"]) for row in rows],
     )
     checked = sum(row["status"] == "checked" for row in rows)
-    words(f"{counted(len(rows), 'rule')}, {checked} of them checked. `extmem explain VUID` tells one in plain words.")
+    words(f"{counted(len(rows), 'rule')}, {checked} of them checked. `extmem explain VUID` explains a rule.")

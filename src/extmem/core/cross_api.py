@@ -14,7 +14,7 @@ import msgspec
 
 from extmem import vk
 from extmem.core import describing
-from extmem.devices.cuda import WIN32_IS_NATIVE
+from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.types import Origin
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.owning import OwnedFd

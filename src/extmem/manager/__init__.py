@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 if sys.platform == "linux":
-    from extmem.broker.journal import start_time
+    from extmem.broker.client_journal import start_time
     from extmem.manager.linux.client import INHERIT_VARIABLE
     from extmem.manager.linux.manager import manager, process_name
 elif sys.platform == "win32":

@@ -169,7 +169,7 @@ def heir(parent: Peer, source: str, uid: int = OTHER) -> str:
 def next_broker(runtime: Runtime, *, window: float = 25.0, system: bool = False) -> Iterator[Child]:
     """Start a broker after a killed one, with a recovery window that is long enough for checks."""
     source = (
-        "import sys\nfrom extmem.broker import journal\njournal.GRACE = float(sys.argv[2])\n"
+        "import sys\nfrom extmem.broker import client_journal\nclient_journal.WINDOW = float(sys.argv[2])\n"
         "from extmem.broker.run import run\nsys.exit(run(sys.argv[1], system=len(sys.argv) > 3))"
     )
     (runtime.path / SOCKET).unlink(missing_ok=True)

@@ -253,7 +253,7 @@ def test_what_is_lost_is_freed_soon(start: Start, parent: Peer) -> None:
         "from extmem.handles import HandleEntry\nfrom extmem.manager import Reference\n"
         "r, e = Reference(m), HandleEntry(m)\nr.record(i.number)\ne.record(h)\ndel r, e"
     )
-    wait_until(lambda: other("m.snapshot()[0].holders[0].memories") == 1, "the memory to be freed")
+    wait_until(lambda: other("m.snapshot()[0].holders[0].references") == 1, "the memory to be freed")
     assert other("m.snapshot()[0].holders[0].handles") == ()
 
 

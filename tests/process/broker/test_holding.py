@@ -36,7 +36,7 @@ def test_a_thousand_imports_need_one_descriptor(own_runtime: Runtime, start: Sta
     assert other("fds(), len({i.payload.fd for i in held})") == (ours + 2, 2)
     other("for i in held: drop(i)\ndel held, i")
     assert other("fds(), m.client.state.payloads") == (ours, {})
-    assert exporter("m.snapshot()[0].holders[0].memories, len(m.snapshot()[0].holders)") == (1, 1)
+    assert exporter("m.snapshot()[0].holders[0].references, len(m.snapshot()[0].holders)") == (1, 1)
 
 
 def test_a_hold_outlives_the_memory_object(start: Start, exporter: Peer) -> None:
@@ -108,7 +108,7 @@ def test_many_threads_share_one_manager(start: Start, exporter: Peer) -> None:
         "for t in threads: t.start()\n"
         "for t in threads: t.join(50)"
     )
-    assert other("s = m.client.state\nerrors, s.memories, s.handles, s.payloads") == ([], {}, {}, {})
+    assert other("s = m.client.state\nerrors, s.references, s.handles, s.payloads") == ([], {}, {}, {})
     assert exporter("len(m.snapshot())") == 1
 
 
@@ -165,7 +165,7 @@ def test_a_signal_handler_undoes_nothing_of_the_interrupted_call(own_runtime: Ru
     assert peer("all('signal handler' in s for s in refused), bool(worked), bool(refused)") == (True, True, True)
     peer("for memory in extra: m.release(memory)")
     assert peer("list(m.client.state.references), m.client.state.handles, m.client._stale") == ([1], {}, [])
-    assert peer("[(h.memories, h.handles) for row in m.snapshot() for h in row.holders]") == [(1, ())]
+    assert peer("[(h.references, h.handles) for row in m.snapshot() for h in row.holders]") == [(1, ())]
 
 
 def test_what_a_signal_handler_could_not_close_is_closed_by_the_next_try(own_runtime: Runtime, start: Start) -> None:
@@ -223,7 +223,9 @@ def test_a_handle_that_a_signal_handler_closed_before_the_request_is_not_closed_
 def test_memory_that_a_signal_handler_freed_before_the_request_is_not_freed_again(start: Start) -> None:
     peer = start()
     peer(AT_THE_REQUEST)
-    peer("number, = client.state.references\nmeanwhile(lambda: client.free_once(number))\nclient.free_once(number)")
+    peer(
+        "number, = client.state.references\nmeanwhile(lambda: client.release_once(number))\nclient.release_once(number)"
+    )
     assert peer("client.perform == real, client.state.references") == (True, {})
     peer("memory.close()")
 
@@ -244,7 +246,7 @@ def test_a_handlers_exception_is_not_taken_for_the_brokers_silence(
         )
     assert other("type(raised).__name__, 'the handler raised it' in str(raised)") == (kind, True)
     assert other("text(m.import_by_name('x'))") == b"hello"
-    assert exporter("m.snapshot()[0].holders[0].memories") == 1
+    assert exporter("m.snapshot()[0].holders[0].references") == 1
 
 
 def test_an_interrupted_call_costs_nothing(own_runtime: Runtime, start: Start) -> None:
@@ -260,7 +262,9 @@ def test_an_interrupted_call_costs_nothing(own_runtime: Runtime, start: Start) -
     os.kill(pid, signal.SIGCONT)
     assert error.is_a("KeyboardInterrupt")
     assert wait_until(lambda: peer("reads('x')") == b"hello", "it to go on")
-    wait_until(lambda: peer("[(h.pid, h.memories) for h in m.snapshot()[0].holders]") == [(peer.pid, 1)], "one holder")
+    wait_until(
+        lambda: peer("[(h.pid, h.references) for h in m.snapshot()[0].holders]") == [(peer.pid, 1)], "one holder"
+    )
 
 
 def test_a_broker_without_descriptors_says_so_and_goes_on(own_runtime: Runtime, start: Start, exporter: Peer) -> None:

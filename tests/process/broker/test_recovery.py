@@ -95,7 +95,10 @@ def test_a_name_goes_to_nobody_who_has_no_record_of_it(own_runtime: Runtime, vic
                 denied(client.ask(wire.AnnounceRecord(data, b"self-description", 1), evil), "signature")
             # The true record, which another process of the same user may have, with another file.
             denied(client.ask(wire.AnnounceRecord(record, b"self-description", 1), evil), "other files")
-            denied(client.ask(wire.AnnounceRecord(record, b"another description", 1), evil), "description")
+            denied(
+                client.ask(wire.AnnounceRecord(record, b"another description", 1), evil),
+                "descriptor is not the record's",
+            )
             for request in (
                 wire.AnnounceReference(1, facts.payload, facts.object, True, 0xF0001, True),
                 wire.AnnounceHandle(4, facts.payload, facts.object, 0xF0001, False, False),

@@ -89,7 +89,9 @@ def test_it_does_so_again_and_again(own_runtime: Runtime, holder: Peer, start: S
 
 
 def test_without_inotify_a_timer_looks(own_runtime: Runtime, start: Start) -> None:
-    with own_broker(own_runtime, "from extmem.broker import place\nplace._inotify = lambda: -1\n") as broker:
+    with own_broker(
+        own_runtime, "from extmem.broker import owned_directory\nowned_directory._inotify = lambda: -1\n"
+    ) as broker:
         peer = start(NEVER)
         peer("a = share('x', b'hello')")
         for take_away in (remove_socket, remove_directory):

@@ -35,12 +35,12 @@ k = share(kmt=True)
 t = m.offer(reference=a.number)
 def held():
     s = m.client.state
-    payloads = sorted((p.id, p.references, sorted(p.fds)) for p in s.payloads.values())
-    return sorted(s.memories), sorted(s.handles), payloads
+    payloads = sorted((p.id, p.holders, sorted(p.fds)) for p in s.payloads.values())
+    return sorted(s.references), sorted(s.handles), payloads
 def there():
     '''What the broker says of this process, without what depends on the order of things.'''
     return [(row.names, [(o.handle_count, o.pointer_count) for o in row.objects],
-        [(x.pid == os.getpid(), x.memories, [y.value for y in x.handles], x.tickets) for x in row.holders])
+        [(x.pid == os.getpid(), x.references, [y.value for y in x.handles], x.tickets) for x in row.holders])
         for row in m.snapshot()]
 def unheard(call):
     try:
@@ -187,7 +187,7 @@ def test_a_client_killed_out_of_step_leaves_nothing(own_runtime: Runtime, peer: 
         assert peer.fails(VERBS[verb]).is_a("PeerGoneError")
         peer.kill()
     wait_until(
-        lambda: other("[row for row in m.snapshot() if any(h.memories or h.handles for h in row.holders)]") == [],
+        lambda: other("[row for row in m.snapshot() if any(h.references or h.handles for h in row.holders)]") == [],
         "all to end",
     )
     assert own_runtime.broker_pid() == pid
@@ -216,7 +216,7 @@ def names(own_runtime: Runtime, start: Start) -> Callable[[], list[tuple[Any, ..
     """Return what another client gets of all payloads but its own."""
     witness = start()
     witness("m.kmt_alive(1)")
-    source = "[(row.names, [(h.memories, len(h.handles), h.tickets) for h in row.holders]) for row in m.snapshot()]"
+    source = "[(row.names, [(h.references, len(h.handles), h.tickets) for h in row.holders]) for row in m.snapshot()]"
     return lambda: witness(source)  # type: ignore[no-any-return]  # whatever the peer returns
 
 
@@ -297,7 +297,7 @@ def test_an_unheard_reply_is_undone_and_a_heard_one_is_not(own_runtime: Runtime,
     assert (welcome.resumed, welcome.done, welcome.undone_reference) == (True, False, 0)
     assert second.is_disconnected() and len(names()) == 1
     again = third.ask(wire.ImportName("heard", 0x02000000, 1))
-    assert isinstance(again, wire.Imported) and again.mode, "descriptors are sent anew"
+    assert isinstance(again, wire.Imported) and again.fds, "descriptors are sent anew"
     for client in (first, second, third):
         client.close()
     wait_until(lambda: names() == [], "all to end")
@@ -365,7 +365,7 @@ class Script:
 
     def record(self, reply: wire.Reply) -> None:
         if isinstance(reply, wire.Exported | wire.Imported):
-            self.memories.append(reply.number)
+            self.memories.append(reply.reference)
         elif isinstance(reply, wire.Handle) and reply.handle not in self.handles:
             self.handles.append(reply.handle)
         elif isinstance(reply, wire.Ticket):
@@ -415,7 +415,7 @@ class Script:
     def took(self, request: wire.Request) -> None:
         """What a request releases if it is carried out."""
         if isinstance(request, wire.Release):
-            self.memories.remove(request.number)
+            self.memories.remove(request.reference)
         elif isinstance(request, wire.CloseHandle) or (isinstance(request, wire.Duplicate) and request.close_source):
             self.handles.remove(request.handle)
         elif isinstance(request, wire.Claim | wire.Withdraw):

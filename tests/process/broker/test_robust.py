@@ -74,7 +74,7 @@ def test_a_reply_whose_descriptor_cannot_be_sent_is_undone(own_runtime: Runtime,
         filler(IN_FLIGHT + LIMITED + BECOME + "become()")
         exporter("a = share('x', b'hello')")
         other("before = m.kmt_alive(1)", ticket=exporter("m.offer(reference=a.number)"))
-        held = "[(h.memories, len(h.handles)) for row in m.snapshot() for h in row.holders if h.pid != os.getpid()]"
+        held = "[(h.references, len(h.handles)) for row in m.snapshot() for h in row.holders if h.pid != os.getpid()]"
         filler("fill()")
         for _ in range(3):
             error = other.fails(source)
@@ -135,8 +135,8 @@ class Listener(socket.socket):
     def accept(self):
         if failing.exists(): raise OSError(int(failing.read_text()), "told to")
         return super().accept()
-from extmem.broker import place
-place.socket.socket = Listener
+from extmem.broker import owned_directory
+owned_directory.socket.socket = Listener
 """
 
 

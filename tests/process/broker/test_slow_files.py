@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from extmem import wire
-from extmem.broker.closing import LIMIT
+from extmem.broker.fd_closer import LIMIT
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
@@ -114,7 +114,7 @@ def test_one_that_answers_is_refused_all_the_same_and_closed(
     with raw(own_runtime) as client:
         for what in ("export", "export of a driver's"):
             reply = client.ask(REQUESTS[what], fd)
-            assert isinstance(reply, wire.Refusal) and "no driver gives" in reply.detail
+            assert isinstance(reply, wire.Refusal) and "cannot be a payload" in reply.detail
     os.close(fd)
     pid = own_runtime.broker_pid()
     wait_until(lambda: not _open_there(pid, files.path), "the broker to have closed them")

@@ -43,12 +43,12 @@ def test_a_task_that_does_not_exist_is_reported(worker: Worker) -> None:
 
 
 def test_a_worker_that_dies_is_reported_with_its_exit_code(worker: Worker) -> None:
-    with pytest.raises(WorkerError, match=r"is gone, exit code 7"):
+    with pytest.raises(WorkerError, match=r"has ended with exit code 7"):
         worker.call("os:_exit", 7)
 
 
 def test_a_worker_that_does_not_answer_is_reported(worker: Worker) -> None:
-    with pytest.raises(WorkerError, match="did not answer in 0.05 s"):
+    with pytest.raises(WorkerError, match="did not reply within 0.05 s"):
         worker.call("time:sleep", 30, deadline=0.05)
 
 

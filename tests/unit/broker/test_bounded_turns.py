@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from extmem.broker import pages, work
+from extmem.broker import background, snapshot_pages
 from extmem.broker.tickets import SECONDS, Tickets
 from extmem.objects import GENERIC_ALL, STEP, Limits, ObjectManager, Part, Share, Token
 
@@ -60,22 +60,22 @@ class Counted:
 
 def test_a_page_of_a_snapshot_visits_so_many_things_and_has_so_many_bytes(model: ObjectManager) -> None:
     walk = Counted(model.walk())
-    telling = pages.Pages(walk)
+    telling = snapshot_pages.SnapshotPages(walk)
     count = 0
     while telling.number:
         before = walk.visited
         page = telling.page()
         count += 1
-        assert walk.visited - before <= pages.VISITED + STEP
-        assert len(page) <= pages.ROOM + 50_000
-    assert count > 2 * MANY / pages.VISITED
+        assert walk.visited - before <= snapshot_pages.VISITED + STEP
+        assert len(page) <= snapshot_pages.ROOM + 50_000
+    assert count > 2 * MANY / snapshot_pages.VISITED
 
 
 def test_the_pages_together_are_the_snapshot(model: ObjectManager) -> None:
     from extmem import wire
     from extmem.objects import assemble
 
-    telling = pages.Pages(model.walk())
+    telling = snapshot_pages.SnapshotPages(model.walk())
     parts: list[Part] = []
     while telling.number:
         parts += wire.decode_parts(telling.page())
@@ -129,7 +129,7 @@ def test_a_turn_does_so_many_steps_of_what_is_left_to_do() -> None:
             done.append(name)
             yield
 
-    todo = work.Work()
+    todo = background.BackgroundWork()
     todo.add(piece("a", 10))
     todo.add(piece("b", 3))
     assert todo.pieces and done == ["a"]
@@ -137,7 +137,7 @@ def test_a_turn_does_so_many_steps_of_what_is_left_to_do() -> None:
     while todo.pieces:
         before = len(done)
         todo.step()
-        assert len(done) - before <= work.STEPS
+        assert len(done) - before <= background.STEPS
         turns += 1
     assert done == ["a"] * 10 + ["b"] * 3 and turns >= 3
     todo.add(piece("small", 0))

@@ -38,7 +38,7 @@ def refused(signed: bytes, key: bytes = KEY) -> bool:
     try:
         Signer(key).verify(signed)
     except Refused as refusal:
-        assert refusal.status is Status.ACCESS_DENIED and "not believed" in refusal.detail
+        assert refusal.status is Status.ACCESS_DENIED and "The record is refused" in refusal.detail
         return True
     return False
 

@@ -131,8 +131,8 @@ def _shell(instruction: str, **environment: str) -> str:
     ("shell", "offered"),
     [
         ("bash", ["plain,devices", "plain,demo"]),
-        ("zsh", ["plain", "devices", "Show every device"]),
-        ("fish", ["plain,devices\tShow every device"]),
+        ("zsh", ["plain", "devices", "List every device"]),
+        ("fish", ["plain,devices\tList every device"]),
     ],
 )
 def test_every_shell_completes_commands(shell: str, offered: list[str]) -> None:
@@ -176,7 +176,7 @@ def test_devices_as_a_table_is_readable_in_80_columns() -> None:
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.split()[:2] == ["OPAQUE_WIN32", "buffers"] for line in lines)
-    assert "D3D12_HEAP" in result.stdout[result.stdout.index("Not on this device") :]
+    assert "D3D12_HEAP" in result.stdout[result.stdout.index("Not supported by this device") :]
 
 
 def test_devices_in_40_columns_are_reported_line_by_line() -> None:

@@ -28,10 +28,10 @@ def shown(monkeypatch: pytest.MonkeyPatch, *arguments: str, columns: str = "80")
 def test_the_vulkan_device_is_shown_without_being_opened(
     vulkan_device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(self: PhysicalDevice) -> NoReturn:
-        raise AssertionError("no VkDevice must be created")
+    def opened(physical: PhysicalDevice) -> NoReturn:
+        raise AssertionError(f"a VkDevice of {physical} was created")
 
-    monkeypatch.setattr(PhysicalDevice, "open", opened)
+    monkeypatch.setattr(vulkan, "_open", opened)
     listed = json.loads(shown(monkeypatch, "--json").stdout)
     (found,) = [facts for facts in listed if facts["device_uuid"] == vulkan_device.uuid.hex()]
     assert found["kind"] == "vulkan" and found["problem"] == "" and found["name"] == vulkan_device.name
@@ -52,7 +52,7 @@ def test_its_tables_fit_the_window(vulkan_device: Device, monkeypatch: pytest.Mo
     result = shown(monkeypatch, columns=str(columns))
     assert result.exit_code == 0 and f"vulkan: {vulkan_device.name}" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= columns
-    assert "Images were asked about as" in result.stdout and "COLOR_ATTACHMENT" in result.stdout
+    assert "Images that were queried" in result.stdout and "COLOR_ATTACHMENT" in result.stdout
 
 
 @SHARES_NOTHING
@@ -89,7 +89,7 @@ def test_one_that_cannot_be_opened_is_reported_and_the_others_are_shown(
     monkeypatch.setattr(select, "enumerate_offers", lambda: [failing(error), good])
     result = shown(monkeypatch)
     assert result.exit_code == 0
-    assert "vulkan: Broken GPU\n" in result.stdout and f"It cannot be asked: {error}" in result.stdout
+    assert "vulkan: Broken GPU\n" in result.stdout and f"This device cannot be queried: {error}" in result.stdout
     assert result.stdout.index("Broken GPU") < result.stdout.index("host: ")
     assert "OPAQUE_WIN32" in result.stdout
     broken, fine = json.loads(shown(monkeypatch, "--json").stdout)
@@ -125,12 +125,14 @@ def test_without_a_gpu_the_reasons_are_one_line_each_on_stderr(monkeypatch: pyte
 def test_one_physical_device_that_fails_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    def fails() -> NoReturn:
-        raise DriverError("it is lost", result=-4, command="vkEnumerateDeviceExtensionProperties")
+    def offer(physical: str) -> str:
+        if physical == "bad":
+            raise DriverError("it is lost", result=-4, command="vkEnumerateDeviceExtensionProperties")
+        return "an offer"
 
-    bad, good = SimpleNamespace(offer=fails), SimpleNamespace(offer=lambda: "an offer")
     monkeypatch.setattr(vulkan, "_missing", {})
-    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: [bad, good]))
+    monkeypatch.setattr(vulkan, "_offer", offer)
+    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: ["bad", "good"]))
     assert vulkan.offers() == ["an offer"] and vulkan.missing() == ""
-    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: [bad, bad]))
+    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: ["bad", "bad"]))
     assert vulkan.offers() == [] and vulkan.missing() == "it is lost; it is lost"

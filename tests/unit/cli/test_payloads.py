@@ -92,7 +92,7 @@ def test_a_descriptor_that_cannot_be_read_is_shown_as_unknown() -> None:
     assert described["size"] is None and described["kind"] is None
     stream = io.StringIO()
     payload_table([described], stream=stream)
-    assert "nobody" in stream.getvalue() and "?" in stream.getvalue()
+    assert "no process" in stream.getvalue() and "?" in stream.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`extmem bench checks`: what judging a call costs beside the call, and what `import extmem` loads."""
+"""`extmem bench checks`: the cost of checking a call, and the modules that `import extmem` loads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import extmem
-from extmem.cli._bench.house import House
-from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, told
+from extmem.cli._bench.environment import Environment
+from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, unbounded
 from extmem.cli._bench.sharing import import_by_name
 
 __all__ = ["figures"]
@@ -24,17 +24,17 @@ _PROBE = (
 )
 
 
-def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: bool = False) -> Iterator[Figure]:
-    """Measure; `rounds` imports each way."""
-    exporter, importer = house.worker("exporter"), house.worker("importer")
-    name = house.name("checks")
+def figures(env: Environment, rounds: int, report: Callable[[str], None], *, quick: bool = False) -> Iterator[Figure]:
+    """Measure `rounds` imports with and without checks."""
+    exporter, importer = env.worker("exporter"), env.worker("importer")
+    name = env.name("checks")
     exporter.call("extmem.cli._bench.sharing:share", [(name, 1 << 20)])
-    say(f"importing {rounds} times checked, in turns with unchecked")
+    report(f"importing {rounds} times checked, in turns with unchecked")
     checked, unchecked = importer.call(f"{_HERE}:compare", name, rounds)
     yield at_most("a checked import against an unchecked one", ratio(checked, unchecked), 1.5)
-    yield told("an unchecked import", statistics.median(unchecked) / 1000, "µs")
-    yield told("checking it", (statistics.median(checked) - statistics.median(unchecked)) / 1000, "µs")
-    say("looking at what import extmem loads")
+    yield unbounded("an unchecked import", statistics.median(unchecked) / 1000, "µs")
+    yield unbounded("checking it", (statistics.median(checked) - statistics.median(unchecked)) / 1000, "µs")
+    report("counting the modules that import extmem loads")
     paths = os.pathsep.join([p for p in sys.path if p])
     loaded = subprocess.run(
         [sys.executable, "-c", _PROBE],
@@ -48,19 +48,22 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
 
 
 def compare(name: str, rounds: int) -> list[list[int]]:
-    """Importer: nanoseconds of vkAllocateMemory importing by name, with the rules on and off."""
-    with extmem.open_device(kind="host", check="raise") as strict, extmem.open_device(kind="host", check="off") as lax:
-        with extmem.open(name, device=strict) as first:
-            size, kind = first.allocation_size, first.memory_type_index
+    """Importer: return the nanoseconds of vkAllocateMemory with an import by name, with and without checks."""
+    with (
+        extmem.open_device(kind="host", check="raise") as checked,
+        extmem.open_device(kind="host", check="off") as unchecked,
+    ):
+        with extmem.open(name, device=checked) as first:
+            size, memory_type = first.allocation_size, first.memory_type_index
 
         def importing(device: extmem.Device) -> Callable[[], int]:
             def step() -> int:
                 start = time.perf_counter_ns()
-                memory = import_by_name(device, name, size, kind)
+                memory = import_by_name(device, name, size, memory_type)
                 spent = time.perf_counter_ns() - start
                 memory.close()
                 return spent
 
             return step
 
-        return interleaved(rounds, importing(strict), importing(lax))
+        return interleaved(rounds, importing(checked), importing(unchecked))

@@ -1,8 +1,8 @@
-/* What the benchmark of the CUDA device compares with: the same CUDA driver calls, made by C.
+/* The same calls of the CUDA driver in C, for comparison in the benchmark of the CUDA device.
 
-   Compiled where the benchmark runs. No header of CUDA is needed: the structs are declared here as the driver API has
-   them, and the functions are found through libcuda.so.1. Times are nanoseconds of CLOCK_MONOTONIC. Whatever fails is
-   returned as a negative number: a CUresult, or FAILED_SYSTEM for the system's own refusal. */
+   It is compiled when the benchmark runs. No CUDA header is needed: the structures are declared here as in the driver
+   API, and the functions are loaded from libcuda.so.1. Times are nanoseconds of CLOCK_MONOTONIC. A failure is returned
+   as a negative number: a CUresult, or FAILED_SYSTEM if a system call failed. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -50,7 +50,7 @@ static int find(void *library, const char *name, void *into) {
     return symbol != NULL;
 }
 
-/* The primary context of the device with this UUID; NULL if there is none. */
+/* Retain the primary context of the device with this UUID. Return NULL if there is none. */
 Floor *cuda_floor_open(const uint8_t *uuid) {
     void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     Floor *floor = library ? calloc(1, sizeof *floor) : NULL;
@@ -85,7 +85,7 @@ void cuda_floor_close(Floor *floor) {
     free(floor);
 }
 
-/* Nanoseconds of copying an fd, importing and mapping it, and looking at what was mapped. All of it is freed again. */
+/* Return the nanoseconds of copying an fd, importing and mapping it, and querying the pointer; then free all. */
 int64_t cuda_floor_import(Floor *floor, int fd, uint64_t size, uint32_t flags) {
     HandleDescription handle = {.type = OPAQUE_FD, .size = size, .flags = flags};
     BufferDescription buffer = {.size = size};

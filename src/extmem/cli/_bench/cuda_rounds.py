@@ -1,12 +1,12 @@
-"""What the processes of `extmem bench cuda` do: import, by C and by this library; hand tensors over, and PyTorch too.
+"""Tasks of the processes of `extmem bench cuda`: imports by C and by extmem, passing of tensors by extmem and PyTorch.
 
-- *Importing*: both import the same payload of the Vulkan device, whose fd is there when the clock starts: C copies it,
-  imports and maps it, and looks at the pointer's context, device and range, as this library does by `Device.open`.
-- *Handing over*: a round begins before the payload's name, or the tensor, is sent, and ends when the other process has
-  said how many elements its tensor has and has let go of it. This library's processes talk through a Unix socket, and
-  what is opened is known there already; PyTorch's through two queues of `torch.multiprocessing`, where the tensor's
-  memory is known after the first. A third round trip, in turn with these, asks for nothing: two processes wake each
-  other through the socket, which no hand-over can be faster than.
+- *Importing*: both sides import the same payload of the Vulkan device, whose fd exists when the clock starts. C copies
+  the fd, imports and maps it, and checks context, device and range of the pointer, as `Device.open` of extmem does.
+- *Passing*: a round begins before the payload's name, or the tensor, is sent. It ends when the other process has
+  reported the number of elements of its tensor and has released it. The processes of extmem use a Unix socket, and the
+  receiver has the payload open already. Those of PyTorch use two queues of `torch.multiprocessing`, where the tensor's
+  memory is known after the first round. A third kind of round sends an empty request: two processes only wake each
+  other through the socket. Passing a tensor cannot be faster than that.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from extmem.cli._bench.floor import CudaFloor
 from extmem.cli._bench.measure import interleaved
 
 if sys.platform != "linux":
-    raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
+    raise ImportError("this benchmark measures the broker and opaque fds of Linux")
 
 __all__ = ["TURN"]
 
 _FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 _PATIENCE = 60.0
 TURN = 10
-"""Rounds of the same, one after the other: a driver that maps much leaves the caches in ruins."""
+"""Number of rounds of one side before the other's turn: a driver that maps much memory empties the caches."""
 _NOTHING = b"\0"
-"""A message that asks for no tensor."""
+"""The empty request."""
 _clock = time.perf_counter_ns
 
 
 def importing(library: str, uuid: bytes, size: int, rounds: int) -> list[list[int]]:
-    """Nanoseconds of each round: C's, this library's by fd handle, this library's by name."""
+    """Return the nanoseconds of each round: by C, by extmem with an fd handle, by extmem with a name."""
     floor = CudaFloor(library, uuid)
     with (
         extmem.open_device(kind="vulkan", uuid=uuid) as vulkan,
         extmem.open_device(kind="cuda", uuid=uuid) as cuda,
         vulkan.allocate(size, name=f"bench cuda {size}") as memory,
     ):
-        alone = memory.descriptor.dedicated is not None
+        dedicated = memory.descriptor.dedicated is not None
 
         def by_c() -> int:
             with memory.export_handle(_FD) as handle:
-                return floor.imported(int(handle), memory.allocation_size, dedicated=alone)
+                return floor.imported(int(handle), memory.allocation_size, dedicated=dedicated)
 
         def by_fd() -> int:
             handle = memory.export_handle(_FD)
@@ -72,13 +72,13 @@ def importing(library: str, uuid: bytes, size: int, rounds: int) -> list[list[in
     return times
 
 
-def take(address: str) -> None:
-    """This library's other end: open each name that comes as a tensor, and say so, until the socket closes."""
+def receive(address: str) -> None:
+    """Receiver of extmem: open each received name as a tensor, and reply with its size, until the socket is closed."""
     importlib.import_module("torch")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
-        door.bind(address)
-        door.listen(1)
-        peer, _ = door.accept()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listener.listen(1)
+        peer, _ = listener.accept()
     kept: dict[str, extmem.DeviceMemory] = {}
     gc.disable()
     with peer:
@@ -88,7 +88,7 @@ def take(address: str) -> None:
                 continue
             name = message.decode()
             if name not in kept:
-                kept[name] = extmem.open(name)  # what is known there already
+                kept[name] = extmem.open(name)  # so that the later open does not import it
             with extmem.open(name) as memory:
                 tensor = memory.torch()
                 size = tensor.numel()
@@ -98,8 +98,8 @@ def take(address: str) -> None:
         memory.close()
 
 
-def taken_by_torch(tensors: Any, answers: Any) -> None:
-    """PyTorch's other end, until None comes."""
+def receive_by_torch(tensors: Any, answers: Any) -> None:
+    """Receiver of PyTorch, until it receives None."""
     gc.disable()
     while (tensor := tensors.get()) is not None:
         size = tensor.numel()
@@ -107,14 +107,14 @@ def taken_by_torch(tensors: Any, answers: Any) -> None:
         answers.put(size)
 
 
-def handing(address: str, uuid: bytes, size: int, rounds: int) -> list[list[int]]:
-    """Nanoseconds of each round trip: this library's, PyTorch's, the socket's alone."""
+def passing(address: str, uuid: bytes, size: int, rounds: int) -> list[list[int]]:
+    """Return the nanoseconds of each round trip: by extmem, by PyTorch, by the socket alone."""
     torch = importlib.import_module("torch")
     processes = importlib.import_module("torch.multiprocessing").get_context("spawn")
     tensors, answers = processes.Queue(), processes.Queue()
-    child = processes.Process(target=taken_by_torch, args=(tensors, answers), daemon=True)
+    child = processes.Process(target=receive_by_torch, args=(tensors, answers), daemon=True)
     child.start()
-    name = f"bench handing {size}"
+    name = f"bench passing {size}"
     try:
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer,
@@ -131,16 +131,16 @@ def handing(address: str, uuid: bytes, size: int, rounds: int) -> list[list[int]
                 answer = peer.recv(8)
                 end = _clock()
                 if int.from_bytes(answer, "little") != size:
-                    raise OSError("the importer went away")
+                    raise OSError("the receiver has ended")
                 return end - start
 
             def by_torch() -> int:
                 start = _clock()
                 tensors.put(tensor)
-                answer = answers.get()  # with a timeout it takes longer; who waits for this process has a deadline
+                answer = answers.get()  # a timeout would take time; the parent process has a deadline
                 end = _clock()
                 if answer != size:
-                    raise OSError("PyTorch's importer got another tensor")
+                    raise OSError("the receiver of PyTorch got another tensor")
                 return end - start
 
             def by_socket() -> int:
@@ -171,7 +171,7 @@ def _connect(peer: socket.socket, address: str) -> None:
 
 
 def churn(uuid: bytes, times: int) -> dict[str, int]:
-    """What is left of so many imports and closes."""
+    """Return what is left after `times` imports and closes."""
     with (
         extmem.open_device(kind="vulkan", uuid=uuid) as vulkan,
         extmem.open_device(kind="cuda", uuid=uuid) as cuda,

@@ -1,9 +1,9 @@
-/* What the benchmarks of the Vulkan device compare with: the same Vulkan calls, made by C.
+/* The same Vulkan calls in C, for comparison in the benchmarks of the Vulkan device.
 
-   Compiled where the benchmark runs. No header of Vulkan is needed: the few structs are declared here as the
-   specification has them, and the commands are found through libvulkan.so.1. Times are nanoseconds of
-   CLOCK_MONOTONIC, which all processes of the machine share. Whatever fails is returned as a negative number: a
-   VkResult, or FAILED_SYSTEM for the system's own refusal. */
+   It is compiled when the benchmark runs. No Vulkan header is needed: the few structures are declared here as in the
+   specification, and the commands are loaded from libvulkan.so.1. Times are nanoseconds of CLOCK_MONOTONIC, which all
+   processes of the machine share. A failure is returned as a negative number: a VkResult, or FAILED_SYSTEM if a system
+   call failed. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -18,7 +18,7 @@
 #define FAILED_SYSTEM (-1000)
 #define OPAQUE_FD 1
 #define WHOLE_SIZE (~0ULL)
-#define MOST 16 /* physical devices that are looked at */
+#define MOST 16 /* number of physical devices that are searched */
 
 typedef int32_t Result;
 typedef void *Object; /* VkInstance, VkPhysicalDevice, VkDevice */
@@ -76,7 +76,7 @@ void floor_close(Floor *floor) {
     free(floor);
 }
 
-/* A VkDevice of the physical device with this deviceUUID, with a queue of its first family; NULL if there is none. */
+/* Create a VkDevice for this deviceUUID, with a queue of its first family. Return NULL if there is none. */
 Floor *floor_open(const uint8_t *uuid) {
     void *library = dlopen("libvulkan.so.1", RTLD_NOW | RTLD_LOCAL);
     void *symbol = library ? dlsym(library, "vkGetInstanceProcAddr") : NULL;
@@ -142,7 +142,7 @@ static Result fd_of(Floor *floor, Handle memory, int *fd) {
     return floor->get_fd(floor->device, &info, fd);
 }
 
-/* vkAllocateMemory with an fd, which it consumes. */
+/* vkAllocateMemory with an fd, which the call consumes. */
 static Result import_memory(Floor *floor, int fd, uint64_t size, uint32_t type, Handle *memory) {
     ImportFdInfo source = {.sType = 1000074000, .type = OPAQUE_FD, .fd = fd};
     AllocateInfo info = {.sType = 5, .pNext = &source, .size = size, .type = type};
@@ -162,7 +162,7 @@ static Result bind_buffer(Floor *floor, Handle buffer, Handle memory) {
 
 typedef struct { uint64_t size, buffer; uint32_t type, usage; } Request;
 
-/* The exporter's part of passing: from before vkAllocateMemory until the other process has bound a buffer. */
+/* Exporter: return the time from before vkAllocateMemory until the other process has bound a buffer. */
 int64_t floor_pass(Floor *floor, int to, uint64_t size, uint32_t type, uint64_t buffer, uint32_t usage) {
     Request request = {.size = size, .buffer = buffer, .type = type, .usage = usage};
     union { struct cmsghdr header; char room[CMSG_SPACE(sizeof(int))]; } control = {0};
@@ -189,7 +189,7 @@ int64_t floor_pass(Floor *floor, int to, uint64_t size, uint32_t type, uint64_t 
     return result ? result : end < 0 ? end : end - start;
 }
 
-/* The importer's part: import and bind what comes next, free it, only then say when it was bound. 0: nothing comes. */
+/* Importer: import and bind the next payload, free it, then send the time of the binding. Return 0 at the end. */
 int64_t floor_take(Floor *floor, int from) {
     Request request;
     union { struct cmsghdr header; char room[CMSG_SPACE(sizeof(int))]; } control = {0};
@@ -213,7 +213,7 @@ int64_t floor_take(Floor *floor, int from) {
     return send(from, &end, sizeof end, MSG_NOSIGNAL) == (ssize_t)sizeof end ? end : FAILED_SYSTEM;
 }
 
-/* Import, bind and map a copy of an fd; making the buffer before and freeing all after are not counted. */
+/* Import, bind and map a copy of an fd. Creating the buffer and freeing everything are not counted. */
 int64_t floor_import(Floor *floor, int fd, uint64_t size, uint32_t type, uint64_t buffer_size, uint32_t usage) {
     Handle memory = 0, buffer = 0;
     void *at = NULL;
@@ -231,7 +231,7 @@ int64_t floor_import(Floor *floor, int fd, uint64_t size, uint32_t type, uint64_
     return result ? result : spent;
 }
 
-/* Bytes that this process may still take of a heap, as VK_EXT_memory_budget estimates; 0 where nobody says. */
+/* Return the free bytes of a heap for this process, as estimated by VK_EXT_memory_budget; 0 if it is not reported. */
 uint64_t floor_budget(Floor *floor, uint32_t heap) {
     Budget budget = {.sType = 1000237000};
     MemoryProperties2 properties = {.sType = 1000059006, .pNext = &budget};

@@ -1,6 +1,6 @@
-"""`floor.c` and `cuda_floor.c`, compiled where the benchmark runs and called as libraries: the same calls from C.
+"""`floor.c` and `cuda_floor.c`: the same calls in C, compiled for the benchmark and called as libraries.
 
-Their times are taken in C, between the calls themselves, so that it does not matter who calls it.
+The times are taken in C, directly around the calls, so the time of the call from Python does not count.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _CUDA_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 
 def compile_floor(directory: Path, source: str = "floor.c") -> str:
-    """Compile it there; the library's path. Errors: UnsupportedError without a C compiler, or where it refuses."""
+    """Compile a source file. Return the path of the library. Errors: UnsupportedError without a working compiler."""
     wanted = [os.environ["CC"]] if os.environ.get("CC") else []
     compiler = next(filter(None, map(shutil.which, (*wanted, *_COMPILERS))), None)
     if compiler is None:
         raise UnsupportedError(
-            "there is no C compiler here to build what is compared with; install one (Debian: apt-get install gcc)",
+            "this benchmark compares with C code and needs a C compiler; install one (Debian: apt-get install gcc)",
             requires_one_of=list(_COMPILERS),
         )
     library = directory / f"{Path(source).stem}.so"
@@ -59,7 +59,7 @@ def compile_floor(directory: Path, source: str = "floor.c") -> str:
 
 
 class Floor:
-    """A VkDevice in C. Ownership: destroyed by `close`; everything that a call makes is freed before it returns."""
+    """A VkDevice in C. `close` destroys it; each call frees its own objects before it returns."""
 
     def __init__(self, library: str, device_uuid: bytes) -> None:
         loaded = ctypes.CDLL(library)
@@ -69,32 +69,32 @@ class Floor:
         self._library = loaded
         self._floor = loaded.floor_open(device_uuid)
         if not self._floor:
-            raise UnsupportedError(f"C finds no Vulkan device with UUID {device_uuid.hex()}")
+            raise UnsupportedError(f"the C code found no Vulkan device with UUID {device_uuid.hex()}")
 
     def passed(self, socket: int, size: int, memory_type: int, buffer_size: int, usage: int) -> int:
-        """Nanoseconds of exporting so much, passing it through the socket, and its import and binding over there."""
+        """Return the nanoseconds of an export, its passing through the socket, and its import and binding there."""
         return _checked(self._library.floor_pass(self._floor, socket, size, memory_type, buffer_size, usage))
 
     def take(self, socket: int) -> int:
-        """The other end: import and bind the next one, free it, and say when it was bound. 0 once nothing comes."""
+        """Receiver: import and bind the next payload, free it, and send the time of the binding. Return 0 to end."""
         return _checked(self._library.floor_take(self._floor, socket))
 
     def imported(self, fd: int, size: int, memory_type: int, buffer_size: int, usage: int) -> int:
-        """Nanoseconds of copying an fd, importing it, binding a buffer and mapping it."""
+        """Return the nanoseconds of copying an fd, importing it, binding a buffer and mapping it."""
         return _checked(self._library.floor_import(self._floor, fd, size, memory_type, buffer_size, usage))
 
     def budget(self, heap: int) -> int:
-        """Bytes of a heap that are to be had still (VK_EXT_memory_budget); 0 where nobody says."""
+        """Return the number of free bytes of a heap (VK_EXT_memory_budget); 0 if the driver does not report it."""
         return int(self._library.floor_budget(self._floor, heap))
 
     def close(self) -> None:
-        """vkDestroyDevice, vkDestroyInstance."""
+        """Destroy the VkDevice and the VkInstance."""
         floor, self._floor = self._floor, None
         self._library.floor_close(floor)
 
 
 class CudaFloor:
-    """A GPU's primary context in C. Ownership: let go by `close`; what a call makes is freed before it returns."""
+    """A GPU's primary context in C. `close` releases it; each call frees its own objects before it returns."""
 
     def __init__(self, library: str, device_uuid: bytes) -> None:
         loaded = ctypes.CDLL(library)
@@ -104,20 +104,20 @@ class CudaFloor:
         self._library = loaded
         self._floor = loaded.cuda_floor_open(device_uuid)
         if not self._floor:
-            raise UnsupportedError(f"C finds no CUDA device with UUID {device_uuid.hex()}")
+            raise UnsupportedError(f"the C code found no CUDA device with UUID {device_uuid.hex()}")
 
     def imported(self, fd: int, size: int, *, dedicated: bool) -> int:
-        """Nanoseconds of copying an fd, importing and mapping it, and looking at what was mapped."""
+        """Return the nanoseconds of copying an fd, importing and mapping it, and querying the mapped pointer."""
         return _checked(self._library.cuda_floor_import(self._floor, fd, size, int(dedicated)))
 
     def close(self) -> None:
-        """cuDevicePrimaryCtxRelease."""
+        """Release the primary context."""
         floor, self._floor = self._floor, None
         self._library.cuda_floor_close(floor)
 
 
 def _checked(value: int) -> int:
     if value < 0:
-        what = "the system refused" if value == _FAILED_SYSTEM else f"result {value}"
-        raise OSError(f"C's part failed: {what}")
+        reason = "a system call failed" if value == _FAILED_SYSTEM else f"result {value}"
+        raise OSError(f"the C code failed: {reason}")
     return value

@@ -1,20 +1,21 @@
-"""`extmem bench vulkan`: a Vulkan device's memory shared through this library, against C that makes the same calls.
+"""`extmem bench vulkan`: memory of a Vulkan device shared by extmem, against C that makes the same calls.
 
-How this works. A small C file (`floor.c`) is compiled and loaded into worker processes; it declares what it needs of
-Vulkan itself. C and this library take turns, and each figure is a ratio of medians:
+How this works. A small C file (`floor.c`) is compiled and loaded into worker processes; it contains its own
+declarations of Vulkan. C and extmem run in turns, and each figure is a ratio of medians:
 
-1. *passing*: from before vkAllocateMemory for export in one process until another has it imported and bound (`passing`
-   has the data path). The library's calls are judged by the rules; by fd handle as C's, and told beside it, by name.
-   The ratio is the median of neighbouring turns': a round is so long that the machine's speed changes in between, and
-   the turns are many, because single ones scatter by a third at 4 KiB, as the processes meet sleeping processors.
-2. *opening again*: `extmem.open(name)` of what this process has imported already.
-3. *importing*: one process imports an fd that it exported, binds a buffer and maps it; with the rules on and off. This
-   takes a software driver some microseconds, so it shows what Python adds; on a GPU it is told without a bound.
-4. *leaving nothing*: thousands of imports, and what is left of them in the process, the device and the object manager.
-5. *kill -9* of an exporter or importer in the middle of its work, many times, and what is left (`killing`).
+1. *passing*: from before vkAllocateMemory for export in one process until another process has imported the memory and
+   bound it (`passing` has the data path). The calls of extmem are checked by the rules. They use an fd handle, as C
+   does; also a name, without a bound. The figure is the median of the ratios of neighbouring turns, because a round
+   takes so long that the speed of the machine changes in between. There are many turns, because single ones scatter by
+   a third at 4 KiB, when a processor sleeps.
+2. *opening again*: `extmem.open(name)` of a payload that this process has imported already.
+3. *importing*: one process imports an fd that it exported, binds a buffer and maps it, with and without checks. A
+   software driver takes some microseconds for it, so the figure shows the time of Python; on a GPU it has no bound.
+4. *leaks*: thousands of imports, and what is left of them in the process, the device and the object manager.
+5. *kill -9* of an exporter or importer at work, many times, and what is left (`killing`).
 
-A part that fails is one figure that is not ok; the others are measured all the same. Sizes from 1 GiB on take at least
-20 rounds, smaller ones at least 100.
+A part that fails is one figure that is not ok; the other parts are still measured. Sizes from 1 GiB on have at least 20
+rounds, smaller ones at least 100.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from typing import Any, NamedTuple
 import extmem
 from extmem import vk
 from extmem.cli._bench.floor import Floor, compile_floor
-from extmem.cli._bench.measure import TURNS, Figure, at_most, interleaved, ratio, ratio_in_turns, told
+from extmem.cli._bench.measure import TURNS, Figure, at_most, interleaved, ratio, ratio_in_turns, unbounded
 from extmem.devices.vulkan.backend import VulkanBackend
 
 if sys.platform != "linux":
-    raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
+    raise ImportError("this benchmark measures the broker and opaque fds of Linux")
 
 from extmem.cli._bench import killing
-from extmem.cli._bench.house import House
+from extmem.cli._bench.environment import Environment
 from extmem.cli._bench.machine import broker_of, descriptors_of, resident_kib
 from extmem.cli._bench.passing import USAGE, HandleType, Payload, buffer_info, exportable
 from extmem.cli._bench.sharing import import_by_name
@@ -56,7 +57,7 @@ _TURN = 5
 _CHURNED = 4_096
 _SOFTWARE_VICTIM, _GPU_VICTIM = 1 << 20, 64 << 20
 _AGAIN = 20.0
-"""Microseconds that opening again may take, whatever the size."""
+"""Bound of opening again in microseconds, for every size."""
 _clock = time.perf_counter_ns
 _kept: list[Any] = []
 
@@ -68,36 +69,36 @@ class _Subject(NamedTuple):
     name: str
     software: bool
     mappable: bool
-    """Whether the host sees what is shared."""
+    """Whether the host can map the shared memory."""
     payloads: dict[str, Payload]
     victim: Payload
-    """What the killed processes work with: on GPUs so much that one that is lost shows in what is left."""
+    """The payload of the killed processes: on GPUs so large that a leak of one shows in the free memory."""
 
 
 def figures(
-    house: House, rounds: int, say: Callable[[str], None], *, quick: bool = False, kills: int | None = None
+    env: Environment, rounds: int, report: Callable[[str], None], *, quick: bool = False, kills: int | None = None
 ) -> Iterator[Figure]:
-    """Measure; `rounds` of everything that is compared, and so many kills. Errors: UnsupportedError without Vulkan."""
-    subject = _look(quick)
-    say(f"{subject.name}, {'a software driver' if subject.software else 'a GPU'}")
+    """Measure `rounds` of each comparison, with `kills` kills. Errors: UnsupportedError without Vulkan."""
+    subject = _open_subject(quick)
+    report(f"{subject.name}, {'a software driver' if subject.software else 'a GPU'}")
     parts: dict[str, Callable[[], Iterator[Figure]]] = {
-        "passing": lambda: _passing(house, subject, rounds, say, quick=quick),
-        "opening again": lambda: _again(house, subject, rounds, say),
-        "importing": lambda: _importing(house, subject, rounds, say),
-        "leaving nothing": lambda: _leaving(house, subject, 128 if quick else _CHURNED, say),
+        "passing": lambda: _passing(env, subject, rounds, report, quick=quick),
+        "opening again": lambda: _again(env, subject, rounds, report),
+        "importing": lambda: _importing(env, subject, rounds, report),
+        "leaks": lambda: _leaks(env, subject, 128 if quick else _CHURNED, report),
         "kill -9": lambda: killing.figures(
-            house, subject.uuid, subject.victim, (_FEW if quick else 200) if kills is None else kills, say
+            env, subject.uuid, subject.victim, (_FEW if quick else 200) if kills is None else kills, report
         ),
     }
     for part, measure in parts.items():
         try:
             yield from measure()
         except (extmem.ExtmemError, OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
-            say(f"{part} failed: {error}")
+            report(f"{part} failed: {error}")
             yield at_most(f"{part}: could not be measured", 1, 0, "failed")
 
 
-def _look(quick: bool) -> _Subject:
+def _open_subject(quick: bool) -> _Subject:
     with extmem.open_device(kind="vulkan") as device:
         software = device_type(device) not in _GPUS
         sizes = dict(list((_SOFTWARE_SIZES if software else _GPU_SIZES).items())[: 2 if quick else None])
@@ -115,37 +116,37 @@ _GPUS = (vk.PhysicalDeviceType.DISCRETE_GPU, vk.PhysicalDeviceType.INTEGRATED_GP
 
 
 def device_type(device: extmem.Device) -> vk.PhysicalDeviceType:
-    """VkPhysicalDeviceType of an opened Vulkan device."""
+    """Return the VkPhysicalDeviceType of an opened Vulkan device."""
     return _backend(device).device.physical.device_type
 
 
 def _backend(device: extmem.Device) -> VulkanBackend:
     if not isinstance(device.backend, VulkanBackend):
-        raise TypeError(f"{device!r} is no Vulkan device")
+        raise TypeError(f"{device!r} is not a Vulkan device")
     return device.backend
 
 
-def _bounded(name: str, value: float, bound: float, where: bool) -> Figure:
-    return at_most(name, value, bound) if where else told(name, value, "ratio")
+def _bounded(name: str, value: float, bound: float, has_bound: bool) -> Figure:
+    return at_most(name, value, bound) if has_bound else unbounded(name, value, "ratio")
 
 
 # The parts.
 
 
 def _passing(
-    house: House, subject: _Subject, rounds: int, say: Callable[[str], None], *, quick: bool
+    env: Environment, subject: _Subject, rounds: int, report: Callable[[str], None], *, quick: bool
 ) -> Iterator[Figure]:
-    library = compile_floor(house.directory)
-    c_address, our_address, named_address = (str(house.directory / f"{who}.sock") for who in ("c", "ours", "named"))
-    c_exporter, c_importer = house.worker("c exporter"), house.worker("c importer")
-    exporter, importer = house.worker("exporter"), house.worker("importer")
-    namer, finder = house.worker("exporter by name"), house.worker("importer by name")
-    # All exporters on one processor and all importers on another: which two a pair gets makes more of a difference
-    # than what is compared.
+    library = compile_floor(env.directory)
+    c_address, our_address, named_address = (str(env.directory / f"{who}.sock") for who in ("c", "ours", "named"))
+    c_exporter, c_importer = env.worker("c exporter"), env.worker("c importer")
+    exporter, importer = env.worker("exporter"), env.worker("importer")
+    namer, finder = env.worker("exporter by name"), env.worker("importer by name")
+    # All exporters run on one processor and all importers on another: the choice of processors makes a larger
+    # difference than the code that is compared.
     processors = sorted(os.sched_getaffinity(0))
     for side, workers in ((1, (c_exporter, exporter, namer)), (2, (c_importer, importer, finder))):
         for worker in workers:
-            worker.call(f"{_PASSING}:settle", processors[side * len(processors) // 3])
+            worker.call(f"{_PASSING}:bind_to", processors[side * len(processors) // 3])
     c_exporter.call(f"{_PASSING}:listen", c_address)
     exporter.call(f"{_PASSING}:listen", our_address)
     namer.call(f"{_PASSING}:listen", named_address)
@@ -155,7 +156,7 @@ def _passing(
     few, many = max(_FEW, rounds // 5), rounds if quick else max(rounds, TURNS * _TURN)
     for label, payload in subject.payloads.items():
         count = few if payload.size >= _BIG else many
-        say(f"passing {label} to another process {count} times, in turns with C")
+        report(f"passing {label} to another process {count} times, in turns with C")
 
         def ours(rounds: int, payload: Payload = payload) -> list[int]:
             return list(exporter.call(f"{_PASSING}:pass_by_fd", payload, rounds))
@@ -171,22 +172,22 @@ def _passing(
         bound = 1.5 if payload.size <= _SMALL else 1.05
         name = f"export, pass, import and bind {label}, checked, against C"
         yield _bounded(name, ratio_in_turns(mine, theirs, _TURN), bound, not subject.software)
-        yield told(f"export, pass, import and bind {label}", statistics.median(mine) / 1000, "µs")
-        yield told(f"the same by C, {label}", statistics.median(theirs) / 1000, "µs")
-        yield told(f"the same by name, through the object manager, {label}", statistics.median(named) / 1000, "µs")
+        yield unbounded(f"export, pass, import and bind {label}", statistics.median(mine) / 1000, "µs")
+        yield unbounded(f"the same by C, {label}", statistics.median(theirs) / 1000, "µs")
+        yield unbounded(f"the same by name, through the object manager, {label}", statistics.median(named) / 1000, "µs")
     for worker in (exporter, c_exporter, namer, importer, c_importer, finder):
         worker.leave()
 
 
 def _in_turns(count: int, *steps: Callable[[int], list[int]]) -> list[list[int]]:
-    """`count` rounds of each, in turns of some rounds, each turn in another order.
+    """Run `count` rounds of each step, in turns of some rounds, each turn in another order.
 
-    A turn is several rounds because asking a worker for one is work too, and leaves its caches to others.
+    A turn has several rounds, because a request to a worker takes time, too, and empties the worker's caches.
     """
     times: list[list[int]] = [[] for _ in steps]
     order, draw = list(range(len(steps))), random.Random(count)
     for step in steps:
-        step(2)  # the first ones make what is kept
+        step(2)  # the first rounds create objects that are kept
     while len(times[0]) < count:
         draw.shuffle(order)
         for index in order:
@@ -194,65 +195,67 @@ def _in_turns(count: int, *steps: Callable[[int], list[int]]) -> list[list[int]]
     return times
 
 
-def _again(house: House, subject: _Subject, rounds: int, say: Callable[[str], None]) -> Iterator[Figure]:
-    exporter, opener = house.worker("exporter"), house.worker("opener")
+def _again(env: Environment, subject: _Subject, rounds: int, report: Callable[[str], None]) -> Iterator[Figure]:
+    exporter, opener = env.worker("exporter"), env.worker("opener")
     labels = list(subject.payloads)
     names = {label: f"bench again {label}" for label in labels}
-    say(f"opening again {', '.join(labels)}, {rounds} times each")
+    report(f"opening again {', '.join(labels)}, {rounds} times each")
     exporter.call(f"{_HERE}:share", [(names[label], subject.payloads[label].buffer_size) for label in labels])
     *again, imported = opener.call(f"{_HERE}:open_again", list(names.values()), rounds)
     for label, times in zip(labels, again, strict=True):
         yield at_most(f"open again in the same process, {label}", statistics.median(times) / 1000, _AGAIN, "µs")
-    yield told(f"open again, {labels[-1]}, against importing it again", ratio(again[-1], imported), "ratio")
+    yield unbounded(f"open again, {labels[-1]}, against importing it again", ratio(again[-1], imported), "ratio")
     for worker in (opener, exporter):
         worker.leave()
 
 
-def _importing(house: House, subject: _Subject, rounds: int, say: Callable[[str], None]) -> Iterator[Figure]:
+def _importing(env: Environment, subject: _Subject, rounds: int, report: Callable[[str], None]) -> Iterator[Figure]:
     if not subject.mappable:
-        say("importing and mapping is not measured: what this device shares, the host does not see")
+        report("importing and mapping is not measured: the host cannot map shared memory of this device")
         return
-    worker = house.worker("importer")
-    say(f"importing 4 KiB {rounds} times, checked and unchecked, in turns with C")
-    library = compile_floor(house.directory)
+    worker = env.worker("importer")
+    report(f"importing 4 KiB {rounds} times, checked and unchecked, in turns with C")
+    library = compile_floor(env.directory)
     off, checked, theirs = worker.call(f"{_HERE}:compare_imports", library, subject.payloads["4 KiB"], rounds)
-    what = "import, bind and map an fd of our own"
+    what = "import, bind and map an fd of extmem"
     yield _bounded(f"{what}, unchecked, against C", ratio(off, theirs), 5.0, subject.software)
     yield _bounded(f"{what}, checked, against C", ratio(checked, theirs), 6.0, subject.software)
-    yield told(f"{what}, unchecked", statistics.median(off) / 1000, "µs")
-    yield told(f"{what}, checked", statistics.median(checked) / 1000, "µs")
-    yield told(f"{what}, by C", statistics.median(theirs) / 1000, "µs")
+    yield unbounded(f"{what}, unchecked", statistics.median(off) / 1000, "µs")
+    yield unbounded(f"{what}, checked", statistics.median(checked) / 1000, "µs")
+    yield unbounded(f"{what}, by C", statistics.median(theirs) / 1000, "µs")
     worker.leave()
 
 
-def _leaving(house: House, subject: _Subject, count: int, say: Callable[[str], None]) -> Iterator[Figure]:
-    exporter, importer = house.worker("exporter"), house.worker("importer")
-    say(f"importing, binding and closing {count} times")
+def _leaks(env: Environment, subject: _Subject, count: int, report: Callable[[str], None]) -> Iterator[Figure]:
+    exporter, importer = env.worker("exporter"), env.worker("importer")
+    report(f"importing, binding and closing {count} times")
     payload = subject.payloads["1 MiB"]
     exporter.call(f"{_HERE}:share", [("bench leaving", payload.buffer_size)])
-    importer.call(f"{_HERE}:import_and_close", "bench leaving", 4)  # it is connected from here on, and others are gone
-    broker = broker_of(house.directory)
+    importer.call(
+        f"{_HERE}:import_and_close", "bench leaving", 4
+    )  # from now on it is connected, and the other workers have ended
+    broker = broker_of(env.directory)
     before = descriptors_of(broker)
     left, grown = importer.call(f"{_HERE}:import_and_close", "bench leaving", count)
     for what, amount in left.items():
         yield at_most(f"{what} left after {count} imports", amount, 0, "left")
-    yield at_most(f"descriptors of the broker left after {count} imports", descriptors_of(broker) - before, 0, "left")
+    yield at_most(f"fds of the broker left after {count} imports", descriptors_of(broker) - before, 0, "left")
     yield at_most(f"growth of the process by {count} imports (VmRSS)", grown / 1024, 1.0, "MiB")
     for worker in (importer, exporter):
         worker.leave()
 
 
-# What the processes do.
+# Tasks of the processes.
 
 
 def share(payloads: list[tuple[str, int]]) -> None:
-    """Exporter: share these names and sizes until the process ends."""
+    """Exporter: share payloads with these names and sizes until the process ends."""
     device = extmem.open_device(kind="vulkan")
     _kept.extend([device, *(device.allocate(size, name=name) for name, size in payloads)])
 
 
 def open_again(names: list[str], rounds: int) -> list[list[int]]:
-    """Opener: nanoseconds of opening each name while it is open; then of importing the last of them again."""
+    """Opener: return the nanoseconds of opening each open name again, then of importing the last one again."""
     kept = [extmem.open(name) for name in names]
     last = kept[-1]
 
@@ -280,16 +283,16 @@ def open_again(names: list[str], rounds: int) -> list[list[int]]:
 
 
 def compare_imports(library: str, payload: Payload, rounds: int) -> list[list[int]]:
-    """Importer: nanoseconds of import, bind and map with the rules off and on, and by C; freeing is not counted."""
+    """Importer: return the nanoseconds of import, bind and map: unchecked, checked, by C. Freeing is not counted."""
     opaque = HandleType.OPAQUE_FD
     export = vk.MemoryAllocateInfo(payload.size, payload.memory_type, vk.ExportMemoryAllocateInfo(opaque))
     with (
-        extmem.open_device(kind="vulkan", check="off") as lax,
-        extmem.open_device(kind="vulkan") as strict,
-        strict.allocate_memory(export) as memory,
-        strict.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, opaque)) as handle,
+        extmem.open_device(kind="vulkan", check="off") as unchecked,
+        extmem.open_device(kind="vulkan") as checked,
+        checked.allocate_memory(export) as memory,
+        checked.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, opaque)) as handle,
     ):
-        floor = Floor(library, strict.uuid)
+        floor = Floor(library, checked.uuid)
 
         def importing(device: extmem.Device) -> Callable[[], int]:
             mappable = _backend(device).device.host_visible[payload.memory_type]
@@ -315,27 +318,27 @@ def compare_imports(library: str, payload: Payload, rounds: int) -> list[list[in
             return floor.imported(int(handle), payload.size, payload.memory_type, payload.buffer_size, int(USAGE))
 
         try:
-            return interleaved(rounds, importing(lax), importing(strict), by_c)
+            return interleaved(rounds, importing(unchecked), importing(checked), by_c)
         finally:
             floor.close()
 
 
 def import_and_close(name: str, count: int) -> tuple[dict[str, int], int]:
-    """Importer: what so many imports left in this process, its device and the object manager; its growth in KiB."""
+    """Importer: return what is left after `count` imports, by type, and the growth of the process in KiB."""
     with extmem.open_device(kind="vulkan") as device:
         with extmem.open(name, device=device) as first:
-            size, kind, octets = first.allocation_size, first.memory_type_index, first.size
-        mappable = _backend(device).device.host_visible[kind]
+            size, memory_type, buffer_size = first.allocation_size, first.memory_type_index, first.size
+        mappable = _backend(device).device.host_visible[memory_type]
 
         def once() -> None:
-            with device.create_buffer(buffer_info(octets, HandleType.OPAQUE_WIN32)) as buffer:
-                memory = import_by_name(device, name, size, kind)
+            with device.create_buffer(buffer_info(buffer_size, HandleType.OPAQUE_WIN32)) as buffer:
+                memory = import_by_name(device, name, size, memory_type)
                 device.bind_buffer_memory(buffer, memory)
                 if mappable:
                     memory.map()[0]
                 memory.close()
 
-        # What the first ones leave is room for the next.
+        # Memory that the first imports leave behind is reused by the later ones.
         for _ in range(count // 4):
             once()
         gc.collect()
@@ -352,7 +355,7 @@ def _holdings(device: extmem.Device) -> dict[str, int]:
 
     mine = [holder for row in manager().snapshot() for holder in row.holders if holder.pid == os.getpid()]
     return {
-        "descriptors": descriptors_of(os.getpid()),
+        "fds": descriptors_of(os.getpid()),
         "memories and buffers of the VkDevice": _backend(device).device.living,
         "memory objects": sum(holder.references for holder in mine),
         "handles": sum(len(holder.handles) for holder in mine),

@@ -1,10 +1,10 @@
-"""kill -9 of processes that share a Vulkan device's memory, and what of them is left.
+"""kill -9 of processes that share a Vulkan device's memory, and what is left of them.
 
-How this works. Each round a fresh process works as fast as it can and is killed after some drawn milliseconds: in turns
-an exporter (allocating, naming, freeing) and an importer (of what a keeper shares, binding, freeing). Fresh processes
-are started some rounds ahead, as starting takes longer than dying. A watcher, which lives through all of it, looks
-before and after: at the object manager's payloads, at the broker's descriptors, and where the driver says (
-VK_EXT_memory_budget, on GPUs) at how much of the device's memory is to be had.
+How this works. In each round a new process works as fast as it can and is killed after some random milliseconds: in
+turns an exporter, which allocates, names and frees memory, and an importer, which imports memory of another process,
+binds it and frees it. New processes are started some rounds ahead, because a start takes longer than a kill. An
+observer, which is not killed, counts before and after: the payloads of the object manager, the fds of the broker, and,
+if the driver reports it (VK_EXT_memory_budget, on GPUs), the free memory of the device.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 
 import extmem
 from extmem.cli._bench.floor import Floor, compile_floor
-from extmem.cli._bench.measure import Figure, at_most, told
+from extmem.cli._bench.measure import Figure, at_most, unbounded
 
 if sys.platform != "linux":
-    raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
+    raise ImportError("this benchmark measures the broker and opaque fds of Linux")
 
-from extmem.cli._bench.house import House
+from extmem.cli._bench.environment import Environment
 from extmem.cli._bench.machine import broker_of, descriptors_of
 from extmem.cli._bench.passing import HandleType, Payload, buffer_info, export_named
 from extmem.cli._bench.sharing import import_by_name
@@ -40,65 +40,67 @@ _KEPT = "bench kept"
 _at: dict[str, Any] = {}
 
 
-def figures(house: House, uuid: bytes, payload: Payload, rounds: int, say: Callable[[str], None]) -> Iterator[Figure]:
-    """Kill so many processes."""
+def figures(
+    env: Environment, uuid: bytes, payload: Payload, rounds: int, report: Callable[[str], None]
+) -> Iterator[Figure]:
+    """Kill `rounds` processes and count what is left of them."""
     ahead = max(2, min(6, (os.cpu_count() or 2) // 2))
-    say(f"kill -9 of an exporter or an importer at work, {rounds} times")
-    watcher = house.worker("watcher")
+    report(f"kill -9 of an exporter or an importer at work, {rounds} times")
+    observer = env.worker("observer")
     try:
-        library = compile_floor(house.directory)
+        library = compile_floor(env.directory)
     except extmem.UnsupportedError as error:
-        say(f"the device's memory is not looked at: {error}")
+        report(f"the free memory of the device is not measured: {error}")
         library = ""
-    watcher.call(f"{_HERE}:watch", payload, library, uuid)
-    broker = broker_of(house.directory)
-    descriptors, (payloads, own, budget) = descriptors_of(broker), watcher.call(f"{_HERE}:look")
+    observer.call(f"{_HERE}:observe", payload, library, uuid)
+    broker = broker_of(env.directory)
+    descriptors, (payloads, own, budget) = descriptors_of(broker), observer.call(f"{_HERE}:count")
     draw = random.Random(rounds)
     tasks = itertools.cycle((f"{_HERE}:export_forever", f"{_HERE}:import_forever"))
     victims: deque[tuple[Worker, Iterator[Any]]] = deque()
     for number in range(rounds):
         while len(victims) < min(ahead, rounds - number):
-            worker = house.worker("victim")
+            worker = env.worker("victim")
             worker.start(next(tasks), payload)
             victims.append((worker, worker.stream()))
         worker, answers = victims.popleft()
-        next(answers)  # it has begun
+        next(answers)  # the process is at work
         time.sleep(draw.uniform(0.0, _LONGEST))
         worker.kill()
-        house.dismiss(worker)
+        env.dismiss(worker)
         if not (number + 1) % 50:
-            say(f"{number + 1} killed")
+            report(f"{number + 1} killed")
     after = [payloads, own, budget, descriptors]
 
     def settled() -> bool:
-        after[:] = [*watcher.call(f"{_HERE}:look"), descriptors_of(broker)]
+        after[:] = [*observer.call(f"{_HERE}:count"), descriptors_of(broker)]
         return bool(after[0] <= payloads and after[3] <= descriptors and after[2] >= budget)
 
     try:
         wait_for(settled, 10.0)
     except TimeoutError:
-        say("not everything was given back within 10 s")
+        report("not everything was released within 10 s")
     yield at_most(f"payloads left after {rounds} rounds of kill -9", after[0] - payloads, 0, "left")
-    yield at_most(f"descriptors of the broker left after {rounds} rounds of kill -9", after[3] - descriptors, 0, "left")
-    yield at_most(f"descriptors of a bystander left after {rounds} rounds of kill -9", after[1] - own, 0, "left")
+    yield at_most(f"fds of the broker left after {rounds} rounds of kill -9", after[3] - descriptors, 0, "left")
+    yield at_most(f"fds of the observer left after {rounds} rounds of kill -9", after[1] - own, 0, "left")
     if budget:
-        # The estimate counts what every process of the machine takes: less than one payload is nobody's leak.
+        # The driver's estimate includes all processes of the machine: less than one payload is not counted as a leak.
         lost = max(0, budget - after[2])
         yield at_most(
             f"device memory missing after {rounds} rounds of kill -9, in payloads", lost // payload.size, 0, "left"
         )
-        yield told(f"device memory missing after {rounds} rounds of kill -9", lost / (1 << 20), "MiB")
+        yield unbounded(f"device memory missing after {rounds} rounds of kill -9", lost / (1 << 20), "MiB")
     yield at_most(
-        "allocations that fail after all of it", 0 if watcher.call(f"{_HERE}:allocates", payload) else 1, 0, "left"
+        "allocations that fail after all rounds", 0 if observer.call(f"{_HERE}:allocates", payload) else 1, 0, "left"
     )
-    watcher.leave()
+    observer.leave()
 
 
-# What the processes do.
+# Tasks of the processes.
 
 
-def watch(payload: Payload, library: str, uuid: bytes) -> None:
-    """The watcher: share a payload that importers will open, until the process ends."""
+def observe(payload: Payload, library: str, uuid: bytes) -> None:
+    """Observer: share a payload that importers open, until the process ends."""
     device = extmem.open_device(kind="vulkan")
     _at.update(device=device, memory=export_named(device, payload, _KEPT))
     _at["heap"] = device.memory_properties.memory_types[payload.memory_type].heap_index
@@ -106,8 +108,8 @@ def watch(payload: Payload, library: str, uuid: bytes) -> None:
         _at["floor"] = Floor(library, uuid)
 
 
-def look() -> tuple[int, int, int]:
-    """The watcher: payloads in the object manager, own descriptors, bytes of device memory to be had (0: unknown)."""
+def count() -> tuple[int, int, int]:
+    """Observer: return the numbers of payloads, of own fds, and of free bytes of device memory (0: unknown)."""
     from extmem.manager import manager
 
     floor = _at.get("floor")
@@ -115,7 +117,7 @@ def look() -> tuple[int, int, int]:
 
 
 def allocates(payload: Payload) -> bool:
-    """The watcher: whether memory can be allocated, exported and imported as before."""
+    """Observer: whether memory can still be allocated, exported and imported."""
     device: extmem.Device = _at["device"]
     with export_named(device, payload, "bench after"):
         import_by_name(device, "bench after", payload.size, payload.memory_type).close()
@@ -123,7 +125,7 @@ def allocates(payload: Payload) -> bool:
 
 
 def export_forever(payload: Payload) -> Iterator[str]:
-    """A victim: allocate and name memory, and free it, until the end."""
+    """Victim: allocate memory with a name, and free it, until the process is killed."""
     with extmem.open_device(kind="vulkan") as device:
         for number in itertools.count():
             memory = export_named(device, payload, f"bench victim {os.getpid()}.{number}")
@@ -133,7 +135,7 @@ def export_forever(payload: Payload) -> Iterator[str]:
 
 
 def import_forever(payload: Payload) -> Iterator[str]:
-    """A victim: import what is kept, bind a buffer to it, and free both, until the end."""
+    """Victim: import the observer's payload, bind a buffer to it, and free both, until the process is killed."""
     with extmem.open_device(kind="vulkan") as device:
         for number in itertools.count():
             buffer = device.create_buffer(buffer_info(payload.buffer_size, HandleType.OPAQUE_WIN32))

@@ -1,10 +1,10 @@
-"""How times become figures: interleaved rounds, medians, ratios, bounds. Pure but for the clock.
+"""Measured times and figures: interleaved rounds, medians, ratios, bounds. Pure except for the clock.
 
-How this works. Things to compare are done in turns, in one process, so that whatever else the machine does meets all
-alike. Each round has an order of its own (drawn, the same in every run), so that none always follows the same other.
-Where one leaves the caches in ruins (by copying), a turn is several rounds of the same, so that each meets its own
-caches. Garbage collection waits meanwhile. What is compared are medians of at least 200 rounds; what is reported is
-their ratio.
+How this works. The steps to compare run in turns in one process, so that other load of the machine affects all of them
+equally. The order within a round is random (and the same in every run), so that a step does not always follow the same
+other step. If a step empties the caches, by copying for example, a turn consists of several rounds of the same step, so
+that each step finds its own caches. Garbage collection is off in the meantime. A figure is the ratio of medians of at
+least 200 rounds.
 """
 
 from __future__ import annotations
@@ -16,12 +16,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["TURNS", "Figure", "at_least", "at_most", "interleaved", "percentile", "ratio", "ratio_in_turns", "told"]
+__all__ = [
+    "TURNS",
+    "Figure",
+    "at_least",
+    "at_most",
+    "interleaved",
+    "percentile",
+    "ratio",
+    "ratio_in_turns",
+    "unbounded",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured value and what it must be: `value` on the right side of `bound`, or no bound."""
+    """One measured value with its bound, if it has one."""
 
     name: str
     value: float
@@ -31,38 +41,38 @@ class Figure:
 
     @property
     def ok(self) -> bool:
-        """Whether the bound holds; figures without one are always fine."""
+        """Whether the bound holds. A figure without a bound is always ok."""
         if self.bound is None:
             return True
         return self.value <= self.bound if self.direction == "at most" else self.value >= self.bound
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values under fixed keys."""
+        """Return the figure as plain data."""
         return {"name": self.name, "value": self.value, "unit": self.unit, "bound": self.bound, "ok": self.ok}
 
 
 def at_most(name: str, value: float, bound: float, unit: str = "ratio") -> Figure:
-    """A figure that must not be larger than its bound."""
+    """Return a figure that must not be larger than its bound."""
     return Figure(name, _rounded(value), unit, bound, "at most")
 
 
 def at_least(name: str, value: float, bound: float, unit: str = "ratio") -> Figure:
-    """A figure that must not be smaller than its bound."""
+    """Return a figure that must not be smaller than its bound."""
     return Figure(name, _rounded(value), unit, bound, "at least")
 
 
-def told(name: str, value: float, unit: str) -> Figure:
-    """A figure without a bound."""
+def unbounded(name: str, value: float, unit: str) -> Figure:
+    """Return a figure without a bound."""
     return Figure(name, _rounded(value), unit)
 
 
 def _rounded(value: float) -> float:
-    """Four digits are more than a measurement has; whole numbers stay whole."""
+    """Round to four digits, which is more than the precision of a measurement. Whole numbers are not changed."""
     return value if value == int(value) else float(f"{value:.4g}")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that `share` (0 to 1) of all values do not exceed, by nearest rank."""
+    """Return the least value that `share` (0 to 1) of all values do not exceed, by nearest rank."""
     if not values:
         raise ValueError("no values")
     ordered = sorted(values)
@@ -70,25 +80,26 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def ratio(first: Sequence[float], second: Sequence[float]) -> float:
-    """Median of the first over median of the second."""
+    """Return the median of the first divided by the median of the second."""
     return statistics.median(first) / statistics.median(second)
 
 
 TURNS = 100
-"""So many pairs of turns `ratio_in_turns` wants where a bound is close: single ones scatter by a tenth to a third."""
+"""Number of turns for `ratio_in_turns` if a bound is close: single turns scatter by a tenth to a third."""
 
 
 def ratio_in_turns(first: Sequence[float], second: Sequence[float], turn: int) -> float:
-    """The median over all turns of `turn` rounds of what `ratio` gives for each.
+    """Return the median of the ratios of all turns. A turn has `turn` rounds.
 
-    For what takes long enough that the machine's speed changes meanwhile: neighbours met the same speed.
+    Use it for steps that take so long that the speed of the machine changes in between: the two sides of one turn run
+    at the same speed.
     """
     starts = range(0, min(len(first), len(second)), turn)
     return statistics.median(ratio(first[at : at + turn], second[at : at + turn]) for at in starts)
 
 
 def interleaved(rounds: int, *steps: Callable[[], int], warm_up: int = 10, turn: int = 1) -> list[list[int]]:
-    """Run the steps in turns of `turn` rounds; each returns the nanoseconds that count. Their times, in their order."""
+    """Run the steps in turns of `turn` rounds. A step returns its nanoseconds. Return the times of each step."""
     times: list[list[int]] = [[] for _ in steps]
     order, draw = list(range(len(steps))), random.Random(len(steps))
     for _ in range(warm_up):

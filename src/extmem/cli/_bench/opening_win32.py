@@ -1,4 +1,4 @@
-"""The part of `extmem bench open` that is Windows's: opening against what the standard library has, and named pipes."""
+"""The part of `extmem bench open` for Windows: opening against shared memory of the standard library; named pipes."""
 
 from __future__ import annotations
 
@@ -10,41 +10,49 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Client, Listener
 from typing import Any
 
-from extmem.cli._bench.house import House
-from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, told
+from extmem.cli._bench.environment import Environment
+from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, unbounded
 from extmem.cli._bench.sharing import attached, opening
 
 if sys.platform != "win32":
-    raise ImportError("named pipes and sections are Windows's")
+    raise ImportError("named pipes and sections exist on Windows only")
 
-__all__ = ["compare", "figures", "give_and_take", "handed", "take_and_give", "ways"]
+__all__ = ["addresses", "compare", "figures", "passed", "receiver_end", "sender_end"]
 
 _HERE = __name__
 _SITTINGS = 5
 
 
 def figures(
-    house: House, names: dict[str, str], sizes: dict[str, int], rounds: int, say: Callable[[str], None], *, quick: bool
+    env: Environment,
+    names: dict[str, str],
+    sizes: dict[str, int],
+    rounds: int,
+    report: Callable[[str], None],
+    *,
+    quick: bool,
 ) -> Iterator[Figure]:
-    """Opening by name and mapping, against attaching to `multiprocessing.shared_memory` of that size."""
+    """Measure opening by name and mapping, against attaching to `multiprocessing.shared_memory` of the same size."""
     sittings = 1 if quick else _SITTINGS
-    say(f"opening each by name {rounds} times, in turns with shared_memory, in {sittings} sittings")
+    report(f"opening each payload by name {rounds} times, in turns with shared_memory, in {sittings} runs")
     times: list[tuple[list[int], list[int]]] = [([], []) for _ in sizes]
     for _ in range(sittings):
-        opener = house.worker("opener")
+        opener = env.worker("opener")
         payloads = [(names[label], sizes[label]) for label in sizes]
-        for all_, new in zip(times, opener.call(f"{_HERE}:compare", payloads, -(-rounds // sittings)), strict=True):
-            all_[0].extend(new[0])
-            all_[1].extend(new[1])
-        house.dismiss(opener)
+        for collected, new in zip(
+            times, opener.call(f"{_HERE}:compare", payloads, -(-rounds // sittings)), strict=True
+        ):
+            collected[0].extend(new[0])
+            collected[1].extend(new[1])
+        env.dismiss(opener)
     for label, (mine, theirs) in zip(sizes, times, strict=True):
         yield at_most(f"open by name, {label}, against a shared_memory attach", ratio(mine, theirs), 3.0)
-    yield told("open by name and map", statistics.median(times[0][0]) / 1000, "µs")
-    yield told("a shared_memory attach", statistics.median(times[0][1]) / 1000, "µs")
+    yield unbounded("open by name and map", statistics.median(times[0][0]) / 1000, "µs")
+    yield unbounded("a shared_memory attach", statistics.median(times[0][1]) / 1000, "µs")
 
 
 def compare(payloads: list[tuple[str, int]], rounds: int) -> list[tuple[list[int], list[int]]]:
-    """Opener: nanoseconds of opening and mapping by name, and of attaching, per payload."""
+    """Opener: return the nanoseconds of opening and mapping by name, and of attaching, for each payload."""
     with contextlib.ExitStack() as stack:
         steps: list[Callable[[], int]] = []
         for name, size in payloads:
@@ -53,28 +61,28 @@ def compare(payloads: list[tuple[str, int]], rounds: int) -> list[tuple[list[int
     return list(zip(times[::2], times[1::2], strict=True))
 
 
-# Handing over.
+# Passing memory.
 
 
-def handed(name: str, times: float) -> Figure:
-    """Told: the receiver fetches, in some ten calls of the kernel; what they cost is the system's."""
-    return told(name, times, "ratio")
+def passed(name: str, times: float) -> Figure:
+    """Return the figure of passing memory. It has no bound: the receiver needs some ten calls of the kernel."""
+    return unbounded(name, times, "ratio")
 
 
-def ways(house: House) -> tuple[str, str]:
-    """Where a sender and a receiver find each other: a named pipe, which is both ways."""
+def addresses(env: Environment) -> tuple[str, str]:
+    """Return the address of a named pipe, which has both directions."""
     return rf"\\.\pipe\extmem-{secrets.token_hex(8)}", ""
 
 
 @contextlib.contextmanager
-def give_and_take(there: str, back: str) -> Iterator[tuple[Any, Any]]:
-    """Sender: what it writes to, and what it reads from."""
+def sender_end(there: str, back: str) -> Iterator[tuple[Any, Any]]:
+    """Open the pipe of the sender, twice the same: for writing and for reading."""
     with Listener(there, "AF_PIPE") as listener, listener.accept() as both:
         yield both, both
 
 
 @contextlib.contextmanager
-def take_and_give(there: str, back: str) -> Iterator[tuple[Any, Any]]:
-    """Receiver: what it reads from, and what it writes to."""
+def receiver_end(there: str, back: str) -> Iterator[tuple[Any, Any]]:
+    """Open the pipe of the receiver, twice the same: for reading and for writing."""
     with Client(there, "AF_PIPE") as both:
         yield both, both

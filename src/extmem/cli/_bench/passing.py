@@ -1,13 +1,14 @@
-"""What the processes of `extmem bench vulkan` do: export here and import there, by C and by this library.
+"""Tasks of the processes of `extmem bench vulkan`: export in one and import in another, by C and by extmem.
 
-Both ends of a pair share a Unix socket. A round begins before vkAllocateMemory for export in one process, and ends when
-the other has imported the payload, made a buffer and bound it; the importer tells that moment after it has freed all.
+Both processes of a pair share a Unix socket. A round begins before vkAllocateMemory for export in one process, and ends
+when the other has imported the payload, created a buffer and bound it. The importer sends that time after it has freed
+everything.
 
 - C sends its fd in an SCM_RIGHTS message, and imports the fd.
-- This library sends an fd handle with its payload's description (`extmem.process.send_handle`), opens it and asks for
-  a buffer over it: the rules judge allocation, export, buffer and binding; size and memory type come along.
-- By name (told beside it): the export is named, which takes the device's fd to the object manager; the name goes
-  through the socket, and the importer's vkAllocateMemory imports by it.
+- extmem sends an fd handle with the payload's descriptor (`extmem.process.send_handle`), opens it and requests a buffer
+  over it. The rules check allocation, export, buffer and binding; size and memory type are in the descriptor.
+- By name (without a bound): the export has a name, so the object manager gets the device's fd. The name is sent through
+  the socket, and vkAllocateMemory of the importer imports by name.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from extmem.cli._bench.floor import Floor
 from extmem.process import receive_handle, send_handle
 
 if sys.platform != "linux":
-    raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
+    raise ImportError("this benchmark measures the broker and opaque fds of Linux")
 
 from extmem.cli._bench.sharing import import_by_name
 
@@ -39,14 +40,14 @@ USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DS
 _HEADER = struct.Struct("QQI")
 _END = struct.Struct("q")
 _clock = time.perf_counter_ns
-"""CLOCK_MONOTONIC, which all processes of the machine share, as C's."""
+"""CLOCK_MONOTONIC, as in C: all processes of the machine share it."""
 _at: dict[str, Any] = {}
-"""What this process keeps between tasks."""
+"""Objects that this process keeps between tasks."""
 _numbers = itertools.count(1)
 
 
 class Payload(NamedTuple):
-    """What is exported: bytes of the memory and of the buffer on it, and the memory type."""
+    """The exported memory: number of bytes of the memory and of its buffer, and the memory type."""
 
     size: int
     buffer_size: int
@@ -54,16 +55,18 @@ class Payload(NamedTuple):
 
 
 def buffer_info(size: int, handle_type: HandleType) -> vk.BufferCreateInfo:
-    """A buffer for moving bytes, on shared memory of that type."""
+    """Return the create info of a buffer for copies, for memory that is shared as that type."""
     return vk.BufferCreateInfo(size=size, usage=USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(handle_type))
 
 
 def exportable(device: extmem.Device, size: int) -> Payload:
-    """Memory for a buffer of so many bytes, of the device's own where it has any."""
+    """Return memory for a buffer of `size` bytes, device-local if the device has such memory."""
     with device.create_buffer(buffer_info(size, HandleType.OPAQUE_FD)) as buffer:
         needs = buffer.requirements
     if needs.requires_dedicated:
-        raise extmem.UnsupportedError(f"{device.name} wants dedicated memory for every shared buffer; not measured")
+        raise extmem.UnsupportedError(
+            f"{device.name} requires dedicated memory for every shared buffer; this is not measured"
+        )
     types = device.facts.memory_types
     allowed = [index for index in range(len(types)) if needs.memory_type_bits >> index & 1]
     local = [i for i in allowed if types[i].property_flags & vk.MemoryPropertyFlagBits.DEVICE_LOCAL] or allowed
@@ -71,7 +74,7 @@ def exportable(device: extmem.Device, size: int) -> Payload:
 
 
 def export_named(device: extmem.Device, payload: Payload, name: str) -> extmem.DeviceMemory:
-    """vkAllocateMemory with VkExportMemoryWin32HandleInfoKHR::name."""
+    """Export with VkExportMemoryWin32HandleInfoKHR::name."""
     named = vk.ExportMemoryWin32HandleInfoKHR(None, extmem.Access.ALL, name)
     return device.allocate_memory(
         vk.MemoryAllocateInfo(
@@ -80,33 +83,33 @@ def export_named(device: extmem.Device, payload: Payload, name: str) -> extmem.D
     )
 
 
-# Pairs of processes.
+# Tasks of the pairs of processes.
 
 
-def settle(processor: int) -> None:
-    """Stay on one processor."""
+def bind_to(processor: int) -> None:
+    """Run on this processor only."""
     os.sched_setaffinity(0, {processor})
 
 
 def listen(address: str) -> None:
-    """An exporter: where its importer will find it."""
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    door.bind(address)
-    door.listen(1)
-    _at["door"] = door
+    """Exporter: listen at the address that its importer connects to."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(address)
+    listener.listen(1)
+    _at["listener"] = listener
 
 
 def _accepted() -> socket.socket:
     if "peer" not in _at:
-        with _at.pop("door") as door:
-            _at["peer"], _ = door.accept()
-        gc.disable()  # as in every comparison; what a round makes has no cycles
+        with _at.pop("listener") as listener:
+            _at["peer"], _ = listener.accept()
+        gc.disable()  # as in all comparisons; the objects of a round have no cycles
     peer: socket.socket = _at["peer"]
     return peer
 
 
 def pass_by_c(library: str, uuid: bytes, payload: Payload, rounds: int) -> list[int]:
-    """C's exporter: nanoseconds of each of so many rounds."""
+    """Exporter in C: return the nanoseconds of each of `rounds` rounds."""
     peer = _accepted()
     floor = _at.get("floor") or _at.setdefault("floor", Floor(library, uuid))
     return [
@@ -116,7 +119,7 @@ def pass_by_c(library: str, uuid: bytes, payload: Payload, rounds: int) -> list[
 
 
 def take_by_c(address: str, library: str, uuid: bytes) -> None:
-    """C's importer, until the exporter goes."""
+    """Importer in C: run until the exporter ends."""
     floor = Floor(library, uuid)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
         peer.connect(address)
@@ -126,7 +129,7 @@ def take_by_c(address: str, library: str, uuid: bytes) -> None:
 
 
 def pass_by_fd(payload: Payload, rounds: int) -> list[int]:
-    """This library's exporter: nanoseconds of each of so many rounds."""
+    """Exporter of extmem: return the nanoseconds of each of `rounds` rounds."""
     peer = _accepted()
     device = _at.get("device") or _at.setdefault("device", extmem.open_device(kind="vulkan"))
     return [_passed_by_fd(device, peer, payload) for _ in range(rounds)]
@@ -143,12 +146,12 @@ def _passed_by_fd(device: extmem.Device, peer: socket.socket, payload: Payload) 
     handle.close()
     memory.close()
     if len(answer) != _END.size:
-        raise OSError("the importer went away")
+        raise OSError("the importer has ended")
     return int(_END.unpack(answer)[0]) - start
 
 
 def take_by_fd(address: str) -> None:
-    """This library's importer, until the exporter goes."""
+    """Importer of extmem: run until the exporter ends."""
     gc.disable()
     with (
         extmem.open_device(kind="vulkan") as device,
@@ -165,7 +168,7 @@ def take_by_fd(address: str) -> None:
 
 
 def pass_by_name(payload: Payload, rounds: int) -> list[int]:
-    """This library's exporter: nanoseconds of each of so many rounds."""
+    """Exporter of extmem: return the nanoseconds of each of `rounds` rounds."""
     peer = _accepted()
     device = _at.get("device") or _at.setdefault("device", extmem.open_device(kind="vulkan"))
     return [_passed_by_name(device, peer, payload) for _ in range(rounds)]
@@ -179,12 +182,12 @@ def _passed_by_name(device: extmem.Device, peer: socket.socket, payload: Payload
     answer = peer.recv(_END.size)
     memory.close()
     if len(answer) != _END.size:
-        raise OSError("the importer went away")
+        raise OSError("the importer has ended")
     return int(_END.unpack(answer)[0]) - start
 
 
 def take_by_name(address: str) -> None:
-    """This library's importer, until the exporter goes."""
+    """Importer of extmem: run until the exporter ends."""
     gc.disable()
     with (
         extmem.open_device(kind="vulkan") as device,

@@ -1,4 +1,4 @@
-"""What the processes of every benchmark do with a name: share payloads under it, open it, import it."""
+"""Tasks of the processes of all benchmarks: share payloads by name, open them, import them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _kept: list[Any] = []
 
 
 def share(payloads: list[tuple[str, int]]) -> None:
-    """Exporter: share these names and sizes until the process ends."""
+    """Exporter: share payloads with these names and sizes until the process ends."""
     device = extmem.open_device(kind="host")
     _kept.extend(device.allocate(size, name=name) for name, size in payloads)
 
 
 def opening(name: str) -> Callable[[], int]:
-    """A step that opens by name and maps, and gives both back: the nanoseconds of the first two."""
+    """Return a step that opens by name, maps and closes. It returns the nanoseconds of open and map."""
 
     def step() -> int:
         start = time.perf_counter_ns()
@@ -40,7 +40,7 @@ def opening(name: str) -> Callable[[], int]:
 
 @contextlib.contextmanager
 def attached(size: int) -> Iterator[Callable[[], int]]:
-    """A step that attaches to a block of `multiprocessing.shared_memory`, and detaches: nanoseconds of the first."""
+    """Return a step that attaches to a block of shared memory and detaches. It returns the time to attach."""
     block = SharedMemory(create=True, size=size, name=f"extmem-{secrets.token_hex(4)}")
 
     def step() -> int:
@@ -58,7 +58,7 @@ def attached(size: int) -> Iterator[Callable[[], int]]:
 
 
 def import_by_name(device: extmem.Device, name: str, size: int, memory_type: int) -> extmem.DeviceMemory:
-    """vkAllocateMemory with VkImportMemoryWin32HandleInfoKHR::name: always a memory object of its own."""
+    """Import with VkImportMemoryWin32HandleInfoKHR::name, which always makes a new memory object."""
     opaque = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
     return device.allocate_memory(
         vk.MemoryAllocateInfo(size, memory_type, vk.ImportMemoryWin32HandleInfoKHR(opaque, None, name))

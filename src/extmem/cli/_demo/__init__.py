@@ -1,1 +1,1 @@
-"""The parts of `extmem demo`: what is drawn, and what its two processes do."""
+"""The parts of `extmem demo`: the animation, and the tasks of its two processes."""

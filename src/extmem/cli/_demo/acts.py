@@ -1,4 +1,4 @@
-"""What the demo's two processes do. Each function runs in one of them, told by `extmem.cli._worker`."""
+"""The tasks of the demo's two processes. Each function runs in one of them, called by `extmem.cli._worker`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _digest(frame: np.ndarray[Any, Any]) -> bytes:
 
 
 def publish(name: str, frames: int, height: int, width: int) -> Iterator[Any]:
-    """Share an animation for reading and draw it in place: first the facts, then (index, checksum) of each frame."""
+    """Share an animation for reading and draw it in place. Yield the facts, then (index, checksum) of each frame."""
     device = extmem.open_device()
     memory = device.allocate((frames, height, width, 4), "uint8", name=name, access=extmem.Access.READ)
     _memory.append(memory)
@@ -54,11 +54,11 @@ def publish(name: str, frames: int, height: int, width: int) -> Iterator[Any]:
 
 
 def _frame(index: int) -> np.ndarray[Any, Any]:
-    """One frame: where it lies, or copied out by the GPU where the host does not see it."""
+    """Return one frame: a view of the memory, or a copy by the GPU if the host cannot map it."""
     memory = _memory[0]
     if memory.host_visible:
-        seen: np.ndarray[Any, Any] = memory.numpy()[index]
-        return seen
+        frame: np.ndarray[Any, Any] = memory.numpy()[index]
+        return frame
     shape = _shape()[1:]
     size = int(np.prod(shape))
     return np.frombuffer(memory.read_bytes(index * size, size), "uint8").reshape(shape)
@@ -70,7 +70,7 @@ def _shape() -> tuple[int, ...]:
 
 
 def exporter_close() -> None:
-    """Give the payload up."""
+    """Close the exporter's memory."""
     _memory.pop().close()
 
 
@@ -78,7 +78,7 @@ def exporter_close() -> None:
 
 
 def importer_open(name: str) -> dict[str, Any]:
-    """Open the animation by its name; nothing else is known of it here. An NT handle too, for the list of holders."""
+    """Open the animation by its name alone. Open an NT handle, too, for the list of holders."""
     memory = extmem.open(name)
     _memory.append(memory)
     _handle.append(extmem.open_handle(name, extmem.Access.READ))
@@ -92,18 +92,18 @@ def importer_open(name: str) -> dict[str, Any]:
 
 
 def check(index: int, digest: bytes) -> bool:
-    """Whether a frame has the checksum that the exporter told."""
+    """Whether a frame has the checksum that the exporter computed."""
     return _digest(_frame(index)) == digest
 
 
 def draw_again(index: int) -> bool:
-    """Whether a frame is what this process gets when it draws it by itself."""
+    """Whether a frame equals the frame that this process draws itself."""
     frames, height, width, _ = _shape()
     return bool(np.array_equal(_frame(index), render(index, frames, height, width)))
 
 
 def try_to_write(name: str) -> list[dict[str, str]]:
-    """Some ways to write to it anyway, and who says no. An attempt that is not refused says so."""
+    """Try to write in several ways. Return for each what refused it, with its error ("" if the attempt succeeded)."""
     memory = _memory[0]
 
     def through_array() -> None:
@@ -123,29 +123,29 @@ def try_to_write(name: str) -> list[dict[str, str]]:
             *attempts,
         ]
     else:
-        # A GPU driver has no read-only memory: extmem keeps the rule.
+        # A GPU driver has no read-only memory: extmem refuses the write.
         attempts.insert(0, ("have the GPU write to it", "extmem", lambda: memory.fill(0)))
-    found = []
-    for attempt, by, what in attempts:
+    results = []
+    for attempt, by, write in attempts:
         try:
-            what()
+            write()
             error = ""
         except (ValueError, OSError, extmem.ExtmemError) as refusal:
             error = f"{type(refusal).__name__}: {refusal}"
-        found.append({"attempt": attempt, "by": by, "error": error})
-    return found
+        results.append({"attempt": attempt, "by": by, "error": error})
+    return results
 
 
 def sheet(indices: Sequence[int], columns: int, caption: str) -> bytes:
-    """A PNG of some frames, read where they lie in shared memory."""
+    """Return a PNG of some frames, read from the shared memory."""
     rows = -(-len(indices) // columns)
     width = 2 * _MARGIN + columns * _THUMB[0] + (columns - 1) * _GAP
     height = _HEAD + rows * _THUMB[1] + (rows - 1) * _GAP + _FOOT
     page = Image.new("RGB", (width, height), _NIGHT)
     pen = ImageDraw.Draw(page)
     pen.text((_MARGIN, 20), "extmem", _INK, ImageFont.load_default(26))
-    told = "one payload, two processes" + ", no copies" * _memory[0].host_visible
-    pen.text((_MARGIN + 112, 28), told, _FAINT, ImageFont.load_default(17))
+    subtitle = "one payload, two processes" + ", no copies" * _memory[0].host_visible
+    pen.text((_MARGIN + 112, 28), subtitle, _FAINT, ImageFont.load_default(17))
     small = ImageFont.load_default(14)
     for place, index in enumerate(indices):
         left = _MARGIN + place % columns * (_THUMB[0] + _GAP)
@@ -159,6 +159,6 @@ def sheet(indices: Sequence[int], columns: int, caption: str) -> bytes:
 
 
 def importer_close() -> None:
-    """Let go of it."""
+    """Close the importer's memory and handle."""
     _handle.pop().close()
     _memory.pop().close()

@@ -2,10 +2,10 @@
 
 On one machine the same index gives the same bytes in every process.
 
-How this works. One ray per tile walks first, as a cone as wide as its tile, by the torus's distance function (sphere
-tracing). Where a cone comes near, the tile's pixels walk the rest of the way, a few steps each; elsewhere is night.
-The glow and the night are smooth, so they are drawn one value per tile and spread. Colour comes from where on the
-torus a ray lands: two angles, woven into bands.
+How this works. First one ray per tile is traced, as a cone as wide as the tile, with the distance function of the torus
+(sphere tracing). Where a cone comes near the torus, a ray for each pixel of the tile is traced from there, in a few
+steps; the other tiles show the background. The glow and the background are smooth, so they are computed once for each
+tile and interpolated. The colour depends on two angles of the point where a ray hits the torus, which form bands.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TAU = np.float32(2 * np.pi)
 
 
 def _grid(rows: int, columns: int, height: int, width: int) -> tuple[Field, Field]:
-    """Where the centres of so many rows and columns lie on the screen: -1 to 1 from bottom to top."""
+    """Return the positions on the screen of the centres of rows and columns: -1 to 1 from bottom to top."""
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32).reshape(2, -1)
     across = ((2 * x + 1) * np.float32(width / columns) - width) / np.float32(height)
     up = (height - (2 * y + 1) * np.float32(height / rows)) / np.float32(height)
@@ -48,7 +48,7 @@ def _rays(rows: int, columns: int, height: int, width: int) -> Field:
 
 @cache
 def _spreading(small: int, large: int) -> Field:
-    """The matrix that interpolates `small` values linearly to `large` ones."""
+    """Return the matrix that interpolates `small` values linearly to `large` ones."""
     place = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)
     low = np.minimum(place.astype(np.intp), max(small - 2, 0))
     matrix = np.zeros((large, small), np.float32)
@@ -58,7 +58,7 @@ def _spreading(small: int, large: int) -> Field:
 
 
 def _rotation(phase: float) -> Field:
-    """World to torus: a slow tumble that returns to where it began at phase 1."""
+    """Return the rotation from world to torus. At phase 1 it is that of phase 0."""
     turn, lean = 2 * np.pi * phase, 0.95 + 0.5 * np.sin(2 * np.pi * phase)
     about_y = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(lean), -np.sin(lean)], [0, np.sin(lean), np.cos(lean)]])
@@ -75,7 +75,7 @@ def _distance(origin: Field, rays: Field, travelled: Field) -> Field:
 
 
 def _cones(origin: Field, rays: Field, spread: float) -> tuple[Field, Field]:
-    """Per tile: where its cone first comes near (infinite if never), and its closest approach as an angle."""
+    """Return for each tile where its cone first comes near (infinite if never), and the least distance as an angle."""
     travelled = np.full(rays.shape[1], _CAMERA - np.float32(1.6), np.float32)
     start = np.full_like(travelled, np.inf)
     nearest = np.full_like(travelled, np.inf)
@@ -89,11 +89,11 @@ def _cones(origin: Field, rays: Field, spread: float) -> tuple[Field, Field]:
 
 
 def _march(origin: Field, rays: Field, travelled: Field) -> tuple[Places, Field]:
-    """Which rays hit, and how far away, beginning where each is known to be outside."""
+    """Return the rays that hit, and their distances. Each ray starts at a point that is outside of the torus."""
     active = np.arange(rays.shape[1])
     hits, reached = [], []
     for _ in range(10):
-        for _ in range(4):  # most of the cost of dropping rays is copying what stays
+        for _ in range(4):  # most of the cost of removing rays is copying the others
             apart = _distance(origin, rays, travelled)
             travelled = travelled + apart
         hit = apart < _CLOSE
@@ -107,7 +107,7 @@ def _march(origin: Field, rays: Field, travelled: Field) -> tuple[Places, Field]
 
 
 def _palette(value: Field) -> Field:
-    """A closed ramp of colours: deep blue, teal, gold, rose."""
+    """Return colours of a cyclic ramp: deep blue, teal, gold, rose."""
     base = np.array([0.52, 0.44, 0.50], np.float32)[:, None]
     swing = np.array([0.48, 0.38, 0.46], np.float32)[:, None]
     shift = np.array([0.02, 0.24, 0.52], np.float32)[:, None]
@@ -116,7 +116,7 @@ def _palette(value: Field) -> Field:
 
 
 def _shade(point: Field, ray: Field, light: Field, phase: float) -> Field:
-    """The colour where a ray lands, all in the torus's own frame."""
+    """Return the colour where a ray hits, all in the coordinates of the torus."""
     ring = np.hypot(point[0], point[2])
     normal = point / _MINOR
     normal[[0, 2]] *= 1 - _MAJOR / ring
@@ -139,7 +139,7 @@ def _shade(point: Field, ray: Field, light: Field, phase: float) -> Field:
 
 
 def _night(across: Field, up: Field, nearest: Field, phase: float) -> Field:
-    """Slow waves that interfere, and the torus's glow."""
+    """Return the background: slow waves that interfere, and the glow of the torus."""
     turn = np.float32(2 * np.pi * phase)
     waves = np.zeros_like(across)
     for number, (x, y) in enumerate(((-1.9, 0.8), (1.7, 1.1), (0.2, -1.6))):
@@ -152,7 +152,7 @@ def _night(across: Field, up: Field, nearest: Field, phase: float) -> Field:
 
 
 def render(index: int, count: int, height: int, width: int) -> Pixels:
-    """Frame `index` of a loop of `count`: height × width × RGBA, opaque."""
+    """Return frame `index` of a loop of `count`: height × width × RGBA, opaque."""
     phase = index / count
     rotation = _rotation(phase)
     origin: Field = rotation @ np.array([0, 0, _CAMERA], np.float32)

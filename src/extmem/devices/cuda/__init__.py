@@ -8,7 +8,6 @@ as it was found.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,28 +23,26 @@ if TYPE_CHECKING:
     from extmem.devices.cuda.backend import CudaBackend
     from extmem.devices.cuda.physical import Gpu
 
-__all__ = ["WIN32_IS_NATIVE", "all_gpus", "driver_module", "forget", "missing", "offers", "replaced_by"]
+__all__ = ["all_gpus", "driver_module", "forget", "missing", "offers", "replaced_by"]
 
-WIN32_IS_NATIVE = sys.platform == "win32"
-"""Whether handles of this platform are NT and KMT handles, not descriptors."""
 _gpus: dict[int, list[Gpu]] = {}
 """This process's GPUs, by process id."""
 _missing: dict[int, str] = {}
 _began_in: int | None = None
-"""The process in which CUDA was first started: a forked child of it can't use CUDA at all."""
+"""The process in which CUDA was first started: a forked child of it cannot use CUDA at all."""
 _make_module: Callable[[], Any] | None = None
-"""What stands in for `cuda.bindings.driver`; None for the real one."""
+"""Returns a replacement of `cuda.bindings.driver` (for tests); None for the real one."""
 
 
 def driver_module() -> Any:
-    """`cuda.bindings.driver`, or what a test put in its place. Errors: UnsupportedError where it is not installed."""
+    """Return `cuda.bindings.driver`, or a test's replacement. Errors: UnsupportedError if it is not installed."""
     if _make_module is not None:
         return _make_module()
     return optional.load("cuda.bindings.driver", what="cuda-bindings", advice="pip install 'extmem[cuda]'")
 
 
 def all_gpus() -> list[Gpu]:
-    """The GPUs that CUDA sees in this process, in its order (CUDA_VISIBLE_DEVICES is CUDA's own business).
+    """Return the GPUs that CUDA sees in this process, in its order (CUDA applies CUDA_VISIBLE_DEVICES).
 
     Errors: UnsupportedError without cuda-bindings, driver or GPU; HandleStateError in a process that was forked after
     CUDA began; DriverError.
@@ -70,17 +67,26 @@ def all_gpus() -> list[Gpu]:
 
 
 def offers() -> list[Offer]:
-    """The CUDA devices of this machine; none where CUDA is not to be had, and `missing` says why."""
+    """Return the CUDA devices of this machine. If there are none, `missing` returns the reason."""
     pid = current_process.pid
     if _missing.get(pid):
         return []
     try:
-        found = [gpu.offer(partial(_open, gpu)) for gpu in all_gpus()]
+        found = [_offer(gpu) for gpu in all_gpus()]
     except (UnsupportedError, DriverError, HandleStateError) as error:
-        descriptor_shortage.refuse("the CUDA devices cannot be looked for")
+        descriptor_shortage.refuse("the CUDA devices cannot be searched")
         _missing[pid] = str(error)
         return []
     return found
+
+
+def _offer(gpu: Gpu) -> Offer:
+    with late_imports():
+        from extmem.devices.backend import Offer
+        from extmem.devices.cuda.capabilities import Answers
+        from extmem.devices.cuda.physical import RANK
+
+    return Offer("cuda", gpu.identity, RANK, partial(_open, gpu), partial(Answers, gpu))
 
 
 def _open(gpu: Gpu) -> CudaBackend:
@@ -91,21 +97,21 @@ def _open(gpu: Gpu) -> CudaBackend:
 
 
 def missing() -> str:
-    """Why `offers` had none; empty where it had some, or was not asked."""
+    """Why `offers` returned none; empty if it returned some, or was not called."""
     return _missing.get(current_process.pid, "")
 
 
 def forget() -> None:
-    """Look again at the next call (for tests)."""
+    """Search again at the next call (for tests)."""
     _missing.clear()
     _gpus.clear()
 
 
 @contextlib.contextmanager
 def replaced_by(make_module: Callable[[], Any] | None) -> Iterator[None]:
-    """Within the block another module stands in for `cuda.bindings.driver` (for tests); then all is as it was.
+    """Within the block another module replaces `cuda.bindings.driver` (for tests). Afterwards everything is as before.
 
-    make_module: makes it; None for the real one, looked for anew.
+    make_module: returns it; None for the real one, which is searched again.
     """
     global _make_module, _began_in
     before = dict(_gpus), dict(_missing), _make_module, _began_in

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices import host
-from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.devices.cuda.capabilities import DEVICE_TYPE, HOST_TYPE, Answers
+from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.cuda.imports import Imports
 from extmem.devices.cuda.logical import LogicalDevice
 from extmem.devices.cuda.memory import ours

@@ -1,8 +1,8 @@
-"""What the CUDA device answers to Vulkan's questions: what it can export, import and allocate.
+"""Capabilities of the CUDA device, in Vulkan's terms: what it can export, import and allocate.
 
-On Linux its memory is shared by POSIX descriptors, on which the object manager's NT handles and KMT numbers stand, as
-on the host device; so the two give the same answers. On Windows it is shared by NT handle alone, and imported by
-whatever the drivers there share by. Images are Vulkan's alone.
+On Linux its memory is shared by POSIX descriptors, and NT handles and KMT numbers are the object manager's, as on the
+host device; so both have the same capabilities. On Windows it is shared only by NT handle, and imported by every handle
+type that the drivers there export. Only Vulkan devices have images.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.cuda import WIN32_IS_NATIVE
+from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.host import capabilities as host
 from extmem.errors import UnsupportedError
 from extmem.vk.handle_types import FROM_D3D
@@ -22,7 +22,7 @@ __all__ = ["DEVICE_TYPE", "EXPORTED", "HOST_TYPE", "Answers", "no_images"]
 
 _Property = vk.MemoryPropertyFlagBits
 DEVICE_TYPE, HOST_TYPE = 0, 1
-"""Memory types: the GPU's own, which the host does not see; and the host's, which comes in by import alone."""
+"""Memory types: the GPU's own, which the host does not see; and the host's, which is only imported."""
 _FLAGS = (
     _Property.DEVICE_LOCAL,
     _Property.HOST_VISIBLE | _Property.HOST_COHERENT | _Property.HOST_CACHED,
@@ -31,13 +31,13 @@ _PAGE = 4096
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 Feature = vk.ExternalMemoryFeatureFlagBits
 _IMPORTED = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.HOST_ALLOCATION, *FROM_D3D)
-"""On Windows."""
+"""Handle types that are imported on Windows."""
 EXPORTED = int(HandleType.OPAQUE_WIN32 if WIN32_IS_NATIVE else host.OPAQUE)
-"""Types that CUDA's own memory is shared by, where the GPU exports any."""
+"""Handle types that CUDA's own memory is exported as, if the GPU exports any."""
 
 
 class Answers:
-    """A GPU's answers in the words of `base.Answers`."""
+    """A GPU as `Answers`."""
 
     min_imported_host_pointer_alignment = _PAGE
 
@@ -45,7 +45,7 @@ class Answers:
         self._gpu = gpu
 
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
-        """Two types, each with a heap of its own; the second has the GPU's size too, since nobody allocates there."""
+        """Two types, each with a heap of its own. The second has the GPU's size too: nothing is allocated there."""
         size = self._gpu.total_memory
         return vk.PhysicalDeviceMemoryProperties(
             memory_types=tuple(vk.MemoryType(flags, heap) for heap, flags in enumerate(_FLAGS)),
@@ -64,14 +64,14 @@ class Answers:
         return vk.ExternalBufferProperties(host.buffer_properties(info.handle_type, info.flags))
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """UnsupportedError."""
+        """Raise UnsupportedError."""
         raise no_images(self._gpu.name)
 
 
 def _native(handle_type: int, flags: int, *, shares: bool) -> vk.ExternalMemoryProperties:
-    """For a buffer on Windows, where handles are the drivers' own: NT handles of its memory, and much that it imports.
+    """The properties of a buffer on Windows: NT handles of its memory are exported, and many types imported.
 
-    No type goes with another, and what was imported is not exported again: CUDA has no call for that.
+    No type is compatible with another one, and imported memory is not exported again: CUDA has no call for that.
     """
     kind = HandleType(handle_type)
     features = Feature(0)
@@ -83,7 +83,7 @@ def _native(handle_type: int, flags: int, *, shares: bool) -> vk.ExternalMemoryP
 
 
 def no_images(name: str) -> UnsupportedError:
-    """What to raise where an image is to be made."""
+    """What to raise for an image that is to be created."""
     return UnsupportedError(
         f"VK_ERROR_FORMAT_NOT_SUPPORTED: {name} by CUDA makes no images; make the image on its Vulkan device and open "
         "it here, where it becomes a mipmapped array",

@@ -1,9 +1,9 @@
 """Memory that another API made: cuImportExternalMemory, and a pointer or an array mapped onto it.
 
-How this works. CUDA believes what it is told. A wrong dedicated flag or a smaller size imports in silence, a larger
-one fails only when it is mapped. So type, size and flag are the descriptor's (`Origin`), never the caller's, and what
-was mapped is looked at before anybody uses it: its context, its device, its range. CUDA owns an fd that it was given as
-soon as the import succeeds, so it gets a copy. At the end the mapping goes before the memory.
+How this works. CUDA trusts its arguments. A wrong dedicated flag or a smaller size is imported without an error, a
+larger size fails only when it is mapped. So type, size and flag are the descriptor's (`Origin`), never the caller's,
+and the mapping is checked before it is used: its context, its device, its range. CUDA owns an fd from the success of
+the import on, so it gets a copy. At the end the mapping is released before the memory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TYPES = {
     int(HandleType.D3D11_TEXTURE): "D3D11_RESOURCE",
     int(HandleType.D3D11_TEXTURE_KMT): "D3D11_RESOURCE_KMT",
 }
-"""Types of which each payload is one resource's (CUDA_EXTERNAL_MEMORY_DEDICATED must be given)."""
+"""CUDA's names of the handle types."""
 _OPAQUE_FD = int(HandleType.OPAQUE_FD)
 _DEDICATED = 1
 
@@ -71,7 +71,7 @@ class External:
         identity: int = 0,
         writable: bool = True,
     ) -> CudaAllocation:
-        """A view of the payload behind an fd, an NT handle, a KMT number, or a name (Windows).
+        """Import the payload behind an fd, an NT handle, a KMT number, or a name (Windows).
 
         handle: borrowed; an fd is copied, and CUDA takes the copy. Errors: DriverError; UnsupportedError for a type
         that CUDA does not import.
@@ -156,7 +156,7 @@ class External:
         start = int(pointer)
         if int(base) > start or start + size > int(base) + int(length):
             raise self._astray(
-                f"{size} bytes at {start:#x} were mapped, and CUDA knows {int(length)} bytes from {int(base):#x} there",
+                f"{size} bytes at {start:#x} were mapped, and CUDA reports {int(length)} bytes at {int(base):#x}",
                 origin,
             )
         return start
@@ -171,7 +171,7 @@ class External:
 
 
 def _settle_what_is_left(copy: OwnedFd, fd: int) -> None:
-    """Close a copy of `fd` that a failed import was given, unless the driver did so: the number may be another's."""
+    """Close a copy of `fd` that a failed import got, unless the driver did so: the number may be another file's."""
     try:
         left = os.path.sameopenfile(copy.fd, fd)
     except OSError:

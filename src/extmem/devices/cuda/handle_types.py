@@ -1,4 +1,4 @@
-"""The door to how CUDA's own memory leaves the process: by POSIX descriptor on Linux, by NT handle on Windows."""
+"""The handle type by which CUDA exports its own memory: a POSIX descriptor on Linux, an NT handle on Windows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ __all__ = [
     "ATTRIBUTE",
     "CAPABILITY",
     "KIND",
+    "WIN32_IS_NATIVE",
     "WORDS",
     "Terms",
     "make_private",
     "recognisable",
     "same_payload",
 ]
+
+WIN32_IS_NATIVE = sys.platform == "win32"
+"""Whether handles of this platform are NT and KMT handles, not descriptors."""
 
 if sys.platform == "win32":
     from extmem.devices.cuda.win32 import Terms, make_private, recognisable, same_payload
@@ -31,19 +35,19 @@ else:
     ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED"
 
     class Terms:
-        """What cuMemCreate is told of who may have the memory: nothing, whoever has the descriptor has it."""
+        """The security of new memory: none, since every process with the descriptor may use it."""
 
         address = 0
 
         def __init__(self, terms: ShareTerms | None) -> None:
-            """terms: they stay with the object manager."""
+            """terms: unused: they are the object manager's."""
 
     def make_private(fd: int) -> None:
-        """Keep it from children (close-on-exec). Errors: OSError."""
+        """Make the descriptor close-on-exec. Errors: OSError."""
         os.set_inheritable(fd, False)
 
     def recognisable(fd: int) -> object:
-        """Nothing is needed: files have numbers (`host.identity_of`)."""
+        """Return None: the kernel identifies files (`host.identity_of`)."""
         return None
 
     def same_payload(held: object, fd: int) -> bool:

@@ -25,7 +25,7 @@ __all__ = ["Registered", "Registrations"]
 _PORTABLE, _DEVICE_MAP, _READ_ONLY = 0x01, 0x02, 0x08
 _PAGE = 4096
 _Key = tuple[int, bool, tuple[int, int] | None]
-"""Size, whether it may be written, and which file it is, where the system has a number for that."""
+"""Size, whether it may be written, and the identity of its file, if the system has one."""
 
 
 @dataclass(slots=True)
@@ -37,12 +37,12 @@ class Registered:
     """CUdeviceptr."""
     mapping: Mapping | None
     held: object = None
-    """What knows the payload again by another of its handles."""
+    """What recognizes the payload by another one of its handles."""
     users: int = 1
 
 
 class Registrations:
-    """What one GPU has registered in this process."""
+    """The registrations of one GPU in this process."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
@@ -50,7 +50,7 @@ class Registrations:
         self._lock = Lock()
 
     def take(self, fd: int, size: int, *, writable: bool) -> Registered:
-        """The first `size` bytes of a host payload, as the GPU sees them. Its fd or handle is borrowed for the call.
+        """Register the first `size` bytes of a host payload. Its fd or handle is borrowed for the call.
 
         The primary context is current. Errors: UnsupportedError; DriverError; OSError where it cannot be mapped.
         """
@@ -67,7 +67,7 @@ class Registrations:
             return made
 
     def give_back(self, registered: Registered) -> None:
-        """The last one unregisters, and the mapping goes with it. The primary context is current."""
+        """Release one use. The last one unregisters the pages and ends the mapping. The primary context is current."""
         with self._lock:
             registered.users -= 1
             if registered.users:
@@ -82,7 +82,7 @@ class Registrations:
                 registered.mapping = None
 
     def register(self, address: int, size: int, *, writable: bool) -> int:
-        """Pin and map the pages; the CUdeviceptr. Errors: UnsupportedError, DriverError."""
+        """Pin and map the pages; return the CUdeviceptr. Errors: UnsupportedError, DriverError."""
         cu, gpu = self._gpu.module, self._gpu
         flags = _PORTABLE | _DEVICE_MAP
         if not gpu.can["maps_host"]:

@@ -1,4 +1,4 @@
-"""Images as CUDA has them: a Vulkan image's memory as a mipmapped array of the same format, extent, levels and layers.
+"""Imported images: a Vulkan image's memory as a CUDA mipmapped array of the same format, extent, levels and layers.
 
 Sources: CUDA driver API, cuExternalMemoryGetMappedMipmappedArray and cuMipmappedArrayCreate; Vulkan specification,
 "Format Definition".
@@ -42,7 +42,7 @@ _KINDS = {
 
 
 def element(vk_format: int) -> tuple[int, int]:
-    """CUarray_format and the number of channels of a VkFormat. UnsupportedError for one that CUDA has no array for."""
+    """Return CUarray_format and the number of channels of a VkFormat. UnsupportedError if CUDA has no such array."""
     name = next((known.name for known in vk.Format if int(known) == vk_format), f"format {vk_format}")
     parts = _COMPONENTS.match(name or "")
     sizes = [int(bits) for bits in parts.groups()[:4] if bits] if parts else []
@@ -59,9 +59,9 @@ def element(vk_format: int) -> tuple[int, int]:
 def map_array(
     device: LogicalDevice, memory: Any, image: vk.ImageCreateInfo, devices: tuple[str, ...], undo: Undo
 ) -> Any:
-    """The CUmipmappedArray of an imported image's memory. Errors: UnsupportedError for its format; DriverError.
+    """Return the CUmipmappedArray of an imported image's memory. Errors: UnsupportedError for its format; DriverError.
 
-    devices: names of others that are concerned.
+    devices: names of other devices, for errors.
     """
     cu = device.module
     kind, channels = element(int(image.format))

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices import host
-from extmem.devices.cuda import WIN32_IS_NATIVE, fd_check
+from extmem.devices.cuda import fd_check
 from extmem.devices.cuda.capabilities import DEVICE_TYPE, EXPORTED, HOST_TYPE, Answers
 from extmem.devices.cuda.external import External
-from extmem.devices.cuda.handle_types import ATTRIBUTE
+from extmem.devices.cuda.handle_types import ATTRIBUTE, WIN32_IS_NATIVE
 from extmem.devices.cuda.memory import CudaAllocation, HostMapping
 from extmem.devices.cuda.owners import Undo
 from extmem.devices.cuda.vmm import PRODUCER

@@ -1,4 +1,4 @@
-"""What the CUDA device's memory is to the layers above: a device pointer, and what must be undone when it goes."""
+"""The CUDA device's allocations: a device pointer, and the calls that release the memory."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class HostMapping(NamedTuple):
 
 
 class CudaAllocation(Owner):
-    """Memory as CUDA sees it. Ownership: given back by `close`, in reverse order of `undo`, with the fd, if any.
+    """Memory of CUDA. Ownership: released by `close`, in reverse order of `undo`, with the fd, if any.
 
-    Where it is lost, its undoing is left to the GPU (`Gpu.leave`), since that takes CUDA calls in a context.
+    If it is lost, the GPU does that (`Gpu.when_lost`), since the calls need a current context.
     """
 
     __slots__ = (
@@ -74,13 +74,13 @@ class CudaAllocation(Owner):
         """CUdeviceptr; 0 for images, which have an `array`, and once closed."""
         self.undo = undo
         self.array: Any = None
-        """CUmipmappedArray of an imported image."""
+        """CUmipmappedArray of an imported image; None for other memory."""
         self.mapping: Mapping | None = None
-        """Where the host has it, for host memory."""
+        """The host's mapping, for host memory; None for other memory."""
         self.exports: Callable[[], OwnedFd] | None = None
-        """Makes a new fd or NT handle of it, for memory that CUDA made to be shared."""
+        """Exports a new fd or NT handle, for memory that CUDA allocated to be shared."""
         self.keep_alive: object = None
-        """What the driver was given the address of."""
+        """Objects whose addresses the driver has."""
         self.producer = ""
         """`Descriptor.producer` of the payload."""
         self.stated_identity = identity
@@ -95,7 +95,7 @@ class CudaAllocation(Owner):
         self._check_open()
         if not self.pointer:
             raise UnsupportedError(
-                "this payload is an image, whose texels lie as the driver likes: it has an array and no pointer; use "
+                "this payload is an image, whose layout is the driver's: it has an array and no pointer; use "
                 "extmem.raw.cuda_array(memory), or copy it to a buffer on its Vulkan device",
                 requires_one_of=["a buffer", "an image of LINEAR tiling"],
             )
@@ -103,7 +103,7 @@ class CudaAllocation(Owner):
 
     @property
     def fd(self) -> int | None:
-        """The payload's fd or NT handle, borrowed: as it came, or exported by CUDA when first asked for."""
+        """The payload's fd or NT handle, borrowed: the imported one, or one that CUDA exports at the first use."""
         self._check_open()
         if self._payload is not None:
             return self._payload.fd if self._payload.fd >= 0 else None
@@ -118,7 +118,7 @@ class CudaAllocation(Owner):
 
     @property
     def identity(self) -> tuple[int, int] | None:
-        """None: the kernel does not tell a driver's payloads apart."""
+        """None: the kernel does not identify a driver's payloads."""
         return None
 
     @property
@@ -128,11 +128,11 @@ class CudaAllocation(Owner):
 
     @property
     def mapped(self) -> bool:
-        """Whether it is host memory, which the host has mapped anyway."""
+        """Whether it is host memory, which is always mapped."""
         return self.mapping is not None
 
     def map(self, writable: bool = True) -> Mapping:
-        """See `Allocation`. Host memory alone is mapped, where the host has it already."""
+        """See `Allocation`. Only host memory is mapped, and has its mapping already."""
         self._check_open()
         if self.mapping is None:
             raise UnsupportedError(
@@ -147,7 +147,7 @@ class CudaAllocation(Owner):
         self.end()
 
     def give_back(self) -> None:
-        """See `Owner`. In a forked child only what is the child's own is given back."""
+        """See `Owner`. A forked child makes no CUDA calls: it releases only its own objects."""
         device = self.device
         if device.pid == current_process.pid:
             device.gpu.undo(self.undo)
@@ -165,7 +165,7 @@ class CudaAllocation(Owner):
 
     @property
     def is_host_memory(self) -> bool:
-        """Whether its bytes are the host's."""
+        """Whether it is host memory."""
         return self.memory_type_index == HOST_TYPE
 
 

@@ -1,4 +1,4 @@
-"""What CUDA calls take, and the calls that give it back, recorded together."""
+"""CUDA calls that take a resource, recorded together with the calls that release it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from extmem.owning import Owner, do_last
 __all__ = ["Undo", "take", "undo_all"]
 
 Undo = list[tuple[Any, ...]]
-"""Calls that give back what was taken, each with its arguments, in the order of taking."""
+"""Calls that release resources, each with its arguments, in the order in which the resources were taken."""
 
 
 def undo_all(undo: Undo) -> None:
-    """Give everything back, last taken first. What these calls return is of no use: there is nothing else to do."""
+    """Release everything, in reverse order. The results of the calls are ignored: nothing else could be done."""
     while undo:
         do_last(undo)
 
 
 def take(undo: Undo, step: tuple[Any, ...], call: Any, *arguments: Any, consumes: Owner | None = None) -> Any:
-    """Make a CUDA call and record what gives back what it made, in one call of C code. Its answer, CUresult first.
+    """Make a CUDA call, and record the call that releases its result, in one call of C code. Return its answer.
 
-    step: the call that gives it back, and its arguments, `...` for what was made. Where the answer is an error, nothing
-    is recorded. consumes: an owner whose thing the call takes over where it succeeds.
+    The answer begins with the CUresult. step: the releasing call and its arguments, `...` for the result. If the answer
+    is an error, nothing is recorded. consumes: an owner whose resource the call takes over if it succeeds.
     """
     answers: list[Any] = []
     consumed: list[Any] = []

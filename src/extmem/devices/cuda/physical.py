@@ -1,18 +1,15 @@
-"""`Gpu`: a GPU as CUDA sees it in this process, and its primary context."""
+"""`Gpu`: a GPU as CUDA reports it in this process, and its primary context."""
 
 from __future__ import annotations
 
 import ctypes
 from collections import deque
-from collections.abc import Callable
 from functools import cached_property
 from itertools import starmap
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices.backend import Offer
-from extmem.devices.cuda import WIN32_IS_NATIVE
-from extmem.devices.cuda.handle_types import CAPABILITY
+from extmem.devices.cuda.handle_types import CAPABILITY, WIN32_IS_NATIVE
 from extmem.devices.cuda.owners import Undo, take, undo_all
 from extmem.devices.cuda.results import fail
 from extmem.devices.types import DeviceIdentity
@@ -21,14 +18,13 @@ from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, Owner, cleanup_thread, late_imports
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Backend
     from extmem.devices.cuda.host_registration import Registrations
     from extmem.owning import Step
 
 __all__ = ["RANK", "Gpu", "look"]
 
 RANK = 15
-"""After a discrete GPU's Vulkan device, which can do more; before every other device."""
+"""After a discrete GPU's Vulkan device, which has more capabilities; before every other device."""
 _NAME_ROOM = 256
 _TRIES = 3
 _LUID_SINCE = 10_000
@@ -64,12 +60,12 @@ def look(module: Any) -> list[Gpu]:
 
 
 class Gpu:
-    """A GPU. Its primary context is retained while devices of it are open; what they register is counted here."""
+    """A GPU. Its primary context is retained while devices of it are open. It has the registrations of host memory."""
 
     def __init__(self, module: Any, ordinal: int, version: int) -> None:
         self.module = module
         self.ordinal = ordinal
-        """CUDA's number of it in this process; the frameworks' too."""
+        """CUDA's number of it in this process, which frameworks use too."""
         self.pid = current_process.pid
         result, self.device = module.cuDeviceGet(ordinal)
         self._check(result, "cuDeviceGet")
@@ -93,15 +89,15 @@ class Gpu:
             driver_version=f"{version // 1000}.{version % 1000 // 10}",
         )
         self.can = {word: self._attribute(name) for name, word in _WANTED.items()}
-        """What it can do, by a word of our own for each attribute."""
+        """Its attributes, by a short name for each (`_WANTED`)."""
         self._lock = Lock()
         self.context: Any = None
         """The primary context (CUcontext) while it is retained."""
         self.current = Current(module, None, self.name)
         self._left: deque[tuple[Undo, memoryview, Held]] = deque()
-        """What lost allocations are to give back."""
+        """The calls that release lost allocations, with a hold on their device each."""
         self._working = Lock(reentrant=True)
-        """Held while things are given back: in their order, also where two threads give back the same ones."""
+        """Held while resources are released: in their order, also if two threads release the same ones."""
 
     def _check(self, result: Any, command: str) -> None:
         if result:
@@ -110,29 +106,22 @@ class Gpu:
     def _luid(self) -> tuple[bytes | None, int]:
         if not WIN32_IS_NATIVE:
             return None, 0
-        # cuda-bindings makes a C string of the LUID, which ends at its first zero byte; so the driver itself is asked.
+        # cuda-bindings returns the LUID as a C string, which ends at its first zero byte: the driver is called itself.
         result, address, _ = self.module.cuGetProcAddress(b"cuDeviceGetLuid", _LUID_SINCE, 0)
         if result or not address:
             return None, 0
         luid, mask = ctypes.create_string_buffer(8), ctypes.c_uint()
         failed = _GET_LUID(address)(ctypes.addressof(luid), ctypes.addressof(mask), int(self.device))
-        return (None, 0) if failed else (luid.raw, mask.value)  # a device for computing alone has none
+        return (None, 0) if failed else (luid.raw, mask.value)  # a device without graphics has none
 
     def _attribute(self, name: str) -> int:
         result, value = self.module.cuDeviceGetAttribute(getattr(self.module.CUdevice_attribute, name), self.device)
         self._check(result, "cuDeviceGetAttribute")
         return int(value)
 
-    def offer(self, opening: Callable[[], Backend]) -> Offer:
-        """This device as one that can be opened. opening: retains the primary context."""
-        with late_imports():
-            from extmem.devices.cuda.capabilities import Answers
-
-        return Offer("cuda", self.identity, RANK, opening, lambda: Answers(self))
-
     @cached_property
     def registrations(self) -> Registrations:
-        """Host payloads that this GPU sees."""
+        """Host payloads that are registered with this GPU."""
         with late_imports():
             from extmem.devices.cuda.host_registration import Registrations
 
@@ -140,7 +129,7 @@ class Gpu:
 
     @property
     def shares(self) -> bool:
-        """Whether its memory can be exported, by what this system shares by."""
+        """Whether its memory can be exported by the handle type of this system."""
         return bool(self.can[CAPABILITY])
 
     # The primary context.
@@ -163,7 +152,7 @@ class Gpu:
         return (self._left.append, (undo, hold, device)), cleanup_thread.step(self.undo_left)
 
     def undo_left(self) -> None:
-        """Undo what lost allocations have left."""
+        """Release lost allocations."""
         with self._working:
             while self._left:
                 undo, hold, device = self._left[0]
@@ -174,11 +163,11 @@ class Gpu:
                 self._left.popleft()
 
     def undo(self, undo: Undo) -> None:
-        """Give back what was taken, in the primary context. Never raises: where the context is gone, so is the rest."""
+        """Release resources in the primary context. Never raises: with the context, everything in it is released."""
         with self._working:
             if not undo:
                 return
-            # Without its context, too: what it takes is tried, and the rest is gone with the context.
+            # It is tried without the context too: what fails then was released with it.
             for _ in range(_TRIES):
                 result = self.current.push()
                 if not result:

@@ -18,10 +18,10 @@ _ADVICE = {
     34: "the library is a stub for linking: let the loader find the driver's own libcuda first (LD_LIBRARY_PATH)",
     46: "another process has the GPU for itself (compute mode), or it is not ready",
     100: "there is no GPU that CUDA can use; see whether `nvidia-smi` lists one, and CUDA_VISIBLE_DEVICES",
-    101: "the GPU's number is none that CUDA knows here",
-    201: "the context is gone: somebody destroyed or reset it; open the device again",
+    101: "CUDA has no GPU of this number here",
+    201: "the context was destroyed or reset by other code; open the device again",
     304: "the operating system refused: too many descriptors or mappings, or no right to the handle",
-    400: "the handle is none that CUDA knows",
+    400: "the handle is not valid",
     700: "a kernel wrote or read where it must not, and the context is lost: end the process and start again",
     712: "these pages are registered with CUDA already, by other code of this process; unregister them there",
     719: "a kernel failed, and the context is lost: end the process and start again",
@@ -29,7 +29,7 @@ _ADVICE = {
     802: "the GPU or its fabric is not ready; see `nvidia-smi`",
     803: "the driver and the CUDA library do not match; restart after an update of the driver",
     804: "the CUDA library is newer than the driver and the GPU is not one that allows it: update the driver",
-    999: "the driver took the handle for none of its own; pass what the exporter made, with its type and size",
+    999: "the driver does not recognize the handle; pass the exporter's handle, with its type and size",
 }
 _RESULTS = {
     304: Result.ERROR_TOO_MANY_OBJECTS,
@@ -39,11 +39,11 @@ _RESULTS = {
     801: Result.ERROR_FEATURE_NOT_PRESENT,
     999: Result.ERROR_INVALID_EXTERNAL_HANDLE,
 }
-"""The VkResult that a Vulkan driver gives in such a case."""
+"""The VkResult that a Vulkan driver returns in such a case."""
 
 
 def fail(result: Any, command: str, *devices: str, tried: str = "") -> NoReturn:
-    """Raise what a CUresult means. devices: names of those concerned. tried: the call's values in words."""
+    """Raise the error that a CUresult means. devices: names of the devices. tried: the call's values in words."""
     code = int(result)
     name = getattr(result, "name", f"CUresult {code}")
     what = f"{command} on {devices[0] if devices else 'CUDA'} returned {name} ({code})"

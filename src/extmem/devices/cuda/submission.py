@@ -1,12 +1,11 @@
-"""Waiting for CUDA's streams, so that signal handlers run meanwhile, and for what the work of extmem's own uses.
+"""Submission of work to CUDA's streams, and waits for it during which signal handlers run.
 
-How this works. A stream is looked at again and again (cuStreamQuery), with short pauses: what a signal handler raises
-ends the wait, and not the work. So does a minute without an end. What the work uses is held then until a later wait has
-seen its end.
+How this works. A stream is polled (cuStreamQuery), with short pauses: an exception of a signal handler ends the wait,
+and not the work. So does a minute without an end. What the work uses is held then, until a later wait sees its end.
 
-The default stream is the program's, too, and kernels of its own may take as long as they take. So what was given to the
-stream before is waited for first, without a limit, and so is a stream that the program names. Only afterwards CUDA's
-copies are called, which return when they are done: they would wait for all of that where no signal handler runs.
+The program uses the default stream too, and its kernels may take any time. So the library first waits for the work that
+was given to the stream before, without a limit, as it does for a stream that the program names. Only then it calls
+CUDA's copies, which return when they are done: they would wait for all of that while no signal handler runs.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _NOT_READY = 600
 """CUDA_ERROR_NOT_READY."""
 _QUICK_LOOKS = 200
 _PAUSE_S = 0.0005
-"""Seconds between two looks at a stream, after the quick ones."""
+"""Seconds between two queries of a stream, after the quick ones."""
 _PATIENCE_S = 60.0
-"""Seconds that work of extmem's own, copies and fills, may take."""
+"""Seconds that the library's work, copies and fills, may take."""
 
 
 class Submissions:
@@ -40,26 +39,26 @@ class Submissions:
     def __init__(self, device: LogicalDevice) -> None:
         self._device = device
         self._unfinished: list[Uses] = []
-        """What work on the default stream uses, whose end no wait has seen."""
+        """What work on the default stream uses, if no wait has seen its end."""
         self._patience = _PATIENCE_S
-        """Seconds that a wait may take; 0 once one took too long, so that calls only look whether it is done."""
+        """Seconds that a wait may take; 0 once one took too long, so that calls only check whether it is done."""
 
     @property
     def unfinished(self) -> bool:
-        """Whether an exception ended a wait, and no other one has seen the end of the work."""
+        """Whether an exception ended a wait, and no later one has seen the end of the work."""
         return bool(self._unfinished)
 
     def finish(self, stream: int = 0) -> None:
-        """Wait until what was given to a stream (CUstream; 0 is the default one) is done.
+        """Wait until the work of a stream (CUstream; 0 is the default one) is done.
 
-        Errors: DriverError, also where work of extmem's own on the default stream does not end in a minute.
+        Errors: DriverError, also if the library's work on the default stream does not end in a minute.
         """
         self._until_done(stream, limited=not stream and self.unfinished)
         device = self._device
         device.check(device.module.cuStreamSynchronize(stream)[0], "cuStreamSynchronize")
 
     def _until_done(self, stream: int, *, limited: bool) -> None:
-        """Errors: those of signal handlers; DriverError if `limited`. A stream that fails runs nothing any more."""
+        """Wait. Errors: those of signal handlers; DriverError if `limited`. A failed stream runs nothing any more."""
         before = [] if stream else list(self._unfinished)
         looks, module, until = 0, self._device.module, time.monotonic() + self._patience
         while int(module.cuStreamQuery(stream)[0]) == _NOT_READY:
@@ -79,14 +78,14 @@ class Submissions:
             self._patience = _PATIENCE_S
         for uses in before:
             uses.end()
-            with contextlib.suppress(ValueError):  # another thread waited, too
+            with contextlib.suppress(ValueError):  # another thread waited too
                 self._unfinished.remove(uses)
 
     @contextlib.contextmanager
     def work(self, *used: Held, uses: Uses | None = None) -> Iterator[None]:
-        """A block that gives work to the default stream; done at its end. The context is current within the block.
+        """A block that gives work to the default stream, which is done at its end. The context is current within it.
 
-        used, uses: what the work uses; it is held until that is done.
+        used, uses: what the work uses. It is held until the work is done.
         """
         held, done = Uses(), True
         try:

@@ -1,9 +1,8 @@
-"""Memory that CUDA makes to be shared: its virtual-memory API, by which one part makes memory and another maps it.
+"""CUDA's own memory, which can be shared: the virtual-memory API, which allocates memory and maps it separately.
 
-How this works. An allocation of whole granules (2 MiB on most GPUs) is made, a range of addresses reserved, the one
-mapped to the other, and the device allowed to use it. What is exported is the allocation, as a descriptor or NT handle
-(`sharing`); who imports it maps it anew. A Vulkan device takes the same descriptor for an opaque fd, and the same
-handle for OPAQUE_WIN32.
+How this works. Whole granules (2 MiB on most GPUs) are allocated, a range of addresses is reserved, the allocation is
+mapped there, and the device gets access. The allocation is exported as a descriptor or NT handle (`handle_types`), and
+an importer maps it again. A Vulkan device imports the descriptor as an opaque fd, and the handle as OPAQUE_WIN32.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ PRODUCER = "cuda-vmm"
 
 
 class Vmm:
-    """cuMemCreate, cuMemMap and their kin for one device."""
+    """cuMemCreate, cuMemMap and related calls for one device."""
 
     def __init__(self, device: LogicalDevice) -> None:
         self._device = device
@@ -52,12 +51,12 @@ class Vmm:
         return int(found)
 
     def whole(self, size: int) -> int:
-        """The bytes of so many granules that `size` bytes fit."""
+        """Return `size` bytes rounded up to whole granules."""
         granule = self.granularity
         return -(-size // granule) * granule
 
     def _properties(self, terms: Terms | None) -> Any:
-        """CUmemAllocationProp, valid while `terms` live. terms: None for memory that is never shared."""
+        """Return CUmemAllocationProp, valid while `terms` exists. terms: None for memory that is never shared."""
         cu = self._module
         if not self._gpu.can["virtual_memory"]:
             raise UnsupportedError(
@@ -87,9 +86,9 @@ class Vmm:
         return properties
 
     def allocate(self, size: int, *, shared: bool, terms: ShareTerms | None = None) -> CudaAllocation:
-        """New memory of `size` bytes, in whole granules. shared: whether it can be exported.
+        """Allocate `size` bytes, in whole granules. shared: whether it can be exported.
 
-        terms: how, where the driver has to be told (Windows). Errors: DriverError; what is refused of the terms.
+        terms: how, if the driver needs them (Windows). Errors: DriverError; refusals of the terms.
         """
         cu, whole, undo = self._module, self.whole(size), Undo()
         told = Terms(terms) if shared else None
@@ -108,10 +107,10 @@ class Vmm:
         return made
 
     def adopt(self, address: int, size: int) -> CudaAllocation:
-        """Memory that somebody else mapped by the same API, at this address, to be shared; it stays mapped there.
+        """Adopt memory that other code mapped by the same API at this address, to be shared. It stays mapped there.
 
-        It is all of the allocation, however little of it is `size`. Errors: UnsupportedError where the driver cannot
-        export what is there, and where it is not one allocation from its beginning on; ValueError for no bytes.
+        The result is the whole allocation, however small `size` is. Errors: UnsupportedError if the driver cannot
+        export the memory, or if it is not one allocation from its beginning on; ValueError for no bytes.
         """
         if size < 1:
             raise ValueError(f"size is {size}; pass the bytes that are to be shared, 1 or more")
@@ -154,8 +153,8 @@ class Vmm:
     def _measure(self, handle: Any, address: int, size: int) -> int:
         """Bytes of the allocation that is mapped from `address` on. Errors: _NotOneError; DriverError.
 
-        cuMemGetAddressRange gives the range of addresses. Where that holds several allocations side by side, the handle
-        that is mapped at an address tells them apart.
+        cuMemGetAddressRange returns the range of addresses. If that contains several allocations side by side, the
+        handle that is mapped at an address distinguishes them.
         """
         cu, mine = self._module, int(handle)
         result, begin, length = cu.cuMemGetAddressRange(address)
@@ -217,7 +216,7 @@ class Vmm:
         identity: int = 0,
         writable: bool = True,
     ) -> CudaAllocation:
-        """A view of memory that a CUDA process made. The driver takes nothing over.
+        """Import memory that a CUDA process allocated. The driver takes nothing over.
 
         fd: its descriptor or NT handle, borrowed for the call. device_name: the exporter's.
         """
@@ -250,7 +249,7 @@ class Vmm:
         ordinal = int(properties.location.id)
         if ordinal != self._gpu.ordinal:
             raise DriverError(
-                f"cuMemImportFromShareableHandle: the memory lies on CUDA device {ordinal}"
+                f"cuMemImportFromShareableHandle: the memory is on CUDA device {ordinal}"
                 + f" ({device_name})" * bool(device_name)
                 + f", and {self._gpu.name} is device {self._gpu.ordinal}; open it on the device that it was made on",
                 result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
@@ -279,4 +278,4 @@ class Vmm:
 
 
 class _NotOneError(Exception):
-    """What is at an address is not one allocation from its beginning on. Never leaves this module."""
+    """The memory at an address is not one allocation from its beginning on. Used only within this module."""

@@ -1,9 +1,8 @@
-"""What CUDA is told on Windows of memory that is to be shared: who may open it.
+"""The security of CUDA's memory on Windows: which users may open a handle of it.
 
 How this works. CUmemAllocationProp::win32HandleMetaData points to OBJECT_ATTRIBUTES with a security descriptor. CUDA
-gives no names: what a program calls such memory, the object manager keeps (`manager.windows.exporter_names`). When the
-driver reads the descriptor, at cuMemCreate or when a handle is exported, is not documented; so it lives as long as the
-memory.
+has no names for memory: the object manager keeps them (`manager.windows.exporter_names`). It is not documented when the
+driver reads the security descriptor, at cuMemCreate or when a handle is exported; so it is kept as long as the memory.
 Sources: CUDA driver API, CUmemAllocationProp and cuMemCreate; NVIDIA's sample memMapIPCDrv.
 """
 
@@ -39,7 +38,7 @@ class Terms:
     """
 
     def __init__(self, terms: ShareTerms | None) -> None:
-        """terms: how it is shared; None for by handle alone, among this user's processes."""
+        """terms: how it is shared; None for sharing by handle among this user's processes."""
         if terms is not None and terms.name is not None:
             driver_memory.refuse_taken(terms.name)
         sddl = terms.sddl if terms is not None else None
@@ -51,16 +50,16 @@ class Terms:
 
 
 def make_private(handle: int) -> None:
-    """Keep it from children. A protected handle stays as the driver made it."""
+    """Make the handle not inheritable. A protected handle is left unchanged."""
     with suppress(StatusError):
         calls.set_flags(handle, FLAG_INHERIT, 0)
 
 
 def recognisable(handle: int) -> OwnedFd:
-    """What a payload is known again by: a handle of our own, which ends with the result."""
+    """Return a duplicate of the handle, by which the payload is recognized again. It is closed with the result."""
     return OwnedDescriptor(calls.duplicate(handle, options=calls.SAME_ACCESS))
 
 
 def same_payload(held: object, handle: int) -> bool:
-    """Whether a handle leads to the payload that `recognisable` was given."""
+    """Whether a handle leads to the payload of `held`, which `recognisable` returned."""
     return isinstance(held, OwnedFd) and calls.same_object(held.fd, handle) is True

@@ -9,15 +9,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from extmem.devices.host.handle_types import HAS_FDS
 from extmem.errors import UnsupportedError
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Offer
-    from extmem.devices.host import commands as commands
-    from extmem.devices.host import image_layouts as image_layouts
-    from extmem.devices.host import resources as resources
-    from extmem.devices.host import transfers as transfers
     from extmem.devices.host.system import FileMapping
     from extmem.devices.types import ExaminedFd
 
@@ -25,22 +22,6 @@ __all__ = ["HAS_FDS", "RANK", "examine_fd", "identity_of", "map_file", "offers",
 
 RANK = 50
 """After every GPU, before a processor that poses as one."""
-
-HAS_FDS = sys.platform != "win32"
-"""Whether payloads can be shared by file descriptor."""
-
-_LATER = ("commands", "image_layouts", "resources", "transfers")
-"""Modules that are imported at their first use, not when the device is opened."""
-
-if not TYPE_CHECKING:  # a type checker would take this to mean that every name exists
-
-    def __getattr__(name: str) -> object:
-        if name not in _LATER:
-            raise AttributeError(f"module 'extmem.devices.host' has no attribute {name!r}")
-        import importlib
-
-        return importlib.import_module(f"extmem.devices.host.{name}")
-
 
 if sys.platform in ("linux", "win32"):
 

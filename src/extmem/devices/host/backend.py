@@ -1,7 +1,7 @@
 """`HostBackend`: memory that any machine has, as a `Backend`. Payloads are sealed memory files, on Windows sections.
 
 How this works. The device has no driver and no state but whether it is closed, so its parts are modules of functions.
-Buffers, images and commands are imported at their first use (`extmem.devices.host`): opening a device is quick.
+Buffers, images, transfers and commands are imported at their first use (`late`): opening a device is quick.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices import host
-from extmem.devices.host import capabilities, imports, system
+from extmem.devices.host import capabilities, imports, late, system
 from extmem.devices.host.memory import HostAllocation, PointerAllocation
 from extmem.devices.host.physical import host_identity
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
@@ -74,32 +73,32 @@ class HostBackend:
         return vk.ExternalBufferProperties(capabilities.buffer_properties(info.handle_type, info.flags))
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        return host.image_layouts.format_properties(info, self._heap_size)
+        return late.image_layouts.format_properties(info, self._heap_size)
 
     # Buffers and images.
 
     def buffer_requirements(self, info: vk.BufferCreateInfo) -> Requirements:
-        return host.resources.buffer_requirements(info)
+        return late.resources.buffer_requirements(info)
 
     def image_requirements(self, info: vk.ImageCreateInfo) -> Requirements:
-        return host.image_layouts.requirements(info)
+        return late.image_layouts.requirements(info)
 
     def image_subresource_layout(
         self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource
     ) -> vk.SubresourceLayout:
-        return host.image_layouts.subresource_layout(info, subresource)
+        return late.image_layouts.subresource_layout(info, subresource)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
-        return host.resources.create_buffer(info)
+        return late.resources.create_buffer(info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
-        return host.resources.create_image(info)
+        return late.resources.create_image(info)
 
     def destroy(self, resource: NativeResource) -> None:
         resource.destroy()
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
-        host.resources.bind(allocation, offset, resource)
+        late.resources.bind(allocation, offset, resource)
 
     # Memory.
 
@@ -176,19 +175,19 @@ class HostBackend:
         """Do nothing: its memory is coherent."""
 
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
-        host.transfers.write(allocation, offset, data)
+        late.transfers.write(allocation, offset, data)
 
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
-        host.transfers.read(allocation, offset, into)
+        late.transfers.read(allocation, offset, into)
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
-        host.transfers.fill(allocation, offset, size, value)
+        late.transfers.fill(allocation, offset, size, value)
 
     def submit(
         self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
     ) -> None:
         """See `Backend`. The processor does each command when it is recorded. Ownership has no meaning here."""
-        record(host.commands.HostRecorder())
+        record(late.commands.HostRecorder())
 
     def close(self) -> None:
         """See `Backend`. New memory is refused; what was allocated stays."""

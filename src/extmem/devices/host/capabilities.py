@@ -11,7 +11,7 @@ its whole life.
 from __future__ import annotations
 
 from extmem import vk
-from extmem.devices.host import HAS_FDS
+from extmem.devices.host.handle_types import HAS_FDS
 
 __all__ = ["OPAQUE", "SUPPORTED", "buffer_properties", "image_needs_dedicated", "image_properties"]
 

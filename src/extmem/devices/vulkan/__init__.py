@@ -1,19 +1,13 @@
-"""The Vulkan device: a real driver behind the `Backend` interface. This module finds what drivers there are.
+"""The Vulkan device: a driver behind the `Backend` interface. This module finds the devices of the drivers.
 
-::
-
-    vk.loader ──> instance ──> physical ──> driver ──> allocation
-                                  │            ├─────> transfer   (what moves bytes: queue, command buffer, staging)
-                            capabilities       └─────> proving    (no unproven fd reaches a device in use)
-
-One VkInstance serves a process; each opened device is a VkDevice of its own. The Win32 handle types are the driver's
-own where it has them, and elsewhere its opaque fds in the object manager: `types` translates.
+One VkInstance serves a process; each opened device is a VkDevice of its own (`backend` shows its parts). The Win32
+handle types are the driver's own on Windows. Elsewhere they stand for its opaque fds in the object manager
+(`handle_types`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,49 +21,26 @@ if TYPE_CHECKING:
     from extmem.devices.backend import Offer
     from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.devices.vulkan.instance import Instance
-    from extmem.devices.vulkan.logical import LogicalDevice
-    from extmem.devices.vulkan.memory import Memories
     from extmem.devices.vulkan.physical import PhysicalDevice
 
 __all__ = [
-    "WIN32_IS_NATIVE",
     "forget",
     "loaded_by",
-    "memories_of",
     "missing",
     "new_loader",
     "offers",
     "shared_instance",
 ]
 
-WIN32_IS_NATIVE = sys.platform == "win32"
-"""Whether drivers of this platform make Win32 handles themselves."""
 _instances: dict[int, Instance] = {}
-"""This process's instance, by process id: a forked child must not use its parent's."""
+"""This process's VkInstance, by process id: a forked child must not use its parent's."""
 _missing: dict[int, str] = {}
 _make_loader: Callable[[], Any] | None = None
-"""What stands in for the system's loader; None for the system's own."""
-
-
-if sys.platform == "win32":
-
-    def memories_of(device: LogicalDevice) -> Memories:
-        """The memory part of a backend: drivers of Windows share by Win32 handles of their own."""
-        from extmem.devices.vulkan.win32 import Win32Memories
-
-        return Win32Memories(device)
-
-else:
-
-    def memories_of(device: LogicalDevice) -> Memories:
-        """The memory part of a backend: sharing is the object manager's, over the driver's fds."""
-        from extmem.devices.vulkan.memory import Memories
-
-        return Memories(device)
+"""Returns a replacement of the system's loader (for tests); None for the system's own."""
 
 
 def new_loader() -> Any:
-    """The Vulkan loader of this process: what `Instance` takes. Errors: UnsupportedError without one."""
+    """Return the Vulkan loader of this process, for `Instance`. Errors: UnsupportedError without one."""
     if _make_loader is not None:
         return _make_loader()
     with late_imports():
@@ -79,7 +50,7 @@ def new_loader() -> Any:
 
 
 def shared_instance() -> Instance:
-    """This process's VkInstance, made at the first call. Errors: UnsupportedError without loader or driver."""
+    """Return this process's VkInstance, created at the first call. Errors: UnsupportedError without a driver."""
     known = _instances.get(current_process.pid)
     if known is None:
         with late_imports():
@@ -90,7 +61,7 @@ def shared_instance() -> Instance:
 
 
 def offers() -> list[Offer]:
-    """The Vulkan devices of this machine; none where Vulkan is not to be had, and `missing` says why."""
+    """Return the Vulkan devices of this machine. If there are none, `missing` returns the reason."""
     pid = current_process.pid
     if _missing.get(pid):
         return []
@@ -99,19 +70,27 @@ def offers() -> list[Offer]:
     try:
         for physical in shared_instance().physical_devices():
             try:
-                found.append(physical.offer(partial(_open, physical)))
+                found.append(_offer(physical))
             except (UnsupportedError, DriverError) as error:
                 problems.append(str(error))  # and the next one may be fine
     except (UnsupportedError, DriverError) as error:
         problems.append(str(error))
     if problems:
-        descriptor_shortage.refuse("the Vulkan devices cannot be looked for")
+        descriptor_shortage.refuse("the Vulkan devices cannot be searched")
     said = "; ".join(problems) or (
         "the loader finds no device of Vulkan 1.1 or later; install a driver for the GPU (on Debian software rendering "
         "is in mesa-vulkan-drivers)"
     )
     _missing[pid] = "" if found else said
     return found
+
+
+def _offer(physical: PhysicalDevice) -> Offer:
+    with late_imports():
+        from extmem.devices.backend import Offer
+        from extmem.devices.vulkan.capabilities import Answers
+
+    return Offer("vulkan", physical.identity, physical.rank, partial(_open, physical), partial(Answers, physical))
 
 
 def _open(physical: PhysicalDevice) -> VulkanBackend:
@@ -122,12 +101,12 @@ def _open(physical: PhysicalDevice) -> VulkanBackend:
 
 
 def missing() -> str:
-    """Why `offers` had none; empty where it had some, or was not asked."""
+    """Why `offers` returned none; empty if it returned some, or was not called."""
     return _missing.get(current_process.pid, "")
 
 
 def forget() -> None:
-    """Look again at the next call (for tests)."""
+    """Search again at the next call (for tests)."""
     _missing.clear()
     for known in _instances.values():
         try:
@@ -139,9 +118,9 @@ def forget() -> None:
 
 @contextlib.contextmanager
 def loaded_by(make_loader: Callable[[], Any]) -> Iterator[None]:
-    """Within the block this process's Vulkan is another loader's (for tests); what was there before stays as it is.
+    """Within the block this process uses another loader (for tests). Afterwards everything is as before.
 
-    make_loader: makes what `Instance` takes. The instance is destroyed at the end, after the block's devices.
+    make_loader: returns what `Instance` takes. The instance is destroyed at the end, after the block's devices.
     """
     global _make_loader
     instances, absent, maker = dict(_instances), dict(_missing), _make_loader

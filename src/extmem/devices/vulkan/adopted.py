@@ -1,7 +1,7 @@
-"""What another Vulkan binding made, as a device here: its numbers are checked before anything is done with it.
+"""Adoption of a VkDevice that another binding created: its handles are checked before they are used.
 
-Of an address that is mapped here nobody can tell whether a VkInstance or VkDevice is there: the loader reads from it.
-All else that the caller states is asked of the physical device.
+Whether a VkInstance or VkDevice is at an address that is mapped cannot be found out: the loader reads from it.
+Everything else that the caller states is compared with the physical device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from extmem.errors import HandleStateError, RuleViolation, UnsupportedError
 __all__ = ["adopt"]
 
 _ALIGNMENT = 8
-"""Of a dispatchable handle: it begins with a pointer of the loader's."""
+"""Bytes. A dispatchable handle begins with a pointer of the loader."""
 
 
 def adopt(
@@ -85,7 +85,7 @@ def adopt(
 
 
 def _mapped(what: str, handle: int) -> None:
-    """HandleStateError for what the loader could not read from, such as another loader's handle."""
+    """Raise HandleStateError for an address that the loader cannot read, such as another loader's handle."""
     if handle % _ALIGNMENT or not host.range_is_mapped(handle, _ALIGNMENT):
         raise HandleStateError(
             f"{handle:#x} is not the address of a {what}: nothing is mapped there in this process; pass the handle's "
@@ -94,7 +94,7 @@ def _mapped(what: str, handle: int) -> None:
 
 
 def _names(given: object, what: str, example: str) -> frozenset[str]:
-    """The names, each a str. what: the argument. Errors: TypeError."""
+    """Return the names, each a str. what: the argument. Errors: TypeError."""
     if isinstance(given, (str, bytes, bytearray)) or not isinstance(given, Iterable):
         raise TypeError(f"{what} is {given!r}; pass a sequence of names, each a str")
     names = list(given)
@@ -105,7 +105,7 @@ def _names(given: object, what: str, example: str) -> frozenset[str]:
 
 
 def _found(instance: Instance, physical_device: int) -> PhysicalDevice:
-    """The physical device with this handle, of those that the instance has. Errors: HandleStateError."""
+    """Return the physical device of the instance with this handle. Errors: HandleStateError."""
     known = instance.physical_devices()
     for one in known:
         if one.raw == physical_device:

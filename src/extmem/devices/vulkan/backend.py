@@ -10,10 +10,11 @@ destroyed when it was closed and everything of it is destroyed (`owners`).
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from extmem.devices import host
-from extmem.devices.vulkan import memories_of
+from extmem.devices.vulkan.capabilities import Answers
 from extmem.devices.vulkan.fd_check import FdCheck
 from extmem.devices.vulkan.imports import Imports
 from extmem.devices.vulkan.logical import LogicalDevice
@@ -21,8 +22,12 @@ from extmem.devices.vulkan.resources import Resources
 from extmem.devices.vulkan.transfers import Transfers
 from extmem.sharing.kinds import Backing
 
+if sys.platform == "win32":
+    from extmem.devices.vulkan.win32 import Win32Memories as Memories
+else:
+    from extmem.devices.vulkan.memory import Memories
+
 if TYPE_CHECKING:
-    from extmem import vk
     from extmem.devices.backend import Allocation
     from extmem.devices.resources import NativeResource
     from extmem.devices.types import QueueFacts
@@ -47,24 +52,25 @@ class VulkanBackend:
     ) -> None:
         """See `LogicalDevice`."""
         self.device = LogicalDevice(physical, device=device, queue_family=queue_family, queue=queue)
-        self.memories = memories_of(self.device)
+        self.memories = Memories(self.device)
         self.resources = Resources(self.device)
         self.transfers = Transfers(self.device, self.memories, self.resources)
         self.imports = Imports(
             self.device, self.memories, FdCheck(self.device, self.memories, self.resources, self.transfers)
         )
 
-        limits = physical.properties.limits
+        answers, limits = Answers(physical), physical.properties.limits
         self.identity = physical.identity
         self.raw = self.device.raw
         """VkDevice as a number."""
         self.name = physical.identity.device_name
-        self.min_imported_host_pointer_alignment = physical.min_imported_host_pointer_alignment
+        self.min_imported_host_pointer_alignment = answers.min_imported_host_pointer_alignment
         self.max_memory_allocation_count = int(limits.max_memory_allocation_count)
         self.max_framebuffer = int(limits.max_framebuffer_width), int(limits.max_framebuffer_height)
-        self.external_buffer_properties = physical.external_buffer_properties
-        self.image_format_properties = physical.image_format_properties
-        self.format_properties = physical.format_properties
+        self.memory_properties = answers.memory_properties
+        self.external_buffer_properties = answers.external_buffer_properties
+        self.image_format_properties = answers.image_format_properties
+        self.format_properties = answers.format_properties
 
         self.buffer_requirements = self.resources.buffer_requirements
         self.image_requirements = self.resources.image_requirements
@@ -102,9 +108,6 @@ class VulkanBackend:
     def closed(self) -> bool:
         """True after `close()`."""
         return self.device.owner.closing
-
-    def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
-        return self.device.physical.memory_properties
 
     def destroy(self, resource: NativeResource) -> None:
         resource.destroy()

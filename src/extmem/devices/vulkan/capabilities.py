@@ -1,7 +1,7 @@
-"""What a physical device can export and import: its own answers, with the object manager's types beside OPAQUE_FD.
+"""Capabilities of a physical device: what the driver can export and import, with the object manager's handle types.
 
-Types that need an extension which the device lacks are answered with no features, without asking: drivers answer
-anything for a type that they do not know.
+A type that needs an extension which the device lacks has no features. The driver is not queried for it: drivers return
+arbitrary answers for a type that they do not implement.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.vulkan import WIN32_IS_NATIVE
-from extmem.devices.vulkan.handle_types import WIN32, HandleType, from_driver, to_driver, translated
+from extmem.devices.vulkan.handle_types import WIN32, WIN32_IS_NATIVE, HandleType, from_driver, to_driver, translated
+from extmem.devices.vulkan.modifiers import format_properties
 from extmem.devices.vulkan.results import fail
 from extmem.errors import UnsupportedError
 from extmem.vk.abi import from_c, to_c
@@ -21,7 +21,7 @@ from extmem.vk.words import flags_text, types_text
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
 
-__all__ = ["WIN32_EXTENSION", "buffer_properties", "extension_of", "image_properties", "supported"]
+__all__ = ["WIN32_EXTENSION", "Answers", "buffer_properties", "extension_of", "image_properties", "supported"]
 
 WIN32_EXTENSION = "VK_KHR_external_memory_win32"
 
@@ -34,13 +34,37 @@ _NATIVE = {
 _ON_WINDOWS = {int(kind): WIN32_EXTENSION for kind in (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, *FROM_D3D)}
 
 
+class Answers:
+    """A physical device as `Answers`."""
+
+    def __init__(self, device: PhysicalDevice) -> None:
+        self._device = device
+        self.min_imported_host_pointer_alignment = device.min_imported_host_pointer_alignment
+
+    def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
+        """vkGetPhysicalDeviceMemoryProperties."""
+        return self._device.memory_properties
+
+    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
+        """vkGetPhysicalDeviceExternalBufferProperties."""
+        return buffer_properties(self._device, info)
+
+    def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
+        """vkGetPhysicalDeviceImageFormatProperties2."""
+        return image_properties(self._device, info)
+
+    def format_properties(self, vk_format: int) -> vk.FormatProperties2:
+        """See `DescribesFormats`."""
+        return format_properties(self._device, vk_format)
+
+
 def supported(device: PhysicalDevice, handle_type: int) -> bool:
     """Whether the device has the extension behind a handle type. One bit."""
     return extension_of(handle_type) in device.extensions
 
 
 def extension_of(handle_type: int) -> str:
-    """The extension behind a handle type, one bit, on this system; empty for what no driver here could have."""
+    """The extension behind a handle type (one bit) on this system; empty if no driver of this system can have it."""
     if WIN32_IS_NATIVE:
         return _NATIVE.get(handle_type) or _ON_WINDOWS.get(handle_type, "")
     return _NATIVE.get(to_driver(handle_type), "")
@@ -59,7 +83,7 @@ def buffer_properties(device: PhysicalDevice, info: vk.PhysicalDeviceExternalBuf
 
 
 def image_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-    """vkGetPhysicalDeviceImageFormatProperties2, external properties chained where `info` asks for a type."""
+    """vkGetPhysicalDeviceImageFormatProperties2, external properties chained if `info` contains a handle type."""
     wanted = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
     kind = int(wanted.handle_type) if wanted is not None else 0
     if (kind and not supported(device, kind)) or not _has_modifier(device, info):
@@ -79,27 +103,27 @@ def image_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatI
 
 
 def _has_modifier(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> bool:
-    """Whether the format has the modifier that is asked about. Drivers say yes to modifiers that they do not list."""
+    """Whether the format has the modifier in `info`. Drivers accept modifiers in a query that they do not list."""
     if info.tiling != vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT:
         return True
     named = vk.find(info, vk.PhysicalDeviceImageDrmFormatModifierInfoEXT)
     if MODIFIERS not in device.extensions or named is None:
         return False
-    listed = vk.find(device.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
+    listed = vk.find(format_properties(device, int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
     known = listed.drm_format_modifier_properties if listed is not None else ()
     return any(one.drm_format_modifier == named.drm_format_modifier for one in known)
 
 
 def _widen(properties: vk.ExternalMemoryProperties, asked: int) -> None:
-    """Where OPAQUE_FD can be had, the object manager's types can, by the same fd.
+    """Add the object manager's types where OPAQUE_FD is supported: they use the same fd.
 
-    And some drivers say that host pointers are exportable, for which there is no command.
+    Also remove EXPORTABLE from host pointers, which some drivers return: there is no command to export one.
     """
     if asked == HandleType.HOST_ALLOCATION:
         properties.external_memory_features &= ~vk.ExternalMemoryFeatureFlagBits.EXPORTABLE
     if WIN32_IS_NATIVE:
         return
-    # One payload has NT handles or a KMT number, never both: each leaves out the other.
+    # One payload has NT handles or a KMT number, never both: neither type lists the other.
     allowed = ~(WIN32 & ~asked) if asked & WIN32 else ~0
     compatible = from_driver(int(properties.compatible_handle_types)) & allowed
     exported = from_driver(int(properties.export_from_imported_handle_types)) & allowed
@@ -120,6 +144,6 @@ def _unsupported(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2
     return UnsupportedError(
         f"{device.identity.device_name} has no images of {', '.join(words)}, usage "
         f"{flags_text(info.usage, vk.ImageUsageFlagBits)}{shared} "
-        "(VK_ERROR_FORMAT_NOT_SUPPORTED); ask Device.get_physical_device_format_properties2 what the format can do",
+        "(VK_ERROR_FORMAT_NOT_SUPPORTED); Device.get_physical_device_format_properties2 returns what the format can do",
         requires_one_of=["another format, tiling, usage or handle type"],
     )

@@ -1,4 +1,4 @@
-"""What the kernel says of a dma-buf. Any driver may have made it, so no sample of this driver's tells one."""
+"""The size of a dma-buf, as the kernel reports it. Any driver may have exported it, so it has no common form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 __all__ = ["size_of", "stood_in_by", "told"]
 
 _others: list[Callable[[int], int | None]] = []
-"""What stands in for the kernel, for tests; the last one is asked first."""
+"""Replacements of the kernel's report (for tests); the last one is called first."""
 
 
 def size_of(fd: int) -> int | None:
@@ -22,14 +22,14 @@ def size_of(fd: int) -> int | None:
 
 
 def told(text: str) -> int | None:
-    """Bytes of a dma-buf by what the kernel says of an open file. A dma-buf alone has its exporter's name there."""
+    """Bytes of a dma-buf from the kernel's report about an open file. Only a dma-buf has its exporter's name there."""
     lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     return int(lines.get("size", "0")) if "exp_name" in lines else None
 
 
 @contextlib.contextmanager
 def stood_in_by(other: Callable[[int], int | None]) -> Iterator[None]:
-    """Within the block files of which `other` gives a size are dma-bufs, too (for tests on a scripted driver)."""
+    """Within the block files for which `other` returns a size are dma-bufs too (for tests on a scripted driver)."""
     _others.append(other)
     try:
         yield

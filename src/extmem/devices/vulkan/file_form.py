@@ -1,18 +1,18 @@
-"""What a driver's file contains besides the payload, as its own samples show it. Pure: bytes in, a verdict out.
+"""The form of a driver's files: what they contain besides the payload, learned from samples. Pure.
 
-How this works. Software drivers share memory as a file, and some write into it what they read again at an import: how
-long the file is, where the payload begins. They believe what they read, so whoever wrote other bytes there ends the
-process that imports it. No driver is known here by name. Instead the driver exports a few payloads of its own
-(`Sample`), of different sizes, dedicated and not, each with marks at the payload's beginning and end. `learn` compares
-them in words of eight bytes:
+How this works. Software drivers share memory as a file, and some write into it what they read again at an import: the
+length of the file, the offset of the payload. They trust what they read, so other bytes there end the process that
+imports the file. This module does not identify drivers by name. Instead the driver exports a few payloads (`Sample`) of
+different sizes, dedicated and not, each with marks at the payload's beginning and end. `learn` compares them in words
+of eight bytes:
 
 * a word that all samples have in common is the driver's, and every file of this driver must have it;
 * a word that differs from the file's length, or from the payload's, by the same number in all samples stands for that
   length, and does so in every file;
-* every other word is left alone.
+* every other word is not compared.
 
-Bytes behind the payload are compared only if the samples have other bytes than zeros there: what rounds a size up may
-contain anything.
+Bytes behind the payload are compared only if the samples have other bytes than zeros there: bytes that round a size up
+may be anything.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["Form", "Sample", "learn"]
 
 _WORD = 8
 _MOST = 1 << 16
-"""Bytes before and behind the payload that are looked at, of each."""
+"""Bytes before the payload, and behind it, that are compared at most."""
 
 
 class Sample(NamedTuple):
-    """A file that the driver made. `first` and `last`: what was written at the payload's beginning and end."""
+    """A file that the driver exported. first, last: the bytes that were written at the payload's beginning and end."""
 
     size: int
     """Bytes of the payload."""
@@ -38,7 +38,7 @@ class Sample(NamedTuple):
 
 
 class _Length(NamedTuple):
-    """A word that stands for a length: this much more than the file's, or than the payload's. None where it is not."""
+    """A word that stands for a length: this much more than the file's, or than the payload's; None if it is not."""
 
     at: int
     than_file: int | None
@@ -51,11 +51,11 @@ class _Part(NamedTuple):
     size: int
     """Bytes."""
     runs: tuple[tuple[int, bytes], ...]
-    """What every file has, and where."""
+    """Offsets and bytes that every file has."""
     lengths: tuple[_Length, ...]
 
     def differs(self, seen: bytes, length: int, size: int) -> int:
-        """The first byte that is not the driver's; -1 where all are."""
+        """The offset of the first byte that is not the driver's; -1 if there is none."""
         for at, run in self.runs:
             if seen[at : at + len(run)] != run:
                 return at + next(i for i, byte in enumerate(run) if seen[at + i : at + i + 1] != bytes((byte,)))
@@ -69,7 +69,7 @@ class _Part(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What files of one driver, handle type and memory type have in common."""
+    """The common form of the files of one driver, handle type and memory type."""
 
     start: int
     """Bytes before the payload."""
@@ -79,9 +79,9 @@ class Form(NamedTuple):
     tail: _Part
 
     def problem(self, head: bytes, tail: bytes, length: int, size: int) -> str:
-        """What a file of `length` bytes has that the driver's own do not; empty where it may be one of them.
+        """Why a file of `length` bytes is not one of the driver's; empty if it may be one.
 
-        head, tail: its first and last bytes, as many as these parts have. size: of the payload.
+        head, tail: its first and last bytes, as many as these parts have. size: bytes of the payload.
         """
         if length < size + self.besides:
             return f"a file of {length} bytes, and a payload of {size} bytes takes {size + self.besides}"
@@ -93,7 +93,7 @@ class Form(NamedTuple):
 
 
 def learn(samples: Sequence[Sample]) -> Form | None:
-    """What these have in common. None where the payload does not lie in the files as one piece, at one place."""
+    """Return the common form. None if the payload is not in one piece, at the same offset, in all files."""
     starts = {one.content.find(one.first, 0, _MOST + len(one.first)) for one in samples}
     start = starts.pop() if len(starts) == 1 else -1
     if start < 0 or not all(one.content.startswith(one.last, start + one.size - len(one.last)) for one in samples):
@@ -112,7 +112,7 @@ def learn(samples: Sequence[Sample]) -> Form | None:
 
 
 def _common(samples: Sequence[Sample], parts: Sequence[bytes]) -> _Part:
-    """What the same part of all samples has in common."""
+    """Return what the same part of all samples has in common."""
     whole = len(parts[0])
     runs: list[tuple[int, bytes]] = []
     lengths: list[_Length] = []

@@ -1,20 +1,22 @@
-"""Handle types on their way to a driver and back, and structs that carry them.
+"""Translation of handle types for a driver and back, alone and in structs.
 
-A driver for Linux knows nothing of Win32 handles. Here an NT or KMT handle is a reference in the object manager to the
-driver's opaque fd, so what the driver says of OPAQUE_FD holds for OPAQUE_WIN32 and OPAQUE_WIN32_KMT, and a resource
-that is external as one of these is external as OPAQUE_FD to the driver.
+A driver of Linux has no Win32 handles. There an NT or KMT handle is a reference in the object manager to the driver's
+opaque fd, so what the driver answers for OPAQUE_FD holds for OPAQUE_WIN32 and OPAQUE_WIN32_KMT, and a resource that is
+external as one of these is external as OPAQUE_FD to the driver.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
 from typing import TypeVar
 
 from extmem import vk
-from extmem.devices.vulkan import WIN32_IS_NATIVE
 
-__all__ = ["WIN32", "from_driver", "to_driver", "translated"]
+__all__ = ["WIN32", "WIN32_IS_NATIVE", "from_driver", "to_driver", "translated"]
 
+WIN32_IS_NATIVE = sys.platform == "win32"
+"""Whether drivers of this platform create Win32 handles themselves."""
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 FD = int(HandleType.OPAQUE_FD)
 WIN32 = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)
@@ -28,7 +30,7 @@ S = TypeVar("S", bound=vk.ChainStruct)
 
 
 def to_driver(handle_types: int) -> int:
-    """What the driver is told for these types."""
+    """Return the types that the driver gets for these."""
     types = int(handle_types)
     if WIN32_IS_NATIVE:
         return types
@@ -36,7 +38,7 @@ def to_driver(handle_types: int) -> int:
 
 
 def from_driver(handle_types: int) -> int:
-    """What these types of the driver's answer make possible here."""
+    """Return the types that these types in a driver's answer stand for."""
     types = int(handle_types)
     if WIN32_IS_NATIVE:
         return types
@@ -44,7 +46,7 @@ def from_driver(handle_types: int) -> int:
 
 
 def translated(info: S) -> S:
-    """The struct with its chain as the driver is to see it; copies where something differs."""
+    """Return the struct with its chain as the driver gets it. What differs is copied."""
     if WIN32_IS_NATIVE or not any(_types_of(link) & WIN32 for link in (info, *vk.chain(info))):
         return info
     first = copy.copy(info)

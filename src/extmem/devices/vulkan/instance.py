@@ -1,4 +1,4 @@
-"""`Instance`: a VkInstance and the physical devices that its drivers offer."""
+"""`Instance`: a VkInstance and its physical devices."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from extmem.vk.loader import Commands, Loader
 __all__ = ["API_VERSION", "Instance"]
 
 API_VERSION = 1 << 22 | 1 << 12
-"""Vulkan 1.1: external memory and the queries about it are core there. More is not asked for."""
+"""Vulkan 1.1, which has external memory and its queries in the core. No later version is needed."""
 _INCOMPLETE = 5
 _ENUMERATE_PORTABILITY = 1
 
 
 class Instance:
-    """A VkInstance. Ownership: made here and destroyed after `close` and its devices; or adopted, and left as it was.
+    """A VkInstance. Ownership: created here, and destroyed after `close` and its devices; or adopted, and left.
 
     Errors: UnsupportedError without a loader, or for a loader of Vulkan 1.0; DriverError without any driver.
     """
 
     def __init__(self, loader: Loader | None = None, *, adopt: int = 0, api_version: int = API_VERSION) -> None:
-        """adopt: a VkInstance that somebody else made, for this version; it is used, and left alone by `close`."""
+        """adopt: a VkInstance that another binding created for this version. `close` does not destroy it."""
         self.loader = loader or Loader()
         self.pid = current_process.pid
         self.api_version = api_version
@@ -62,7 +62,7 @@ class Instance:
         return int(ffi.cast("uintptr_t", self.handle))
 
     def physical_devices(self) -> list[PhysicalDevice]:
-        """Every physical device of version 1.1 or later, in the loader's order. Looked up once."""
+        """Return every physical device of version 1.1 or later, in the loader's order. Enumerated once."""
         if self.owner.closing:
             raise HandleStateError("this Vulkan instance is closed; make another one")
         if self._devices is None:
@@ -78,13 +78,13 @@ class Instance:
             found = ffi.new("VkPhysicalDevice[]", max(1, count[0]))
             result = self.commands.vkEnumeratePhysicalDevices(self.handle, count, found)
             if result == _INCOMPLETE:
-                continue  # one came in between
+                continue  # one was added in between
             if result:
                 fail(result, "vkEnumeratePhysicalDevices", "")
             return list(found[0 : count[0]])
 
     def close(self) -> None:
-        """vkDestroyInstance, as soon as no device of it is left. Safe to call twice.
+        """vkDestroyInstance, when no device of it is left. Safe to call twice.
 
         Nothing happens to an adopted one, or in a forked child.
         """

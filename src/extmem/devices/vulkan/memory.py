@@ -82,7 +82,7 @@ class Memories:
     def make_or_fail(
         self, chain: Any, size: int, memory_type: int, dedicated: NativeResource | None, what: str
     ) -> VkObject:
-        """`make`, raising where there is no memory. what: a word for the error."""
+        """Return the memory of `make`, or raise its error. what: a word for the error."""
         memory, making = self.make(chain, size, memory_type, dedicated)
         if not memory.raw:
             tried = f"{what} {size} bytes of memory type {memory_type}"
@@ -242,7 +242,7 @@ class VulkanAllocation:
         owner: QueueOwner = "here",
         exporting: bool = True,
     ) -> None:
-        """memory: what owns the VkDeviceMemory; or one that somebody else allocated and frees."""
+        """memory: what owns the VkDeviceMemory; or one that another binding allocated, and frees."""
         self.memories = memories
         """The device's memories, of which this is one."""
         self._memory = memory if isinstance(memory, VkObject) else None
@@ -251,32 +251,32 @@ class VulkanAllocation:
         self.size = size
         self.memory_type_index = memory_type_index
         self.handle_types = handle_types
-        """External types as the driver knows them."""
+        """External types as the driver gets them."""
         self.dedicated = dedicated
         self.payload = payload
-        """What it was imported from, if the object manager gave that; closed with it."""
+        """The object manager's payload that it was imported from, if any; closed with it."""
         self.stated_identity = stated_identity
         self.owner: QueueOwner = owner
-        """Who owns the payload in the sense of queue family ownership: this device since it was allocated; whoever uses
-        it next (VK_QUEUE_FAMILY_EXTERNAL); or this device by barriers of the program's own, until they release it."""
+        """The queue family owner of the payload: "here" is this device, since it was allocated; "external" is the next
+        user (VK_QUEUE_FAMILY_EXTERNAL); "held" is this device by barriers of the program, until they release it."""
         self.transfer: NativeResource | None = None
-        """A buffer over all of it, made when bytes are first moved."""
+        """A buffer over all of it, created at the first transfer."""
         self.exporting = exporting
-        """Whether the driver may be asked for handles of it: false for what was imported and is not exported again."""
+        """Whether the driver exports handles of it: false for memory that was imported and is not exported again."""
         self._keep: tuple[FileMapping, PayloadFd] | None = None
-        """What owns the bytes of imported host memory."""
+        """The owners of the bytes of imported host memory."""
         self._exported: OwnedFd | None = None
-        """A descriptor or NT handle that the driver gave and that `fd` lends out; None before it was asked."""
+        """The descriptor or NT handle that the driver exported, and `fd` returns; None before."""
         self._number = 0
-        """A KMT number, instead of those."""
+        """A KMT number in place of those."""
         self._at = ffi.new("uintptr_t *")
-        """Where it is mapped, until vkFreeMemory; 0 before. vkMapMemory writes it, perhaps more than once."""
+        """The address of its mapping, until vkFreeMemory; 0 before. vkMapMemory writes it, perhaps more than once."""
         self._mapped = False
-        """Whether `_at` is final: other threads read it only then."""
+        """Whether `_at` is final: other threads only read it then."""
 
     @property
     def writable(self) -> bool:
-        """Whether the payload came with the right to write."""
+        """Whether the payload was opened with the right to write."""
         return self.payload is None or self.payload.writable
 
     @property
@@ -293,14 +293,14 @@ class VulkanAllocation:
 
     @property
     def keeper(self) -> Owner:
-        """What commands that use the memory hold until they are done. One of somebody else's memory keeps nothing."""
+        """What commands that use the memory hold until they are done. For another binding's memory it keeps nothing."""
         return self._memory if self._memory is not None else _THEIRS
 
     @property
     def fd(self) -> int | None:
-        """The payload's fd, borrowed: as it came, or exported by the driver when first asked for.
+        """The payload's fd, borrowed: the imported one, or one that the driver exports at the first use.
 
-        On Windows its NT handle, or KMT number. A driver is asked once for each memory: it may be asked no more often
+        On Windows its NT handle, or KMT number. A driver exports one handle of each memory: it may not be asked twice
         (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663).
         """
         raw = self.live
@@ -320,7 +320,7 @@ class VulkanAllocation:
 
     @property
     def identity(self) -> tuple[int, int] | None:
-        """None: the kernel does not tell a driver's payloads apart."""
+        """None: the kernel does not identify a driver's payloads."""
         return None
 
     @property
@@ -329,17 +329,17 @@ class VulkanAllocation:
         return not self.raw
 
     def mapped_at(self, mapping: FileMapping, payload: PayloadFd) -> None:
-        """It is a host payload's memory, which `mapping` has mapped. Both are given back with it."""
+        """Record that it is a host payload's memory, which `mapping` has mapped. Both are released with it."""
         self._keep = (mapping, payload)
         if self._memory is not None:
-            self._memory.owe(((id, mapping),))  # it ends after the VkDeviceMemory, also where both are lost
+            self._memory.owe(((id, mapping),))  # it ends after the VkDeviceMemory, also if both are lost
         self.address = mapping.address
 
     # An allocation is its own mapping.
 
     @property
     def address(self) -> int:
-        """Where it is mapped; 0 before. Set for host memory, which its owner has mapped there."""
+        """The address of its mapping; 0 before. Set for host memory, which its owner has mapped."""
         return int(self._at[0])
 
     @address.setter
@@ -391,13 +391,13 @@ class VulkanAllocation:
 
 
 _THEIRS = Owner()
-"""In place of what owns a VkDeviceMemory, for one that somebody else frees."""
+"""The owner of a VkDeviceMemory that another binding frees: it releases nothing."""
 
 
 def ours(allocation: Allocation) -> VulkanAllocation:
-    """The allocation as a Vulkan device's. TypeError for another's."""
+    """The allocation as a Vulkan device's. Errors: TypeError for another device's."""
     if not isinstance(allocation, VulkanAllocation):
-        raise TypeError(f"{allocation!r} is no allocation of a Vulkan device")
+        raise TypeError(f"{allocation!r} is not an allocation of a Vulkan device")
     return allocation
 
 

@@ -41,7 +41,7 @@ def format_properties(device: PhysicalDevice, vk_format: int) -> vk.FormatProper
 def resolved(
     device: LogicalDevice, raw: int, info: vk.ImageCreateInfo
 ) -> tuple[vk.ImageCreateInfo, tuple[vk.SubresourceLayout, ...]]:
-    """What the identical image is made from, wherever, and where the memory planes of this one lie.
+    """Return the create info of an identical image on any device, and the layouts of this one's memory planes.
 
     raw: a VkImage of tiling DRM_FORMAT_MODIFIER, made from `info`. Errors: UnsupportedError where the driver states
     places that cannot be.
@@ -53,18 +53,18 @@ def resolved(
         "vkGetImageDrmFormatModifierPropertiesEXT",
     )
     modifier = int(answer.drmFormatModifier)
-    listed = vk.find(device.physical.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
+    listed = vk.find(format_properties(device.physical, int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
     known = listed.drm_format_modifier_properties if listed is not None else ()
     count = next((int(m.drm_format_modifier_plane_count) for m in known if m.drm_format_modifier == modifier), 1)
     planes = tuple(_plane(device, raw, aspect) for aspect in MEMORY_PLANES[:count])
     if any(_overlap(one, other) for one, other in itertools.pairwise(sorted(planes, key=lambda plane: plane.offset))):
         raise UnsupportedError(
             f"{device.name} states places that overlap for the {count} memory planes of "
-            f"{format_name(int(info.format))} with modifier {modifier:#x}, so that nobody could make the "
+            f"{format_name(int(info.format))} with modifier {modifier:#x}, so that no other device could create the "
             "same image; use a format in one plane",
             requires_one_of=["a format in one plane", "another modifier", "ImageTiling.LINEAR"],
         )
-    # What creates an image leaves the sizes to the driver, and pitches that one layer or slice does not have.
+    # A create info leaves the sizes to the driver, and the pitches that one layer or slice does not have.
     layers, slices = info.array_layers > 1, info.extent.depth > 1
     placed = [
         vk.SubresourceLayout(p.offset, 0, p.row_pitch, p.array_pitch if layers else 0, p.depth_pitch if slices else 0)

@@ -1,4 +1,4 @@
-"""Owners of what a Vulkan driver has made: VkInstance, VkDevice, and the objects of a device.
+"""Owners of what a Vulkan driver creates: VkInstance, VkDevice, and the objects of a device.
 
 How this works. Each holds what it was made from until it is destroyed itself (`extmem.owning`): an object its
 VkDevice, a VkDevice its VkInstance, and that the loader, without whose library no destroying function can be called.

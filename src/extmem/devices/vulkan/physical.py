@@ -1,20 +1,17 @@
-"""`PhysicalDevice`: who a GPU is, what memory it has, and what it can share. Asking needs no VkDevice."""
+"""`PhysicalDevice`: a GPU's identity, its memory types, and what it can share. No VkDevice is needed for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import vk
-from extmem.devices.backend import Offer
 from extmem.devices.types import DeviceIdentity
-from extmem.devices.vulkan import capabilities, modifiers
 from extmem.devices.vulkan.results import fail
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Backend
     from extmem.devices.vulkan.instance import Instance
 
 __all__ = ["PhysicalDevice", "QueueFamily"]
@@ -31,7 +28,7 @@ _VULKAN_1_1 = 1 << 22 | 1 << 12
 
 
 class QueueFamily(NamedTuple):
-    """VkQueueFamilyProperties, as far as moving bytes needs it."""
+    """VkQueueFamilyProperties, as far as transfers need it."""
 
     number: int
     """queueFamilyIndex."""
@@ -43,7 +40,7 @@ class PhysicalDevice:
     """A VkPhysicalDevice of an instance, which it keeps alive."""
 
     def __init__(self, instance: Instance, handle: Any, extensions: frozenset[str] | None = None) -> None:
-        """extensions: those enabled on a VkDevice that somebody else made; None for all that there are."""
+        """extensions: those enabled on a VkDevice that another binding created; None for all that there are."""
         self.instance = instance
         self.handle = handle
         self.commands = instance.commands
@@ -51,7 +48,7 @@ class PhysicalDevice:
 
     @classmethod
     def of(cls, instance: Instance, raw: int, extensions: Iterable[str]) -> PhysicalDevice:
-        """One whose VkDevice somebody else made, with these extensions."""
+        """Return one whose VkDevice another binding created, with these extensions."""
         return cls(instance, ffi.cast("VkPhysicalDevice", raw), frozenset(extensions))
 
     @property
@@ -61,14 +58,10 @@ class PhysicalDevice:
 
     @property
     def usable(self) -> bool:
-        """Whether it speaks Vulkan 1.1: the queries below are core there."""
+        """Whether it implements Vulkan 1.1, which has the queries below in the core."""
         plain = ffi.new("VkPhysicalDeviceProperties *")
         self.commands.vkGetPhysicalDeviceProperties(self.handle, plain)
         return int(plain.apiVersion) >= _VULKAN_1_1
-
-    def offer(self, opening: Callable[[], Backend]) -> Offer:
-        """This device as one that can be opened. opening: creates a VkDevice of it."""
-        return Offer("vulkan", self.identity, _RANKS.get(self.device_type, _LAST), opening, lambda: _Answers(self))
 
     @cached_property
     def _properties(self) -> vk.PhysicalDeviceProperties2:
@@ -94,8 +87,13 @@ class PhysicalDevice:
 
     @property
     def device_type(self) -> vk.PhysicalDeviceType:
-        """A GPU, or a processor that poses as one."""
+        """VkPhysicalDeviceType: a GPU, or a processor that poses as one."""
         return vk.PhysicalDeviceType(int(self.properties.device_type))
+
+    @property
+    def rank(self) -> int:
+        """See `Offer`."""
+        return _RANKS.get(self.device_type, _LAST)
 
     @cached_property
     def identity(self) -> DeviceIdentity:
@@ -113,13 +111,13 @@ class PhysicalDevice:
 
     @cached_property
     def min_imported_host_pointer_alignment(self) -> int:
-        """Bytes; 4096 where host pointers cannot be imported."""
+        """Bytes; 4096 if host pointers cannot be imported."""
         found = vk.find(self._properties, vk.PhysicalDeviceExternalMemoryHostPropertiesEXT)
         return int(found.min_imported_host_pointer_alignment) if found is not None else 4096
 
     @cached_property
     def extensions(self) -> frozenset[str]:
-        """Names of the device extensions that there are, or that the foreign device was made with."""
+        """Names of the device extensions that exist, or that the adopted device was created with."""
         if self._given is not None:
             return self._given
         count = ffi.new("uint32_t *")
@@ -151,25 +149,3 @@ class PhysicalDevice:
         found = ffi.new("VkQueueFamilyProperties[]", max(1, count[0]))
         ask(self.handle, count, found)
         return tuple(QueueFamily(i, int(found[i].queueFlags), int(found[i].queueCount)) for i in range(count[0]))
-
-    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """See `Backend`."""
-        return capabilities.buffer_properties(self, info)
-
-    def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """See `Backend`."""
-        return capabilities.image_properties(self, info)
-
-    def format_properties(self, vk_format: int) -> vk.FormatProperties2:
-        """See `DescribesFormats`."""
-        return modifiers.format_properties(self, vk_format)
-
-
-class _Answers:
-    """A physical device's answers in the words of `base.Answers`."""
-
-    def __init__(self, device: PhysicalDevice) -> None:
-        self.min_imported_host_pointer_alignment = device.min_imported_host_pointer_alignment
-        self.external_buffer_properties = device.external_buffer_properties
-        self.image_format_properties = device.image_format_properties
-        self.memory_properties = lambda: device.memory_properties

@@ -1,4 +1,4 @@
-"""VkBuffers and VkImages: made as their create infos say, with Win32 handle types as the driver knows them."""
+"""VkBuffers and VkImages, created from their create infos, with handle types translated for the driver."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 from extmem import vk
 from extmem.devices.backend import Allocation
 from extmem.devices.resources import NativeResource, Requirements
+from extmem.devices.vulkan.capabilities import image_properties
 from extmem.devices.vulkan.handle_types import translated
 from extmem.devices.vulkan.memory import ours
 from extmem.devices.vulkan.modifiers import resolved
@@ -81,11 +82,11 @@ class Resources:
                 "without DISJOINT",
                 requires_one_of=["an image without ImageCreateFlagBits.DISJOINT"],
             )
-        # Drivers need not check; an image that the device lacks may be made and fail later.
+        # Drivers need not check: an image that the device lacks may be created and fail later.
         external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
         types = int(external.handle_types) if external is not None else 0
         for question in questions(info, types & -types).values():
-            device.physical.image_format_properties(question)
+            image_properties(device.physical, question)
         made = ffi.new("uint64_t *")
         asked = to_c(translated(info))  # held: what its chain leads to ends with it
         commands, owner = device.commands, VkObject(device.owner)
@@ -102,7 +103,7 @@ class Resources:
             raise
 
     def _image(self, raw: int, info: vk.ImageCreateInfo, owner: Owner) -> NativeResource:
-        """An image that exists, with what it requires, and the modifier that its driver chose."""
+        """Return an image that exists, with its requirements, and the modifier that its driver chose."""
         needs = self._image_requirements(raw)
         if not has_modifier(info):
             return NativeResource("image", needs, raw, 0, info, owner=owner)
@@ -115,7 +116,7 @@ class Resources:
         return NativeResource("image", needs, raw, 0, exact, planes=planes, owner=owner)
 
     def adopt(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
-        """A VkBuffer or VkImage that somebody else made from `info`, and destroys; what it requires is asked."""
+        """See `AdoptsMemory.adopt_resource`. Its requirements are queried."""
         self._device.check_open()
         if isinstance(info, vk.ImageCreateInfo):
             return self._image(raw, info, Owner())
@@ -123,19 +124,20 @@ class Resources:
         return NativeResource("buffer", needs, raw, int(info.size), info, owner=Owner())
 
     def recreate(self, resource: NativeResource) -> NativeResource:
-        """The identical buffer or image."""
+        """Create the identical buffer or image."""
         info = resource.create_info
         if isinstance(info, vk.BufferCreateInfo):
             return self.create_buffer(info)
         if isinstance(info, vk.ImageCreateInfo):
             return self.create_image(info)
         raise UnsupportedError(
-            "the dedicated resource was made elsewhere, and nobody said how", requires_one_of=["its create info"]
+            "the dedicated resource was created by another binding, and its create info is not known",
+            requires_one_of=["its create info"],
         )
 
     @contextlib.contextmanager
     def temporary(self, info: vk.BufferCreateInfo) -> Iterator[NativeResource]:
-        """A buffer for the time of the block."""
+        """A buffer that is destroyed at the end of the block."""
         buffer = self.create_buffer(info)
         try:
             yield buffer
@@ -171,10 +173,10 @@ class Resources:
         """See `Backend`. Drivers return it for an image that exists, so one is created and destroyed."""
         if int(info.tiling) == vk.ImageTiling.OPTIMAL:
             raise UnsupportedError(
-                "an image with OPTIMAL tiling has no layout that the host could know; create it LINEAR",
+                "an image with OPTIMAL tiling has no layout that can be queried; create it LINEAR",
                 requires_one_of=["ImageTiling.LINEAR"],
             )
-        # Drivers answer anything for a subresource that the image lacks.
+        # Drivers return arbitrary answers for a subresource that the image lacks.
         aspect, level, layer = int(subresource.aspect_mask), int(subresource.mip_level), int(subresource.array_layer)
         by_plane = has_modifier(info)
         wrong = aspect & ~_MEMORY if by_plane else bool(aspect & _DEEP) != is_depth_or_stencil(int(info.format))
@@ -204,7 +206,7 @@ class Resources:
             image.destroy()
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
-        """vkBindBufferMemory, vkBindImageMemory. Nothing is left to do where moving bytes has bound it there."""
+        """vkBindBufferMemory, vkBindImageMemory. Nothing is done if a transfer has bound it there already."""
         device = self._device
         made = ours(allocation)
         raw, memory, size = resource.live, made.live, resource.requirements.size

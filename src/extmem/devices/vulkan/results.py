@@ -17,7 +17,7 @@ _MEMORY = {
     Result.ERROR_TOO_MANY_OBJECTS: "the device or process has too many objects or descriptors; close some",
 }
 _OTHER = {
-    Result.ERROR_DEVICE_LOST: "the device is lost, and everything on it: close it, open it again, and allocate anew",
+    Result.ERROR_DEVICE_LOST: "the device is lost, and everything on it: close it, open it again, and allocate again",
     Result.ERROR_INVALID_EXTERNAL_HANDLE: "the handle is not what the driver exported for this type and size",
     Result.ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT: "offset or pitch of a memory plane does not suit the "
     "modifier; give those that the exporter's driver states",
@@ -37,7 +37,7 @@ _CERTAIN = frozenset(
         Result.ERROR_FORMAT_NOT_SUPPORTED,
     )
 )
-"""Results that no lack of descriptors explains. For all others a driver may have lacked one, whatever it calls that."""
+"""Results that a lack of descriptors does not cause. It may cause all others, whatever the driver calls that."""
 
 _NO_REASON = (
     "the driver gives no reason; run the program under VK_LAYER_KHRONOS_validation, and report this as a fault "
@@ -46,7 +46,7 @@ _NO_REASON = (
 
 
 def fail(result: int, command: str, device: str, tried: str = "") -> NoReturn:
-    """Raise what a VkResult means. device: its name. tried: the call's values in words.
+    """Raise the error that a VkResult means. device: its name. tried: the call's values in words.
 
     Where the process has no file descriptor left, that is OutOfMemoryError, with VK_ERROR_TOO_MANY_OBJECTS where the
     driver returned no result that means a lack: drivers return any result then.

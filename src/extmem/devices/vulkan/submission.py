@@ -36,7 +36,7 @@ __all__ = ["Submissions"]
 _SLICE_NS = 50_000_000
 """Nanoseconds of one wait: signal handlers run between two."""
 _PATIENCE_S = 60.0
-"""Seconds that commands of extmem's own, copies and fills, may take."""
+"""Seconds that commands may take: the library's copies and fills, and a program's."""
 _TRIES = 4
 _TIMEOUT = int(vk.Result.TIMEOUT)
 _LOST = int(vk.Result.ERROR_DEVICE_LOST)
@@ -46,7 +46,7 @@ _EXTERNAL = int(vk.QUEUE_FAMILY_EXTERNAL)
 _MOVES = _Access.TRANSFER_READ | _Access.TRANSFER_WRITE
 _HOST = _Access.HOST_READ | _Access.HOST_WRITE
 _working: Final[set[Submissions]] = set()
-"""What has submitted commands that may still run. Each is kept alive here, with all that these use."""
+"""Those with submitted commands that may still run. Each is kept alive here, with all that these use."""
 
 
 class Submissions:
@@ -61,17 +61,17 @@ class Submissions:
         self._pool: VkObject | None = None
         self._fence: VkObject | None = None
         self._signaled = False
-        """Whether the fence must be reset."""
+        """Whether the fence has to be reset."""
         self._buffer: list[Step] = []
-        """What frees the command buffer, which is its last argument's; empty before one is made."""
+        """The call that frees the command buffer, which its last argument contains; empty before one is allocated."""
         self._submitted: list[int] = []
-        """The VkResult of a submission that was not waited for to its end; it is recorded when the call returns."""
+        """The VkResult of a submission whose end was not seen. It is recorded when the call returns."""
         self._running = Uses()
-        """What such a submission uses."""
+        """What such a submission uses, held."""
         self._owners: list[tuple[VulkanAllocation, QueueOwner]] = []
-        """Who owns what it uses once it is submitted, in the order of its barriers."""
+        """The owners of what it uses, once it is submitted, in the order of its barriers."""
         self._patience = _PATIENCE_S
-        """Seconds that a wait may take; 0 once one took too long, so that calls only look whether it is done."""
+        """Seconds that a wait may take; 0 once one took too long, so that calls only check whether it is done."""
         queue = ffi.new("VkQueue *")
         self._commands.vkGetDeviceQueue(device.handle, device.queue_family, device.queue_index, queue)
         self._queue = queue[0]
@@ -83,10 +83,10 @@ class Submissions:
         uses: Uses | None = None,
         owners: Sequence[tuple[VulkanAllocation, QueueOwner]] = (),
     ) -> None:
-        """Record, submit, wait. `used`: whose ownership is acquired before and released after, unless it is held.
+        """Record, submit, wait. used: memory that is acquired before and released after, unless it is held.
 
-        uses: what else the commands use. None of it is freed before the device is done, also where an exception ends
-        the wait. owners: who owns what afterwards, by barriers of `record`.
+        uses: what else the commands use. It is not freed before the device is done, also if an exception ends the wait.
+        owners: the owners of memory afterwards, by barriers of `record`.
         """
         with self.lock:
             self._finish()
@@ -112,7 +112,7 @@ class Submissions:
             self._finish()
 
     def _border(self, recorder: VulkanRecorder, allocations: list[VulkanAllocation], *, acquire: bool) -> None:
-        """Ownership from or to VK_QUEUE_FAMILY_EXTERNAL; besides, what the host has written or is to see."""
+        """Record transfers of ownership from or to VK_QUEUE_FAMILY_EXTERNAL, and barriers with the host."""
         ours = self._device.queue_family
         sides = (_EXTERNAL, ours) if acquire else (ours, _EXTERNAL)
         nothing = _Access(0)
@@ -189,17 +189,17 @@ class Submissions:
     def _finish(self) -> None:
         """Wait for what was submitted, if anything was.
 
-        While it may run, nothing that it uses may be touched: so waiting is tried again where it fails. A device that
-        is lost runs nothing any more. Signal handlers run meanwhile; what they raise ends the wait, not the commands.
+        While it may run, nothing that it uses may be released: so a failed wait is tried again. A lost device runs
+        nothing any more. Signal handlers run meanwhile; what they raise ends the wait, not the commands.
         Errors: DriverError, also for commands that do not end within `_PATIENCE_S`; OutOfMemoryError.
         """
         if not self._submitted:
             return
-        if self._submitted[0]:  # it was refused, and an exception came before `_submit` had noted that
+        if self._submitted[0]:  # it was refused, and an exception came before `_submit` had recorded that
             self._settle()
             return
-        # It happens, whether or not its end is seen. An exception may have come before this: then it is done next time,
-        # before anything asks for an owner.
+        # The commands run, whether or not their end is seen. If an exception came before this, it is done at the next
+        # call, before an owner is read.
         for allocation, owner in self._owners:
             allocation.owner = owner
         fence, result, failures = ffi.new("uint64_t *", self._raw_fence), _TIMEOUT, 0
@@ -226,14 +226,14 @@ class Submissions:
         self._device.check(result, "vkWaitForFences", "what was just submitted")
 
     def _settle(self) -> None:
-        """What was submitted is done: nothing is used any more."""
+        """Release what the submission used: it is done."""
         self._owners = []
         self._submitted.clear()
         self._running.end()
         _working.discard(self)
 
     def _forget_buffer(self) -> None:
-        """What was being recorded is of no use: the next one begins anew."""
+        """Drop a command buffer whose recording failed: the next submission begins another one."""
         if self._buffer:
             do_last(self._buffer)
 
@@ -247,9 +247,9 @@ class Submissions:
                     raise
 
     def close(self) -> None:
-        """Give everything back, when what was submitted is done. Safe to repeat, also after an exception.
+        """Release everything, when what was submitted is done. Safe to repeat, also after an exception.
 
-        Errors: as `finish`, for commands that may still run: nothing was given back then.
+        Errors: as `finish`, for commands that may still run: nothing was released then.
         """
         with self.lock:
             self.finish()
@@ -267,4 +267,4 @@ def _leave_what_works() -> None:
     for submissions in list(_working):
         import ctypes
 
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(submissions))  # never lost, so never given back
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(submissions))  # never lost, so never released

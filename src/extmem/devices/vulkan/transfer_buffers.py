@@ -27,7 +27,7 @@ class TransferBuffers:
         self._resources = resources
 
     def buffer_of(self, allocation: VulkanAllocation) -> NativeResource:
-        """A buffer over the whole allocation, or the one that it is dedicated to (`obstacle` says whether it will do).
+        """Return a buffer over the whole allocation, or the one that it is dedicated to (see `obstacle`).
 
         Errors: UnsupportedError for memory that is dedicated to an image.
         """
@@ -49,7 +49,7 @@ class TransferBuffers:
             return allocation.transfer
 
     def too_small(self, allocation: VulkanAllocation) -> str:
-        """Why memory that is not dedicated has no room for a buffer of its size, and what to do; empty where it has."""
+        """Why memory that is not dedicated has no room for a buffer of its size, and what to do; empty if it has."""
         if allocation.dedicated is not None or allocation.transfer is not None:
             return ""
         with self._device.making:
@@ -62,9 +62,9 @@ class TransferBuffers:
         return f"has {allocation.size} bytes, and a buffer of as many takes {needed} on this device; allocate {needed}"
 
     def obstacle(self, allocation: VulkanAllocation, usage: int = 0, end: int = 0) -> str:
-        """Why `buffer_of` cannot be used with this usage up to byte `end`, and what to do; empty where it can be.
+        """Why `buffer_of` cannot be used with this usage up to byte `end`, and what to do; empty if it can.
 
-        Memory that is dedicated to a buffer is bound to that alone. Where it is the caller's, the caller binds it.
+        Memory that is dedicated to a buffer is bound only to that. If the buffer is the caller's, the caller binds it.
         """
         alone = allocation.dedicated
         if alone is None or alone.kind != "buffer":
@@ -93,7 +93,7 @@ class TransferBuffers:
         return self._resources.create_buffer(info)
 
     def _bound(self, allocation: VulkanAllocation, buffer: NativeResource) -> NativeResource:
-        """The buffer, bound; destroyed where that fails."""
+        """Return the buffer, bound. It is destroyed if that fails."""
         try:
             self._resources.bind(allocation, 0, buffer)
         except BaseException:

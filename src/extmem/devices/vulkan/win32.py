@@ -1,10 +1,10 @@
 """VK_KHR_external_memory_win32: memory that a driver of Windows exports, names and imports itself.
 
-How this works. Name, rights and security go to the driver with vkAllocateMemory, as the specification has it; the
-security descriptor and the strings live until that call returns. extmem looks first: a taken name, a closed handle, a
-handle of another kind never reach the driver, whose answers to them are anything (VK_ERROR_OUT_OF_HOST_MEMORY, say).
-What a driver refuses for all that is told with what the kernel says of the handle, and looked at once more: it may have
-been closed, or the name taken, in between.
+How this works. Name, rights and security are passed to the driver with vkAllocateMemory, as in the specification; the
+security descriptor and the strings are valid until that call returns. They are checked first: a taken name, a closed
+handle, or a handle of another type never reaches the driver, whose answer would be arbitrary (such as
+VK_ERROR_OUT_OF_HOST_MEMORY). If the driver refuses an import in spite of that, the error contains what the kernel
+reports of the handle. It is checked again then: it may have been closed, or the name taken, in between.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NT, _KMT = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 _OPAQUE = _NT | _KMT
 _LOW = 0xFFFF_FFFF
 _OF_DEAD_NUMBERS = (vk.Result.ERROR_OUT_OF_HOST_MEMORY, vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
-"""What drivers answer to a KMT number that is none."""
+"""Results of drivers for a KMT number that leads nowhere."""
 
 
 class Win32Memories(Memories):
@@ -116,7 +116,7 @@ class Win32Memories(Memories):
     def get_handle(self, raw: int, handle_type: int) -> OwnedFd:
         """vkGetMemoryWin32HandleKHR of an NT type. It is not inheritable: programs get duplicates of it."""
         owned = OwnedDescriptor(self._handle(raw, handle_type))
-        with contextlib.suppress(StatusError):  # a protected handle stays as the driver made it
+        with contextlib.suppress(StatusError):  # a protected handle is left unchanged
             calls.set_flags(owned.fd, FLAG_INHERIT, 0)
         return owned
 
@@ -174,7 +174,7 @@ class Win32Memories(Memories):
         )
 
     def _refused(self, payload: Win32Payload, result: int, size: int, memory_type_index: int) -> None:
-        """Raise what the driver's refusal means, with what the kernel says."""
+        """Raise what the driver's refusal means, with what the kernel reports."""
         if payload.number and result in _OF_DEAD_NUMBERS:
             raise error_for(
                 Status.INVALID_PARAMETER,
@@ -190,10 +190,10 @@ class Win32Memories(Memories):
         fail(result, "vkAllocateMemory", self.device.name, what + ("" if payload.number else hint))
 
     def _seen(self, payload: Win32Payload) -> str:
-        """The source in words. Errors: InvalidHandleError where the handle is gone meanwhile."""
+        """Return the source in words. Errors: InvalidHandleError if the handle was closed meanwhile."""
         kind = HandleType(int(payload.handle_type)).name
         if payload.number:
-            return f"the {kind} number {payload.number:#x}, which extmem cannot look behind"
+            return f"the {kind} number {payload.number:#x}, whose memory extmem cannot examine"
         try:
             objects, value = driver_memory.kernel(), payload.fd
             granted = objects.from_kernel(calls.basic(value).granted)
@@ -205,7 +205,7 @@ class Win32Memories(Memories):
         by = f"the name {payload.name!r}" if payload.name is not None else f"an {kind} handle"
         return f"{by}, an open {type_name} with {MEMORY.describe(granted)}{named}"
 
-    # What handles of other makers are.
+    # Handles of other programs.
 
     @property
     def imports_handles(self) -> bool:

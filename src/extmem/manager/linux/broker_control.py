@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("the broker is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker is Linux's; extmem.manager selects what the system has")
 
 import os
 import socket

@@ -24,7 +24,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import logging
 import os
@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from extmem import wire
-from extmem.broker.journal import start_time
+from extmem.broker.client_journal import start_time
 from extmem.errors import (
     ExtmemError,
     HandleStateError,

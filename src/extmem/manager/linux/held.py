@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import time
 from collections import Counter, deque
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from extmem import wire
-from extmem.broker.journal import start_time
+from extmem.broker.client_journal import start_time
 from extmem.errors import ExtmemError, HandleStateError, PeerProtocolError
 from extmem.objects import RESOURCE_WRITE
 from extmem.owning import OwnedFd

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("the broker is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker is Linux's; extmem.manager selects what the system has")
 
 import os
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from extmem import wire
-from extmem.broker.files import is_writable
+from extmem.broker.fd_inspection import is_writable
 from extmem.errors import ObjectManagerError, UnsupportedError
 from extmem.handles import HandleEntry, HandleInfo
 from extmem.manager.api import Manager, Reference

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("these are the objects of Windows's GPU drivers; extmem.manager picks what the system has")
+    raise ImportError("these are the objects of Windows's GPU drivers; extmem.manager selects what the system has")
 
 import contextlib
 import ctypes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("these are Windows's handles; extmem.manager picks what the system has")
+    raise ImportError("these are Windows's handles; extmem.manager selects what the system has")
 
 import abc
 import os

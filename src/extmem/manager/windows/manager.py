@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("this is the manager of Windows; extmem.manager picks what the system has")
+    raise ImportError("this is the manager of Windows; extmem.manager selects what the system has")
 
 import contextlib
 import os

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("sections are Windows's; extmem.manager picks what the system has")
+    raise ImportError("sections are Windows's; extmem.manager selects what the system has")
 
 import os
 import secrets

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("this is Windows's list of handles; extmem.manager picks what the system has")
+    raise ImportError("this is Windows's list of handles; extmem.manager selects what the system has")
 
 import ctypes
 import os

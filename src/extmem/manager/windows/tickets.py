@@ -21,7 +21,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("these are Windows's tickets; extmem.manager picks what the system has")
+    raise ImportError("these are Windows's tickets; extmem.manager selects what the system has")
 
 import contextlib
 import os

@@ -18,6 +18,7 @@ from extmem.rules import PayloadFacts
 from extmem.sharing.descriptor import create_infos as infos
 from extmem.sharing.descriptor import wire as wire
 from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo, check_array, check_image
+from extmem.sharing.descriptor.header import Header
 
 __all__ = ["ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"]
 
@@ -26,12 +27,9 @@ _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _MAX = (1 << 63) - 1
 """The largest size or stride in bytes: what a signed 64-bit offset reaches."""
 _MEMORY_TYPES = 32  # VK_MAX_MEMORY_TYPES
-_NAME_LENGTH = 256  # VK_MAX_PHYSICAL_DEVICE_NAME_SIZE
-_GROUP_SIZE = 32  # VK_MAX_DEVICE_GROUP_SIZE
-_PRODUCERS = ("", "cuda-vmm")
 
 
-class Descriptor(msgspec.Struct, frozen=True):
+class Descriptor(Header, frozen=True):
     """What a payload says of itself. Immutable; made by the exporter, or stated by the caller for a foreign handle.
 
     Sizes and offsets are bytes. Errors of the constructor and of `parse`: DescriptorError with the values that cannot
@@ -50,16 +48,6 @@ class Descriptor(msgspec.Struct, frozen=True):
     """Where in the allocation they begin."""
     memory_property_flags: int = 0
     """VkMemoryPropertyFlags of the memory type."""
-    device_uuid: bytes | None = None
-    """VkPhysicalDeviceIDProperties::deviceUUID, 16 bytes; None where the producer is no such device."""
-    driver_uuid: bytes | None = None
-    """VkPhysicalDeviceIDProperties::driverUUID, 16 bytes."""
-    luid: bytes | None = None
-    """VkPhysicalDeviceIDProperties::deviceLUID, 8 bytes, where valid."""
-    device_name: str = ""
-    """For people."""
-    driver_name: str = ""
-    """For people."""
     dedicated: vk.BufferCreateInfo | vk.ImageCreateInfo | None = None
     """Create info of the buffer or image that the memory is dedicated to, p_next included; a new copy each time."""
     usage: int = 0
@@ -68,25 +56,8 @@ class Descriptor(msgspec.Struct, frozen=True):
     """The array it holds."""
     image: ImageInfo | None = None
     """The image it holds."""
-    share: int = 0
-    """How the object manager shares it: 1 by NT handles, 2 by KMT number."""
-    read_only: bool = False
-    """Whether it was published for reading only."""
-    owner_pid: int = 0
-    """The exporter's process, 0 where unknown. Numbers are reused: the start time tells processes apart."""
-    owner_start_time: int = 0
-    """When that process began, in the OS's own ticks; 0 where unknown."""
-    device_mask: int = 0
-    """VkMemoryAllocateFlagsInfo::deviceMask."""
-    device_group: tuple[bytes, ...] = ()
-    """UUIDs of the device group that the logical device was made from; empty for a single device."""
-    made_by_vulkan: bool = True
-    """False for payloads of D3D, dma-buf and other foreign producers: other rules apply to them."""
     memory_type_bits: int | None = None
     """What vkGetMemory…PropertiesKHR answers for a foreign payload."""
-    producer: str = ""
-    """What else than Vulkan made an opaque payload, for those who import it by other calls then: "cuda-vmm" for CUDA's
-    virtual-memory API; empty for Vulkan, and for types that say it themselves."""
 
     def __post_init__(self) -> None:
         if self.payload_size == 0:
@@ -100,14 +71,9 @@ class Descriptor(msgspec.Struct, frozen=True):
             and 0 <= self.handle_types <= _U32
             and 0 <= self.memory_property_flags <= _U32
             and 0 <= self.usage <= _U64
-            and 0 <= self.share <= 3
-            and 0 <= self.owner_pid <= _U32
-            and 0 <= self.owner_start_time <= _U64
-            and 0 <= self.device_mask <= _U32
-            and (self.device_name + self.driver_name + self.producer).isprintable()
         ):
             self._complain()
-        self._check_identity()
+        self.check_header()
         if self.array is not None:
             check_array(self.array, self.payload_size)
         if self.image is not None:
@@ -128,14 +94,15 @@ class Descriptor(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, data: bytes | bytearray | memoryview) -> Descriptor:
         """The descriptor in these bytes, whoever wrote them. DescriptorError says what is wrong with them."""
-        return cls(*wire.decode(data))
+        return cls(**wire.decode(data))
 
     def encode(self) -> bytes:
         """The bytes that travel, at most 4080. DescriptorError where a field has a value of the wrong type."""
         known = _encoded.get(id(self))
         if known is not None and known[0] is self:
             return known[1]
-        data = wire.encode(msgspec.structs.astuple(self))
+        # The fields as they are kept: reading `dedicated` would make a copy of its create info.
+        data = wire.encode(dict(zip(self.__struct_fields__, msgspec.structs.astuple(self), strict=True)))
         if len(_encoded) >= _ROOM:
             _encoded.clear()
         _encoded[id(self)] = self, data
@@ -169,24 +136,6 @@ class Descriptor(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Descriptor({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__struct_fields__)})"
 
-    def _check_identity(self) -> None:
-        for name, value in (("device_uuid", self.device_uuid), ("driver_uuid", self.driver_uuid)):
-            if value is not None and len(value) != 16:
-                raise DescriptorError(f"{name} has {len(value)} bytes; a UUID has 16")
-        if self.luid is not None and len(self.luid) != 8:
-            raise DescriptorError(f"luid has {len(self.luid)} bytes; a LUID has 8")
-        if self.device_group and (len(self.device_group) > _GROUP_SIZE or any(len(u) != 16 for u in self.device_group)):
-            raise DescriptorError(
-                f"device_group must be at most {_GROUP_SIZE} UUIDs of 16 bytes: {self.device_group!r}"
-            )
-        if len(self.device_name) > _NAME_LENGTH or len(self.driver_name) > _NAME_LENGTH:
-            raise DescriptorError(f"device_name and driver_name must have at most {_NAME_LENGTH} characters")
-        if self.producer not in _PRODUCERS or (self.producer and self.made_by_vulkan):
-            raise DescriptorError(
-                f"producer is {self.producer!r} and made_by_vulkan {self.made_by_vulkan}; known are {_PRODUCERS[1:]}, "
-                "of payloads that Vulkan did not make"
-            )
-
     def _complain(self) -> None:
         """Name the field that the constructor's comparison refused."""
         size, offset, whole = self.payload_size, self.payload_offset, self.allocation_size
@@ -201,18 +150,10 @@ class Descriptor(msgspec.Struct, frozen=True):
             ("memory_type_index", _MEMORY_TYPES - 1),
             ("memory_property_flags", _U32),
             ("usage", _U64),
-            ("share", 3),
-            ("owner_pid", _U32),
-            ("owner_start_time", _U64),
-            ("device_mask", _U32),
         ):
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise DescriptorError(f"{name} is {value}, outside 0 to {most}")
-        raise DescriptorError(
-            f"device_name {self.device_name!r}, driver_name {self.driver_name!r} and producer {self.producer!r} must "
-            "be printable text"
-        )
 
 
 _dedicated: Any = Descriptor.dedicated

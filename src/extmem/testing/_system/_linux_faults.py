@@ -65,9 +65,9 @@ def killing_broker(countdown: Countdown, moment: Literal["before", "after"] = "b
     """
     from extmem.wire import transport
 
-    real = transport.send
+    real = transport.send_many
 
-    def send(sock: socket.socket, *arguments: Any, **named: Any) -> None:
+    def send_many(sock: socket.socket, *arguments: Any, **named: Any) -> None:
         if not countdown.due("request"):
             real(sock, *arguments, **named)
             return
@@ -75,16 +75,16 @@ def killing_broker(countdown: Countdown, moment: Literal["before", "after"] = "b
             real(sock, *arguments, **named)
             _wait(sock, select.POLLIN)
             os.kill(transport.credentials_of(sock).pid, signal.SIGKILL)
-            lost = transport.receive(sock)
-            if lost is not None and lost[1] is not None:
-                lost[1].close()
+            lost = transport.receive_many(sock)
+            for fd in lost[1] if lost is not None else ():
+                fd.close()
             _wait(sock, select.POLLHUP)
             return
         os.kill(transport.credentials_of(sock).pid, signal.SIGKILL)
         _wait(sock, select.POLLHUP)
         real(sock, *arguments, **named)
 
-    with patched(transport, "send", send):
+    with patched(transport, "send_many", send_many):
         yield countdown
 
 

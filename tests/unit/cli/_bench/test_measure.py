@@ -7,7 +7,16 @@ import os
 
 import pytest
 
-from extmem.cli._bench.measure import Figure, at_least, at_most, interleaved, percentile, ratio, ratio_in_turns, told
+from extmem.cli._bench.measure import (
+    Figure,
+    at_least,
+    at_most,
+    interleaved,
+    percentile,
+    ratio,
+    ratio_in_turns,
+    unbounded,
+)
 from extmem.cli.bench import figure_row
 
 
@@ -28,8 +37,8 @@ def test_a_bound_of_zero_is_a_bound() -> None:
 
 
 def test_a_figure_without_a_bound_is_fine() -> None:
-    assert told("x", 1e9, "µs").to_dict() == {"name": "x", "value": 1e9, "unit": "µs", "bound": None, "ok": True}
-    assert figure_row(told("x", 12.5, "µs")) == ("x", "12.5 µs", "-", "-")
+    assert unbounded("x", 1e9, "µs").to_dict() == {"name": "x", "value": 1e9, "unit": "µs", "bound": None, "ok": True}
+    assert figure_row(unbounded("x", 12.5, "µs")) == ("x", "12.5 µs", "-", "-")
 
 
 def test_rounding_cannot_change_a_verdict() -> None:

@@ -11,6 +11,7 @@ import pytest
 import extmem
 from extmem.api import Device
 from extmem.devices import cuda, select
+from extmem.devices.cuda import handle_types
 from extmem.testing import fake_cuda, fake_vulkan
 
 TWO = [fake_cuda.Gpu(), fake_cuda.Gpu(name="Fake Second GPU", uuid=b"fake gpu 000000b")]
@@ -21,7 +22,7 @@ def test_a_gpu_is_listed_with_its_name_and_uuid(fake: fake_cuda.FakeCuda) -> Non
     assert (found.kind, found.identity.device_name) == ("cuda", "Fake Discrete GPU")
     assert found.identity.device_uuid == fake_vulkan.DISCRETE.device_uuid
     assert found.identity.driver_version == "13.0" and found.identity.luid == (
-        b"fakeluid" if cuda.WIN32_IS_NATIVE else None
+        b"fakeluid" if handle_types.WIN32_IS_NATIVE else None
     )
     assert "cuPrimaryCtxRetain" not in fake.calls, "looking takes nothing"
 

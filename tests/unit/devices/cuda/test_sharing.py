@@ -302,7 +302,7 @@ def test_whoever_states_another_gpu_is_found_out_by_the_drivers_word() -> None:
         handle = memory.export_handle(FD)
         assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
         lie = msgspec.structs.replace(Descriptor.parse(handle.payload.descriptor), device_uuid=SECOND.uuid)
-        with handle, pytest.raises(extmem.DriverError, match="lies on CUDA device 0.*Fake Second GPU is device 1"):
+        with handle, pytest.raises(extmem.DriverError, match="is on CUDA device 0.*Fake Second GPU is device 1"):
             raw.import_payload(two, int(handle), lie)
 
 

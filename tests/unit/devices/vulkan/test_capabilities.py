@@ -9,6 +9,7 @@ import pytest
 from extmem import vk
 from extmem.api import Device
 from extmem.devices.vulkan.backend import VulkanBackend
+from extmem.devices.vulkan.capabilities import Answers
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import RuleViolation, UnsupportedError
 from tests.systems import on_linux
@@ -95,7 +96,7 @@ def test_dma_buf_is_as_the_device_has_it(backend: VulkanBackend) -> None:
 
 
 def test_a_device_without_the_extension_shares_nothing(backend: VulkanBackend) -> None:
-    poor = PhysicalDevice(backend.device.physical.instance, backend.device.physical.handle, frozenset())
+    poor = Answers(PhysicalDevice(backend.device.physical.instance, backend.device.physical.handle, frozenset()))
     for kind in (FD, W32, KMT, DMA_BUF, HOST):
         assert buffers(poor, kind).external_memory_features == 0
         with pytest.raises(UnsupportedError):

@@ -92,10 +92,11 @@ def test_forgetting_looks_again(anew: None, monkeypatch: pytest.MonkeyPatch) -> 
     def sometimes() -> Any:
         if answers:
             raise answers.pop()
-        return SimpleNamespace(physical_devices=lambda: [SimpleNamespace(offer=lambda opening: "an offer")])
+        return SimpleNamespace(physical_devices=lambda: ["a device"])
 
     monkeypatch.setattr(vulkan, "shared_instance", sometimes)
+    monkeypatch.setattr(vulkan, "_offer", lambda physical: f"an offer of {physical}")
     assert vulkan.offers() == [] and vulkan.missing() == "no loader yet"
     assert vulkan.offers() == [], "a process enumerates them once"
     vulkan.forget()
-    assert vulkan.offers() == ["an offer"] and vulkan.missing() == ""
+    assert vulkan.offers() == ["an offer of a device"] and vulkan.missing() == ""

@@ -66,7 +66,7 @@ def test_images_are_made_in_both_tilings_for_every_type(
 def test_what_was_made_elsewhere_cannot_be_made_again(backend: VulkanBackend) -> None:
     buffer = backend.create_buffer(buffer_info())
     buffer.create_info = None
-    with pytest.raises(UnsupportedError, match="nobody said how"):
+    with pytest.raises(UnsupportedError, match="its create info is not known"):
         backend.resources.recreate(buffer)
     backend.destroy(buffer)
 

@@ -11,7 +11,7 @@ import pytest
 from extmem import vk
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.rules import PayloadFacts
-from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
+from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo, wire
 from extmem.sharing.descriptor.wire import VERSION
 from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
@@ -262,13 +262,20 @@ def test_a_lie_is_refused_and_the_nearest_truth_is_not(bad: dict[str, Any], prob
     assert Descriptor.parse(descriptor.encode()) == descriptor
 
 
+HEADER, BODY = wire._Header.__struct_fields__, wire._Memory.__struct_fields__
+
+
 def raw(**changes: Any) -> list[Any]:
     """Return the wire form of a descriptor with all fields, as plain lists, which a test damages."""
     values = {**FULL, "made_by_vulkan": True, "dedicated": BUFFER}
     elements: list[Any] = msgspec.msgpack.decode(plain(**values).encode())
-    names = ("version", *Descriptor.__struct_fields__)
     for name, value in changes.items():
-        elements[names.index(name)] = value
+        if name == "version":
+            elements[0] = value
+        elif name in HEADER:
+            elements[1][HEADER.index(name)] = value
+        else:
+            elements[2][BODY.index(name)] = value
     return elements
 
 
@@ -302,6 +309,14 @@ def test_bytes_that_lie_name_the_field(changes: dict[str, Any], problem: str) ->
     assert Descriptor.parse(msgspec.msgpack.encode(raw())).dedicated == BUFFER
     with pytest.raises(DescriptorError, match=problem):
         Descriptor.parse(msgspec.msgpack.encode(raw(**changes)))
+
+
+@pytest.mark.parametrize("kind", [0, 2, 1 << 40])
+def test_another_kind_of_object_is_named(kind: int) -> None:
+    whole = raw(object_kind=kind)
+    for elements in (whole, [VERSION, [kind], []], [VERSION, whole[1], [{"other": "body"}]]):
+        with pytest.raises(DescriptorError, match=rf"of an object of kind {kind}, .* 1 MEMORY"):
+            Descriptor.parse(msgspec.msgpack.encode(elements))
 
 
 @pytest.mark.parametrize("version", [0, VERSION + 1, 1 << 60, -1])

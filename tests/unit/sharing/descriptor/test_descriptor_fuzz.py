@@ -49,4 +49,4 @@ def test_it_runs_from_the_command_line() -> None:
     command = [sys.executable, "-m", "fuzz.fuzz_descriptor", "--iterations", "200", "--seed", "5"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("200 rounds with seed 5: ") and "0 descriptors leaked" in done.stdout
+    assert done.stdout.startswith("200 rounds with seed 5: ") and "0 fds leaked" in done.stdout

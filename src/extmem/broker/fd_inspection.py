@@ -1,15 +1,15 @@
-"""What a descriptor from another process is, found out without touching its file; and what may be a payload.
+"""Inspects file descriptors from other processes without blocking, and decides which may be a payload.
 
-How this works. A file of a file system that a program serves (FUSE) answers fstat(2), fstatfs(2) and close(2) when its
-program likes, and the broker has one loop. So nothing is asked of a file before it is known to be the kernel's own.
-Three things can be read that the kernel answers by itself, and that no file system decides: the mount that the file is
-on and what else the kernel says of the open file (/proc/self/fdinfo), and what kind of file has no path at all
-(/proc/self/fd: names of such files do not begin with a slash; other names prove nothing). A memory file is on the
-kernel's internal tmpfs, whose mount no path leads to: it is known by a memory file of our own. (One of huge pages is on
-another mount; its pages can be taken back from under who maps it, so it is not among them.) A device node counts on a
-mount of type devtmpfs or tmpfs, as this process or the sender sees its mounts.
+How this works. For a file of a file system that a program serves (FUSE), fstat(2), fstatfs(2) and close(2) return when
+that program answers, and the broker has one loop. So these calls are made only for files that the kernel itself serves.
+Three properties can be read without the file system's participation: the mount of the file and the other fields of
+/proc/self/fdinfo, and the sort of a file without a path (/proc/self/fd: the names of such files do not begin with a
+slash; other names prove nothing). A memory file is on the kernel's internal tmpfs, whose mount has no path: its mount
+id is compared with that of a memory file of the broker. (A memory file of huge pages is on another mount. It is not
+accepted, because its pages can be removed while it is mapped.) A device node is accepted on a mount of type devtmpfs or
+tmpfs, in the list of mounts of this process or of the sender.
 
-`ALLOWED` says for each kind of payload which files it may be.
+`ALLOWED` lists for each backing which sorts of file are accepted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import fcntl
 import functools
@@ -35,33 +35,33 @@ __all__ = ["ALLOWED", "Given", "Sort", "inspect", "inspect_one", "is_writable", 
 
 
 class Sort(Enum):
-    """What sort of file a descriptor leads to, in words for messages."""
+    """The sort of file of a file descriptor, in words for messages."""
 
     MEMFD = "a memory file"
     DMA_BUF = "a dma-buf"
     ANONYMOUS = "a driver's own file"
     DEVICE = "a device"
     PROCESS = "a pidfd"
-    STRANGE = "a file that no driver gives"
+    STRANGE = "a file that cannot be a payload"
 
 
 ALLOWED: Final[Mapping[Backing, frozenset[Sort]]] = {
     Backing.HOST_FILE: frozenset({Sort.MEMFD}),
     Backing.DRIVER_FD: frozenset({Sort.MEMFD, Sort.DMA_BUF, Sort.ANONYMOUS, Sort.DEVICE}),
 }
-"""What the descriptor of each kind of payload may lead to."""
+"""The sorts of file that are accepted for each backing."""
 
 _UNIQUE: Final = frozenset({Sort.MEMFD, Sort.DMA_BUF})
-"""Files with an inode of their own: the kernel tells two payloads apart."""
+"""Files with an inode of their own, which distinguishes two payloads."""
 _SYSTEM: Final = (
     "[eventfd", "[eventpoll", "inotify", "[pidfd", "[timerfd", "[signalfd", "[userfaultfd", "[io_uring", "[perf_event",
     "[fanotify", "bpf", "[bpf", "[fuse", "kvm", "[fscontext", "[mount", "[secretmem",
 )  # fmt: skip
-"""Beginnings of the names of anonymous files that the kernel itself makes, which are not memory."""
+"""Prefixes of the names of anonymous files that the kernel itself creates and that are not memory."""
 _DEVICES: Final = (b"devtmpfs", b"tmpfs")
-"""Types of file systems that device nodes are on, and that answer by themselves."""
+"""Types of file systems with device nodes that the kernel itself serves."""
 _MOUNTS: Final = 1 << 18
-"""Bytes of a list of mounts that are looked at."""
+"""Bytes of a list of mounts that are read."""
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _F_SEAL_FUTURE_WRITE: Final = 0x10  # <linux/fcntl.h>; Python has no name for it before 3.13
 _WRITE_SEALS: Final = fcntl.F_SEAL_WRITE | _F_SEAL_FUTURE_WRITE
@@ -94,9 +94,9 @@ class _Found(NamedTuple):
 
 
 def look(fd: int, sender: int = 0) -> Sort:
-    """What sort of file this is. Asks nothing of the file itself, so it cannot block.
+    """Return the sort of the file. No call reaches its file system, so this cannot block.
 
-    sender: the process that it came from, whose mounts count besides our own. Raises OSError without /proc.
+    sender: the process that sent it, whose mounts are read besides this process's. Raises OSError without /proc.
     """
     info = _info(fd)
     mount = _field(info, b"mnt_id:")
@@ -158,7 +158,7 @@ def inspect_one(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -
     except ValueError:
         raise Refused(
             Status.INVALID_PARAMETER,
-            f"The payload's backing {backing} is unknown to this broker: it knows "
+            f"The payload's backing {backing} is unknown to this broker; the known ones are "
             f"{', '.join(f'{known} {known.name}' for known in Backing)}. Send one of these.",
         ) from None
     sort = look(fd, sender)
@@ -177,9 +177,9 @@ def inspect_one(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -
 
 
 def is_writable(fd: int) -> bool:
-    """Whether who has this descriptor can write to the payload: for a memory file, its open mode and its seals say.
+    """Return whether the payload can be written through this file descriptor: by open mode and seals of a memory file.
 
-    A GPU driver's memory has no read-only form: always for others.
+    The memory of a GPU driver has no read-only form, so the result is True for all other files.
     """
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return True
@@ -196,8 +196,8 @@ def _sealed_size(fd: int, size: int) -> int:
     if seals & _SEALS != _SEALS:
         raise Refused(
             Status.INVALID_PARAMETER,
-            f"The payload's memfd has seals {seals:#x}; without F_SEAL_SHRINK and F_SEAL_GROW ({_SEALS:#x}) its users "
-            f"could be cut off from under their feet. {_DO[Backing.HOST_FILE]}",
+            f"The payload's memfd has seals {seals:#x}; without F_SEAL_SHRINK and F_SEAL_GROW ({_SEALS:#x}) its size "
+            f"could change while it is mapped. {_DO[Backing.HOST_FILE]}",
         )
     if size <= 0:
         raise Refused(Status.INVALID_PARAMETER, f"The payload's memfd has {size} bytes. {_DO[Backing.HOST_FILE]}")
@@ -205,8 +205,8 @@ def _sealed_size(fd: int, size: int) -> int:
 
 
 _DO: Final[Mapping[Backing, str]] = {
-    Backing.HOST_FILE: "Export what memfd_create made, of ordinary pages, at its full size and sealed.",
-    Backing.DRIVER_FD: "Export what the driver gave.",
+    Backing.HOST_FILE: "Export a file of memfd_create with ordinary pages, at its full size and sealed.",
+    Backing.DRIVER_FD: "Export the file descriptor that the driver returned.",
 }
 
 
@@ -230,20 +230,20 @@ def _memory_mount() -> int:
 
 
 def _on_devices(mount: int, sender: int) -> bool:
-    places = ["/proc/self/mountinfo"] + [f"/proc/{sender}/mountinfo"] * (sender > 0)
-    return any(_type_of(mount, place) in _DEVICES for place in places)
+    lists = ["/proc/self/mountinfo"] + [f"/proc/{sender}/mountinfo"] * (sender > 0)
+    return any(_type_of(mount, mounts) in _DEVICES for mounts in lists)
 
 
-def _type_of(mount: int, place: str) -> bytes:
-    """The type of the file system of that mount, by a list of mounts; empty where it is not in the list."""
+def _type_of(mount: int, mounts: str) -> bytes:
+    """Return the type of the file system of that mount from a list of mounts; empty where it is not in the list."""
     begins = b"\n%d " % mount
     try:
-        with open(place, "rb") as file:
+        with open(mounts, "rb") as file:
             text = b"\n" + file.read(_MOUNTS)
     except OSError:
         return b""
     _, found, rest = text.partition(begins)
     if not found:
         return b""
-    # After the optional fields, which a lone dash ends, comes the type.
+    # The type follows the optional fields, which a single dash ends.
     return rest.partition(b"\n")[0].partition(b" - ")[2].split(b" ", 1)[0]

@@ -1,9 +1,10 @@
-"""Closing descriptors that may take their time, beside the loop.
+"""Closes file descriptors in threads where close(2) may block, so that the broker's loop does not wait.
 
 How this works. close(2) of a file that a program serves (FUSE) waits for that program; the last close of a GPU's memory
-waits for the driver, and that of much host memory for the kernel. Threads do it, each started when all before it are
-busy. Files that no driver gives have threads of their own, so that a program that never answers delays nobody else; how
-many of them each user has left there is counted, and the loop hangs up on users who leave too many (`LIMIT`).
+waits for the driver, and that of much host memory for the kernel. Threads do it; each is started when all others are
+busy. Files that cannot be a payload (`Sort.STRANGE`) have threads of their own, so that a program that never answers
+does not delay the closing of payloads. The number of such files that wait is counted for each user, and the loop closes
+the connections of a user who has too many (`LIMIT`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import contextlib
 import os
@@ -19,20 +20,20 @@ import threading
 from collections import Counter, deque
 from typing import Final
 
-from extmem.broker.files import Sort, look
+from extmem.broker.fd_inspection import Sort, look
 
-__all__ = ["LIMIT", "Closer"]
+__all__ = ["LIMIT", "FdCloser"]
 
 _THREADS: Final = 8
-"""Threads of each pool, at most."""
+"""Number of threads of each pool, at most."""
 LIMIT: Final = 64
-"""Files of one user that no driver gives and that may wait to be closed."""
+"""Number of files of one user that cannot be a payload and wait to be closed, at most."""
 _LARGE: Final = 1 << 20
-"""Bytes of a memory file from which on the kernel may take a while to give them back."""
+"""Bytes of a memory file from which on the kernel may take long to free them."""
 
 
-class Closer:
-    """The descriptors that wait to be closed, and the threads that do it. Ownership: what is given is closed here."""
+class FdCloser:
+    """The file descriptors that wait to be closed, and the threads that close them. Ownership: they are closed here."""
 
     def __init__(self) -> None:
         self._strange = _Pool()
@@ -40,17 +41,17 @@ class Closer:
 
     @property
     def waiting(self) -> int:
-        """Descriptors that are not closed yet."""
+        """The number of file descriptors that are not closed yet."""
         return self._strange.waiting() + self._drivers.waiting()
 
     def crowded(self, uid: int) -> bool:
-        """Whether so many strange files of that user wait to be closed that it gets no more of them in."""
+        """Return whether the user has reached the limit of files that cannot be a payload and wait to be closed."""
         return self._strange.waiting(uid) >= LIMIT
 
     def dispose(self, fd: int, uid: int) -> bool:
-        """Close a descriptor that a process of that user gave and that belongs to no payload: soon, or at once.
+        """Close a file descriptor that a process of that user sent and that does not belong to a payload.
 
-        Whether it is of a file that no driver gives.
+        Return whether its file is of a sort that cannot be a payload.
         """
         try:
             sort = look(fd)
@@ -63,12 +64,12 @@ class Closer:
         return sort is Sort.STRANGE
 
     def close(self, fd: int, uid: int) -> None:
-        """Close a payload's descriptor soon."""
+        """Close a payload's file descriptor in a thread."""
         self._drivers.close(fd, uid)
 
 
 class _Pool:
-    """Threads that close, and what they have to do."""
+    """Threads that close, and their queue."""
 
     def __init__(self) -> None:
         self._ready = threading.Condition()
@@ -77,14 +78,14 @@ class _Pool:
         self._threads = self._idle = 0
 
     def waiting(self, uid: int | None = None) -> int:
-        """How many are not closed yet, of all users or one."""
+        """Return how many are not closed yet, of all users or of one."""
         if not self._pending:
             return 0
         with self._ready:
             return self._pending.total() if uid is None else self._pending[uid]
 
     def close(self, fd: int, uid: int) -> None:
-        """Have a thread close it."""
+        """Queue the file descriptor for a thread."""
         with self._ready:
             self._queue.append((fd, uid))
             self._pending[uid] += 1

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from extmem.broker.closing import LIMIT, Closer
+from extmem.broker.fd_closer import LIMIT, FdCloser
 from extmem.testing.waiting import wait_until
-from tests.unit.broker.test_files import a_device, a_file, a_process, a_socket, memfd
+from tests.unit.broker.test_fd_inspection import a_device, a_file, a_process, a_socket, memfd
 
 MANY = 5 * LIMIT
 
@@ -17,7 +17,7 @@ MANY = 5 * LIMIT
 def test_what_clients_send_every_day_delay_no_client(make: object) -> None:
     """Closed fds are not counted, however slow the threads are."""
     assert callable(make)
-    closer = Closer()
+    closer = FdCloser()
     made = [make() for _ in range(MANY)]
     places = {fd: os.fstat(fd).st_ino for fd in made}
     for fd in made:
@@ -30,7 +30,7 @@ def test_what_clients_send_every_day_delay_no_client(make: object) -> None:
 
 
 def test_payloads_that_end_delay_no_client() -> None:
-    closer = Closer()
+    closer = FdCloser()
     for _ in range(MANY):
         closer.close(a_device(), 1000)
         assert not closer.crowded(1000)
@@ -41,8 +41,8 @@ def test_payloads_that_end_delay_no_client() -> None:
 def test_strange_ones_are_counted_for_the_user_that_sent_them(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """No thread is started, as if all of them were blocked by a program that does not answer."""
     assert callable(make)
-    monkeypatch.setattr("extmem.broker.closing._THREADS", 0)
-    closer = Closer()
+    monkeypatch.setattr("extmem.broker.fd_closer._THREADS", 0)
+    closer = FdCloser()
     made = [make() for _ in range(LIMIT)]
     for number, fd in enumerate(made):
         assert not closer.crowded(1000), number

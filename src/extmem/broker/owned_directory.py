@@ -1,13 +1,14 @@
-"""The runtime directory as the broker has it: its lock, its socket, and whether both are still where they belong.
+"""The runtime directory of a running broker: its lock and its socket, and the check that both are still in place.
 
-How this works. Cleaners of temporary files, a logout and `rm -r` take the socket or the whole directory away from a
-living broker; newcomers then start another one, and one name has two owners. So the broker watches. inotify(7) says so
-at once, without waking the processor again and again as a timer would; where there is none to be had (the user's
-instances are used up), a timer looks each second. What counts is always the look: is the lock file that is there the
-one that we hold, and the socket ours?
+How this works. Cleaners of temporary files, a logout and `rm -r` remove the socket or the whole directory of a running
+broker. New clients then start another broker, and one name has two owners. So the broker watches the directory.
+inotify(7) reports a change at once, without a timer that wakes the processor; where inotify is not available (the
+user's instances are used up), a timer checks each second. The check decides in both cases: is the lock file in the
+directory the one that this broker holds, and is the socket the one that it listens at?
 
-If not, the broker takes the place again (`restore`): it makes the directory, takes a new lock, and binds a new socket.
-If another broker holds the lock by then, the place is lost, and the clients must go there (`server`).
+If not, the broker takes the directory again (`restore`): it creates the directory, takes a new lock, and binds a new
+socket. If another broker holds the lock by then, the directory is lost, and the clients must connect to that broker
+(`server`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import contextlib
 import ctypes
@@ -30,10 +31,10 @@ from extmem.wire import transport
 from extmem.wire.peers import require_broker
 from extmem.wire.runtime_dir import RuntimeDir, address_in
 
-__all__ = ["LOOK", "LostError", "Place", "hand_over", "holder", "listen", "lock_of"]
+__all__ = ["CHECK_INTERVAL", "DirectoryLostError", "OwnedDirectory", "hand_over", "holder", "listen", "lock_of"]
 
-LOOK: Final = 1.0
-"""Seconds between two looks where inotify is not to be had."""
+CHECK_INTERVAL: Final = 1.0
+"""Seconds between two checks where inotify is not available."""
 _BACKLOG: Final = 512
 # <sys/inotify.h>
 _IN_ATTRIB, _IN_MOVED_FROM, _IN_DELETE, _IN_DELETE_SELF, _IN_MOVE_SELF = 0x4, 0x40, 0x200, 0x400, 0x800
@@ -41,12 +42,12 @@ _EVENTS: Final = _IN_ATTRIB | _IN_MOVED_FROM | _IN_DELETE | _IN_DELETE_SELF | _I
 _IN_NONBLOCK, _IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 
 
-class LostError(Exception):
-    """Another broker has the place."""
+class DirectoryLostError(Exception):
+    """Another broker has the directory."""
 
 
 def lock_of(directory: RuntimeDir, opened: int) -> int:
-    """The lock of an opened runtime directory, taken, with our pid in it.
+    """Take the lock of an opened runtime directory, write this pid into its file, and return its file descriptor.
 
     Raises BlockingIOError while another broker has it; OSError.
     """
@@ -54,7 +55,7 @@ def lock_of(directory: RuntimeDir, opened: int) -> int:
     fd = os.open(directory.broker_lock.name, flags, 0o600, dir_fd=opened)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Clients that find the lock held and nobody listening name the process.
+        # Clients that find the lock held and no listener report this pid.
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
     except BaseException:
@@ -64,7 +65,7 @@ def lock_of(directory: RuntimeDir, opened: int) -> int:
 
 
 def holder(directory: RuntimeDir, opened: int) -> str:
-    """The pid of the broker that has the lock, as its file says."""
+    """Return the pid of the broker that has the lock, as its file contains it."""
     try:
         fd = os.open(directory.broker_lock.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=opened)
     except OSError:
@@ -76,8 +77,11 @@ def holder(directory: RuntimeDir, opened: int) -> str:
 
 
 def listen(directory: RuntimeDir, opened: int) -> socket.socket:
-    """A socket that listens in the directory, whose lock is ours: nobody listens at one that is there."""
-    # Ours gets its name when it listens: who finds it can connect.
+    """Return a socket that listens in the directory.
+
+    The caller holds its lock, so an existing socket has no listener.
+    """
+    # The socket gets its name once it listens: a client that finds the name can connect.
     beside = f".{directory.socket.name}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(beside, dir_fd=opened)
@@ -93,19 +97,19 @@ def listen(directory: RuntimeDir, opened: int) -> socket.socket:
     return listener
 
 
-class Place:
-    """A runtime directory that this broker has. Ownership: the lock and the watch are closed by `close`."""
+class OwnedDirectory:
+    """The runtime directory of this broker. Ownership: `close` closes the lock and the watch."""
 
     def __init__(self, directory: RuntimeDir, opened: int, lock: int) -> None:
         self.directory = directory
         self._lock = lock
         self._socket = self._inode(directory.socket)
         self.watch = _inotify()
-        """To be waited for; -1 where there is only a timer."""
+        """The inotify file descriptor to wait for; -1 where a timer is used."""
         self._watch_again(opened)
 
     def intact(self) -> bool:
-        """Whether lock and socket are where they belong, and ours."""
+        """Return whether the lock and the socket in the directory are this broker's."""
         held = os.fstat(self._lock)
         return (
             self._inode(self.directory.broker_lock) == (held.st_dev, held.st_ino)
@@ -114,7 +118,7 @@ class Place:
         )
 
     def drain(self) -> None:
-        """Take in what the watch has to say: that something has changed."""
+        """Read the events of the watch."""
         if self.watch >= 0:
             try:
                 while os.read(self.watch, 65_536):
@@ -123,8 +127,9 @@ class Place:
                 return
 
     def restore(self) -> socket.socket:
-        """Take the place again: a listening socket. LostError if another broker has it; OSError, UnsupportedError where
-        it cannot be taken now.
+        """Take the directory again, and return a listening socket.
+
+        Raises DirectoryLostError if another broker has it; OSError, UnsupportedError where it cannot be taken now.
         """
         opened = self.directory.prepare()
         try:
@@ -133,7 +138,7 @@ class Place:
                 try:
                     lock = lock_of(self.directory, opened.fd)
                 except BlockingIOError:
-                    raise LostError from None
+                    raise DirectoryLostError from None
                 os.close(self._lock)
                 self._lock = lock
             listener = listen(self.directory, opened.fd)
@@ -144,12 +149,12 @@ class Place:
         return listener
 
     def leave(self) -> None:
-        """Remove the socket, if it is ours."""
+        """Remove the socket, if it is this broker's."""
         if self._socket is not None and self._inode(self.directory.socket) == self._socket:
             self.directory.socket.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the place."""
+        """Release the lock and close the watch."""
         os.close(self._lock)
         if self.watch >= 0:
             os.close(self.watch)
@@ -169,7 +174,10 @@ class Place:
 
 
 def hand_over(directory: RuntimeDir, key: bytes) -> bool:
-    """Tell the broker that has the place by now that our clients are about to come. Whether it has heard."""
+    """Notify the broker that has the directory now that this broker's clients will connect.
+
+    Return whether it replied.
+    """
     try:
         opened = directory.open()
         if opened is None:

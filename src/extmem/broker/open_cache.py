@@ -1,10 +1,10 @@
-"""Opening by name, the second time: the answer without asking everything again.
+"""A cache of replies to requests that open an object by name.
 
-How this works. Most requests open names that were opened before, by the same user, with the same mask: the very same
-bytes. An object keeps its name and its security for life, so what such a request gets is known, but for the new memory
-object's number and whether the process has the descriptor already. A hit skips decoding, the directory, the security
-check and encoding; the object manager still makes the memory object, and still says so when the object has ended.
-That this answers as the slow way does is a property test.
+How this works. Most requests open names that were opened before, by the same user with the same access mask: they have
+the same bytes. An object keeps its name and its security for life, so the reply is known, except for the number of the
+new reference and whether the process has the payload's file descriptors already. A hit skips decoding, the directory,
+the security check and encoding. The object manager still creates the reference, and reports when the object has ended.
+A property test checks that the replies equal those of the general path.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 from collections.abc import Sequence
 from typing import Final
 
 from extmem import wire
-from extmem.broker.payloads import Payloads
+from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Made, Session
 from extmem.objects import ObjectManager, Reference, Token
 from extmem.wire import transport
 
-__all__ = ["QuickOpens"]
+__all__ = ["OpenCache"]
 
 _HEAD: Final = wire.IMPORTED_HEAD
 _encode: Final = wire.encode
 _send: Final = transport.send_many
 _ROOM: Final = 12 << 20
-"""Bytes that the known answers may take before all are forgotten."""
+"""Bytes that the cached replies may take before all are removed."""
 _OVERHEAD: Final = 300
 
 
 class _Known:
-    """What one user gets for one request. `token` is compared by identity: the server has one object per user.
+    """The reply to one request of one user. `token` is compared by identity: the server has one object per user.
 
-    `fds` are the payload's own descriptors, borrowed: valid until the payload ends or `clear` is called. None: this
-    user gets read-only ones, which are opened on demand, or the payload has several handles.
+    `fds` are the payload's own file descriptors, borrowed: valid until the payload ends or `clear` is called. None if
+    this user gets read-only ones, which are opened on demand, or the payload has several handles.
     """
 
     __slots__ = ("earlier", "fds", "needs", "payload", "size", "token", "with_fds", "without")
@@ -55,10 +55,10 @@ class _Known:
         self.size = _OVERHEAD + 2 * len(encoded)
 
 
-class QuickOpens:
-    """Known answers by the request's bytes."""
+class OpenCache:
+    """Replies by the bytes of the request."""
 
-    def __init__(self, model: ObjectManager, payloads: Payloads) -> None:
+    def __init__(self, model: ObjectManager, payloads: PayloadFds) -> None:
         self._model = model
         self._again = model.import_again
         self._payloads = payloads
@@ -66,7 +66,7 @@ class QuickOpens:
         self._size = 0
 
     def remember(self, data: bytes, session: Session, reply: wire.Imported) -> None:
-        """The slow way has answered an `ImportName`."""
+        """Store the general path's reply to an `ImportName`."""
         known = _Known(session.token, self._model.reference(session.process, reply.reference), reply.facts)
         if known.needs == wire.READ_WRITE and len(self._payloads.given(known.payload).identity) == 1:
             known.fds = self._payloads.fds_for(known.payload, known.needs)
@@ -76,9 +76,9 @@ class QuickOpens:
         self._known[data] = known
 
     def serve(self, data: bytes, session: Session) -> bool:
-        """Answer, if this is known. False if the slow way must be gone; then nothing has been done.
+        """Answer the request if its reply is cached. Return False otherwise; nothing is changed then.
 
-        Raises as `transport.send`. Called only for sessions that wait for nothing else (`Session.ready`).
+        Raises as `transport.send_many`. Call it only for sessions without a queued reply or request (`Session.ready`).
         """
         known = self._known.get(data)
         if known is None or known.token is not session.token:
@@ -96,7 +96,7 @@ class QuickOpens:
                     fds = self._payloads.fds_for(known.payload, known.needs)
                 except OSError:
                     self._model.release(session.process, reference)
-                    return False  # no descriptors left: the general path meets the same, and refuses with the reason
+                    return False  # no fd is left: the general path fails alike, and refuses with the reason
             else:
                 fds = known.fds
             session.held[known.payload] = held | known.needs
@@ -113,7 +113,7 @@ class QuickOpens:
         except ConnectionError:
             raise
         except OSError:
-            # The reply cannot be sent: the general path meets the same, and refuses with the reason.
+            # The reply cannot be sent: the general path fails alike, and refuses with the reason.
             session.held[known.payload] = held
             self._model.release(session.process, reference)
             return False
@@ -121,6 +121,6 @@ class QuickOpens:
         return True
 
     def clear(self) -> None:
-        """Forget all: after a payload's descriptor has become another one."""
+        """Remove all replies. Called after the file descriptors of a payload have been replaced."""
         self._known.clear()
         self._size = 0

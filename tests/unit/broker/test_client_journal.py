@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from extmem.broker.journal import GRACE, Client, Grace, Journal, start_time
+from extmem.broker.client_journal import WINDOW, Client, Journal, RecoveryWindow, start_time
 
 
 def test_a_process_is_distinguished_from_another_with_its_pid() -> None:
@@ -129,28 +129,30 @@ PARENT = Client.of(os.getppid())
 
 
 def test_without_clients_there_is_no_grace() -> None:
-    assert not Grace(frozenset(), 0.0).active
+    assert not RecoveryWindow(frozenset(), 0.0).active
 
 
 def test_the_grace_ends_when_all_have_announced() -> None:
-    grace = Grace(frozenset({ME, PARENT}), 100.0)
-    assert grace.active and not grace.step(100.0)
-    grace.announced(ME.pid)
-    assert not grace.step(100.1) and grace.active
-    grace.announced(PARENT.pid)
-    assert grace.step(100.2) and not grace.active
-    assert not grace.step(100.3)
+    window = RecoveryWindow(frozenset({ME, PARENT}), 100.0)
+    assert window.active and not window.step(100.0)
+    window.announced(ME.pid)
+    assert not window.step(100.1) and window.active
+    window.announced(PARENT.pid)
+    assert window.step(100.2) and not window.active
+    assert not window.step(100.3)
 
 
 def test_the_dead_are_not_waited_for() -> None:
-    grace = Grace(frozenset({Client(os.getpid(), ME.start - 1, ME.space), Client(2**22 + 1, 5, ME.space)}), 100.0)
-    assert grace.active and grace.step(100.0)
+    window = RecoveryWindow(
+        frozenset({Client(os.getpid(), ME.start - 1, ME.space), Client(2**22 + 1, 5, ME.space)}), 100.0
+    )
+    assert window.active and window.step(100.0)
 
 
 def test_where_nobody_is_known_the_grace_lasts_its_time() -> None:
-    grace = Grace(None, 100.0)
-    grace.announced(ME.pid)
-    assert grace.active and not grace.step(100.0 + GRACE - 0.01) and grace.step(100.0 + GRACE)
+    window = RecoveryWindow(None, 100.0)
+    window.announced(ME.pid)
+    assert window.active and not window.step(100.0 + WINDOW - 0.01) and window.step(100.0 + WINDOW)
 
 
 def test_of_many_some_are_looked_for_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,10 +162,10 @@ def test_of_many_some_are_looked_for_at_a_time(monkeypatch: pytest.MonkeyPatch) 
         asked.append(pid)
         return 0
 
-    monkeypatch.setattr("extmem.broker.journal.start_time", start)
-    grace = Grace(frozenset(Client(pid, 1, ME.space) for pid in range(1, 1001)), 100.0)
+    monkeypatch.setattr("extmem.broker.client_journal.start_time", start)
+    window = RecoveryWindow(frozenset(Client(pid, 1, ME.space) for pid in range(1, 1001)), 100.0)
     steps = 0
-    while not grace.step(100.0):
+    while not window.step(100.0):
         steps += 1
         assert len(asked) <= 200 * steps
     assert len(asked) == 1000
@@ -171,10 +173,10 @@ def test_of_many_some_are_looked_for_at_a_time(monkeypatch: pytest.MonkeyPatch) 
 
 def test_processes_that_cannot_be_seen_from_here_are_waited_for() -> None:
     for client in (Client(2**22 + 1, 5, ME.space + 1), Client.of(0)):
-        grace = Grace(frozenset({client}), 100.0)
-        assert not grace.step(100.0 + GRACE - 0.01) and grace.step(100.0 + GRACE)
+        window = RecoveryWindow(frozenset({client}), 100.0)
+        assert not window.step(100.0 + WINDOW - 0.01) and window.step(100.0 + WINDOW)
 
 
 def test_the_grace_ends_in_time() -> None:
-    grace = Grace(frozenset({ME}), 100.0)
-    assert not grace.step(100.0 + GRACE - 0.01) and grace.step(100.0 + GRACE)
+    window = RecoveryWindow(frozenset({ME}), 100.0)
+    assert not window.step(100.0 + WINDOW - 0.01) and window.step(100.0 + WINDOW)

@@ -1,7 +1,7 @@
-"""A snapshot in pages: so much of it at a time as one turn of the broker's loop may take.
+"""A snapshot in pages, each small enough for one turn of the broker's loop.
 
-How this works. The object manager's walk goes on where it was left. A page ends when it has visited `VISITED` things or
-has `ROOM` bytes, whichever comes first; a thing that does not fit any more begins the next page.
+How this works. Each page continues the object manager's walk. A page ends when it has visited `VISITED` objects,
+handles and holders, or has `ROOM` bytes, whichever comes first.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 from collections.abc import Iterator
 from typing import Final
@@ -17,23 +17,23 @@ from typing import Final
 from extmem import wire
 from extmem.objects import STEP, Part
 
-__all__ = ["ROOM", "VISITED", "Pages"]
+__all__ = ["ROOM", "VISITED", "SnapshotPages"]
 
 VISITED: Final = 1_000
-"""Things that a page looks at, at most."""
+"""Number of objects, handles and holders that a page visits, at most."""
 ROOM: Final = 1 << 18
-"""Bytes of a page, but for the last part in it."""
+"""Bytes of a page, except the last part in it."""
 
 
-class Pages:
-    """One snapshot under way. `number` is the cursor of the next page; 0 once there are no more."""
+class SnapshotPages:
+    """A snapshot that is being sent. `number` is the cursor of the next page; 0 after the last one."""
 
     def __init__(self, walk: Iterator[Part | None]) -> None:
         self._walk = walk
         self.number = 1
 
     def page(self) -> bytes:
-        """The next page, encoded; perhaps an empty one."""
+        """Return the next page, encoded. It may be empty."""
         parts: list[Part] = []
         size = 0
         visited = 0

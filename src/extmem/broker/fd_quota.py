@@ -1,10 +1,10 @@
-"""Who may have how many of the broker's descriptors: what there is, divided by user and by client.
+"""The limits of the broker's file descriptors for each user and each client.
 
-How this works. The broker keeps a descriptor for each payload, two for each client, and one for each process that a
-reference in flight is for. The system's limit is divided as it is used: a client may have three times as many as are
-free, a user seven times as many. So one client alone gets three quarters of them, two get three sevenths each, one
-user seven eighths; and whoever comes later finds some. A reserve is kept for those who have not said Hello, of whom one
-may want to know how the broker is, or end it, and for the broker's own.
+How this works. The broker keeps a file descriptor for each handle of each payload, two for each client, and one for
+each process that a ticket is bound to. The system's limit is divided dynamically: a client may have three times as many
+as are free, a user seven times as many. So one client alone gets three quarters of them, two clients get three sevenths
+each, and one user gets seven eighths; some are always left for later clients. A reserve is kept for connections that
+have not sent Hello, which may ask for the broker's status or end it, and for the broker's own files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import contextlib
 import os
@@ -23,17 +23,17 @@ from typing import Final
 
 from extmem.objects import Refused, Status
 
-__all__ = ["CLIENT", "Shares", "raise_limit"]
+__all__ = ["CLIENT", "FdQuota", "raise_limit"]
 
 CLIENT: Final = 2
-"""Descriptors of a client: its connection, and its process."""
+"""Number of file descriptors for a client: its connection and its process."""
 _CLIENTS_PART: Final = 3
 _USERS_PART: Final = 7
 _MOST_RESERVED: Final = 512
 
 
 def raise_limit() -> int:
-    """Have as many descriptors as the system lets this process have: that many."""
+    """Raise this process's limit of open files as far as the system permits, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         most = int(Path("/proc/sys/fs/nr_open").read_bytes())
@@ -47,35 +47,35 @@ def raise_limit() -> int:
     return soft
 
 
-class Shares:
-    """The accounts. A client is known by the object manager's id of its process."""
+class FdQuota:
+    """The accounts. A client is identified by the object manager's id of its process."""
 
-    def __init__(self, limit: int, place: object) -> None:
-        """limit: of open files. place: the runtime directory, for messages."""
+    def __init__(self, limit: int, directory: object) -> None:
+        """limit: of open files. directory: the runtime directory, for messages."""
         self.limit = limit
         self.reserve = min(_MOST_RESERVED, limit // 4)
-        self._place = place
+        self._directory = directory
         self.used = 0
         self._users: Counter[int] = Counter()
         self._clients: Counter[int] = Counter()
 
     @property
     def free(self) -> int:
-        """What is neither used nor reserved."""
+        """The number that is neither used nor reserved."""
         return max(0, self.limit - self.reserve - self.used)
 
     @property
     def client_share(self) -> int:
-        """How many a client that has none may get now."""
+        """The number that a client without any may get now."""
         return self.free * _CLIENTS_PART // (_CLIENTS_PART + 1)
 
     @property
     def user_share(self) -> int:
-        """How many a user that has none may get now."""
+        """The number that a user without any may get now."""
         return self.free * _USERS_PART // (_USERS_PART + 1)
 
     def take(self, user: int, client: int, count: int = 1) -> None:
-        """Put so many on their accounts. Refused QUOTA_EXCEEDED if they have their share; nothing is changed then."""
+        """Charge so many to both accounts. Refused QUOTA_EXCEEDED beyond their shares; nothing is changed then."""
         free = self.free - count
         client_has, user_has = self._clients[client] + count, self._users[user] + count
         if free < 0 or client_has > _CLIENTS_PART * free or user_has > _USERS_PART * free:
@@ -85,16 +85,16 @@ class Shares:
                 whose = f"user {user} has {user_has - count} of them"
             raise Refused(
                 Status.QUOTA_EXCEEDED,
-                f"The broker in {self._place} may have {self.limit} files open, of which {self.used} are in use and "
-                f"{self.reserve} are kept in reserve; {whose}, which is its share now. Free shared memory, or raise "
-                "the limit (ulimit -n) where the broker is started.",
+                f"The broker in {self._directory} may have {self.limit} files open, of which {self.used} are in use "
+                f"and {self.reserve} are kept in reserve; {whose}, which is its share now. Free shared memory, or "
+                "raise the limit (ulimit -n) where the broker is started.",
             )
         self.used += count
         self._users[user] += count
         self._clients[client] += count
 
     def give(self, user: int, client: int, count: int = 1) -> None:
-        """Take them off again. A client that has ended has no account any more."""
+        """Undo `take`. A client that has ended does not have an account any more."""
         self.used -= count
         self._users[user] -= count
         if not self._users[user]:
@@ -105,9 +105,9 @@ class Shares:
                 del self._clients[client]
 
     def end(self, client: int) -> None:
-        """The client has ended. What it leaves to others is its user's from now on."""
+        """Close the account of a client that has ended. What others still hold of it stays charged to its user."""
         self._clients.pop(client, None)
 
     def of_user(self, user: int) -> int:
-        """How many the user has."""
+        """Return how many the user has."""
         return self._users[user]

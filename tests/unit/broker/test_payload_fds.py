@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from extmem.broker.closing import Closer
-from extmem.broker.files import inspect, is_writable
-from extmem.broker.payloads import Payloads
-from extmem.broker.shares import Shares
+from extmem.broker.fd_closer import FdCloser
+from extmem.broker.fd_inspection import inspect, is_writable
+from extmem.broker.fd_quota import FdQuota
+from extmem.broker.payload_fds import PayloadFds
 from extmem.testing.leaks import descriptors
 from extmem.testing.waiting import wait_until
 from extmem.wire import READ_ONLY, READ_WRITE, Backing
@@ -36,21 +36,21 @@ def no_descriptor_is_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def kept() -> Iterator[Payloads]:
-    shares = Shares(10_000, "here")
-    payloads = Payloads(Closer(), shares)
+def kept() -> Iterator[PayloadFds]:
+    quota = FdQuota(10_000, "here")
+    payloads = PayloadFds(FdCloser(), quota)
     yield payloads
     payloads.close()
-    assert shares.used == 0
+    assert quota.used == 0
 
 
-def add(kept: Payloads, payload: int, fd: int, kind: Backing = Backing.HOST_FILE) -> None:
+def add(kept: PayloadFds, payload: int, fd: int, kind: Backing = Backing.HOST_FILE) -> None:
     if payload not in kept:
-        kept._shares.take(1000, 1)
+        kept._quota.take(1000, 1)
     kept.add(payload, inspect(kind, [fd], 0, 1000), [fd], 1000, 1)
 
 
-def test_readers_get_a_descriptor_that_the_kernel_lets_nobody_write_through(kept: Payloads) -> None:
+def test_readers_get_a_descriptor_that_the_kernel_lets_nobody_write_through(kept: PayloadFds) -> None:
     add(kept, 1, memfd())
     fd = kept.fds_for(1, kept.mode_for(1, False))[0]
     assert not is_writable(fd)
@@ -62,7 +62,7 @@ def test_readers_get_a_descriptor_that_the_kernel_lets_nobody_write_through(kept
         reading[0] = 1
 
 
-def test_readers_cannot_open_it_again_for_writing(kept: Payloads) -> None:
+def test_readers_cannot_open_it_again_for_writing(kept: PayloadFds) -> None:
     add(kept, 1, memfd())
     fd = kept.fds_for(1, READ_ONLY)[0]
     assert os.fstat(fd).st_mode & 0o777 == 0o400
@@ -70,7 +70,7 @@ def test_readers_cannot_open_it_again_for_writing(kept: Payloads) -> None:
         os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
 
 
-def test_writers_still_can_write_and_map(kept: Payloads) -> None:
+def test_writers_still_can_write_and_map(kept: PayloadFds) -> None:
     add(kept, 1, memfd())
     fd = kept.fds_for(1, kept.mode_for(1, True))[0]
     with mmap.mmap(fd, SIZE) as writing:
@@ -78,26 +78,26 @@ def test_writers_still_can_write_and_map(kept: Payloads) -> None:
     assert os.pread(kept.fds_for(1, READ_ONLY)[0], 2, 0) == b"ok"
 
 
-def test_a_drivers_descriptor_goes_out_as_it_came(kept: Payloads) -> None:
+def test_a_drivers_descriptor_goes_out_as_it_came(kept: PayloadFds) -> None:
     fd = os.open("/dev/zero", os.O_RDWR)
     add(kept, 1, fd, Backing.DRIVER_FD)
     assert kept.mode_for(1, False) == READ_WRITE and kept.fds_for(1, READ_ONLY)[0] == fd
 
 
-def test_the_size_of_a_sealed_file_is_told_and_a_drivers_is_not_known(kept: Payloads) -> None:
+def test_the_size_of_a_sealed_file_is_told_and_a_drivers_is_not_known(kept: PayloadFds) -> None:
     add(kept, 1, memfd())
     add(kept, 2, os.open("/dev/zero", os.O_RDWR), Backing.DRIVER_FD)
     assert (kept.given(1).capacity, kept.given(2).capacity) == (SIZE, 0)
 
 
-def test_the_second_descriptor_of_a_payload_is_closed(kept: Payloads) -> None:
+def test_the_second_descriptor_of_a_payload_is_closed(kept: PayloadFds) -> None:
     first = memfd()
     add(kept, 1, first)
     add(kept, 1, os.dup(first))
     assert len(kept) == 1 and kept.fds == 1 and kept.fds_for(1, READ_WRITE)[0] == first
 
 
-def test_a_writable_one_replaces_a_read_only_one(kept: Payloads) -> None:
+def test_a_writable_one_replaces_a_read_only_one(kept: PayloadFds) -> None:
     writing = memfd()
     add(kept, 1, os.open(f"/proc/self/fd/{writing}", os.O_RDONLY))
     assert not kept.given(1).writable and kept.mode_for(1, True) == READ_ONLY
@@ -105,7 +105,7 @@ def test_a_writable_one_replaces_a_read_only_one(kept: Payloads) -> None:
     assert kept.given(1).writable and kept.mode_for(1, True) == READ_WRITE
 
 
-def test_the_owner_of_the_file_can_bring_a_writable_one_back(kept: Payloads) -> None:
+def test_the_owner_of_the_file_can_bring_a_writable_one_back(kept: PayloadFds) -> None:
     writing = memfd()
     add(kept, 1, os.open(f"/proc/self/fd/{writing}", os.O_RDONLY))
     os.close(writing)
@@ -115,7 +115,7 @@ def test_the_owner_of_the_file_can_bring_a_writable_one_back(kept: Payloads) -> 
     assert kept.given(1).writable and os.fstat(kept.fds_for(1, READ_WRITE)[0]).st_mode & 0o777 == 0o400
 
 
-def test_read_only_descriptors_are_kept_up_to_a_number(kept: Payloads, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_descriptors_are_kept_up_to_a_number(kept: PayloadFds, monkeypatch: pytest.MonkeyPatch) -> None:
     kept._most_read_only = 2
     for payload in (1, 2, 3):
         add(kept, payload, memfd())
@@ -126,7 +126,7 @@ def test_read_only_descriptors_are_kept_up_to_a_number(kept: Payloads, monkeypat
     assert kept.fds == 5 and kept.fds_for(1, READ_ONLY)[0] == first
 
 
-def test_what_is_released_is_closed(kept: Payloads) -> None:
+def test_what_is_released_is_closed(kept: PayloadFds) -> None:
     add(kept, 1, memfd())
     kept.fds_for(1, READ_ONLY)[0]
     kept.drop([1, 2])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from extmem.broker.files import ALLOWED, Sort, inspect, is_writable, look
+from extmem.broker.fd_inspection import ALLOWED, Sort, inspect, is_writable, look
 from extmem.objects import Refused, Status
 from extmem.testing.leaks import descriptors
 from extmem.wire import Backing
@@ -143,7 +143,7 @@ def test_what_may_be_a_payload_of_each_kind(make: Callable[[], int], kind: Backi
         with pytest.raises(Refused) as caught:
             inspect(kind, [fd], 0, 1000)
         assert caught.value.status is Status.INVALID_PARAMETER
-        assert ("memfd_create" if kind is Backing.HOST_FILE else "what the driver gave") in caught.value.detail
+        assert ("memfd_create" if kind is Backing.HOST_FILE else "that the driver returned") in caught.value.detail
     finally:
         os.close(fd)
 

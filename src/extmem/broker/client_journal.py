@@ -1,12 +1,13 @@
-"""The journal: which clients a broker has, for the broker that follows it if it is killed; and the recovery window.
+"""The journal of a broker's clients, which its successor reads if the broker is killed; and the recovery window.
 
-How this works. The file has a line for each client that comes and for each that goes, as pid and start time (a pid
-alone may be another process by now), so that what is written for one client does not depend on how many there are. It
-is written anew when most of its lines are of clients that have gone, and removed when a broker leaves with no client
-left. A broker that finds one at its start follows a killed one: the clients that are left in it are about to announce
-what they hold. Until all that still live have done so, and for at most `GRACE` seconds, nobody's export is carried out
-and nobody is told that a name or number leads nowhere (`Grace`), so that no name is stolen and none seems gone. A
-broker keeps its predecessor's lines until then: it may be killed itself before they have come.
+How this works. The file has a line for each client that connected and for each that disconnected, with pid and start
+time (a pid alone may be another process by now). So the cost of one client does not depend on their number. The file is
+written anew when most of its lines are of clients that have disconnected, and removed when a broker ends without a
+client. A broker that finds the file at its start is the successor of a killed one: the clients that are left in the
+file are about to announce what they hold. Until all of these that still live have done so, and for at most `WINDOW`
+seconds, exports wait, and so does every answer that a name or number does not exist (`RecoveryWindow`). So another
+process cannot take a name in the meantime, and a name does not seem to be gone. A broker keeps its predecessor's lines
+until then, because it may itself be killed before those clients have announced.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import contextlib
 import functools
@@ -25,18 +26,18 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-__all__ = ["GRACE", "Client", "Grace", "Journal", "start_time"]
+__all__ = ["WINDOW", "Client", "RecoveryWindow", "Journal", "start_time"]
 
-GRACE: Final = 2.0
+WINDOW: Final = 2.0
 """Seconds that a broker waits for the clients of a killed predecessor."""
 _MAX_JOURNAL: Final = 1 << 20
 _SPARE_LINES: Final = 64
 _LOOKS: Final = 200
-"""Processes that are looked for in one step."""
+"""Number of processes that are checked in one step."""
 
 
 class Client(msgspec.Struct, frozen=True):
-    """A process, told apart from a later one with the same pid, and from one of another pid namespace."""
+    """A process, distinguished from a later one with the same pid and from one of another pid namespace."""
 
     pid: int
     start: int
@@ -44,7 +45,7 @@ class Client(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, pid: int) -> Client:
-        """The process that has this pid now; pid 0 is one that this pid namespace does not show."""
+        """Return the process that has this pid now; pid 0 is a process outside this pid namespace."""
         return cls(pid, start_time(pid), _pid_namespace())
 
     @property
@@ -54,13 +55,13 @@ class Client(msgspec.Struct, frozen=True):
 
 
 def start_time(pid: int) -> int:
-    """When the process started, in clock ticks since boot; 0 if there is no such process (or it is a zombie)."""
+    """Return the start time of the process in clock ticks since boot; 0 if it does not exist or is a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
     except OSError:
         return 0
-    # The name in parentheses may hold anything; what follows the last one is plain.
+    # The name in parentheses may contain any character; the fields follow the last parenthesis.
     fields = text[text.rindex(b")") + 2 :].split()
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
@@ -71,11 +72,11 @@ def _pid_namespace() -> int:
 
 
 _Line: TypeAlias = tuple[bool, int, int, int]
-"""Whether the client has come; its pid, its start time, its pid namespace."""
+"""Whether the client connected (or disconnected); its pid, its start time, its pid namespace."""
 
 
 class Journal:
-    """The file. Writing is best effort: with a full disk a restart is merely less patient."""
+    """The file. Writing is best effort: without it, the recovery window of the next broker lasts for its full time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -83,17 +84,17 @@ class Journal:
         self._lines = 0
         self._fd = -1
         self._keeps = False
-        """Whether the file may have a predecessor's lines that are still needed."""
+        """Whether the file may contain lines of a predecessor that are still needed."""
 
     def read(self) -> frozenset[Client] | None:
-        """The clients that a killed broker left behind; None where nothing can be read."""
+        """Return the clients of a killed broker; None where the file cannot be read."""
         left: Counter[Client] = Counter()
         try:
             with open(self._path, "rb") as file:
                 lines = file.read(_MAX_JOURNAL).split(b"\n")
         except OSError:
             return None
-        for line in lines[:-1]:  # behind the last newline is nothing, or what could not be written whole
+        for line in lines[:-1]:  # after the last newline is nothing, or an incomplete line
             try:
                 come, *client = msgspec.json.decode(line, type=_Line)
             except msgspec.DecodeError:
@@ -102,17 +103,17 @@ class Journal:
         return frozenset(client for client, count in left.items() if count > 0)
 
     def begin(self) -> None:
-        """Go on with the file as it is, behind what a predecessor has left in it."""
+        """Append to the file as it is, after the lines of a predecessor."""
         self._keeps = True
         self._open()
 
     def add(self, key: int, pid: int) -> None:
-        """A client has come. `key` is its connection's."""
+        """Record that a client has connected. `key` identifies its connection."""
         client = self._clients[key] = Client.of(pid)
         self._write(_line(client, come=True))
 
     def remove(self, key: int) -> None:
-        """A client has gone."""
+        """Record that a client has disconnected."""
         client = self._clients.pop(key, None)
         if client is not None:
             self._write(_line(client, come=False))
@@ -120,7 +121,7 @@ class Journal:
                 self.rewrite()
 
     def rewrite(self) -> None:
-        """Write the file anew, with the clients that are here now and no others."""
+        """Write the file anew, with the clients that are connected now and no others."""
         self._keeps = False
         beside = self._path.with_name(f".{self._path.name}.new")
         lines = [msgspec.json.encode(_line(client, come=True)) for client in self._clients.values()]
@@ -137,7 +138,7 @@ class Journal:
         self._open()
 
     def close(self) -> None:
-        """The broker leaves: with clients left the file stays, for the next one."""
+        """Close the file when the broker ends. It is removed if no client is connected."""
         if not self._clients:
             self._path.unlink(missing_ok=True)
         self._shut()
@@ -163,30 +164,30 @@ def _line(client: Client, *, come: bool) -> _Line:
     return come, client.pid, client.start, client.space
 
 
-class Grace:
+class RecoveryWindow:
     """The recovery window: the time in which a killed broker's clients announce what they hold."""
 
     def __init__(self, clients: frozenset[Client] | None, now: float) -> None:
-        """clients: those of the killed broker; None where it is not known who they were, then the time is all used."""
+        """clients: those of the killed broker; None where they are unknown: the window then lasts for its full time."""
         self._waiting = None if clients is None else {client.pid: client for client in clients}
-        self._ends = now + GRACE
+        self._ends = now + WINDOW
         self.active = clients is None or bool(clients)
 
     def announced(self, pid: int) -> None:
-        """That client has announced everything."""
+        """Record that the client has announced everything."""
         if self._waiting is not None:
             self._waiting.pop(pid, None)
 
     def step(self, now: float) -> bool:
-        """Whether the window has just closed: all live clients have announced, or the time is over."""
+        """Return whether the window has just closed: all live clients have announced, or the time is over."""
         if not self.active:
             return False
         if self._waiting is not None:
-            # A few at a time: it is asked again in a moment.
+            # A limited number at a time: the loop calls this again soon.
             for pid, client in list(self._waiting.items())[:_LOOKS]:
                 del self._waiting[pid]
                 if not client.gone:
-                    self._waiting[pid] = client  # behind the others
+                    self._waiting[pid] = client  # after the others
         if self._waiting != {} and now < self._ends:
             return False
         self.active = False

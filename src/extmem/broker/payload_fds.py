@@ -1,7 +1,7 @@
 """The broker's file descriptors: those of each live payload, once, whatever the number of its users.
 
 How this works. A payload is received as file descriptors: its handles, the last of which may be companion pages.
-`files` inspects them. The broker keeps them open while the payload has a holder. It never maps or reads one.
+`fd_inspection` inspects them. The broker keeps them open while the payload has a holder. It never maps or reads one.
 
 Read-only users get another open file description of the same file, opened O_RDONLY through /proc/self/fd: the kernel
 then refuses a writable mapping of it, mprotect included. A memfd's file has mode 0777 when it is created, so that a
@@ -23,7 +23,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import contextlib
 import fcntl
@@ -33,12 +33,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from extmem.broker.closing import Closer
-from extmem.broker.files import Given, is_writable
-from extmem.broker.shares import Shares
+from extmem.broker.fd_closer import FdCloser
+from extmem.broker.fd_inspection import Given, is_writable
+from extmem.broker.fd_quota import FdQuota
 from extmem.wire import MAX_FDS, READ_ONLY, READ_WRITE, Backing
 
-__all__ = ["Payloads"]
+__all__ = ["PayloadFds"]
 
 # <linux/fs.h>: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL. The direction bits of the two differ on some
 # architectures (MIPS, PowerPC, SPARC), where the call then fails and nothing is marked.
@@ -88,13 +88,13 @@ def _set_immutable(fd: int, immutable: bool) -> None:
         fcntl.ioctl(fd, _SET_FLAGS, _LONG.pack(wanted))
 
 
-class Payloads:
+class PayloadFds:
     """Payload id → file descriptors. Ownership: what is added is closed here; what `fds_for` returns is borrowed."""
 
-    def __init__(self, closer: Closer, shares: Shares) -> None:
+    def __init__(self, closer: FdCloser, quota: FdQuota) -> None:
         self._closer = closer
-        self._shares = shares
-        self._most_read_only = max(4, min(_READ_ONLY_CACHE, shares.reserve // 4))
+        self._quota = quota
+        self._most_read_only = max(4, min(_READ_ONLY_CACHE, quota.reserve // 4))
         self._live: dict[int, _Payload] = {}
         self._read_only: OrderedDict[int, int] = OrderedDict()
         """Read-only descriptors of payloads of one handle."""
@@ -220,7 +220,7 @@ class Payloads:
             if known is not None:
                 self._end(known.fds, known.given, known.uid)
                 self._fds -= len(known.fds)
-                self._shares.give(known.uid, known.client, len(known.fds))
+                self._quota.give(known.uid, known.client, len(known.fds))
             fd = self._read_only.pop(payload, None)
             if fd is not None:
                 os.close(fd)

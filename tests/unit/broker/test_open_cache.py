@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extmem import wire
-from extmem.broker.closing import Closer
 from extmem.broker.dispatch import Dispatch
-from extmem.broker.files import Given
-from extmem.broker.payloads import Payloads
-from extmem.broker.quick import QuickOpens
+from extmem.broker.fd_closer import FdCloser
+from extmem.broker.fd_inspection import Given
+from extmem.broker.fd_quota import FdQuota
+from extmem.broker.open_cache import OpenCache
+from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Session
-from extmem.broker.shares import Shares
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
 from extmem.objects import Limits, ObjectManager, Refused, Share, Token
@@ -35,14 +35,14 @@ class World:
 
     def __init__(self, *, quick: bool) -> None:
         self.model = ObjectManager(random=Random(5).randrange, limits=Limits(references=6))
-        self.closer = Closer()
-        self.shares = Shares(10_000, "here")
-        self.payloads = Payloads(self.closer, self.shares)
+        self.closer = FdCloser()
+        self.quota = FdQuota(10_000, "here")
+        self.payloads = PayloadFds(self.closer, self.quota)
         self.tickets = Tickets(self.model)
         self.dispatch = Dispatch(
-            self.model, self.payloads, self.tickets, self.closer, Signer(bytes(32)), self.shares, lambda: 0.0
+            self.model, self.payloads, self.tickets, self.closer, Signer(bytes(32)), self.quota, lambda: 0.0
         )
-        self.quick = QuickOpens(self.model, self.payloads) if quick else None
+        self.quick = OpenCache(self.model, self.payloads) if quick else None
         self.ends: list[socket.socket] = []
         self.sessions = [self._session(token) for token in TOKENS]
         self._inodes = count(1)
@@ -68,11 +68,11 @@ class World:
             sddl=sddl,
             inherit=False,
         )
-        self.shares.take(session.token.uid, session.process)
+        self.quota.take(session.token.uid, session.process)
         given = Given(wire.Backing.HOST_FILE, ((1, made.payload),), True, 0, True)
         self.payloads.add(made.payload, given, [os.memfd_create("x")], session.token.uid, session.process)
         record = self.model.payload_record(made.payload)
-        from extmem.broker.announcing import Facts
+        from extmem.broker.announcements import Facts
 
         facts = Facts(
             record.descriptor, record.object_kind, wire.Backing.HOST_FILE, 0, session.token.uid, strict_kmt=False
@@ -173,7 +173,7 @@ def test_an_ended_object_is_found_out() -> None:
 
 
 def test_what_is_known_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extmem.broker.quick._ROOM", 1)
+    monkeypatch.setattr("extmem.broker.open_cache._ROOM", 1)
     world = World(quick=True)
     world.export(0, "a", None)
     for _ in range(3):

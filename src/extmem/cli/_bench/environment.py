@@ -1,4 +1,4 @@
-"""A benchmark's own directory and object manager, and the processes that use it; all gone at the end, in any case."""
+"""The private directory, broker and processes of a benchmark. All of them end with the benchmark, in any case."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Self
 
 from extmem.cli._worker import Worker
 
-__all__ = ["House"]
+__all__ = ["Environment"]
 
 
-class House:
-    """A runtime directory of its own. On Linux its workers share a broker that nobody else knows of."""
+class Environment:
+    """A private runtime directory with worker processes. On Linux the workers share a broker of their own."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="extmem-bench-"))
@@ -24,27 +24,27 @@ class House:
         self._mark = secrets.token_hex(4)
 
     @property
-    def environment(self) -> dict[str, str]:
-        """What a process needs to find this house's broker."""
+    def variables(self) -> dict[str, str]:
+        """The environment variables that make a process use this broker."""
         return {"EXTMEM_RUNTIME_DIR": str(self.directory)}
 
-    def name(self, what: str) -> str:
-        """A name for a payload; on Windows every program of the session sees it, so it is like no other."""
-        return f"bench {self._mark} {what}"
+    def name(self, label: str) -> str:
+        """Return a name for a payload. It is unique, because on Windows all programs of a session share their names."""
+        return f"bench {self._mark} {label}"
 
     def worker(self, title: str) -> Worker:
-        """A new process in this house."""
-        worker = Worker(title, self.environment)
+        """Start a worker process in this environment."""
+        worker = Worker(title, self.variables)
         self.workers.append(worker)
         return worker
 
     def dismiss(self, worker: Worker) -> None:
-        """End a worker before the others."""
+        """End one worker now."""
         self.workers.remove(worker)
         worker.close()
 
     def close(self) -> None:
-        """End every process and remove the directory."""
+        """End all processes and remove the directory."""
         for worker in self.workers:
             worker.close()
         if sys.platform == "linux":

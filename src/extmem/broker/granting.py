@@ -1,11 +1,11 @@
-"""Giving memory objects and handles to clients, with the descriptors that they need; taking back what did not arrive.
+"""Replies that give references and handles to clients, with the file descriptors that they need; and undoing them.
 
-How this works. A process gets each payload's descriptor once per way of opening it: `Session.held` remembers what it
-has. Whoever holds anything of a payload has a descriptor of it, handles included, because after a broker's death the
-clients bring the payloads back. A GPU driver's descriptor has no read-only form, so it is not given to another user who
-may only read.
+How this works. A process gets each payload's file descriptors once per mode: `Session.held` records which it has. Every
+process with a reference or handle to a payload has its file descriptors, because the clients restore the payloads after
+a broker was killed. A GPU driver's file descriptor has no read-only form, so it is not given to another user who may
+only read.
 
-What a request makes is noted (`Session.made`), so that it can be undone if its reply cannot be sent, or was lost.
+What a request created is recorded (`Session.made`), so that it can be undone if its reply cannot be sent, or was lost.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import contextlib
 from collections.abc import Sequence
 
 from extmem import wire
-from extmem.broker.announcing import Announcing, Answer, Facts, Received, no_descriptors
+from extmem.broker.announcements import Announcements, Answer, Facts, Received, no_descriptors
 from extmem.broker.sessions import Made, Session
 from extmem.objects import Claimed, Imported, Refused, Status
 from extmem.wire import Backing
 
-__all__ = ["Giving"]
+__all__ = ["Granting"]
 
 
-class Giving(Announcing):
-    """Replies that give something."""
+class Granting(Announcements):
+    """The replies that give references and handles."""
 
     def _allow(self, session: Session, facts: Facts, granted: int) -> None:
         """Refuse a driver's file descriptors to another user who may not write.
@@ -64,7 +64,7 @@ class Giving(Announcing):
         if fds:
             self.has(session, payload, needs)
         given = self.payloads.given(payload)
-        told = wire.ImportFacts(
+        facts_sent = wire.ImportFacts(
             needs,
             payload,
             found.object or 0,
@@ -81,7 +81,7 @@ class Giving(Announcing):
             facts.stated,
             given.capacity,
         )
-        return wire.Imported(found.reference, len(fds), wire.encode(told)), fds
+        return wire.Imported(found.reference, len(fds), wire.encode(facts_sent)), fds
 
     def _handle(self, session: Session, value: int, *, fresh: bool = True, undo: bool = True) -> Answer:
         info = self.model.handle_info(session.process, value)
@@ -119,7 +119,7 @@ class Giving(Announcing):
         )
 
     def _fetch_fds(self, session: Session, m: wire.FetchFds, received: Received) -> Answer:
-        """More handles of a payload whose first ones the last reply gave."""
+        """Return further handles of a payload whose first ones were in the last reply."""
         if not session.held.get(m.payload, 0) & m.mode or m.payload not in self.payloads:
             raise Refused(
                 Status.INVALID_PARAMETER,

@@ -1,12 +1,13 @@
-"""What the broker knows besides the object manager's model, and how clients bring it back after a restart.
+"""The state that the broker has besides the object manager's model, and how clients restore it after a restart.
 
-How this works. Each reply that gives a process something carries a signed record of it (`signing`). A killed broker's
-clients announce to the next one, in the recovery window alone (`journal`): their records, each with a descriptor of its
-payload, then their memory objects, handles and tickets; each is one request, and `Announced` ends it (`server`).
-Nothing else is believed. A record must be signed and its holder be the sender's user. The descriptor must lead to the
-file that the record names; a driver's has none of its own, so there the payload's own user (or root) must announce
-first, and others are asked to come again. What a client says that it had must be within a record that it announced.
-A refused announcement costs the client that one thing and nothing else.
+How this works. Each reply that gives a process a reference or a handle carries a signed record of it (`signing`). The
+clients of a killed broker announce to its successor, during the recovery window only (`client_journal`): first their
+records, each with the file descriptors of its payload, then their references, handles and tickets. Each is one request,
+and `Announced` is the last (`recovery`). A record must have a valid signature, and its holder must be the sender's
+user. The file descriptors must be of the files that the record states. A driver's file has no inode of its own, so
+there the user who exported the payload (or root) must announce first, and other clients are asked to announce again
+later. A client can restore only what a record that it announced covers. If an announcement is refused, the client loses
+that one reference, handle or ticket and nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import contextlib
 import errno
@@ -23,12 +24,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from extmem import wire
-from extmem.broker.closing import Closer
-from extmem.broker.files import Given, inspect
-from extmem.broker.payloads import Payloads
+from extmem.broker.fd_closer import FdCloser
+from extmem.broker.fd_inspection import Given, inspect
+from extmem.broker.fd_quota import FdQuota
+from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.processes import ProcessKey
 from extmem.broker.sessions import Session
-from extmem.broker.shares import Shares
 from extmem.broker.signing import Signer, digest, digest_of_files
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerProtocolError
@@ -52,7 +53,7 @@ from extmem.objects import (
 from extmem.owning import OwnedFd
 from extmem.wire import READ_ONLY, READ_WRITE, Backing
 
-__all__ = ["DONE", "Announcing", "Answer", "Facts", "no_descriptors"]
+__all__ = ["DONE", "Announcements", "Answer", "Facts", "no_descriptors"]
 
 Answer: TypeAlias = tuple[wire.Reply, Sequence[int]]
 """A reply and the file descriptors to send beside it (borrowed)."""
@@ -64,13 +65,13 @@ _PRUNE: Final = 64
 _HELD: Final = 256
 _FEWER: Final = "Free shared memory, or raise the limit of open files (ulimit -n) where the broker is started."
 _WAYS_OUT: Final = {
-    errno.ETOOMANYREFS: "The processes of its user have sent as many descriptors that nobody has received yet as they "
-    "may. End those that do not receive, and try again."
+    errno.ETOOMANYREFS: "The processes of its user have reached the limit of file descriptors that were sent and not "
+    "yet received. End the processes that do not receive them, and try again."
 }
 
 
 class Facts:
-    """What the broker keeps of a payload besides its files. `records` are the signed records, by their contents."""
+    """What the broker stores of a payload besides its files. `records` are the signed records, by their contents."""
 
     __slots__ = ("backing", "description", "object_kind", "records", "stated", "strict_kmt", "type", "uid")
 
@@ -94,20 +95,20 @@ class Facts:
         self.records: dict[tuple[int, int, int, bool], bytes] = {}
 
 
-class Announcing:
-    """The broker's knowledge, and the handlers of announcements."""
+class Announcements:
+    """The state besides the model, and the handlers of announcements."""
 
     def __init__(
         self,
         model: ObjectManager,
-        payloads: Payloads,
+        payloads: PayloadFds,
         tickets: Tickets,
-        closer: Closer,
+        closer: FdCloser,
         signer: Signer,
-        shares: Shares,
+        quota: FdQuota,
         now: Callable[[], float],
     ) -> None:
-        self.shares = shares
+        self.quota = quota
         self.model = model
         self.signer = signer
         self.payloads = payloads
@@ -116,26 +117,26 @@ class Announcing:
         self._now = now
         self.facts: dict[int, Facts] = {}
         self.processes: dict[ProcessKey, int] = {}
-        """The object manager's id of each process (the latest, if it has several connections)."""
+        """The object manager's id of each process (of the latest connection, if it has several)."""
         self.watch_process: Callable[[int], None] = _ignore
-        """The server waits for this pidfd."""
+        """Make the server wait for this pidfd."""
         self.add_descendant: Callable[[socket.socket, int, Session], Session | None] = _ignore_descendant
-        """The server serves this end of the connection of a child of that session's process."""
+        """Make the server serve this end of the connection of a child of that session's process."""
         self.drop: Callable[[Session], None] = _ignore_drop
-        """The server hangs up on a client."""
+        """Make the server close a client's connection."""
         self.wake_at: Callable[[float], None] = _ignore_time
-        """The server's loop has something to do at that time."""
+        """Make the server's loop run its timed work at that time."""
         self.payload_changed: Callable[[], None] = _ignore_change
-        """A payload may be sent with another descriptor from now on."""
+        """Called when the file descriptors of a payload have been replaced."""
 
     def dispose(self, session: Session, fds: Iterable[int]) -> None:
-        """Close descriptors that a client sent and that belong to no payload."""
+        """Close file descriptors that a client sent and that do not belong to a payload."""
         for fd in fds:
             if self._closer.dispose(fd, session.token.uid):
                 session.strange = True
 
     def collect(self) -> None:
-        """After a reply: close what was opened for it, and the descriptors of payloads without a holder."""
+        """After a reply: close what was opened for it, and the file descriptors of payloads without a holder."""
         self.payloads.close_opened()
         released = self.model.take_released()
         if released:
@@ -194,9 +195,9 @@ class Announcing:
         """Inspect the file descriptors of a record. Return None if another client must announce the payload first."""
         uid = session.token.uid
         if record.holder != uid:
-            raise _unproven(f"the record is of what user {record.holder} had, and you are user {uid}")
+            raise _unproven(f"the record is of user {record.holder}, and you are user {uid}")
         if digest(m.descriptor) != record.digest:
-            raise _unproven("the descriptor is not the record's")
+            raise _unproven("the descriptor differs from the record's")
         if len(fds) != record.handles:
             raise _unproven(f"{len(fds)} handles came, and the record is of {record.handles}")
         pid = session.credentials.pid
@@ -205,11 +206,11 @@ class Announcing:
             if not given.unique or digest_of_files(given.identity) != record.files:
                 raise _unproven("the file descriptors are of other files than the record's")
         elif record.payload in self.payloads:
-            # No inode proves that the descriptors are of this payload: those that are here came from its own user.
+            # No inode proves that the fds are of this payload. Those that the broker has came from the payload's user.
             return given._replace(identity=self.model.payload_record(record.payload).identity)
         elif uid not in (0, record.uid):
             if m.wait:
-                raise _unproven(f"user {record.uid}, whose payload it is, has not announced it")
+                raise _unproven(f"user {record.uid}, who exported the payload, has not announced it")
             return None
         return given
 
@@ -221,19 +222,19 @@ class Announcing:
         """
         new = self.model.find_payload(identity) is None
         if new:
-            self.shares.take(session.token.uid, session.process, len(identity))
+            self.quota.take(session.token.uid, session.process, len(identity))
         try:
             yield
         except BaseException:
             if new:
-                self.shares.give(session.token.uid, session.process, len(identity))
+                self.quota.give(session.token.uid, session.process, len(identity))
             raise
 
     def attach(self, session: Session, m: wire.AttachFds, received: Received) -> Answer:
         """Keep descriptors of the payload that the client's next request shares. Refused QUOTA_EXCEEDED."""
         if len(session.attached) + len(received) > wire.MAX_HANDLES:
             raise PeerProtocolError(f"more than {wire.MAX_HANDLES} handles of one payload were attached")
-        self.shares.take(session.token.uid, session.process, len(received))
+        self.quota.take(session.token.uid, session.process, len(received))
         session.attached += [fd.take() for fd in received]
         return wire.Attached(), ()
 
@@ -241,7 +242,7 @@ class Announcing:
         """Return the descriptors that were attached, and take them off the client's accounts."""
         attached, session.attached = session.attached, []
         if attached:
-            self.shares.give(session.token.uid, session.process, len(attached))
+            self.quota.give(session.token.uid, session.process, len(attached))
         return attached
 
     def take(self, session: Session, count: int, received: Received) -> list[int]:
@@ -278,11 +279,11 @@ class Announcing:
         )
 
     def _prove(self, session: Session, payload: int, shared: int, granted: int, *, exporting: bool = False) -> None:
-        """Refuse what no record says that the sender has announced."""
+        """Refuse what is not covered by a record that the sender has announced."""
         for allowed, exports in session.proven.get((payload, shared), ()):
             if not granted & ~allowed and exports >= exporting:
                 return
-        raise _unproven("no record that you have announced says that you held this with these rights")
+        raise _unproven("no record that you have announced covers this object with these rights")
 
     def _announce_reference(self, session: Session, m: wire.AnnounceReference, received: Received) -> Answer:
         self._prove(session, m.payload, m.object, m.granted, exporting=m.exporting)
@@ -298,7 +299,7 @@ class Announcing:
             record = HandleRecord(m.handle, m.object, m.granted, m.inherit, m.protect)
             self.model.restore_handle(session.process, record)
         except Refused:
-            # The process may go on to use the value: it must not become another handle's.
+            # The process may still use the value, so it must not be given to another handle.
             self.model.burn_handle(session.process, m.handle)
             raise
         return DONE, ()
@@ -321,7 +322,10 @@ class Announcing:
         return DONE, ()
 
     def bind(self, session: Session, ticket: int, pidfd: OwnedFd) -> None:
-        """Bind a ticket to a process, and watch that. Refused for a ticket that is not the session's in flight."""
+        """Bind a ticket to a process, and watch the process.
+
+        Refused unless the session sent the ticket and it is in flight.
+        """
         fresh = self.tickets.bind(ticket, pidfd, session.process)
         if fresh is not None:
             try:
@@ -331,25 +335,25 @@ class Announcing:
                 raise no_descriptors(error) from None
 
     def has(self, session: Session, payload: int, mode: int) -> None:
-        """The client has a descriptor of the payload from now on."""
+        """Record that the client has the file descriptors of the payload in this mode."""
         held = session.held
         if len(held) >= session.held_room:
-            # Clients say what they forget, or should; and nobody has anything of a payload that has ended.
+            # Clients report what they have closed, or should. No client has file descriptors of an ended payload.
             held = session.held = {number: modes for number, modes in held.items() if number in self.payloads}
             session.held_room = 2 * len(held) + _HELD
         held[payload] = held.get(payload, 0) | mode
 
     def record(self, session: Session, payload: int, shared: int, granted: int, *, exporting: bool = False) -> bytes:
-        """The signed record of what a process of the session's user has.
+        """Return the signed record of what a process of the session's user holds.
 
-        shared: the object; for memory that is shared by KMT number, that number below zero (0 where it has none).
+        shared: the object; for a payload that is shared by KMT number, the negated number (0 where it has none).
         """
         facts = self.facts[payload]
         key = (shared, session.token.uid, granted, exporting)
         found = facts.records.get(key)
         if found is None:
             if len(facts.records) >= _PRUNE:
-                facts.records.clear()  # most are of objects that have ended; the living are made again when asked for
+                facts.records.clear()  # most are of ended objects; the others are signed again on demand
             found = facts.records[key] = self.signer.sign(self._record(facts, payload, *key))
         return found
 
@@ -388,11 +392,11 @@ class Announcing:
 
 
 def _unproven(why: str) -> Refused:
-    return Refused(Status.ACCESS_DENIED, f"This is not believed: {why}. Share the memory anew.")
+    return Refused(Status.ACCESS_DENIED, f"The announcement is refused: {why}. Share the memory anew.")
 
 
 def no_descriptors(error: OSError) -> Refused:
-    """The refusal for a broker that has no descriptors or memory left."""
+    """Return the refusal for a broker that has no file descriptors or memory left."""
     return Refused(
         Status.INSUFFICIENT_RESOURCES,
         f"The broker is out of resources ({error.strerror}). {_WAYS_OUT.get(error.errno or 0, _FEWER)}",
@@ -400,21 +404,21 @@ def no_descriptors(error: OSError) -> Refused:
 
 
 def _ignore(pidfd: int) -> None:
-    """Before a server is there."""
+    """Used until the server sets its own function."""
 
 
 def _ignore_descendant(sock: socket.socket, process: int, parent: Session) -> Session | None:
-    """Before a server is there."""
+    """Used until the server sets its own function."""
     return None
 
 
 def _ignore_drop(session: Session) -> None:
-    """Before a server is there."""
+    """Used until the server sets its own function."""
 
 
 def _ignore_time(when: float) -> None:
-    """Before a server is there."""
+    """Used until the server sets its own function."""
 
 
 def _ignore_change() -> None:
-    """Before a server is there."""
+    """Used until the server sets its own function."""

@@ -1,0 +1,18 @@
+"""Parts of the host device that are imported at their first use, not when the device is opened: `late.resources`."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from extmem.devices.host import commands as commands
+    from extmem.devices.host import image_layouts as image_layouts
+    from extmem.devices.host import resources as resources
+    from extmem.devices.host import transfers as transfers
+else:  # a type checker would take this to mean that every name exists
+
+    def __getattr__(name: str) -> object:
+        if name not in ("commands", "image_layouts", "resources", "transfers"):
+            raise AttributeError(f"module 'extmem.devices.host.late' has no attribute {name!r}")
+        import importlib
+
+        return importlib.import_module(f"extmem.devices.host.{name}")
