@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from extmem.broker.quota import CLIENT
+from extmem.broker.fd_quota import CLIENT
 from extmem.testing.children import ChildFailedError, Peer, RemoteError, kill_all
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import DeadlineError, wait_until
