@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from extmem.manager.windows.security import find_fault, find_misshape
-from extmem.objects import Refused, Token, parse_sddl
+from extmem.objects import MEMORY, Refused, Token, parse_sddl
 
 
 def accepts(text: str) -> bool:
     """Return whether SDDL is valid, by a check that exists on every system: the object manager's own parser."""
     try:
-        parse_sddl(text, Token(1000, 1000))
+        parse_sddl(text, Token(1000, 1000), MEMORY)
     except Refused:
         return False
     return True
