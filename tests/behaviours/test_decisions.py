@@ -124,9 +124,7 @@ def test_G6_a_name_of_another_type_is_a_type_mismatch_as_since_vista() -> None:
     process = manager.attach(ALICE, 1)
     manager.insert_foreign("X", "Semaphore")
     with pytest.raises(Refused) as refusal:
-        manager.export_memory(
-            process, (1, 1), b"", share=Share.NT, name="X", access=GENERIC_ALL, sddl=None, inherit=False
-        )
+        manager.export(process, (1, 1), b"", share=Share.NT, name="X", access=GENERIC_ALL, sddl=None, inherit=False)
     assert refusal.value.status is Status.OBJECT_TYPE_MISMATCH
 
 
