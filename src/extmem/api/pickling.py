@@ -27,7 +27,7 @@ from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, NtHandle
 from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.owning import copy_fd, out_of_descriptors
-from extmem.wire import Backing
+from extmem.sharing.kinds import Backing
 
 if TYPE_CHECKING:
     from extmem.core.memory_record import Holding

@@ -18,9 +18,9 @@ from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, NtHandle
 from extmem.manager import Reference, ShareTerms, manager
 from extmem.objects import Share
+from extmem.sharing.kinds import Backing
 from extmem.vk.handle_types import FROM_D3D
 from extmem.vk.words import types_text
-from extmem.wire import Backing
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState

@@ -274,7 +274,7 @@ def test_a_name_that_was_given_up_and_taken_by_another_is_the_later_ones(own_run
 
 
 DRIVER = """
-from extmem.wire import Backing
+from extmem.sharing.kinds import Backing
 def driver(name, sddl):
     fd = os.open('/dev/zero', os.O_RDWR)
     try:

@@ -45,7 +45,8 @@ from extmem.errors import (
     PeerProtocolError,
 )
 from extmem.manager.linux.connection import INHERIT_VARIABLE, TIMEOUT, Answer, Connection, pidfd_of
-from extmem.manager.linux.held import HeldHandle, Process, State
+from extmem.manager.linux.held import State
+from extmem.manager.linux.records import HeldHandle, Process
 from extmem.manager.linux.search import of_other_versions, where_looked
 from extmem.manager.linux.validate import check_handle
 from extmem.objects import Status, error_for

@@ -33,7 +33,8 @@ from typing import Final, overload
 from extmem import wire
 from extmem.errors import HandleStateError, PeerGoneError, PeerProtocolError
 from extmem.manager.linux import launch
-from extmem.manager.linux.held import HeldPayload, Loss, Process, State
+from extmem.manager.linux.held import State
+from extmem.manager.linux.records import HeldPayload, Loss, Process
 from extmem.manager.linux.turns import Turns
 from extmem.manager.linux.watcher import Watcher
 from extmem.owning import OwnedFd, out_of_descriptors, raised_by_handler

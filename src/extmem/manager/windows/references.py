@@ -29,9 +29,9 @@ from extmem.manager.windows.section_frame import Description, unpack
 from extmem.objects import MEMORY, READ_CONTROL, RESOURCE_WRITE, Share, Status, error_for
 from extmem.objects.kmt import bad_number
 from extmem.owning import Lock, OwnedDescriptor, OwnedFd, Step
+from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd, Win32Payload
 from extmem.sharing.terms import Exported, Imported
-from extmem.wire import Backing
 
 __all__ = ["NAMELESS", "HeldReference", "References"]
 
