@@ -75,14 +75,14 @@ def test_G4_a_read_only_import_is_read_only_to_the_kernel(device: Device, name: 
         put(memory, b"safe")
         with by_name(device, name) as reading:
             assert reading.read_only and get(reading) == b"safe"
-            number = reading.holding.allocation.fd
+            number = reading.record.allocation.fd
             with pytest.raises(PermissionError):
                 mmap.mmap(number, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             with pytest.raises(OSError):
                 os.pwrite(number, b"evil", 0)
         # in another process, which never had more access than that
         peer(PEER + "\nimport mmap")
-        peer("memory = by_name(device, name)\nnumber = memory.holding.allocation.fd", name=name)
+        peer("memory = by_name(device, name)\nnumber = memory.record.allocation.fd", name=name)
         assert peer("memory.read_only, get(memory)") == (True, b"safe")
         assert peer.fails("mmap.mmap(number, SIZE, mmap.MAP_SHARED, 3)").is_a(PermissionError)
         assert peer.fails("os.open(f'/proc/self/fd/{number}', os.O_RDWR)").is_a(OSError)

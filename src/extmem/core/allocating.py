@@ -19,7 +19,7 @@ from extmem.core import (
 from extmem.core.caller_fd import CallersFd
 from extmem.core.device_facts import single_bits
 from extmem.core.import_source import spoken_name
-from extmem.core.memory_record import HeldMemory, Holding
+from extmem.core.memory_record import HeldMemory, MemoryRecord
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject, keep_resource
 from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
@@ -81,14 +81,14 @@ def allocate_memory(
             key = validation_cache.of_allocation(info) if stated is None else None
             # Fields are of their types in calls to which no rule is applied, too: that check is remembered by itself.
             fields = ("fields", *key) if key is not None else None
-            if fields not in device.verdicts:
+            if fields not in device.validated:
                 check_fields(device, info)
-                device.verdicts.note(fields)
+                device.validated.note(fields)
             links = list(vk.chain(info))
             callers = CallersFd.of_chain(links, uses)
             memory, imports_fd = _allocate_memory(device, info, links, everyday, stated, callers, uses, key)
             if resource is not None:
-                keep_resource(memory.holding, resource)
+                keep_resource(memory.record, resource)
         if callers is None or not imports_fd:
             return memory
         callers.arm()
@@ -126,10 +126,10 @@ def _allocate_memory(
         if device.check != "off" or (source is not None and source.error is not None):
             if source is not None:
                 key = validation_cache.of_import(key, source.described_by) if source.error is None else None
-            if key not in device.verdicts or not device.has_room:
+            if key not in device.validated or not device.has_room:
                 judge(device, info, dedicated, source, export_types)
                 if device.check == "raise":  # it has not raised
-                    device.verdicts.note(key)
+                    device.validated.note(key)
         if export_types:
             exporting.refuse_direct3d_types(device, export_types)
         size, kind = int(info.allocation_size), int(info.memory_type_index)
@@ -138,7 +138,7 @@ def _allocate_memory(
             if dedicated is not None:
                 uses.add(dedicated)
             try:
-                holding = adopt(device, source, size, kind, dedicated, export_types, terms)
+                record = adopt(device, source, size, kind, dedicated, export_types, terms)
             except InvalidHandleError as error:  # the driver alone could tell
                 source.refusal = Refusal(Status.INVALID_PARAMETER.name, str(error))
                 if device.check != "off":
@@ -155,21 +155,21 @@ def _allocate_memory(
             allocation = device.backend.allocate(
                 size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=given
             )
-            holding = Holding(device, allocation, descriptor, size, kind)
+            record = MemoryRecord(device, allocation, descriptor, size, kind)
             if dedicated is not None:
-                holding.dedicated = dedicated.facts
+                record.dedicated = dedicated.facts
     except BaseException:
         if source is not None:
             source.abandon()
         raise
     if export_types:
-        holding.export_handle_types = export_types
+        record.export_handle_types = export_types
         try:
-            share(holding, terms, everyday)
+            share(record, terms, everyday)
         except BaseException:
-            holding.end()
+            record.end()
             raise
-    return holding.held(), source is not None and bool(source.fd_is_valid)
+    return record.held(), source is not None and bool(source.fd_is_valid)
 
 
 def adopt(
@@ -180,8 +180,8 @@ def adopt(
     dedicated: ResourceObject | None,
     export_types: int = 0,
     terms: ShareTerms | None = None,
-) -> Holding:
-    """The device's import of what `resolve` found; the holding owns its references from then on.
+) -> MemoryRecord:
+    """The device's import of what `resolve` found; the record owns its references from then on.
 
     export_types, terms: how the import is exported again, for a driver that does both in one call.
     """
@@ -211,7 +211,7 @@ def adopt(
             devices=[device.name, descriptor.device_name],
         )
     if source.imported is not None and source.owner is not None:
-        holding = adopt_object(
+        record = adopt_object(
             device, source.owner, source.imported, descriptor, kind, source.handle_type, dedicated, export_types, terms
         )
         source.imported = None
@@ -221,13 +221,13 @@ def adopt(
             allocation = cross_api.by_fd(device.described, source)
         else:
             allocation = source.allocation(device.backend, size, kind, native)
-        holding = Holding(device, allocation, descriptor, size, kind)
-        holding.import_handle_type = source.handle_type
-        holding.writable = source.writable
-        holding.identity = source.fd_payload.identity if source.fd_payload is not None else 0
+        record = MemoryRecord(device, allocation, descriptor, size, kind)
+        record.import_handle_type = source.handle_type
+        record.writable = source.writable
+        record.identity = source.fd_payload.identity if source.fd_payload is not None else 0
     if dedicated is not None:
-        holding.dedicated = dedicated.facts
-    return holding
+        record.dedicated = dedicated.facts
+    return record
 
 
 def adopt_object(
@@ -240,8 +240,8 @@ def adopt_object(
     dedicated: ResourceObject | None = None,
     export_types: int = 0,
     terms: ShareTerms | None = None,
-) -> Holding:
-    """The device's import of what the object manager gave; the holding owns that from then on."""
+) -> MemoryRecord:
+    """The device's import of what the object manager gave; the record owns that from then on."""
     payload, size = imported.payload, descriptor.allocation_size
     if device.described is not None and not imported.capacity:
         allocation = cross_api.by_object(device.described, imported, descriptor)
@@ -262,17 +262,17 @@ def imported_holding(
     size: int,
     kind: int,
     handle_type: int,
-) -> Holding:
-    """What the object manager gave, and the device made of it, as one holding's."""
-    holding = Holding(device, allocation, descriptor, size, kind)
-    holding.references = (imported.reference,)
-    holding.manager = owner
-    holding.name = spoken_name(imported.name)
-    holding.object_id = imported.object
-    holding.kmt = imported.kmt
-    holding.import_handle_type = handle_type
-    holding.writable = imported.payload.writable
-    return holding
+) -> MemoryRecord:
+    """What the object manager gave, and the device made of it, as one record's."""
+    record = MemoryRecord(device, allocation, descriptor, size, kind)
+    record.references = (imported.reference,)
+    record.manager = owner
+    record.name = spoken_name(imported.name)
+    record.object_id = imported.object
+    record.kmt = imported.kmt
+    record.import_handle_type = handle_type
+    record.writable = imported.payload.writable
+    return record
 
 
 def dedicated_resource(chained: vk.MemoryDedicatedAllocateInfo) -> ResourceObject | None:
@@ -385,17 +385,17 @@ def _host_bits(device: DeviceState, source: Source | None) -> int | None:
     return device.backend.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
 
 
-def share(holding: Holding, terms: ShareTerms | None, everyday: Everyday | None) -> None:
+def share(record: MemoryRecord, terms: ShareTerms | None, everyday: Everyday | None) -> None:
     """Announce the memory to the object manager; None for memory that is not shared there."""
     if terms is None:
         return
     if everyday is not None and everyday.lazy_share:
-        holding.lazy_share = int(Access.ALL)
+        record.lazy_share = int(Access.ALL)
         return
     exporting.publish(
-        holding,
+        record,
         terms,
         access=terms.access if terms.stated else int(Access.ALL),
         inherit=terms.inherit,
-        strict_kmt=holding.device.strict_kmt,
+        strict_kmt=record.device.strict_kmt,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.core import allocating, arguments, creating, cross_api, host_file_import, import_source
 from extmem.core.caller_fd import CallersFd
-from extmem.core.memory_record import HeldMemory, Holding
+from extmem.core.memory_record import HeldMemory, MemoryRecord
 from extmem.core.resources import keep_resource
 from extmem.errors import DescriptorError, HandleStateError, RuleViolation, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
@@ -99,17 +99,17 @@ def _by_name(owner: Manager, name: str, desired: int) -> Imported:
 def known(device: DeviceState, name: str, access: int | None) -> HeldMemory | None:
     """What this process has imported under that name already. A name that we pin leads where it led (B73)."""
     reference = device.live.get(name)
-    holding = reference() if reference is not None else None
-    if holding is None or holding.pid != current_process.pid:
+    record = reference() if reference is not None else None
+    if record is None or record.pid != current_process.pid:
         return None
-    if access is not None and holding.writable != bool(int(access) & _WRITING):
+    if access is not None and record.writable != bool(int(access) & _WRITING):
         return None  # other rights than those that we have: the object manager decides
-    return _joined(holding)
+    return _joined(record)
 
 
-def _joined(holding: Holding) -> HeldMemory | None:
+def _joined(record: MemoryRecord) -> HeldMemory | None:
     try:
-        return holding.held()
+        return record.held()
     except HandleStateError:
         return None  # the last user is closing it in this moment
 
@@ -140,7 +140,7 @@ def open_found(
         kind = _NT if imported.object else _KMT
         hold = device.hold()
         try:
-            holding = allocating.adopt_object(
+            record = allocating.adopt_object(
                 device, owner, imported, descriptor, cross_api.memory_type(device, descriptor), kind, dedicated
             )
         finally:
@@ -155,11 +155,11 @@ def open_found(
         imported.give_back()
         raise
     if dedicated is not None:
-        holding.dedicated = dedicated.facts
-        keep_resource(holding, dedicated)
-    memory = holding.held()
+        record.dedicated = dedicated.facts
+        keep_resource(record, dedicated)
+    memory = record.held()
     if imported.object:
-        device.live.remember(holding, name)
+        device.live.remember(record, name)
     return memory
 
 
@@ -198,10 +198,10 @@ def _bridged(device: DeviceState, owner: Manager, imported: Imported, name: str 
         allocation = host_file_import.as_host_memory(device, imported.payload, descriptor, imported.capacity)
         size, kind = allocation.size, allocation.memory_type_index
         as_host = int(HandleType.HOST_ALLOCATION)
-        holding = allocating.imported_holding(device, owner, imported, allocation, descriptor, size, kind, as_host)
-    memory = holding.held()
+        record = allocating.imported_holding(device, owner, imported, allocation, descriptor, size, kind, as_host)
+    memory = record.held()
     if imported.object:
-        device.live.remember(holding, name)
+        device.live.remember(record, name)
     return memory
 
 
@@ -280,14 +280,14 @@ def _open_fd(device: DeviceState, found: Source) -> HeldMemory:
         dedicated = _judge_by_descriptor(device, found, descriptor)
     try:
         kind = cross_api.memory_type(device, descriptor)
-        holding = allocating.adopt(device, found, descriptor.allocation_size, kind, dedicated)
+        record = allocating.adopt(device, found, descriptor.allocation_size, kind, dedicated)
     except BaseException:
         if dedicated is not None:
             dedicated.close()
         raise
     if dedicated is not None:
-        keep_resource(holding, dedicated)
-    memory = holding.held()
+        keep_resource(record, dedicated)
+    memory = record.held()
     payload = found.fd_payload
     like = device.described is not None or _same_device(device, descriptor)
     if payload is not None and found.writable and descriptor.dedicated is None and like:

@@ -13,13 +13,13 @@ from typing import TypeAlias
 from extmem import vk
 from extmem.handles import FdHandle
 
-__all__ = ["Key", "Verdicts", "buffer_types", "of_allocation", "of_buffer", "of_import"]
+__all__ = ["Key", "ValidationCache", "buffer_types", "of_allocation", "of_buffer", "of_import"]
 
 Key: TypeAlias = tuple[object, ...]
 _ROOM = 1_024
 
 
-class Verdicts(set[Key | None]):
+class ValidationCache(set[Key | None]):
     """The keys of one device: a call whose key is in it broke no rule before. None never is."""
 
     def note(self, key: Key | None) -> None:
