@@ -23,7 +23,7 @@ def exporter() -> None:
 
 def hostile() -> None:
     with extmem.open(NAME) as memory:
-        fd = memory.holding.allocation.fd or -1  # a hostile program can read the library's internal objects
+        fd = memory.record.allocation.fd or -1  # a hostile program can read the library's internal objects
         attempts: dict[str, Callable[[], object]] = {
             "write through a view": lambda: memory.map().__setitem__(0, 1),
             "make an array writeable": lambda: setattr(memory.numpy().flags, "writeable", True),

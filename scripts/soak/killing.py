@@ -160,7 +160,7 @@ class Round:
             return
         peers[self.victim].kill()
         self.dead = self.victim
-        self.held = {holding: kind for holding, kind in self.held.items() if holding[0] != self.victim}
+        self.held = {record: kind for record, kind in self.held.items() if record[0] != self.victim}
 
     def alive(self, kind: str) -> bool:
         """Whether a living process holds it."""

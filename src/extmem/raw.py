@@ -287,8 +287,8 @@ def cuda_array(memory: DeviceMemory) -> int:
 
     Errors: HandleStateError once closed; UnsupportedError for memory that is not an image on a CUDA device.
     """
-    with memory.use() as holding:
-        array = getattr(holding.allocation, "array", None)
+    with memory.use() as record:
+        array = getattr(record.allocation, "array", None)
         if array is None:
             raise UnsupportedError(
                 f"{memory!r} has no CUmipmappedArray: it is not an image on a CUDA device",
@@ -302,8 +302,8 @@ def vk_memory(memory: DeviceMemory) -> int:
 
     Errors: HandleStateError once closed; UnsupportedError for memory of a device that is not a Vulkan device.
     """
-    with memory.use() as holding:
-        return _raw(holding.allocation, "VkDeviceMemory")
+    with memory.use() as record:
+        return _raw(record.allocation, "VkDeviceMemory")
 
 
 def vk_device(device: Device) -> int:

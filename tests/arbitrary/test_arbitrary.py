@@ -249,7 +249,7 @@ def test_memory_for_reading_is_not_written_to(runner: checking.Runner) -> None:
 
 
 def test_a_write_to_memory_for_reading_is_found(layer: None, vulkan_device: object) -> None:
-    with checking.Runner("extmem.core.memory_record:Holding.check_writable") as runner:
+    with checking.Runner("extmem.core.memory_record:MemoryRecord.check_writable") as runner:
         assert runner.run([READING])[0].signs() == ["escaped: WrittenError"]
 
 

@@ -38,7 +38,7 @@ def _memfd(size: int, seals: int = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcn
 def shared(number: int, descriptor: bytes, name: str) -> Iterator[None]:
     """Share any file with any description, as a hostile exporter can without the library."""
     exported = manager().export(
-        number, descriptor, share=Share.NT, name=name, access=READ_WRITE, sddl=None, inherit=False
+        [number], descriptor, share=Share.NT, name=name, access=READ_WRITE, sddl=None, inherit=False
     )
     try:
         yield

@@ -74,7 +74,7 @@ def test_B90_an_import_of_type_0_is_a_plain_allocation(device: Device) -> None:
     with import_win32(device, 0x1234, None, kind=0) as memory:
         put(memory, b"new!")
         assert get(memory) == b"new!" and get(memory, at=4) == b"\0\0\0\0"
-        assert memory.holding.import_handle_type == 0
+        assert memory.record.import_handle_type == 0
     info = vk.MemoryAllocateInfo(SIZE, 0, vk.ImportMemoryFdInfoKHR(0, 12345))
     device.allocate_memory(info).close()
 

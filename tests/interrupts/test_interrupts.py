@@ -72,7 +72,7 @@ def test_an_operation_that_loses_what_it_took_is_found_out(
     world: tagged_payloads.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def planted(memory: DeviceMemory) -> FdHandle:
-        fd = os.dup(memory.holding.allocation.fd or -1)
+        fd = os.dup(memory.record.allocation.fd or -1)
         return FdHandle(fd)
 
     monkeypatch.setattr(points, "_PATIENCE", 0.2)
@@ -88,7 +88,7 @@ def test_an_operation_that_closes_a_number_twice_is_found_out(
     world: tagged_payloads.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def planted(memory: DeviceMemory) -> None:
-        owned = OwnedFd(os.dup(memory.holding.allocation.fd or -1))
+        owned = OwnedFd(os.dup(memory.record.allocation.fd or -1))
         os.close(owned.fd)
         owned.disown()
 
@@ -120,8 +120,8 @@ def test_an_operation_that_takes_and_records_in_one_call_loses_nothing(
     """The twin of the two tests above."""
 
     def planted(memory: DeviceMemory) -> FdHandle:
-        with memory.use() as holding:
-            return FdHandle(OwnedFd.of(os.dup, holding.allocation.fd))
+        with memory.use() as record:
+            return FdHandle(OwnedFd.of(os.dup, record.allocation.fd))
 
     monkeypatch.setattr(DeviceMemory, "planted", planted, raising=False)
     case = operations.case(world, "DeviceMemory")

@@ -157,11 +157,11 @@ class RefusesToBindWhatIsShared(Device):
     """A resource can only be bound before its memory is exported."""
 
     def get_memory_win32_handle(self, info: vk.MemoryGetWin32HandleInfoKHR) -> Any:
-        _shared.add(id(info.memory.holding))  # type: ignore[union-attr]  # a DeviceMemory
+        _shared.add(id(info.memory.record))  # type: ignore[union-attr]  # a DeviceMemory
         return super().get_memory_win32_handle(info)
 
     def bind_buffer_memory(self, buffer: Buffer, memory: DeviceMemory, offset: int = 0) -> None:
-        if id(memory.holding) in _shared:
+        if id(memory.record) in _shared:
             raise HandleStateError("too late")
         super().bind_buffer_memory(buffer, memory, offset)
 

@@ -44,7 +44,7 @@ def test_the_files_size_and_seals_cannot_be_changed(
     """A file that shrinks under a mapping raises SIGBUS in all that read it; one sealed for writing loses a frame."""
     with export(device, name=name, security=security) as memory:
         put(memory, b"safe")
-        hostile("import fcntl\nmemory = by_name(device, name)\nnumber = memory.holding.allocation.fd", name=name)
+        hostile("import fcntl\nmemory = by_name(device, name)\nnumber = memory.record.allocation.fd", name=name)
         assert hostile.fails(attack).is_a(OSError)
         assert get(memory, SIZE)[:4] == b"safe"
         put(memory, b"more")
@@ -65,7 +65,7 @@ def test_an_fd_that_was_sent_cannot_shrink_either(hostile: Peer, device: Device)
 def test_a_reader_cannot_make_itself_a_writer(hostile: Peer, device: Device, name: str) -> None:
     with export(device, name=name, security=RIGHTS[1]) as memory, nt(device, memory) as handle:
         put(memory, b"safe")
-        hostile("memory = by_name(device, name)\nnumber = memory.holding.allocation.fd", name=name)
+        hostile("memory = by_name(device, name)\nnumber = memory.record.allocation.fd", name=name)
         hostile("manager().kmt_alive(0)")
         weak = handle.duplicate(access=READ, into=hostile.pid)
         for attempt in (

@@ -18,7 +18,7 @@ IGNORED, EXTERNAL, FOREIGN = vk.QUEUE_FAMILY_IGNORED, vk.QUEUE_FAMILY_EXTERNAL, 
 
 def bind(kind: Kind, form: int, resource: Any, memory: Any, offset: int = 0, *, on: Any = None) -> set[str]:
     """Bind on the device of the memory, or on another one."""
-    device = on or memory.holding.device
+    device = on or memory.record.device
     if form == 1:
         one = device.bind_buffer_memory if kind == "buffer" else device.bind_image_memory
         return broken_by(lambda: one(resource, memory, offset))

@@ -92,7 +92,7 @@ def test_an_operation_that_uses_a_bare_number_is_found_out(
     """This also shows that an operation that is added to a class takes part without an edit."""
 
     def planted(memory: DeviceMemory) -> bytes:
-        fd = memory.holding.allocation.fd
+        fd = memory.record.allocation.fd
         time.sleep(0)
         return os.pread(fd or -1, tagged_payloads.SIZE, 0)
 

@@ -130,8 +130,8 @@ def test_G4_the_kernel_refuses_a_writable_view_of_a_read_only_share(device: Devi
         peer(PEER)
         peer("memory = extmem.open(name)", name=name)
         assert peer("memory.read_only, get(memory)") == (True, b"safe")
-        assert peer.fails("memory.holding.allocation.map(True)").is_a(PermissionError)
-        peer("from extmem.handles._win32 import calls, sections\nvalue = memory.holding.allocation.fd")
+        assert peer.fails("memory.record.allocation.map(True)").is_a(PermissionError)
+        peer("from extmem.handles._win32 import calls, sections\nvalue = memory.record.allocation.fd")
         assert peer.fails("sections.map_view(value, 0, True)").is_a(StatusError)
         assert peer.fails("calls.duplicate(value, 2)").is_a(StatusError)
         assert peer.fails("sections.open_named(calls.name_of(value), 2)").is_a(StatusError)
@@ -230,12 +230,12 @@ def test_a_read_only_handle_maps_for_reading_alone(device: Device) -> None:
         with handle.duplicate(access=READ) as reading, import_win32(device, reading) as other:
             assert other.read_only and get(other) == b"look"
             with pytest.raises(PermissionError):
-                other.holding.allocation.map(True)
+                other.record.allocation.map(True)
 
 
 def test_host_pointers_are_found_by_the_kernels_word(device: Device) -> None:
     with export(device) as memory:
-        mapping = memory.holding.allocation.map()
+        mapping = memory.record.allocation.map()
         bits = device.get_memory_host_pointer_properties(
             vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION, mapping.address
         )

@@ -100,7 +100,7 @@ def test_the_companion_has_the_payloads_security(device: Device, name: str) -> N
         companion = sections.open_named(names.companion_of(path_of(name)), 0x20000)
         try:
             assert "(A;;GA;;;WD)" in sddl_of(companion)
-            assert sddl_of(companion) == sddl_of(memory.holding.allocation.fd or 0)
+            assert sddl_of(companion) == sddl_of(memory.record.allocation.fd or 0)
         finally:
             calls.close(companion)
 
@@ -229,7 +229,7 @@ def test_rights_that_do_not_let_one_read_are_too_few_to_import(device: Device, n
 def test_a_section_keeps_the_name_that_it_was_born_with(device: Device, name: str) -> None:
     with export(device) as memory, pytest.raises(errors.UnsupportedError, match="when it is made"):
         manager().export(
-            memory.holding.allocation.fd or 0,
+            [memory.record.allocation.fd or 0],
             memory.descriptor.encode(),
             share=Share.NT,
             name=name,
@@ -242,7 +242,7 @@ def test_a_section_keeps_the_name_that_it_was_born_with(device: Device, name: st
 def test_a_kmt_number_is_a_name_that_no_program_can_ask_for(device: Device) -> None:
     with export(device, types=KMT) as memory:
         number = int(kmt(device, memory))
-        path = calls.name_of(memory.holding.allocation.fd or 0)
+        path = calls.name_of(memory.record.allocation.fd or 0)
         assert path.endswith(f"extmem.kmt.{number:08x}")
         with pytest.raises(errors.NameNotFoundError):
             by_name(device, f"kmt.{number:08x}")

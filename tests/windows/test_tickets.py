@@ -27,7 +27,7 @@ taken = kernel32.WaitForSingleObject(offer, 0)
 """The state in which a receiver is killed: it has claimed the ticket, which no other process can claim any more."""
 
 FETCHED = """
-with processes.reached(said.pid, said.created) as sender:
+with processes.opened_process(said.pid, said.created) as sender:
     value = calls.duplicate(said.value, options=calls.SAME_ACCESS, source=sender)
 """
 
@@ -48,7 +48,7 @@ def test_a_child_killed_at_any_step_leaves_no_handle_in_its_parent(device: Devic
     with export(device) as memory, nt(device, memory) as handle:
         put(memory, b"kept")
         before = held()
-        one, two = manager().offer(reference=memory.holding.references[0].number), manager().offer(handle=int(handle))
+        one, two = manager().offer(reference=memory.record.references[0].number), manager().offer(handle=int(handle))
         for ticket in (one, two):
             manager().bind_offer(ticket, peer.pid)
         assert len(held()) == len(before) + 2
@@ -66,7 +66,7 @@ def test_a_child_killed_at_any_step_leaves_no_handle_in_its_parent(device: Devic
 def test_a_ticket_is_fetched_from_the_very_process_that_was_meant(device: Device) -> None:
     with export(device) as memory:
         before = held()
-        ticket = manager().offer(reference=memory.holding.references[0].number)
+        ticket = manager().offer(reference=memory.record.references[0].number)
         said = tickets.parse(ticket)
         assert (said.pid, said.created) == (os.getpid(), processes.start_time(os.getpid()))
         later = said._replace(created=said.created + 1)
@@ -82,7 +82,7 @@ def test_a_ticket_is_fetched_from_the_very_process_that_was_meant(device: Device
 def test_a_handle_that_is_no_longer_what_was_sent_is_not_handed_over(device: Device) -> None:
     """A ticket names the object in addition to the handle: a value that was closed and used again leads nowhere."""
     with export(device) as memory, export(device) as other:
-        ticket = manager().offer(reference=memory.holding.references[0].number)
+        ticket = manager().offer(reference=memory.record.references[0].number)
         said = tickets.parse(ticket)
         with nt(device, other) as handle, pytest.raises(errors.InvalidHandleError):
             manager().claim(said._replace(value=int(handle)).pack())
@@ -104,7 +104,7 @@ def test_what_is_taken_back_cannot_be_claimed(device: Device) -> None:
 @pytest.mark.parametrize("junk", [b"", b"\1" * 16, b"\0" * 66, b"\1\7" + b"\0" * 64])
 def test_bytes_that_are_no_ticket(junk: bytes) -> None:
     for call in (manager().claim, manager().withdraw):
-        with pytest.raises(errors.InvalidHandleError, match="no ticket"):
+        with pytest.raises(errors.InvalidHandleError, match="not a ticket"):
             call(junk)
 
 
@@ -112,7 +112,7 @@ def test_a_ticket_for_a_process_that_is_gone(device: Device) -> None:
     with Peer() as peer:
         gone = peer.pid
     with export(device) as memory:
-        ticket = manager().offer(reference=memory.holding.references[0].number)
+        ticket = manager().offer(reference=memory.record.references[0].number)
         with pytest.raises(errors.InvalidHandleError):
             manager().bind_offer(ticket, 2**22 - 3)
         assert gone != os.getpid()

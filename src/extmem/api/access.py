@@ -46,14 +46,14 @@ def stream_address(stream: object) -> int:
 def on_stream(memory: MemoryObject, stream: object) -> Iterator[DeviceArray]:
     """The memory as a GPU array, for work on that stream."""
     address = stream_address(stream)
-    with memory.use() as holding:
+    with memory.use() as record:
         array = gpu_arrays.device_array(memory)
         if array is None:
             raise gpu_arrays.on_no_gpu(memory.what(), memory.device)
-        place = gpu_arrays.on_gpu(holding)
-        backend = holding.device.backend
+        place = gpu_arrays.on_gpu(record)
+        backend = record.device.backend
         if isinstance(backend, ReleasesOwnership):
-            backend.release_ownership(holding.allocation)
+            backend.release_ownership(record.allocation)
         try:
             yield array
         finally:

@@ -32,7 +32,7 @@ from extmem.owning import Lock, Uses
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
-    from extmem.core.memory_record import Holding
+    from extmem.core.memory_record import MemoryRecord
     from extmem.devices.backend import Recorder
     from extmem.devices.types import ImageRegion
 
@@ -59,7 +59,7 @@ class Commands:
     def __init__(self, device: DeviceState) -> None:
         self._device = device
         self._recorded: list[Callable[[Recorder], None]] = []
-        self._after: list[tuple[Holding, bool]] = []
+        self._after: list[tuple[MemoryRecord, bool]] = []
         self._open = False
         self._pid = current_process.pid
         self._lock = Lock()
@@ -87,7 +87,7 @@ class Commands:
                 if self._device.check != "off":
                     for command, violations in self._layouts.judged_again():
                         self._device.report(violations, command)
-                owners = [(holding.allocation, here) for holding, here in self._after]
+                owners = [(record.allocation, here) for record, here in self._after]
                 with self._layouts.submitting():
                     self._device.backend.submit(self._record, self._uses, owners)
         finally:
@@ -393,7 +393,7 @@ class Commands:
                 else "bound to memory that is closed; make another one, and bind it to memory that is open"
             )
             raise HandleStateError(f"this {kind.__name__.lower()} is {state}")
-        memory.holding.check_process()
+        memory.record.check_process()
         return resource
 
     def _written(self, resource: object, kind: type[R], verb: str) -> R:
@@ -403,25 +403,25 @@ class Commands:
         return target
 
     def _check_writable(self, resource: ResourceObject, verb: str) -> None:
-        holding = self._memory_of(resource)
-        if holding is not None:
-            holding.check_writable(verb)
+        record = self._memory_of(resource)
+        if record is not None:
+            record.check_writable(verb)
 
     @staticmethod
-    def _memory_of(resource: ResourceObject) -> Holding | None:
+    def _memory_of(resource: ResourceObject) -> MemoryRecord | None:
         """What it is bound to; None where another binding bound it, and keeps the memory."""
         memory = resource.memory
         if memory is None:
             if resource.bound_elsewhere:
                 return None
             raise resource.gone()
-        holding = memory.holding
-        holding.check_process()
-        return holding
+        record = memory.record
+        record.check_process()
+        return record
 
     def _place(self, resource: ResourceObject) -> rules.Place | None:
-        holding = self._memory_of(resource)
-        return None if holding is None else place_of(holding, resource.memory_offset)
+        record = self._memory_of(resource)
+        return None if record is None else place_of(record, resource.memory_offset)
 
     def _add(
         self,
@@ -436,13 +436,13 @@ class Commands:
                 raise HandleStateError("commands are recorded inside `with device.commands() as commands:` only")
             for resource in used:
                 self._uses.add(resource)
-                holding = self._memory_of(resource)
-                if holding is not None:
-                    self._uses.add(holding)
+                record = self._memory_of(resource)
+                if record is not None:
+                    self._uses.add(record)
             self._recorded.append(command)
             self._layouts.add(steps)
             if afterwards is not None:
                 resource, here = afterwards
-                holding = self._memory_of(resource)
-                if holding is not None:
-                    self._after.append((holding, here))
+                record = self._memory_of(resource)
+                if record is not None:
+                    self._after.append((record, here))

@@ -181,18 +181,18 @@ class Device(DeviceState):
         or use `DeviceMemory.export_handle`, which does.
         """
         info = copied(info)
-        with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetWin32HandleInfoKHR).use() as holding:
+        with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetWin32HandleInfoKHR).use() as record:
             self.report(
-                rules.check_get_memory_win32_handle(info, self.facts, holding.facts()),
+                rules.check_get_memory_win32_handle(info, self.facts, record.facts()),
                 "vkGetMemoryWin32HandleKHR",
             )
-            return operations.exporting.win32_handle(holding, HandleType(info.handle_type))
+            return operations.exporting.win32_handle(record, HandleType(info.handle_type))
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
         info = copied(info)
-        with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetFdInfoKHR).use() as holding:
-            return operations.exporting.fd_of(self, holding, info)
+        with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetFdInfoKHR).use() as record:
+            return operations.exporting.fd_of(self, record, info)
 
     def get_memory_win32_handle_properties(
         self, handle_type: HandleType, handle: NtHandle | KmtHandle | int
@@ -353,9 +353,9 @@ class DeviceMemory(MemoryObject):
 
         Errors: UnsupportedError for memory that the host cannot see; OSError where the OS refuses the mapping.
         """
-        holding = self.holding
-        holding.check_process()
-        return operations.views.view(holding, self._arrays)
+        record = self.record
+        record.check_process()
+        return operations.views.view(record, self._arrays)
 
     def numpy(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> NDArray[Any]:
         """A NumPy array over the payload, zero copy, with the array layout of the descriptor.
@@ -510,19 +510,19 @@ class DeviceMemory(MemoryObject):
         objects; ValueError for another shape, and where it would reach outside the payload; UnsupportedError for memory
         of an image, and of a buffer that cannot be copied where the host does not see it. Nothing was copied then.
         """
-        with self.use() as holding:
-            holding.check_writable("write")
-            interop.transfer.write(holding, data, offset, cast)
+        with self.use() as record:
+            record.check_writable("write")
+            interop.transfer.write(record, data, offset, cast)
 
     def read(self) -> NDArray[Any]:
         """A new array with the payload's contents, copied by the device. Shape and type are the descriptor's."""
-        with self.use() as holding:
-            return interop.transfer.read(holding)
+        with self.use() as record:
+            return interop.transfer.read(record)
 
     def read_bytes(self, offset: int = 0, size: int | None = None) -> bytearray:
         """`size` bytes of the payload from `offset` on (None: to the end), copied by the device. Errors: as `write`."""
-        with self.use() as holding:
-            return interop.transfer.read_bytes(holding, offset, size)
+        with self.use() as record:
+            return interop.transfer.read_bytes(record, offset, size)
 
     def tobytes(self) -> bytes:
         """The payload's bytes, copied by the device: `bytes(memory.read_bytes())`, under the name that NumPy has."""
@@ -530,22 +530,22 @@ class DeviceMemory(MemoryObject):
 
     def fill(self, value: int = 0) -> None:
         """Set every byte to `value` (0 to 255), by the device. Errors: as `write`."""
-        with self.use() as holding:
-            holding.check_writable("fill")
-            interop.transfer.fill(holding, value)
+        with self.use() as record:
+            record.check_writable("fill")
+            interop.transfer.fill(record, value)
 
     def flush(self) -> None:
         """vkFlushMappedMemoryRanges of all of it: needed after writing through `map()` to memory that is not coherent.
 
         Does nothing for HOST_COHERENT memory.
         """
-        with self.use() as holding:
-            holding.device.backend.flush(holding.allocation, 0, holding.size)
+        with self.use() as record:
+            record.device.backend.flush(record.allocation, 0, record.size)
 
     def invalidate(self) -> None:
         """vkInvalidateMappedMemoryRanges of all of it: needed before reading through `map()`, as `flush`."""
-        with self.use() as holding:
-            holding.device.backend.invalidate(holding.allocation, 0, holding.size)
+        with self.use() as record:
+            record.device.backend.invalidate(record.allocation, 0, record.size)
 
     # Passing it on.
 
@@ -558,8 +558,8 @@ class DeviceMemory(MemoryObject):
         Errors: RuleViolation (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00662,
         VUID-VkMemoryGetFdInfoKHR-handleType-00671) for a type that it was not exported for.
         """
-        with self.use() as holding:
-            return operations.exporting.export_handle(self, holding, handle_type)
+        with self.use() as record:
+            return operations.exporting.export_handle(self, record, handle_type)
 
     def __copy__(self) -> NoReturn:
         raise operations.arguments.not_copied(self.what())
@@ -571,7 +571,7 @@ class DeviceMemory(MemoryObject):
 
     def __dir__(self) -> list[str]:
         # Completion and debuggers read all that is listed here, and this raises once the memory is closed.
-        return [name for name in super().__dir__() if name not in ("holding", "loans")]
+        return [name for name in super().__dir__() if name not in ("record", "loans")]
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ", read-only" if self.read_only else ""

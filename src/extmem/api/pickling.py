@@ -27,10 +27,10 @@ from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, NtHandle
 from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.owning import copy_fd, out_of_descriptors
-from extmem.wire import Backing
+from extmem.sharing.kinds import Backing
 
 if TYPE_CHECKING:
-    from extmem.core.memory_record import Holding
+    from extmem.core.memory_record import MemoryRecord
 
 __all__ = ["reduce_fd_handle", "reduce_memory", "reduce_nt_handle"]
 
@@ -39,17 +39,17 @@ _OPAQUE_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
 def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
     """The receiver gets a memory object of its own, with the rights of this one."""
-    with memory.use() as holding:
-        return _reduce_memory(holding)
+    with memory.use() as record:
+        return _reduce_memory(record)
 
 
-def _reduce_memory(holding: Holding) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
-    exporting.share_on_demand(holding)
-    if not holding.references:
+def _reduce_memory(record: MemoryRecord) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
+    exporting.share_on_demand(record)
+    if not record.references:
         # Shared by fd alone so far: nobody but the receiver learns of this nameless object.
-        exporting.publish(holding, ShareTerms(Share.NT, None, None))
-    owner = holding.manager or manager()
-    return _receive_memory, (_offered(owner, owner.offer(reference=holding.references[0].number)),)
+        exporting.publish(record, ShareTerms(Share.NT, None, None))
+    owner = record.manager or manager()
+    return _receive_memory, (_offered(owner, owner.offer(reference=record.references[0].number)),)
 
 
 def _receive_memory(ticket: bytes) -> DeviceMemory:

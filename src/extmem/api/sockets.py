@@ -15,7 +15,8 @@ import msgspec
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
 from extmem.handles import FdHandle, FdPayload
 from extmem.owning import out_of_descriptors
-from extmem.wire import Backing, transport
+from extmem.sharing.kinds import Backing
+from extmem.wire import transport
 
 if sys.platform != "linux":
     raise ImportError("descriptors go through sockets on Linux alone; extmem.api picks what the platform has")

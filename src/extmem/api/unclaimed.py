@@ -33,11 +33,11 @@ class UnclaimedMemory(DeviceMemory):
         self._reason = reason
 
     @property
-    def holding(self) -> NoReturn:
+    def record(self) -> NoReturn:
         """Raises why there is none."""
         raise self._reason.with_traceback(None)
 
-    _facts = holding  # what the base class keeps; there is nothing of the kind here
+    _facts = record  # what the base class keeps; there is nothing of the kind here
 
     def close(self) -> None:
         """Nothing is to be given back."""

@@ -51,7 +51,8 @@ from extmem.objects import (
     known_kind,
 )
 from extmem.owning import OwnedFd
-from extmem.wire import READ_ONLY, READ_WRITE, Backing
+from extmem.sharing.kinds import Backing
+from extmem.wire import READ_ONLY, READ_WRITE
 
 __all__ = ["DONE", "Announcements", "Answer", "Facts", "no_descriptors"]
 

@@ -29,7 +29,8 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from extmem.objects import Identity, Refused, Status
-from extmem.wire import READ_ONLY, READ_WRITE, Backing
+from extmem.sharing.kinds import Backing
+from extmem.wire import READ_ONLY, READ_WRITE
 
 __all__ = ["ALLOWED", "Given", "Sort", "inspect", "inspect_one", "is_writable", "look"]
 

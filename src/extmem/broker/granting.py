@@ -22,7 +22,7 @@ from extmem import wire
 from extmem.broker.announcements import Announcements, Answer, Facts, Received, no_descriptors
 from extmem.broker.sessions import Made, Session
 from extmem.objects import Claimed, Imported, Refused, Status
-from extmem.wire import Backing
+from extmem.sharing.kinds import Backing
 
 __all__ = ["Granting"]
 

@@ -36,7 +36,8 @@ from dataclasses import dataclass
 from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given, is_writable
 from extmem.broker.fd_quota import FdQuota
-from extmem.wire import MAX_FDS, READ_ONLY, READ_WRITE, Backing
+from extmem.sharing.kinds import Backing
+from extmem.wire import MAX_FDS, READ_ONLY, READ_WRITE
 
 __all__ = ["PayloadFds"]
 

@@ -11,7 +11,7 @@ import msgspec
 
 from extmem import vk
 from extmem.core import allocating, arguments, creating, describing, exporting
-from extmem.core.memory_record import HeldMemory, Holding
+from extmem.core.memory_record import HeldMemory, MemoryRecord
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.devices.optional_protocols import AdoptsMemory, WrapsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
@@ -63,19 +63,19 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
                 f"the VkDeviceMemory is stated to have {size} bytes of memory type {kind}, and what it exports differs "
                 f"({error}); state its VkMemoryAllocateInfo as it was allocated"
             ) from error
-        holding = Holding(
+        record = MemoryRecord(
             device, allocation, describing.describe_allocation(device, size, kind, types, dedicated), size, kind
         )
-        holding.export_handle_types, holding.import_handle_type = types, imported
-        holding.dedicated = dedicated.facts if dedicated is not None else None
+        record.export_handle_types, record.import_handle_type = types, imported
+        record.dedicated = dedicated.facts if dedicated is not None else None
         try:
             terms = exporting.terms_of(types, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR))
             if terms is not None:
-                exporting.publish(holding, terms)
+                exporting.publish(record, terms)
         except BaseException:
-            holding.end()
+            record.end()
             raise
-        return HeldMemory(holding, holding.hold())
+        return HeldMemory(record, record.hold())
 
 
 def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
@@ -91,13 +91,13 @@ def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
             descriptor = msgspec.structs.replace(
                 describing.describe_allocation(device, whole, 0, types, None), payload_size=size
             )
-            holding = Holding(device, allocation, descriptor, whole, 0)
+            record = MemoryRecord(device, allocation, descriptor, whole, 0)
         except BaseException:
             allocation.close()
             raise
-        holding.export_handle_types = types
-        holding.lazy_share = True
-        return HeldMemory(holding, holding.hold())
+        record.export_handle_types = types
+        record.lazy_share = True
+        return HeldMemory(record, record.hold())
 
 
 def adopt_resource(

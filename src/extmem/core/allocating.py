@@ -18,7 +18,7 @@ from extmem.core import (
 )
 from extmem.core.caller_fd import CallersFd
 from extmem.core.device_facts import single_bits
-from extmem.core.memory_record import HeldMemory, Holding
+from extmem.core.memory_record import HeldMemory, MemoryRecord
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject, keep_resource
 from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
@@ -101,9 +101,9 @@ def allocate_in(
     key = validation_cache.of_allocation(info) if stated is None else None
     # Fields are of their types in calls to which no rule is applied, too: that check is remembered by itself.
     fields = ("fields", *key) if key is not None else None
-    if fields not in device.verdicts:
+    if fields not in device.validated:
         check_fields(device, info)
-        device.verdicts.note(fields)
+        device.validated.note(fields)
     dedicated = export = chained = source = None
     for link in list(vk.chain(info)):
         if isinstance(link, vk.ExportMemoryAllocateInfo):
@@ -119,10 +119,10 @@ def allocate_in(
         if device.check != "off" or (source is not None and source.error is not None):
             if source is not None:
                 key = validation_cache.of_import(key, source.described_by) if source.error is None else None
-            if key not in device.verdicts or not device.has_room:
+            if key not in device.validated or not device.has_room:
                 judge(device, info, dedicated, source, export_types)
                 if device.check == "raise":  # it has not raised
-                    device.verdicts.note(key)
+                    device.validated.note(key)
         if export_types:
             exporting.refuse_direct3d_types(device, export_types)
         size, kind = int(info.allocation_size), int(info.memory_type_index)
@@ -131,7 +131,7 @@ def allocate_in(
             if dedicated is not None:
                 uses.add(dedicated)
             try:
-                holding = adopt(device, source, size, kind, dedicated, export_types, terms)
+                record = adopt(device, source, size, kind, dedicated, export_types, terms)
             except InvalidHandleError as error:  # the driver alone could tell
                 source.refusal = Refusal(Status.INVALID_PARAMETER.name, str(error))
                 if device.check != "off":
@@ -148,26 +148,26 @@ def allocate_in(
             allocation = device.backend.allocate(
                 size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=given
             )
-            holding = Holding(device, allocation, descriptor, size, kind)
+            record = MemoryRecord(device, allocation, descriptor, size, kind)
             if dedicated is not None:
-                holding.dedicated = dedicated.facts
+                record.dedicated = dedicated.facts
     except BaseException:
         if source is not None:
             source.abandon()
         raise
     if export_types:
-        holding.export_handle_types = export_types
+        record.export_handle_types = export_types
         if everyday is not None and everyday.lazy_share:
-            holding.lazy_share = terms is not None
+            record.lazy_share = terms is not None
         elif terms is not None:
             try:
-                exporting.publish(holding, terms)
+                exporting.publish(record, terms)
             except BaseException:
-                holding.end()
+                record.end()
                 raise
-    memory = HeldMemory(holding, holding.hold())
+    memory = HeldMemory(record, record.hold())
     if resource is not None:
-        keep_resource(holding, resource)
+        keep_resource(record, resource)
     return memory, source.callers if source is not None and source.fd_is_valid else None
 
 
@@ -179,8 +179,8 @@ def adopt(
     dedicated: ResourceObject | None,
     export_types: int = 0,
     terms: ShareTerms | None = None,
-) -> Holding:
-    """The device's import of what `resolve` found; the holding owns its references from then on.
+) -> MemoryRecord:
+    """The device's import of what `resolve` found; the record owns its references from then on.
 
     export_types, terms: how the import is exported again, for a driver that does both in one call.
     """
@@ -210,7 +210,7 @@ def adopt(
             devices=[device.name, descriptor.device_name],
         )
     if source.imported is not None and source.owner is not None:
-        holding = adopt_object(
+        record = adopt_object(
             device, source.owner, source.imported, descriptor, kind, source.handle_type, dedicated, export_types, terms
         )
         source.imported = None
@@ -220,13 +220,13 @@ def adopt(
             allocation = cross_api.by_fd(device.described, source)
         else:
             allocation = source.allocation(device.backend, size, kind, native)
-        holding = Holding(device, allocation, descriptor, size, kind)
-        holding.import_handle_type = source.handle_type
-        holding.writable = source.writable
-        holding.identity = source.fd_payload.identity if source.fd_payload is not None else 0
+        record = MemoryRecord(device, allocation, descriptor, size, kind)
+        record.import_handle_type = source.handle_type
+        record.writable = source.writable
+        record.identity = source.fd_payload.identity if source.fd_payload is not None else 0
     if dedicated is not None:
-        holding.dedicated = dedicated.facts
-    return holding
+        record.dedicated = dedicated.facts
+    return record
 
 
 def adopt_object(
@@ -240,8 +240,8 @@ def adopt_object(
     export_types: int = 0,
     terms: ShareTerms | None = None,
     allocation: Allocation | None = None,
-) -> Holding:
-    """The device's import of what the object manager gave; the holding owns that from then on.
+) -> MemoryRecord:
+    """The device's import of what the object manager gave; the record owns that from then on.
 
     allocation: the import, where it was made already.
     """
@@ -255,16 +255,16 @@ def adopt_object(
         allocation = device.backend.import_payload(
             ImportRequest(payload, size, kind, native, imported.capacity, imported.identity, export_types, terms)
         )
-    holding = Holding(device, allocation, descriptor, size, kind)
-    holding.references = (imported.reference,)
-    holding.manager = owner
+    record = MemoryRecord(device, allocation, descriptor, size, kind)
+    record.references = (imported.reference,)
+    record.manager = owner
     # A name is spoken without the directory of its session.
-    holding.name = imported.name.rpartition("BaseNamedObjects\\")[2] if imported.name else None
-    holding.object_id = imported.object
-    holding.kmt = imported.kmt
-    holding.import_handle_type = handle_type
-    holding.writable = payload.writable
-    return holding
+    record.name = imported.name.rpartition("BaseNamedObjects\\")[2] if imported.name else None
+    record.object_id = imported.object
+    record.kmt = imported.kmt
+    record.import_handle_type = handle_type
+    record.writable = payload.writable
+    return record
 
 
 def dedicated_resource(chained: vk.MemoryDedicatedAllocateInfo) -> ResourceObject | None:

@@ -115,9 +115,9 @@ def allocate(
         raise
     if not device.backend.allocates_zeroed:
         # Memory of one buffer is filled through that buffer, which may be smaller than its memory.
-        room = memory.holding.size if buffer is None else nbytes
+        room = memory.record.size if buffer is None else nbytes
         try:
-            device.backend.fill(memory.holding.allocation, 0, room, 0)
+            device.backend.fill(memory.record.allocation, 0, room, 0)
         except BaseException:
             MemoryObject(*memory).close()
             raise

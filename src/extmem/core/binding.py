@@ -15,7 +15,7 @@ from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
-    from extmem.core.memory_record import Holding
+    from extmem.core.memory_record import MemoryRecord
 
 __all__ = ["bind", "bind_one"]
 
@@ -25,11 +25,11 @@ def bind_one(device: DeviceState, buffer: BufferObject, memory: MemoryObject, of
     if isinstance(buffer, BufferObject) and isinstance(memory, MemoryObject):
         with device.making, Uses() as uses:
             uses.add(device)
-            holding = uses.add(memory.holding)
-            if device.check == "off" or _key(device, offset, buffer, holding) in device.verdicts:
+            record = uses.add(memory.record)
+            if device.check == "off" or _key(device, offset, buffer, record) in device.validated:
                 offset = arguments.whole_number(offset, "memory_offset")
                 uses.add(buffer)
-                device.backend.bind(holding.allocation, offset, buffer.native)
+                device.backend.bind(record.allocation, offset, buffer.native)
                 buffer.bind(memory, offset)
                 return
     bind(device, [vk.BindBufferMemoryInfo(buffer, memory, offset)], "buffer", form=1)
@@ -47,23 +47,23 @@ def bind(
     form: 1 for `bind_buffer_memory` and `bind_image_memory`, whose rules have ids of their own.
     """
     found: list[rules.Violation] = []
-    pairs: list[tuple[ResourceObject, MemoryObject, Holding, int]] = []
+    pairs: list[tuple[ResourceObject, MemoryObject, MemoryRecord, int]] = []
     named: set[int] = set()
     with device.making, Uses() as uses:
         uses.add(device)
         for given in infos:
             info, resource, memory = _parts(given, kind)
-            holding = uses.add(memory.holding)
+            record = uses.add(memory.record)
             if device.check != "off":
-                found += _breaks(device, info, resource, holding, form, again=id(resource) in named)
+                found += _breaks(device, info, resource, record, form, again=id(resource) in named)
             named.add(id(resource))
-            pairs.append((resource, memory, holding, info.memory_offset))
+            pairs.append((resource, memory, record, info.memory_offset))
         if found:
             device.report(found, f"vkBind{kind.capitalize()}Memory{'2' if form == 2 else ''}")
-        for resource, memory, holding, given_offset in pairs:
+        for resource, memory, record, given_offset in pairs:
             offset = arguments.whole_number(given_offset, "memory_offset")
             uses.add(resource)
-            device.backend.bind(holding.allocation, offset, resource.native)
+            device.backend.bind(record.allocation, offset, resource.native)
             resource.bind(memory, offset)
 
 
@@ -93,7 +93,7 @@ def _breaks(
     device: DeviceState,
     info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo,
     resource: ResourceObject,
-    holding: Holding,
+    record: MemoryRecord,
     form: Literal[1, 2],
     *,
     again: bool,
@@ -103,23 +103,23 @@ def _breaks(
     if again:
         facts = dataclasses.replace(facts, bound=True)
     if isinstance(info, vk.BindImageMemoryInfo):
-        return rules.check_bind_image_memory(info, facts, holding.facts(), form=form, device=identity)
+        return rules.check_bind_image_memory(info, facts, record.facts(), form=form, device=identity)
     key = None
     if isinstance(resource, BufferObject) and info.p_next is None and not again:
-        key = _key(device, info.memory_offset, resource, holding)
-    if key in device.verdicts:
+        key = _key(device, info.memory_offset, resource, record)
+    if key in device.validated:
         return []
-    found = rules.check_bind_buffer_memory(info, facts, holding.facts(), form=form, device=identity)
+    found = rules.check_bind_buffer_memory(info, facts, record.facts(), form=form, device=identity)
     if not found:
-        device.verdicts.note(key)
+        device.validated.note(key)
     return found
 
 
-def _key(device: DeviceState, offset: int, buffer: BufferObject, holding: Holding) -> validation_cache.Key | None:
+def _key(device: DeviceState, offset: int, buffer: BufferObject, record: MemoryRecord) -> validation_cache.Key | None:
     """The cache key of vkBindBufferMemory: of a buffer that was not bound, to memory that is not dedicated."""
-    if buffer.verdict is None or not buffer.fresh or holding.dedicated is not None or not isinstance(offset, int):
+    if buffer.verdict is None or not buffer.fresh or record.dedicated is not None or not isinstance(offset, int):
         return None
-    if buffer.device is not device or holding.device is not device:
+    if buffer.device is not device or record.device is not device:
         return None
-    types, needs = (holding.export_handle_types, holding.import_handle_type), buffer.requirements.size
-    return "bind", buffer.verdict, needs, offset, holding.size, holding.memory_type_index, types
+    types, needs = (record.export_handle_types, record.import_handle_type), buffer.requirements.size
+    return "bind", buffer.verdict, needs, offset, record.size, record.memory_type_index, types

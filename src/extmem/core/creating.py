@@ -38,7 +38,7 @@ def _create_buffer(device: DeviceState, info: vk.BufferCreateInfo) -> BufferObje
     key = None
     if device.check != "off":
         key = validation_cache.of_buffer(info)
-        if key not in device.verdicts:
+        if key not in device.validated:
             known = type(info) is vk.BufferCreateInfo
             asked = rule_facts.buffer_capabilities(device, info, external_types(info)) if known else {}
             device.judged(key, rules.check_create_buffer(info, device.facts, asked), "vkCreateBuffer")

@@ -10,7 +10,7 @@ from extmem import rules, vk
 from extmem.core.caller_warning import warn_caller
 from extmem.core.device_facts import device_facts
 from extmem.core.open_payloads import Live
-from extmem.core.validation_cache import Key, Verdicts
+from extmem.core.validation_cache import Key, ValidationCache
 from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
@@ -63,7 +63,7 @@ class DeviceState(Held, abc.ABC):
         """Buffers and images whose VkBuffer or VkImage others know, by kind and number."""
         self.making = Lock(reentrant=True)
         """Held to find out that something of a memory object or resource is not there yet, and to make it."""
-        self.holdings: set[weakref.ref[Held]] = set()
+        self.records: set[weakref.ref[Held]] = set()
         """The memory objects that are open. Each takes itself out when it is given back, or lost."""
         self.live = Live()
         self.plain: Bounded[bytes, tuple[Descriptor, int]] = Bounded(_ROOM)
@@ -71,7 +71,7 @@ class DeviceState(Held, abc.ABC):
         that it sees such a payload as, by the descriptors' bytes."""
         self.described_payloads: Bounded[tuple[int, int, int, int], Descriptor] = Bounded(_ROOM)
         """Descriptors of its payloads that are not dedicated, by process, size, memory type and handle types."""
-        self.verdicts = Verdicts(1_024)
+        self.validated = ValidationCache(1_024)
         """Calls that broke no rule."""
 
     @abc.abstractmethod
@@ -113,12 +113,12 @@ class DeviceState(Held, abc.ABC):
     @property
     def live_allocations(self) -> int:
         """Memory objects that are open (maxMemoryAllocationCount counts imports too)."""
-        return len(self.holdings)
+        return len(self.records)
 
     @property
     def has_room(self) -> bool:
         """Whether maxMemoryAllocationCount allows one more."""
-        return not self.max_allocations or len(self.holdings) < self.max_allocations
+        return not self.max_allocations or len(self.records) < self.max_allocations
 
     def report(self, violations: Sequence[rules.Violation], command: str) -> None:
         """Raise, warn or let pass what the rules found, as `check` says (for the library itself)."""
@@ -134,7 +134,7 @@ class DeviceState(Held, abc.ABC):
         if violations:
             self.report(violations, command)
         else:
-            self.verdicts.note(key)
+            self.validated.note(key)
 
     def check_open(self) -> None:
         """Raises HandleStateError once closed, and in a forked child (for the library itself)."""
@@ -176,8 +176,8 @@ class DeviceState(Held, abc.ABC):
         self.end()
 
     def _in_use(self) -> HandleStateError:
-        held = [holding for watch in tuple(self.holdings) if (holding := watch()) is not None]
-        count = sum(not holding.closing for holding in held)
+        held = [record for watch in tuple(self.records) if (record := watch()) is not None]
+        count = sum(not record.closing for record in held)
         if count:
             return HandleStateError(f"{count} memory objects of {self.name} are open; close them first")
         return HandleStateError(

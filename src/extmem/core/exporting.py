@@ -17,14 +17,14 @@ from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, NtHandle
 from extmem.manager import Reference, ShareTerms, manager
 from extmem.objects import Share
+from extmem.sharing.kinds import Backing
 from extmem.vk.handle_types import FROM_D3D
 from extmem.vk.words import types_text
-from extmem.wire import Backing
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.core.memory_object import MemoryObject
-    from extmem.core.memory_record import Holding
+    from extmem.core.memory_record import MemoryRecord
 
 __all__ = [
     "able",
@@ -75,36 +75,36 @@ def terms_of(handle_types: int, chained: vk.ExportMemoryWin32HandleInfoKHR | Non
 _PLAIN = {share: ShareTerms(share, None, None) for share in _SHARES[1:]}
 
 
-def publish(holding: Holding, terms: ShareTerms) -> None:
+def publish(record: MemoryRecord, terms: ShareTerms) -> None:
     """Announce the memory to the object manager: shared object, name and KMT number are made here.
 
     Where the terms state no rights, its handles have all of them.
 
     Errors: NameTakenError, NameInvalidError, AccessDeniedError …; the memory is unshared then.
     """
-    owner = holding.manager or manager()
+    owner = record.manager or manager()
     reference = Reference(owner)
-    holding.references += (reference,)
+    record.references += (reference,)
     exported = owner.export(
-        (_file_of(holding),),
-        holding.descriptor.encode(),
+        (_file_of(record),),
+        record.descriptor.encode(),
         share=terms.share,
         name=terms.name,
         access=terms.access if terms.stated else _ALL_RIGHTS,
         sddl=terms.sddl,
         inherit=terms.inherit,
-        strict_kmt=holding.device.strict_kmt,
-        backing=holding.device.backend.payload_backing,
-        identity=holding.allocation.stated_identity,
+        strict_kmt=record.device.strict_kmt,
+        backing=record.device.backend.payload_backing,
+        identity=record.allocation.stated_identity,
         reference=reference,
     )
-    holding.manager = owner
-    holding.share_reference = exported.number
-    holding.kmt = exported.kmt
+    record.manager = owner
+    record.share_reference = exported.number
+    record.kmt = exported.kmt
     if terms.share & Share.NT:
-        holding.object_id = exported.object
-        holding.name = terms.name if terms.name is not None else holding.name
-    holding.lazy_share = False
+        record.object_id = exported.object
+        record.name = terms.name if terms.name is not None else record.name
+    record.lazy_share = False
 
 
 def refuse_direct3d_types(device: DeviceState, handle_types: int) -> None:
@@ -138,10 +138,10 @@ def able(device: DeviceState, handle_types: int) -> int:
     return rule_facts.sharing(device, handle_types).exportable
 
 
-def _file_of(holding: Holding) -> int:
-    fd = holding.allocation.fd
+def _file_of(record: MemoryRecord) -> int:
+    fd = record.allocation.fd
     if fd is None:
-        lacking = unable(holding.device, _NT_TYPE)
+        lacking = unable(record.device, _NT_TYPE)
         if lacking:
             raise UnsupportedError(
                 f"this memory cannot be shared: {lacking}; allocate it on the host device, or on one that can",
@@ -155,64 +155,64 @@ def _file_of(holding: Holding) -> int:
     return fd
 
 
-def share_on_demand(holding: Holding) -> None:
+def share_on_demand(record: MemoryRecord) -> None:
     """Make the unnamed NT share of everyday memory, which costs nothing until somebody asks for it."""
-    if holding.share_reference == 0 and holding.lazy_share:
-        publish(holding, _PLAIN[Share.NT])
+    if record.share_reference == 0 and record.lazy_share:
+        publish(record, _PLAIN[Share.NT])
 
 
-def nt_handle(holding: Holding) -> NtHandle:
+def nt_handle(record: MemoryRecord) -> NtHandle:
     """A handle of the exported shared object, with the access and inheritance of the export."""
-    share_on_demand(holding)
-    owner = holding.manager or manager()
+    share_on_demand(record)
+    owner = record.manager or manager()
     entry = HandleEntry(owner)
-    owner.get_handle(holding.share_reference, entry)
+    owner.get_handle(record.share_reference, entry)
     return NtHandle(entry, owner)
 
 
-def kmt_handle(holding: Holding) -> KmtHandle:
+def kmt_handle(record: MemoryRecord) -> KmtHandle:
     """The payload's KMT number, the same each time (B56)."""
-    return KmtHandle(holding.kmt)
+    return KmtHandle(record.kmt)
 
 
-def fd_handle(holding: Holding, handle_type: int = int(HandleType.OPAQUE_FD)) -> FdHandle:
+def fd_handle(record: MemoryRecord, handle_type: int = int(HandleType.OPAQUE_FD)) -> FdHandle:
     """A new fd of the payload, read-only where the memory is or was published so."""
-    writable = holding.writable and not holding.descriptor.read_only
-    backend = holding.device.backend
+    writable = record.writable and not record.descriptor.read_only
+    backend = record.device.backend
     payload, backing = None, backend.payload_backing
     if backing is not Backing.HOST_FILE:
         # A driver's file has no room for its description: it travels with the handle.
-        payload = FdPayload(holding.descriptor.encode(), int(backing), holding.allocation.stated_identity, writable)
-    return FdHandle(backend.export_fd(holding.allocation, read_only=not writable, handle_type=handle_type), payload)
+        payload = FdPayload(record.descriptor.encode(), int(backing), record.allocation.stated_identity, writable)
+    return FdHandle(backend.export_fd(record.allocation, read_only=not writable, handle_type=handle_type), payload)
 
 
-def fd_of(device: DeviceState, holding: Holding, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
+def fd_of(device: DeviceState, record: MemoryRecord, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
     """`Device.get_memory_fd` of memory that is in use. Errors: RuleViolation; as the backend's `export_fd`."""
-    key = _fd_key(info, holding) if holding.device is device else None
-    if key not in device.verdicts:
-        device.judged(key, rules.check_get_memory_fd(info, device.facts, holding.facts()), "vkGetMemoryFdKHR")
-    return fd_handle(holding, int(info.handle_type))
+    key = _fd_key(info, record) if record.device is device else None
+    if key not in device.validated:
+        device.judged(key, rules.check_get_memory_fd(info, device.facts, record.facts()), "vkGetMemoryFdKHR")
+    return fd_handle(record, int(info.handle_type))
 
 
-def _fd_key(info: vk.MemoryGetFdInfoKHR, holding: Holding) -> Key | None:
+def _fd_key(info: vk.MemoryGetFdInfoKHR, record: MemoryRecord) -> Key | None:
     """The cache key of vkGetMemoryFdKHR of memory that is not dedicated."""
-    if info.p_next is not None or holding.dedicated is not None or not isinstance(info.handle_type, int):
+    if info.p_next is not None or record.dedicated is not None or not isinstance(info.handle_type, int):
         return None
-    return "fd", info.handle_type, holding.export_handle_types, holding.import_handle_type
+    return "fd", info.handle_type, record.export_handle_types, record.import_handle_type
 
 
 def export_handle(
-    memory: MemoryObject, holding: Holding, handle_type: HandleType | None
+    memory: MemoryObject, record: MemoryRecord, handle_type: HandleType | None
 ) -> NtHandle | KmtHandle | FdHandle:
     """`DeviceMemory.export_handle`: the rules of the get calls, except that repeats are duplicates made by us (B82).
 
-    holding: the memory's, in use.
+    record: the memory's, in use.
     """
-    types = holding.export_handle_types
+    types = record.export_handle_types
     if handle_type is None:
         order = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.OPAQUE_FD)
         handle_type = next((kind for kind in order if types & kind), HandleType.OPAQUE_FD)
-    device = holding.device
+    device = record.device
     lacking = unable(device, int(handle_type), missing=True) if not types & handle_type else ""
     if lacking:  # the memory could not have been allocated for it
         raise UnsupportedError(
@@ -221,8 +221,8 @@ def export_handle(
             requires_one_of=["a device that exports the handle type"],
         )
     if handle_type in (HandleType.OPAQUE_FD, HandleType.DMA_BUF):
-        return fd_of(device, holding, vk.MemoryGetFdInfoKHR(memory, handle_type))
-    facts = holding.facts()
+        return fd_of(device, record, vk.MemoryGetFdInfoKHR(memory, handle_type))
+    facts = record.facts()
     info = vk.MemoryGetWin32HandleInfoKHR(memory, handle_type)
     found = rules.check_get_memory_win32_handle(info, device.facts, facts)
     # The driver is asked once; what the caller gets from then on are duplicates, which the rule does not forbid.
@@ -230,19 +230,19 @@ def export_handle(
         [v for v in found if v.vuid != "VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663"],
         "vkGetMemoryWin32HandleKHR",
     )
-    return win32_handle(holding, handle_type)
+    return win32_handle(record, handle_type)
 
 
-def win32_handle(holding: Holding, handle_type: HandleType) -> NtHandle | KmtHandle:
+def win32_handle(record: MemoryRecord, handle_type: HandleType) -> NtHandle | KmtHandle:
     """The handle of one Win32 type, once the rules have agreed."""
-    if handle_type == HandleType.OPAQUE_WIN32 and (holding.share_reference or holding.lazy_share):
-        holding.exported_nt_types |= int(handle_type)
-        return nt_handle(holding)
-    if handle_type == HandleType.OPAQUE_WIN32_KMT and holding.kmt:
-        return kmt_handle(holding)
+    if handle_type == HandleType.OPAQUE_WIN32 and (record.share_reference or record.lazy_share):
+        record.exported_nt_types |= int(handle_type)
+        return nt_handle(record)
+    if handle_type == HandleType.OPAQUE_WIN32_KMT and record.kmt:
+        return kmt_handle(record)
     raise UnsupportedError(
         f"this memory was not exported as {types_text(handle_type)} (its types: "
-        f"{types_text(holding.export_handle_types)}); "
+        f"{types_text(record.export_handle_types)}); "
         "name the type in VkExportMemoryAllocateInfo::handleTypes",
         requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {types_text(handle_type)}"],
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.core import import_source
-from extmem.core.memory_record import HeldMemory, Holding
+from extmem.core.memory_record import HeldMemory, MemoryRecord
 from extmem.devices import host
 from extmem.devices.fd_copies import copy_of
 from extmem.devices.types import ImportRequest
@@ -55,7 +55,7 @@ def open_file(device: DeviceState, handle: FdHandle, uses: Uses) -> HeldMemory |
     except BaseException:
         payload.close()
         raise
-    holding = Holding(
+    record = MemoryRecord(
         device,
         allocation,
         descriptor,
@@ -64,4 +64,4 @@ def open_file(device: DeviceState, handle: FdHandle, uses: Uses) -> HeldMemory |
         import_handle_type=_AS_HOST,
         writable=found.writable,
     )
-    return HeldMemory(holding, holding.hold())
+    return HeldMemory(record, record.hold())

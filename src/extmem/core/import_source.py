@@ -30,10 +30,10 @@ from extmem.manager import Imported, Manager, Reference, manager
 from extmem.objects import Status, error_for
 from extmem.rules import PayloadFacts, Refusal
 from extmem.sharing.descriptor import Descriptor
+from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 from extmem.vk.words import types_text
-from extmem.wire import Backing
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation, Backend

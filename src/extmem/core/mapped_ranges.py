@@ -39,19 +39,19 @@ def checked(
         memory = area.memory
         if not isinstance(memory, MemoryObject):
             raise TypeError(f"{where}: its memory is {memory!r}; pass a DeviceMemory of this device")
-        holding = uses.add(memory.holding)
-        holding.check_process()
-        if holding.device is not device:
-            raise arguments.of_another_device(memory, holding.device)
-        if not holding.allocation.mapped:
+        record = uses.add(memory.record)
+        record.check_process()
+        if record.device is not device:
+            raise arguments.of_another_device(memory, record.device)
+        if not record.allocation.mapped:
             raise HandleStateError(f"{where}: {memory!r} is not mapped (VUID-VkMappedMemoryRange-memory-00684); map it")
         offset = arguments.whole_number(area.offset, f"{where}: offset")
         asked = arguments.whole_number(area.size, f"{where}: size")
-        size = holding.size - offset if asked == _WHOLE else asked
-        if offset < 0 or size < 1 or offset + size > holding.size:
+        size = record.size - offset if asked == _WHOLE else asked
+        if offset < 0 or size < 1 or offset + size > record.size:
             raise ValueError(
-                f"{where}: {asked} bytes from offset {offset} are no part of the memory's {holding.size} bytes "
+                f"{where}: {asked} bytes from offset {offset} are no part of the memory's {record.size} bytes "
                 "(VUID-VkMappedMemoryRange-size-00685, -00686); nothing was done"
             )
-        found.append((holding.allocation, offset, size))
+        found.append((record.allocation, offset, size))
     return found

@@ -11,7 +11,7 @@ from extmem.errors import HandleStateError, UnsupportedError
 
 if TYPE_CHECKING:
     from extmem.core.memory_object import MemoryObject
-    from extmem.core.memory_record import Holding
+    from extmem.core.memory_record import MemoryRecord
 
 __all__ = ["buffer_over"]
 
@@ -20,18 +20,18 @@ _COPYING = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRAN
 
 def buffer_over(memory: MemoryObject) -> BufferObject:
     """`DeviceMemory.buffer`."""
-    with memory.use() as holding, holding.device.making:
-        return _buffer_over(memory, holding)
+    with memory.use() as record, record.device.making:
+        return _buffer_over(memory, record)
 
 
-def _buffer_over(memory: MemoryObject, holding: Holding) -> BufferObject:
-    made = holding.resource
-    if holding.dedicated is None and (made is None or made.closed):
-        types = holding.export_handle_types or holding.import_handle_type
+def _buffer_over(memory: MemoryObject, record: MemoryRecord) -> BufferObject:
+    made = record.resource
+    if record.dedicated is None and (made is None or made.closed):
+        types = record.export_handle_types or record.import_handle_type
         external = vk.ExternalMemoryBufferCreateInfo(types) if types else None
-        usage, size = holding.descriptor.usage or _COPYING, holding.descriptor.payload_size
-        made = creating.create_buffer(holding.device, vk.BufferCreateInfo(size=size, usage=usage, p_next=external))
-        holding.resource = made
+        usage, size = record.descriptor.usage or _COPYING, record.descriptor.payload_size
+        made = creating.create_buffer(record.device, vk.BufferCreateInfo(size=size, usage=usage, p_next=external))
+        record.resource = made
     if not isinstance(made, BufferObject):
         word = "an image" if isinstance(made, ImageObject) else "a resource of its own"
         raise UnsupportedError(
@@ -41,7 +41,7 @@ def _buffer_over(memory: MemoryObject, holding: Holding) -> BufferObject:
     if made.closed:
         raise HandleStateError("the buffer that this memory is dedicated to is destroyed; keep it while you use that")
     if made.memory is None:
-        binding.bind_one(holding.device, made, memory, holding.descriptor.payload_offset)
+        binding.bind_one(record.device, made, memory, record.descriptor.payload_offset)
     elif made.memory.closed:
         made.rejoin(memory)  # another memory object of the same payload, which bound it
     return made

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
-from extmem.core.memory_record import Closed, Holding
+from extmem.core.memory_record import Closed, MemoryRecord
 from extmem.errors import HandleStateError, LiveViewError
 from extmem.handles.process_id import current_process
 from extmem.owning import Use, late_imports, unsettled
@@ -29,15 +29,15 @@ class MemoryObject:
 
     __slots__ = ("__weakref__", "_arrays", "_closed", "_facts", "_hold", "_left", "loans")
 
-    def __init__(self, holding: Holding, hold: memoryview) -> None:
+    def __init__(self, record: MemoryRecord, hold: memoryview) -> None:
         self._closed = True  # until whoever makes it hands it out
-        self._facts: Holding | Closed = holding
+        self._facts: MemoryRecord | Closed = record
         self._hold = hold
         self._arrays: list[ref[Any]] = []
         """What its views look through, while there are any."""
         self.loans: list[ref[Any]] = []
         """What GPU arrays of it hold, while there are any (for the library itself)."""
-        self._left: ref[Holding] | None = None
+        self._left: ref[MemoryRecord] | None = None
         """What a view kept, where the block that closes the memory ended with an exception."""
         self._closed = False
 
@@ -67,32 +67,32 @@ class MemoryObject:
         return self._closed
 
     @property
-    def holding(self) -> Holding:
+    def record(self) -> MemoryRecord:
         """The references behind it (for the library itself), which `use` keeps. Raises HandleStateError once closed."""
         facts = self._facts
         if self._closed or isinstance(facts, Closed):
             raise HandleStateError(f"this memory ({self.what()}) is closed; allocate or open it again")
         return facts
 
-    def use(self) -> Use[Holding]:
-        """A block in which nothing of it is given back (for the library itself): `with memory.use() as holding:`.
+    def use(self) -> Use[MemoryRecord]:
+        """A block in which nothing of it is given back (for the library itself): `with memory.use() as record:`.
 
         Errors: HandleStateError once closed, and in a forked child.
         """
-        holding = self.holding
-        if holding.pid != current_process.pid:
-            holding.check_process()
-        return holding.use()
+        record = self.record
+        if record.pid != current_process.pid:
+            record.check_process()
+        return record.use()
 
     def map_part(self, start: int, size: int) -> memoryview:
         """`size` bytes from `start` of the allocation, wherever the payload begins (for the library itself)."""
-        holding = self.holding
-        if holding.pid != current_process.pid:
-            holding.check_process()
+        record = self.record
+        if record.pid != current_process.pid:
+            record.check_process()
         with late_imports():
             from extmem.core import views  # with ctypes, which opening a device does not need
 
-        return views.view_of_all(holding, self._arrays)[start : start + size]
+        return views.view_of_all(record, self._arrays)[start : start + size]
 
     def close(self) -> None:
         """Free it (vkFreeMemory). Safe to call twice. The payload lives on while any handle or other memory holds it.
@@ -107,19 +107,19 @@ class MemoryObject:
                 f"an array or memoryview still looks at this memory ({self.what()}); "
                 "delete it (or let it go out of scope) before closing, or copy what you need"
             )
-        holding = self._facts
-        if isinstance(holding, Closed):
+        record = self._facts
+        if isinstance(record, Closed):
             return
         # No call between the two, so no signal handler either: what is marked as closed, somebody gives back.
         here = get_ident()
-        unsettled[holding] = here
+        unsettled[record] = here
         self._closed = True
         self._hold.release()
-        holding.end()
-        self._facts = holding.closed_facts()
+        record.end()
+        self._facts = record.closed_facts()
 
     def __enter__(self) -> Self:
-        self.holding.check_process()
+        self.record.check_process()
         return self
 
     def __exit__(
@@ -137,12 +137,12 @@ class MemoryObject:
 
     def _leave_to_the_view(self) -> None:
         """Let go; when the last view is lost, everything is given back."""
-        holding = self._facts
-        if not isinstance(holding, Closed):
+        record = self._facts
+        if not isinstance(record, Closed):
             self._closed = True
-            self._left = ref(holding)
+            self._left = ref(record)
             self._hold.release()
-            self._facts = holding.closed_facts()
+            self._facts = record.closed_facts()
 
     def what(self) -> str:
         """Its name, if it has one, and its size, for messages (for the library itself)."""

@@ -1,17 +1,17 @@
-"""`Holding`: everything that one vkAllocateMemory made this process hold, given back once.
+"""`MemoryRecord`: everything that one vkAllocateMemory made this process hold, given back once.
 
 ::
 
     DeviceMemory ──┐
-    DeviceMemory ──┼──> Holding ──> Allocation   (the device's: owns or borrows the payload's fd; maps it)
-    view (array) ──┘       └──────> references in the object manager (memory objects)
+    DeviceMemory ──┼──> MemoryRecord ──> Allocation   (the backend's: owns or borrows the payload's fd; maps it)
+    view (array) ──┘          └──────> references in the object manager
 
-How this works. The specification's calls make one `DeviceMemory` a `Holding`; the everyday `open()` of a payload that
-is open here already makes another `DeviceMemory` on the same one. Each of them has a hold on it (`Held.hold`), and so
-has each view, each GPU array, each command that waits to be submitted, and each verb while it runs. `close()` marks
-the memory closed, lets go, and gives everything back if nobody else has a hold; else the last who lets go does.
+How this works. The specification's calls create one `DeviceMemory` for each `MemoryRecord`. `extmem.open` of a payload
+that is open in this process already creates another `DeviceMemory` for the same record. Each of them has a hold on it
+(`Held.hold`), and so has each view, each GPU array, each command that waits to be submitted, and each method while it
+runs. `close()` marks the memory as closed and releases its hold; the last hold that is released releases everything.
 
-Its parts are owners (`extmem.owning`). Where a holding is lost, they are lost with it, and each gives itself
+Its parts are owners (`extmem.owning`). Where a record is lost, they are lost with it, and each gives itself
 back. What could not be given back (a silent broker, an interrupt) stays owed: `owning.work_off` and a second `close()`
 try again.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from extmem.manager import Manager, Reference
     from extmem.sharing.descriptor import Descriptor
 
-__all__ = ["Closed", "HeldMemory", "Holding"]
+__all__ = ["Closed", "HeldMemory", "MemoryRecord"]
 
 
 class OwnedResource(Protocol):
@@ -47,7 +47,7 @@ class OwnedResource(Protocol):
 
 
 class Closed(NamedTuple):
-    """What is still known of memory that was closed; its fields are named as those of `Holding`."""
+    """What is still known of memory that was closed; its fields are named as those of `MemoryRecord`."""
 
     device: DeviceState
     descriptor: Descriptor
@@ -57,7 +57,7 @@ class Closed(NamedTuple):
     writable: bool
 
 
-class Holding(Held):
+class MemoryRecord(Held):
     """The references behind one memory object. Not public; `DeviceMemory` is."""
 
     __slots__ = (
@@ -139,7 +139,7 @@ class Holding(Held):
         self.pattern: Any = None
         """The GPU array that the descriptor describes, once one was made. It keeps nothing alive."""
         self.pid = current_process.pid
-        counted = device.holdings
+        counted = device.records
         self.watch: weakref.ref[Held] = weakref.ref(self, counted.discard)
         """What the device knows it by."""
         counted.add(self.watch)
@@ -198,7 +198,7 @@ class Holding(Held):
                     reference.give_back()
         finally:
             self._give_back_here()
-        self.device.holdings.discard(self.watch)
+        self.device.records.discard(self.watch)
 
     def _give_back_here(self) -> None:
         if self.companion is not None:
@@ -211,5 +211,5 @@ class Holding(Held):
 class HeldMemory(NamedTuple):
     """What an operation gives: a memory object, and a hold on it, which the program's `DeviceMemory` takes over."""
 
-    holding: Holding
+    record: MemoryRecord
     hold: memoryview

@@ -17,19 +17,19 @@ class Live(dict[object, "weakref.ref[Any]"]):
         super().__init__()
         self._most = _FEW
 
-    def remember(self, holding: Any, name: str | None) -> None:
+    def remember(self, record: Any, name: str | None) -> None:
         """The everyday `open` has imported this. A name that we pin leads where it led, so it can be trusted (B73)."""
-        keys = (holding.object_id,) if name is None else (holding.object_id, name)
-        holding.known_by += keys
+        keys = (record.object_id,) if name is None else (record.object_id, name)
+        record.known_by += keys
         for key in keys:
-            self[key] = holding.watch
+            self[key] = record.watch
         if len(self) > self._most:  # those of what was lost, which nobody has taken out
             for found, watch in list(self.items()):
                 if watch() is None:
                     self.pop(found, None)
             self._most = 2 * len(self) + _FEW
 
-    def forget(self, holding: Any) -> None:
+    def forget(self, record: Any) -> None:
         """It goes: `open` does not find it any more."""
-        for key in holding.known_by:
+        for key in record.known_by:
             self.pop(key, None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.core import allocating, arguments, creating, cross_api, host_file_import, import_source
 from extmem.core.caller_fd import CallersFd
-from extmem.core.memory_record import HeldMemory, Holding
+from extmem.core.memory_record import HeldMemory, MemoryRecord
 from extmem.core.resources import keep_resource
 from extmem.errors import DescriptorError, HandleStateError, RuleViolation, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
@@ -95,17 +95,17 @@ def _described(owner: Manager, name: str, desired: int, imported: Imported) -> I
 def known(device: DeviceState, name: str, access: int | None) -> HeldMemory | None:
     """What this process has imported under that name already. A name that we pin leads where it led (B73)."""
     reference = device.live.get(name)
-    holding = reference() if reference is not None else None
-    if holding is None or holding.pid != current_process.pid:
+    record = reference() if reference is not None else None
+    if record is None or record.pid != current_process.pid:
         return None
-    if access is not None and holding.writable != bool(int(access) & _WRITING):
+    if access is not None and record.writable != bool(int(access) & _WRITING):
         return None  # other rights than those that we have: the object manager decides
-    return _joined(holding)
+    return _joined(record)
 
 
-def _joined(holding: Holding) -> HeldMemory | None:
+def _joined(record: MemoryRecord) -> HeldMemory | None:
     try:
-        return HeldMemory(holding, holding.hold())
+        return HeldMemory(record, record.hold())
     except HandleStateError:
         return None  # the last user is closing it in this moment
 
@@ -139,7 +139,7 @@ def open_found(
         kind = _NT if imported.object else _KMT
         hold = device.hold()
         try:
-            holding = allocating.adopt_object(device, owner, imported, descriptor, memory_type, kind, dedicated)
+            record = allocating.adopt_object(device, owner, imported, descriptor, memory_type, kind, dedicated)
         finally:
             # As at the end of a `Use`: no signal handler runs before it is noted that the device is to be given back.
             del hold
@@ -152,11 +152,11 @@ def open_found(
         imported.give_back()
         raise
     if dedicated is not None:
-        holding.dedicated = dedicated.facts
-        keep_resource(holding, dedicated)
-    memory = HeldMemory(holding, holding.hold())
+        record.dedicated = dedicated.facts
+        keep_resource(record, dedicated)
+    memory = HeldMemory(record, record.hold())
     if imported.object:
-        device.live.remember(holding, name)
+        device.live.remember(record, name)
     return memory
 
 
@@ -187,10 +187,10 @@ def _bridged(device: DeviceState, owner: Manager, imported: Imported, name: str 
     with device.use():
         allocation = host_file_import.as_host_memory(device, imported.payload, descriptor, imported.capacity)
         kind, as_host = allocation.memory_type_index, int(HandleType.HOST_ALLOCATION)
-        holding = allocating.adopt_object(device, owner, imported, descriptor, kind, as_host, allocation=allocation)
-    memory = HeldMemory(holding, holding.hold())
+        record = allocating.adopt_object(device, owner, imported, descriptor, kind, as_host, allocation=allocation)
+    memory = HeldMemory(record, record.hold())
     if imported.object:
-        device.live.remember(holding, name)
+        device.live.remember(record, name)
     return memory
 
 
@@ -261,14 +261,14 @@ def _open_fd(device: DeviceState, found: Source) -> HeldMemory:
         dedicated = _judge_by_descriptor(device, found, descriptor)
     try:
         kind = cross_api.memory_type(device, descriptor)
-        holding = allocating.adopt(device, found, descriptor.allocation_size, kind, dedicated)
+        record = allocating.adopt(device, found, descriptor.allocation_size, kind, dedicated)
     except BaseException:
         if dedicated is not None:
             dedicated.close()
         raise
     if dedicated is not None:
-        keep_resource(holding, dedicated)
-    memory = HeldMemory(holding, holding.hold())
+        keep_resource(record, dedicated)
+    memory = HeldMemory(record, record.hold())
     payload = found.fd_payload
     like = device.described is not None or _same_device(device, descriptor)
     if payload is not None and found.writable and descriptor.dedicated is None and like:

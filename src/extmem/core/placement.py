@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 from extmem import rules
 
 if TYPE_CHECKING:
-    from extmem.core.memory_record import Holding
+    from extmem.core.memory_record import MemoryRecord
 
 __all__ = ["place_of"]
 
 
-def place_of(holding: Holding, offset: int) -> rules.Place:
+def place_of(record: MemoryRecord, offset: int) -> rules.Place:
     """The place of byte `offset` of a memory object. Errors: HandleStateError for memory that is closed."""
-    allocation = holding.allocation
-    found: dict[Hashable, int] = {("memory object", id(holding)): 0}
-    identity = holding.identity or allocation.stated_identity
+    allocation = record.allocation
+    found: dict[Hashable, int] = {("memory object", id(record)): 0}
+    identity = record.identity or allocation.stated_identity
     if identity:
         found["payload", identity] = 0
-    if holding.object_id:
-        found["object", holding.object_id] = 0
-    if holding.kmt:
-        found["number", holding.kmt] = 0
+    if record.object_id:
+        found["object", record.object_id] = 0
+    if record.kmt:
+        found["number", record.kmt] = 0
     file = allocation.identity
     if file is not None:
         found["file", file] = 0

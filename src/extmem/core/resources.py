@@ -19,7 +19,7 @@ from extmem.vk.copies import copied
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.core.memory_object import MemoryObject
-    from extmem.core.memory_record import Holding
+    from extmem.core.memory_record import MemoryRecord
     from extmem.devices.resources import NativeResource, Requirements
 
 __all__ = ["BufferObject", "ImageObject", "ResourceObject", "keep_resource"]
@@ -318,18 +318,18 @@ class ImageObject(ResourceObject):
             return device.backend.image_subresource_layout(self._exact, subresource)
 
 
-def keep_resource(holding: Holding, resource: ResourceObject) -> None:
+def keep_resource(record: MemoryRecord, resource: ResourceObject) -> None:
     """The dedicated buffer or image of a memory object, which extmem made for it: it ends with the memory.
 
     Copies bind it by themselves, unless the caller would break a rule by binding it, as where the payload's description
     states a resource that was not made for external memory.
     """
-    resource.native.private = holding.device.check == "off" or not _breaks(holding, resource)
-    holding.resource = resource
+    resource.native.private = record.device.check == "off" or not _breaks(record, resource)
+    record.resource = resource
 
 
-def _breaks(holding: Holding, resource: ResourceObject) -> bool:
-    facts, memory = resource.facts, holding.facts()
+def _breaks(record: MemoryRecord, resource: ResourceObject) -> bool:
+    facts, memory = resource.facts, record.facts()
     if facts.kind == "buffer":
         return bool(rules.check_bind_buffer_memory(vk.BindBufferMemoryInfo(), facts, memory))
     return bool(rules.check_bind_image_memory(vk.BindImageMemoryInfo(), facts, memory))

@@ -14,12 +14,12 @@ from extmem import vk
 from extmem.handles import FdHandle
 from extmem.sharing.bounded import Bounded
 
-__all__ = ["Key", "Verdicts", "buffer_types", "of_allocation", "of_buffer", "of_import"]
+__all__ = ["Key", "ValidationCache", "buffer_types", "of_allocation", "of_buffer", "of_import"]
 
 Key: TypeAlias = tuple[object, ...]
 
 
-class Verdicts(Bounded[Key | None, None]):
+class ValidationCache(Bounded[Key | None, None]):
     """The keys of one device: a call whose key is in it broke no rule before. None never is."""
 
     def note(self, key: Key | None) -> None:

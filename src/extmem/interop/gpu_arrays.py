@@ -1,8 +1,8 @@
 """Memory as GPU arrays: which device pointer an array is made over, and what keeps it alive.
 
 How this works. Memory of a CUDA device has a pointer. Memory of a GPU's Vulkan device is imported by CUDA when somebody
-first asks for a GPU array of it, on the CUDA device with its UUID; that import belongs to the memory's holding and
-ends with it. Arrays have a `Loan`, which holds the memory: while one lives, the memory cannot be closed. The holding
+first asks for a GPU array of it, on the CUDA device with its UUID; that import belongs to the memory's record and
+ends with it. Arrays have a `Loan`, which holds the memory: while one lives, the memory cannot be closed. The record
 keeps the pattern of the array that its descriptor describes, so that a second one needs no call.
 """
 
@@ -20,23 +20,23 @@ from extmem.sharing.layout import Axes, layout_for
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.core.memory_object import MemoryObject
-    from extmem.core.memory_record import Holding
+    from extmem.core.memory_record import MemoryRecord
     from extmem.devices.backend import Allocation
 
 __all__ = ["Loan", "Place", "device_array", "loan", "on_gpu", "on_no_gpu"]
 
 
 class Loan:
-    """Keeps a holding, and so the memory, while arrays of it live."""
+    """Keeps a record, and so the memory, while arrays of it live."""
 
-    __slots__ = ("__weakref__", "_hold", "holding")
+    __slots__ = ("__weakref__", "_hold", "record")
 
-    def __init__(self, holding: Holding) -> None:
-        self._hold = holding.hold()
-        self.holding = holding
+    def __init__(self, record: MemoryRecord) -> None:
+        self._hold = record.hold()
+        self.record = record
 
 
-def loan(holding: Holding, loans: list[ref[Loan]]) -> Loan:
+def loan(record: MemoryRecord, loans: list[ref[Loan]]) -> Loan:
     """The loan that arrays of a memory object have in common. Errors: HandleStateError.
 
     loans: those of this memory object, while there are any.
@@ -45,7 +45,7 @@ def loan(holding: Holding, loans: list[ref[Loan]]) -> Loan:
         known = seen()
         if known is not None:
             return known
-    made = Loan(holding)
+    made = Loan(record)
     loans.append(ref(made, loans.remove))
     return made
 
@@ -63,37 +63,37 @@ class Place(NamedTuple):
     """Waits for what was given to a stream of the device (CUstream as a number; 0 is the default one)."""
 
 
-def on_gpu(holding: Holding) -> Place | None:
+def on_gpu(record: MemoryRecord) -> Place | None:
     """Where CUDA has the memory; None for memory that is on no GPU that CUDA knows.
 
     Errors: UnsupportedError for GPU memory that was not allocated for export, and for images; DriverError.
     """
-    device = holding.device
+    device = record.device
     if device.described is not None:
-        return _placed(holding.allocation, device)
+        return _placed(record.allocation, device)
     if device.kind == "host":
         return None
     found = shared_devices.cuda_device(device.uuid)
     if found is None or found.described is None:
         return None
     with device.making:
-        companion = holding.companion or _imported(holding, found)
+        companion = record.companion or _imported(record, found)
     return _placed(companion, found)
 
 
-def _imported(holding: Holding, cuda: DeviceState) -> Allocation:
+def _imported(record: MemoryRecord, cuda: DeviceState) -> Allocation:
     """The companion: what CUDA imports of another device's memory. The caller holds that device's `making`."""
     described = cuda.described
-    way = cross_api.handle_of(holding.allocation)
+    way = cross_api.handle_of(record.allocation)
     if way is None or described is None:
         raise UnsupportedError(
-            f"this memory of {holding.device.name} was not allocated for export, so CUDA cannot import it; allocate it "
+            f"this memory of {record.device.name} was not allocated for export, so CUDA cannot import it; allocate it "
             "with handle_types=OPAQUE_FD (on Windows OPAQUE_WIN32), or copy it",
             requires_one_of=["VkExportMemoryAllocateInfo::handleTypes with OPAQUE_FD or OPAQUE_WIN32"],
         )
     handle, kind = way
-    origin = cross_api.origin(holding.descriptor, kind)
-    made = holding.companion = described.import_by_descriptor(handle, origin, writable=holding.writable)
+    origin = cross_api.origin(record.descriptor, kind)
+    made = record.companion = described.import_by_descriptor(handle, origin, writable=record.writable)
     return made
 
 
@@ -117,25 +117,25 @@ def device_array(
 
     Errors: as `on_gpu`; ValueError for a layout that cannot be; HandleStateError.
     """
-    with memory.use() as holding:
-        return _device_array(memory, holding, dtype, shape, strides, offset)
+    with memory.use() as record:
+        return _device_array(memory, record, dtype, shape, strides, offset)
 
 
 def _device_array(
     memory: MemoryObject,
-    holding: Holding,
+    record: MemoryRecord,
     dtype: object,
     shape: Axes,
     strides: Axes,
     offset: int,
 ) -> DeviceArray | None:
     as_described = dtype is None and shape is None and strides is None and not offset
-    pattern = holding.pattern if as_described else None
+    pattern = record.pattern if as_described else None
     if pattern is None:
-        place = on_gpu(holding)
+        place = on_gpu(record)
         if place is None:
             return None
-        described = holding.descriptor
+        described = record.descriptor
         layout = layout_for(
             described.payload_size, described.array, dtype=dtype, shape=shape, strides=strides, offset=offset
         )
@@ -143,13 +143,13 @@ def _device_array(
             place.pointer + described.payload_offset,
             layout,
             place.ordinal,
-            read_only=not holding.writable,
+            read_only=not record.writable,
             keep=None,
             hosted=place.hosted,
         )
         if as_described:
-            holding.pattern = pattern
-    return pattern.kept_by(loan(holding, memory.loans))
+            record.pattern = pattern
+    return pattern.kept_by(loan(record, memory.loans))
 
 
 def on_no_gpu(what: str, device: DeviceState) -> UnsupportedError:

@@ -13,14 +13,14 @@ from extmem.sharing.layout import whole as whole_number
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from extmem.core.memory_record import Holding
+    from extmem.core.memory_record import MemoryRecord
 
 __all__ = ["fill", "read", "read_bytes", "write"]
 
 
-def write(holding: Holding, data: object, offset: SupportsIndex | None, cast: bool) -> None:
+def write(record: MemoryRecord, data: object, offset: SupportsIndex | None, cast: bool) -> None:
     """See `DeviceMemory.write`."""
-    descriptor = holding.descriptor
+    descriptor = record.descriptor
     start = 0 if offset is None else whole_number(offset, "offset")
     place = None if offset is None else start
     octets = octets_to_write(data, descriptor.array, offset=place, cast=cast)
@@ -29,34 +29,34 @@ def write(holding: Holding, data: object, offset: SupportsIndex | None, cast: bo
             f"{octets.nbytes} bytes from offset {start} reach outside the payload of {descriptor.payload_size} bytes; "
             "nothing was copied"
         )
-    if views.shares_bytes(octets, holding):
+    if views.shares_bytes(octets, record):
         octets = memoryview(bytes(octets))
-    holding.device.backend.write(holding.allocation, descriptor.payload_offset + start, octets)
+    record.device.backend.write(record.allocation, descriptor.payload_offset + start, octets)
 
 
-def read(holding: Holding) -> NDArray[Any]:
+def read(record: MemoryRecord) -> NDArray[Any]:
     """See `DeviceMemory.read`."""
-    descriptor = holding.descriptor
+    descriptor = record.descriptor
     layout = layout_for(descriptor.payload_size, descriptor.array)
     octets = new_octets(descriptor.payload_size)
-    holding.device.backend.read(holding.allocation, descriptor.payload_offset, octets)
+    record.device.backend.read(record.allocation, descriptor.payload_offset, octets)
     return numpy_view(octets, layout)
 
 
-def read_bytes(holding: Holding, offset: SupportsIndex, size: SupportsIndex | None) -> bytearray:
+def read_bytes(record: MemoryRecord, offset: SupportsIndex, size: SupportsIndex | None) -> bytearray:
     """See `DeviceMemory.read_bytes`."""
-    whole, start = holding.descriptor.payload_size, whole_number(offset, "offset")
+    whole, start = record.descriptor.payload_size, whole_number(offset, "offset")
     count = whole - start if size is None else whole_number(size, "size")
     if start < 0 or count < 0 or start + count > whole:
         raise ValueError(f"{count} bytes from offset {start} reach outside the payload of {whole} bytes")
     octets = bytearray(count)
-    holding.device.backend.read(holding.allocation, holding.descriptor.payload_offset + start, memoryview(octets))
+    record.device.backend.read(record.allocation, record.descriptor.payload_offset + start, memoryview(octets))
     return octets
 
 
-def fill(holding: Holding, value: SupportsIndex) -> None:
+def fill(record: MemoryRecord, value: SupportsIndex) -> None:
     """See `DeviceMemory.fill`."""
-    byte, descriptor = whole_number(value, "value"), holding.descriptor
+    byte, descriptor = whole_number(value, "value"), record.descriptor
     if not 0 <= byte <= 255:
         raise ValueError(f"value is {byte}; a byte is 0 to 255")
-    holding.device.backend.fill(holding.allocation, descriptor.payload_offset, descriptor.payload_size, byte)
+    record.device.backend.fill(record.allocation, descriptor.payload_offset, descriptor.payload_size, byte)

@@ -101,7 +101,7 @@ def writes(found):
         return False
 def attempts(fd):
     '''All the ways of giving the descriptor of a read-only payload back as something better.'''
-    from extmem.wire import Backing
+    from extmem.sharing.kinds import Backing
     how = dict(access=ALL, sddl='D:(A;;GA;;;WD)', inherit=False)
     yield lambda: m.export([fd], b'', share=Share.NT, name='as opaque', backing=Backing.DRIVER_FD, **how)
     yield lambda: m.export([fd], b'', share=Share.NT, name='stated', backing=Backing.DRIVER_FD, identity=5, **how)

@@ -64,7 +64,7 @@ def test_one_file_is_one_payload_of_one_kind(start: Start) -> None:
 
 
 DRIVER = """
-from extmem.wire import Backing
+from extmem.sharing.kinds import Backing
 def driver(name, sddl, make):
     fd = make()
     try:

@@ -97,7 +97,7 @@ def test_a_name_goes_to_nobody_who_has_no_record_of_it(own_runtime: Runtime, vic
             denied(client.ask(wire.AnnounceRecord(record, b"self-description", 1), evil), "other files")
             denied(
                 client.ask(wire.AnnounceRecord(record, b"another description", 1), evil),
-                "descriptor is not the record's",
+                "the descriptor differs from the record's",
             )
             for request in (
                 wire.AnnounceReference(1, facts.payload, facts.object, True, 0xF0001, True),
@@ -221,7 +221,9 @@ def test_another_users_record_is_no_use(own_runtime: Runtime, start: Start) -> N
                     record=record,
                 )
                 assert (
-                    refusal[0] == Status.ACCESS_DENIED and "user 0 had" in refusal[1] and f"user {OTHER}" in refusal[1]
+                    refusal[0] == Status.ACCESS_DENIED
+                    and "is of user 0" in refusal[1]
+                    and f"user {OTHER}" in refusal[1]
                 )
                 os.kill(owner.pid, signal.SIGCONT)
                 assert owner("reads('x'), m.info(m.get_handle(a.number)).granted_access & 1") == (b"hello", 1)
@@ -272,7 +274,7 @@ def test_a_name_that_was_given_up_and_taken_by_another_is_the_later_ones(own_run
 
 
 DRIVER = """
-from extmem.wire import Backing
+from extmem.sharing.kinds import Backing
 def driver(name, sddl):
     fd = os.open('/dev/zero', os.O_RDWR)
     try:

@@ -52,9 +52,9 @@ def test_a_high_level_payload_is_opened_with_the_identical_buffer(device: Device
         assert memory.descriptor.dedicated_kind == "buffer"
         peer("memory = extmem.open(name)", name=name)
         assert peer("memory.read().tobytes()[:5]") == b"alone"
-        there = peer("memory.holding.resource.create_info.size, memory.holding.resource.requirements.size")
-        assert memory.holding.resource is not None
-        assert there == (5000, memory.holding.resource.requirements.size)
+        there = peer("memory.record.resource.create_info.size, memory.record.resource.requirements.size")
+        assert memory.record.resource is not None
+        assert there == (5000, memory.record.resource.requirements.size)
         peer("memory.write(b'heard')\nmemory.close()")
         assert memory.read().tobytes()[:5] == b"heard"
         with memory.export_handle(FD if HAS_FDS else W32) as handle, device.open(handle) as other:
@@ -130,7 +130,7 @@ def test_dedicated_memory_is_not_imported_as_plain_nor_plain_as_dedicated(device
 def test_a_high_level_open_of_an_images_memory_ends_with_its_image(device: Device, name: str) -> None:
     with device.create_image(image_info()) as image, export(device, image, name):
         with device.open(name) as opened:
-            made = opened.holding.resource
+            made = opened.record.resource
             assert isinstance(made, Image) and made.create_info.extent.width == 64
             with pytest.raises(extmem.UnsupportedError, match="dedicated to an image"):
                 opened.read()

@@ -80,7 +80,7 @@ def test_a_read_only_one_is_refused_and_says_where_to_open_it(host: Device, devi
 
 def test_opening_it_twice_gives_the_same(host: Device, device: Device, name: str) -> None:
     with host.allocate(64, name=name), device.open(name) as first, device.open(name) as second:
-        assert first.holding is second.holding
+        assert first.record is second.record
 
 
 def test_it_is_no_opaque_payload_of_the_driver(host: Device, device: Device) -> None:

@@ -42,7 +42,7 @@ def memory(device: Device, name: str) -> Iterator[DeviceMemory]:
 
 def passes(backend: VulkanBackend, memory: DeviceMemory, size: int, index: int | None = None, kind: int = FD) -> bool:
     """Return whether the driver itself imports the payload so, on a VkDevice that is closed afterwards."""
-    fd = backend.export_fd(memory.holding.allocation).take()
+    fd = backend.export_fd(memory.record.allocation).take()
     victim = VulkanBackend(backend.device.physical)
     try:
         import_unchecked(victim, fd, size, memory.memory_type_index if index is None else index, int(kind)).close()
@@ -147,7 +147,7 @@ def test_a_handle_type_that_the_driver_has_never_heard_of(
 
 def test_exports_of_a_type_that_was_not_asked_for(backend: VulkanBackend, device: Device) -> None:
     with device.allocate(64, handle_types=FD) as memory:
-        raw = memory.holding.allocation.live  # type: ignore[attr-defined]  # allocations of Vulkan have it
+        raw = memory.record.allocation.live  # type: ignore[attr-defined]  # allocations of Vulkan have it
         pinned(backend, lambda: goes(lambda: backend.memories.get_fd(raw, int(DMA_BUF)).close()), True)
         with pytest.raises(RuleViolation) as error:
             device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, DMA_BUF))
@@ -160,7 +160,7 @@ def test_an_fd_of_memory_that_is_not_for_export(backend: VulkanBackend, device: 
     with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory:
         if is_mesas(backend):
             with pytest.raises((UnsupportedError, DriverError)):
-                backend.memories.get_fd(memory.holding.allocation.live, int(FD))  # type: ignore[attr-defined]  # as above
+                backend.memories.get_fd(memory.record.allocation.live, int(FD))  # type: ignore[attr-defined]  # as above
         with pytest.raises(RuleViolation) as error:
             device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, FD))
         assert "VUID-VkMemoryGetFdInfoKHR-handleType-00671" in error.value.vuids

@@ -12,12 +12,12 @@ from tests.behaviours.steps import FD, W32, by_name, export, get, import_any, nt
 
 def test_opening_twice_gives_the_same_memory(device: Device, name: str) -> None:
     with device.allocate(64, name=name) as memory, extmem.open(name) as first, extmem.open(name) as second:
-        assert first.holding is second.holding and first.holding is not memory.holding
+        assert first.record is second.record and first.record is not memory.record
         before = len(descriptors())
         with extmem.open(name.upper()) as third:
-            assert third.holding is first.holding, "the object counts, not the spelling"
+            assert third.record is first.record, "the object counts, not the spelling"
         with memory.export_handle(W32) as handle, extmem.open(handle) as fourth:
-            assert fourth.holding is first.holding
+            assert fourth.record is first.record
         assert len(descriptors()) == before
         first.close()
         second.write(b"here")
@@ -27,15 +27,15 @@ def test_opening_twice_gives_the_same_memory(device: Device, name: str) -> None:
 def test_what_was_closed_is_imported_anew(device: Device, name: str) -> None:
     with device.allocate(64, name=name):
         with device.open(name) as first:
-            holding = first.holding
+            record = first.record
         with device.open(name) as second:
-            assert second.holding is not holding
+            assert second.record is not record
 
 
 def test_every_device_has_an_import_of_its_own(device: Device, name: str) -> None:
     with extmem.open_device(kind="vulkan") as other, device.allocate(64, name=name) as memory:
         with device.open(name) as here, other.open(name) as there:
-            assert here.holding is not there.holding and here.device is not there.device
+            assert here.record is not there.record and here.device is not there.device
             there.write(b"one payload")
             assert here.read().tobytes()[:11] == memory.read().tobytes()[:11] == b"one payload"
 
@@ -44,9 +44,9 @@ def test_the_specifications_call_makes_a_distinct_memory_object_each_time(device
     with export(device, name=name) as memory, nt(device, memory) as handle:
         put(memory, b"spec")
         with by_name(device, name) as a, by_name(device, name) as b, import_any(device, handle, kind=W32) as c:
-            holdings = {id(m.holding) for m in (memory, a, b, c)}
-            raws = {m.holding.allocation.raw for m in (memory, a, b, c)}  # type: ignore[attr-defined]  # Vulkan
-            assert len(holdings) == len(raws) == 4
+            records = {id(m.record) for m in (memory, a, b, c)}
+            raws = {m.record.allocation.raw for m in (memory, a, b, c)}  # type: ignore[attr-defined]  # Vulkan
+            assert len(records) == len(raws) == 4
             assert get(a) == get(b) == get(c) == b"spec"
             a.close()
             assert get(b) == b"spec"
@@ -56,6 +56,6 @@ def test_the_specifications_call_makes_a_distinct_memory_object_each_time(device
 def test_an_fd_makes_a_distinct_memory_object_too(device: Device) -> None:
     with device.allocate(64) as memory:
         with device.open(memory.export_handle(FD)) as a, device.open(memory.export_handle(FD)) as b:
-            assert a.holding is not b.holding
+            assert a.record is not b.record
             a.write(b"fd")
             assert b.read().tobytes()[:2] == memory.read().tobytes()[:2] == b"fd"

@@ -106,7 +106,7 @@ def test_a_named_payload_of_a_device_that_is_not_here_says_which_are(device: Dev
     with device.allocate(4096) as memory, memory.export_handle(FD) as handle:
         elsewhere = stated(device, memory, device_uuid=b"another machine!")
         exported = manager().export(
-            int(handle),
+            (int(handle),),
             elsewhere.encode(),
             share=Share.NT,
             name=name,
@@ -114,7 +114,7 @@ def test_a_named_payload_of_a_device_that_is_not_here_says_which_are(device: Dev
             sddl=None,
             inherit=False,
             backing=device.backend.payload_backing,
-            identity=memory.holding.allocation.stated_identity,
+            identity=memory.record.allocation.stated_identity,
         )
         with pytest.raises(extmem.UnsupportedError) as error:
             extmem.open(name)

@@ -208,7 +208,7 @@ def test_commands_on_a_cuda_device_do_not_write_to_read_only_memory() -> None:
     with fake_cuda.installed(fake_cuda.FakeCuda()), extmem.open_device(kind="cuda") as cuda:
         with cuda.allocate(256) as memory, cuda.allocate(256) as other:
             memory.fill(5)
-            memory.holding.writable = False
+            memory.record.writable = False
             with pytest.raises(extmem.AccessDeniedError), cuda.commands() as commands:
                 commands.fill_buffer(memory.buffer(), 1)
             with cuda.commands() as commands:
@@ -224,7 +224,7 @@ def test_images_in_read_only_memory_are_not_written_to(faked: Device) -> None:
             faked.bind_image_memory(target, memory)
             with faked.commands() as commands:
                 commands.change_layout(target, LAYOUT.UNDEFINED, LAYOUT.GENERAL)
-            memory.holding.writable = False
+            memory.record.writable = False
             writes: list[Callable[[Any], None]] = [
                 lambda c: c.clear_color_image(target, (0, 0, 0, 0)),
                 lambda c: c.copy_buffer_to_image(bound.buffer, target),
@@ -239,7 +239,7 @@ def test_images_in_read_only_memory_are_not_written_to(faked: Device) -> None:
                 commands.acquire(target)
                 commands.copy_image_to_buffer(target, bound.buffer)
                 commands.release(target)
-            bound.memory.holding.writable = False
+            bound.memory.record.writable = False
             with pytest.raises(extmem.AccessDeniedError), faked.commands() as commands:
                 commands.copy_image_to_buffer(target, bound.buffer)
 
@@ -250,8 +250,8 @@ def test_images_in_read_only_memory_are_not_written_to(faked: Device) -> None:
 def test_a_buffer_shows_its_bytes_wherever_the_payload_begins(any_device: Device) -> None:
     with any_device.allocate_memory(vk.MemoryAllocateInfo(16_384, 0)) as memory:
         memory.write(b"".join(bytes([letter]) * 4096 for letter in b"ABCD"))
-        holding = memory.holding
-        holding.descriptor = extmem.Descriptor(
+        record = memory.record
+        record.descriptor = extmem.Descriptor(
             handle_types=1, allocation_size=16_384, memory_type_index=0, payload_offset=4096, payload_size=4096
         )
         assert bytes(memory.map()) == b"B" * 4096

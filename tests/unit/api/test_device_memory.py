@@ -122,11 +122,11 @@ def test_the_everyday_open_imports_once_and_each_is_closed_by_itself(device: Dev
     with device.allocate(64, name=name) as memory:
         put(memory, b"once")
         first, second = extmem.open(name), extmem.open(name.upper())
-        assert first is not second and first.holding is second.holding
+        assert first is not second and first.record is second.record
         first.close()
         assert get(second) == b"once"
         with extmem.open(name) as third:
-            assert third.holding is second.holding
+            assert third.record is second.record
         second.close()
         with extmem.open(name) as again:
             assert get(again) == b"once"

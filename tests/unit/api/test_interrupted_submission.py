@@ -70,7 +70,7 @@ def test_what_was_acquired_is_held_and_what_was_released_is_not(device: Device, 
     with extmem.open_device(kind="vulkan") as exporter, exporter.allocate(4096, name=name) as source:
         source.fill(1)
         with device.open(name) as memory:
-            allocation: Any = memory.holding.allocation
+            allocation: Any = memory.record.allocation
             buffer = memory.buffer()
             assert allocation.owner == "external"
             with interrupted(device, how), device.commands() as commands:
@@ -87,7 +87,7 @@ def test_what_was_acquired_is_held_and_what_was_released_is_not(device: Device, 
 @pytest.mark.parametrize("how", WAYS)
 def test_a_copy_of_extmems_own_has_released_what_it_used(device: Device, how: str) -> None:
     with device.allocate_memory(SHARED) as memory:
-        allocation: Any = memory.holding.allocation
+        allocation: Any = memory.record.allocation
         assert allocation.owner == "here"
         with interrupted(device, how):
             memory.fill(1)
@@ -97,7 +97,7 @@ def test_a_copy_of_extmems_own_has_released_what_it_used(device: Device, how: st
 
 def test_a_submission_that_the_driver_refuses_changes_no_owner(device: Device, fake: fake_vulkan.FakeVulkan) -> None:
     with device.allocate_memory(SHARED) as memory:
-        allocation: Any = memory.holding.allocation
+        allocation: Any = memory.record.allocation
         fake.fail(1, vk.Result.ERROR_OUT_OF_HOST_MEMORY, command="vkQueueSubmit")
         with pytest.raises(extmem.OutOfMemoryError):
             memory.fill(1)

@@ -13,8 +13,8 @@ import pytest
 
 from extmem.broker.fd_inspection import ALLOWED, Sort, inspect, is_writable, look
 from extmem.objects import Refused, Status
+from extmem.sharing.kinds import Backing
 from extmem.testing.leaks import descriptors
-from extmem.wire import Backing
 
 SIZE = mmap.PAGESIZE
 SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW

@@ -13,9 +13,10 @@ from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import inspect, is_writable
 from extmem.broker.fd_quota import FdQuota
 from extmem.broker.payload_fds import PayloadFds
+from extmem.sharing.kinds import Backing
 from extmem.testing.leaks import descriptors
 from extmem.testing.waiting import wait_until
-from extmem.wire import READ_ONLY, READ_WRITE, Backing
+from extmem.wire import READ_ONLY, READ_WRITE
 
 SIZE = mmap.PAGESIZE
 

@@ -180,7 +180,7 @@ def test_handles_are_duplicated_and_not_copied(device: Device, how: Any) -> None
 def test_nothing_else_that_is_closed_once_is_copied_or_pickled(device: Device, how: Any) -> None:
     """A copy would be a second device or buffer that releases what the first one holds."""
     with device.allocate(64) as memory, memory.buffer() as buffer:
-        for thing in (device, buffer, memory.holding):
+        for thing in (device, buffer, memory.record):
             with pytest.raises(extmem.UnsupportedError, match="is not copied and not pickled"):
                 how(thing)
         memory.fill(3)

@@ -50,7 +50,7 @@ def opened_fd(device: Device, source: DeviceMemory) -> DeviceMemory:
 
 
 def bound(device: Device, memory: DeviceMemory, offset: int = 0) -> extmem.Buffer:
-    external = memory.holding.export_handle_types or memory.holding.import_handle_type
+    external = memory.record.export_handle_types or memory.record.import_handle_type
     usage = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
     info = vk.BufferCreateInfo(size=4096, usage=usage, p_next=vk.ExternalMemoryBufferCreateInfo(external))
     buffer = device.create_buffer(info)
@@ -61,7 +61,7 @@ def bound(device: Device, memory: DeviceMemory, offset: int = 0) -> extmem.Buffe
 def copied(device: Device, source: extmem.Buffer, target: extmem.Buffer, **places: int) -> None:
     """Copy, with memory that is acquired first where it is imported."""
     with device.commands() as commands:
-        taken = [b for b in (source, target) if b.memory is not None and b.memory.holding.import_handle_type]
+        taken = [b for b in (source, target) if b.memory is not None and b.memory.record.import_handle_type]
         for buffer in taken:
             commands.acquire(buffer)
         commands.copy_buffer(source, target, **places)

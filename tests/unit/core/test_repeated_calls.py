@@ -105,12 +105,12 @@ def outcome(device: Device, call: Callable[[FdHandle], Any], handle: FdHandle) -
         told: tuple[object, ...]
         try:
             with device.allocate_memory(call(handle)) as memory:
-                holding = memory.holding
+                record = memory.record
                 told = (
                     memory.allocation_size,
                     memory.memory_type_index,
-                    int(holding.import_handle_type),
-                    int(holding.export_handle_types),
+                    int(record.import_handle_type),
+                    int(record.export_handle_types),
                     memory.read_only,
                     memory.descriptor.encode(),
                 )
@@ -163,10 +163,10 @@ def outcome_of_export(device: Device, call: vk.MemoryAllocateInfo) -> tuple[obje
         warnings.simplefilter("always")
         try:
             with device.allocate_memory(call) as memory:
-                holding = memory.holding
-                told = [memory.allocation_size, memory.memory_type_index, int(holding.export_handle_types)]
-                told += [holding.share_reference != 0, holding.name, memory.read_only, memory.descriptor.encode()]
-                if holding.export_handle_types & FD:
+                record = memory.record
+                told = [memory.allocation_size, memory.memory_type_index, int(record.export_handle_types)]
+                told += [record.share_reference != 0, record.name, memory.read_only, memory.descriptor.encode()]
+                if record.export_handle_types & FD:
                     with device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, FD)) as handle:
                         assert handle.payload is not None
                         told.append(msgspec.structs.replace(handle.payload, identity=0))

@@ -11,7 +11,7 @@ import pytest
 import extmem
 from extmem import rules, vk
 from extmem.api import Buffer, Device, DeviceMemory
-from extmem.core.validation_cache import Verdicts
+from extmem.core.validation_cache import ValidationCache
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 _KMT = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32_KMT
@@ -154,8 +154,8 @@ def test_a_call_that_breaks_a_rule_is_told_of_each_time() -> None:
 
 
 def test_there_is_an_end_to_remembering() -> None:
-    verdicts = Verdicts(1_024)
+    validated = ValidationCache(1_024)
     for number in range(3_000):
-        verdicts.note(("a", number))
-    verdicts.note(None)
-    assert ("a", 2_999) in verdicts and ("a", 0) not in verdicts and None not in verdicts
+        validated.note(("a", number))
+    validated.note(None)
+    assert ("a", 2_999) in validated and ("a", 0) not in validated and None not in validated

@@ -285,7 +285,7 @@ def test_an_image_is_cleared_and_copied_out(
     with device.create_image(info) as image, device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as out:
         with device.allocate_memory(vk.MemoryAllocateInfo(image.requirements.size, 0)) as memory:
             device.bind_image_memory(image, memory)
-            allocation: Any = out.holding.allocation  # the Vulkan device's own
+            allocation: Any = out.record.allocation  # the Vulkan device's own
             buffer = backend.transfers.buffers.buffer_of(allocation).raw
             color = ffi.new("VkClearColorValue *", {"float32": [1.0, 0.5, 0.0, 1.0]})
             area = ffi.new("VkImageSubresourceRange *", (int(vk.ImageAspectFlagBits.COLOR), 0, 1, 0, 1))

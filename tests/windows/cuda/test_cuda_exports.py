@@ -161,7 +161,7 @@ def test_a_name_ends_with_its_exporter(cuda: Device, there: Peer, name: str) -> 
         with pytest.raises(errors.NameNotFoundError):
             manager().import_by_name(name)
         with cuda.allocate((16,), name=name) as mine:
-            assert mine.holding is not other.holding
+            assert mine.record is not other.record
 
 
 def test_a_handle_by_name_is_described_as_the_memory_is(cuda: Device, name: str) -> None:

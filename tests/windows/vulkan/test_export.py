@@ -88,7 +88,7 @@ def test_the_driver_is_asked_once_for_each_memory(device: Device, fake: fake_vul
 def test_asking_twice_would_be_found(device: Device, fake: fake_vulkan.FakeVulkan) -> None:
     """The test above can fail: a second call is a misuse."""
     with export(device) as memory:
-        raw_memory = memory.holding.allocation.live  # type: ignore[attr-defined]  # the Vulkan device's own
+        raw_memory = memory.record.allocation.live  # type: ignore[attr-defined]  # the Vulkan device's own
         device.backend.memories.get_handle(raw_memory, int(W32)).close()  # type: ignore[attr-defined]  # as above
         assert "is asked for its NT handle again" in str(fake.misuses.pop())
 
@@ -250,5 +250,5 @@ def test_a_driver_that_gives_null_is_distinguished(device: Device, fake: fake_vu
     fake.manners.gives_null = True
     with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory:
         with pytest.raises(errors.UnsupportedError, match="gave no handle"):
-            device.backend.memories.get_handle(memory.holding.allocation.live, int(W32))  # type: ignore[attr-defined]  # its own
+            device.backend.memories.get_handle(memory.record.allocation.live, int(W32))  # type: ignore[attr-defined]  # its own
     assert "which it was not exported for" in str(fake.misuses.pop())

@@ -171,7 +171,7 @@ def test_an_import_by_name_says_the_name_and_one_by_handle_the_handle(device: De
         put(memory, b"here")
         for one in (by_name(device, name), by_name(device, name.upper()), import_win32(device, handle)):
             with one:
-                assert get(one) == b"here" and one.holding.object_id == memory.holding.object_id
+                assert get(one) == b"here" and one.record.object_id == memory.record.object_id
         assert not handle.closed
 
 
@@ -225,7 +225,7 @@ def test_what_nobody_describes_is_imported_word_for_word_and_opened_with_a_descr
     with raw.import_payload(device, foreign_handle, descriptor) as opened:
         assert opened.size == SIZE
         with raw.import_payload(device, foreign_handle, descriptor) as again:
-            assert again.holding.object_id == opened.holding.object_id, "one object, however it is known"
+            assert again.record.object_id == opened.record.object_id, "one object, however it is known"
     with pytest.raises(errors.RuleViolation) as refused:
         raw.import_payload(device, foreign_handle, Descriptor(int(W32), SIZE, device_uuid=bytes(16)))
     assert "VUID-VkImportMemoryWin32HandleInfoKHR-handle-00659" in refused.value.vuids

@@ -59,7 +59,7 @@ def import_at_once(name: str, count: int, repeats: int) -> tuple[list[float], in
         size, memory_type, path = (
             first.allocation_size,
             first.memory_type_index,
-            f"/proc/self/fd/{first.holding.allocation.fd}",
+            f"/proc/self/fd/{first.record.allocation.fd}",
         )
         for _ in range(repeats):
             shared, held, opened = _shmem_kib(), os.stat(path).st_blocks, descriptors_of(os.getpid())

@@ -110,7 +110,7 @@ def try_to_write(name: str) -> list[dict[str, str]]:
         memory.numpy()[0, 0, 0, 0] = 1
 
     def through_mapping() -> None:
-        memory.holding.allocation.map(True)
+        memory.record.allocation.map(True)
 
     def through_name() -> None:
         extmem.open(name, access=extmem.Access.READ_WRITE).close()

@@ -1,4 +1,4 @@
-"""What concerns the broker as a process: children that inherit, listing what is shared, how it is, ending it."""
+"""The calls that concern the broker as a process: inheritance, snapshots, status, and ending it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from extmem.errors import InvalidHandleError, PeerProtocolError
 from extmem.manager.api import BrokerStatus, Manager, OtherBroker
 from extmem.manager.linux.client import Client
 from extmem.manager.linux.search import other_versions
-from extmem.manager.linux.validate import fit_handle
+from extmem.manager.linux.validate import check_handle
 from extmem.objects import Part, PayloadRow, assemble
 
-__all__ = ["BrokerItself", "unexpected", "value_of"]
+__all__ = ["BrokerControl", "unexpected", "value_of"]
 
 
-class BrokerItself(Manager):
-    """This process's connection, and the calls that are about the broker and not about memory."""
+class BrokerControl(Manager):
+    """This process's connection, and the calls that concern the broker and not shared objects."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -32,15 +32,15 @@ class BrokerItself(Manager):
     def inherit_socket(self, handles: Sequence[int] | None = None) -> socket.socket:
         client = self.client
         with client.lock:
-            reply, fds = client.exchange(wire.Inherit(None if handles is None else tuple(map(fit_handle, handles))))
+            reply, fds = client.exchange(wire.Inherit(None if handles is None else tuple(map(check_handle, handles))))
         if type(reply) is not wire.Channel:
             unexpected(reply)
         return socket.socket(fileno=fds[0].take())
 
     def snapshot(self) -> list[PayloadRow]:
-        """The live payloads that this user may open, and who holds them; for root, all.
+        """Return the live payloads that this user may open, and their holders; for root, all.
 
-        It comes in pages, each of its own moment: what begins or ends meanwhile may be in it or not.
+        It comes in pages, each of its own moment: what is created or ends meanwhile may be in it or not.
         """
         client = self.client
         parts: list[Part] = []
@@ -52,7 +52,7 @@ class BrokerItself(Manager):
             except InvalidHandleError:
                 if not cursor:
                     raise
-                parts, cursor = [], 0  # the broker is another one by now
+                parts, cursor = [], 0  # another broker has replaced the first one
                 continue
             if type(reply) is not wire.SnapshotFile:
                 unexpected(reply)
@@ -97,7 +97,7 @@ class BrokerItself(Manager):
 
 
 def _read(fd: int, size: int) -> bytes:
-    """The first `size` bytes of a file."""
+    """Return the first `size` bytes of a file."""
     octets = bytearray()
     while len(octets) < size:
         piece = os.pread(fd, size - len(octets), len(octets))
@@ -108,12 +108,12 @@ def _read(fd: int, size: int) -> bytes:
 
 
 def value_of(reply: wire.Reply) -> int:
-    """The number that the broker answered with."""
+    """Return the number in a reply."""
     if type(reply) is not wire.Value:
         unexpected(reply)
     return reply.value
 
 
 def unexpected(reply: wire.Reply) -> NoReturn:
-    """Refuse a reply that does not belong to its request."""
-    raise PeerProtocolError(f"the broker answered with {type(reply).__name__}, which is no answer to that request")
+    """Raise for a reply that does not belong to its request."""
+    raise PeerProtocolError(f"the broker answered with {type(reply).__name__}, which is not a reply to that request")

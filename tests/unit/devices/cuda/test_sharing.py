@@ -49,7 +49,7 @@ def test_new_memory_is_zeroed_whole_granules_and_says_who_made_it(cuda: Device) 
 def test_a_cuda_device_opens_it_by_name_and_handle(cuda: Device, name: str) -> None:
     with cuda.allocate((16,), name=name) as memory:
         with cuda.open(name) as other:
-            assert other.holding is not memory.holding
+            assert other.record is not memory.record
             each_sees_the_other(memory, other)
         with memory.export_handle(W32) as handle, cuda.open(handle) as other:
             each_sees_the_other(memory, other)
@@ -77,7 +77,7 @@ def test_opening_what_is_open_imports_nothing(cuda: Device, fake: fake_cuda.Fake
     with cuda.allocate((16,), name=name), cuda.open(name) as one:
         before = len(fake.calls)
         with cuda.open(name) as other:
-            assert other.holding is one.holding
+            assert other.record is one.record
         assert len(fake.calls) == before
 
 
