@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from extmem.devices import host
 from extmem.errors import UnsupportedError
+from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Backend, Offer
@@ -31,13 +32,15 @@ def enumerate_offers() -> list[Offer]:
 
 def cuda_offers() -> list[Offer]:
     """Return only the CUDA devices of this machine."""
-    from extmem.devices import cuda
+    with late_imports():
+        from extmem.devices import cuda
 
     return cuda.offers()
 
 
 def _vulkan_offers() -> list[Offer]:
-    from extmem.devices import vulkan
+    with late_imports():
+        from extmem.devices import vulkan
 
     return vulkan.offers()
 
