@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from extmem.errors import PeerGoneError, PeerProtocolError
+from extmem.owning import OwnedFd
 from extmem.testing.leaks import descriptors
 from extmem.wire import MAX_FDS, MAX_MESSAGE, transport
 
@@ -226,3 +227,26 @@ def test_a_disposer_gets_the_descriptors_of_a_broken_packet(pair: Pair, file: in
     assert len(disposed) == 2
     for fd in disposed:
         os.close(fd)
+
+
+@pytest.mark.parametrize("owners", [0, 1, 2])
+def test_after_an_exception_each_descriptor_is_closed_once(
+    pair: Pair, file: int, monkeypatch: pytest.MonkeyPatch, owners: int
+) -> None:
+    """Those that have an owner by then are closed by it, and the others by `receive_many`."""
+    created = []
+
+    def owned_fd(*, numbers: Iterator[int]) -> OwnedFd:
+        if len(created) == owners:
+            raise KeyboardInterrupt
+        created.append(len(created))
+        return OwnedFd(numbers=numbers)
+
+    closed: list[int] = []
+    real = os.close
+    monkeypatch.setattr(transport, "OwnedFd", owned_fd)
+    monkeypatch.setattr(transport.os, "close", lambda fd: (closed.append(fd), real(fd)))
+    transport.send_many(pair[0], b"three", [file] * 3)
+    with pytest.raises(KeyboardInterrupt):
+        transport.receive_many(pair[1])
+    assert len(closed) == 3 - owners
