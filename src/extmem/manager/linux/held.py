@@ -62,10 +62,7 @@ _KNOWN: Final = 1_024
 
 
 HeldReference: TypeAlias = tuple[HeldPayload, int, bool, int, bool, bytes]
-"""A reference: payload, object (or 0), whether it exports, rights, inherit flag, record.
-
-A plain tuple, which is created quickly: there are many imports.
-"""
+"""A reference (a tuple, as there are many): payload, object or 0, whether it exports, rights, inherit flag, record."""
 
 Known: TypeAlias = tuple[bytes, wire.ImportFacts, HeldReference, bool]
 """The facts of an import, encoded and decoded, the reference for them, and whether it may write."""
