@@ -313,7 +313,7 @@ def main(iterations: int, seed: int = 1) -> dict[str, Any]:
             time.sleep(0.05)
         assert left == before, f"left behind: {left}, before: {before}"
         assert len(os.listdir("/proc/self/fd")) == mine, "this process has fds left"
-        log = (directory / "broker.log").read_text()
+        log = RuntimeDir(directory).log.read_text(encoding="utf-8")
         assert not log, log
         status = witness.manager.status()
         witness.manager.disconnect()

@@ -11,7 +11,7 @@ from extmem.devices.host import memfd, trailer
 from extmem.devices.host.backend import HostBackend
 from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError
-from extmem.sharing.descriptor.wire import DESCRIPTOR_LIMIT
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from fuzz import fuzz_descriptor
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD

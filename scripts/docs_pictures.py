@@ -130,7 +130,7 @@ class _Canvas:
 
 
 def how_it_works(theme: Theme) -> str:
-    """The README's picture: two processes, the object manager between them, and the payload below all three."""
+    """Return the picture of README: two processes, the object manager between them, and the payload below."""
     draw = _Canvas(1000, 486, theme, "Two processes, the object manager between them, one payload that both map")
     for x, width, title, below in (
         (20, 280, "your process", 'device.allocate(…, name="camera")'),
@@ -162,12 +162,12 @@ def how_it_works(theme: Theme) -> str:
     draw.box(390, 180, 220, 88, theme.object, radius=6)
     draw.text(500, 208, "shared object", theme.object.ink, bold=True)
     draw.text(500, 230, "security descriptor", theme.faint, size=12)
-    draw.text(500, 249, "counts all who hold it", theme.faint, size=12)
+    draw.text(500, 249, "counts its holders", theme.faint, size=12)
     draw.chip(720, 86, 240, "frame.numpy()", theme.view, mono=True)
-    draw.chip(720, 152, 240, "memory object", theme.memory, below="imported, read-only if you said so")
+    draw.chip(720, 152, 240, "memory object", theme.memory, below="imported, read-only if published so")
 
     draw.box(20, 360, 960, 76, theme.payload, radius=12)
-    what = "payload: the bytes themselves, mapped by both processes, never copied"
+    what = "payload: the bytes, mapped by both processes, never copied"
     draw.text(500, 392, what, theme.payload.ink, bold=True)
     draw.text(
         500,
@@ -184,14 +184,14 @@ def _legend(draw: _Canvas, x: int, y: int) -> None:
     draw.arrow(f"M{x} {y - 4} H{x + 44}", keeps=True)
     draw.text(x + 54, y, "keeps alive", draw.theme.faint, size=13, anchor="start")
     draw.arrow(f"M{x + 160} {y - 4} H{x + 204}", keeps=False)
-    draw.text(x + 214, y, "leads to, keeps nothing", draw.theme.faint, size=13, anchor="start")
+    draw.text(x + 214, y, "refers to, keeps nothing alive", draw.theme.faint, size=13, anchor="start")
 
 
 _COLUMNS = (("payload", "payload"), ("object", "shared object"), ("name", "its name"), ("kmt", "KMT number"))
 
 
 def lifetimes(theme: Theme) -> str:
-    """Who keeps what alive: one row a holder, a full dot where it keeps the thing."""
+    """Return the picture of the lifetime table: a row for each holder, a dot for each object that it keeps alive."""
     row, top = 38, 74
     height = top + row * len(KEEPS) + 20
     draw = _Canvas(900, height, theme, "Lifetime table: which holder keeps payload, shared object, name and KMT number")

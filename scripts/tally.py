@@ -19,7 +19,7 @@ _COLUMNS = {"passed": "passed", "differs": "differs", "skipped": "skipped", "fai
 _SHOWN = 20
 
 
-def say(text: str) -> None:
+def emit(text: str) -> None:
     """Print a line."""
     sys.stdout.write(f"{text}\n")
 
@@ -29,7 +29,7 @@ def merge(parts: Sequence[Path], whole: Path) -> bool:
     whole.unlink(missing_ok=True)
     missing = [part for part in parts if not part.exists()]
     if missing:
-        say(f"{', '.join(map(str, missing))} is missing: that part did not run to its end")
+        emit(f"{', '.join(map(str, missing))} is missing: that part did not run to its end")
         return False
     runs = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
     found: dict[str, Any] = {key: {} for key in ("outcomes", "own", "reasons")}
@@ -52,19 +52,19 @@ def compare(first: Path, second: Path) -> int:
     """Print a table of both counts. Return 0 if no test failed, and every common test exists on both systems."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in (first, second) if path.exists()]
     if len(runs) != 2:
-        say(f"{first if not first.exists() else second} is missing: that run did not run to its end")
+        emit(f"{first if not first.exists() else second} is missing: that run did not run to its end")
         return 1
     shared = [set(run["outcomes"]) - set(run["own"]) for run in runs]
     missing = [(runs[1], shared[0] - shared[1]), (runs[0], shared[1] - shared[0])]
     for run, tests in missing:
         for test in sorted(tests)[:_SHOWN]:
-            say(f"missing on {_TITLES[run['system']]}: {test}")
+            emit(f"missing on {_TITLES[run['system']]}: {test}")
         if len(tests) > _SHOWN:
-            say(f"... and {len(tests) - _SHOWN} more")
+            emit(f"... and {len(tests) - _SHOWN} more")
     rows = [_row(run) for run in runs]
     head = ["", "common", "own", *_COLUMNS.values(), "seconds"]
     for line in [head, *rows]:
-        say(f"{line[0]:<18}" + "".join(f"{cell:>10}" for cell in line[1:]))
+        emit(f"{line[0]:<18}" + "".join(f"{cell:>10}" for cell in line[1:]))
     failed = any(run["outcomes"][test] == "failed" for run in runs for test in run["outcomes"])
     return int(failed or any(tests for _, tests in missing))
 

@@ -71,7 +71,7 @@ class NoWindowsError(Exception):
     """The Windows environment cannot be set up. The message contains the reason and the command to type."""
 
 
-def say(text: str) -> None:
+def message(text: str) -> None:
     """Print a message."""
     sys.stderr.write(f"{text}\n")
 
@@ -79,14 +79,14 @@ def say(text: str) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run the command line."""
     if not arguments or arguments[0] not in ("python", "test", "suite", "compare"):
-        say(str(__doc__))
+        message(str(__doc__))
         return 2
     try:
         set_up()
     except (NoWindowsError, OSError, subprocess.SubprocessError) as error:
         expected = "windows" in os.environ.get("EXTMEM_EXPECT", "").split(",")
-        say(f"the tests on Windows cannot run: {error}")
-        say("EXTMEM_EXPECT contains windows, so this is a failure" if expected else "continuing without them")
+        message(f"the tests on Windows cannot run: {error}")
+        message("EXTMEM_EXPECT contains windows, so this is a failure" if expected else "continuing without them")
         return 1 if expected or arguments[0] == "python" else 0
     signal.signal(signal.SIGTERM, _leave)
     if arguments[0] == "python":
@@ -128,11 +128,11 @@ def compare(*, whole: bool = False) -> int:
     status = tally.compare(LINUX, MINE)
     left = tally.not_run(LINUX)
     if left:
-        say(f"not run on Linux: {left[0]} and {len(left) - 1} more; `make test` and `make test-rest` run them")
+        message(f"not run on Linux: {left[0]} and {len(left) - 1} more; `make test` and `make test-rest` run them")
         return 1 if whole else status
     problem = behaviours.check()
     if problem:
-        say(problem)
+        message(problem)
     return status or int(bool(problem))
 
 
@@ -175,7 +175,7 @@ def python(
     try:
         status = child.wait(limit)
     except subprocess.TimeoutExpired:
-        say(f"Python for Windows did not end within {limit:g} s")
+        message(f"Python for Windows did not end within {limit:g} s")
         status = 124
     finally:
         _children.discard(child)
@@ -214,7 +214,7 @@ def set_up() -> None:
     key = hashlib.sha256(PINS.read_bytes() + (EMBED + SITE).encode()).hexdigest()
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
         return
-    say("Setting up .windows (CPython for Windows, its packages, a Wine prefix) ...")
+    message("Setting up .windows (CPython for Windows, its packages, a Wine prefix) ...")
     for stale in (PYTHON.parent, *PREFIXES, BED / "bytecode"):
         shutil.rmtree(stale, ignore_errors=True)
     downloads = BED / "downloads"
@@ -253,7 +253,7 @@ def _packages() -> None:
         )
     if os.geteuid() != 0:
         raise NoWindowsError(f"{', '.join(missing)} missing. As root:\n    {line}")
-    say(f"Installing {', '.join(PACKAGES)} ...")
+    message(f"Installing {', '.join(PACKAGES)} ...")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     _run(["apt-get", "update", "-qq"], environment)
     _run([*line.split(), "-qq"], environment)

@@ -3,8 +3,8 @@
 How this works. The parts run one after the other, each in processes of its own with a broker of its own:
 
 - `fuzzing`: the fuzzers of messages and descriptors;
-- `using`: threads that use one name or one object (`tests.threads`), verbs that signals interrupt (`tests.interrupts`),
-  and other users who try to get more rights than they were granted (`tests.users`);
+- `using`: threads that use one name or one object (`tests.threads`), methods that signals interrupt
+  (`tests.interrupts`), and other users who try to get more rights than they were granted (`tests.users`);
 - `arbitrary`: arbitrary programs of the public API (`tests.arbitrary`), under the Khronos validation layer;
 - `killing`: rounds of kill -9 of an exporter, an importer or the broker.
 

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--minutes", type=float, default=10, help="minutes in which threads use shared memory, over all programs"
     )
     parser.add_argument(
-        "--interrupts", type=int, default=10_000, help="number of interrupted verbs on each kind of device"
+        "--interrupts", type=int, default=10_000, help="number of interrupted methods on each kind of device"
     )
     parser.add_argument("--attempts", type=int, default=1_000, help="number of attempts of other users to get access")
     parser.add_argument(
@@ -33,27 +33,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of all random choices")
     options = parser.parse_args(arguments)
 
-    def say(text: str) -> None:
+    def report(text: str) -> None:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
     figures: list[Figure] = []
     totals = Totals()
     if options.iterations > 0:
-        figures += [fuzzing.fuzz(module, options.iterations, options.seed, totals, say) for module in fuzzing.FUZZERS]
+        figures += [
+            fuzzing.fuzz(module, options.iterations, options.seed, totals, report) for module in fuzzing.FUZZERS
+        ]
     if options.minutes > 0 or options.interrupts > 0 or options.programs > 0:
         devices = using.kinds()
-        say(f"devices: {', '.join(devices)}")
+        report(f"devices: {', '.join(devices)}")
     if options.minutes > 0:
-        figures += using.use_in_threads(options.minutes, options.seed, devices, totals, say)
+        figures += using.use_in_threads(options.minutes, options.seed, devices, totals, report)
     if options.interrupts > 0:
-        figures.append(using.interrupt(options.interrupts, options.seed, devices, totals, say))
+        figures.append(using.interrupt(options.interrupts, options.seed, devices, totals, report))
     if options.attempts > 0:
-        figures.append(using.try_as_others(options.attempts, options.seed, totals, say))
+        figures.append(using.try_as_others(options.attempts, options.seed, totals, report))
     if options.programs > 0:
-        figures += arbitrary.run_programs(options.programs, options.seed, devices, totals, say)
+        figures += arbitrary.run_programs(options.programs, options.seed, devices, totals, report)
     if options.rounds > 0:
-        figures += killing.kill_rounds(options.rounds, options.seed, totals, say).figures(options.rounds)
+        figures += killing.kill_rounds(options.rounds, options.seed, totals, report).figures(options.rounds)
     figures += totals.figures()
     sys.stdout.write(json.dumps(figures, indent=1) + "\n")
     return 0 if all(entry["ok"] for entry in figures) else 1

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 Figure: TypeAlias = dict[str, Any]
 """A dict with `name`, `value`, `unit`, `bound`, and whether the value is within the bound (`ok`)."""
-Say: TypeAlias = Callable[[str], None]
+Report: TypeAlias = Callable[[str], None]
 """Prints a progress message."""
 
 CRASHES_BY_THREADS: Final = "crashes by threads"
@@ -70,7 +70,7 @@ def figure(name: str, value: float | None, unit: str, bound: float, ok: bool) ->
     return {"name": name, "value": value, "unit": unit, "bound": bound, "ok": ok}
 
 
-def add_told(totals: Totals, told: Mapping[str, int], names: Mapping[str, str]) -> None:
+def add_counts(totals: Totals, counts: Mapping[str, int], names: Mapping[str, str]) -> None:
     """Add the counts of a worker. names: from the worker's names to those in `ZEROS`."""
     for word, name in names.items():
-        totals.add(name, told.get(word, 0))
+        totals.add(name, counts.get(word, 0))

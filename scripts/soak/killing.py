@@ -23,7 +23,7 @@ from extmem.broker.fd_quota import CLIENT
 from extmem.testing.children import ChildFailedError, Peer, RemoteError, kill_all
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import DeadlineError, wait_until
-from scripts.soak.figures import CRASHES, ENDED, Figure, Say, Totals, figure
+from scripts.soak.figures import CRASHES, ENDED, Figure, Report, Totals, figure
 
 PATIENCE = 30.0
 """Seconds within which an object must end after its last holder."""
@@ -261,29 +261,29 @@ class Kills:
         ]
 
 
-def kill_rounds(rounds: int, seed: int, totals: Totals, say: Say) -> Kills:
+def kill_rounds(rounds: int, seed: int, totals: Totals, report: Report) -> Kills:
     """Run the rounds and count what they leave behind."""
     outcome = Kills()
     started = time.monotonic()
     with Runtime() as runtime, Peer(env=runtime.environment) as witness:
         try:
-            _all_rounds(outcome, runtime, witness, rounds, seed, totals, say)
+            _all_rounds(outcome, runtime, witness, rounds, seed, totals, report)
             _look_behind(outcome, witness)
         except (RemoteError, ChildFailedError, DeadlineError) as error:
             outcome.broken.append(f"the witness: {error}")
-            say(f"BROKEN {outcome.broken[-1]}")
+            report(f"BROKEN {outcome.broken[-1]}")
         code = witness.process.returncode
         totals.add(CRASHES, int(code is not None and code < 0))
     outcome.left += kill_all()
     outcome.seconds = time.monotonic() - started
-    say(f"{outcome.rounds} rounds of killing took {outcome.seconds:.0f} s")
+    report(f"{outcome.rounds} rounds of killing took {outcome.seconds:.0f} s")
     for thing in outcome.left:
-        say(f"LEFT BEHIND {thing}")
+        report(f"LEFT BEHIND {thing}")
     return outcome
 
 
 def _all_rounds(
-    outcome: Kills, runtime: Runtime, witness: Peer, rounds: int, seed: int, totals: Totals, say: Say
+    outcome: Kills, runtime: Runtime, witness: Peer, rounds: int, seed: int, totals: Totals, report: Report
 ) -> None:
     witness(PRELUDE)
     witness(
@@ -304,16 +304,16 @@ def _all_rounds(
                 )
         except (Broken, RemoteError, ChildFailedError, DeadlineError) as error:
             outcome.broken.append(f"{one}: {error}")
-            say(f"BROKEN {outcome.broken[-1]}")
+            report(f"BROKEN {outcome.broken[-1]}")
         for crash in one.crashed:
-            say(f"CRASHED {one}: {crash}")
+            report(f"CRASHED {one}: {crash}")
         totals.add(CRASHES, len(one.crashed))
         totals.add(ENDED, int(one.broker_ended))
         outcome.rounds += 1
         if one.back is not None:
             outcome.back.append(one.back)
         if outcome.rounds % 50 == 0 or outcome.rounds == rounds:
-            say(f"{outcome.rounds} of {rounds} rounds of killing, {len(outcome.broken)} broken")
+            report(f"{outcome.rounds} of {rounds} rounds of killing, {len(outcome.broken)} broken")
         if not witness.alive:
             raise ChildFailedError(f"it ended with {witness.process.returncode}")
 

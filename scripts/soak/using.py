@@ -17,9 +17,9 @@ from scripts.soak.figures import (
     LOST,
     WRONG,
     Figure,
-    Say,
+    Report,
     Totals,
-    add_told,
+    add_counts,
     figure,
 )
 
@@ -49,18 +49,20 @@ def kinds() -> list[str]:
     return found
 
 
-def use_in_threads(minutes: float, seed: int, devices: Sequence[str], totals: Totals, say: Say) -> list[Figure]:
+def use_in_threads(minutes: float, seed: int, devices: Sequence[str], totals: Totals, report: Report) -> list[Figure]:
     """Run each of `PROGRAMS` on each device, for `minutes` over all. Each byte that is read is checked."""
     seconds = minutes * 60 / (len(PROGRAMS) * len(devices))
     rounds, idle = 0, 0
     for kind in devices:
         for program in PROGRAMS:
             command = ["tests.threads", *program, "--kind", kind, "--seconds", f"{seconds:g}", "--seed", str(seed)]
-            say(" ".join(command))
-            done = workers.run(command, seconds + _BESIDE, totals, say, crashes=CRASHES_BY_THREADS)
-            add_told(totals, done.told, {"wrong bytes": WRONG, "errors that escaped": ESCAPED, "broker ended": ENDED})
-            made = done.told.get("rounds", 0)
-            say(f"{made} rounds")
+            report(" ".join(command))
+            done = workers.run(command, seconds + _BESIDE, totals, report, crashes=CRASHES_BY_THREADS)
+            add_counts(
+                totals, done.counts, {"wrong bytes": WRONG, "errors that escaped": ESCAPED, "broker ended": ENDED}
+            )
+            made = done.counts.get("rounds", 0)
+            report(f"{made} rounds")
             rounds += made
             idle += not made
     return [
@@ -69,16 +71,16 @@ def use_in_threads(minutes: float, seed: int, devices: Sequence[str], totals: To
     ]
 
 
-def interrupt(count: int, seed: int, devices: Sequence[str], totals: Totals, say: Say) -> Figure:
-    """Interrupt the verbs `count` times on each device."""
+def interrupt(count: int, seed: int, devices: Sequence[str], totals: Totals, report: Report) -> Figure:
+    """Interrupt public methods `count` times on each device."""
     # A reference in flight of an interrupted pickle ends after this time.
     environment = {"EXTMEM_TICKET_SECONDS": "1"}
     for kind in devices:
         command = ["tests.interrupts", "--kind", kind, "--interrupts", str(count), "--seed", str(seed)]
-        say(" ".join(command))
+        report(" ".join(command))
         limit = count / _INTERRUPTS_PER_SECOND + _BESIDE
-        done = workers.run(command, limit, totals, say, environment=environment)
-        totals.interrupts += done.told.get("interrupts", 0)
+        done = workers.run(command, limit, totals, report, environment=environment)
+        totals.interrupts += done.counts.get("interrupts", 0)
         names = {
             "lost": LOST,
             "closed twice": DOUBLE,
@@ -86,21 +88,21 @@ def interrupt(count: int, seed: int, devices: Sequence[str], totals: Totals, say
             "errors that escaped": ESCAPED,
             "broker ended": ENDED,
         }
-        add_told(totals, done.told, names)
-        say(f"{totals.interrupts} interrupts")
+        add_counts(totals, done.counts, names)
+        report(f"{totals.interrupts} interrupts")
     asked = count * len(devices)
     return figure("interrupts", totals.interrupts, "interrupts", asked, totals.interrupts >= asked)
 
 
-def try_as_others(count: int, seed: int, totals: Totals, say: Say) -> Figure:
+def try_as_others(count: int, seed: int, totals: Totals, report: Report) -> Figure:
     """Let other users try `count` times to get more rights than they were granted. This requires root."""
     if os.geteuid():
-        say("other users: this part did not run; it requires root to become another user")
+        report("other users: this part did not run; it requires root to become another user")
         return figure("attempts of other users: did not run, needs root", None, "attempts", 0, True)
     command = ["tests.users", "--attempts", str(count), "--seed", str(seed)]
-    say(" ".join(command))
-    done = workers.run(command, count / _ATTEMPTS_PER_SECOND + _BESIDE, totals, say)
-    add_told(totals, done.told, {"escalations": ESCALATIONS, "wrong": ESCAPED, "broker ended": ENDED})
-    made = done.told.get("attempts", 0)
-    say(f"{made} attempts of other users")
+    report(" ".join(command))
+    done = workers.run(command, count / _ATTEMPTS_PER_SECOND + _BESIDE, totals, report)
+    add_counts(totals, done.counts, {"escalations": ESCALATIONS, "wrong": ESCAPED, "broker ended": ENDED})
+    made = done.counts.get("attempts", 0)
+    report(f"{made} attempts of other users")
     return figure("attempts of other users", made, "attempts", count, made >= count)

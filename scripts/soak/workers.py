@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from extmem.testing.children import Child
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import DeadlineError
-from scripts.soak.figures import CRASHES, FAILED, Say, Totals
+from scripts.soak.figures import CRASHES, FAILED, Report, Totals
 
 ROOT = Path(__file__).parents[2]
 _SHOWN = 200
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 
     code: int | None
     """The exit code, below zero for the signal that ended it; None if it was killed because it did not end in time."""
-    told: dict[str, Any]
+    counts: dict[str, Any]
     """The counts of the worker; empty if it did not print its last line."""
     output: str
 
@@ -47,7 +47,7 @@ def run(
     program: Sequence[str],
     limit: float,
     totals: Totals,
-    say: Say,
+    report: Report,
     *,
     crashes: str = CRASHES,
     environment: Mapping[str, str] | None = None,
@@ -64,17 +64,17 @@ def run(
         except DeadlineError:
             code = None
         output = child.output
-    outcome = Outcome(code, _told(output), output)
+    outcome = Outcome(code, _counts_of(output), output)
     totals.add(crashes, int(code is not None and code < 0))
     totals.add(FAILED, int(code is None or code > 0))
     if code:
-        say("\n".join(output.splitlines()[-_SHOWN:]))
+        report("\n".join(output.splitlines()[-_SHOWN:]))
     if code != 0:
-        say(f"FAILED {' '.join(program)}: it {outcome.end}")
+        report(f"FAILED {' '.join(program)}: it {outcome.end}")
     return outcome
 
 
-def _told(output: str) -> dict[str, Any]:
+def _counts_of(output: str) -> dict[str, Any]:
     lines = output.splitlines()
     try:
         found: Any = json.loads(lines[-1]) if lines else None

@@ -113,7 +113,7 @@ def test_each_count_that_is_not_zero_makes_the_exit_status_1(
     assert main(options()) == 0 and printed(capsys)[0] == {}
     for name in figures.ZEROS:
 
-        def planted(count: int, seed: int, totals: figures.Totals, say: figures.Say, name: str = name) -> Any:
+        def planted(count: int, seed: int, totals: figures.Totals, report: figures.Report, name: str = name) -> Any:
             totals.add(name, 1)
             return figures.figure("attempts", 1, "attempts", 1, True)
 

@@ -96,7 +96,7 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
     )
 
 
-@click.command
+@click.command(short_help="Measure what sharing costs.")
 @click.argument("subjects", metavar="[SUBJECT]...", type=click.Choice([subject.value for subject in Subject]), nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, value, unit, bound (or null), ok.")
 @click.option("--kills", type=click.IntRange(min=1), help="Number of processes that vulkan kills; 200 by default.")

@@ -18,7 +18,7 @@ _NONE_NEEDED = "Windows needs no broker: its kernel keeps names and handles. `ex
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
 
-@click.group(no_args_is_help=True)
+@click.group(short_help="Show, run or stop the broker.", no_args_is_help=True)
 def broker() -> None:
     """Control the process that keeps names, handles and KMT numbers. It starts and ends automatically."""
 
@@ -89,7 +89,7 @@ def status(as_json: bool) -> None:
             emit_line(f"{label:12} {value}")
 
 
-@broker.command
+@broker.command(short_help="Run a broker in the foreground.")
 @click.option(
     "--system",
     is_flag=True,
@@ -110,7 +110,7 @@ def run(system: bool, as_json: bool) -> None:
     from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, runtime_directory
 
     where = SYSTEM_DIRECTORY if system else runtime_directory().path
-    words(f"Running a broker in {where}; Ctrl-C ends it.")
+    words(f"Starting a broker in {where}; Ctrl-C ends it.")
     code = run_broker(None, system=system)
     if as_json:
         emit_json({"directory": str(where), "left": code == 0})

@@ -214,7 +214,7 @@ def _require_parts() -> None:
         )
 
 
-@click.command
+@click.command(short_help="Share an animation between two processes.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -248,7 +248,7 @@ def _draw(facts: dict[str, Any]) -> None:
         emit_line()
 
 
-@click.command
+@click.command(short_help="List every device with its memory types and handle types.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
 def devices(as_json: bool) -> None:

@@ -79,7 +79,7 @@ def _draw(found: Explanation) -> None:
 
 
 # Error numbers can be negative: -1000072003 is not an option.
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(short_help="Explain a rule or an error.", context_settings={"ignore_unknown_options": True})
 @click.argument("topics", metavar="VUID|ERROR...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded

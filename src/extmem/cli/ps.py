@@ -25,7 +25,7 @@ def live_payloads() -> list[dict[str, Any]] | None:
     return [describe_payload(row, processes) for row in owner.snapshot()]
 
 
-@click.command
+@click.command(short_help="List live payloads and their holders.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
 def ps(as_json: bool) -> None:

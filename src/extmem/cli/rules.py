@@ -34,7 +34,7 @@ def rule_rows(family: str | None, status: str | None) -> list[dict[str, Any]]:
     ]
 
 
-@click.command
+@click.command(short_help="List the valid-usage rules with their status.")
 @click.option(
     "--family",
     help="List only this family: win32-memory, fd-memory, host, generic, semaphore, fence, resource (creation of "

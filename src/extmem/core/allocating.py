@@ -79,8 +79,11 @@ def allocate_memory(
         with Uses() as uses:
             uses.add(device)
             key = validation_cache.of_allocation(info) if stated is None else None
-            if key not in device.verdicts:
+            # Fields are of their types in calls to which no rule is applied, too: that check is remembered by itself.
+            fields = ("fields", *key) if key is not None else None
+            if fields not in device.verdicts:
                 check_fields(device, info)
+                device.verdicts.note(fields)
             links = list(vk.chain(info))
             callers = CallersFd.of_chain(links, uses)
             memory, imports_fd = _allocate_memory(device, info, links, everyday, stated, callers, uses, key)
@@ -121,13 +124,11 @@ def _allocate_memory(
     try:
         export_types = int(export.handle_types) if export is not None else 0
         if device.check != "off" or (source is not None and source.error is not None):
-            fields = key
             if source is not None:
                 key = validation_cache.of_import(key, source.described_by) if source.error is None else None
             if key not in device.verdicts or not device.has_room:
                 judge(device, info, dedicated, source, export_types)
-                if device.check == "raise" and key is not None:  # it has not raised
-                    device.verdicts.note(fields)
+                if device.check == "raise":  # it has not raised
                     device.verdicts.note(key)
         if export_types:
             exporting.refuse_direct3d_types(device, export_types)

@@ -26,7 +26,7 @@ VARIABLE = "EXTMEM_DEVICE"
 
 def enumerate_offers() -> list[Offer]:
     """Return every device of this machine, best first. None of them is opened."""
-    return sorted((offer for look in _LOOKS.values() for offer in look()), key=lambda offer: offer.rank)
+    return sorted((offer for find in _FINDERS.values() for offer in find()), key=lambda offer: offer.rank)
 
 
 def cuda_offers() -> list[Offer]:
@@ -56,31 +56,31 @@ def choose(
     Without arguments, the environment variable EXTMEM_DEVICE is used.
     Errors: UnsupportedError that lists the devices of the machine; ValueError for text that is not a UUID.
     """
-    wanted = _uuid_bytes(uuid) if isinstance(uuid, str) else uuid
+    device_uuid = _uuid_bytes(uuid) if isinstance(uuid, str) else uuid
     why = ""
-    if kind is None and wanted is None and luid is None and name is None and os.environ.get(VARIABLE):
-        kind, wanted, name = _from_environment(os.environ[VARIABLE])
+    if kind is None and device_uuid is None and luid is None and name is None and os.environ.get(VARIABLE):
+        kind, device_uuid, name = _from_environment(os.environ[VARIABLE])
         why = f" ({VARIABLE}={os.environ[VARIABLE]})"
-    if kind is not None or wanted is not None or luid is not None:
+    if kind is not None or device_uuid is not None or luid is not None:
         # The devices of other kinds are enumerated only if none of this kind fits.
-        for known, look in _LOOKS.items():
-            for offer in sorted(look(), key=lambda offer: offer.rank) if kind in (known, None) else []:
-                if _fits(offer, kind, wanted, luid, name):
+        for candidate_kind, find in _FINDERS.items():
+            for offer in sorted(find(), key=lambda offer: offer.rank) if kind in (candidate_kind, None) else []:
+                if _fits(offer, kind, device_uuid, luid, name):
                     return offer.open()
-    found = enumerate_offers()
-    for offer in found:
-        if _fits(offer, kind, wanted, luid, name):
+    offers = enumerate_offers()
+    for offer in offers:
+        if _fits(offer, kind, device_uuid, luid, name):
             return offer.open()
-    asked = [f"kind {kind!r}"] if kind is not None else []
-    asked += [f"UUID {wanted.hex()}"] if wanted is not None else []
-    asked += [f"LUID {luid.hex()}"] if luid is not None else []
-    asked += [f"a name with {name!r}"] if name is not None else []
-    have = [describe(offer) for offer in found]
+    conditions = [f"kind {kind!r}"] if kind is not None else []
+    conditions += [f"UUID {device_uuid.hex()}"] if device_uuid is not None else []
+    conditions += [f"LUID {luid.hex()}"] if luid is not None else []
+    conditions += [f"a name with {name!r}"] if name is not None else []
+    have = [describe(offer) for offer in offers]
     from extmem.devices import cuda, vulkan
 
     missing = [("Vulkan", vulkan.missing()), ("CUDA", cuda.missing())]
     raise UnsupportedError(
-        f"no device here has {' and '.join(asked) or 'what is needed'}{why}; "
+        f"no device here has {' and '.join(conditions) or 'what is needed'}{why}; "
         + (f"there is: {'; '.join(have)}" if have else "there is none at all: the host device needs Linux or Windows")
         + "".join(f". {what} devices are not to be had: {why}" for what, why in missing if why),
         requires_one_of=have,
@@ -88,7 +88,7 @@ def choose(
 
 
 def _from_environment(text: str) -> tuple[str | None, bytes | None, str | None]:
-    if text in _LOOKS:
+    if text in _FINDERS:
         return text, None, None
     try:
         return None, _uuid_bytes(text), None
@@ -102,7 +102,7 @@ def _uuid_bytes(text: str) -> bytes:
     return UUID(text).bytes
 
 
-_LOOKS: dict[str, Callable[[], list[Offer]]] = {
+_FINDERS: dict[str, Callable[[], list[Offer]]] = {
     "host": lambda: host.offers(),
     "vulkan": lambda: _vulkan_offers(),
     "cuda": lambda: cuda_offers(),

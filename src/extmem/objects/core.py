@@ -15,7 +15,8 @@ from typing import Final
 
 from extmem.objects.access import READ_CONTROL
 from extmem.objects.directory import Directory
-from extmem.objects.entities import Identity, KernelObject, Payload, Process, Reference, SharedObject, Ticket, User
+from extmem.objects.entities import Identity, Payload, Process, Reference, SharedObject, Ticket, User
+from extmem.objects.kernel_object import KernelObject
 from extmem.objects.kmt import KmtTable
 from extmem.objects.lifetimes import KEEPS, Holder, Keeps
 from extmem.objects.names import NameKey, resolve_name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from extmem.objects.entities import KernelObject, SharedObject
+from extmem.objects.entities import SharedObject
+from extmem.objects.kernel_object import KernelObject
 from extmem.objects.names import NameKey
 from extmem.objects.object_types import OBJECT_TYPES
 from extmem.objects.status import Refused, Status

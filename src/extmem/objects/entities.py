@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from extmem.objects.kernel_object import KernelObject
 from extmem.objects.lifetimes import Keeps
 from extmem.objects.names import NameKey
 from extmem.objects.object_types import OBJECT_TYPES, ObjectType
 from extmem.objects.security import SecurityDescriptor, Token, allowed
+from extmem.objects.table import HandleTable
 from extmem.sharing.kinds import ObjectKind, Share
 
-if TYPE_CHECKING:
-    from extmem.objects.table import HandleTable
-
-__all__ = ["Identity", "KernelObject", "Payload", "Process", "Reference", "SharedObject", "Ticket", "User"]
+__all__ = ["Identity", "Payload", "Process", "Reference", "SharedObject", "Ticket", "User"]
 
 Identity: TypeAlias = tuple[tuple[int, int], ...]
 """What identifies a payload: a pair of numbers for each of its handles, in order (st_dev and st_ino of a file)."""
@@ -58,36 +57,6 @@ class Payload:
         self.exporters = 0
         self.objects: dict[int, SharedObject] = {}
         self.tickets: dict[int, Ticket] = {}  # all tickets for this payload: they end with it
-
-
-class KernelObject:
-    """An object in the object directory or behind a handle. On Windows, events, mutexes and sections are in the same
-    directory (B2).
-    """
-
-    __slots__ = ("ceiling", "handles", "id", "name", "refs", "type")
-
-    def __init__(self, object_id: int, object_type: ObjectType, name: NameKey | None) -> None:
-        self.id = object_id
-        self.type = object_type
-        self.name = name
-        self.refs = 0
-        self.handles = 0
-        self.ceiling = object_type.valid  # the rights that the object can give at most
-
-    def rights(self, token: Token) -> int:
-        """Return the rights of `token` on the object. Objects that extmem does not share are not protected here."""
-        return self.type.valid
-
-    @property
-    def owner(self) -> int:
-        """The uid of its owner; -1 for objects that extmem does not share."""
-        return -1
-
-    @property
-    def name_path(self) -> str:
-        """The full path in the creator's case; empty for an unnamed object."""
-        return "" if self.name is None else self.name.display
 
 
 class SharedObject(KernelObject):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from extmem.objects.access import MAXIMUM_ALLOWED
 from extmem.objects.core import Core
-from extmem.objects.entities import KernelObject, Process
+from extmem.objects.entities import Process
+from extmem.objects.kernel_object import KernelObject
 from extmem.objects.names import resolve_name
 from extmem.objects.object_types import foreign_type
 from extmem.objects.results import HandleInfo

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
-from extmem.objects.entities import KernelObject, Process
+from extmem.objects.kernel_object import KernelObject
+from extmem.objects.security import Token
 from extmem.objects.status import Refused, Status
 
 __all__ = ["FLAG_INHERIT", "FLAG_PROTECT", "Entry", "HandleTable", "no_entry"]
@@ -20,12 +21,21 @@ FLAG_PROTECT: Final = 2
 _KMT_SHAPE: Final = 0xC000_0000  # values with one of these bits are KMT numbers, all others NT handles (B53)
 
 
+class Giver(Protocol):
+    """The process that put a handle into the table of another one (`entities.Process`)."""
+
+    given: int
+    """The number of handles that it put into other tables and that count against it."""
+    ended: bool
+    token: Token
+
+
 class Entry:
     """What a handle value stands for."""
 
     __slots__ = ("flags", "giver", "granted", "object")
 
-    def __init__(self, kernel_object: KernelObject, granted: int, flags: int, giver: Process | None = None) -> None:
+    def __init__(self, kernel_object: KernelObject, granted: int, flags: int, giver: Giver | None = None) -> None:
         self.object = kernel_object
         self.granted = granted
         self.flags = flags

@@ -148,7 +148,7 @@ def dma_bufs(device: Device) -> Iterator[None]:
         in_memory = sys.platform == "linux" and os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:")
         return os.fstat(fd).st_size if in_memory else None
 
-    with dma_buf.stood_in_by(size) if device.name.startswith("llvmpipe") else contextlib.nullcontext():
+    with dma_buf.replaced_by(size) if device.name.startswith("llvmpipe") else contextlib.nullcontext():
         yield
 
 

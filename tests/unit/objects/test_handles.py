@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, GENERIC_ALL, MEMORY, Share, Status
-from extmem.objects.entities import KernelObject
+from extmem.objects.kernel_object import KernelObject
 from extmem.objects.object_types import foreign_type
 from extmem.objects.table import Entry, HandleTable
 from tests.unit.objects.world import READ_WRITE, World, refused, small

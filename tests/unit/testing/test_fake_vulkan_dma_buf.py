@@ -156,8 +156,8 @@ def test_an_opaque_fd_that_the_device_does_not_export_is_proved_all_the_same() -
 def test_the_kernel_is_asked_by_its_own_words() -> None:
     """A memory file, a pipe and a directory are not dma-bufs; none can be made here, so its text is written out."""
     words = "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t7\nsize:\t65536\ncount:\t2\nexp_name:\tudmabuf\n"
-    assert dma_buf.told(words) == 65536
-    assert dma_buf.told("pos:\t0\nflags:\t02\nmnt_id:\t15\nsize:\t9\n") is None
+    assert dma_buf.size_in(words) == 65536
+    assert dma_buf.size_in("pos:\t0\nflags:\t02\nmnt_id:\t15\nsize:\t9\n") is None
     read, write = os.pipe()
     folder = os.open(os.sep, os.O_RDONLY)
     with file("x") as fd:

@@ -49,9 +49,9 @@ def all_gpus() -> list[Gpu]:
     """
     global _began_in
     pid = current_process.pid
-    known = _gpus.get(pid)
-    if known is not None:
-        return known
+    gpus = _gpus.get(pid)
+    if gpus is not None:
+        return gpus
     if _began_in not in (None, pid):
         raise HandleStateError(
             f"CUDA was started in process {_began_in}, and this is its forked child {pid}, where CUDA does not work; "
@@ -61,9 +61,9 @@ def all_gpus() -> list[Gpu]:
         from extmem.devices.cuda.physical import look
 
     module = driver_module()
-    found = look(module)
+    gpus = look(module)
     _began_in = pid
-    return _gpus.setdefault(pid, found)
+    return _gpus.setdefault(pid, gpus)
 
 
 def offers() -> list[Offer]:
@@ -72,12 +72,11 @@ def offers() -> list[Offer]:
     if _missing.get(pid):
         return []
     try:
-        found = [_offer(gpu) for gpu in all_gpus()]
+        return [_offer(gpu) for gpu in all_gpus()]
     except (UnsupportedError, DriverError, HandleStateError) as error:
         descriptor_shortage.refuse("the CUDA devices cannot be searched")
         _missing[pid] = str(error)
         return []
-    return found
 
 
 def _offer(gpu: Gpu) -> Offer:
@@ -121,6 +120,6 @@ def replaced_by(make_module: Callable[[], Any] | None) -> Iterator[None]:
         yield
     finally:
         forget()
-        known, absent, _make_module, _began_in = before
-        _gpus.update(known)
+        gpus, absent, _make_module, _began_in = before
+        _gpus.update(gpus)
         _missing.update(absent)

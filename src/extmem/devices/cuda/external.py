@@ -116,7 +116,7 @@ class External:
                     pointer = self._map(memory, origin, undo)
                 else:
                     array = image_arrays.map_array(self._device, memory, origin.image, origin.devices, undo)
-                made = CudaAllocation(
+                allocation = CudaAllocation(
                     self._device,
                     origin.size,
                     DEVICE_TYPE,
@@ -129,8 +129,8 @@ class External:
             except BaseException:
                 self._gpu.undo(undo)
                 raise
-        made.array = array
-        return made
+        allocation.array = array
+        return allocation
 
     def _map(self, memory: Any, origin: Origin, undo: Undo) -> int:
         cu, size = self._module, origin.size
@@ -140,10 +140,10 @@ class External:
         result, pointer = take(undo, step, cu.cuExternalMemoryGetMappedBuffer, memory, description)
         if result:
             fail(result, "cuExternalMemoryGetMappedBuffer", self._gpu.name, *origin.devices, tried=f"{size} bytes")
-        result, found = cu.cuPointerGetAttributes(2, self._asked, pointer)
+        result, values = cu.cuPointerGetAttributes(2, self._asked, pointer)
         if result:
             fail(result, "cuPointerGetAttributes", self._gpu.name, *origin.devices)
-        context, ordinal = found
+        context, ordinal = values
         if int(context) != int(self._gpu.context) or int(ordinal) != self._gpu.ordinal:
             raise self._astray(
                 f"the mapped pointer belongs to CUDA device {int(ordinal)}, context {int(context):#x}, and the import "

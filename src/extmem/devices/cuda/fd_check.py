@@ -25,13 +25,13 @@ def examine(device: LogicalDevice, fd: int, handle_type: int, *, trusted: bool) 
     CUDA imports OPAQUE_FD alone of the fd types.
     """
     try:
-        found = os.fstat(fd) if fd >= 0 else None
+        status = os.fstat(fd) if fd >= 0 else None
     except OSError:
-        found = None
-    if found is None:
+        status = None
+    if status is None:
         problem = f"fd {fd} is not an open file descriptor"
         return ExaminedFd(fd, handle_type, "closed", problem, self_describing=False)
-    mode = stat.S_IFMT(found.st_mode)
+    mode = stat.S_IFMT(status.st_mode)
     file_type = _FILE_TYPES.get(mode, "other")
     problem = ""
     if not (trusted and handle_type == _FD):
@@ -45,10 +45,10 @@ def examine(device: LogicalDevice, fd: int, handle_type: int, *, trusted: bool) 
         fd,
         handle_type,
         file_type,
-        size=found.st_size,
+        size=status.st_size,
         capacity=None,
         writable=True,
-        identity=(found.st_dev, found.st_ino),
+        identity=(status.st_dev, status.st_ino),
         self_describing=False,
         trusted=trusted,
     )

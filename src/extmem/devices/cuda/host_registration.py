@@ -8,7 +8,7 @@ the last one that closes ends both.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from extmem.devices import host
 from extmem.devices.cuda.handle_types import recognisable, same_payload
@@ -17,8 +17,9 @@ from extmem.errors import UnsupportedError
 from extmem.owning import Lock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping as ReadOnlyDict
+
     from extmem.devices.backend import Mapping
-    from extmem.devices.cuda.physical import Gpu
 
 __all__ = ["Registered", "Registrations"]
 
@@ -41,12 +42,28 @@ class Registered:
     users: int = 1
 
 
+class RegisteringGpu(Protocol):
+    """What registering needs of a GPU (`physical.Gpu`)."""
+
+    @property
+    def module(self) -> Any:
+        """The module of CUDA's driver API."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def can(self) -> ReadOnlyDict[str, int]:
+        """What it can do, by name."""
+
+
 class Registrations:
     """The registrations of one GPU in this process."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: RegisteringGpu) -> None:
         self._gpu = gpu
-        self._known: dict[_Key, list[Registered]] = {}
+        self._by_file: dict[_Key, list[Registered]] = {}
         self._lock = Lock()
 
     def take(self, fd: int, size: int, *, writable: bool) -> Registered:
@@ -56,15 +73,15 @@ class Registrations:
         """
         key = (size, writable, host.identity_of(fd))
         with self._lock:
-            for known in self._known.get(key, ()):
-                if same_payload(known.held, fd):
-                    known.users += 1
-                    return known
+            for registered in self._by_file.get(key, ()):
+                if same_payload(registered.held, fd):
+                    registered.users += 1
+                    return registered
             mapping, held = host.map_file(fd, size, writable), recognisable(fd)
             pointer = self.register(mapping.address, size, writable=writable)
-            made = Registered(key, pointer, mapping, held)
-            self._known.setdefault(key, []).append(made)
-            return made
+            registered = Registered(key, pointer, mapping, held)
+            self._by_file.setdefault(key, []).append(registered)
+            return registered
 
     def give_back(self, registered: Registered) -> None:
         """Release one use. The last one unregisters the pages and ends the mapping. The primary context is current."""
@@ -73,9 +90,9 @@ class Registrations:
             if registered.users:
                 return
             if registered.key is not None:
-                self._known[registered.key].remove(registered)
-                if not self._known[registered.key]:
-                    del self._known[registered.key]
+                self._by_file[registered.key].remove(registered)
+                if not self._by_file[registered.key]:
+                    del self._by_file[registered.key]
             registered.held = None
             if registered.mapping is not None:
                 self.unregister(registered.mapping.address)

@@ -43,7 +43,7 @@ _KINDS = {
 
 def element(vk_format: int) -> tuple[int, int]:
     """Return CUarray_format and the number of channels of a VkFormat. UnsupportedError if CUDA has no such array."""
-    name = next((known.name for known in vk.Format if int(known) == vk_format), f"format {vk_format}")
+    name = next((candidate.name for candidate in vk.Format if int(candidate) == vk_format), f"format {vk_format}")
     parts = _COMPONENTS.match(name or "")
     sizes = [int(bits) for bits in parts.groups()[:4] if bits] if parts else []
     kind = _KINDS.get((parts.group(5), sizes[0])) if parts and sizes else None

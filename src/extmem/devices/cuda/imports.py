@@ -105,11 +105,11 @@ class Imports:
         with self._gpu.current:
             taken = registrations.take(payload.fd, size, writable=payload.writable)
         undo: Undo = [(registrations.give_back, taken)]
-        made = CudaAllocation(
+        allocation = CudaAllocation(
             self._device, size, HOST_TYPE, taken.pointer, undo, payload=payload, writable=payload.writable
         )
-        made.mapping = taken.mapping
-        return made
+        allocation.mapping = taken.mapping
+        return allocation
 
     def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> CudaAllocation:
         """See `Backend`. The pages are pinned and mapped until the memory is freed."""
@@ -123,9 +123,9 @@ class Imports:
         registrations = self._gpu.registrations
         with self._gpu.current:
             pointer = registrations.register(address, size, writable=True)
-        made = CudaAllocation(device, size, HOST_TYPE, pointer, [(registrations.unregister, address)])
-        made.mapping = HostMapping(address, size)
-        return made
+        allocation = CudaAllocation(device, size, HOST_TYPE, pointer, [(registrations.unregister, address)])
+        allocation.mapping = HostMapping(address, size)
+        return allocation
 
     def wrap_pointer(self, address: int, size: int) -> CudaAllocation:
         """See `WrapsPointers`, and `Vmm.adopt`."""

@@ -46,9 +46,9 @@ class Vmm:
         """Bytes of which every allocation is a multiple. Errors: UnsupportedError where the GPU has no such memory."""
         kind = self._module.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_MINIMUM
         terms = Terms(None) if self._gpu.shares else None
-        result, found = self._module.cuMemGetAllocationGranularity(self._properties(terms), kind)
+        result, granule = self._module.cuMemGetAllocationGranularity(self._properties(terms), kind)
         self._check(result, "cuMemGetAllocationGranularity")
-        return int(found)
+        return int(granule)
 
     def whole(self, size: int) -> int:
         """Return `size` bytes rounded up to whole granules."""
@@ -91,20 +91,20 @@ class Vmm:
         terms: how, if the driver needs them (Windows). Errors: DriverError; refusals of the terms.
         """
         cu, whole, undo = self._module, self.whole(size), Undo()
-        told = Terms(terms) if shared else None
+        security = Terms(terms) if shared else None
         try:
-            result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemCreate, whole, self._properties(told), 0)
+            result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemCreate, whole, self._properties(security), 0)
             self._check(result, "cuMemCreate", f"{whole} bytes")
             pointer = self._map(handle, whole, undo, writable=True)
             identity = secrets.randbits(63) | 1 if shared else 0
-            made = CudaAllocation(self._device, size, DEVICE_TYPE, pointer, undo, identity=identity)
+            allocation = CudaAllocation(self._device, size, DEVICE_TYPE, pointer, undo, identity=identity)
         except BaseException:
             self._gpu.undo(undo)
             raise
-        made.producer = PRODUCER
-        if told is not None:
-            made.exports, made.keep_alive = (lambda: self.export(handle)), told
-        return made
+        allocation.producer = PRODUCER
+        if security is not None:
+            allocation.exports, allocation.keep_alive = (lambda: self.export(handle)), security
+        return allocation
 
     def adopt(self, address: int, size: int) -> CudaAllocation:
         """Adopt memory that other code mapped by the same API at this address, to be shared. It stays mapped there.
@@ -128,7 +128,7 @@ class Vmm:
             whole = self._measure(handle, address, size)
             fd = self.export(handle)
             identity = secrets.randbits(63) | 1
-            made = CudaAllocation(self._device, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
+            allocation = CudaAllocation(self._device, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
         except _NotOneError as error:
             self._gpu.undo(undo)
             raise UnsupportedError(
@@ -147,8 +147,8 @@ class Vmm:
         except BaseException:
             self._gpu.undo(undo)
             raise
-        made.producer = PRODUCER
-        return made
+        allocation.producer = PRODUCER
+        return allocation
 
     def _measure(self, handle: Any, address: int, size: int) -> int:
         """Bytes of the allocation that is mapped from `address` on. Errors: _NotOneError; DriverError.
@@ -187,7 +187,7 @@ class Vmm:
         Errors: DriverError; UnsupportedError where the memory was not made for that.
         """
         owned = OwnedDescriptor()
-        result, made = owned.own_result_of(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
+        result, _ = owned.own_result_of(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
         if int(result) == _INVALID_VALUE:
             raise UnsupportedError(
                 "cuMemExportToShareableHandle: this memory was made without a shareable handle type",
@@ -227,7 +227,7 @@ class Vmm:
             self._check(result, "cuMemImportFromShareableHandle", tried, device_name)
             self._same_device(handle, device_name)
             pointer = self._map(handle, whole, undo, writable=writable)
-            made = CudaAllocation(
+            allocation = CudaAllocation(
                 self._device,
                 size,
                 DEVICE_TYPE,
@@ -240,8 +240,8 @@ class Vmm:
         except BaseException:
             self._gpu.undo(undo)
             raise
-        made.producer = PRODUCER
-        return made
+        allocation.producer = PRODUCER
+        return allocation
 
     def _same_device(self, handle: Any, device_name: str) -> None:
         result, properties = self._module.cuMemGetAllocationPropertiesFromHandle(handle)

@@ -45,25 +45,25 @@ _FILE_TYPES = {
 
 def identity_of(fd: int) -> tuple[int, int] | None:
     """(st_dev, st_ino): equal for all descriptors of one payload."""
-    found = os.fstat(fd)
-    return found.st_dev, found.st_ino
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def examine(fd: int, handle_type: int = _FD) -> ExaminedFd:
     """Return everything about an fd that is to be imported as this type, its self-description included."""
     try:
-        found = os.fstat(fd)
+        status = os.fstat(fd)
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     except (OSError, ValueError, OverflowError):
         return ExaminedFd(fd, handle_type, "closed", f"fd {fd} is not open in this process")
-    size, identity = found.st_size, (found.st_dev, found.st_ino)
+    size, identity = status.st_size, (status.st_dev, status.st_ino)
     if flags & _O_PATH:
         problem = f"fd {fd} was opened with O_PATH and leads to no data"
         return ExaminedFd(fd, handle_type, "other", problem, size, identity=identity)
     access = flags & os.O_ACCMODE
     seals = _seals(fd)
     writable = access == os.O_RDWR and not seals & _WRITE_SEALS
-    file_type, words = _file_type(fd, found.st_mode, seals)
+    file_type, words = _file_type(fd, status.st_mode, seals)
     problem = ""
     if file_type != "memfd":
         problem = f"fd {fd} is {words}, and a payload is a sealed memory file (memfd)"
@@ -79,7 +79,7 @@ def examine(fd: int, handle_type: int = _FD) -> ExaminedFd:
             f"fd {fd} is a memfd whose size can still change (seals {seals:#x}, {' and '.join(missing)} missing): "
             "truncating it would kill every process that maps it; its maker must seal it"
         )
-    elif found.st_dev != _memory_files():
+    elif status.st_dev != _memory_files():
         problem = (
             f"fd {fd} is a memory file of huge pages ({os.fstatvfs(fd).f_bsize} bytes each): after its maker punches a "
             "hole, there may be no huge page for it, which would kill every process that reads it; make it without "

@@ -77,12 +77,13 @@ class HostAllocation:
         shared = payload.shared if payload is not None else None
         if shared is None:
             raise self._freed()
-        known = shared.mapping
-        found: FileMapping | None = known() if known is not None else None  # the mapping of another import
-        if found is None or found.size != self.size or found.writable is not writable:
-            found = map_file(shared.fd, self.size, writable)
-            shared.mapping = ref(found)
-        return self._mappings.setdefault(writable, found)
+        shared_mapping = shared.mapping
+        # What another import has mapped serves this one too, if it is of the same size and rights.
+        mapping: FileMapping | None = shared_mapping() if shared_mapping is not None else None
+        if mapping is None or mapping.size != self.size or mapping.writable is not writable:
+            mapping = map_file(shared.fd, self.size, writable)
+            shared.mapping = ref(mapping)
+        return self._mappings.setdefault(writable, mapping)
 
     def _freed(self) -> HandleStateError:
         return HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")

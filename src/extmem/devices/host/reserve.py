@@ -33,9 +33,9 @@ def reserve(fd: int, size: int) -> None:
     done = 0
     while done < size:
         if size >= _CHECKED_FROM:
-            left, whose = available()
+            left, limited_by = available()
             if size - done > left:
-                raise MemoryError(f"{size - done} more bytes are needed and {whose} has {left} left")
+                raise MemoryError(f"{size - done} more bytes are needed and {limited_by} has {left} left")
         step = min(_STEP, size - done)
         os.posix_fallocate(fd, done, step)
         done += step
@@ -70,9 +70,9 @@ def available(root: Path | str = _ROOT) -> tuple[int, str]:
 
 
 def _meminfo(root: Path | str) -> dict[str, int]:
-    found = {}
+    values = {}
     for line in cgroups.text_of(f"{root}/proc/meminfo").splitlines():
         key, _, rest = line.partition(":")
         if key in ("MemTotal", "MemAvailable", "SwapFree"):
-            found[key] = int(rest.split()[0]) << 10
-    return found
+            values[key] = int(rest.split()[0]) << 10
+    return values

@@ -51,13 +51,13 @@ def new_loader() -> Any:
 
 def shared_instance() -> Instance:
     """Return this process's VkInstance, created at the first call. Errors: UnsupportedError without a driver."""
-    known = _instances.get(current_process.pid)
-    if known is None:
+    instance = _instances.get(current_process.pid)
+    if instance is None:
         with late_imports():
             from extmem.devices.vulkan.instance import Instance
 
-        known = _instances.setdefault(current_process.pid, Instance(new_loader()))
-    return known
+        instance = _instances.setdefault(current_process.pid, Instance(new_loader()))
+    return instance
 
 
 def offers() -> list[Offer]:
@@ -65,24 +65,24 @@ def offers() -> list[Offer]:
     pid = current_process.pid
     if _missing.get(pid):
         return []
-    found: list[Offer] = []
+    offered: list[Offer] = []
     problems: list[str] = []
     try:
         for physical in shared_instance().physical_devices():
             try:
-                found.append(_offer(physical))
+                offered.append(_offer(physical))
             except (UnsupportedError, DriverError) as error:
                 problems.append(str(error))  # and the next one may be fine
     except (UnsupportedError, DriverError) as error:
         problems.append(str(error))
     if problems:
         descriptor_shortage.refuse("the Vulkan devices cannot be searched")
-    said = "; ".join(problems) or (
+    reason = "; ".join(problems) or (
         "the loader finds no device of Vulkan 1.1 or later; install a driver for the GPU (on Debian software rendering "
         "is in mesa-vulkan-drivers)"
     )
-    _missing[pid] = "" if found else said
-    return found
+    _missing[pid] = "" if offered else reason
+    return offered
 
 
 def _offer(physical: PhysicalDevice) -> Offer:
@@ -108,9 +108,9 @@ def missing() -> str:
 def forget() -> None:
     """Search again at the next call (for tests)."""
     _missing.clear()
-    for known in _instances.values():
+    for instance in _instances.values():
         try:
-            known.close()
+            instance.close()
         except ExtmemError:
             continue
     _instances.clear()

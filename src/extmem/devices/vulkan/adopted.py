@@ -54,9 +54,9 @@ def adopt(
     if loader.handles_are_addresses:
         _mapped("VkInstance", instance)
         _mapped("VkDevice", device)
-    theirs = Instance(loader, adopt=instance, api_version=api_version)
-    real = _found(theirs, physical_device)
-    if device in (instance, *(one.raw for one in theirs.physical_devices())):
+    adopted_instance = Instance(loader, adopt=instance, api_version=api_version)
+    real = _found(adopted_instance, physical_device)
+    if device in (instance, *(one.raw for one in adopted_instance.physical_devices())):
         raise HandleStateError(
             f"{device:#x} is a VkInstance or VkPhysicalDevice; pass the VkDevice that vkCreateDevice made"
         )
@@ -68,9 +68,9 @@ def adopt(
             requires_one_of=lacking,
         )
     families = real.queue_families
-    found = rules.check_get_device_queue(family, number, [one.queue_count for one in families])
-    if found:
-        raise RuleViolation(found, command="vkGetDeviceQueue")
+    violations = rules.check_get_device_queue(family, number, [one.queue_count for one in families])
+    if violations:
+        raise RuleViolation(violations, command="vkGetDeviceQueue")
     if not families[family].flags & MOVING:
         able = [str(one.number) for one in families if one.flags & MOVING]
         raise UnsupportedError(
@@ -78,7 +78,7 @@ def adopt(
             f"the VkDevice was created with ({', '.join(able) or 'none of this physical device can'})",
             requires_one_of=["a queue family with GRAPHICS, COMPUTE or TRANSFER"],
         )
-    adopted = PhysicalDevice.of(theirs, physical_device, names)
+    adopted = PhysicalDevice.of(adopted_instance, physical_device, names)
     backend = VulkanBackend(adopted, device=device, queue_family=family, queue=number)
     backend.enabled_features = enabled
     return backend
@@ -106,11 +106,11 @@ def _names(given: object, what: str, example: str) -> frozenset[str]:
 
 def _found(instance: Instance, physical_device: int) -> PhysicalDevice:
     """Return the physical device of the instance with this handle. Errors: HandleStateError."""
-    known = instance.physical_devices()
-    for one in known:
+    devices = instance.physical_devices()
+    for one in devices:
         if one.raw == physical_device:
             return one
     raise HandleStateError(
-        f"{physical_device:#x} is not a VkPhysicalDevice of this instance ({len(known)} of Vulkan 1.1 or later); pass "
-        "one that vkEnumeratePhysicalDevices gave for it"
+        f"{physical_device:#x} is not a VkPhysicalDevice of this instance ({len(devices)} of Vulkan 1.1 or later); "
+        "pass one that vkEnumeratePhysicalDevices gave for it"
     )

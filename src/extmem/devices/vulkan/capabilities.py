@@ -75,31 +75,31 @@ def buffer_properties(device: PhysicalDevice, info: vk.PhysicalDeviceExternalBuf
     if not supported(device, int(info.handle_type)):
         return vk.ExternalBufferProperties()
     # Both are held until the call is over: what their chains lead to ends with them.
-    asked, answer = to_c(translated(info)), to_c(vk.ExternalBufferProperties())
-    device.commands.vkGetPhysicalDeviceExternalBufferProperties(device.handle, asked.cdata, answer.cdata)
-    found = from_c(vk.ExternalBufferProperties, answer)
-    _widen(found.external_memory_properties, int(info.handle_type))
-    return found
+    query, answer = to_c(translated(info)), to_c(vk.ExternalBufferProperties())
+    device.commands.vkGetPhysicalDeviceExternalBufferProperties(device.handle, query.cdata, answer.cdata)
+    properties = from_c(vk.ExternalBufferProperties, answer)
+    _widen(properties.external_memory_properties, int(info.handle_type))
+    return properties
 
 
 def image_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
     """vkGetPhysicalDeviceImageFormatProperties2, external properties chained if `info` contains a handle type."""
-    wanted = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
-    kind = int(wanted.handle_type) if wanted is not None else 0
+    external_info = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
+    kind = int(external_info.handle_type) if external_info is not None else 0
     if (kind and not supported(device, kind)) or not _has_modifier(device, info):
         raise _unsupported(device, info, kind)
     empty = vk.ImageFormatProperties2(p_next=vk.ExternalImageFormatProperties() if kind else None)
-    asked, answer = to_c(translated(info)), to_c(empty)
-    result = device.commands.vkGetPhysicalDeviceImageFormatProperties2(device.handle, asked.cdata, answer.cdata)
+    query, answer = to_c(translated(info)), to_c(empty)
+    result = device.commands.vkGetPhysicalDeviceImageFormatProperties2(device.handle, query.cdata, answer.cdata)
     if result == _FORMAT_NOT_SUPPORTED:
         raise _unsupported(device, info, kind)
     if result:
         fail(result, "vkGetPhysicalDeviceImageFormatProperties2", device.identity.device_name)
-    found = from_c(vk.ImageFormatProperties2, answer)
-    external = vk.find(found, vk.ExternalImageFormatProperties)
+    properties = from_c(vk.ImageFormatProperties2, answer)
+    external = vk.find(properties, vk.ExternalImageFormatProperties)
     if external is not None:
         _widen(external.external_memory_properties, kind)
-    return found
+    return properties
 
 
 def _has_modifier(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> bool:
@@ -110,25 +110,25 @@ def _has_modifier(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo
     if MODIFIERS not in device.extensions or named is None:
         return False
     listed = vk.find(format_properties(device, int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
-    known = listed.drm_format_modifier_properties if listed is not None else ()
-    return any(one.drm_format_modifier == named.drm_format_modifier for one in known)
+    modifiers = listed.drm_format_modifier_properties if listed is not None else ()
+    return any(one.drm_format_modifier == named.drm_format_modifier for one in modifiers)
 
 
-def _widen(properties: vk.ExternalMemoryProperties, asked: int) -> None:
+def _widen(properties: vk.ExternalMemoryProperties, handle_type: int) -> None:
     """Add the object manager's types where OPAQUE_FD is supported: they use the same fd.
 
     Also remove EXPORTABLE from host pointers, which some drivers return: there is no command to export one.
     """
-    if asked == HandleType.HOST_ALLOCATION:
+    if handle_type == HandleType.HOST_ALLOCATION:
         properties.external_memory_features &= ~vk.ExternalMemoryFeatureFlagBits.EXPORTABLE
     if WIN32_IS_NATIVE:
         return
     # One payload has NT handles or a KMT number, never both: neither type lists the other.
-    allowed = ~(WIN32 & ~asked) if asked & WIN32 else ~0
+    allowed = ~(WIN32 & ~handle_type) if handle_type & WIN32 else ~0
     compatible = from_driver(int(properties.compatible_handle_types)) & allowed
     exported = from_driver(int(properties.export_from_imported_handle_types)) & allowed
-    if asked & WIN32 and not compatible & asked and int(properties.external_memory_features):
-        compatible |= asked
+    if handle_type & WIN32 and not compatible & handle_type and int(properties.external_memory_features):
+        compatible |= handle_type
     properties.compatible_handle_types = HandleType(compatible)
     properties.export_from_imported_handle_types = HandleType(exported)
 

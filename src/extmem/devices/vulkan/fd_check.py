@@ -116,18 +116,18 @@ def file_kind(fd: int, *, link: bool = True) -> FileKind:
     return _kind_of(fd, os.fstat(fd), link)
 
 
-def _kind_of(fd: int, found: os.stat_result, link: bool) -> FileKind:
+def _kind_of(fd: int, status: os.stat_result, link: bool) -> FileKind:
     text = ""
     if link:
         try:
             text = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
-            text = _FILE_TYPES.get(stat.S_IFMT(found.st_mode), "anonymous")
+            text = _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "anonymous")
         text = re.sub(r"\d+", "#", text.removesuffix(" (deleted)"))
-    mode = found.st_mode & _FILE_TYPE
+    mode = status.st_mode & _FILE_TYPE
     if mode == stat.S_IFREG:
-        return FileKind(mode, 0, text, found.st_dev, seals_of(fd))
-    return FileKind(mode, int(getattr(found, "st_rdev", 0)), text)  # not every platform has the number
+        return FileKind(mode, 0, text, status.st_dev, seals_of(fd))
+    return FileKind(mode, int(getattr(status, "st_rdev", 0)), text)  # not every platform has the number
 
 
 def _find_fcntl() -> Any:
@@ -250,43 +250,45 @@ class FdCheck:
     def examine(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
         """See `Backend.examine_fd`. Errors: as `own`, where a sample is needed and fails."""
         try:
-            found = os.fstat(fd) if fd >= 0 else None
+            status = os.fstat(fd) if fd >= 0 else None
         except OSError:
-            found = None
-        if found is None:
+            status = None
+        if status is None:
             problem = f"fd {fd} is not an open file descriptor"
             return ExaminedFd(fd, handle_type, "closed", problem, self_describing=False)
-        file_type = _FILE_TYPES.get(stat.S_IFMT(found.st_mode), "other")
+        file_type = _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "other")
         if handle_type not in self._own and not self._knows(handle_type):
             problem = str(self._device.unsupported_type(handle_type))
             return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
-        capacity = self._capacity(fd, found, handle_type)
-        problem = self._difference(fd, found, handle_type, capacity, trusted)
+        capacity = self._capacity(fd, status, handle_type)
+        problem = self._difference(fd, status, handle_type, capacity, trusted)
         if problem:
             return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
         return ExaminedFd(
             fd,
             handle_type,
             file_type,
-            size=capacity or found.st_size,
+            size=capacity or status.st_size,
             capacity=capacity,
             writable=True,
-            identity=(found.st_dev, found.st_ino),
+            identity=(status.st_dev, status.st_ino),
             self_describing=False,
             trusted=trusted,
         )
 
-    def _difference(self, fd: int, found: os.stat_result, handle_type: int, capacity: int | None, trusted: bool) -> str:
+    def _difference(
+        self, fd: int, status: os.stat_result, handle_type: int, capacity: int | None, trusted: bool
+    ) -> str:
         """Why this fd cannot be a payload of that type; empty where it may be one. trusted: its link is not read."""
         if handle_type == _DMA_BUF:
             if capacity is not None:
                 return ""
-            link = _kind_of(fd, found, True)
+            link = _kind_of(fd, status, True)
             return f"fd {fd} is {link}, and the kernel does not call it a dma-buf; pass the fd that its exporter gave"
         own = self.own(handle_type)
-        if trusted and own is not None and not _kind_of(fd, found, False).difference(own):
+        if trusted and own is not None and not _kind_of(fd, status, False).difference(own):
             return ""
-        seen, word = _kind_of(fd, found, True), HandleType(handle_type).name
+        seen, word = _kind_of(fd, status, True), HandleType(handle_type).name
         if own is None:
             if seen.mode not in (stat.S_IFIFO, stat.S_IFSOCK) and seen.link.startswith(_DRIVER_FILES):
                 return ""
@@ -300,7 +302,7 @@ class FdCheck:
             "vkGetMemoryFdKHR gave, or a copy of it"
         )
 
-    def _capacity(self, fd: int, found: os.stat_result, handle_type: int) -> int | None:
+    def _capacity(self, fd: int, status: os.stat_result, handle_type: int) -> int | None:
         """Bytes of the file, as far as the kernel reports them: for a dma-buf, and for a regular file; else None.
 
         0 is a size: that of an empty file.
@@ -312,7 +314,7 @@ class FdCheck:
                 if descriptor_shortage.is_of_descriptors(error):
                     raise out_of_descriptors(error, "vkAllocateMemory") from None
                 return None
-        return found.st_size if found.st_size or stat.S_ISREG(found.st_mode) else None
+        return status.st_size if status.st_size or stat.S_ISREG(status.st_mode) else None
 
     def check(self, request: ImportRequest[ExaminedFd]) -> None:
         """Check everything about an examined fd that is to be imported.

@@ -287,14 +287,14 @@ class VulkanAllocation:
         return self.raw
 
     @property
-    def is_theirs(self) -> bool:
+    def is_foreign(self) -> bool:
         """Whether another binding allocated it, and frees it."""
         return self._memory is None
 
     @property
     def keeper(self) -> Owner:
         """What commands that use the memory hold until they are done. For another binding's memory it keeps nothing."""
-        return self._memory if self._memory is not None else _THEIRS
+        return self._memory if self._memory is not None else _FOREIGN
 
     @property
     def fd(self) -> int | None:
@@ -390,7 +390,7 @@ class VulkanAllocation:
             self._keep = None
 
 
-_THEIRS = Owner()
+_FOREIGN = Owner()
 """The owner of a VkDeviceMemory that another binding frees: it releases nothing."""
 
 

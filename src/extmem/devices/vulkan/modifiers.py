@@ -25,16 +25,16 @@ _PROPERTIES = int(vk.StructureType.IMAGE_DRM_FORMAT_MODIFIER_PROPERTIES_EXT)
 def format_properties(device: PhysicalDevice, vk_format: int) -> vk.FormatProperties2:
     """vkGetPhysicalDeviceFormatProperties2, with the format's modifiers chained where the device has the extension."""
     memory = to_c(vk.FormatProperties2())
-    ask, listed = device.commands.vkGetPhysicalDeviceFormatProperties2, None
+    get_properties, listed = device.commands.vkGetPhysicalDeviceFormatProperties2, None
     if EXTENSION in device.extensions:
         listed = ffi.new("VkDrmFormatModifierPropertiesListEXT *")
         listed.sType = _LIST
         memory.cdata.pNext = listed
-    ask(device.handle, vk_format, memory.cdata)
+    get_properties(device.handle, vk_format, memory.cdata)
     if listed is not None and listed.drmFormatModifierCount:
         room = ffi.new("VkDrmFormatModifierPropertiesEXT[]", listed.drmFormatModifierCount)
         listed.pDrmFormatModifierProperties = room  # this time the driver fills it
-        ask(device.handle, vk_format, memory.cdata)
+        get_properties(device.handle, vk_format, memory.cdata)
     return from_c(vk.FormatProperties2, memory)
 
 
@@ -54,8 +54,8 @@ def resolved(
     )
     modifier = int(answer.drmFormatModifier)
     listed = vk.find(format_properties(device.physical, int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
-    known = listed.drm_format_modifier_properties if listed is not None else ()
-    count = next((int(m.drm_format_modifier_plane_count) for m in known if m.drm_format_modifier == modifier), 1)
+    modifiers = listed.drm_format_modifier_properties if listed is not None else ()
+    count = next((int(m.drm_format_modifier_plane_count) for m in modifiers if m.drm_format_modifier == modifier), 1)
     planes = tuple(_plane(device, raw, aspect) for aspect in MEMORY_PLANES[:count])
     if any(_overlap(one, other) for one, other in itertools.pairwise(sorted(planes, key=lambda plane: plane.offset))):
         raise UnsupportedError(
@@ -70,10 +70,10 @@ def resolved(
         vk.SubresourceLayout(p.offset, 0, p.row_pitch, p.array_pitch if layers else 0, p.depth_pitch if slices else 0)
         for p in planes
     ]
-    made = copy.copy(info)
-    made.extent = copy.copy(info.extent)
-    made.p_next = vk.ImageDrmFormatModifierExplicitCreateInfoEXT(modifier, placed, _without_modifiers(info))
-    return made, planes
+    identical = copy.copy(info)
+    identical.extent = copy.copy(info.extent)
+    identical.p_next = vk.ImageDrmFormatModifierExplicitCreateInfoEXT(modifier, placed, _without_modifiers(info))
+    return identical, planes
 
 
 def _overlap(one: vk.SubresourceLayout, other: vk.SubresourceLayout) -> bool:
@@ -82,8 +82,8 @@ def _overlap(one: vk.SubresourceLayout, other: vk.SubresourceLayout) -> bool:
 
 
 def _plane(device: LogicalDevice, raw: int, aspect: int) -> vk.SubresourceLayout:
-    asked, answer = to_c(vk.ImageSubresource(vk.ImageAspectFlagBits(aspect))), ffi.new("VkSubresourceLayout *")
-    device.commands.vkGetImageSubresourceLayout(device.handle, raw, asked.cdata, answer)
+    query, answer = to_c(vk.ImageSubresource(vk.ImageAspectFlagBits(aspect))), ffi.new("VkSubresourceLayout *")
+    device.commands.vkGetImageSubresourceLayout(device.handle, raw, query.cdata, answer)
     return from_c(vk.SubresourceLayout, answer)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from extmem import vk
 from extmem.devices.types import DeviceIdentity
@@ -12,7 +12,8 @@ from extmem.devices.vulkan.results import fail
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.instance import Instance
+    from extmem.devices.vulkan.owners import VkInstanceOwner
+    from extmem.vk.loader import Commands, Loader
 
 __all__ = ["PhysicalDevice", "QueueFamily"]
 
@@ -36,10 +37,34 @@ class QueueFamily(NamedTuple):
     queue_count: int
 
 
+class OwningInstance(Protocol):
+    """What a physical device needs of its VkInstance (`instance.Instance`)."""
+
+    @property
+    def loader(self) -> Loader:
+        """The loader of its commands."""
+
+    @property
+    def commands(self) -> Commands:
+        """The commands of the instance."""
+
+    @property
+    def owner(self) -> VkInstanceOwner:
+        """The owner of the VkInstance."""
+
+    @property
+    def api_version(self) -> int:
+        """VkApplicationInfo::apiVersion."""
+
+    @property
+    def raw(self) -> int:
+        """VkInstance as a number."""
+
+
 class PhysicalDevice:
     """A VkPhysicalDevice of an instance, which it keeps alive."""
 
-    def __init__(self, instance: Instance, handle: Any, extensions: frozenset[str] | None = None) -> None:
+    def __init__(self, instance: OwningInstance, handle: Any, extensions: frozenset[str] | None = None) -> None:
         """extensions: those enabled on a VkDevice that another binding created; None for all that there are."""
         self.instance = instance
         self.handle = handle
@@ -47,7 +72,7 @@ class PhysicalDevice:
         self._given = extensions
 
     @classmethod
-    def of(cls, instance: Instance, raw: int, extensions: Iterable[str]) -> PhysicalDevice:
+    def of(cls, instance: OwningInstance, raw: int, extensions: Iterable[str]) -> PhysicalDevice:
         """Return one whose VkDevice another binding created, with these extensions."""
         return cls(instance, ffi.cast("VkPhysicalDevice", raw), frozenset(extensions))
 
@@ -66,10 +91,10 @@ class PhysicalDevice:
     @cached_property
     def _properties(self) -> vk.PhysicalDeviceProperties2:
         ids = vk.PhysicalDeviceIDProperties()
-        asked = vk.PhysicalDeviceProperties2(p_next=ids)
+        query = vk.PhysicalDeviceProperties2(p_next=ids)
         if "VK_EXT_external_memory_host" in self.extensions:
             ids.p_next = vk.PhysicalDeviceExternalMemoryHostPropertiesEXT()
-        memory = to_c(asked)
+        memory = to_c(query)
         driver = ffi.new("VkPhysicalDeviceDriverProperties *")
         driver.sType = _DRIVER_PROPERTIES
         driver.pNext = memory.cdata.pNext
@@ -122,11 +147,11 @@ class PhysicalDevice:
             return self._given
         count = ffi.new("uint32_t *")
         while True:
-            ask = self.commands.vkEnumerateDeviceExtensionProperties
-            result = ask(self.handle, ffi.NULL, count, ffi.NULL)
+            get = self.commands.vkEnumerateDeviceExtensionProperties
+            result = get(self.handle, ffi.NULL, count, ffi.NULL)
             if not result:
                 found = ffi.new("VkExtensionProperties[]", max(1, count[0]))
-                result = ask(self.handle, ffi.NULL, count, found)
+                result = get(self.handle, ffi.NULL, count, found)
             if result == _INCOMPLETE:
                 continue
             if result:
@@ -144,8 +169,8 @@ class PhysicalDevice:
     def queue_families(self) -> tuple[QueueFamily, ...]:
         """All queue families."""
         count = ffi.new("uint32_t *")
-        ask = self.commands.vkGetPhysicalDeviceQueueFamilyProperties
-        ask(self.handle, count, ffi.NULL)
+        get = self.commands.vkGetPhysicalDeviceQueueFamilyProperties
+        get(self.handle, count, ffi.NULL)
         found = ffi.new("VkQueueFamilyProperties[]", max(1, count[0]))
-        ask(self.handle, count, found)
+        get(self.handle, count, found)
         return tuple(QueueFamily(i, int(found[i].queueFlags), int(found[i].queueCount)) for i in range(count[0]))

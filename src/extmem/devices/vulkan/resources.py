@@ -58,10 +58,10 @@ class Resources:
         """vkCreateBuffer and vkGetBufferMemoryRequirements2."""
         device = self._device
         device.check_open()
-        asked = to_c(translated(info))  # held: what its chain leads to ends with it
+        create_info = to_c(translated(info))  # held: what its chain leads to ends with it
         made = ffi.new("uint64_t *")
         commands, owner = device.commands, VkObject(device.owner)
-        arguments = (device.handle, asked.cdata, ffi.NULL, made)
+        arguments = (device.handle, create_info.cdata, ffi.NULL, made)
         making = owner.make(commands.vkCreateBuffer, arguments, made, commands.vkDestroyBuffer)
         if making.result:
             fail(making.result, "vkCreateBuffer", device.name, f"{info.size} bytes, usage {int(info.usage):#x}")
@@ -88,9 +88,9 @@ class Resources:
         for question in questions(info, types & -types).values():
             image_properties(device.physical, question)
         made = ffi.new("uint64_t *")
-        asked = to_c(translated(info))  # held: what its chain leads to ends with it
+        create_info = to_c(translated(info))  # held: what its chain leads to ends with it
         commands, owner = device.commands, VkObject(device.owner)
-        arguments = (device.handle, asked.cdata, ffi.NULL, made)
+        arguments = (device.handle, create_info.cdata, ffi.NULL, made)
         making = owner.make(commands.vkCreateImage, arguments, made, commands.vkDestroyImage)
         if making.result:
             extent = info.extent
@@ -199,8 +199,8 @@ class Resources:
                     f"aspectMask is {flags_text(aspect, vk.ImageAspectFlagBits)}, and the image has "
                     f"{len(image.planes)} memory planes with its modifier"
                 )
-            asked, answer = to_c(subresource), ffi.new("VkSubresourceLayout *")
-            device.commands.vkGetImageSubresourceLayout(device.handle, image.raw, asked.cdata, answer)
+            query, answer = to_c(subresource), ffi.new("VkSubresourceLayout *")
+            device.commands.vkGetImageSubresourceLayout(device.handle, image.raw, query.cdata, answer)
             return from_c(vk.SubresourceLayout, answer)
         finally:
             image.destroy()

@@ -52,16 +52,16 @@ def fail(result: int, command: str, device: str, tried: str = "") -> NoReturn:
     driver returned no result that means a lack: drivers return any result then.
     """
     try:
-        known = Result(result)
-        name = f"VK_{known.name}"
+        known_result = Result(result)
+        name = f"VK_{known_result.name}"
     except ValueError:
-        known, name = None, f"VkResult {result}"
+        known_result, name = None, f"VkResult {result}"
     what = f"{command} on {device or 'Vulkan'} returned {name}" + (f" for {tried}" if tried else "")
     devices = [device] if device else []
-    lacking = descriptor_shortage.of_descriptors() if known not in _CERTAIN else ""
-    if known in _MEMORY or lacking:
-        meant = result if known in _MEMORY else int(Result.ERROR_TOO_MANY_OBJECTS)
+    lacking = descriptor_shortage.of_descriptors() if known_result not in _CERTAIN else ""
+    if known_result in _MEMORY or lacking:
+        meant = result if known_result in _MEMORY else int(Result.ERROR_TOO_MANY_OBJECTS)
         words = lacking or _MEMORY[Result(meant)]
         raise OutOfMemoryError(f"{what}: {words}", result=meant, command=command, devices=devices)
-    advice = _OTHER[known] if known in _OTHER else _NO_REASON
+    advice = _OTHER[known_result] if known_result in _OTHER else _NO_REASON
     raise DriverError(f"{what}: {advice}", result=result, command=command, devices=devices)

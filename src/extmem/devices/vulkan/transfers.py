@@ -123,12 +123,12 @@ class Transfers:
             return None
         self._device.check_open()
         if not allocation.mapped and (
-            not self._device.host_visible[allocation.memory_type_index] or allocation.is_theirs
+            not self._device.host_visible[allocation.memory_type_index] or allocation.is_foreign
         ):
             only = small or f"is dedicated to a buffer, {obstacle}. It can be copied by that buffer alone"
             raise UnsupportedError(
                 f"this memory {only}, since "
-                + ("another binding may have mapped it" if allocation.is_theirs else "the host does not see it"),
+                + ("another binding may have mapped it" if allocation.is_foreign else "the host does not see it"),
                 requires_one_of=["a bound buffer with TRANSFER_SRC and TRANSFER_DST", "a HOST_VISIBLE memory type"],
             )
         if self._submissions is not None:

@@ -21,16 +21,14 @@ if sys.platform != "linux":
 import math
 import os
 import select
+import socket
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from extmem.errors import ExtmemError
 from extmem.owning import Lock, join_thread, pipes_and_sockets
-
-if TYPE_CHECKING:
-    from extmem.manager.linux.connection import Connecting
 
 __all__ = ["Watcher"]
 
@@ -46,10 +44,28 @@ _EMPTY_HANDED: Final = 2.0
 """Seconds for which a process that holds nothing looks for the new broker, which may wait for it."""
 
 
+class Watched(Protocol):
+    """What the watcher needs of a client (`connection.Connecting`)."""
+
+    @property
+    def connected(self) -> socket.socket | None:
+        """The socket of its broker; None without one."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it holds what no broker has been told of yet."""
+
+    def work(self) -> bool:
+        """Do what waits to be done. Return whether a child that is being started has no pid yet."""
+
+    def reconnect(self, seen: socket.socket | None) -> bool:
+        """Connect to the next broker, unless the socket is another than `seen`. Return whether that is done."""
+
+
 class Watcher:
     """The thread and its wake pipe. It does not keep the client alive."""
 
-    def __init__(self, client: Connecting) -> None:
+    def __init__(self, client: Watched) -> None:
         self._client = weakref.ref(client)
         self._receiving, self._sending = pipes_and_sockets.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
         self._stop = False
@@ -152,7 +168,7 @@ class Watcher:
         except BlockingIOError:
             return
 
-    def _again(self, client: Connecting) -> None:
+    def _again(self, client: Watched) -> None:
         seen = client.connected
         pause = _FIRST_RETRY
         started = time.monotonic()

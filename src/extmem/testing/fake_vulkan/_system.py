@@ -35,7 +35,7 @@ else:
         """Within the block certain memory files represent dma-bufs, which only drivers can make."""
         from extmem.devices.vulkan import dma_buf
 
-        return dma_buf.stood_in_by(dma_buf_size)
+        return dma_buf.replaced_by(dma_buf_size)
 
     def sharing() -> Any:
         """Return the module with the commands that share memory."""

@@ -9,6 +9,8 @@ import pytest
 
 from extmem import errors, vk
 from extmem.api import Device, DeviceMemory
+from extmem.devices.types import ExaminedFd
+from extmem.devices.vulkan.fd_check import FdCheck
 from extmem.handles import FdHandle
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -68,3 +70,26 @@ def test_each_import_and_buffer_has_what_was_stated_for_it(
                 assert bytes(imported.read()[:64]) == bytes([size % 251]) * 64
     with vulkan_device.create_buffer(vk.BufferCreateInfo(size=4096, usage=USAGE)) as plain:
         assert plain.requirements.size >= 4096
+
+
+@pytest.mark.linux_only("Vulkan drivers share by fd on Linux alone")
+@pytest.mark.parametrize("check", ["raise", "off"])
+def test_an_fd_is_examined_once_for_each_import(
+    vulkan_device: Device, exporter: Callable[[int], DeviceMemory], monkeypatch: pytest.MonkeyPatch, check: str
+) -> None:
+    """By the rules and by the import together; and again at the next import, though it was of the same kind."""
+    examined: list[int] = []
+    real = FdCheck.examine
+
+    def examine(self: FdCheck, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+        examined.append(fd)
+        return real(self, fd, handle_type, trusted=trusted)
+
+    vulkan_device.check = check  # type: ignore[assignment]  # one of its values
+    with exporter(4096) as memory:
+        monkeypatch.setattr(FdCheck, "examine", examine)
+        for times in (1, 2, 3):
+            handle = fd_of(vulkan_device, memory)
+            numbers = [*examined, int(handle)]
+            import_fd(vulkan_device, memory, handle).close()
+            assert examined == numbers and len(examined) == times
