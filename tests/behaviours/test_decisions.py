@@ -101,7 +101,7 @@ def test_G4_write_access_imports_writable(device: Device, name: str) -> None:
 
 @pytest.mark.linux_only("the broker's part of G5; tests/windows has the kernel's")
 def test_G5_global_names_need_a_system_wide_object_manager(device: Device, name: str) -> None:
-    with pytest.raises(errors.UnsupportedError, match="system broker") as error:
+    with pytest.raises(errors.UnsupportedError, match="system-wide broker") as error:
         export(device, name=f"Global\\{name}")
     assert error.value.requires_one_of == ("a system broker",)
     for prefix in ("Global", "global", "Local\\Global"):
@@ -124,7 +124,7 @@ def test_G6_a_name_of_another_type_is_a_type_mismatch_as_since_vista() -> None:
     process = manager.attach(ALICE, 1)
     manager.insert_foreign("X", "Semaphore")
     with pytest.raises(Refused) as refusal:
-        manager.export(process, (1, 1), b"", share=Share.NT, name="X", access=GENERIC_ALL, sddl=None, inherit=False)
+        manager.export(process, ((1, 1),), b"", share=Share.NT, name="X", access=GENERIC_ALL, sddl=None, inherit=False)
     assert refusal.value.status is Status.OBJECT_TYPE_MISMATCH
 
 

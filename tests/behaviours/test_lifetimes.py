@@ -114,7 +114,7 @@ def test_B69_a_handle_to_an_object_of_another_type_is_a_type_mismatch() -> None:
     process = manager.attach(ALICE, 1)
     event = manager.open_foreign(process, manager.insert_foreign("event", "Event"), GENERIC_ALL)
     exported = manager.export(
-        process, (1, 1), b"", share=Share.NT, name=None, access=GENERIC_ALL, sddl=None, inherit=False
+        process, ((1, 1),), b"", share=Share.NT, name=None, access=GENERIC_ALL, sddl=None, inherit=False
     )
     with pytest.raises(Refused) as refusal:
         manager.import_by_handle(process, event)

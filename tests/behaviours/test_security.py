@@ -177,7 +177,7 @@ def test_B32_the_creators_first_handle_is_not_checked_and_later_opens_are(device
 
 def _share(manager: object, process: int, sddl: str | None) -> None:
     manager.export(  # type: ignore[attr-defined]  # an attribute of the model
-        process, (1, 1), b"", share=Share.NT, name="X", access=GENERIC_ALL, sddl=sddl, inherit=False
+        process, ((1, 1),), b"", share=Share.NT, name="X", access=GENERIC_ALL, sddl=sddl, inherit=False
     )
 
 

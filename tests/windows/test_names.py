@@ -229,7 +229,7 @@ def test_rights_that_do_not_let_one_read_are_too_few_to_import(device: Device, n
 def test_a_section_keeps_the_name_that_it_was_born_with(device: Device, name: str) -> None:
     with export(device) as memory, pytest.raises(errors.UnsupportedError, match="when it is made"):
         manager().export(
-            memory.holding.allocation.fd or 0,
+            [memory.holding.allocation.fd or 0],
             memory.descriptor.encode(),
             share=Share.NT,
             name=name,

@@ -27,7 +27,7 @@ taken = kernel32.WaitForSingleObject(offer, 0)
 """The state in which a receiver is killed: it has claimed the ticket, which no other process can claim any more."""
 
 FETCHED = """
-with processes.reached(said.pid, said.created) as sender:
+with processes.opened_process(said.pid, said.created) as sender:
     value = calls.duplicate(said.value, options=calls.SAME_ACCESS, source=sender)
 """
 
@@ -104,7 +104,7 @@ def test_what_is_taken_back_cannot_be_claimed(device: Device) -> None:
 @pytest.mark.parametrize("junk", [b"", b"\1" * 16, b"\0" * 66, b"\1\7" + b"\0" * 64])
 def test_bytes_that_are_no_ticket(junk: bytes) -> None:
     for call in (manager().claim, manager().withdraw):
-        with pytest.raises(errors.InvalidHandleError, match="no ticket"):
+        with pytest.raises(errors.InvalidHandleError, match="not a ticket"):
             call(junk)
 
 

@@ -1,6 +1,6 @@
-"""The one door to the object manager: the Windows kernel, or on Linux the broker, started on demand.
+"""The interface to the object manager: the Windows kernel, or on Linux the broker, which is started on demand.
 
-`manager()` gives this process's manager; nothing connects or starts before its first call.
+`manager()` returns this process's manager. It connects, and starts a broker, at its first request.
 """
 
 from __future__ import annotations
@@ -43,15 +43,17 @@ else:
     INHERIT_VARIABLE = "EXTMEM_INHERIT_FD"
 
     def process_name(pid: int) -> str:
-        """What a process calls itself: nothing, not known on this system."""
+        """Return the name of a process: empty, as it is not known on this system."""
         return ""
 
     def start_time(pid: int) -> int:
-        """When a process started, to tell it from a later one of the same pid: 0, not known on this system."""
+        """Return the start time of a process, which distinguishes it from a later one of the same pid: 0 on this
+        system.
+        """
         return 0
 
     def manager() -> Manager:
-        """This process's manager. UnsupportedError: this version of extmem has none for this system."""
+        """Raise UnsupportedError: this version of extmem has no object manager for this system."""
         raise UnsupportedError(
             f"this version of extmem has no object manager for {sys.platform}, so there are no names, NT handles or "
             "KMT handles; file descriptors and memory of one process work",

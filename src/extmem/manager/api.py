@@ -1,4 +1,4 @@
-"""What an object manager does for this process, whatever the system: the calls and what they give."""
+"""The interface of an object manager on every system: its calls and their results."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ class BrokerStatus:
 class Manager(abc.ABC):
     """Shared objects, their names and this process's handle table. Thread-safe; implements `handles.NtHandleTable`.
 
-    Errors of every call: the object manager's refusals (`ObjectManagerError` classes), PeerGoneError for one that does
-    not answer, UnsupportedError where there is none.
+    Errors of every call: the object manager's refusals (`ObjectManagerError` classes), PeerGoneError if it does not
+    answer, UnsupportedError where there is none.
     """
 
     has_broker = True
-    """Whether a process of its own keeps all this: False where the kernel does."""
+    """Whether a separate process is the object manager. False where the kernel is."""
 
     @abc.abstractmethod
     def export(
@@ -123,13 +123,13 @@ class Manager(abc.ABC):
 
     @abc.abstractmethod
     def security_text(self, security: str | bytes | int | None) -> str | None:
-        """A security descriptor of `vk.SecurityAttributes` as the SDDL text that `export` takes.
+        """Return a security descriptor of `vk.SecurityAttributes` as the SDDL text that `export` takes.
 
-        Errors: UnsupportedError for a binary one where the system has none; SecurityDescriptorError.
+        Errors: UnsupportedError for a binary one on a system without them; SecurityDescriptorError.
         """
 
     def reading_alone(self) -> str:
-        """SDDL by which this user may read what is shared, and nobody write."""
+        """Return SDDL that permits this user to read and permits writing to no user."""
         return "D:(A;;GR;;;OW)"
 
     @abc.abstractmethod
@@ -144,8 +144,8 @@ class Manager(abc.ABC):
     ) -> Imported:
         """Import by name, with the requested rights, or all that the object's security allows.
 
-        of_a_gpu: prefer a GPU's memory. On Windows a host payload and another program's memory of a GPU may have the
-            same name; everywhere else a name is one object's.
+        of_a_gpu: prefer the memory of a GPU. On Windows a host payload and another program's GPU memory may have the
+            same name; on other systems a name belongs to one object.
         object_kind: ObjectTypeError for an object of another kind, here and in `import_by_handle`.
         """
 
@@ -162,7 +162,7 @@ class Manager(abc.ABC):
         """Import by KMT number. InvalidHandleError (INVALID_PARAMETER) for one of another kind of object."""
 
     def import_stranger(self, number: int, reference: Reference | None = None) -> Imported:
-        """Import by a KMT number that no memory of extmem has: another program's, which the driver checks.
+        """Import by a KMT number that does not belong to extmem, but to another program. The driver checks it.
 
         InvalidHandleError where the number cannot be one.
         """
@@ -170,11 +170,11 @@ class Manager(abc.ABC):
 
     @abc.abstractmethod
     def release(self, number: int) -> None:
-        """Release a reference. A forked child does not hold its parent's: then nothing happens."""
+        """Release a reference. In a forked child, nothing happens for one of its parent."""
 
     @abc.abstractmethod
     def release_once(self, number: int) -> None:
-        """`release`, for the owner of a reference: nothing happens where it is released already."""
+        """`release` for the owner of a reference: nothing happens if it is released already."""
 
     @abc.abstractmethod
     def when_reference_lost(self, number: int) -> Iterable[Step]:
@@ -193,13 +193,13 @@ class Manager(abc.ABC):
 
     @abc.abstractmethod
     def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
-        """A new handle by name (B15)."""
+        """Return a new handle by name (B15)."""
 
     def open_section(self, name: str, desired: int, entry: HandleEntry | None = None) -> int:
-        """A new handle to another program's section by its very name. UnsupportedError where the system has none."""
+        """Return a new handle to another program's section by its exact name. UnsupportedError on other systems."""
         raise UnsupportedError(
-            f"there are no sections here that {name!r} could name: those are Windows's; open what extmem shares with "
-            "extmem.open_handle",
+            f"{name!r} cannot name a section on this system: sections exist on Windows only; open what extmem shares "
+            "with extmem.open_handle",
             requires_one_of=["Windows"],
         )
 
@@ -240,15 +240,15 @@ class Manager(abc.ABC):
 
     @abc.abstractmethod
     def kmt_alive(self, number: int) -> bool:
-        """Whether an import by this number would find something now."""
+        """Return whether an import by this number would succeed now."""
 
     @abc.abstractmethod
     def offer(self, *, reference: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
         """Return a ticket (some bytes) for exactly one of the three, to be sent to another process by any channel.
 
-        It keeps its payload alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as long as
-        the process lives that it is for, also after this process has ended: then without its name and KMT number. On
-        Windows, where no other process can keep it, it ends with this process.
+        It keeps its payload alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) for the
+        lifetime of the process that it is bound to. It outlives this process; the payload then has no name and no KMT
+        number. On Windows, where no other process can keep the payload, the ticket ends with this process.
         """
 
     @abc.abstractmethod
@@ -259,37 +259,37 @@ class Manager(abc.ABC):
 
     @abc.abstractmethod
     def bind_offer(self, ticket: bytes, pid: int) -> None:
-        """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
+        """Bind a ticket to a process: it lasts until it is claimed, and is withdrawn when the process ends."""
 
     @abc.abstractmethod
     def bind_offer_to(self, ticket: bytes, child: object) -> None:
-        """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment.
+        """As `bind_offer`, for a child that is being started: its object gets a `pid` soon.
 
-        Returns at once. An object that goes without ever having a pid withdraws the ticket.
+        Returns at once. If the object ends without a pid, the ticket is withdrawn.
         """
 
     @abc.abstractmethod
     def withdraw(self, ticket: bytes) -> bool:
-        """Take an offer back. False when it has been claimed or has ended."""
+        """Withdraw a ticket. Return False if it was claimed or has ended."""
 
     @abc.abstractmethod
     def inherit_socket(self, handles: Sequence[int] | None = None) -> socket.socket:
-        """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
+        """Return a channel for a child that will be started and inherits the handles that are inheritable now (B30).
 
         handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
         Ownership: the caller's. Pass its fd to the child, with the text of `wire.peers.inheritance` as
         `EXTMEM_INHERIT_FD` in its environment (`extmem.process.Popen` does so), and close it here once the child has
         started: the handles of a child that ends before it connects are then released.
-        UnsupportedError on Windows, where the kernel does it: pass `handles` to CreateProcess.
+        UnsupportedError on Windows, where the kernel does this: pass `handles` to CreateProcess.
         """
 
     @abc.abstractmethod
     def snapshot(self) -> list[PayloadRow]:
-        """All live payloads and who holds them."""
+        """Return all live payloads and their holders."""
 
     @abc.abstractmethod
     def status(self) -> BrokerStatus | None:
-        """The running broker; None where there is none. Starts none."""
+        """Return the status of the running broker; None where none runs. None is started."""
 
     def other_brokers(self) -> list[OtherBroker]:
         """Return the running brokers of other versions of extmem, which share nothing with this process."""
@@ -297,12 +297,11 @@ class Manager(abc.ABC):
 
     @abc.abstractmethod
     def stop(self, *, force: bool = False) -> bool:
-        """Ask the broker to leave. True when none runs any more; False when other processes use it and `force` is not
-        set.
+        """End the broker. Return False if other processes use it and `force` is not set; True if none runs any more.
 
-        Forced, nobody loses anything: whoever holds something starts a new broker and announces it there.
+        With `force`, no process loses anything: those that hold references start a new broker and announce them to it.
         """
 
     @abc.abstractmethod
     def disconnect(self) -> None:
-        """Leave the broker now. All memory objects and handles of this manager end; it cannot be used again."""
+        """Close the connection now. All references and handles of this manager end; it cannot be used again."""

@@ -1,10 +1,10 @@
-"""The heart of the object manager: its state, its processes, and when things end.
+"""The state of the object manager, its processes, and the end of its objects.
 
-How this works. Whatever holds something calls `_retain` with its row of the lifetime table (`lifetimes.KEEPS`) and
-`_release` with the same row when it goes. Counts at zero end an object (its name is free in the same call), a KMT
-number, a payload; ended payloads are collected until the owner of their bytes asks (`take_released`). Every operation
-checks all that can be refused before it changes anything, so a `Refused` means that nothing happened. Nothing here
-searches: every step is a dictionary look-up, whatever the number of objects.
+How this works. A holder begins with `_retain` and its row of the lifetime table (`lifetimes.KEEPS`), and ends with
+`_release` and the same row. A count of zero ends an object (its name is free in the same call), a KMT number, or a
+payload. Ended payloads are collected until the owner of their bytes calls `take_released`. Every operation checks all
+that can be refused before it changes anything, so after a `Refused` nothing has changed. No operation searches: each
+step is a dictionary look-up, whatever the number of objects.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ _HANDLE: Final = KEEPS[Holder.NT_HANDLE]
 _ANNOUNCEMENT: Final = KEEPS[Holder.ANNOUNCEMENT]
 _ORPHANED: Final = KEEPS[Holder.ORPHANED_TICKET]
 STEP: Final = 256
-"""Things that a step of a long operation ends."""
-_ID_RANGE: Final = 1 << 63  # ids travel as 64-bit integers
+"""Number of items that one step of a long operation ends."""
+_ID_RANGE: Final = 1 << 63  # ids are sent as 64-bit integers
 
 
 class Core:
-    """State and lifetimes. `random(n)` must give an int in [0, n); tickets need it unpredictable. `epoch` must be above
-    what an earlier manager, whose objects are announced here, has counted from its own (a clock in nanoseconds is).
+    """State and lifetimes.
+
+    random: `random(n)` returns an int in [0, n), which must be unpredictable for tickets. epoch: must be above all ids
+    of an earlier manager whose objects are announced to this one; a clock in nanoseconds is suitable.
     """
 
     def __init__(
@@ -65,27 +67,29 @@ class Core:
         self._kmt = KmtTable(random)
         self._tickets: dict[int, Ticket] = {}
         self._users: dict[int, User] = {}
-        """Those who have tickets in flight."""
+        """Users with tickets in flight."""
         self._released: list[int] = []
         self._left_behind: Counter[int] = Counter()
-        """By uid, handles in others' tables that count against processes which have ended."""
+        """By uid, the number of handles in tables of others that count against processes which have ended."""
 
     # -- processes --------------------------------------------------------------------------------------------------
 
     def attach(self, token: Token, pid: int) -> int:
-        """A client arrives. Returns the id by which it calls; ids are never used twice."""
+        """Add a process. Return the id with which it makes calls; ids are never reused."""
         return self._new_process(token, pid).id
 
     def detach(self, process: int) -> None:
-        """It died or left: all that it held is closed, protected handles too (B78). Its tickets are in flight still,
-        unless their time is over: they keep what they stand for, but for its name and its KMT number.
+        """Remove a process that has ended: all that it held is closed, also protected handles (B78).
+
+        Its tickets stay in flight, unless their time is over. They keep the payload, but not its name and KMT number.
         """
         for _ in self.detaching(process):
             pass
 
     def detaching(self, process: int) -> Iterator[None]:
-        """`detach` in steps, for a process that may hold a lot: it yields after each `STEP` things that have ended. The
-        process makes no calls from now on.
+        """`detach` in steps, for a process that may hold much: it yields after each `STEP` items that have ended.
+
+        The process must not make calls from now on.
         """
         gone = self._process(process)
         if gone.parent is not None:
@@ -112,17 +116,18 @@ class Core:
         del self._processes[gone.id]
 
     def inherit(self, parent: int, *, only: Collection[int] | None = None) -> int:
-        """CreateProcess with bInheritHandles: a new process that has copies of the parent's inheritable handles, with
-        the same values, rights and flags (B30, B31). `only` is PROC_THREAD_ATTRIBUTE_HANDLE_LIST: these and no others;
-        each must be inheritable, else Refused INVALID_PARAMETER. The child is `adopt`ed when it shows up, `detach`ed
-        when it won't.
+        """CreateProcess with bInheritHandles: add a process with copies of the parent's inheritable handles.
+
+        They have the same values, rights and flags (B30, B31). only: PROC_THREAD_ATTRIBUTE_HANDLE_LIST, the handles to
+        inherit; each must be inheritable, else Refused INVALID_PARAMETER. The caller calls `adopt` when the child
+        connects, and `detach` if it does not.
         """
         mother = self._process(parent)
         if mother.children >= self.limits.children:
             raise Refused(
                 Status.QUOTA_EXCEEDED,
-                f"This process has started {mother.children} children that have not connected yet, as many as one may. "
-                "Wait for them, or end them.",
+                f"This process has started {mother.children} children that have not connected yet, the limit. Wait "
+                "for them, or end them.",
             )
         listed = None if only is None else {value & ~3 for value in only}
         for value in sorted(listed or ()):
@@ -142,11 +147,11 @@ class Core:
         return child.id
 
     def begin_handles_above(self, process: int, value: int) -> None:
-        """A process that has lost its handles, but not its memory of their values, gets none of those again."""
+        """Give handles of a process only values above this one: it may still use the values of lost handles."""
         self._process(process).table.begin_above(value)
 
     def adopt(self, process: int, token: Token, pid: int) -> None:
-        """The child of an `inherit` has shown up. Refused INVALID_PARAMETER for a process that already has."""
+        """Record that the child of an `inherit` has connected. Refused INVALID_PARAMETER if it had already."""
         child = self._process(process)
         if child.parent is None:
             raise Refused(
@@ -158,18 +163,19 @@ class Core:
         child.parent = None
 
     def processes(self) -> tuple[int, ...]:
-        """The ids of all attached processes, oldest first."""
+        """Return the ids of all attached processes, oldest first."""
         return tuple(self._processes)
 
     def take_released(self) -> list[int]:
-        """Payloads whose last reference went since this was last asked, in that order: nobody will ask for their bytes
-        again.
+        """Return the payloads that have ended since the last call, in that order.
+
+        Their bytes are not needed any more.
         """
         released, self._released = self._released, []
         return released
 
     def kmt_alive(self, number: int) -> bool:
-        """Whether an import by that KMT number would find its payload."""
+        """Return whether an import by that KMT number would succeed."""
         try:
             self._kmt.find(number)
         except Refused:
@@ -187,7 +193,7 @@ class Core:
         if found is None:
             raise Refused(
                 Status.INVALID_CID,
-                f"No process {process} is attached here: it ended, or never connected. Check that it is still running.",
+                f"Process {process} is not attached: it has ended, or never connected. Check that it is still running.",
             )
         return found
 
@@ -226,7 +232,7 @@ class Core:
             self._forget_ticket(ticket)
 
     def _unname(self, shared: SharedObject) -> None:
-        """The object lives on without its name, which is free."""
+        """Remove the name of an object that continues to exist. The name is free."""
         self._directory.remove(shared)
         shared.name = None
 
@@ -264,7 +270,7 @@ class Core:
             target.refs -= 1
 
     def _discharge(self, entry: Entry) -> None:
-        """The handle counts against nobody but its holder any more."""
+        """Stop counting a handle against the process that put it there."""
         giver, entry.giver = entry.giver, None
         if giver is None:
             return
@@ -282,7 +288,7 @@ class Core:
         self._release(gone.keeps, gone.payload, gone.object)
 
     def _orphan(self, ticket: Ticket) -> None:
-        """The sender has ended: the ticket is its user's now."""
+        """Transfer a ticket to its user, because its sender has ended."""
         if not ticket.keeps.payload:
             self._forget_ticket(ticket)  # its time was over
             return
@@ -309,7 +315,7 @@ class Core:
         self._release(ticket.keeps, ticket.payload, ticket.object)
 
     def _announce(self, owner: Process, payload: Payload, shared: SharedObject | None) -> None:
-        payload.exporters += 1  # the exporter itself may be yet to announce: a strict number waits for it
+        payload.exporters += 1  # the exporter may announce later, so a strict number is kept for it
         self._retain(_ANNOUNCEMENT, payload, shared)
 
     def _ending_announcements(self, owner: Process) -> Iterator[None]:
@@ -325,7 +331,7 @@ class Core:
             if not (done := done + 1) % STEP:
                 yield
 
-    # -- look-ups shared by the operations --------------------------------------------------------------------------
+    # -- look-ups for several operations ----------------------------------------------------------------------------
 
     def _resolve(self, name: str) -> NameKey:
         key = resolve_name(name, self.session)

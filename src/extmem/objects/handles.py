@@ -1,4 +1,4 @@
-"""Handles: opening, duplicating, closing, comparing, flags (B15, B18, B20, B29–B32, B36–B49)."""
+"""Operations on handles: open, duplicate, close, compare, set flags (B15, B18, B20, B29–B32, B36–B49)."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ class Handles(Core):
         return self._add_handle(owner, found.object, found.granted, FLAG_INHERIT if found.inherit else 0)
 
     def open_handle(self, process: int, name: str, desired: int, inherit: bool = False) -> int:
-        """A new handle by name (B15), checked against the object's security; access 0 is refused after the look-up
-        (B18).
+        """Return a new handle by name (B15), checked by the object's security.
+
+        Access 0 is refused after the look-up (B18).
         """
         owner = self._process(process)
         shared = self._find_named(name)
@@ -57,15 +58,16 @@ class Handles(Core):
         self._close(owner, handle)
 
     def discard_handle(self, process: int, handle: int) -> None:
-        """Undo a call that made a handle and whose answer did not arrive, whatever its flags. Nothing happens if it is
-        gone, or the process is.
+        """Undo a call that created a handle and whose reply did not arrive, whatever the handle's flags.
+
+        Nothing happens if the handle is closed, or the process has ended.
         """
         owner = self._processes.get(process)
         if owner is not None and handle in owner.table:
             self._close(owner, handle)
 
     def burn_handle(self, process: int, handle: int) -> None:
-        """Never give this value of a closed handle again: the process may not know that it is closed."""
+        """Never reuse this value of a closed handle: its process may not have got the reply to the close."""
         self._process(process).table.burn(handle)
 
     def duplicate(
@@ -79,11 +81,11 @@ class Handles(Core):
         same_attributes: bool = False,
         close_source: bool = False,
     ) -> int:
-        """DuplicateHandle into process `target` (None: the caller itself). The new value, meaningful there only (B43).
+        """DuplicateHandle into process `target` (None: the caller). Return the new value, valid only there (B43).
 
         `desired` None is DUPLICATE_SAME_ACCESS; 0 gives a handle without rights (B20); more than the source has is
         granted if the object's security allows it to both processes (B38). `same_attributes` copies both flags and
-        overrides `inherit` (B36). `close_source` closes the source whatever comes of it (B40), unless that is protected
+        overrides `inherit` (B36). `close_source` closes the source also after a failure (B40), unless it is protected
         (B39).
         """
         owner = self._process(process)
@@ -96,7 +98,7 @@ class Handles(Core):
             else:
                 flags = FLAG_INHERIT if inherit else 0
             if close_source and receiver is owner and desired is None and not source.flags & FLAG_PROTECT:
-                source.flags = flags  # B39: the very same value comes back
+                source.flags = flags  # B39: the same value is returned
                 close_source = False
                 return handle & ~3
             granted = (
@@ -109,8 +111,9 @@ class Handles(Core):
                 self._close(owner, handle)
 
     def same_object(self, process: int, a: int, b: int) -> bool:
-        """CompareObjectHandles: whether both lead to one shared object (B44); two shares of one payload are two
-        objects.
+        """CompareObjectHandles: return whether both refer to one shared object (B44).
+
+        Two exports of one payload are two objects.
         """
         table = self._process(process).table
         return table.find(a).object is table.find(b).object
@@ -131,12 +134,13 @@ class Handles(Core):
         )
 
     def handle_values(self, process: int, after: int, limit: int) -> tuple[list[int], int]:
-        """The open handle values above `after`, a page of them, and where the next page begins (`HandleTable.page`)."""
+        """Return a page of the open handle values above `after`, and the next page's `after` (`HandleTable.page`)."""
         return self._process(process).table.page(after, limit)
 
     def set_handle_flags(self, process: int, handle: int, mask: int, flags: int) -> None:
-        """SetHandleInformation: the bits of `mask` become those of `flags`. Refused INVALID_PARAMETER for unknown bits
-        in `mask`.
+        """SetHandleInformation: set the bits of `mask` to those of `flags`.
+
+        Refused INVALID_PARAMETER for unknown bits in `mask`.
         """
         entry = self._process(process).table.find(handle)
         if mask & ~(FLAG_INHERIT | FLAG_PROTECT):
@@ -149,8 +153,9 @@ class Handles(Core):
     # -- objects of other types, which share directory and handle tables on Windows ---------------------------------
 
     def insert_foreign(self, name: str, type_name: str) -> int:
-        """Put an object of another type into the directory (B2), case-sensitively (B6). Returns its id. It stays until
-        `remove_foreign`. Refused OBJECT_NAME_COLLISION, OBJECT_TYPE_MISMATCH, or what `resolve_name` says.
+        """Enter an object of another type into the directory (B2), case-sensitively (B6). Return its id.
+
+        It stays until `remove_foreign`. Refused OBJECT_NAME_COLLISION, OBJECT_TYPE_MISMATCH, or as `resolve_name`.
         """
         key = resolve_name(name, self.session)
         other = KernelObject(self._fresh_id(self._objects), foreign_type(type_name), key)
@@ -159,11 +164,11 @@ class Handles(Core):
         return other.id
 
     def open_foreign(self, process: int, object_id: int, granted: int) -> int:
-        """A handle to an object of another type, with `granted` as it stands. KeyError for an unknown id."""
+        """Return a handle to an object of another type, with `granted` unchanged. KeyError for an unknown id."""
         return self._add_handle(self._process(process), self._objects[object_id], granted, 0)
 
     def remove_foreign(self, object_id: int) -> None:
-        """Take an object of another type out of the directory; handles to it stay valid until closed."""
+        """Remove an object of another type from the directory. Handles to it stay valid until they are closed."""
         other = self._objects.pop(object_id)
         if other.name is not None:
             self._directory.remove_foreign(other.name)
@@ -175,13 +180,16 @@ class Handles(Core):
         if owner.token.uid not in (0, receiver.token.uid):
             raise Refused(
                 Status.ACCESS_DENIED,
-                f"User {owner.token.uid} can't put handles into process {receiver.pid} of user {receiver.token.uid} "
+                f"User {owner.token.uid} cannot put handles into process {receiver.pid} of user {receiver.token.uid} "
                 "(PROCESS_DUP_HANDLE). Let that process open the memory by name.",
             )
         return receiver
 
     def _giver(self, owner: Process) -> Process:
-        """The process that a handle in another's table counts against. Refused QUOTA_EXCEEDED if it has too many."""
+        """Return the process that a handle in another's table counts against.
+
+        Refused QUOTA_EXCEEDED if it has too many.
+        """
         left = self._left_behind[owner.token.uid]
         if left + owner.given >= self.limits.handles:
             raise Refused(
@@ -194,8 +202,9 @@ class Handles(Core):
         return owner
 
     def take_over(self, process: int, handle: int) -> None:
-        """The process uses a handle that another one put into its table: it counts as its own from now on, if it may
-        have one more.
+        """Count a handle that another process put into the table as the table's own, because its process uses it.
+
+        Nothing changes if the process has reached its limit of handles.
         """
         table = self._process(process).table
         entry = table.find(handle)
@@ -205,7 +214,7 @@ class Handles(Core):
 
     @staticmethod
     def _enlarged(source: Entry, desired: int, caller: Token, receiver: Token) -> int:
-        """The access of a duplicate that asks for a mask of its own (B37, B38)."""
+        """Return the access of a duplicate with a requested mask (B37, B38)."""
         target = source.object
         wanted = target.type.requested(desired)
         named = wanted & ~MAXIMUM_ALLOWED

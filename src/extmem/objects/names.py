@@ -1,7 +1,7 @@
-"""Names of shared objects: from what a program says to the one place in the object directory it means (B1–B8).
+"""Names of shared objects: from the name that a program states to its entry in the object directory (B1–B8).
 
 How this works. Every session has a directory, `\\Sessions\\<n>\\BaseNamedObjects`; session 0's is the global one,
-`\\BaseNamedObjects`. Each contains three links, Global, Local and Session, so a prefix is no special syntax but one
+`\\BaseNamedObjects`. Each contains three links, Global, Local and Session, so a prefix is not special syntax but one
 step of an ordinary walk: `Local\\Global\\X` works and means `\\BaseNamedObjects\\X`. There are no other directories, so
 any other component before the last is a path that does not exist. Case is kept for display and folded for lookup (B5).
 """
@@ -15,11 +15,11 @@ from extmem.objects.status import Refused, Status
 __all__ = ["MAX_UNITS", "NameKey", "parse_path", "resolve_name"]
 
 MAX_UNITS: Final = 260
-"""Longest name in UTF-16 units, prefixes included (B7: the documented D3D limit; drivers do not check beyond it)."""
+"""Length limit of a name in UTF-16 units, prefixes included (B7: the documented D3D limit; drivers check no other)."""
 
 
 class NameKey(NamedTuple):
-    """A resolved name: `key` is what the directory is indexed by, `display` the full path in the creator's case."""
+    """A resolved name: `key` is its key in the directory, `display` the full path in the creator's case."""
 
     key: str
     display: str
@@ -27,10 +27,10 @@ class NameKey(NamedTuple):
 
 
 def resolve_name(name: str, session: int) -> NameKey:
-    """What `name` means to a program in session `session`.
+    """Resolve `name` for a program in session `session`.
 
-    Raises Refused: OBJECT_NAME_INVALID for names that no object can have (empty, too long, a NUL, a lone surrogate,
-    empty components), OBJECT_PATH_NOT_FOUND for a component before the last that is none of Global, Local,
+    Raises Refused: OBJECT_NAME_INVALID for names that an object cannot have (empty, too long, a NUL, a lone surrogate,
+    empty components), OBJECT_PATH_NOT_FOUND for a component before the last that is not Global, Local or
     Session\\<id>.
     """
     if len(name) > MAX_UNITS // 2 or not name.isascii():
@@ -38,8 +38,8 @@ def resolve_name(name: str, session: int) -> NameKey:
     if "\0" in name:
         raise Refused(
             Status.OBJECT_NAME_INVALID,
-            f"The name {name!r} holds a NUL at index {name.index(chr(0))}; Windows would cut it off there and share "
-            "another name. Take the NUL out.",
+            f"The name {name!r} contains a NUL at index {name.index(chr(0))}; Windows would end it there and share "
+            "another name. Remove the NUL.",
         )
     if "\\" not in name:
         if not name:
@@ -52,8 +52,9 @@ def resolve_name(name: str, session: int) -> NameKey:
 
 
 def parse_path(path: str, session: int) -> NameKey:
-    """The key for a full path as `NameKey.display` has it; for restoring. Refused as `resolve_name`, and
-    PATH_SYNTAX_BAD.
+    """Return the key for a full path in the form of `NameKey.display`, which a client announces.
+
+    Refused as `resolve_name`, and PATH_SYNTAX_BAD.
     """
     for where in {0, session}:
         root = _root(where)
@@ -62,7 +63,8 @@ def parse_path(path: str, session: int) -> NameKey:
             return resolve_name(leaf, where)
     raise Refused(
         Status.OBJECT_PATH_SYNTAX_BAD,
-        f"{path!r} is no full path of an object in session {session}. Announce the path as the object manager gave it.",
+        f"{path!r} is not a full path of an object in session {session}. Announce the path that the object manager "
+        "gave.",
     )
 
 
@@ -81,7 +83,7 @@ def _walk(name: str, session: int) -> NameKey:
         if word == "GLOBAL":
             here = 0
         elif word == "LOCAL":
-            pass  # Local leads back to the directory it is in
+            pass  # Local is a link to the directory that contains it
         elif word == "SESSION":
             number = next(steps, None)
             if number not in {"0", str(session)}:
@@ -95,8 +97,8 @@ def _walk(name: str, session: int) -> NameKey:
 def _no_path(name: str, part: str, session: int) -> Refused:
     return Refused(
         Status.OBJECT_PATH_NOT_FOUND,
-        f"The name {name!r} goes through {part!r}, which is no directory here. Only 'Local\\', 'Global\\' and "
-        f"'Session\\{session}\\' may stand before a name; a backslash can't be part of one.",
+        f"The name {name!r} goes through {part!r}, which is not a directory. Only 'Local\\', 'Global\\' and "
+        f"'Session\\{session}\\' may precede a name; a backslash cannot be part of one.",
     )
 
 
@@ -106,7 +108,7 @@ def _check_units(name: str) -> None:
     except UnicodeEncodeError as error:
         raise Refused(
             Status.OBJECT_NAME_INVALID,
-            f"The name {name!r} holds half a character (a lone surrogate) at index {error.start}. Use whole "
+            f"The name {name!r} contains half a character (a lone surrogate) at index {error.start}. Use whole "
             "characters.",
         ) from None
     if units > MAX_UNITS:
@@ -125,7 +127,7 @@ def _key(session: int, leaf: str) -> NameKey:
 
 
 def _fold(text: str) -> str:
-    """One-to-one upper case, as the NT kernel folds: no character becomes two, and none outside ASCII becomes ASCII."""
+    """Return the name in one-to-one upper case, as the NT kernel folds it: the length stays, and non-ASCII stays so."""
     if text.isascii():
         return text.upper()
     return "".join(_fold_character(c) for c in text)

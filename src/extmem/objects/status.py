@@ -1,6 +1,4 @@
-"""NTSTATUS codes that the object manager answers with, the Win32 error that each becomes (B14), and extmem's class for
-it.
-"""
+"""The NTSTATUS codes of the object manager, with the Win32 error (B14) and the class of extmem for each."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ __all__ = ["WINERROR", "Refused", "Status", "error_for"]
 
 
 class Status(IntEnum):
-    """NTSTATUS values, as ntstatus.h has them (name without `STATUS_`)."""
+    """NTSTATUS values of ntstatus.h (names without `STATUS_`)."""
 
     SUCCESS = 0x0000_0000
     INVALID_HANDLE = 0xC000_0008
@@ -84,7 +82,10 @@ _CLASSES: Final[Mapping[Status, type[errors.ObjectManagerError]]] = MappingProxy
 
 
 class Refused(Exception):
-    """The model says no: `status`, and `detail`, a full sentence with the values and what to do. Nothing changed."""
+    """A refusal by the model: `status`, and `detail`, full sentences with the values and the remedy.
+
+    Nothing changed.
+    """
 
     def __init__(self, status: Status, detail: str) -> None:
         super().__init__(status, detail)
@@ -96,9 +97,9 @@ class Refused(Exception):
 
 
 def error_for(status: Status | int, detail: str) -> errors.ObjectManagerError:
-    """The exception for a refusal, with `ntstatus` and `winerror` filled in. Statuses without a class of their own
-    (a malformed security descriptor, say) come as plain `ObjectManagerError`. ValueError for a status that is no
-    failure.
+    """Return the exception for a refusal, with its `ntstatus` and `winerror`.
+
+    A status without a class of its own gives `ObjectManagerError`. ValueError for a status that is not a failure.
     """
     known = Status(status)
     if known is Status.SUCCESS:

@@ -1,7 +1,7 @@
-"""One process's handle table: values, entries, flags (B36, B39, B41, B45–B49).
+"""The handle table of one process: values, entries, flags (B36, B39, B41, B45–B49).
 
-A handle that another process put here counts against that one, until this process uses it: nobody can fill another's
-table.
+A handle that another process put into the table counts against that process until this one uses it, so that a process
+cannot fill another one's table.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Giver(Protocol):
 
 
 class Entry:
-    """What a handle value stands for."""
+    """The entry of a handle value."""
 
     __slots__ = ("flags", "giver", "granted", "object")
 
@@ -39,23 +39,23 @@ class Entry:
         self.object = kernel_object
         self.granted = granted
         self.flags = flags
-        self.giver = giver  # who put it here, as long as it counts against that process and not against the table's own
+        self.giver = (
+            giver  # the process that put it here, while it counts against that one and not against the table's process
+        )
 
 
 class HandleTable:
-    """Values are multiples of 4 from 4 on, the lowest free one first (B41); the low two bits are ignored on lookup
-    (B48).
-    """
+    """Values are multiples of 4 from 4 on, the lowest free one first (B41). Look-ups ignore the low two bits (B48)."""
 
     __slots__ = ("_burnt", "_entries", "_free", "_next", "foreign", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.foreign = 0
-        """Entries that count against others."""
+        """The number of entries that count against other processes."""
         self._entries: dict[int, Entry] = {}
         self._burnt: set[int] = set()
-        self._free: list[int] = []  # a heap; may hold values that `put` has taken meanwhile, they are skipped
+        self._free: list[int] = []  # a heap; it may contain values that `put` has used since, which are skipped
         self._next = 4
 
     def __len__(self) -> int:
@@ -68,18 +68,20 @@ class HandleTable:
         return iter(sorted(self._entries.items()))
 
     def take_last(self) -> Entry:
-        """Take out the entry that was put in last, of a table whose process has ended. KeyError when there is none."""
+        """Remove and return the newest entry of a table whose process has ended. KeyError when there is none."""
         entry = self._entries.popitem()[1]
         self.foreign -= entry.giver is not None
         return entry
 
     def items(self) -> list[tuple[int, Entry]]:
-        """All values and entries now, in no order."""
+        """Return all values and entries, in any order."""
         return list(self._entries.items())
 
     def page(self, after: int, limit: int) -> tuple[list[int], int]:
-        """The open values above `after`, ascending, of the next `limit` that there could be; and the value to go on
-        after, 0 when there are no more. Looks at `limit` values, however many are open.
+        """Return the open values among the next `limit` possible ones above `after`, and the `after` of the next page.
+
+        The values ascend; the latter is 0 after the last page. The cost depends on `limit` and not on how many are
+        open.
         """
         first = (max(after, 0) & ~3) + 4
         end = min(first + 4 * limit, self._next)
@@ -88,20 +90,22 @@ class HandleTable:
 
     @property
     def own(self) -> int:
-        """Entries that count against the process itself."""
+        """The number of entries that count against the process itself."""
         return len(self._entries) - self.foreign
 
     def room(self) -> None:
-        """Refused QUOTA_EXCEEDED when one more handle of its own would be too many."""
+        """Raise Refused QUOTA_EXCEEDED if one more handle of the process would be too many."""
         if self.own >= self.limit:
             raise Refused(
                 Status.QUOTA_EXCEEDED,
-                f"This process has {self.own} handles open, as many as one may. Close those it no longer needs.",
+                f"This process has {self.own} handles open, the limit of one process. Close those that it no longer "
+                "needs.",
             )
 
     def add(self, entry: Entry) -> int:
-        """Put `entry` at the lowest free value. Refused QUOTA_EXCEEDED when the table is full, unless it counts against
-        whoever put it here.
+        """Enter `entry` at the lowest free value.
+
+        Refused QUOTA_EXCEEDED when the table is full, unless the entry counts against the process that put it here.
         """
         if entry.giver is None:
             self.room()
@@ -118,14 +122,12 @@ class HandleTable:
         return value
 
     def put(self, value: int, entry: Entry) -> None:
-        """Put `entry` at a given value: inheriting and restoring. Refused when the value is taken or none that can
-        exist.
-        """
+        """Enter `entry` at a given value, to inherit or restore it. Refused for a value in use or an invalid one."""
         self.room()
         if value % 4 or not 0 < value <= 4 * self.limit:
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"{value:#x} is no handle value. Values are multiples of 4 from 4 to {4 * self.limit:#x}.",
+                f"{value:#x} is not a handle value. Values are multiples of 4 from 4 to {4 * self.limit:#x}.",
             )
         if value in self._entries:
             raise Refused(
@@ -139,7 +141,7 @@ class HandleTable:
         self._entries[value] = entry
 
     def burn(self, value: int) -> None:
-        """Never give this value again: somebody may take it for the handle that it was. It is not open now."""
+        """Never reuse this value, which is not open: the process may still use it for the closed handle."""
         if value % 4 == 0 and 0 < value <= 4 * self.limit:
             self._burnt.add(value)
             while self._next <= value:
@@ -147,20 +149,18 @@ class HandleTable:
                 self._next += 4
 
     def begin_above(self, value: int) -> None:
-        """Give no value up to this one: all of them may be known as something else. The table is empty yet."""
+        """Assign only values above this one: the process may still use the others. The table must be empty."""
         self._next = max(self._next, (value & ~3) + 4)
 
     def find(self, value: int) -> Entry:
-        """The entry that `value` stands for. Refused INVALID_HANDLE, with the reason that the value shows (B42, B47,
-        B49).
-        """
+        """Return the entry of `value`. Refused INVALID_HANDLE, with the reason that the value shows (B42, B47, B49)."""
         entry = self._entries.get(value & ~3)
         if entry is None or value < 0:
             raise Refused(Status.INVALID_HANDLE, no_entry(value))
         return entry
 
     def remove(self, value: int) -> Entry:
-        """Take an entry out; its value is free at once. The caller has looked it up and minded its flags."""
+        """Remove an entry; its value is free at once. The caller has looked it up and checked its flags."""
         value &= ~3
         entry = self._entries.pop(value)
         self.foreign -= entry.giver is not None
@@ -169,13 +169,13 @@ class HandleTable:
 
 
 def no_entry(value: int) -> str:
-    """Why a value stands for no open handle, as its shape shows (B42, B47, B49), and what to do."""
+    """Return why a value is not an open handle, as its bits show (B42, B47, B49), and the remedy."""
     if value == 0:
         return "The handle is 0 (NULL), which is never open. Pass a handle that this process holds."
     if 0 < value <= 0xFFFF_FFFF and value & _KMT_SHAPE:
         return (
-            f"{value:#x} is a KMT number, not an NT handle: it is in no handle table, there is nothing to close or "
-            "duplicate. Import it with the KMT handle type."
+            f"{value:#x} is a KMT number, not an NT handle: it is not in a handle table and cannot be closed or "
+            "duplicated. Import it with the KMT handle type."
         )
     return (
         f"{value:#x} is not open in this process. It was closed, or it belongs to another process: "

@@ -88,7 +88,8 @@ def test_each_file_is_counted_and_closed(own_runtime: Runtime, exporter: Peer, i
     before, used = broker_fds(pid), importer("m.status().used")
     here, there = exporter("fds()"), importer("fds()")
     exporter("a = many('x', 300, pages=[False])")
-    assert importer("m.status().used") == used + 301 and broker_fds(pid) == before + 301
+    assert importer("m.status().used") == used + 301
+    wait_for_broker_fds(pid, before + 301)
     importer("i = m.import_by_name('x', READ_WRITE)")
     assert importer("fds()") == there + 301
     exporter("m.release(a.number)")

@@ -137,7 +137,7 @@ def test_one_whose_place_was_taken_sends_its_clients_there(
     for peer in (holder, newcomer):
         assert peer("reads('x'), reads('both')") == (b"hello", b"later")
     assert holder("text(m.import_by_handle(h)), m.info(h).name") == (b"first", "")
-    assert holder("[line for line in logged if 'another process has taken it' in line] != []")
+    assert holder("[line for line in logged if 'another process has taken' in line] != []")
 
 
 def test_a_broker_that_is_locked_out_reports_whose_lock_it_is(own_runtime: Runtime, holder: Peer) -> None:

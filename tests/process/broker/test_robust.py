@@ -78,7 +78,7 @@ def test_a_reply_whose_descriptor_cannot_be_sent_is_undone(own_runtime: Runtime,
         filler("fill()")
         for _ in range(3):
             error = other.fails(source)
-            assert error.is_a("QuotaError") and "nobody has received" in error.message, error
+            assert error.is_a("QuotaError") and "not yet received" in error.message, error
         filler("empty()")
         assert exporter(held) == [], "nothing is left of a reply that could not be sent"
         assert other(source) == expected

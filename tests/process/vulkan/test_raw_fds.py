@@ -106,7 +106,7 @@ def test_a_named_payload_of_a_device_that_is_not_here_says_which_are(device: Dev
     with device.allocate(4096) as memory, memory.export_handle(FD) as handle:
         elsewhere = stated(device, memory, device_uuid=b"another machine!")
         exported = manager().export(
-            [int(handle)],
+            (int(handle),),
             elsewhere.encode(),
             share=Share.NT,
             name=name,

@@ -31,7 +31,7 @@ class World:
         """Return a ticket for memory that nothing else keeps alive."""
         made = self.model.export(
             self.sender,
-            (1, next(self._inodes)),
+            ((1, next(self._inodes)),),
             b"",
             share=Share.NT,
             name=None,

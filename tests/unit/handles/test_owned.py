@@ -27,7 +27,7 @@ class ModelTable:
         self.model = ObjectManager(random=random.Random(1).randrange)
         self.process = self.model.attach(Token(1000, 1000), 1)
         self.reference = self.model.export(
-            self.process, (1, 1), b"", share=Share.NT, name="X", access=0x1000_0000, sddl=None, inherit=False
+            self.process, ((1, 1),), b"", share=Share.NT, name="X", access=0x1000_0000, sddl=None, inherit=False
         ).reference
         self.closes: list[int] = []
         self.lock = threading.RLock()

@@ -180,7 +180,7 @@ def test_B43_into_a_process_of_another_user_takes_uid_0(world: World) -> None:
 def test_B43_into_a_process_that_is_gone(world: World) -> None:
     source = world.handle()
     world.m.detach(world.b)
-    with refused(Status.INVALID_CID, "No process", "attached"):
+    with refused(Status.INVALID_CID, "is not attached", "attached"):
         world.m.duplicate(world.a, source, target=world.b, desired=None)
     assert world.m.duplicate(world.a, source, target=world.a, desired=None)
 
@@ -342,7 +342,8 @@ def test_a_value_put_back_leaves_the_lower_ones_free() -> None:
     table.remove(8)
     table.put(8, entry)
     assert table.add(entry) == 20
-    for value, words in ((8, "in use"), (6, "no handle value"), (36, "no handle value"), (0, "no handle value")):
+    invalid = "not a handle value"
+    for value, words in ((8, "in use"), (6, invalid), (36, invalid), (0, invalid)):
         with refused(Status.INVALID_PARAMETER, words):
             table.put(value, entry)
     assert [value for value, _ in table] == [4, 8, 12, 16, 20]

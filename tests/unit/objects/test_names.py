@@ -209,5 +209,5 @@ def test_full_paths_lead_back_to_their_keys(name: str) -> None:
     "path", ["X", "\\Sessions\\2\\BaseNamedObjects\\X", "\\BaseNamedObjects\\a\\b", "\\Sessions\\1\\X", ""]
 )
 def test_what_is_no_full_path_of_this_session_is_bad_syntax(path: str) -> None:
-    with refused(Status.OBJECT_PATH_SYNTAX_BAD, "no full path"):
+    with refused(Status.OBJECT_PATH_SYNTAX_BAD, "not a full path"):
         parse_path(path, 1)

@@ -133,7 +133,7 @@ def test_B78_process_death_closes_all_even_protected_handles(world: World) -> No
     assert world.m.import_by_name(world.b, "frames")
     world.m.detach(world.b)
     assert world.m.take_released() == [exported.payload]
-    with refused(Status.INVALID_CID, f"process {world.a} "):
+    with refused(Status.INVALID_CID, f"Process {world.a} "):
         world.m.release(world.a, exported.reference)
 
 

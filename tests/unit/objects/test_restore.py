@@ -289,8 +289,8 @@ def test_bad_memory_records_are_refused(world: World, record: ReferenceRecord, w
     [
         (HandleRecord(8, 22, 0, False, False), "shared object 22"),
         (HandleRecord(8, 21, 0, False, False), "in use"),
-        (HandleRecord(7, 21, 0, False, False), "no handle value"),
-        (HandleRecord(4 * 65536 + 4, 21, 0, False, False), "no handle value"),
+        (HandleRecord(7, 21, 0, False, False), "not a handle value"),
+        (HandleRecord(4 * 65536 + 4, 21, 0, False, False), "not a handle value"),
     ],
 )
 def test_bad_handle_records_are_refused(world: World, record: HandleRecord, words: str) -> None:
@@ -387,7 +387,7 @@ def test_quotas_hold_while_announcing() -> None:
 
 def test_a_refused_record_ends_the_announcement_and_keeps_what_came_before(world: World) -> None:
     bad = replace(held(), handles=(HandleRecord(7, 21, 0, False, False),))
-    with refused(Status.INVALID_PARAMETER, "no handle value"):
+    with refused(Status.INVALID_PARAMETER, "not a handle value"):
         world.m.restore(world.a, bad)
     assert world.m.import_by_name(world.b, "frames").payload == 11
     world.m.detach(world.a)

@@ -1,4 +1,4 @@
-"""What concerns the broker as a process: children that inherit, listing what is shared, how it is, ending it."""
+"""The calls that concern the broker as a process: inheritance, snapshots, status, and ending it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from extmem.errors import InvalidHandleError, PeerProtocolError
 from extmem.manager.api import BrokerStatus, Manager, OtherBroker
 from extmem.manager.linux.client import Client
 from extmem.manager.linux.search import other_versions
-from extmem.manager.linux.validate import fit_handle
+from extmem.manager.linux.validate import check_handle
 from extmem.objects import Part, PayloadRow, assemble
 
-__all__ = ["BrokerItself", "unexpected", "value_of"]
+__all__ = ["BrokerControl", "unexpected", "value_of"]
 
 
-class BrokerItself(Manager):
-    """This process's connection, and the calls that are about the broker and not about memory."""
+class BrokerControl(Manager):
+    """This process's connection, and the calls that concern the broker and not shared objects."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
 
     def inherit_socket(self, handles: Sequence[int] | None = None) -> socket.socket:
-        """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
+        """Return a channel for a child that will be started and inherits the handles that are inheritable now (B30).
 
         handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
         Ownership: the caller's. Pass its fd to the child, with the text of `wire.peers.inheritance` as
@@ -39,15 +39,15 @@ class BrokerItself(Manager):
         """
         client = self.client
         with client.lock:
-            reply, fds = client.exchange(wire.Inherit(None if handles is None else tuple(map(fit_handle, handles))))
+            reply, fds = client.exchange(wire.Inherit(None if handles is None else tuple(map(check_handle, handles))))
         if type(reply) is not wire.Channel:
             unexpected(reply)
         return socket.socket(fileno=fds[0].take())
 
     def snapshot(self) -> list[PayloadRow]:
-        """The live payloads that this user may open, and who holds them; for root, all.
+        """Return the live payloads that this user may open, and their holders; for root, all.
 
-        It comes in pages, each of its own moment: what begins or ends meanwhile may be in it or not.
+        It comes in pages, each of its own moment: what is created or ends meanwhile may be in it or not.
         """
         client = self.client
         parts: list[Part] = []
@@ -59,7 +59,7 @@ class BrokerItself(Manager):
             except InvalidHandleError:
                 if not cursor:
                     raise
-                parts, cursor = [], 0  # the broker is another one by now
+                parts, cursor = [], 0  # another broker has replaced the first one
                 continue
             if type(reply) is not wire.SnapshotFile:
                 unexpected(reply)
@@ -69,7 +69,7 @@ class BrokerItself(Manager):
                 return assemble(parts)
 
     def status(self) -> BrokerStatus | None:
-        """The running broker; None where there is none. Starts none."""
+        """Return the status of the running broker; None where none runs. None is started."""
         reply = self.client.probe(wire.GetStatus())
         if reply is None:
             return None
@@ -98,21 +98,20 @@ class BrokerItself(Manager):
         return [OtherBroker(broker.version, broker.pid, str(broker.socket)) for broker in found]
 
     def stop(self, *, force: bool = False) -> bool:
-        """Ask the broker to leave. True when none runs any more; False when other processes use it and `force` is not
-        set.
+        """End the broker. Return False if other processes use it and `force` is not set; True if none runs any more.
 
-        Forced, nobody loses anything: whoever holds something starts a new broker and announces it there.
+        With `force`, no process loses anything: those that hold references start a new broker and announce them to it.
         """
         reply = self.client.probe(wire.Stop(force))
         return reply is None or value_of(reply) == 0
 
     def disconnect(self) -> None:
-        """Leave the broker now. All memory objects and handles of this manager end; it cannot be used again."""
+        """Close the connection now. All references and handles of this manager end; it cannot be used again."""
         self.client.close()
 
 
 def _read(fd: int, size: int) -> bytes:
-    """The first `size` bytes of a file."""
+    """Return the first `size` bytes of a file."""
     octets = bytearray()
     while len(octets) < size:
         piece = os.pread(fd, size - len(octets), len(octets))
@@ -123,12 +122,12 @@ def _read(fd: int, size: int) -> bytes:
 
 
 def value_of(reply: wire.Reply) -> int:
-    """The number that the broker answered with."""
+    """Return the number in a reply."""
     if type(reply) is not wire.Value:
         unexpected(reply)
     return reply.value
 
 
 def unexpected(reply: wire.Reply) -> NoReturn:
-    """Refuse a reply that does not belong to its request."""
-    raise PeerProtocolError(f"the broker answered with {type(reply).__name__}, which is no answer to that request")
+    """Raise for a reply that does not belong to its request."""
+    raise PeerProtocolError(f"the broker answered with {type(reply).__name__}, which is not a reply to that request")

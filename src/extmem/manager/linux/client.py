@@ -1,22 +1,22 @@
-"""The client's end: one connection of this process to its broker, thread-safe, with a deadline, outliving the broker.
+"""The client of the broker: one connection of this process, thread-safe, with a deadline, which survives the broker.
 
-How this works. A request and its reply are one round trip in a turn (`turns`). When the broker has gone, whoever
-notices first connects again (`connecting`), starting a new broker if there is none: the caller whose request was cut
-off, or the watcher thread (`reconnect`) if nobody calls. A request that got no reply because the broker has gone is
-then sent again. That is right for every kind: a broker that died before it answered took the request's effect with it,
-because the next broker knows only what the clients announce, and they announce what they were answered.
+How this works. A request and its reply are one round trip in a turn (`turns`). When the broker has ended, the first to
+detect it connects again (`connection`) and starts a new broker if none runs: the caller whose request got no reply, or
+the watcher thread (`reconnect`). A request that got no reply because the broker ended is then sent again. That is
+correct for every request: the effect of a request without a reply ended with its broker, because the next broker has
+only what the clients announce, and they announce only what they got replies for.
 
-A reply that does not come in time, or a call cut off by an exception such as KeyboardInterrupt, leaves the connection
-out of step, and so does an exception between a reply and the end of its entry in the state. The caller is told, and
-nothing is sent again; the next request, or the watcher, goes on with the session over another connection, and what the
-request made is undone.
+If a reply does not come in time, or an exception such as KeyboardInterrupt interrupts a call before its reply is
+entered in the state, the connection is out of step. The caller gets the exception, and nothing is sent again. The next
+request, or the watcher, continues the session over another connection, and what the request created is undone.
 
-A signal handler that runs in the middle of a turn is in that turn, as turns of one thread nest. From the moment on at
-which a request is made until its reply is entered, what it asks is refused (`_busy`); at other moments it is answered.
+A signal handler that runs in the middle of a turn is part of that turn, as turns of one thread nest. While a request is
+sent and its reply not yet entered, requests of a handler are refused (`_busy`); at other moments they are sent.
 
-What is lost (`extmem.owning`) is freed at the beginning of the next request, or soon by a thread.
+References and handles whose owner was lost (`extmem.owning`) are released at the beginning of the next request, or soon
+by a thread.
 
-After `os.fork()` the child has no connection and holds nothing (the broker knows processes, not copies of them).
+After `os.fork()` the child has no connection and holds nothing, as the broker identifies clients by process.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from extmem.errors import (
     PeerGoneError,
     PeerProtocolError,
 )
-from extmem.manager.linux.connection import INHERIT_VARIABLE, TIMEOUT, Answer, Connecting, pidfd_of
+from extmem.manager.linux.connection import INHERIT_VARIABLE, TIMEOUT, Answer, Connection, pidfd_of
 from extmem.manager.linux.held import HeldHandle, Process, State
 from extmem.manager.linux.search import of_other_versions, where_looked
-from extmem.manager.linux.validate import fit_handle
+from extmem.manager.linux.validate import check_handle
 from extmem.objects import Status, error_for
 from extmem.owning import OwnedFd, Step, cleanup_thread
 from extmem.wire.runtime_dir import RuntimeDir
@@ -64,15 +64,15 @@ _log = logging.getLogger("extmem.broker")
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
-class Client(Connecting):
-    """The connection. Whoever calls `exchange` holds `lock`, and changes `state` under the same hold."""
+class Client(Connection):
+    """The connection. The caller of `exchange` holds `lock`, and changes `state` before it releases it."""
 
     def __init__(self, directory: RuntimeDir, *, timeout: float = TIMEOUT) -> None:
         super().__init__(directory, timeout=timeout)
         self.births: deque[tuple[bytes, weakref.ref[object]]] = deque()
         """Tickets for children that are being started."""
         self._later: deque[tuple[Callable[[Any], None], Any]] = deque()
-        """What lost owners have left: a verb, which is safe to repeat, and what it is called with."""
+        """What lost owners held: a function, which may be called repeatedly, and its argument."""
         self._wake: Step | None = None
         self._busy = self._freeing = False
         _clients.add(self)
@@ -80,7 +80,7 @@ class Client(Connecting):
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def exchange(self, request: Asked, fds: Sequence[int] = ()) -> Answer:
-        """One request, one reply, and nothing to be entered in `state`. The caller holds `lock`; else as `perform`.
+        """Send a request and return its reply, without a change of `state`. Otherwise as `perform`.
 
         `fds` are borrowed, received ones belong to the caller.
         """
@@ -95,10 +95,10 @@ class Client(Connecting):
             sent before it (`AttachFds`). Handles that a reply does not carry are fetched (`FetchFds`).
 
         request: it may be encoded already. One that depends on `state` is given as a function: it is called when there
-            is a connection, and again for another one. enter: enters the reply in `state`, and gives this call's
-            result. After an exception in it the request counts as not answered: what it made is undone.
-        Raises the class of `extmem.errors` that a refusal stands for; PeerGoneError when there is no answer in time or
-        the broker dies again and again; PeerProtocolError; UnsupportedError where there is no broker to be had.
+            is a connection, and again for another one. enter: enters the reply in `state`, and returns this
+            call's result. After an exception in it the request counts as not answered: what it created is undone.
+        Raises the class of `extmem.errors` for the status of a refusal; PeerGoneError without an answer in time, or
+        when the broker ends repeatedly; PeerProtocolError; UnsupportedError where no broker runs or can be started.
         """
         if self._busy:
             raise HandleStateError(
@@ -107,8 +107,8 @@ class Client(Connecting):
             )
         if self._later:
             self.free_later()
-        # No call is between `try` and the end of `finally` but those in the block: a signal handler runs there or not
-        # at all.
+        # A signal handler can run only in a call, and between `try` and the end of `finally` there are only the calls
+        # in the block.
         self._busy = True
         try:
             if self._unsettled is not None and self._sock is not None:
@@ -131,18 +131,18 @@ class Client(Connecting):
                     self._give_up(sock, keep=False)
                     continue
                 reply, received = answer
-                kind = reply.__class__
-                if kind is wire.Refusal or kind is wire.Fault:
+                message = reply.__class__
+                if message is wire.Refusal or message is wire.Fault:
                     self._settle_refusal(sock, reply)
                 result = enter(reply, received)
-                # No signal handler runs between here and the return: there is no call.
+                # A signal handler cannot run between here and the return, because there is no call.
                 self._received += 1
                 self._unsettled = None
                 return result
         finally:
             self._busy = False
         raise PeerGoneError(
-            f"the broker in {self.directory.path} died {len(_ATTEMPTS)} times in a row on this request; see "
+            f"the broker in {self.directory.path} ended {len(_ATTEMPTS)} times in a row on this request; see "
             f"{self.directory.log}"
         )
 
@@ -153,19 +153,17 @@ class Client(Connecting):
             raise self._refused(reply)
         if type(reply) is wire.Fault:
             self._give_up(sock, keep=False)
-            raise PeerProtocolError(f"the broker in {self.directory.path} hung up: {reply.detail}")
+            raise PeerProtocolError(f"the broker in {self.directory.path} closed the connection: {reply.detail}")
 
     def release_once(self, reference: int) -> None:
-        """`free`, for the owner of a memory object: where that is gone already, nothing happens."""
+        """Release a reference for its owner. If it was released or lost already, nothing happens."""
         with self.lock:
             if reference in self.state.references:
                 self._release_reference(reference, known=True)
             self.state.ended.discard(("reference", reference))
 
     def release(self, reference: int) -> None:
-        """Free a memory object. One that a fork left behind, or that was lost with a broker, is not there: nothing
-        happens.
-        """
+        """Release a reference. Nothing happens for one of the parent of a fork, or one that was lost with a broker."""
         with self.lock:
             known = reference in self.state.references
             if known or not self._gone("reference", reference):
@@ -181,7 +179,7 @@ class Client(Connecting):
         except InvalidHandleError:
             if not known and not self._gone("reference", reference):
                 raise
-            # The broker lost it over a restart (and said so then), or a signal handler has freed it since: it is gone.
+            # It was lost over a restart of the broker, which was reported then, or a signal handler has released it.
             self.state.released(reference)
             self.state.ended.discard(("reference", reference))
         except PeerGoneError:
@@ -189,25 +187,25 @@ class Client(Connecting):
                 raise
 
     def close_handle(self, value: int, entry: HandleEntry | None = None) -> None:
-        """CloseHandle. One that a fork left behind, or that was lost with a broker, is not there: nothing happens.
+        """CloseHandle. Nothing happens for a handle of the parent of a fork, or one that was lost with a broker.
 
-        entry: whose value it is; where it owes nothing, it has been closed.
+        entry: the owner of the value. If it does not own it any more, the handle is closed already.
         """
         with self.lock:
             if entry is None:
-                self._close_handle(fit_handle(value), lambda: True, _nothing)
+                self._close_handle(check_handle(value), lambda: True, _nothing)
             else:
-                self._close_handle(fit_handle(value), lambda: entry.owes, entry.forget)
+                self._close_handle(check_handle(value), lambda: entry.owes, entry.forget)
 
     def close_lost(self, lost: tuple[int, HeldHandle | None]) -> None:
-        """`close_handle` of a value whose owner was lost, unless it is closed; then another handle may have it."""
+        """Close a handle whose owner was lost, unless it is closed already: another handle may have its value."""
         value, held = lost
         with self.lock:
             self._close_handle(value, lambda: held is None or self.state.handles.get(value) is held, _nothing)
 
     def _close_handle(self, value: int, is_open: Callable[[], bool], forget: Callable[[], object]) -> None:
         def request() -> wire.CloseHandle:
-            # Asked once more where no signal handler can come between this and the request.
+            # Checked again here, where a signal handler cannot run between the check and the request.
             if not is_open():
                 raise _ClosedMeanwhileError
             held = self.state.handles.get(value)
@@ -226,10 +224,10 @@ class Client(Connecting):
         except (InvalidHandleError, PeerGoneError):
             if not self._gone("handle", value):
                 raise
-            # It was lost over the request, with a broker that hung up.
+            # It was lost during the request, with a broker that closed the connection.
 
     def _gone(self, what: Literal["reference", "handle"], number: int) -> bool:
-        """Whether this has ended already: by a call that did not learn of it, or it was lost with a broker."""
+        """Return whether this has ended: by a call that did not get its reply, or it was lost with a broker."""
         state = self.state
         if (what, number) in state.ended:
             state.ended.discard((what, number))
@@ -238,21 +236,24 @@ class Client(Connecting):
         return loss is not None
 
     def number(self, reference: int) -> int:
-        """The broker's number of a memory object. Raises what is to be raised for one that is gone. Under `lock`."""
+        """Return the broker's number of a reference.
+
+        Raises the error of its loss if it is lost. The caller holds `lock`.
+        """
         loss = self.state.reference_loss(reference)
         if loss is not None:
-            raise loss.error(f"memory object {reference:#x} {loss.why}")
+            raise loss.error(f"reference {reference:#x} {loss.why}")
         return reference - self.state.base
 
     def value(self, handle: int) -> int:
-        """The same value. Raises what is to be raised for a handle that is gone. Under `lock`."""
+        """Return the handle value. Raises the error of its loss if it is lost. The caller holds `lock`."""
         loss = self.state.handle_loss(handle)
         if loss is not None:
             raise loss.error(f"the handle {handle:#x} {loss.why}")
         return handle
 
     def when_lost(self, verb: Callable[[Any], None], thing: object) -> tuple[Step, Step]:
-        """The steps of an owner that call `free_once` or `close_lost` soon, when it is lost."""
+        """Return the steps of an owner that make a thread call `verb` soon, when the owner is lost."""
         wake = self._wake
         if wake is None:
             wake = self._wake = cleanup_thread.step(self._free_soon)
@@ -266,7 +267,10 @@ class Client(Connecting):
             watcher.wake()
 
     def bind_births(self) -> None:
-        """Do what `bind_later` has collected and can be done by now. A child that was never started gets nothing."""
+        """Bind the tickets of `bind_later` whose children have a pid now.
+
+        Withdraw those of children that were not started.
+        """
         for _ in range(len(self.births)):
             ticket, reference = self.births.popleft()
             child = reference()
@@ -283,7 +287,7 @@ class Client(Connecting):
                 _log.debug("binding a ticket to process %s: %s", pid, error)
 
     def bind(self, ticket: bytes, pid: int) -> bool:
-        """Bind a ticket of this process's to another. False if that has ended. The caller holds `lock`."""
+        """Bind a ticket of this process to another process. Return False if that has ended. The caller holds `lock`."""
         pidfd = pidfd_of(pid)
         if pidfd is None:
             return False
@@ -298,7 +302,7 @@ class Client(Connecting):
         return True
 
     def withdraw(self, ticket: bytes) -> bool:
-        """Take an offer back. Whether it was in flight still. The caller holds `lock`."""
+        """Withdraw a ticket. Return whether it was in flight. The caller holds `lock`."""
 
         def withdrawn(reply: wire.Reply, fds: Sequence[OwnedFd]) -> bool:
             self.state.offered.pop(ticket, None)
@@ -307,13 +311,13 @@ class Client(Connecting):
         return self.perform(wire.Withdraw(ticket), withdrawn)
 
     def work(self) -> bool:
-        """For the watcher: free what was lost, bind tickets to children that have been started."""
+        """For the watcher: release what was lost, and bind tickets to children that have been started."""
         self.work_off()
         self.bind_births()
         return bool(self.births)
 
     def work_off(self) -> None:
-        """Free what was lost."""
+        """Release what was lost."""
         if self._later:
             with self.lock:
                 self.free_later()
@@ -327,29 +331,31 @@ class Client(Connecting):
             raise
 
     def free_later(self) -> None:
-        """Free what was lost; the caller holds `lock`. What cannot be given back now is tried again the next time: then
-        PeerGoneError, OutOfMemoryError or OSError is raised, as by a request.
+        """Release what was lost. The caller holds `lock`.
+
+        What cannot be released now is tried again the next time; PeerGoneError, OutOfMemoryError or OSError is raised
+        then, as by a request.
         """
         if self._freeing:
             return
         self._freeing = True
         try:
             while self._later:
-                verb, thing = self._later[0]  # it stays there until it is done, whatever is raised
+                verb, thing = self._later[0]  # it stays in the queue until it is done, also after an exception
                 try:
                     verb(thing)
                 except (PeerGoneError, OutOfMemoryError, OSError):
                     raise
                 except ExtmemError as error:
-                    _log.warning("giving back %s after its owner was lost: %s", thing, error)
+                    _log.warning("releasing %s after its owner was lost: %s", thing, error)
                 self._later.popleft()
         finally:
             self._freeing = False
 
     def probe(self, request: wire.GetStatus | wire.Stop) -> wire.Reply | None:
-        """Ask the broker about itself, over a connection of its own: None where there is none. Starts none.
+        """Send a request about the broker over a new connection. Return None where no broker runs; none is started.
 
-        Raises the class of `extmem.errors` that a refusal stands for, and as `exchange`.
+        Raises the class of `extmem.errors` for the status of a refusal, and as `exchange`.
         """
         sock = self._reach(start=False)
         if sock is None:
@@ -364,7 +370,7 @@ class Client(Connecting):
         if type(reply) is wire.Refusal:
             raise self._refused(reply)
         if type(reply) is wire.Fault:
-            raise PeerProtocolError(f"the broker in {self.directory.path} hung up: {reply.detail}")
+            raise PeerProtocolError(f"the broker in {self.directory.path} closed the connection: {reply.detail}")
         return reply
 
     def _refused(self, refusal: wire.Refusal) -> ExtmemError:
@@ -376,7 +382,7 @@ class Client(Connecting):
         return error_for(refusal.status, detail)
 
     def close(self) -> None:
-        """Leave the broker: all that this process holds there ends."""
+        """Close the connection. All that this process holds in the broker ends."""
         with self.lock:
             self.closed = True
             watcher, self._watcher = self._watcher, None
@@ -386,17 +392,17 @@ class Client(Connecting):
             watcher.stop()
 
     def before_fork(self) -> None:
-        """End the watcher's thread, so that no child is born of a process with threads that are ours."""
+        """End the watcher's thread, so that the process does not fork with a thread of this library."""
         if self._watcher is not None:
             self._watcher.pause()
 
     def after_fork_in_parent(self) -> None:
-        """Have the watcher go on."""
+        """Start the watcher's thread again."""
         if self._watcher is not None:
             self._watcher.resume()
 
     def after_fork(self) -> None:
-        """In the child: nothing of this is ours. The parent's connection is not shut down by closing our copy."""
+        """In the child: hold nothing. Closing the copy of the socket does not shut down the parent's connection."""
         self.lock = self._new_lock()
         self._close_sockets()
         if self._watcher is not None:
@@ -415,7 +421,7 @@ class _ClosedMeanwhileError(Exception):
 
 
 def _nothing() -> None:
-    """What a close without an entry has to forget."""
+    """Used where a handle has no entry."""
 
 
 def _as_it_is(reply: wire.Reply, fds: Sequence[OwnedFd]) -> Answer:

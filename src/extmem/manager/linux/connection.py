@@ -1,18 +1,19 @@
-"""The client's connection: made, lost, gone on with, and made anew to another broker.
+"""The client's connection to a broker: it is made, lost, continued, and made anew to another broker.
 
-How this works. `_reach` gives a connection to a broker that may be talked to. `_greet` says Hello on it, and the answer
-says which of these it is:
+How this works. `_reach` returns a connection to a trusted broker. `_greet` sends Hello on it, and the answer shows
+which of these cases it is:
 
-- the broker that this process was out of step with (a reply that did not come in time, an interrupted call): the new
-  connection goes on for the old one, by the secret of the first Welcome. What the last request made is undone there and
-  forgotten here (`State.repair`). Nothing is announced.
-- another broker, which takes announcements: it follows one that was killed. Everything in `State` is announced, each
-  thing with the record that the killed broker signed.
-- a broker that takes none: this process was stopped for longer than the recovery window, or was hung up on. What it
-  held is lost, and the state remembers that (`State.after_loss`); memory that is mapped stays.
+- The broker that this process is out of step with (a reply did not come in time, or a call was interrupted): the new
+  connection continues the old one, by the secret of the first Welcome. What the last request created is undone by the
+  broker and removed from `State` (`State.repair`). Nothing is announced.
+- Another broker, which accepts announcements, because it is the successor of a killed one. Every reference, handle and
+  ticket in `State` is announced, with the records that the killed broker signed.
+- A broker that does not accept announcements: this process was stopped for longer than the recovery window, or its
+  connection was closed. What it held is lost, which `State.after_loss` records; mapped memory stays mapped.
 
-A connection that is out of step stays open until its session was gone on with: the broker must not see it end. A Hello
-whose Welcome did not come in time is not said again: the same Welcome is waited for the next time.
+A connection that is out of step stays open until its session is continued: if the broker saw it end, it would end what
+this process holds. If the Welcome to a Hello does not come in time, Hello is not sent again: the next attempt waits for
+the same Welcome.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from extmem.wire import transport
 from extmem.wire.peers import inherited_socket, require_broker
 from extmem.wire.runtime_dir import RuntimeDir
 
-__all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Answer", "Connecting", "pidfd_of"]
+__all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Answer", "Connection", "pidfd_of"]
 
 TIMEOUT: Final = 10.0
 """Seconds that a broker may take for one reply."""
@@ -50,14 +51,14 @@ _CARRIERS: Final = frozenset({wire.Handle, wire.SnapshotFile, wire.Channel, wire
 _ATTACH: Final = wire.encode(wire.AttachFds())
 _decode: Final = wire.reply_decoder
 INHERIT_VARIABLE: Final = "EXTMEM_INHERIT_FD"
-"""Where a child finds the connection that it was born with."""
+"""The environment variable that names the connection that a child inherits."""
 
 _log = logging.getLogger("extmem.broker")
 Answer = tuple[wire.Reply, Sequence[OwnedFd]]
 
 
-class Connecting:
-    """The connection and the state behind it. Whoever calls anything here holds `lock`."""
+class Connection:
+    """The connection and the state of what this process holds. The caller of each method holds `lock`."""
 
     def __init__(self, directory: RuntimeDir, *, timeout: float = TIMEOUT) -> None:
         self.directory = directory
@@ -66,17 +67,17 @@ class Connecting:
         self.lock = self._new_lock()
         self._sock: socket.socket | None = None
         self._stale: list[socket.socket] = []
-        """Connections that are out of step, kept open until another one goes on for them."""
+        """Connections that are out of step, kept open until another one continues them."""
         self._waiting: socket.socket | None = None
-        """A connection on which Hello was said and no Welcome has come yet."""
+        """A connection on which Hello was sent and Welcome has not come yet."""
         self._secret = b""
         self._received = 0
-        """Replies that were taken in since the Welcome."""
+        """Number of replies that were received and entered since the Welcome."""
         self._unsettled: wire.Request | bytes | None = None
-        """The request whose reply has come, or was waited for, and is not taken in yet."""
+        """The request whose reply is not entered in `state` yet."""
         self._watcher: Watcher | None = None
         self.closed = False
-        """Whether `close` was called: nothing more can be asked."""
+        """Whether `close` was called. No request can be sent afterwards."""
 
     def _new_lock(self) -> Turns:
         return Turns(self._timeout, self._silence)
@@ -84,13 +85,13 @@ class Connecting:
     def _silence(self) -> str:
         return (
             f"the broker in {self.directory.path} did not answer within {self._timeout:g} s; see {self.directory.log}. "
-            "Try again, or end it (`extmem broker stop --force`, or by its pid): nothing that a living process holds "
-            "is lost by that"
+            "Try again, or end it (`extmem broker stop --force`, or by its pid): the processes that run keep what "
+            "they hold"
         )
 
     @property
     def unfinished(self) -> bool:
-        """Whether a connection is to be made although nobody asks for anything."""
+        """Whether the watcher must connect although no request waits."""
         return self._sock is None and (not self.state.empty or bool(self._stale))
 
     @property
@@ -99,7 +100,7 @@ class Connecting:
         return self._sock
 
     def work(self) -> bool:
-        """For the watcher: do what was left to be done. Whether to look again in a moment. Raises as requests do."""
+        """For the watcher: do the deferred work. Return whether to call again soon. Raises as requests do."""
         return False
 
     # -- one request --------------------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ class Connecting:
             transport.send_many(sock, data, fds)
             packet = transport.receive_many(sock)
         except PeerGoneError:
-            # What it had answered before it died can still be read, so there was no answer.
+            # A reply that was sent before the broker ended can still be read, so there was none.
             return None
         except BlockingIOError as error:
             if raised_by_handler(error):
@@ -162,9 +163,10 @@ class Connecting:
     # -- a new connection ---------------------------------------------------------------------------------------------
 
     def reconnect(self, seen: socket.socket | None) -> bool:
-        """For the watcher: the connection `seen` was hung up on. Whether nothing is left to be done.
+        """For the watcher: the broker closed the connection `seen`. Return whether nothing is left to be done.
 
-        Where nothing is held, no broker is started; but one that is there is told so, as it may wait for this process.
+        If this process holds nothing, no broker is started. A running one is still sent Hello, as it may wait for this
+        process to announce.
         """
         with self.lock:
             if self.closed or (self._sock is not None and self._sock is not seen):
@@ -179,13 +181,13 @@ class Connecting:
 
     def _connect(self) -> socket.socket:
         if self.closed:
-            raise HandleStateError("this manager is closed; ask for another one")
+            raise HandleStateError("this manager is closed; get another one from extmem.manager.manager()")
         for _ in range(_ATTEMPTS):
             sock = self._waiting or self._reach()
             if self._greet(sock):
                 return sock
         raise PeerGoneError(
-            f"the broker in {self.directory.path} leaves whenever this process connects; see {self.directory.log}"
+            f"the broker in {self.directory.path} ends whenever this process connects; see {self.directory.log}"
         )
 
     @overload
@@ -195,10 +197,10 @@ class Connecting:
     def _reach(self, *, start: bool) -> socket.socket | None: ...
 
     def _reach(self, *, start: bool = True) -> socket.socket | None:
-        """A connection to a broker that may be talked to (`peers`): every connection of this process is made here.
+        """Return a connection to a trusted broker (`peers`). Every connection of this process is made here.
 
-        start: start a broker where there is none, and take the connection that this process was born with, once
-        (`Manager.inherit_socket`); else None where there is none.
+        start: start a broker where none runs, and use the inherited connection of this process, once
+            (`Manager.inherit_socket`). Without it, return None where no broker runs.
         """
         text = os.environ.pop(INHERIT_VARIABLE, None) if start else None
         sock = None if text is None else inherited_socket(text)
@@ -220,7 +222,7 @@ class Connecting:
         return sock
 
     def _greet(self, sock: socket.socket) -> bool:
-        """Say Hello, and do what the answer asks for. False when the broker was just leaving."""
+        """Send Hello, and act on the answer. Return False if the broker was ending."""
         answer = self._welcomed(sock)
         if answer is None:
             sock.close()
@@ -250,7 +252,7 @@ class Connecting:
         return True
 
     def _welcomed(self, sock: socket.socket) -> Answer | None:
-        """The answer to Hello, which is said unless this connection waits for it already; None for a hang-up."""
+        """Return the answer to Hello, which is sent unless it was already; None if the broker closed the connection."""
         state = self.state
         hello = wire.Hello(
             wire.PROTOCOL_VERSION, not state.empty, self._secret, self._received, state.above, state.highest
@@ -261,7 +263,7 @@ class Connecting:
                 transport.send_many(sock, wire.encode(hello))
             packet = transport.receive_many(sock)
         except PeerGoneError:
-            packet = _last_words(sock)
+            packet = _last_packet(sock)
         except BlockingIOError as error:
             self._waiting = sock
             raise self._gave_up() from error
@@ -271,7 +273,7 @@ class Connecting:
         return _parsed(packet)
 
     def _settle_in(self, sock: socket.socket, welcome: wire.Welcome) -> bool:
-        """Make state and broker agree. False when the broker has gone meanwhile."""
+        """Make `state` and the broker agree. Return False if the broker has ended meanwhile."""
         last, self._unsettled = self._unsettled, None
         self.state.ticket_seconds = welcome.ticket_seconds
         if welcome.resumed:
@@ -289,11 +291,11 @@ class Connecting:
             return self._announce(sock)
         why = (
             f"was lost: the connection to the broker in {self.directory.path} broke, or that broker was killed and "
-            "this process came back later than the two seconds in which the next one takes announcements. Memory that "
-            "is mapped here stays; share or open it anew"
+            "this process connected later than the two seconds in which its successor accepts announcements. Memory "
+            "that is mapped in this process stays mapped; share or open it anew"
         )
         _log.warning(
-            "%d memory objects and %d handles of this process are gone: each %s",
+            "%d references and %d handles of this process are lost: each %s",
             len(self.state.references),
             len(self.state.handles),
             why,
@@ -307,11 +309,11 @@ class Connecting:
         answer = self._whole_trip(sock, wire.encode(request), fds)
         self._received += 1
         if answer is not None and type(answer[0]) is wire.Fault:
-            raise PeerProtocolError(f"the broker in {self.directory.path} hung up: {answer[0].detail}")
+            raise PeerProtocolError(f"the broker in {self.directory.path} closed the connection: {answer[0].detail}")
         return answer
 
     def _announce(self, sock: socket.socket) -> bool:
-        """Announce everything. False when the broker has gone. What it does not take back is lost, and logged."""
+        """Announce everything. Return False if the broker has ended. What it refuses is lost, which is logged."""
         state = self.state
         records = state.records()
         origins = {record: wire.decode_record(record[wire.SIGNATURE :]).payload for record in records}
@@ -335,7 +337,7 @@ class Connecting:
                     state.came_back(held, back)
                     if not back.named:
                         _log.warning(
-                            "a shared object came back without its name: another process has taken it meanwhile"
+                            "a shared object was restored without its name, which another process has taken meanwhile"
                         )
         for reference, said in references:
             if reference in state.references:
@@ -359,12 +361,12 @@ class Connecting:
         for request, process in rest:
             pidfd = None if process is None else pidfd_of(process.pid)
             if process is not None and (pidfd is None or not process.alive):
-                continue  # it was for a process that has ended
+                continue  # it is bound to a process that has ended
             if self._ask(sock, request, () if pidfd is None else (pidfd.fd,)) is None:
                 return False
         if refused:
             _log.warning(
-                "the broker that follows in %s did not take back %d things of this process; the first: %s",
+                "the new broker in %s refused %d announcements of this process; the first: %s",
                 self.directory.path,
                 len(refused),
                 refused[0],
@@ -372,7 +374,7 @@ class Connecting:
         return True
 
     def _take_inheritance(self, sock: socket.socket) -> None:
-        """The handles that this process was born with."""
+        """Enter the handles that this process inherited."""
         after = 0
         while True:
             answer = self._ask(sock, wire.ListHandles(after))
@@ -386,10 +388,13 @@ class Connecting:
             if not after:
                 return
 
-    # -- its end ------------------------------------------------------------------------------------------------------
+    # -- the end of a connection --------------------------------------------------------------------------------------
 
     def _give_up(self, sock: socket.socket, *, keep: bool) -> None:
-        """Stop using the connection. keep: the broker must not see it end, as what this process holds ends with it."""
+        """Stop using the connection.
+
+        keep: leave it open, as the broker ends what this process holds when it is closed.
+        """
         if sock is self._sock:
             self._sock = None
         if keep:
@@ -416,7 +421,7 @@ def _parsed(packet: transport.Packets | None) -> Answer | None:
     try:
         reply = _decode(data)
     except wire.NOT_DECODED:
-        reply = wire.decode_reply(data)  # which says what is wrong
+        reply = wire.decode_reply(data)  # raises with the reason
     if reply.__class__ is wire.Imported:
         expected = reply.fds
     else:
@@ -426,9 +431,9 @@ def _parsed(packet: transport.Packets | None) -> Answer | None:
     return reply, received
 
 
-def _last_words(sock: socket.socket) -> transport.Packets | None:
-    """What the broker said before it hung up without reading on: why."""
-    for _ in range(2):  # the first time the kernel may say that our message was not read
+def _last_packet(sock: socket.socket) -> transport.Packets | None:
+    """Return the packet that the broker sent before it closed the connection, which contains the reason."""
+    for _ in range(2):  # the first time the kernel may report that the sent message was not read
         try:
             return transport.receive_many(sock)
         except (PeerGoneError, BlockingIOError):
@@ -437,18 +442,18 @@ def _last_words(sock: socket.socket) -> transport.Packets | None:
 
 
 def pidfd_of(pid: int) -> OwnedFd | None:
-    """A pidfd of that process, as this process's pid namespace has it; None if there is no such process."""
+    """Return a pidfd of the process with this pid in this pid namespace; None if there is no such process."""
     try:
         return OwnedFd.of(os.pidfd_open, pid)
     except (ProcessLookupError, ValueError, OverflowError):
         return None
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOENT):
-            return None  # no process, but a thread of one
+            return None  # a thread of a process
         raise
 
 
 def _refused(reply: wire.Reply, refused: list[str]) -> Loss:
     why = reply.detail if type(reply) is wire.Refusal else f"it answered with {type(reply).__name__}"
     refused.append(why)
-    return Loss(PeerGoneError, f"was not taken back by the broker that followed a killed one: {why}")
+    return Loss(PeerGoneError, f"was refused by the broker that replaced a killed one: {why}")

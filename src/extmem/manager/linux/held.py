@@ -1,16 +1,16 @@
-"""What this process holds through the broker, kept so that it can be announced to another one.
+"""The state of what this process holds through the broker, stored so that it can be announced to another broker.
 
-How this works. The broker's word is what counts; this is a copy of the part that concerns this process, changed only
-when a reply has arrived, under the client's lock. Whoever holds anything of a payload (memory object or handle) also
-has a descriptor of it here, and of each memory object and handle the record that the broker signed: after a broker's
-death the holders together have all that is needed to make it again.
+How this works. The broker's state is authoritative. This is a copy of the part that concerns this process, changed only
+when a reply has arrived, under the client's lock. For each payload of which this process holds a reference or handle,
+the state has its file descriptors, and for each reference and handle the record that the broker signed. So after a
+broker was killed, its clients together have all that is needed to restore its state.
 
-A descriptor is owned by a `OwnedFd`, which closes it when the last user lets go: the entry here is one, and each
-`PayloadFd` given to an import is another. So there is one open descriptor per payload and way of opening it (read-only
-or not), however many imports there are.
+A file descriptor is owned by an `OwnedFd`, which closes it when its last user releases it: the entry here is one user,
+and each `PayloadFd` of an import is another. So this process has one open file descriptor for each handle of a payload
+and mode (read-only or not), whatever the number of imports.
 
-Numbers of what a fork left behind, or of what was lost with a broker (`lose`), stay known: they are never taken for
-another thing, closing them does nothing, and any other use says why.
+Numbers of a fork's parent, and of what was lost with a broker, are remembered: they are never reused for something
+else, closing them does nothing, and any other use raises an error with the reason.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from extmem.wire import READ_ONLY, READ_WRITE
 __all__ = ["GENERATION", "HeldHandle", "HeldReference", "HeldPayload", "Loss", "Process", "State"]
 
 GENERATION: Final = 1 << 48
-"""Memory ids of a forked child begin above its parent's: ids left behind by a fork can be told from its own."""
+"""The numbers of references of a forked child begin above its parent's, so that the two are distinguished."""
 
 
 class HeldPayload:
-    """A payload that this process holds something of."""
+    """A payload of which this process holds a reference or handle."""
 
     __slots__ = ("description", "fds", "holders", "id", "kmt")
 
@@ -56,18 +56,19 @@ class HeldPayload:
 
 
 _PRUNING: Final = 1.0
-"""Seconds between two looks for offers that have ended."""
+"""Seconds between two removals of tickets that have ended."""
 _KNOWN: Final = 1_024
+"""Number of remembered replies, at most."""
 
 
 HeldReference: TypeAlias = tuple[HeldPayload, int, bool, int, bool, bytes]
-"""A memory object: payload, object (or 0), whether it exports, rights, inherit flag, record.
+"""A reference: payload, object (or 0), whether it exports, rights, inherit flag, record.
 
-A plain tuple: imports are many.
+A plain tuple, which is created quickly: there are many imports.
 """
 
 Known: TypeAlias = tuple[bytes, wire.ImportFacts, HeldReference, bool]
-"""An import's facts as bytes and decoded, the memory object that they make, and whether it may write."""
+"""The facts of an import, encoded and decoded, the reference for them, and whether it may write."""
 
 
 @dataclass(slots=True)
@@ -83,14 +84,14 @@ class HeldHandle:
 
 
 class Records(Protocol):
-    """What owns a memory object or a handle from the moment on at which it is entered here."""
+    """The owner of a reference or a handle from the moment at which it is entered here."""
 
     def record(self, number: int) -> None:
-        """This is its number. Called under the client's lock."""
+        """Own this number. Called under the client's lock."""
 
 
 class Process(NamedTuple):
-    """A process of this pid namespace, told apart from a later one with its pid by when it started."""
+    """A process of this pid namespace, distinguished from a later one with the same pid by its start time."""
 
     pid: int
     start: int
@@ -103,7 +104,7 @@ class Process(NamedTuple):
 
 @dataclass(slots=True)
 class Offered:
-    """A ticket that this process has sent; it is not told when it is claimed."""
+    """A ticket that this process has created. This process is not notified when it is claimed."""
 
     what: str
     payload: int
@@ -111,23 +112,24 @@ class Offered:
     granted: int
     made: float
     bound: Process | None = None
-    """The process that it is for."""
+    """The process that it is bound to."""
 
 
 class Loss(NamedTuple):
-    """Why numbers of before stand for nothing any more."""
+    """The reason why earlier numbers are invalid."""
 
     error: type[ExtmemError]
     why: str
 
 
 FORKED: Final = Loss(
-    HandleStateError, "is the parent's: fork does not share it. Start children with spawn, or open the name here"
+    HandleStateError,
+    "belongs to the parent process: fork does not share it. Start children with spawn, or open the name here",
 )
 
 
 class State:
-    """All that this process holds. Every method is called under the client's lock."""
+    """All that this process holds. The caller of each method holds the client's lock."""
 
     def __init__(self, generation: int = 0) -> None:
         self.generation = generation
@@ -137,23 +139,23 @@ class State:
         self.handles: dict[int, HeldHandle] = {}
         self.offered: dict[bytes, Offered] = {}
         self.ticket_seconds = 60.0
-        """How long an unbound offer lasts, as the broker has told."""
+        """Lifetime of an unbound ticket in seconds, as the broker reported it."""
         self._pruned = 0.0
         self._known: dict[bytes, Known] = {}
-        """What each request was answered with last, by the request's bytes."""
+        """The last reply to each request, by the bytes of the request."""
         self.claimed: deque[bytes] = deque(maxlen=256)
         self.losses: dict[int, Loss] = {}
-        """By generation, why all memory objects of it are gone."""
+        """Generation → why all its references are lost."""
         self.lost_references: dict[int, Loss] = {}
-        """Memory objects of this generation that are gone."""
+        """References of this generation that are lost."""
         self.lost_handles: dict[int, Loss] = {}
         self.above = 0
-        """The highest handle value that is not to be given again."""
+        """The highest handle value that must not be reused."""
         self.ended: set[tuple[str, int]] = set()
-        """What was freed or closed by a call that did not learn of it, and may be tried again."""
+        """What was released or closed by a call that did not get the reply, and may be released or closed again."""
 
     def _next(self, loss: Loss) -> State:
-        """An empty state that knows what is gone."""
+        """Return an empty state that records what is lost."""
         new = State(self.generation + 1)
         new.losses = {**self.losses, self.generation: loss}
         new.lost_handles = {**self.lost_handles, **dict.fromkeys(self.handles, loss)}
@@ -161,18 +163,18 @@ class State:
         return new
 
     def after_fork(self) -> State:
-        """The state of the child."""
+        """Return the state of the child."""
         return self._next(FORKED)
 
     def after_loss(self, loss: Loss) -> State:
-        """The state of a process whose broker knows nothing of it: no handle value of before is used again."""
+        """Return the state after everything was lost. No earlier handle value is reused."""
         new = self._next(loss)
         new.above = self.highest
         return new
 
     @property
     def highest(self) -> int:
-        """The highest handle value that this process knows."""
+        """The highest handle value in this state."""
         return max((self.above, *self.handles))
 
     @property
@@ -180,27 +182,27 @@ class State:
         """Whether there is nothing to announce."""
         return not self.payloads
 
-    # -- what is gone -------------------------------------------------------------------------------------------------
+    # -- what is lost -------------------------------------------------------------------------------------------------
 
     def reference_loss(self, reference: int) -> Loss | None:
-        """Why the memory object is gone; None if it is not known to be."""
+        """Return why the reference is lost; None if it is not."""
         generation = reference // GENERATION
         if generation != self.generation:
             return self.losses.get(generation)
         return self.lost_references.get(reference)
 
     def handle_loss(self, value: int) -> Loss | None:
-        """Why the handle is gone; None if it is not known to be."""
+        """Return why the handle is lost; None if it is not."""
         return None if value in self.handles else self.lost_handles.get(value)
 
     def lose_reference(self, reference: int, loss: Loss) -> None:
-        """The broker has not taken it back."""
+        """Record that the broker refused the reference."""
         if reference in self.references:
             self.released(reference)
             self.lost_references[reference] = loss
 
     def lose_handle(self, value: int, loss: Loss) -> None:
-        """The broker has not taken it back."""
+        """Record that the broker refused the handle."""
         if value in self.handles:
             self.closed(value)
             self.lost_handles[value] = loss
@@ -208,11 +210,11 @@ class State:
     # -- a connection that was out of step ----------------------------------------------------------------------------
 
     def repair(self, welcome: wire.Welcome, last: wire.Request | None) -> None:
-        """Go on after a reply that was not taken in whole: what its request made is undone, what it ended is gone.
+        """Correct the state after a reply that was not entered: undo what its request created, end what it ended.
 
-        last: the request. The broker sends descriptors anew from now on, so that what is here counts for nothing there.
+        last: the request. The broker sends all file descriptors again from now on.
         """
-        # Whoever noted its number already may give it back, too.
+        # An owner that has recorded the number already may release it, too.
         if welcome.undone_reference:
             self.references.pop(welcome.undone_reference + self.base, None)
             self.ended.add(("reference", welcome.undone_reference + self.base))
@@ -236,10 +238,10 @@ class State:
     def _handle_ended(self, value: int) -> None:
         handle = self.handles.get(value)
         if handle is None or not handle.protect:
-            self.handles.pop(value, None)  # it is gone where the reply was entered in part
+            self.handles.pop(value, None)  # absent where the reply was entered in part
             self.ended.add(("handle", value))
 
-    # -- taking replies in --------------------------------------------------------------------------------------------
+    # -- entering replies ---------------------------------------------------------------------------------------------
 
     def exported(
         self,
@@ -280,7 +282,7 @@ class State:
         _, facts, entry, writable = known
         held, target, _, granted, _, record = entry
         if not held.holders and self.payloads.setdefault(held.id, held) is not held:
-            # Nothing has held it since it was learnt, and something holds it again, as another entry.
+            # The payload was released since the reply was remembered, and is held again by another entry.
             held = self.payloads[held.id]
             entry = (held, target, False, granted, False, record)
         shared = fds or held.fds.get(facts.needs, ())
@@ -341,23 +343,23 @@ class State:
         return reply.handle
 
     def released(self, reference: int) -> None:
-        """The memory object has ended."""
-        gone = self.references.pop(reference, None)
-        if gone is not None:
-            self._release(gone[0])
+        """Record that the reference has been released."""
+        entry = self.references.pop(reference, None)
+        if entry is not None:
+            self._release(entry[0])
 
     def closed(self, handle: int) -> None:
-        """The handle has been closed."""
-        gone = self.handles.pop(handle, None)
-        if gone is not None:
-            self._release(gone.payload)
+        """Record that the handle has been closed."""
+        entry = self.handles.pop(handle, None)
+        if entry is not None:
+            self._release(entry.payload)
 
     def forgets(self, held: HeldPayload | None) -> int:
-        """The payload whose descriptors go when a holder of it goes; 0 when there are more holders."""
+        """Return the payload whose file descriptors are closed when one holder ends; 0 if it has more holders."""
         return held.id if held is not None and held.holders == 1 else 0
 
     def offers(self, ticket: bytes, request: wire.Offer) -> None:
-        """A ticket has been made."""
+        """Record a ticket that this process has created."""
         now = time.monotonic()
         if now > self._pruned + _PRUNING:
             self._prune_offers(now)
@@ -375,13 +377,13 @@ class State:
     # -- announcing ---------------------------------------------------------------------------------------------------
 
     def records(self) -> dict[bytes, HeldPayload]:
-        """Each record once, with its payload, of which the best descriptor goes beside it."""
+        """Return each record once, with its payload, whose file descriptors are sent with it."""
         found = {entry[5]: entry[0] for entry in self.references.values()}
         found.update((handle.record, handle.payload) for handle in self.handles.values())
         return found
 
     def announced_references(self, origins: Mapping[bytes, int]) -> list[tuple[int, wire.AnnounceReference]]:
-        """Each memory object, and its announcement. origins: record → the payload's id in it."""
+        """Return each reference with its announcement. origins: record → the payload's id in it."""
         return [
             (
                 reference,
@@ -391,14 +393,14 @@ class State:
         ]
 
     def announced_handles(self, origins: Mapping[bytes, int]) -> list[tuple[int, wire.AnnounceHandle]]:
-        """Each handle, and its announcement. origins: record → the payload's id in it."""
+        """Return each handle with its announcement. origins: record → the payload's id in it."""
         return [
             (value, wire.AnnounceHandle(value, origins[h.record], h.object, h.granted, h.inherit, h.protect))
             for value, h in self.handles.items()
         ]
 
     def announced_tickets(self) -> list[tuple[wire.AnnounceTicket, Process | None]]:
-        """The offers that are not known to have ended, with the processes that they are for."""
+        """Return the tickets that are not known to have ended, with the processes that they are bound to."""
         self._prune_offers(time.monotonic())
         return [
             (wire.AnnounceTicket(ticket, o.what, o.payload, o.object, o.granted, o.bound is not None), o.bound)
@@ -407,7 +409,7 @@ class State:
         ]
 
     def came_back(self, held: HeldPayload, back: wire.RecordBack) -> None:
-        """A payload's id and KMT number with the new broker."""
+        """Enter the payload's id and KMT number in the new broker."""
         held.kmt = back.kmt
         self._known.clear()
         if back.payload != held.id:
@@ -419,7 +421,7 @@ class State:
             self.payloads[back.payload] = held
 
     def lose_record(self, record: bytes, loss: Loss) -> None:
-        """The broker does not take this record: all that it stands for is gone."""
+        """Record that the broker refused this record: all references and handles of it are lost."""
         for reference in [number for number, entry in self.references.items() if entry[5] == record]:
             self.lose_reference(reference, loss)
         for value in [value for value, handle in self.handles.items() if handle.record == record]:
@@ -440,7 +442,7 @@ class State:
             held.fds.clear()
 
     def _prune_offers(self, now: float) -> None:
-        """Forget the offers that have ended. Looks at all of them, so not at each new one."""
+        """Remove the tickets that have ended. This visits all of them, so it is not done for each new one."""
         self._pruned = now
         old = [
             ticket

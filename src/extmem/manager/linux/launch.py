@@ -1,20 +1,22 @@
-"""Finding the broker, and starting one where there is none.
+"""Connects to the broker, and starts one where none runs.
 
-How this works. A client first just connects. If nothing listens, it takes `start.lock`; of many clients that come at
-once, one gets it, and the others find the new broker when it is their turn. The holder starts the broker as a process
-of its own session, with no terminal, no inherited descriptor but a pipe, and `/` as its directory. Through the pipe
-comes one line: `ready`, or why not. The broker holds `broker.lock` for life and alone removes a stale socket, so that
-a late starter can never cut off a living one. If the client is killed meanwhile, the kernel frees the lock.
+How this works. A client first tries to connect. If no broker listens, it takes the start lock. Of many clients at once,
+one gets it, and the others find the new broker when they get the lock. The holder starts the broker as a process of its
+own session, without a terminal, with `/` as its directory, and with a pipe as the only inherited file descriptor. The
+broker writes one line to the pipe: `ready`, or the reason of its failure. The broker holds the broker lock for its
+lifetime, and only the broker removes a stale socket, so that a late starter cannot disconnect a running broker. If the
+client is killed meanwhile, the kernel releases the start lock.
 
-A held `broker.lock` without a listening socket is a broker that starts or leaves, for a moment, or one whose socket was
-removed. The moment is waited for; the other is an error that names the process.
+If the broker lock is held and no socket listens, the broker is starting or ending, or its socket was removed. The
+client waits for `_HELD` seconds; after that it raises an error that names the process.
 
-The runtime directory is opened once for each of these, checked, and everything in it is reached through that descriptor
-(`wire.runtime_dir`).
+The runtime directory is opened once for each connection and checked, and its files are opened relative to that file
+descriptor (`wire.runtime_dir`).
 
-`EXTMEM_BROKER_START=never` forbids starting (a service manager does it, or nobody is to). `EXTMEM_BROKER_PYTHON` names
-the interpreter that runs the broker. A program that embeds Python, or that was frozen into one file, must not be
-started a second time in its place, so there nothing is started without the variable.
+`EXTMEM_BROKER_START=never` forbids starting a broker (for example because a service manager starts it).
+`EXTMEM_BROKER_PYTHON` names the interpreter that runs the broker. A program that embeds Python, or that was frozen into
+one file, must not be started a second time in place of an interpreter, so such a program starts a broker only with that
+variable.
 """
 
 from __future__ import annotations
@@ -45,20 +47,20 @@ from extmem.wire.runtime_dir import RuntimeDir, address_in
 __all__ = ["START_TIMEOUT", "connect", "connect_or_start", "start_broker"]
 
 START_TIMEOUT: Final = 10.0
-"""Seconds that a broker may take to start, and a client to find it."""
+"""Seconds that a broker may take to start and a client to connect."""
 _STARTS: Final = 4
 _ABSENT: Final = (errno.ENOENT, errno.ECONNREFUSED)
 _TIMEVAL: Final = struct.Struct("ll")
 _LOG_LIMIT: Final = 262_144
 _HELD: Final = 3.0
-"""Seconds for which a broker may hold its lock and not listen, as one does that starts or leaves."""
+"""Seconds for which a broker may hold its lock without listening, while it starts or ends."""
 _PAUSE: Final = 0.005
 _PYTHONS: Final = ("python", "pypy", "graalpy")
-"""How the names of programs begin that run a script which is their argument."""
+"""Prefixes of the names of programs that run the script in their first argument."""
 
 
 def set_deadline(sock: socket.socket, seconds: float) -> None:
-    """Let every single call on a blocking socket end after `seconds`, in the kernel: no extra poll() per call."""
+    """Limit each call on a blocking socket to `seconds`, in the kernel, without an additional poll() for each call."""
     whole = int(seconds)
     value = _TIMEVAL.pack(whole, int((seconds - whole) * 1_000_000))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
@@ -66,11 +68,11 @@ def set_deadline(sock: socket.socket, seconds: float) -> None:
 
 
 def connect(directory: RuntimeDir, timeout: float) -> socket.socket | None:
-    """A connection to the broker that listens there; None if none does. `timeout` holds for each later call too.
+    """Return a connection to the broker of the directory; None if none listens. `timeout` applies to each later call.
 
-    Errors: UnsupportedError for a directory that is not private or not ours to enter; PeerGoneError for a broker that
-    does not take the connection in time, or that runs and cannot be reached; OutOfMemoryError where this process can
-    open no more files.
+    Errors: UnsupportedError for a directory that is not private or that this user may not enter; PeerGoneError for a
+    broker that does not accept the connection in time, or that runs and cannot be reached; OutOfMemoryError where this
+    process cannot open another file.
     """
     try:
         opened = directory.open()
@@ -92,13 +94,13 @@ def _connect_in(directory: RuntimeDir, opened: int, timeout: float) -> socket.so
             return sock
         held, holder = _holder(directory, opened)
         if not held:
-            # The lock may have been let go of since we tried: by a broker that left, or by one that listens by now.
+            # The lock may have changed since the first attempt: a broker has ended, or it listens by now.
             return _try_connect(directory, opened, timeout)
         if time.monotonic() >= deadline:
             raise PeerGoneError(
-                f"a broker runs in {directory.path} ({holder} holds {directory.broker_lock}) and nothing listens at "
-                f"{directory.socket}: the socket was removed or replaced. End that process: nothing that a living "
-                "process holds is lost by that, and the next one that needs a broker starts another"
+                f"a broker runs in {directory.path} ({holder} holds {directory.broker_lock}), but does not listen at "
+                f"{directory.socket}: the socket was removed or replaced. End that process: the processes that run "
+                "keep what they hold, and the next request starts another broker"
             )
         time.sleep(_PAUSE)
 
@@ -118,7 +120,8 @@ def _try_connect(directory: RuntimeDir, opened: int, timeout: float) -> socket.s
             return None
         if isinstance(error, BlockingIOError):
             raise PeerGoneError(
-                f"the broker at {directory.socket} did not take a connection within {timeout:g} s; see {directory.log}"
+                f"the broker at {directory.socket} did not accept a connection within {timeout:g} s; see "
+                f"{directory.log}"
             ) from error
         raise _failed(directory, error) from error
     except BaseException:
@@ -129,7 +132,7 @@ def _try_connect(directory: RuntimeDir, opened: int, timeout: float) -> socket.s
 
 
 def _failed(directory: RuntimeDir, error: OSError) -> ExtmemError:
-    """What a call of the system's that failed is to the caller who needs a broker."""
+    """Return the error for a failed system call of a caller that needs a broker."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return OutOfMemoryError(
             f"cannot connect to the broker at {directory.socket}: {error.strerror}; close some files, or raise "
@@ -145,12 +148,12 @@ def _failed(directory: RuntimeDir, error: OSError) -> ExtmemError:
 
 
 def _holder(directory: RuntimeDir, opened: int) -> tuple[bool, str]:
-    """Whether a broker holds the lock of an opened directory, and which process that is, in words."""
+    """Return whether a broker holds the lock of an opened directory, and its process in words."""
     try:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         lock = OwnedFd.open(directory.broker_lock.name, flags, dir_fd=opened)
     except OSError:
-        return False, ""  # there is none, or it is another user's (the system's broker)
+        return False, ""  # there is no lock, or it belongs to another user (the system-wide broker)
     try:
         fcntl.flock(lock.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False, ""
@@ -164,7 +167,7 @@ def _holder(directory: RuntimeDir, opened: int) -> tuple[bool, str]:
 
 
 def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
-    """A connection to the broker, which is started if there is none. Errors: as `connect` and `start_broker`."""
+    """Return a connection to the broker, which is started if none runs. Errors: as `connect` and `start_broker`."""
     sock = connect(directory, timeout)
     if sock is not None:
         return sock
@@ -190,9 +193,9 @@ def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
 
 
 def _start(directory: RuntimeDir, opened: int, timeout: float, deadline: float) -> socket.socket:
-    # A broker that was killed while it started is started again, and so is one that left before we came (it was told to
-    # be idle for no time at all). And one that cannot start because another runs means that a client was killed while
-    # it started that one: then the other is connected to, once it listens.
+    # A broker that was killed while it started is started again, and so is one that ended before this process connected
+    # (its idle time is 0). If a broker cannot start because another one runs, a client was killed while it started
+    # that one: this process connects to it once it listens.
     failed = 0
     while True:
         sock = _connect_in(directory, opened, timeout)
@@ -200,7 +203,7 @@ def _start(directory: RuntimeDir, opened: int, timeout: float, deadline: float) 
             return sock
         late = time.monotonic() >= deadline
         if late and not failed:
-            raise PeerGoneError(f"the broker was ready and is gone already; see {directory.log}, then try again")
+            raise PeerGoneError(f"the broker was ready and has ended already; see {directory.log}, then try again")
         try:
             start_broker(directory, opened, deadline)
         except (PeerGoneError, UnsupportedError):
@@ -218,7 +221,7 @@ def _lock(directory: RuntimeDir, opened: int, deadline: float) -> OwnedFd:
         lock = OwnedFd.open(directory.start_lock.name, flags, 0o600, dir_fd=opened)
     except OSError as error:
         raise _unstartable(directory, directory.start_lock, error) from error
-    taken = f"another process holds {directory.start_lock} and starts no broker"
+    taken = f"another process holds {directory.start_lock} and does not start a broker"
     _wait(lambda: _try_lock(lock.fd), deadline, taken)
     return lock
 
@@ -228,7 +231,7 @@ def _unstartable(directory: RuntimeDir, path: Path, error: OSError) -> ExtmemErr
         return _failed(directory, error)
     return UnsupportedError(
         f"no broker listens in {directory.path}, and this process may not start one: {path}: {error.strerror}. Make "
-        "the directory writable, or run `extmem broker run` as somebody who may",
+        "the directory writable, or run `extmem broker run` as a user who may write there",
         requires_one_of=["a running broker", "EXTMEM_RUNTIME_DIR"],
     )
 
@@ -242,7 +245,7 @@ def _try_lock(fd: int) -> bool:
 
 
 def _wait(done: Callable[[], bool], deadline: float, problem: str) -> None:
-    # flock has no time limit of its own; a few milliseconds between tries are nothing beside a broker's start.
+    # flock(2) does not have a time limit; some milliseconds between attempts are short beside the start of a broker.
     while not done():
         left = deadline - time.monotonic()
         if left <= 0:
@@ -251,7 +254,7 @@ def _wait(done: Callable[[], bool], deadline: float, problem: str) -> None:
 
 
 def interpreter(directory: RuntimeDir) -> str:
-    """The program that runs the broker: `EXTMEM_BROKER_PYTHON`, else this process's own Python.
+    """Return the program that runs the broker: `EXTMEM_BROKER_PYTHON`, or this process's Python.
 
     Errors: UnsupportedError where this process is not a Python interpreter that could run it.
     """
@@ -259,7 +262,7 @@ def interpreter(directory: RuntimeDir) -> str:
     if stated:
         return stated
     if getattr(sys, "frozen", False):
-        problem = f"this program was frozen: {sys.executable} is the program itself"
+        problem = f"this program is frozen: {sys.executable} is the program itself"
     elif not sys.executable:
         problem = "the path of this program's Python is not known (sys.executable is empty)"
     elif not os.path.basename(sys.executable).lower().startswith(_PYTHONS):
@@ -274,23 +277,23 @@ def interpreter(directory: RuntimeDir) -> str:
 
 
 def _command(directory: RuntimeDir, ready: int) -> list[str]:
-    # Run by path and isolated: neither the caller's directory nor its PYTHON* variables decide what is imported. The
-    # places where this process found extmem and msgspec are told, in case they are not where Python looks by itself.
+    # The broker runs by path and isolated, so that the caller's directory and PYTHON* variables do not decide what is
+    # imported. The directories of extmem and msgspec are passed, as they may not be on the default path of Python.
     python = interpreter(directory)
     options = ["--directory", str(directory.path), "--ready-fd", str(ready)]
     script = Path(__file__).resolve().parents[2] / "broker" / "__main__.py"
     if not script.is_file():
-        # A frozen program has its modules in an archive of its own: the interpreter has to have extmem.
+        # A frozen program has its modules in an archive, so the interpreter must have extmem installed.
         return [python, "-I", "-m", "extmem.broker", *options]
     libraries = str(Path(str(msgspec.__file__)).parents[1])
     return [python, "-I", str(script), "extmem.broker", *options, "--libraries", libraries]
 
 
 def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
-    """Start a broker and wait until it is ready. The caller holds `start.lock` in the opened directory.
+    """Start a broker and wait until it is ready. The caller holds the start lock of the opened directory.
 
-    Errors: UnsupportedError with the broker's own words where it cannot start; PeerGoneError where it does not
-    answer in time; OutOfMemoryError.
+    Errors: UnsupportedError with the broker's reason where it cannot start; PeerGoneError where it does not answer in
+    time; OutOfMemoryError.
     """
     command: list[str] = []
     try:
@@ -308,8 +311,8 @@ def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
         receiving.close()
     if answer != "ready":
         raise UnsupportedError(
-            f"no broker listens in {directory.path}, and {command[0]} started none: "
-            f"{answer or 'it ended and said nothing'} (see {directory.log}). `extmem broker run` starts one in the "
+            f"no broker listens in {directory.path}, and {command[0]} did not start one: "
+            f"{answer or 'it ended without a message'} (see {directory.log}). `extmem broker run` starts one in the "
             "foreground",
             requires_one_of=["a running broker"],
         )
@@ -330,7 +333,7 @@ def _spawn(directory: RuntimeDir, opened: int, command: list[str], ready: int, d
             stdout=log.fd,
             stderr=log.fd,
             cwd="/",
-            # Whatever it is that is started here, it starts no broker in its turn.
+            # The started program, whatever it is, must not start a broker itself.
             env={**os.environ, "EXTMEM_BROKER_START": "never"},
             pass_fds=(ready,),
             start_new_session=True,
@@ -345,7 +348,7 @@ def _spawn(directory: RuntimeDir, opened: int, command: list[str], ready: int, d
         ) from error
     finally:
         log.close()
-    # The starter forks at once and leaves: the broker is nobody's child, so nobody has to reap it.
+    # The started process forks and ends at once, so the broker is not a child of this process and need not be reaped.
     try:
         starter.wait(timeout=max(0.0, deadline - time.monotonic()))
     except BaseException as error:
@@ -354,7 +357,7 @@ def _spawn(directory: RuntimeDir, opened: int, command: list[str], ready: int, d
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
         raise PeerGoneError(
-            f"{command[0]} was run to start a broker in {directory.path} and did something else for "
+            f"{command[0]} was run to start a broker in {directory.path} and did not do so within "
             f"{START_TIMEOUT:g} s: it is not a Python interpreter, or it hangs; see {directory.log}. Set "
             "EXTMEM_BROKER_PYTHON to a Python that has extmem installed, or run `extmem broker run`"
         ) from error
@@ -362,7 +365,7 @@ def _spawn(directory: RuntimeDir, opened: int, command: list[str], ready: int, d
 
 def _read_line(directory: RuntimeDir, fd: int, deadline: float) -> str:
     text = b""
-    pipe = select.poll()  # not select(): a client may well have more than 1024 descriptors
+    pipe = select.poll()  # not select(): a client may have more than 1024 file descriptors
     pipe.register(fd, select.POLLIN)
     while b"\n" not in text and len(text) < 4_096:
         left = deadline - time.monotonic()

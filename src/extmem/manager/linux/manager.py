@@ -1,8 +1,8 @@
-"""The object manager on Linux: this process's calls to its broker, as errors and records of the library.
+"""The object manager on Linux: sends this process's calls to its broker, and returns the library's records and errors.
 
-How this works. Each call is one message to the broker and one back. Under the client's lock the reply is entered in
-the client's state (`held`), so that what this process holds can be announced to another broker. A handle that another
-process duplicated into ours is unknown to the state until its first use, when the broker is asked about it (`_know`).
+How this works. Each call is one request and one reply. Under the client's lock the reply is entered in the client's
+state (`held`), so that what this process holds can be announced to another broker. A handle that another process
+duplicated into this one is not in the state until its first use, when the broker is asked for it (`_known_value`).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from extmem.broker.fd_inspection import is_writable
 from extmem.errors import ObjectManagerError, UnsupportedError
 from extmem.handles import HandleEntry, HandleInfo
 from extmem.manager.api import Manager, Reference
-from extmem.manager.linux.broker_control import BrokerItself, unexpected, value_of
+from extmem.manager.linux.broker_control import BrokerControl, unexpected, value_of
 from extmem.manager.linux.client import TIMEOUT, Asked, Client
 from extmem.manager.linux.connection import pidfd_of
 from extmem.manager.linux.held import HeldHandle
 from extmem.manager.linux.validate import (
+    check_descriptor,
+    check_handle,
     check_handle_count,
-    fit_descriptor,
-    fit_handle,
-    fit_mask,
-    fit_name,
-    fit_number,
-    fit_sddl,
-    fit_ticket,
+    check_mask,
+    check_name,
+    check_number,
+    check_sddl,
+    check_ticket,
     stamped_ticket,
 )
 from extmem.objects import MAXIMUM_ALLOWED, Share, Status, error_for
@@ -52,7 +52,7 @@ _PROTECT = 2
 _INHERIT = 1
 
 
-class LinuxManager(BrokerItself):
+class LinuxManager(BrokerControl):
     """This process's client of the broker in one runtime directory."""
 
     def __init__(self, directory: RuntimeDir | None = None, *, timeout: float = TIMEOUT) -> None:
@@ -80,7 +80,7 @@ class LinuxManager(BrokerItself):
     ) -> Exported:
         """See `Manager`."""
         if name is not None:
-            fit_name(name)
+            check_name(name)
             self._check_global(name)
         fds = [*handles, *(page.handle for page in pages)]
         modes = tuple(READ_WRITE if page.writable else READ_ONLY for page in pages)
@@ -89,11 +89,11 @@ class LinuxManager(BrokerItself):
             object_kind,
             backing,
             len(fds),
-            fit_descriptor(descriptor),
+            check_descriptor(descriptor),
             int(share),
             name,
-            fit_mask(access),
-            fit_sddl(sddl),
+            check_mask(access),
+            check_sddl(sddl),
             inherit,
             strict_kmt,
             identity,
@@ -117,7 +117,7 @@ class LinuxManager(BrokerItself):
             return client.perform(request, enter, fds)
 
     def security_text(self, security: str | bytes | int | None) -> str | None:
-        """A security descriptor of `vk.SecurityAttributes` as SDDL text. UnsupportedError for a binary one."""
+        """Return a security descriptor of `vk.SecurityAttributes` as SDDL text. UnsupportedError for a binary one."""
         if security is not None and not isinstance(security, str):
             raise UnsupportedError(
                 f"SecurityAttributes.security_descriptor is a {type(security).__name__}: binary descriptors are for "
@@ -145,11 +145,11 @@ class LinuxManager(BrokerItself):
 
     def _prepare_open(self, name: str, desired: int, object_kind: ObjectKind) -> bytes:
         """Return the encoded request. It is cached, since programs open the same names repeatedly."""
-        fit_name(name)
+        check_name(name)
         self._check_global(name)
         if len(self._opens) >= _OPENS:
             self._opens.clear()
-        request = wire.encode(wire.ImportName(name, fit_mask(desired), object_kind))
+        request = wire.encode(wire.ImportName(name, check_mask(desired), object_kind))
         self._opens[name, desired, object_kind] = request
         return request
 
@@ -159,7 +159,7 @@ class LinuxManager(BrokerItself):
         """See `Manager`."""
         client = self.client
         with client.lock:
-            value = self._know(handle)
+            value = self._known_value(handle)
             key = wire.encode(wire.ImportHandle(value, object_kind))
             return client.perform(
                 lambda: wire.ImportHandle(client.value(value), object_kind),
@@ -172,7 +172,7 @@ class LinuxManager(BrokerItself):
         """See `Manager`."""
         client = self.client
         with client.lock:
-            request = wire.encode(wire.ImportKmt(fit_number(number), object_kind))
+            request = wire.encode(wire.ImportKmt(check_number(number), object_kind))
             return client.perform(request, lambda reply, fds: client.state.imported(request, reply, fds, reference))
 
     def release(self, number: int) -> None:
@@ -206,14 +206,14 @@ class LinuxManager(BrokerItself):
             return self._handle(lambda: wire.GetHandle(self.client.number(number)), entry)
 
     def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
-        """A new handle by name (B15)."""
-        fit_name(name)
+        """Return a new handle by name (B15)."""
+        check_name(name)
         self._check_global(name)
         with self.client.lock:
-            return self._handle(wire.OpenHandle(name, fit_mask(desired), inherit), entry)
+            return self._handle(wire.OpenHandle(name, check_mask(desired), inherit), entry)
 
     def _handle(self, request: Asked, entry: HandleEntry | None = None) -> int:
-        """The handle that a request is answered with; the caller holds `lock`."""
+        """Send a request whose reply is a handle, and return the handle. The caller holds `lock`."""
         return self.client.perform(request, lambda reply, fds: self._entered(reply, fds, entry))
 
     def _entered(self, reply: wire.Reply, fds: Sequence[OwnedFd], entry: HandleEntry | None) -> int:
@@ -239,9 +239,9 @@ class LinuxManager(BrokerItself):
     ) -> int:
         """DuplicateHandle; as `NtHandleTable.duplicate`."""
         client = self.client
-        mask = None if desired is None else fit_mask(desired)
+        mask = None if desired is None else check_mask(desired)
         with client.lock:
-            source = self._know(value)
+            source = self._known_value(value)
             elsewhere = into is not None and into != os.getpid()
             target = pidfd_of(into) if into is not None and elsewhere else None
 
@@ -273,7 +273,7 @@ class LinuxManager(BrokerItself):
                     )
                 raise error_for(
                     Status.INVALID_CID,
-                    f"There is no process {into} here, so it has no handle table. Pass the pid of one that is running.",
+                    f"Process {into} does not exist, so it has no handle table. Pass the pid of a running process.",
                 )
 
             def request() -> wire.Duplicate:
@@ -284,14 +284,14 @@ class LinuxManager(BrokerItself):
             try:
                 return client.perform(request, enter, () if target is None else (target.fd,))
             except ObjectManagerError:
-                closed()  # whatever comes of it (B40)
+                closed()  # the source is closed also after a failure (B40)
                 raise
 
     def same_object(self, a: int, b: int) -> bool:
         """CompareObjectHandles."""
         client = self.client
         with client.lock:
-            first, second = self._know(a), self._know(b)
+            first, second = self._known_value(a), self._known_value(b)
             reply, _ = client.exchange(lambda: wire.SameObject(client.value(first), client.value(second)))
         return bool(value_of(reply))
 
@@ -299,7 +299,7 @@ class LinuxManager(BrokerItself):
         """GetHandleInformation and NtQueryObject."""
         client = self.client
         with client.lock:
-            known = self._know(value)
+            known = self._known_value(value)
             reply, _ = client.exchange(lambda: wire.QueryHandle(client.value(known)))
         if type(reply) is not wire.HandleState:
             unexpected(reply)
@@ -317,7 +317,7 @@ class LinuxManager(BrokerItself):
         """SetHandleInformation."""
         client = self.client
         with client.lock:
-            source = self._know(value)
+            source = self._known_value(value)
 
             def enter(reply: wire.Reply, fds: Sequence[OwnedFd]) -> None:
                 held = client.state.handles.get(source)
@@ -327,9 +327,9 @@ class LinuxManager(BrokerItself):
 
             client.perform(lambda: wire.SetFlags(client.value(source), mask & 0xFF, flags & 0xFF), enter)
 
-    def _know(self, value: int) -> int:
-        """The value as the table knows it. Makes sure that the state knows it too, if it is a handle at all."""
-        value = fit_handle(value)
+    def _known_value(self, value: int) -> int:
+        """Return the value without its low bits. Enter the handle in the state if it is not there yet."""
+        value = check_handle(value)
         client = self.client
         if client.value(value) not in client.state.handles:
             self._handle(wire.Hold(value))
@@ -338,7 +338,7 @@ class LinuxManager(BrokerItself):
     # -- KMT numbers and tickets --------------------------------------------------------------------------------------
 
     def kmt_alive(self, number: int) -> bool:
-        """Whether an import by this number would find something now."""
+        """Return whether an import by this number would succeed now."""
         if not 0 <= number <= 0xFFFF_FFFF:
             return False
         client = self.client
@@ -350,8 +350,8 @@ class LinuxManager(BrokerItself):
         """See `Manager`. The ticket has 17 bytes: the version of the wire format, and 16 random ones."""
         client = self.client
         with client.lock:
-            source = None if handle is None else self._know(handle)
-            number = None if kmt is None else fit_number(kmt)
+            source = None if handle is None else self._known_value(handle)
+            number = None if kmt is None else check_number(kmt)
 
             def request() -> wire.Offer:
                 return wire.Offer(
@@ -371,9 +371,9 @@ class LinuxManager(BrokerItself):
     def claim(
         self, ticket: bytes, reference: Reference | None = None, entry: HandleEntry | None = None
     ) -> Imported | int:
-        """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
+        """Claim a ticket, once: return an import, a handle of this process, or a KMT number."""
         client = self.client
-        ticket = fit_ticket(ticket)
+        ticket = check_ticket(ticket)
 
         def enter(reply: wire.Reply, fds: Sequence[OwnedFd]) -> Imported | int:
             client.state.claimed.append(ticket)
@@ -387,36 +387,36 @@ class LinuxManager(BrokerItself):
             return client.perform(wire.Claim(ticket), enter)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:
-        """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
+        """Bind a ticket to a process: it lasts until it is claimed, and is withdrawn when the process ends."""
         client = self.client
         with client.lock:
-            if not client.bind(fit_ticket(ticket), pid):
-                client.withdraw(fit_ticket(ticket))
+            if not client.bind(check_ticket(ticket), pid):
+                client.withdraw(check_ticket(ticket))
 
     def bind_offer_to(self, ticket: bytes, child: object) -> None:
-        """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment."""
-        self.client.bind_later(fit_ticket(ticket), child)
+        """As `bind_offer`, for a child that is being started: its object gets a `pid` soon."""
+        self.client.bind_later(check_ticket(ticket), child)
 
     def withdraw(self, ticket: bytes) -> bool:
-        """Take an offer back. False when it has been claimed or has ended."""
+        """Withdraw a ticket. Return False if it was claimed or has ended."""
         client = self.client
         with client.lock:
-            return client.withdraw(fit_ticket(ticket))
+            return client.withdraw(check_ticket(ticket))
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
     def _check_global(self, name: str) -> None:
         if name[:7].casefold() == "global\\" and not self.client.directory.system:
             raise UnsupportedError(
-                f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux takes a "
-                "system broker, and this version's programs connect to the broker of their own user alone; use a name "
+                f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux requires a "
+                "system-wide broker. This version of extmem connects only to the broker of its own user; use a name "
                 "without Global\\, or let a child of the other user inherit the connection",
                 requires_one_of=["a system broker"],
             )
 
 
 def process_name(pid: int) -> str:
-    """What a process calls itself; empty for one that is gone."""
+    """Return the name of a process; empty for one that has ended."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -428,9 +428,9 @@ _current: LinuxManager | None = None
 
 
 def manager() -> Manager:
-    """This process's manager, of the runtime directory that the environment named at the first call.
+    """Return this process's manager, of the runtime directory that the environment named at the first call.
 
-    Connects when it is first asked for something. After `disconnect` the environment is read again.
+    It connects at the first request. After `disconnect` the environment is read again.
     """
     found = _current
     return _choose() if found is None or found.client.closed else found
@@ -442,6 +442,6 @@ def _choose() -> LinuxManager:
     kept = _managers.get(directory)
     if kept is not None and kept.client.closed:
         del _managers[directory]
-    # Two threads may both make one; the first that is kept is everybody's, the other has not connected.
+    # Two threads may create one each. The first that is stored is used; the other has not connected.
     _current = _managers.setdefault(directory, LinuxManager(directory))
     return _current

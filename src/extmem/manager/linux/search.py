@@ -1,4 +1,4 @@
-"""In which runtime directory a name was looked up, and where else it could be: for the error of a name not found.
+"""The runtime directory in which a name was looked up, and others that may have it, for the error of a name not found.
 
 How this works. Programs of one user that were started differently (a login, a service, cron) may find different runtime
 directories by their environments. Each has its broker, and they share nothing. The same is true of programs with
@@ -20,10 +20,10 @@ from pathlib import Path
 from extmem.wire import PROTOCOL_VERSION
 from extmem.wire.runtime_dir import RunningBroker, RuntimeDir, brokers_in
 
-__all__ = ["of_other_versions", "other_brokers", "other_versions", "usual_places", "where_looked"]
+__all__ = ["of_other_versions", "other_brokers", "other_versions", "usual_directories", "where_looked"]
 
 
-def usual_places() -> list[RuntimeDir]:
+def usual_directories() -> list[RuntimeDir]:
     """Return the runtime directories that processes of this user have by default, whatever their environment."""
     uid = os.geteuid()
     session = os.environ.get("XDG_RUNTIME_DIR")
@@ -34,8 +34,8 @@ def usual_places() -> list[RuntimeDir]:
 
 def other_brokers(directory: RuntimeDir) -> list[Path]:
     """Return the usual directories, except this one, in which a broker of this user runs now."""
-    others = [place for place in usual_places() if place.path != directory.path]
-    return list(dict.fromkeys(place.path for place in others if brokers_in(place)))
+    others = [usual for usual in usual_directories() if usual.path != directory.path]
+    return list(dict.fromkeys(usual.path for usual in others if brokers_in(usual)))
 
 
 def other_versions(directory: RuntimeDir) -> list[RunningBroker]:

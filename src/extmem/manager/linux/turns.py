@@ -1,11 +1,12 @@
-"""The right to talk to the broker, one thread at a time, with one deadline for all that wait.
+"""The lock of a client's connection, with one deadline for all threads that wait.
 
-How this works. `with client.lock:` is a turn. Turns of one thread nest. While the broker is silent, the thread that
-asked waits for `timeout` seconds and gives up; those that queued for their turn meanwhile have waited for the same
-silence, and give up with it, instead of one after the other. Who has queued for `timeout` seconds gives up in any case.
+How this works. `with client.lock:` is a turn. Turns of one thread nest. If the broker does not answer, the thread that
+sent the request gives up after `timeout` seconds. Threads that queued for their turn before that have waited for the
+same broker, and give up with it, instead of one after the other. A thread that has queued for `timeout` seconds gives
+up in any case.
 
-No exception of a signal handler leaves the lock held: what takes it is noted in the same call of C code, and the end of
-a turn is the lock's own method.
+An exception of a signal handler does not leave the lock held: that it was taken is recorded in the same call of C code,
+and the end of a turn is the lock's own method.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ class Turns:
     __slots__ = ("_acquire", "_exit", "_gave_up", "_lock", "_silence", "_timeout")
 
     __exit__ = property(attrgetter("_exit"))
-    """The lock's own: a function of Python could be interrupted before it lets go."""
+    """The lock's own method: a Python function could be interrupted before it releases the lock."""
 
     def __init__(self, timeout: float, silence: Callable[[], str]) -> None:
-        """silence: what to say of a broker that is silent."""
+        """silence: returns the message for a broker that does not answer."""
         self._lock = threading.RLock()
         self._acquire = self._lock.acquire
         self._exit = self._lock.__exit__
@@ -58,7 +59,7 @@ class Turns:
             raise
 
     def note_silence(self) -> None:
-        """The thread whose turn it is gives up on a silent broker, and all that have queued by now do so with it."""
+        """Make all threads that have queued by now give up, because the broker does not answer this thread."""
         self._gave_up = time.monotonic()
 
     def _queue(self, got: list[bool]) -> None:

@@ -1,4 +1,4 @@
-"""Values that no message can carry, refused before one is made, with the object manager's own statuses."""
+"""Checks arguments before a message is created, and refuses those with the object manager's statuses."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from extmem.wire import MAX_DESCRIPTOR, MAX_HANDLES, MAX_PAGES, PROTOCOL_VERSION
 
 __all__ = [
     "check_handle_count",
-    "fit_descriptor",
-    "fit_handle",
-    "fit_mask",
-    "fit_name",
-    "fit_number",
-    "fit_sddl",
-    "fit_ticket",
+    "check_descriptor",
+    "check_handle",
+    "check_mask",
+    "check_name",
+    "check_number",
+    "check_sddl",
+    "check_ticket",
     "stamped_ticket",
 ]
 
@@ -29,27 +29,29 @@ _UNSTAMPED_VERSION: Final = 2
 """The last version whose tickets do not contain it."""
 
 
-def fit_handle(value: int) -> int:
-    """A handle value as the table knows it (B48: the low two bits are ignored).
+def check_handle(value: int) -> int:
+    """Return a handle value without its two low bits, which are ignored (B48).
 
-    InvalidHandleError for what can be none.
+    InvalidHandleError for a number that cannot be a handle value.
     """
     if not 0 <= value <= _I64:
-        raise error_for(Status.INVALID_HANDLE, f"{value:#x} is no handle. Pass the value that the object manager gave.")
+        raise error_for(
+            Status.INVALID_HANDLE, f"{value:#x} is not a handle. Pass a value that the object manager returned."
+        )
     return value & ~3
 
 
-def fit_number(number: int) -> int:
-    """A KMT number. InvalidHandleError (INVALID_PARAMETER) for what can be none."""
+def check_number(number: int) -> int:
+    """Return a KMT number. InvalidHandleError (INVALID_PARAMETER) for a number that cannot be one."""
     if not 0 <= number <= 0xFFFF_FFFF:
         raise error_for(
-            Status.INVALID_PARAMETER, f"{number:#x} is no KMT number: those have 32 bits. Pass the exporter's number."
+            Status.INVALID_PARAMETER, f"{number:#x} is not a KMT number, which has 32 bits. Pass the exporter's number."
         )
     return number
 
 
-def fit_mask(mask: int) -> int:
-    """An access mask. InvalidHandleError (INVALID_PARAMETER) for what is no 32-bit mask."""
+def check_mask(mask: int) -> int:
+    """Return an access mask. InvalidHandleError (INVALID_PARAMETER) for one that does not have 32 bits."""
     if not 0 <= mask <= 0xFFFF_FFFF:
         raise error_for(
             Status.INVALID_PARAMETER,
@@ -58,10 +60,10 @@ def fit_mask(mask: int) -> int:
     return mask
 
 
-def fit_name(name: str) -> str:
-    """A name.
+def check_name(name: str) -> str:
+    """Return a name. The broker checks the rest.
 
-    NameInvalidError for one that no object can have and no message can carry; all else is the broker's to judge.
+    NameInvalidError for one that an object cannot have and a message cannot contain.
     """
     if len(name) <= _MAX_NAME and (name.isascii() or not any("\ud800" <= c <= "\udfff" for c in name)):
         return name
@@ -72,8 +74,8 @@ def fit_name(name: str) -> str:
     return name
 
 
-def fit_sddl(sddl: str | None) -> str | None:
-    """A security descriptor as text. SecurityDescriptorError for what no message can carry."""
+def check_sddl(sddl: str | None) -> str | None:
+    """Return a security descriptor as text. SecurityDescriptorError for one that a message cannot contain."""
     if sddl is None or (len(sddl) <= _MAX_SDDL and sddl.isascii()):
         return sddl
     try:
@@ -81,12 +83,12 @@ def fit_sddl(sddl: str | None) -> str | None:
     except Refused as refused:
         raise error_for(refused.status, refused.detail) from None
     raise error_for(
-        Status.INVALID_SECURITY_DESCR, "The security descriptor holds characters beyond ASCII. Take them out."
+        Status.INVALID_SECURITY_DESCR, "The security descriptor contains characters beyond ASCII. Remove them."
     )
 
 
-def fit_descriptor(descriptor: bytes) -> bytes:
-    """A payload's self-description. DescriptorError if it is too long."""
+def check_descriptor(descriptor: bytes) -> bytes:
+    """Return the description of a payload. DescriptorError if it is too long."""
     if len(descriptor) > MAX_DESCRIPTOR:
         raise DescriptorError(f"the descriptor has {len(descriptor)} bytes, at most {MAX_DESCRIPTOR} are allowed")
     return descriptor
@@ -110,7 +112,7 @@ def stamped_ticket(ticket: bytes) -> bytes:
     return bytes((PROTOCOL_VERSION,)) + ticket
 
 
-def fit_ticket(ticket: bytes) -> bytes:
+def check_ticket(ticket: bytes) -> bytes:
     """Return a ticket without its version. InvalidHandleError for what cannot be one, or is of another version."""
     version = _UNSTAMPED_VERSION if len(ticket) == _TICKET else ticket[0] if len(ticket) == _TICKET + 1 else 0
     if version == PROTOCOL_VERSION:

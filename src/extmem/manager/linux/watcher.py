@@ -1,14 +1,14 @@
-"""The watcher: a daemon thread that notices the broker's death although this process makes no call.
+"""The watcher: a daemon thread that detects the end of the broker while this process does not send requests.
 
-How this works. The thread sleeps in poll(2) for a hang-up of the connection (never for input: replies are read by
-whoever asked) and for the wake pipe. On a hang-up it has the client connect again and announce what it holds; if that
-fails (no broker can be started just now), it tries again, ever more seldom, while there is something to be announced.
-The wake pipe also says that something could not be given back yet, or that a child is being started which tickets are
-for.
+How this works. The thread waits in poll(2) for the end of the connection (never for input: replies are read by the
+thread that sent the request) and for the wake pipe. When the connection ends, it makes the client connect again and
+announce what it holds. If that fails (no broker can be started now), it tries again after growing pauses, while there
+is something to announce. The wake pipe also reports that something could not be released yet, or that a child is being
+started to which tickets must be bound.
 
-Before this process forks the thread ends, and afterwards there is another one (`pause`, `resume`): a child of a process
-with threads may find locks held that nobody releases, of which Python warns. A thread that is in the middle of
-something that takes long (the broker does not answer) is not waited for.
+The thread ends before this process forks, and another one starts afterwards (`pause`, `resume`): in the child of a
+process with threads, locks may be held that no thread releases, and Python warns of it. A fork does not wait for a
+thread that does something long (the broker does not answer).
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ __all__ = ["Watcher"]
 _FIRST_RETRY: Final = 0.02
 _LAST_RETRY: Final = 1.0
 _BIRTH: Final = 2
-"""Milliseconds between two looks at a child that is being started, until it has a pid."""
+"""Milliseconds between two checks whether a child that is being started has a pid."""
 _LATER: Final = 1_000
-"""Milliseconds until what could not be given back is tried again."""
+"""Milliseconds until a failed release is tried again."""
 _FORK: Final = 0.2
-"""Seconds that a fork waits for the thread's end."""
-_EMPTY_HANDED: Final = 2.0
-"""Seconds for which a process that holds nothing looks for the new broker, which may wait for it."""
+"""Seconds that a fork waits for the end of the thread."""
+_EMPTY_PATIENCE: Final = 2.0
+"""Seconds for which a process that holds nothing tries to connect to the new broker, which may wait for it."""
 
 
 class Watched(Protocol):
-    """What the watcher needs of a client (`connection.Connecting`)."""
+    """What the watcher needs of a client (`connection.Connection`)."""
 
     @property
     def connected(self) -> socket.socket | None:
@@ -70,16 +70,16 @@ class Watcher:
         self._receiving, self._sending = pipes_and_sockets.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
         self._stop = False
         self._halt = False
-        """Whether the thread is to end, for good (`_stop`) or for a fork. Who sets it calls `wake` afterwards."""
+        """Whether the thread must end, finally (`_stop`) or for a fork. Call `wake` after setting it."""
         self._lock = Lock()
         self._running = False
-        """Whether there is a thread that has not decided to end. Changed under `_lock`."""
+        """Whether a thread runs that has not decided to end. Changed under `_lock`."""
         self._thread = threading.Thread()
         with self._lock:
             self._begin()
 
     def wake(self) -> None:
-        """Look again. Never blocks: a full pipe says the same already."""
+        """Wake the thread. Never blocks: if the pipe is full, the thread wakes in any case."""
         try:
             os.write(self._sending.fd, b"!")
         except (BlockingIOError, OSError):
@@ -94,7 +94,7 @@ class Watcher:
             self._thread.join()
 
     def pause(self) -> None:
-        """Before a fork: end the thread, unless that takes long."""
+        """Before a fork: end the thread, unless it takes long."""
         thread = self._thread
         if not thread.is_alive() or thread is threading.current_thread():
             return
@@ -103,7 +103,7 @@ class Watcher:
         join_thread(thread, _FORK)
 
     def resume(self) -> None:
-        """After a fork, in the parent: there is a thread again."""
+        """After a fork, in the parent: start a thread again."""
         with self._lock:
             if not self._stop:
                 self._halt = False
@@ -121,7 +121,9 @@ class Watcher:
         try:
             self._thread.start()
         except RuntimeError:
-            self._running = False  # the interpreter is ending, or there are too many: it goes without
+            self._running = (
+                False  # the interpreter is ending, or there are too many threads: the client works without a watcher
+            )
 
     def _run(self) -> None:
         while not self._ends():
@@ -131,7 +133,7 @@ class Watcher:
             try:
                 patience = _BIRTH if client.work() else None
             except (ExtmemError, OSError):
-                patience = _LATER  # the broker is silent, say: whoever calls is told
+                patience = _LATER  # for example, the broker does not answer: the next caller gets the error
             sock = client.connected
             if client.unfinished:
                 self._again(client)
@@ -177,8 +179,8 @@ class Watcher:
                 if client.reconnect(seen):
                     return
             except (ExtmemError, OSError):
-                pass  # whoever calls next is told; here we only try again
-            if not client.unfinished and time.monotonic() > started + _EMPTY_HANDED:
+                pass  # the next caller gets the error; the watcher tries again
+            if not client.unfinished and time.monotonic() > started + _EMPTY_PATIENCE:
                 return
             self._wait(pause)
             pause = min(2 * pause, _LAST_RETRY)

@@ -1,15 +1,15 @@
-r"""What the kernel says of the memory that GPU drivers share: objects of type `DxgkSharedResource`.
+r"""The kernel objects of memory that GPU drivers share: objects of type `DxgkSharedResource`.
 
-How this works. A driver makes them (vkAllocateMemory with VkExportMemoryAllocateInfo) under the very name that the
-program gave, in the session's directory of named objects, and gives handles to them. The handle table treats them like
-any other object: NtDuplicateObject, NtQueryObject, NtCompareObjects. By name they open through
-D3DKMTOpenNtHandleFromName alone, which ignores case (B5). Nothing about their bytes is told, so extmem's memory has a
-companion section that describes it::
+How this works. A driver creates them (vkAllocateMemory with VkExportMemoryAllocateInfo) under the exact name that the
+program stated, in the session's directory of named objects, and returns handles to them. The handle table treats them
+like other objects: NtDuplicateObject, NtQueryObject, NtCompareObjects. They are opened by name only with
+D3DKMTOpenNtHandleFromName, which ignores case (B5). The kernel does not report anything about their contents, so memory
+of extmem has a companion section that describes it::
 
     extmem.open("Camera")  ->  \Sessions\1\BaseNamedObjects\Camera                  the driver's object
                                \Sessions\1\BaseNamedObjects\extmem.CAMERA.extmem    its companion, the description
 
-A host payload of that name has the same companion, so the two cannot stand side by side.
+A host payload of that name has the same companion, so the two cannot exist at the same time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from extmem.objects import (
     NameKey,
     Refused,
     Status,
-    error_for,
 )
 from extmem.objects.names import parse_path
 
@@ -51,14 +50,13 @@ __all__ = [
     "hidden_name",
     "is_hidden",
     "kernel",
-    "not_a_driver_s",
     "open_named",
     "refuse_taken",
     "stood_in_by",
 ]
 
 TYPES = (MEMORY.name, "DxgkSharedBundleObject")
-"""Types of kernel objects that hold a driver's memory; a bundle has a keyed mutex beside it."""
+"""Types of kernel objects that contain a driver's memory; a bundle also contains a keyed mutex."""
 _HIDDEN = "extmem.gpu."
 _IS_HIDDEN = re.compile(r".*\\extmem\.gpu\.[0-9a-f]{32}", re.DOTALL)
 _GONE = (Status.OBJECT_NAME_NOT_FOUND, Status.OBJECT_PATH_NOT_FOUND)
@@ -66,14 +64,17 @@ _LADDER = (MEMORY.all, READ_CONTROL | RESOURCE_WRITE, READ_CONTROL)
 
 
 class DriverObjects:
-    """What the kernel tells of them. Rights are those of shared memory, which are theirs."""
+    """The kernel's calls for these objects. Their access rights are those of shared memory."""
 
     def kind_of(self, value: int) -> str:
-        """The type of the object that a handle of this process refers to. StatusError for none."""
+        """Return the type of the object of a handle of this process. StatusError for an invalid handle."""
         return calls.type_of(value)
 
     def open_named(self, path: str, access: int, flags: int = 0) -> int:
-        """A handle by full path. StatusError: OBJECT_NAME_NOT_FOUND also where Windows has no such objects."""
+        """Return a handle by full path.
+
+        StatusError: OBJECT_NAME_NOT_FOUND also where Windows does not have such objects.
+        """
         call = _opener()
         if call is None:
             raise StatusError(Status.OBJECT_NAME_NOT_FOUND)
@@ -83,11 +84,11 @@ class DriverObjects:
         return int(asked.hNtHandle)
 
     def to_kernel(self, mask: int) -> int:
-        """A mapped mask of shared memory, for the kernel object."""
+        """Return the kernel object's access mask for a mapped mask of shared memory."""
         return mask
 
     def from_kernel(self, granted: int) -> int:
-        """The kernel object's granted access, for shared memory."""
+        """Return the access mask of shared memory for the kernel object's granted access."""
         return granted
 
 
@@ -100,13 +101,13 @@ _now: list[DriverObjects] = [DriverObjects()]
 
 
 def kernel() -> DriverObjects:
-    """Whom to ask: the kernel, or what stands in for it."""
+    """Return the kernel's calls, or those that replace them."""
     return _now[-1]
 
 
 @contextlib.contextmanager
 def stood_in_by(objects: DriverObjects) -> Iterator[None]:
-    """Within the block a driver in Python has objects of its own kind (for tests)."""
+    """Replace the kernel's calls within the block by those of a driver in Python (for tests)."""
     _now.append(objects)
     try:
         yield
@@ -115,17 +116,17 @@ def stood_in_by(objects: DriverObjects) -> Iterator[None]:
 
 
 def hidden_name() -> str:
-    """A name that no program chose, for memory whose bare handles are to lead to its description."""
+    """Return a random name, for memory that the program did not name, so that its handles lead to its description."""
     return f"{_HIDDEN}{secrets.token_hex(16)}"
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a kernel object's path ends in a name that `hidden_name` drew."""
+    """Return whether a kernel object's path ends in a name of `hidden_name`."""
     return _IS_HIDDEN.fullmatch(path) is not None
 
 
 def companion_path(path: str, session: int) -> str | None:
-    """The path whose companion describes the driver's object at `path`; None for an unnamed one, or one elsewhere."""
+    """Return the path whose companion describes the driver's object at `path`; None for an unnamed or foreign one."""
     try:
         return names.payload_path(parse_path(path, session)) if path else None
     except Refused:
@@ -133,10 +134,10 @@ def companion_path(path: str, session: int) -> str | None:
 
 
 def open_named(key: NameKey, desired: int, flags: int = 0) -> int | None:
-    """A handle to the driver's object of that name with the mapped rights; None where there is no such object.
+    """Return a handle to the driver's object of that name with the mapped rights; None if there is no such object.
 
-    desired: MAXIMUM_ALLOWED takes as much as the object's security allows. StatusError: ACCESS_DENIED,
-    OBJECT_TYPE_MISMATCH where the name is another kind of object's.
+    desired: MAXIMUM_ALLOWED takes all that the object's security allows. StatusError: ACCESS_DENIED,
+    OBJECT_TYPE_MISMATCH if the name belongs to an object of another type.
     """
     objects = kernel()
     ladder = _LADDER if desired & MAXIMUM_ALLOWED else (desired,)
@@ -152,9 +153,9 @@ def open_named(key: NameKey, desired: int, flags: int = 0) -> int | None:
 
 
 def refuse_taken(name: str) -> None:
-    """Refuse a name that an object has already, before a driver is asked to give it to its memory (B10, G2).
+    """Refuse a name that an object has already, before a driver creates memory under it (B10, G2).
 
-    Errors: NameTakenError, ObjectTypeError, NameInvalidError, NameNotFoundError for a directory that is not there.
+    Errors: NameTakenError, ObjectTypeError, NameInvalidError, NameNotFoundError for a directory that does not exist.
     """
     key = names.resolve(name, calls.session(os.getpid()))
     holder = _holder(key)
@@ -164,7 +165,7 @@ def refuse_taken(name: str) -> None:
 
 
 def _holder(key: NameKey) -> tuple[int, str] | None:
-    """The status of whatever has the name (a collision or another type) and its path; None where nothing has it."""
+    """Return the status (collision or type mismatch) and path of the object with the name; None if there is none."""
     try:
         handle = open_named(key, READ_CONTROL)
     except StatusError as error:
@@ -177,22 +178,17 @@ def _holder(key: NameKey) -> tuple[int, str] | None:
     try:
         calls.close_handle(sections.open_named(path, sections.QUERY))
     except StatusError as error:
-        if _lent_by_the_living(path):
+        if _has_living_exporter(path):
             return Status.OBJECT_NAME_COLLISION, names.companion_of(path)
         return (Status.OBJECT_NAME_COLLISION, path) if error.status == Status.ACCESS_DENIED else None
     return Status.OBJECT_NAME_COLLISION, path
 
 
-def _lent_by_the_living(path: str) -> bool:
-    """Whether a companion alone gives something that name (`lent`), and its exporter still runs."""
-    said = payloads.read_companion(path)
-    return said is not None and said.lent is not None and processes.start_time(said.lent[0]) == said.lent[1]
-
-
-def not_a_driver_s(value: int, kind: str) -> Exception:
-    """A handle of another type than GPU memory has, where a driver would be given it."""
-    return error_for(
-        Status.OBJECT_TYPE_MISMATCH,
-        f"The handle {value:#x} refers to an object of type {kind}, and GPU memory is a {MEMORY.name}. Pass the handle "
-        "that the exporter's driver gave; another program's section is imported with extmem.raw.import_payload.",
+def _has_living_exporter(path: str) -> bool:
+    """Return whether an exporter that still runs provides memory under that name (`exporter_names`)."""
+    description = payloads.read_companion(path)
+    return (
+        description is not None
+        and description.exporter_handle is not None
+        and processes.start_time(description.exporter_handle[0]) == description.exporter_handle[1]
     )

@@ -1,15 +1,15 @@
-r"""Names of what has none in the kernel: memory whose driver takes no name for it, as CUDA's does not.
+r"""Names for memory whose driver does not take a name for it, such as CUDA's: the kernel object has none.
 
-How this works. The name is the companion's alone. It says beside the description where the exporter keeps a handle of
-the memory for everybody: whoever opens the name is held against the companion's security, which is the export's, and
-duplicates that handle out of the exporter::
+How this works. Only the companion has the name. Beside the description it contains where the exporter keeps a handle of
+the memory. A process that opens the name is checked by the companion's security, which is the export's, and duplicates
+that handle from the exporter::
 
     extmem.open("Weights")  ->  \Sessions\1\BaseNamedObjects\extmem.WEIGHTS.extmem     the companion
                             ->  process 1234, created then, handle 0x98                 the memory
 
-So such a name ends with its exporter, and with the last memory and handle that it has there, where a kernel object's
-own name lives as long as anybody's last handle. A handle's value may be another object's by the time somebody
-duplicates it; so the companion is looked at again afterwards: where it still stands, the exporter had not closed that
+So such a name ends with its exporter, and with the exporter's last reference and handle, while the name of a kernel
+object lives until the last handle of any process is closed. The value of a handle may be reused for another object
+before it is duplicated. So the companion is read again afterwards: if it still exists, the exporter had not closed that
 handle, which it closes last.
 """
 
@@ -32,51 +32,53 @@ from extmem.manager.windows.section_frame import Description
 from extmem.objects import MAXIMUM_ALLOWED, MEMORY, READ_CONTROL, RESOURCE_WRITE, NameKey, Status
 from extmem.owning import OwnedDescriptor, OwnedFd
 
-__all__ = ["announce", "open_lent", "stands"]
+__all__ = ["announce", "open_exporter_name", "has_exporter_name"]
 
 _LADDER = (MEMORY.all, READ_CONTROL | RESOURCE_WRITE, READ_CONTROL)
 
 
 class _Companion(OwnedDescriptor):
-    """A companion's handle, and the handle of the memory that it leads to, which is closed after it."""
+    """A companion's handle, and the handle of its memory, which is closed after it."""
 
-    __slots__ = ("lends",)
+    __slots__ = ("memory",)
 
-    def __init__(self, companion: int, lends: OwnedFd) -> None:
+    def __init__(self, companion: int, memory: OwnedFd) -> None:
         super().__init__(companion)
-        self.lends = lends
+        self.memory = memory
 
     def give_back(self) -> None:
         """See `Owner`."""
         super().give_back()
-        self.lends.settle()
+        self.memory.settle()
 
 
-def announce(handle: int, path: str, said: Description, name: str, sddl: str | None) -> OwnedFd:
-    """The companion of a nameless object, which gives it that name while the result lives.
+def announce(handle: int, path: str, description: Description, name: str, sddl: str | None) -> OwnedFd:
+    """Create the companion of a nameless object, which gives it that name until the result is closed.
 
-    handle: borrowed for the call. path: the payload's that could have the name. Errors: as `payloads.create_companion`.
+    handle: borrowed for the call. path: of a payload with that name. Errors: as `payloads.create_companion`.
     """
     kept = OwnedDescriptor(status_errors.duplicate(handle, options=calls.SAME_ACCESS))
-    leads = msgspec.structs.replace(said, lent=(os.getpid(), processes.start_time(os.getpid()), kept.fd))
-    return _Companion(payloads.create_companion(path, leads, name, sddl), kept)
+    in_companion = msgspec.structs.replace(
+        description, exporter_handle=(os.getpid(), processes.start_time(os.getpid()), kept.fd)
+    )
+    return _Companion(payloads.create_companion(path, in_companion, name, sddl), kept)
 
 
-def stands(key: NameKey) -> bool:
-    """Whether something is lent under that name."""
-    said = payloads.read_companion(names.payload_path(key))
-    return said is not None and said.lent is not None
+def has_exporter_name(key: NameKey) -> bool:
+    """Return whether an exporter provides memory under that name."""
+    description = payloads.read_companion(names.payload_path(key))
+    return description is not None and description.exporter_handle is not None
 
 
-def open_lent(name: str, key: NameKey, desired: int, flags: int = 0) -> tuple[int, Description] | None:
-    """A handle, owned by the caller, to what is lent under a name, and what its companion says; None for nothing.
+def open_exporter_name(name: str, key: NameKey, desired: int, flags: int = 0) -> tuple[int, Description] | None:
+    """Return a handle to the memory that an exporter provides under a name, and its description; None without one.
 
-    desired: mapped rights; MAXIMUM_ALLOWED takes as much as the companion's security allows.
+    The caller owns the handle. desired: mapped rights; MAXIMUM_ALLOWED takes all that the companion's security allows.
     Errors: AccessDeniedError.
     """
     path = names.payload_path(key)
-    said = payloads.read_companion(path)
-    if said is None or said.lent is None:
+    description = payloads.read_companion(path)
+    if description is None or description.exporter_handle is None:
         return None
     try:
         granted = _granted(path, desired)
@@ -84,22 +86,22 @@ def open_lent(name: str, key: NameKey, desired: int, flags: int = 0) -> tuple[in
         if error.status == Status.OBJECT_NAME_NOT_FOUND:
             return None
         raise status_errors.of_opening(error, name, path, desired) from None
-    pid, created, value = said.lent
+    pid, created, value = description.exporter_handle
     try:
-        with processes.reached(pid, created) as exporter:
+        with processes.opened_process(pid, created) as exporter:
             made = calls.duplicate(value, driver_memory.kernel().to_kernel(granted), flags, source=exporter)
     except (ObjectManagerError, StatusError) as error:
         if _status(error) == Status.ACCESS_DENIED:
-            raise status_errors.denied(granted, f"opening {name!r}, which process {pid} lends,") from None
-        return None  # the exporter is gone, or closes it just now
-    if payloads.read_companion(path) != said or not _is_memory(made):
+            raise status_errors.denied(granted, f"opening {name!r}, which process {pid} provides,") from None
+        return None  # the exporter has ended, or is closing it
+    if payloads.read_companion(path) != description or not _is_memory(made):
         calls.close_handle(made)
         return None
-    return made, msgspec.structs.replace(said, lent=None)
+    return made, msgspec.structs.replace(description, exporter_handle=None)
 
 
 def _granted(path: str, desired: int) -> int:
-    """The rights that the companion's security allows of those that are asked for. StatusError where it does not."""
+    """Return the requested rights that the companion's security allows. StatusError if it does not allow them."""
     ladder = _LADDER if desired & MAXIMUM_ALLOWED else (desired,)
     for asked in ladder:
         try:

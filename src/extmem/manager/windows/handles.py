@@ -1,4 +1,4 @@
-"""The handle table: NtDuplicateObject, NtQueryObject and their kin, in shared memory's words."""
+"""The handle table: NtDuplicateObject, NtQueryObject and similar calls, with access masks of shared memory."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ _PROTECT_FROM_CLOSE = 2
 
 
 def find_entry(value: int) -> tuple[int, str]:
-    """A handle's value as the table has it, and its object's type. InvalidHandleError, ObjectTypeError for others.
+    """Return a handle value without its low bits, and its object's type.
 
-    What cannot be a value of this process's table never reaches the kernel: -1 and -2 would mean process and thread.
+    InvalidHandleError, ObjectTypeError for others. A value that cannot be in this process's table is not passed to the
+    kernel: -1 and -2 would mean process and thread.
     """
     if not 0 < value <= 0xFFFF_FFFF or value & _KMT_SHAPE:
         raise status_errors.bad_handle(value)
-    value &= ~3  # the kernel ignores the low two bits (B48), and not every call of its does
+    value &= ~3  # handles are compared without the low two bits (B48), which not every call of the kernel ignores
     try:
         kind = driver_memory.kernel().kind_of(value)
     except StatusError as error:
@@ -43,49 +44,49 @@ def find_entry(value: int) -> tuple[int, str]:
     if kind not in _TYPES:
         raise error_for(
             Status.OBJECT_TYPE_MISMATCH,
-            f"The handle {value:#x} refers to an object of type {kind}; shared memory is a {SECTION} or, a GPU "
-            f"driver's, a {MEMORY.name}. Pass the handle that the exporter gave.",
+            f"The handle {value:#x} refers to an object of type {kind}; shared memory is a {SECTION} or, of a "
+            f"GPU driver, a {MEMORY.name}. Pass the handle that the exporter returned.",
         )
     return value, kind
 
 
 class Handles(Manager):
-    """The part of the manager that is about handles."""
+    """The calls of the manager that concern handles."""
 
     _session: int | None = None
 
     @abc.abstractmethod
-    def describe_driver_s(self, value: int) -> Description | None:
-        """What is known of a GPU driver's payload behind a handle; None for another program's."""
+    def describe_driver_memory(self, value: int) -> Description | None:
+        """Return the description of a GPU driver's payload by a handle; None for another program's."""
 
     @abc.abstractmethod
     def forget(self, value: int) -> None:
-        """A handle of this process is closed: its value may be another's from now on."""
+        """Remove the description of a handle that is closed, as its value may be reused."""
 
     @abc.abstractmethod
     def opened(self, handle: int) -> None:
-        """A program opened a GPU driver's payload by name."""
+        """Record the description for a handle of a GPU driver's payload that a program opened by name."""
 
     @abc.abstractmethod
     def _learn(self, handle: int, frame: bytes) -> Description | None:
-        """What came with a handle of a nameless payload. It is believed as long as the handle is open."""
+        """Record the description that came with a handle of a nameless payload, until the handle is closed."""
 
     @abc.abstractmethod
     def copied(self, value: int, made: int) -> None:
-        """A handle was duplicated within this process."""
+        """Record the description for a duplicate within this process."""
 
     @abc.abstractmethod
     def held_by_references(self, shared: int) -> int:
-        """How many handles the memory objects and tickets of this process hold to that object."""
+        """Return the number of handles to that object that references and tickets of this process hold."""
 
     def session(self) -> int:
-        """This process's session. It never changes."""
+        """Return this process's session, which never changes."""
         if self._session is None:
             self._session = calls.session(os.getpid())
         return self._session
 
     def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
-        """A new handle by name (B15)."""
+        """Return a new handle by name (B15)."""
         value = self._open_handle(name, desired, inherit)
         if entry is not None:
             entry.record(value)
@@ -97,27 +98,28 @@ class Handles(Manager):
         try:
             value = self._open_path(name, path, desired, flags)
         except NameNotFoundError:
-            found = self.open_driver_s(name, desired, flags)
+            found = self.open_driver_memory(name, desired, flags)
             if found is not None:
                 self.opened(found)
                 return found
-            borrowed = self.open_lent(name, desired, flags)
-            if borrowed is None:
+            provided = self.open_exporter_name(name, desired, flags)
+            if provided is None:
                 raise
-            self._learn(borrowed[0], pack(borrowed[1]))
-            return borrowed[0]
+            self._learn(provided[0], pack(provided[1]))
+            return provided[0]
         granted = calls.basic(value).granted
         plain = rights.to_section(rights.from_section(granted))
         if granted & ~plain & sections.EXTEND:
-            # Only memory objects hold the rights that mean nothing to shared memory: so they are told apart (snapshot).
+            # Only handles of references have the right to extend, by which a snapshot distinguishes them from NT
+            # handles.
             try:
                 return status_errors.duplicate(value, plain, flags)
             finally:
                 calls.close_handle(value)
         return value
 
-    def open_driver_s(self, name: str, desired: int, flags: int = 0) -> int | None:
-        """A new handle to a GPU driver's payload by name; None where there is none of that name."""
+    def open_driver_memory(self, name: str, desired: int, flags: int = 0) -> int | None:
+        """Return a new handle to a GPU driver's payload by name; None if there is none of that name."""
         key, asked = names.resolve(name, self.session()), 0
         try:
             try:
@@ -125,7 +127,7 @@ class Handles(Manager):
             except ObjectManagerError:
                 found = driver_memory.open_named(key, READ_CONTROL)
                 if found is None:
-                    return None  # that nobody has the name comes first (B18)
+                    return None  # the error for an unknown name comes first (B18)
                 calls.close_handle(found)
                 raise
             found = driver_memory.open_named(key, asked, flags)
@@ -136,21 +138,23 @@ class Handles(Manager):
             raise status_errors.denied(0, f"opening {name!r}")
         return found
 
-    def open_lent(self, name: str, desired: int, flags: int = 0) -> tuple[int, Description] | None:
-        """A new handle to what an exporter lends under that name, and its description; None for nothing (`lent`)."""
+    def open_exporter_name(self, name: str, desired: int, flags: int = 0) -> tuple[int, Description] | None:
+        """Return a new handle to memory that an exporter provides under that name, and its description; None without
+        one.
+        """
         key = names.resolve(name, self.session())
         try:
             asked = rights.asked(desired)
         except ObjectManagerError:
-            if not exporter_names.stands(key):
-                return None  # that nobody has the name comes first (B18)
+            if not exporter_names.has_exporter_name(key):
+                return None  # the error for an unknown name comes first (B18)
             raise
-        if not asked and exporter_names.stands(key):
+        if not asked and exporter_names.has_exporter_name(key):
             raise status_errors.denied(0, f"opening {name!r}")
-        return exporter_names.open_lent(name, key, asked, flags)
+        return exporter_names.open_exporter_name(name, key, asked, flags)
 
     def open_section(self, name: str, desired: int, entry: HandleEntry | None = None) -> int:
-        """A new handle to another program's section by its very name."""
+        """Return a new handle to another program's section by its exact name."""
         value = self._open_path(name, names.resolve(name, self.session()).display, desired)
         if entry is not None:
             entry.record(value)
@@ -160,7 +164,7 @@ class Handles(Manager):
         try:
             asked = rights.asked(desired)
         except ObjectManagerError:
-            self._exists(name, path)  # which says so if the name is nobody's: that comes first (B18)
+            self._exists(name, path)  # raises if the name is unknown: that error comes first (B18)
             raise
         try:
             return self._open_at(path, desired, asked, flags)
@@ -172,10 +176,10 @@ class Handles(Manager):
             value = sections.open_named(path, rights.to_section(asked), flags)
         except StatusError as error:
             if error.status == Status.ACCESS_DENIED and desired == READ_CONTROL:
-                # Word for word, this asks for the right to read the security; owners have that without any other.
+                # Exactly this right is requested, which owners have without any other.
                 return sections.open_named(path, READ_CONTROL, flags)
             raise
-        if not asked:  # Windows refuses this; not every kernel that poses as it does
+        if not asked:  # Windows refuses this; not every implementation of its kernel does
             calls.close_handle(value)
             raise StatusError(Status.ACCESS_DENIED)
         return value
@@ -217,7 +221,7 @@ class Handles(Manager):
             return self._duplicated(value, kind, desired, inherit, same_attributes, close_source, into, entry)
         finally:
             if closes and source_entry is not None:
-                source_entry.forget()  # closed whatever came of it (B40)
+                source_entry.forget()  # closed also after a failure (B40)
 
     def _duplicated(
         self,
@@ -238,14 +242,14 @@ class Handles(Manager):
                 mask = rights.asked(desired)
             except (ObjectManagerError, Refused):
                 if close_source:
-                    calls.discard(value)  # closed whatever comes of it (B40)
+                    calls.discard(value)  # closed also after a failure (B40)
                 raise
         if close_source:
             options |= calls.CLOSE_SOURCE
         asked = rights.to_section(mask) if kind == SECTION else driver_memory.kernel().to_kernel(mask)
         flags = calls.OBJ_INHERIT if inherit else 0
         try:
-            with processes.reached(os.getpid() if into is None else into) as target:
+            with processes.opened_process(os.getpid() if into is None else into) as target:
                 made = calls.duplicate(value, asked, flags, options, target=target)
                 if into is None:
                     if entry is not None:
@@ -260,7 +264,7 @@ class Handles(Manager):
             raise status_errors.of_handle(error, value) from None
 
     def same_object(self, a: int, b: int) -> bool:
-        """CompareObjectHandles. Before Windows 10, which has no such call: by what the sections say of themselves."""
+        """CompareObjectHandles. Before Windows 10, which does not have that call: by the sections' descriptions."""
         (first, _), (second, _) = find_entry(a), find_entry(b)
         try:
             same = calls.same_object(first, second)
@@ -272,17 +276,15 @@ class Handles(Manager):
         return same
 
     def object_of(self, value: int) -> int:
-        """The id of the shared object that a handle refers to, as the object says; 0 where it does not, or not to this
-        handle.
-        """
+        """Return the id of the shared object of a handle by its description; 0 if it cannot be read."""
         description = self.description_of(value, driver_memory.kernel().kind_of(value))
         return description.object if description is not None else 0
 
     def description_of(self, value: int, kind: str) -> Description | None:
-        """What a payload says of itself, or its companion of it, or this process knows of it."""
+        """Return the description of a payload from its section, its companion, or this process; None without one."""
         if kind == SECTION:
             return payloads.describe(value, calls.name_of(value)).description
-        return self.describe_driver_s(value)
+        return self.describe_driver_memory(value)
 
     def info(self, value: int) -> HandleInfo:
         """GetHandleInformation and NtQueryObject."""

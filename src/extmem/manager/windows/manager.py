@@ -1,8 +1,8 @@
-"""The object manager on Windows is the kernel; this is the door to it for host payloads (sections) and what is shared.
+"""The object manager on Windows: the calls to the kernel for host payloads (sections) and shared memory of GPU drivers.
 
-How this works. Names, security, handle tables and lifetimes are the kernel's own. What is kept here is what a memory
-object holds: a handle of its payload's section, and an exporter's the companion. There is no registry and no service:
-what a section is called and what it is made of, it says itself (`payloads`).
+How this works. The kernel manages names, security, handle tables and lifetimes. This module stores what a reference
+holds: a handle of its payload's section and, for an exporter, a handle of the companion. There is no registry and no
+service: the name and the description of a section are in the section itself (`payloads`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from extmem.manager.windows.handles import SECTION, find_entry
 from extmem.manager.windows.references import NAMELESS, HeldReference, References
 from extmem.manager.windows.section_frame import Description, pack, unpack
 from extmem.manager.windows.security_descriptors import sddl_from, user_sid
-from extmem.manager.windows.snapshot import look_around
+from extmem.manager.windows.snapshot import list_payloads
 from extmem.objects import (
     MAXIMUM_ALLOWED,
     MEMORY,
@@ -56,7 +56,7 @@ __all__ = ["WindowsManager", "manager"]
 
 
 class WindowsManager(References):
-    """This process's memory objects."""
+    """This process's references, handles and tickets."""
 
     has_broker = False
 
@@ -83,12 +83,12 @@ class WindowsManager(References):
         pages: Sequence[Page] = (),
         reference: Reference | None = None,
     ) -> Exported:
-        """Share a payload. Its section was made under this name and security (`ShareTerms`): a kernel object gets its
-        name at birth. What is made here is the companion.
+        """Share a payload. Its section was created under this name and security (`ShareTerms`), as a kernel object gets
+        its name when it is created. This call creates the companion.
 
-        handles: the section's handle, borrowed until `release`; of a GPU driver's payload (`backing`) the handle that
-            the driver gave, or its KMT number. UnsupportedError for more than one handle, for companion pages, and for
-            a section that has another name, or none.
+        handles: the section's handle, provided until `release`; of a GPU driver's payload (`backing`) the handle that
+            the driver returned, or its KMT number. UnsupportedError for more than one handle, for companion pages, and
+            for a section with another name or without a name.
         """
         if len(handles) != 1 or pages:
             raise UnsupportedError(
@@ -103,8 +103,8 @@ class WindowsManager(References):
         if granted & MAXIMUM_ALLOWED:
             granted = granted & ~MAXIMUM_ALLOWED | MEMORY.all
         if backing is not Backing.HOST_FILE:
-            _one_way(share)
-            return self._export_driver_s(
+            _refuse_both_ways(share)
+            return self._export_driver_memory(
                 fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, backing, reference
             )
         value, _ = find_entry(fd)
@@ -115,20 +115,20 @@ class WindowsManager(References):
         companion = None
         if name is not None or number:
             display = names.resolve(name, self.session()).display if name is not None else ""
-            said = Description(shared or 1, int(backing), strict_kmt, display, descriptor)
-            companion = OwnedDescriptor(payloads.create_companion(path, said, name, sddl))
-        # A KMT number leads to no NT object that a program could have a handle to.
+            description = Description(shared or 1, int(backing), strict_kmt, display, descriptor)
+            companion = OwnedDescriptor(payloads.create_companion(path, description, name, sddl))
+        # A payload with a KMT number does not have an NT object that a program could have a handle to.
         memory = HeldReference(value, shared, granted, None, companion, True, share, inherit)
         return Exported(self._add(memory, reference), shared, 0 if number else shared, number)
 
     def _check_terms(self, path: str, share: Share, name: str | None) -> int:
-        """The KMT number of a section that is shared by one. UnsupportedError for terms that it was not made for."""
+        """Return the KMT number of a section, or 0. UnsupportedError for terms that it was not created for."""
         number = names.find_number(path)
         wanted = names.payload_path(names.resolve(name, self.session())) if name is not None else ""
-        _one_way(share)
+        _refuse_both_ways(share)
         if bool(number) != bool(share & Share.KMT) or (name is not None and wanted != path):
             raise UnsupportedError(
-                f"a section's name is given when it is made and never changes: this one is {path or 'unnamed'}, and "
+                f"a section gets its name when it is made, and keeps it: this one is {path or 'unnamed'}, and "
                 f"is to be shared by {share.name}{f' as {name!r}' if name is not None else ''}; allocate memory that "
                 "is exported so from the start, and copy into it",
                 requires_one_of=["memory allocated for that export"],
@@ -136,11 +136,14 @@ class WindowsManager(References):
         return number
 
     def security_text(self, security: str | bytes | int | None) -> str | None:
-        """A security descriptor of `vk.SecurityAttributes` as SDDL text. SecurityDescriptorError for what is none."""
+        """Return a security descriptor of `vk.SecurityAttributes` as SDDL text.
+
+        SecurityDescriptorError for one that is invalid.
+        """
         return sddl_from(security) if isinstance(security, (bytes, int)) else security
 
     def reading_alone(self) -> str:
-        """SDDL by which this user may read what is shared, and nobody write: not even its owner may change that (OW).
+        """Return SDDL that permits this user to read and no user to write; its owner cannot change that (OW).
 
         The owner is stated, because an administrator's objects belong to all administrators by default.
         """
@@ -158,8 +161,8 @@ class WindowsManager(References):
     ) -> Imported:
         """See `Manager`."""
         what = f"opening {name!r}"
-        if of_a_gpu and (found := self.open_driver_s(name, desired)) is not None:
-            return self._import_driver_s(found, name, what, reference=reference)
+        if of_a_gpu and (found := self.open_driver_memory(name, desired)) is not None:
+            return self._import_driver_memory(found, name, what, reference=reference)
         path = names.payload_path(names.resolve(name, self.session()))
         try:
             if desired == MAXIMUM_ALLOWED:
@@ -168,17 +171,17 @@ class WindowsManager(References):
                 except StatusError as error:
                     if error.status != Status.ACCESS_DENIED:
                         raise status_errors.of_opening(error, name, path, desired) from None
-                else:  # as most may have it: then there is nothing to ask
+                else:  # most programs have all rights: then they need not be queried
                     return self._import(section, what, path, MEMORY.all, reference)
             return self._import(self._open_path(name, path, desired), what, path, reference=reference)
         except NameNotFoundError:
-            found = self.open_driver_s(name, desired)
+            found = self.open_driver_memory(name, desired)
             if found is not None:
-                return self._import_driver_s(found, name, what, reference=reference)
-            borrowed = self.open_lent(name, desired)
-            if borrowed is None:
+                return self._import_driver_memory(found, name, what, reference=reference)
+            provided = self.open_exporter_name(name, desired)
+            if provided is None:
                 raise status_errors.nothing_named(name, names.resolve(name, self.session())) from None
-            return self._import_driver_s(borrowed[0], None, what, borrowed[1], reference)
+            return self._import_driver_memory(provided[0], None, what, provided[1], reference)
 
     def import_by_handle(
         self, handle: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
@@ -189,15 +192,15 @@ class WindowsManager(References):
         what = f"importing handle {value:#x}"
         if kind == SECTION:
             return self._import(copied, what, reference=reference)
-        return self._import_driver_s(copied, None, what, self._told_by(value), reference)
+        return self._import_driver_memory(copied, None, what, self._recorded_description(value), reference)
 
     def import_by_kmt(
         self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
     ) -> Imported:
         """See `Manager`."""
-        said = self.number_of_driver_s(number) if 0 <= number <= 0xFFFF_FFFF else None
-        if said is not None:
-            return self._import_numbered(number, said, reference)
+        description = self.describe_driver_number(number) if 0 <= number <= 0xFFFF_FFFF else None
+        if description is not None:
+            return self._import_numbered(number, description, reference)
         path = self._alive(number)
         try:
             section = sections.open_named(path, MAXIMUM_ALLOWED)
@@ -208,7 +211,7 @@ class WindowsManager(References):
         return self._import(section, f"importing KMT number {number:#x}", reference=reference)
 
     def _alive(self, number: int) -> str:
-        """The path of a live number's payload. InvalidHandleError (INVALID_PARAMETER) for any other."""
+        """Return the path of the payload with a KMT number. InvalidHandleError (INVALID_PARAMETER) if none has it."""
         path = names.kmt_path(number & 0xFFFF_FFFF, self.session())
         if 0 <= number <= 0xFFFF_FFFF:
             try:
@@ -227,9 +230,9 @@ class WindowsManager(References):
         granted: int | None = None,
         reference: Reference | None = None,
     ) -> Imported:
-        """A memory object on a section, whose handle is the memory's from now on, errors included.
+        """Create a reference with a section's handle, which it owns from now on, also after an error.
 
-        path, granted: the section's name and rights, where they are known; the kernel is asked otherwise.
+        path, granted: the section's name and rights, if they are known; otherwise the kernel is queried.
         """
         kept: OwnedFd = OwnedDescriptor(section)
         try:
@@ -240,14 +243,18 @@ class WindowsManager(References):
             named = path is not None
             if path is None:
                 path = calls.name_of(section)
-            said, capacity = payloads.describe(section, path)
-            if said is None and not calls.basic(section).granted & sections.MAP_READ:
-                # READ_CONTROL alone, which owners have in any case: enough to be told of, not to be looked into.
+            description, capacity = payloads.describe(section, path)
+            if description is None and not calls.basic(section).granted & sections.MAP_READ:
+                # READ_CONTROL alone, which owners always have, does not permit reading the section.
                 raise status_errors.denied(granted | READ_CONTROL, what)
-            if said is None and named:
-                said, capacity = payloads.describe_named(section, path)
+            if description is None and named:
+                description, capacity = payloads.describe_named(section, path)
             number = names.find_number(path)
-            shared = said.object if said is not None and self._is_one(said.object, section) else NAMELESS
+            shared = (
+                description.object
+                if description is not None and self._is_one(description.object, section)
+                else NAMELESS
+            )
         except BaseException:
             kept.close()
             raise
@@ -256,7 +263,7 @@ class WindowsManager(References):
         payload = None
         others = like.kept.shared if like is not None and like.kept is not None else None
         if like is not None and others is not None:
-            with contextlib.suppress(HandleStateError):  # it is freed in this moment
+            with contextlib.suppress(HandleStateError):  # it is released at this moment
                 payload = PayloadFd(others, writable)
                 kept.close()
                 section, kept = like.section, others
@@ -265,24 +272,26 @@ class WindowsManager(References):
         memory = HeldReference(section, shared, granted, PayloadFd(kept, writable))
         if number:
             memory.shared_by = Share.KMT
-            memory.companion = like.companion if like is not None else self._kept_number(path, said)
+            memory.companion = like.companion if like is not None else self._kept_number(path, description)
         return Imported(
             self._add(memory, reference),
             payload,
             0 if number else shared,
             granted,
-            said.descriptor if said is not None else b"",
+            description.descriptor if description is not None else b"",
             number,
-            (said.name if said is not None else "") or None,
+            (description.name if description is not None else "") or None,
             int(Backing.HOST_FILE),
             capacity,
             reference=reference,
         )
 
     @staticmethod
-    def _kept_number(path: str, said: Description | None) -> OwnedFd | None:
-        """The number lives as long as its companion: importers keep that too, unless it is to end with the exporter."""
-        if said is not None and said.strict_kmt:
+    def _kept_number(path: str, description: Description | None) -> OwnedFd | None:
+        """Return a handle of the companion, which keeps the number alive; None if the number must end with the
+        exporter.
+        """
+        if description is not None and description.strict_kmt:
             return None
         try:
             return OwnedDescriptor(payloads.open_companion(path))
@@ -294,7 +303,7 @@ class WindowsManager(References):
         with self._lock:
             found = self._references.pop(number, None)
         if found is not None:
-            found.companion = None  # closed with its last holder: a program's handles may keep a driver's
+            found.companion = None  # closed with its last holder: handles of a program may keep a driver's
             if found.kept is not None:
                 found.kept.close()
 
@@ -303,7 +312,7 @@ class WindowsManager(References):
         self.release(number)
 
     def held_by_references(self, shared: int) -> int:
-        """How many handles the memory objects and tickets of this process hold to that object."""
+        """Return the number of handles to that object that references and tickets of this process hold."""
         with self._lock:
             sections_held = {m.section for m in self._references.values() if m.object == shared and m.section}
         return len(sections_held) + sum(other == shared for other in self._in_flight.handles().values())
@@ -326,28 +335,27 @@ class WindowsManager(References):
                 f"The payload of reference {number} {why}, so it has no NT handle. Export it by NT handle to get one.",
             )
         flags = calls.OBJ_INHERIT if found.inherit else 0
-        if found.driver_s:
-            made = self._copy_driver_s(found, flags)
-            self.describe_as(made, found.said, found.companion)
+        if found.from_driver:
+            made = self._copy_driver_handle(found, flags)
+            self.describe_as(made, found.description, found.companion)
             return made
         return status_errors.duplicate(found.section, rights.to_section(found.granted), flags)
 
     def kmt_alive(self, number: int) -> bool:
-        """Whether an import by this number would find something now."""
+        """Return whether an import by this number would succeed now."""
         try:
-            if self.number_of_driver_s(number) is None:
+            if self.describe_driver_number(number) is None:
                 self._alive(number)
         except ObjectManagerError:
             return False
         return True
 
     def offer(self, *, reference: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
-        """A ticket for exactly one of the three; see `Manager.offer` and `tickets`."""
+        """Return a ticket for exactly one of the three; see `Manager.offer` and `tickets`."""
         if (reference is not None) + (handle is not None) + (kmt is not None) != 1:
             raise error_for(
                 Status.INVALID_PARAMETER,
-                f"A ticket is for one thing; given were reference={reference}, handle={handle}, kmt={kmt}. Pass "
-                "exactly one.",
+                f"A ticket is for one of reference={reference}, handle={handle}, kmt={kmt}. Pass exactly one.",
             )
         if reference is not None:
             found = self._found(reference)
@@ -356,23 +364,25 @@ class WindowsManager(References):
             return self._offer_memory(found)
         if handle is not None:
             value, kind = find_entry(handle)
-            said = self.description_of(value, kind)
-            frame = pack(said) if said is not None and kind != SECTION else b""
+            description = self.description_of(value, kind)
+            frame = pack(description) if description is not None and kind != SECTION else b""
             sent = status_errors.duplicate(value, options=calls.SAME_ACCESS)
-            return self._in_flight.send(tickets.HANDLE_KIND, sent, said.object if said is not None else 0, frame)
-        if self.number_of_driver_s(kmt or 0) is None:
+            return self._in_flight.send(
+                tickets.HANDLE_KIND, sent, description.object if description is not None else 0, frame
+            )
+        if self.describe_driver_number(kmt or 0) is None:
             self._alive(kmt or 0)
         return tickets.Ticket(tickets.KMT_KIND, os.getpid(), 0, kmt or 0, 0, bytes(16), bytes(16)).pack()
 
     def _offer_memory(self, found: HeldReference) -> bytes:
-        frame = pack(found.said) if found.said is not None else b""
-        if found.driver_s and not found.section:
+        frame = pack(found.description) if found.description is not None else b""
+        if found.from_driver and not found.section:
             zero = bytes(16)
             return tickets.Ticket(
                 tickets.NUMBERED_KIND, os.getpid(), 0, found.number, found.object, zero, zero, frame
             ).pack()
-        if found.driver_s:
-            sent = self._copy_driver_s(found)
+        if found.from_driver:
+            sent = self._copy_driver_handle(found)
         else:
             sent = status_errors.duplicate(found.section, rights.to_section(found.granted))
         return self._in_flight.send(tickets.MEMORY_KIND, sent, found.object, frame)
@@ -380,81 +390,84 @@ class WindowsManager(References):
     def claim(
         self, ticket: bytes, reference: Reference | None = None, entry: HandleEntry | None = None
     ) -> Imported | int:
-        """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
-        said = tickets.parse(ticket)
-        if said.kind == tickets.KMT_KIND:
-            return said.value
+        """Claim a ticket, once: return an import, a handle of this process, or a KMT number."""
+        sent = tickets.parse(ticket)
+        if sent.kind == tickets.KMT_KIND:
+            return sent.value
 
-        if said.kind == tickets.NUMBERED_KIND:
-            return self._import_numbered(said.value & 0xFFFF_FFFF, unpack(said.frame), reference)
+        if sent.kind == tickets.NUMBERED_KIND:
+            return self._import_numbered(sent.value & 0xFFFF_FFFF, unpack(sent.frame), reference)
 
         def fits(value: int) -> bool:
             kind = driver_memory.kernel().kind_of(value)
-            if kind in driver_memory.TYPES:  # a nameless one is described by the ticket alone
-                known = self.describe_driver_s(value)
-                return known is None or known.object == said.object
-            return kind == SECTION and self.object_of(value) == said.object
+            if kind in driver_memory.TYPES:  # a nameless one is described only by the ticket
+                known = self.describe_driver_memory(value)
+                return known is None or known.object == sent.object
+            return kind == SECTION and self.object_of(value) == sent.object
 
-        value = tickets.fetch(said, fits)
-        drivers_own = driver_memory.kernel().kind_of(value) in driver_memory.TYPES
-        if said.kind == tickets.HANDLE_KIND:
+        value = tickets.fetch(sent, fits)
+        from_driver = driver_memory.kernel().kind_of(value) in driver_memory.TYPES
+        if sent.kind == tickets.HANDLE_KIND:
             if entry is not None:
                 entry.record(value)
-            if drivers_own:
-                self._learn(value, said.frame)
+            if from_driver:
+                self._learn(value, sent.frame)
             return value
-        if drivers_own:
-            return self._import_driver_s(value, None, "importing what was sent", unpack(said.frame), reference)
+        if from_driver:
+            return self._import_driver_memory(value, None, "importing what was sent", unpack(sent.frame), reference)
         return self._import(value, "importing what was sent", reference=reference)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:
-        """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
+        """Bind a ticket to a process: it lasts until it is claimed, and is withdrawn when the process ends."""
         self._in_flight.bind(tickets.parse(ticket).secret, pid)
 
     def bind_offer_to(self, ticket: bytes, child: object) -> None:
-        """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment."""
+        """As `bind_offer`, for a child that is being started: its object gets a `pid` soon."""
         self._in_flight.bind_when_born(tickets.parse(ticket).secret, child)
 
     def withdraw(self, ticket: bytes) -> bool:
-        """Take an offer back. False when it has been claimed or has ended."""
+        """Withdraw a ticket. Return False if it was claimed or has ended."""
         return self._in_flight.withdraw(tickets.parse(ticket).secret)
 
     # -- processes and the manager itself -----------------------------------------------------------------------------
 
     def inherit_socket(self, handles: Sequence[int] | None = None) -> socket.socket:
-        """UnsupportedError: CreateProcess itself inherits handles. `extmem.process` has it do so."""
+        """Raise UnsupportedError: CreateProcess itself inherits handles; `extmem.process` makes it do so."""
         raise UnsupportedError(
             "on Windows the kernel inherits handles; start the child with extmem.process, or pass close_fds=False",
             requires_one_of=["extmem.process.Popen"],
         )
 
     def snapshot(self) -> list[PayloadRow]:
-        """All live payloads that this user's processes hold, and who holds them; what other users hold is not told."""
+        """Return the live payloads that this user's processes hold, and their holders.
+
+        Those of other users are omitted.
+        """
         with self._lock:
-            memories = Counter(memory.section for memory in self._references.values() if not memory.driver_s)
-        return look_around(memories, set(self._in_flight.handles()))
+            memories = Counter(memory.section for memory in self._references.values() if not memory.from_driver)
+        return list_payloads(memories, set(self._in_flight.handles()))
 
     def status(self) -> BrokerStatus | None:
-        """None: the kernel is the object manager, and there is no broker."""
+        """Return None: the kernel is the object manager, and there is no broker."""
         return None
 
     def stop(self, *, force: bool = False) -> bool:
-        """True: there is no broker that could run."""
+        """Return True: there is no broker that could run."""
         return True
 
     def disconnect(self) -> None:
-        """Give everything back now: memory objects of this manager and what is in flight."""
+        """Release all references and tickets of this manager now."""
         for number in list(self._references):
             self.release(number)
         self._in_flight.clear()
 
 
-def _one_way(share: Share) -> None:
-    """Refuse what no kernel object can be: shared by NT handle and by KMT number at once (B61)."""
+def _refuse_both_ways(share: Share) -> None:
+    """Refuse sharing by NT handle and by KMT number at once, which a kernel object cannot do (B61)."""
     if share & Share.KMT and share & Share.NT:
         raise error_for(
             Status.INVALID_PARAMETER,
-            "Memory is shared by NT handle or by KMT number, never both. Choose one of the two handle types.",
+            "Memory is shared either by NT handle or by KMT number. Choose one of the two handle types.",
         )
 
 
@@ -462,5 +475,5 @@ _manager = WindowsManager()
 
 
 def manager() -> Manager:
-    """This process's manager. Nothing is opened before it is asked for something."""
+    """Return this process's manager. Nothing is opened before its first call."""
     return _manager

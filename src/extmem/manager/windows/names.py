@@ -1,4 +1,4 @@
-r"""Names on Windows: from what a program says to the kernel objects that stand for it. Pure.
+r"""Names on Windows: from the name that a program states to the paths of kernel objects. Pure.
 
 ::
 
@@ -6,9 +6,10 @@ r"""Names on Windows: from what a program says to the kernel objects that stand 
                                \Sessions\1\BaseNamedObjects\extmem.CAMERA.extmem   its companion, the description
     KMT number 0x40001f42  ->  \Sessions\1\BaseNamedObjects\extmem.kmt.40001f42    and the same with .extmem
 
-How this works. Sections are found case-sensitively and GPU objects are not (B5, B6), so the kernel's name is the folded
-one, and the creator's spelling is in the description. The prefix keeps all of it apart from other programs' events,
-mutexes and mappings. Folding leaves no small ASCII letter, so nobody's name ends in `.extmem` or begins with `kmt.`.
+How this works. Names of sections are case-sensitive and names of GPU objects are not (B5, B6), so the kernel's name is
+the folded one, and the creator's spelling is in the description. The prefix separates these names from other programs'
+events, mutexes and mappings. A folded name does not contain a lower-case ASCII letter, so it cannot end in `.extmem` or
+begin with `kmt.`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _KMT = _PREFIX + "kmt."
 
 
 def resolve(name: str, session: int) -> NameKey:
-    """What a program's name means. Errors: NameInvalidError, NameNotFoundError, as `objects.resolve_name`."""
+    """Resolve a program's name. Errors: NameInvalidError, NameNotFoundError, as `objects.resolve_name`."""
     try:
         return resolve_name(name, session)
     except Refused as refused:
@@ -31,35 +32,35 @@ def resolve(name: str, session: int) -> NameKey:
 
 
 def directory(session: int) -> str:
-    """The full path of a session's directory of named objects, with the last backslash."""
+    """Return the full path of a session's directory of named objects, with the last backslash."""
     return f"\\Sessions\\{session}\\BaseNamedObjects\\" if session else "\\BaseNamedObjects\\"
 
 
 def payload_path(key: NameKey) -> str:
-    """The kernel object's full path for a resolved name."""
+    """Return the kernel object's full path for a resolved name."""
     session, _, folded = key.key.partition("\\")
     return f"{directory(int(session))}{_PREFIX}{folded}"
 
 
 def companion_of(path: str) -> str:
-    """The full path of what describes the payload at `path`."""
+    """Return the full path of the companion of the payload at `path`."""
     return path + _SUFFIX
 
 
 def kmt_path(number: int, session: int) -> str:
-    """The full path of the payload that has this KMT number."""
+    """Return the full path of the payload with this KMT number."""
     return f"{directory(session)}{_KMT}{number:08x}"
 
 
 def find_number(path: str) -> int:
-    """The KMT number that a kernel object's path stands for; 0 for any other."""
+    """Return the KMT number in a kernel object's path; 0 for other paths."""
     leaf = path.rpartition("\\")[2]
     digits = leaf.removeprefix(_KMT)
     return int(digits, 16) if len(digits) == 8 and leaf.startswith(_KMT) and _is_hex(digits) else 0
 
 
 def is_ours(path: str) -> bool:
-    """Whether a path is a payload's, by name or by KMT number, and not a companion's."""
+    """Return whether a path is that of a payload of extmem, and not of a companion."""
     leaf = path.rpartition("\\")[2]
     return leaf.startswith(_PREFIX) and not leaf.endswith(_SUFFIX)
 

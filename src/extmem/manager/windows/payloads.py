@@ -1,9 +1,9 @@
-"""Host payloads as sections: making one, and what one says of itself.
+"""Host payloads as sections: creating them, and reading their descriptions.
 
-How this works. The section is the allocation, rounded up to whole pages, and two pages more that hold its description
-(`description`). The kernel zeroes it and charges all of it to the paging file when it is made, so running out of memory
-is an error here and never a crash later; its size cannot change. Beside a named payload stands its companion, a small
-section with the same security and the same description, which nobody but the exporter can write.
+How this works. The section consists of the allocation, rounded up to whole pages, and two more pages with its
+description (`section_frame`). The kernel zeroes it and charges all of it to the paging file when it is created, so lack
+of memory is an error of this call and never a crash later. Its size cannot change. A named payload has a companion: a
+small section with the same security and the same description, which only the exporter can write.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ __all__ = [
 
 _KIND_HOST = 1
 _PATIENCE = 1.0
-"""Seconds that a companion may outlive its payload, which is as long as the kernel takes to tear a killed exporter
-down; and that a payload may be there before what describes it.
+"""Seconds for which a companion may outlive its payload, while the kernel closes the handles of a killed exporter; and
+for which a payload may exist before its description.
 """
 _LOOK_AGAIN = 0.002
 _next_slot = secrets.randbelow(SLOTS)
 
 
 class Found(NamedTuple):
-    """What a section turned out to be."""
+    """The result of inspecting a section."""
 
     description: Description | None
     """None for a foreign section, or one that cannot be read."""
     capacity: int
-    """The largest allocationSize that it can back, in bytes."""
+    """The largest allocationSize that it can contain, in bytes."""
 
 
 def capacity_for(size: int) -> int:
-    """Bytes of the payload's part of a section, for an allocation of `size` bytes."""
+    """Return the bytes of a section without its description, for an allocation of `size` bytes."""
     return -(-size // sections.PAGE) * sections.PAGE
 
 
 def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
-    """A new payload: the section's handle, owned by the caller, with every right (B32).
+    """Create a payload, and return its section's handle with every right (B32), which the caller owns.
 
-    terms: name and security where it is shared from the start; None for memory of this process alone.
+    terms: name and security, if it is shared from the start; None for memory of this process only.
     Errors: NameTakenError, NameInvalidError, NameNotFoundError, ObjectTypeError, AccessDeniedError,
     SecurityDescriptorError; OutOfMemoryError; ValueError for too long a descriptor.
     """
@@ -73,7 +73,7 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
     if share == Share.NT | Share.KMT:
         raise error_for(
             Status.INVALID_PARAMETER,
-            "Memory is shared by NT handle or by KMT number, never both. Choose one of the two handle types.",
+            "Memory is shared either by NT handle or by KMT number. Choose one of the two handle types.",
         )
     name = terms.name if terms is not None and share & Share.NT else None
     key = names.resolve(name, session) if name is not None else None
@@ -101,9 +101,9 @@ def _create_at(size: int, name: str | None, path: str | None, security: int) -> 
 
 
 def _create_numbered(size: int, session: int, security: int) -> int:
-    """Under the next KMT number that is free; numbers walk forward from a random start (B62).
+    """Create a section under the next free KMT number. Numbers increase from a random start (B62).
 
-    A driver's number has no section and a companion alone.
+    A driver's number does not have a section, only a companion.
     """
     global _next_slot
     for _ in range(SLOTS):
@@ -113,14 +113,14 @@ def _create_numbered(size: int, session: int, security: int) -> int:
             section = sections.create(size, path, security)
             if not _exists(names.companion_of(path)):
                 return section
-            calls.close_handle(section)  # a driver gave that number to memory of its own
+            calls.close_handle(section)  # a driver has given that number to its own memory
         except StatusError as error:
             if error.status not in (Status.OBJECT_NAME_COLLISION, Status.OBJECT_TYPE_MISMATCH, Status.ACCESS_DENIED):
                 raise _failed(error, size, None, path) from None
             if error.status == Status.ACCESS_DENIED and not _exists(path):
                 raise status_errors.of_creating(error, None, path) from None
     raise error_for(
-        Status.INSUFFICIENT_RESOURCES, f"All {SLOTS} KMT numbers are in use. Free shared memory that nobody needs."
+        Status.INSUFFICIENT_RESOURCES, f"All {SLOTS} KMT numbers are in use. Free shared memory that is not needed."
     )
 
 
@@ -139,9 +139,9 @@ def _failed(error: StatusError, size: int, name: str | None = None, path: str = 
 
 
 def create_companion(path: str, described: Description, name: str | None, sddl: str | None) -> int:
-    """The companion of the payload at `path`; its handle, owned by the caller.
+    """Create the companion of the payload at `path`, and return its handle, which the caller owns.
 
-    Errors: NameTakenError where another companion stands there and stays: a program's that holds it for no payload.
+    Errors: NameTakenError where another companion exists there and stays, held by a program without a payload.
     """
     where = names.companion_of(path)
     deadline = time.monotonic() + _PATIENCE
@@ -151,8 +151,8 @@ def create_companion(path: str, described: Description, name: str | None, sddl: 
                 companion = sections.create(FRAME, where, security)
                 break
             except StatusError as error:
-                # The payload's name is ours by now, so this one is of a payload that has just gone, with its killed
-                # exporter: the kernel closes a dead process's handles one after the other.
+                # The caller has created the payload under this name, so this companion is of an earlier payload whose
+                # exporter was killed: the kernel closes the handles of an ended process one after the other.
                 if error.status != Status.OBJECT_NAME_COLLISION or time.monotonic() > deadline:
                     raise _failed(error, FRAME, name, where) from None
             time.sleep(0.005)
@@ -165,12 +165,15 @@ def create_companion(path: str, described: Description, name: str | None, sddl: 
 
 
 def open_companion(path: str) -> int:
-    """A handle to the companion of the payload at `path`, owned by the caller. StatusError where there is none."""
+    """Return a handle to the companion of the payload at `path`, which the caller owns.
+
+    StatusError if there is none.
+    """
     return sections.open_named(names.companion_of(path), sections.MAP_READ)
 
 
 def read_companion(path: str) -> Description | None:
-    """What the companion of the payload at `path` says; None where it has none (its exporter is gone)."""
+    """Return the description in the companion of the payload at `path`; None without one (its exporter has ended)."""
     try:
         companion = open_companion(path)
     except StatusError:
@@ -184,34 +187,34 @@ def read_companion(path: str) -> Description | None:
 
 
 def describe(section: int, path: str) -> Found:
-    """What a payload's section says of itself: in its companion, which its exporter alone can write, or at its own end.
+    """Read the description of a payload's section from its companion, which only its exporter can write, or its end.
 
-    path: its full name, empty for none. Never fails for what it finds: it may be anybody's.
-    Errors: OutOfMemoryError where there is no room for a look, or it would pass for one that says nothing.
+    path: its full name, empty for none. Any content is accepted, as the section may be of another program.
+    Errors: OutOfMemoryError if it cannot be mapped for lack of memory, because it would seem to have no description.
     """
-    said = read_companion(path) if path and names.is_ours(path) else None
+    description = read_companion(path) if path and names.is_ours(path) else None
     try:
         size, anonymous = sections.facts(section)
     except StatusError:
-        return Found(said, 0)
+        return Found(description, 0)
     if not anonymous or size <= FRAME:
         return Found(None, size if anonymous else 0)
-    if said is None:
+    if description is None:
         try:
-            said = unpack(sections.peek(section, size - FRAME, FRAME))
+            description = unpack(sections.peek(section, size - FRAME, FRAME))
         except StatusError as error:
             lacking = status_errors.out_of_memory(error, "NtMapViewOfSection", "a view of a payload's description")
             if lacking is not None:
                 raise lacking from None
             return Found(None, 0)
-    return Found(said, size - FRAME if said is not None else size)
+    return Found(description, size - FRAME if description is not None else size)
 
 
 def describe_named(section: int, path: str) -> Found:
-    """`describe`, of a section that was opened by name: it can be seen before its exporter has described it.
+    """`describe`, of a section that was opened by name: it may exist before its exporter has described it.
 
-    The kernel names an object when it makes it, and what describes it is written afterwards. So this looks again for a
-    second, as long as nothing is described. While the section is open here, its name leads to no other one.
+    The kernel names an object when it is created, and its description is written afterwards. So this reads it again for
+    a second while there is none. While this process has the section open, its name does not refer to another one.
     """
     deadline = time.monotonic() + _PATIENCE
     while (found := describe(section, path)).description is None and names.is_ours(path):

@@ -1,8 +1,8 @@
-"""Other processes: reaching into one for a handle, and making sure that it is still the one that was meant.
+"""Other processes: opening one to duplicate a handle, and checking that it is the intended one.
 
-How this works. A pid is used again when its process is gone. So a process is named by pid and creation time. It is
-opened for PROCESS_DUP_HANDLE alone; while that handle is open nobody else gets the pid, and then its creation time is
-looked at through a second handle, which can do nothing else.
+How this works. A pid is reused when its process has ended. So a process is identified by pid and creation time. It is
+opened with PROCESS_DUP_HANDLE only. While that handle is open, its pid is not reused, and its creation time is read
+through a second handle that permits nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from extmem.handles._win32.tables import CURRENT_PROCESS, kernel32
 from extmem.manager.windows import status_errors
 from extmem.objects import Status, error_for
 
-__all__ = ["ended", "open_to_wait", "process_name", "reached", "start_time"]
+__all__ = ["ended", "open_to_wait", "process_name", "opened_process", "start_time"]
 
 _DUP_HANDLE = 0x0040
 _QUERY_LIMITED = 0x1000
@@ -30,10 +30,11 @@ _SYNCHRONIZE = 0x0010_0000
 
 
 @contextlib.contextmanager
-def reached(pid: int, created: int | None = None) -> Iterator[int]:
-    """A handle with PROCESS_DUP_HANDLE to a process, for the block. `created`: only if it is the one of that time.
+def opened_process(pid: int, created: int | None = None) -> Iterator[int]:
+    """Provide a handle with PROCESS_DUP_HANDLE to a process within the block.
 
-    Errors: InvalidHandleError (INVALID_CID) where it is gone; AccessDeniedError.
+    created: the creation time that it must have. Errors: InvalidHandleError (INVALID_CID) if it has ended;
+    AccessDeniedError.
     """
     if pid == os.getpid():
         if created is not None and created != start_time(pid):
@@ -54,13 +55,14 @@ def reached(pid: int, created: int | None = None) -> Iterator[int]:
 
 def _another(pid: int) -> Exception:
     return error_for(
-        Status.INVALID_CID, f"Process {pid} is another one than was meant: that has ended, and its pid is used again."
+        Status.INVALID_CID, f"Process {pid} is another one than the intended one, which has ended; its pid was reused."
     )
 
 
 def start_time(pid: int) -> int:
-    """When a process was created (100 ns since 1601), to tell it from a later one of the same pid; 0 where it is gone,
-    or not ours to ask.
+    """Return the creation time of a process (100 ns since 1601), to distinguish it from a later one of the same pid.
+
+    0 if it has ended or cannot be opened.
     """
     if pid == os.getpid():
         return calls.creation_time(CURRENT_PROCESS)
@@ -75,7 +77,7 @@ def start_time(pid: int) -> int:
 
 
 def open_to_wait(pid: int) -> int:
-    """A handle that is signaled when the process ends, owned by the caller. Errors: as `reached`."""
+    """Return a handle that is signaled when the process ends, which the caller owns. Errors: as `opened_process`."""
     try:
         return calls.open_process(pid, _SYNCHRONIZE)
     except StatusError as error:
@@ -83,12 +85,12 @@ def open_to_wait(pid: int) -> int:
 
 
 def ended(process: int) -> bool:
-    """Whether the process of a handle from `open_to_wait` has ended."""
+    """Return whether the process of a handle from `open_to_wait` has ended."""
     return bool(kernel32.WaitForSingleObject(process, 0) == 0)
 
 
 def process_name(pid: int) -> str:
-    """The file name of a process's program; empty where it is gone or not ours to ask."""
+    """Return the file name of a process's program; empty if it has ended or cannot be opened."""
     try:
         process = calls.open_process(pid, _QUERY_LIMITED)
     except StatusError:

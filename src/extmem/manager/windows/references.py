@@ -1,8 +1,8 @@
-"""This process's references to payloads, and those among them whose payloads a GPU driver created.
+"""This process's references to payloads, and the payloads that a GPU driver created.
 
-How this works. A reference is what one vkAllocateMemory holds: a handle of its payload's kernel object, and what
-keeps the description findable, the companion. A driver's payload that is shared by KMT number has no kernel object that
-a process could have a handle to; its companion stands beside the number (`names.kmt_path`).
+How this works. A reference is held by one vkAllocateMemory. It owns a handle of its payload's kernel object, and a
+handle of the companion, which describes the payload. A driver's payload that is shared by KMT number does not have a
+kernel object that a process could have a handle to; the name of its companion contains the number (`names.kmt_path`).
 """
 
 from __future__ import annotations
@@ -36,31 +36,32 @@ from extmem.wire import Backing
 __all__ = ["NAMELESS", "HeldReference", "References"]
 
 _NT_TYPE, _KMT_TYPE = 2, 4  # VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_WIN32_BIT and …_KMT_BIT
-_TOLD = 16_384
+_MAX_DESCRIPTIONS = 16_384
 NAMELESS = 0
-"""The object id of a section that says none, or lies: never taken for another one."""
+"""The object id of a section without a description, or with a false one. It is not equal to any other object's."""
 
 
 @dataclass(slots=True, eq=False)
 class HeldReference:
-    """What one reference holds."""
+    """The state of one reference."""
 
     section: int
-    """Its handle. Imports of a host payload with the same rights share one (`kept`), which goes with the last of them;
-    an export's is the device's, which frees the memory here first. 0 for a driver's payload that has a number instead.
+    """Its handle. Imports of a host payload with the same rights share one (`kept`), which is closed with the last of
+    them. The handle of an export belongs to the device, which releases the reference first. 0 for a driver's payload
+    with a KMT number.
     """
     object: int
     granted: int
-    """The rights that it was imported with, or that handles of an export get; in shared memory's words."""
+    """The rights that it was imported with, or that handles of an export get, as an access mask of shared memory."""
     kept: PayloadFd | None = None
     companion: OwnedFd | None = None
     exporting: bool = False
     shared_by: Share = Share.NT
     inherit: bool = False
-    said: Description | None = None
-    """The description of a driver's payload, as far as it is known; None for host payloads, which say it themselves."""
-    driver_s: bool = False
-    """Whether a GPU driver made the payload."""
+    description: Description | None = None
+    """The description of a driver's payload, if it is known; None for host payloads, whose sections contain theirs."""
+    from_driver: bool = False
+    """Whether a GPU driver created the payload."""
     number: int = 0
     """The KMT number of a driver's payload."""
 
@@ -73,9 +74,9 @@ class References(Handles):
         self._values = Lock(reentrant=True)
         self._numbers = itertools.count(1)
         self._references: dict[int, HeldReference] = {}
-        self._told: dict[int, tuple[Description, OwnedFd | None]] = {}
-        """What is known of drivers' payloads by the handles that programs have of them here, and the companion: who
-        has a handle keeps the name alive, and so its description."""
+        self._descriptions: dict[int, tuple[Description, OwnedFd | None]] = {}
+        """Handle → the description of its driver's payload, and the companion. A handle of this process keeps the name
+        alive, and so its description."""
 
     @property
     def lock(self) -> Lock:
@@ -84,10 +85,10 @@ class References(Handles):
 
     def when_lost(self, value: int) -> tuple[Step, Step]:
         """See `NtHandleTable`."""
-        return (calls.close_handle, value), (self._told.pop, value, None)
+        return (calls.close_handle, value), (self._descriptions.pop, value, None)
 
     def when_reference_lost(self, number: int) -> tuple[Step]:
-        """See `Manager`. What the memory object holds goes with it."""
+        """See `Manager`. What the reference holds is closed with it."""
         return ((self._references.pop, number, None),)
 
     def _add(self, held: HeldReference, reference: Reference | None) -> int:
@@ -109,23 +110,25 @@ class References(Handles):
             return any(memory.object == shared for memory in self._references.values())
 
     def _is_one(self, shared: int, handle: int) -> bool:
-        """Whether what calls itself by that id is the object that this process knows by it: descriptions may lie."""
+        """Return whether a described id is right: descriptions may be false, so the object is compared with a known
+        one.
+        """
         with self._lock:
             known = next((m.section for m in self._references.values() if m.object == shared and m.section), None)
         return known is None or calls.same_object(known, handle) is not False
 
     def _like(self, shared: int, granted: int) -> HeldReference | None:
-        """An import of the same host payload with the same rights: it is imported once, however often it is."""
+        """Return an import of the same host payload with the same rights, whose handle further imports share."""
         if shared == NAMELESS:
             return None
         with self._lock:
-            # The newest first: who imports a payload often has just imported it.
-            imports = (m for m in reversed(self._references.values()) if m.kept is not None and not m.driver_s)
+            # The newest first: a process that imports a payload repeatedly has just imported it.
+            imports = (m for m in reversed(self._references.values()) if m.kept is not None and not m.from_driver)
             return next((m for m in imports if m.object == shared and m.granted == granted), None)
 
-    # -- what GPU drivers made ----------------------------------------------------------------------------------------
+    # -- payloads of GPU drivers --------------------------------------------------------------------------------------
 
-    def _export_driver_s(
+    def _export_driver_memory(
         self,
         value: int,
         descriptor: bytes,
@@ -138,14 +141,14 @@ class References(Handles):
         backing: Backing,
         reference: Reference | None,
     ) -> Exported:
-        """Announce memory that its driver shares already: what is made here is the companion.
+        """Create the companion for memory that its driver shares already.
 
-        value: the driver's NT handle, borrowed until `free`; or its KMT number.
+        value: the driver's NT handle, borrowed until `release`; or its KMT number.
         """
         number = value if share & Share.KMT else 0
         imported = self._imported_numbered(number) if number else None
-        if imported is not None and imported.said is not None:
-            # It is the payload that this process has imported by that number: it is described already.
+        if imported is not None and imported.description is not None:
+            # This process has imported the payload by that number, so it is described already.
             memory = dataclasses.replace(
                 imported, companion=self._kept_companion(names.kmt_path(number, self.session()))
             )
@@ -153,66 +156,80 @@ class References(Handles):
             return Exported(self._add(memory, reference), imported.object, 0, number)
         display = names.resolve(name, self.session()).display if name is not None else ""
         path = names.kmt_path(number, self.session()) if number else self._described_at(value, name)
-        said = Description(secrets.randbits(62) + 1, int(backing), strict_kmt, display, descriptor)
+        description = Description(secrets.randbits(62) + 1, int(backing), strict_kmt, display, descriptor)
         if path is None:
             companion = None
         elif name is not None and not calls.name_of(value):
-            companion = exporter_names.announce(value, path, said, name, sddl)
+            companion = exporter_names.announce(value, path, description, name, sddl)
         else:
-            companion = OwnedDescriptor(payloads.create_companion(path, said, name, sddl))
-        held = HeldReference(0 if number else value, said.object, granted, None, companion, True, share, inherit, said)
-        held.driver_s, held.number = True, number
-        return Exported(self._add(held, reference), said.object, 0 if number else said.object, number)
+            companion = OwnedDescriptor(payloads.create_companion(path, description, name, sddl))
+        held = HeldReference(
+            0 if number else value, description.object, granted, None, companion, True, share, inherit, description
+        )
+        held.from_driver, held.number = True, number
+        return Exported(self._add(held, reference), description.object, 0 if number else description.object, number)
 
     def _imported_numbered(self, number: int) -> HeldReference | None:
-        """A memory object of this process on a driver's KMT number."""
+        """Return a reference of this process to the payload with a driver's KMT number."""
         with self._lock:
             return next((memory for memory in self._references.values() if memory.number == number), None)
 
-    def _copy_driver_s(self, found: HeldReference, flags: int = 0) -> int:
-        """A new handle of a driver's payload with the rights of the export; some drivers' handles have them all."""
+    def _copy_driver_handle(self, found: HeldReference, flags: int = 0) -> int:
+        """Return a new handle of a driver's payload with the rights of the export.
+
+        Handles of some drivers have all rights.
+        """
         allowed = calls.basic(found.section).granted & driver_memory.kernel().to_kernel(found.granted)
         return status_errors.duplicate(found.section, allowed, flags)
 
     def _described_at(self, handle: int, name: str | None) -> str | None:
-        """Whose companion describes a driver's object; None for a nameless one, which only this process knows."""
+        """Return the path whose companion describes a driver's object; None for a nameless one of this process."""
         if name is not None:
             return names.payload_path(names.resolve(name, self.session()))
         return driver_memory.companion_path(calls.name_of(handle), self.session())
 
-    def _import_driver_s(
+    def _import_driver_memory(
         self,
         handle: int,
         name: str | None,
         what: str,
-        said: Description | None = None,
+        description: Description | None = None,
         reference: Reference | None = None,
     ) -> Imported:
-        """A memory object on a driver's NT handle, which is the memory's from now on, errors included.
+        """Create a reference with a driver's NT handle, which it owns from now on, also after an error.
 
-        name: as the program said it, where it was opened by name. said: what came with it, where something did.
+        name: as the program stated it, if it was opened by name. description: the one that came with the handle, if
+        any.
         """
         kept = OwnedDescriptor(handle)
         try:
             granted = driver_memory.kernel().from_kernel(calls.basic(handle).granted)
             if not granted & READ_CONTROL:
                 raise status_errors.denied(granted | READ_CONTROL, what)
-            said = said or self.describe_driver_s(handle)
+            description = description or self.describe_driver_memory(handle)
             path = calls.name_of(handle)
-            if said is None or not self._is_one(said.object, handle):
+            if description is None or not self._is_one(description.object, handle):
                 shared = self._known_object(handle) or secrets.randbits(62) + 1
-                said = None
+                description = None
             else:
-                shared = said.object
+                shared = description.object
             companion = self._kept_companion(driver_memory.companion_path(path, self.session()))
         except BaseException:
             kept.close()
             raise
         writable = bool(granted & RESOURCE_WRITE)
-        memory = HeldReference(handle, shared, granted, PayloadFd(kept, writable), companion, said=said, driver_s=True)
+        memory = HeldReference(
+            handle, shared, granted, PayloadFd(kept, writable), companion, description=description, from_driver=True
+        )
         payload = Win32Payload(kept, writable, _NT_TYPE, 0, name)
-        display = said.name if said is not None and said.name else "" if driver_memory.is_hidden(path) else path
-        descriptor = said.descriptor if said is not None else b""
+        display = (
+            description.name
+            if description is not None and description.name
+            else ""
+            if driver_memory.is_hidden(path)
+            else path
+        )
+        descriptor = description.descriptor if description is not None else b""
         number = self._add(memory, reference)
         return Imported(
             number,
@@ -226,16 +243,18 @@ class References(Handles):
             reference=reference,
         )
 
-    def _import_numbered(self, number: int, said: Description | None, reference: Reference | None = None) -> Imported:
-        """A memory object on a driver's KMT number, with what is known of its payload."""
+    def _import_numbered(
+        self, number: int, description: Description | None, reference: Reference | None = None
+    ) -> Imported:
+        """Create a reference to the payload with a driver's KMT number. description: if it is known."""
         companion = None
-        if said is None or not said.strict_kmt:
+        if description is None or not description.strict_kmt:
             companion = self._kept_companion(names.kmt_path(number, self.session()))
-        shared = said.object if said is not None else 0
+        shared = description.object if description is not None else 0
         held = HeldReference(0, shared, MEMORY.all, None, companion, shared_by=Share.KMT)
-        held.said, held.driver_s, held.number = said, True, number
+        held.description, held.from_driver, held.number = description, True, number
         payload = Win32Payload(OwnedDescriptor(-1), True, _KMT_TYPE, number)
-        descriptor = said.descriptor if said is not None else b""
+        descriptor = description.descriptor if description is not None else b""
         return Imported(
             self._add(held, reference),
             payload,
@@ -249,16 +268,18 @@ class References(Handles):
         )
 
     def import_stranger(self, number: int, reference: Reference | None = None) -> Imported:
-        """A memory object on a KMT number that no memory of extmem's has: another program's, for the driver to judge.
+        """See `Manager`.
 
-        InvalidHandleError for what cannot be a number.
+        InvalidHandleError for a value that cannot be a KMT number.
         """
-        if not is_kmt_value(number) or number & 0x3F != 0x02:  # others are no process's but their own (B51)
+        if (
+            not is_kmt_value(number) or number & 0x3F != 0x02
+        ):  # other values are valid only in the process that got them (B51)
             raise error_for(Status.INVALID_PARAMETER, bad_number(number))
         return self._import_numbered(number, None, reference)
 
     def _kept_companion(self, path: str | None) -> OwnedFd | None:
-        """A handle of the companion at `path`, so that the description outlives its exporter."""
+        """Return a handle of the companion at `path`, so that the description outlives its exporter."""
         if path is None:
             return None
         try:
@@ -266,72 +287,74 @@ class References(Handles):
         except StatusError:
             return None
 
-    def describe_driver_s(self, value: int) -> Description | None:
-        """What the companion of a driver's object says, or this process knows of it; None for another program's."""
+    def describe_driver_memory(self, value: int) -> Description | None:
+        """Return the description of a driver's object from its companion or this process; None for a foreign one."""
         where = driver_memory.companion_path(calls.name_of(value), self.session())
-        said = payloads.read_companion(where) if where is not None else None
-        if said is not None and said.backing != Backing.HOST_FILE:
-            return said
+        description = payloads.read_companion(where) if where is not None else None
+        if description is not None and description.backing != Backing.HOST_FILE:
+            return description
         known = self._known(value)
-        if known is not None and known.said is not None:
-            return known.said
-        told = self._told.get(value) or self._told_of(value)
-        return told[0] if told is not None else None
+        if known is not None and known.description is not None:
+            return known.description
+        found = self._descriptions.get(value) or self._description_of_same_object(value)
+        return found[0] if found is not None else None
 
-    def _told_of(self, handle: int) -> tuple[Description, OwnedFd | None] | None:
-        """What is known by another handle of the same object."""
-        for value, told in list(self._told.items()):
+    def _description_of_same_object(self, handle: int) -> tuple[Description, OwnedFd | None] | None:
+        """Return what is recorded for another handle of the same object."""
+        for value, recorded in list(self._descriptions.items()):
             with contextlib.suppress(StatusError):
                 if calls.same_object(value, handle):
-                    return told
+                    return recorded
         return None
 
     def _known(self, handle: int) -> HeldReference | None:
         with self._lock:
-            mine = [memory for memory in self._references.values() if memory.driver_s and memory.section]
+            mine = [memory for memory in self._references.values() if memory.from_driver and memory.section]
         return next((memory for memory in mine if calls.same_object(memory.section, handle)), None)
 
     def _known_object(self, handle: int) -> int:
         known = self._known(handle)
         return known.object if known is not None else 0
 
-    def number_of_driver_s(self, number: int) -> Description | None:
-        """What the companion of a driver's KMT number says; None where no living memory of extmem's has it."""
+    def describe_driver_number(self, number: int) -> Description | None:
+        """Return the description of the payload with a driver's KMT number; None if no payload of extmem has the
+        number.
+        """
         try:
-            said = payloads.read_companion(names.kmt_path(number, self.session()))
+            description = payloads.read_companion(names.kmt_path(number, self.session()))
         except ObjectManagerError:
             return None
-        return said if said is not None and said.backing != Backing.HOST_FILE else None
+        return description if description is not None and description.backing != Backing.HOST_FILE else None
 
-    def _told_by(self, value: int) -> Description | None:
-        told = self._told.get(value)
-        return told[0] if told is not None else None
+    def _recorded_description(self, value: int) -> Description | None:
+        recorded = self._descriptions.get(value)
+        return recorded[0] if recorded is not None else None
 
     def _learn(self, handle: int, frame: bytes) -> Description | None:
-        """What came with a handle of a nameless payload. It is believed as long as the handle is open."""
-        said = unpack(frame) if frame else None
-        self.describe_as(handle, said)
-        return said
+        """Record the description that came with a handle of a nameless payload, until the handle is closed."""
+        description = unpack(frame) if frame else None
+        self.describe_as(handle, description)
+        return description
 
-    def describe_as(self, handle: int, said: Description | None, companion: OwnedFd | None = None) -> None:
-        """A program got this handle, and this is known of its payload, until the handle is closed."""
-        if said is not None:
-            if len(self._told) >= _TOLD:
-                self._told.pop(next(iter(self._told)))
-            self._told[handle] = said, companion
+    def describe_as(self, handle: int, description: Description | None, companion: OwnedFd | None = None) -> None:
+        """Record the description for a handle that a program got, until the handle is closed."""
+        if description is not None:
+            if len(self._descriptions) >= _MAX_DESCRIPTIONS:
+                self._descriptions.pop(next(iter(self._descriptions)))
+            self._descriptions[handle] = description, companion
 
     def opened(self, handle: int) -> None:
-        """A program opened this handle by name."""
-        said = self.describe_driver_s(handle)
+        """Record the description for a handle that a program opened by name."""
+        description = self.describe_driver_memory(handle)
         companion = self._kept_companion(driver_memory.companion_path(calls.name_of(handle), self.session()))
-        self.describe_as(handle, said, companion)
+        self.describe_as(handle, description, companion)
 
     def copied(self, value: int, made: int) -> None:
-        """A handle was duplicated within this process."""
-        told = self._told.get(value)
-        if told is not None:
-            self.describe_as(made, *told)
+        """Record the description for a duplicate within this process."""
+        recorded = self._descriptions.get(value)
+        if recorded is not None:
+            self.describe_as(made, *recorded)
 
     def forget(self, value: int) -> None:
-        """A handle of this process is closed: its value may be another's from now on."""
-        self._told.pop(value, None)
+        """Remove the description of a handle that is closed, as its value may be reused."""
+        self._descriptions.pop(value, None)

@@ -25,9 +25,9 @@ _ALL_BITS = 0xFFFF_FFFF
 
 
 def asked(mask: int) -> int:
-    """A mask that a program asks for, generic bits mapped (B16).
+    """Return the mask that a program requests, with generic bits mapped (B16).
 
-    AccessDeniedError for bits that shared memory does not have (B23), InvalidHandleError for no 32-bit mask at all.
+    AccessDeniedError for bits that shared memory does not have (B23), InvalidHandleError for more than 32 bits.
     """
     try:
         return MEMORY.requested(mask)
@@ -36,7 +36,7 @@ def asked(mask: int) -> int:
 
 
 def to_section(mask: int) -> int:
-    """A mapped mask of shared memory, for a section."""
+    """Return the access mask of a section for a mapped mask of shared memory."""
     rights = mask & (_SAME | MAXIMUM_ALLOWED)
     if mask & READ_CONTROL:
         rights |= _QUERY | _MAP_READ
@@ -46,7 +46,7 @@ def to_section(mask: int) -> int:
 
 
 def from_section(granted: int) -> int:
-    """What a section's granted access is for shared memory."""
+    """Return the access mask of shared memory for a section's granted access."""
     rights = granted & _SAME & _ALL_BITS
     if granted & _MAP_READ:
         rights |= READ_CONTROL

@@ -1,16 +1,15 @@
-"""What a section says of itself: the frame at its end, and the same bytes in its companion. Pure: bytes in, bytes out.
+"""The description of a section: the frame at its end, and the same bytes in its companion. Pure: bytes in, bytes out.
 
 ::
 
     0       8       12      16
     +-------+-------+-------+---------------------- - - -+------ - -
     | magic | length| CRC32 | msgpack [id, backing,       | zeros
-    |       |       |       | strict, name, descriptor, lent]|
+    |       |       |       | strict, name, descriptor, …]|
     +-------+-------+-------+---------------------- - - -+------ - -
 
-Whoever may write the payload may write its frame too: the checksum finds accidents, not liars, and the descriptor is
-parsed as hostile input all the same. The companion of a named payload is a section of its own, which nobody but its
-maker can write.
+A process that may write the payload may write its frame too. So the checksum detects accidents only, and the descriptor
+is parsed as hostile input. The companion of a named payload is a separate section, which only its creator can write.
 """
 
 from __future__ import annotations
@@ -24,27 +23,27 @@ import msgspec
 __all__ = ["FRAME", "Description", "pack", "unpack"]
 
 FRAME = 8192
-"""Bytes that a section has for its description: two pages."""
+"""Bytes of a section for its description: two pages."""
 _HEADER = struct.Struct("<8sII")
 _MAGIC = b"EXTMEM\x00\x02"
 
 
 class Description(msgspec.Struct, array_like=True, frozen=True):
-    """What travels with a section."""
+    """The description of a section."""
 
     object: Annotated[int, msgspec.Meta(ge=1, le=0x7FFF_FFFF_FFFF_FFFF)]
-    """Random: tells shared objects apart, in every process."""
+    """A random number, which distinguishes shared objects in every process."""
     backing: Annotated[int, msgspec.Meta(ge=1, le=0xFF)]
-    """What the payload is (`sharing.kinds.Backing`)."""
+    """What its handle is (`sharing.kinds.Backing`)."""
     strict_kmt: bool
     """Whether its KMT number ends with the exporter."""
     name: Annotated[str, msgspec.Meta(max_length=600)]
-    """The full path in the creator's case; empty for what has no name of a program's choosing."""
+    """The full path as the creator spelled it; empty if the program did not state a name."""
     descriptor: Annotated[bytes, msgspec.Meta(max_length=4096)]
     """The payload's self-description."""
-    lent: tuple[int, int, int] | None = None
-    """Where a handle of it is, for an object that has its name from its companion alone: the exporter's pid and
-    creation time, and the handle's value there."""
+    exporter_handle: tuple[int, int, int] | None = None
+    """For an object of which only the companion has the name (`exporter_names`): the exporter's pid and creation time,
+    and the value of the exporter's handle."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -52,7 +51,7 @@ _decode = msgspec.msgpack.Decoder(Description).decode
 
 
 def pack(description: Description) -> bytes:
-    """The frame, without the zeros behind it. ValueError for one that does not fit."""
+    """Return the frame without the zeros after it. ValueError for one that does not fit."""
     body = _encode(description)
     if _HEADER.size + len(body) > FRAME:
         raise ValueError(f"a description of {len(body)} bytes does not fit; {FRAME - _HEADER.size} is the limit")
@@ -60,7 +59,7 @@ def pack(description: Description) -> bytes:
 
 
 def unpack(frame: bytes) -> Description | None:
-    """The description in a frame; None where there is none (a foreign section), or a broken one."""
+    """Return the description in a frame; None if there is none (a foreign section) or a broken one."""
     if len(frame) < _HEADER.size:
         return None
     magic, length, checksum = _HEADER.unpack_from(frame)

@@ -1,4 +1,4 @@
-"""SECURITY_DESCRIPTORs in memory: made from SDDL for one call, and told as SDDL."""
+"""SECURITY_DESCRIPTORs in memory: created from SDDL for one call, and converted to SDDL."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _TOKEN_QUERY, _TOKEN_USER = 8, 1
 
 @contextlib.contextmanager
 def security_descriptor(sddl: str | None) -> Iterator[int]:
-    """The address of a descriptor that lives as long as the block; 0 for the default of the creator's token.
+    """Provide the address of a security descriptor within the block; 0 for the default of the creator's token.
 
-    Errors: SecurityDescriptorError with the position of what is wrong.
+    Errors: SecurityDescriptorError with the position of the fault.
     """
     if sddl is None:
         yield 0
@@ -59,7 +59,7 @@ def security_descriptor(sddl: str | None) -> Iterator[int]:
 
 
 def _convert(sddl: str) -> int:
-    """The address of the descriptor, to be freed with LocalFree; 0 where the text is refused."""
+    """Return the address of the security descriptor, to be freed with LocalFree; 0 if the text is refused."""
     if "\0" in sddl:
         return 0
     address = ctypes.c_size_t()
@@ -84,7 +84,7 @@ def _refused(sddl: str, fault: Fault) -> Exception:
 
 
 def sddl_from(binary: bytes | int) -> str:
-    """A self-relative descriptor, or one at an address, as SDDL. Errors: SecurityDescriptorError for what is none."""
+    """Return a self-relative security descriptor, or one at an address, as SDDL. SecurityDescriptorError for others."""
     if isinstance(binary, bytes):
         kept = ctypes.create_string_buffer(binary, len(binary))
         address = ctypes.addressof(kept)
@@ -95,13 +95,13 @@ def sddl_from(binary: bytes | int) -> str:
     if not sound:
         raise error_for(
             Status.INVALID_SECURITY_DESCR,
-            "The bytes are no self-relative security descriptor. Pass SDDL text, such as D:(A;;GR;;;WD).",
+            "The bytes are not a self-relative security descriptor. Pass SDDL text, such as D:(A;;GR;;;WD).",
         )
     return _as_text(address)
 
 
 def _lies_inside(binary: bytes) -> bool:
-    """Whether these can be a self-relative descriptor's bytes: what it points to lies in them."""
+    """Return whether all offsets of a self-relative security descriptor lie in its bytes."""
     if len(binary) < _HEADER.size:
         return False
     revision, _, control, *offsets = _HEADER.unpack_from(binary)
@@ -130,7 +130,7 @@ def _as_text(address: int) -> str:
 
 @cache
 def user_sid() -> str:
-    """The SID of the user that this process runs as. OSError where Windows does not tell."""
+    """Return the SID of this process's user. OSError if Windows refuses."""
     token = HANDLE()
     if not advapi32.OpenProcessToken(CURRENT_PROCESS, _TOKEN_QUERY, ctypes.byref(token)):
         raise ctypes.WinError(ctypes.get_last_error())
@@ -151,7 +151,7 @@ def user_sid() -> str:
 
 
 def sddl_of(handle: int) -> str:
-    """An object's security as SDDL; empty where the handle has no READ_CONTROL to tell it."""
+    """Return an object's security as SDDL; empty if the handle does not have READ_CONTROL."""
     size = ctypes.c_ulong()
     advapi32.GetKernelObjectSecurity(handle, _OWNER_GROUP_DACL, None, 0, ctypes.byref(size))
     if not size.value:

@@ -1,10 +1,11 @@
-"""Who holds what: every handle to a payload in the processes that this user may look into.
+"""The snapshot: every handle to a payload in the processes that this process may open.
 
 How this works. The kernel lists all handles of the machine (NtQuerySystemInformation, SystemExtendedHandleInformation),
-by process, value and type. Sections of processes that we may open for PROCESS_DUP_HANDLE are duplicated here, asked for
-their description, and closed again. Other users' processes stay closed, so what only they hold is not told. A memory
-object and an NT handle are both handles to the kernel. Which is which is known of this process; in others, a handle
-with the right to extend the section, which no NT handle of extmem's has, is a memory object's.
+by process, value and type. Sections of processes that can be opened with PROCESS_DUP_HANDLE are duplicated, their
+descriptions are read, and the duplicates closed. Other users' processes cannot be opened, so payloads that only they
+hold are omitted. For the kernel, references and NT handles are both handles. This process knows which of its handles
+are references; in other processes, a handle with the right to extend the section belongs to a reference, because no NT
+handle of extmem has that right.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from extmem.manager.windows import names, payloads, rights, security_descriptors
 from extmem.manager.windows.section_frame import Description
 from extmem.objects import HandleRow, HolderRow, ObjectRow, PayloadRow, Share
 
-__all__ = ["look_around", "own_handles", "system_handles"]
+__all__ = ["list_payloads", "own_handles", "system_handles"]
 
 _EXTENDED_HANDLES = 64
 _LENGTH_MISMATCH = 0xC000_0004
@@ -35,7 +36,7 @@ _DUP_HANDLE = 0x0040
 
 
 def system_handles() -> list[tuple[int, int, int, int]]:
-    """Every handle of the machine: (pid, value, granted access, index of its object's type)."""
+    """Return every handle of the machine: (pid, value, granted access, index of its object's type)."""
     size = 1 << 20
     while True:
         buffer = (ctypes.c_byte * size)()
@@ -52,7 +53,7 @@ def system_handles() -> list[tuple[int, int, int, int]]:
 
 
 def own_handles() -> list[tuple[int, str, str]]:
-    """This process's handles: value, type, and the name of those that are sections."""
+    """Return this process's handles: value, type, and the name of sections."""
     found = []
     own = os.getpid()
     for pid, value, _, _ in system_handles():
@@ -61,63 +62,64 @@ def own_handles() -> list[tuple[int, str, str]]:
                 kind = calls.type_of(value)
                 found.append((value, kind, calls.name_of(value) if kind == "Section" else ""))
             except StatusError:
-                continue  # it was the list's own
+                continue  # it belonged to the listing itself
     return found
 
 
 @dataclass(slots=True)
-class _Seen:
-    """A payload, while its holders are being collected. `handle` is ours, a duplicate."""
+class _Found:
+    """A payload, while its holders are being collected. `handle` is a duplicate in this process."""
 
     handle: int
     path: str
     description: Description
     shared: bool = False
-    """Whether anybody but the device that made it holds it."""
+    """Whether it is held by more than the device that created it."""
     holders: dict[int, list[HandleRow]] = field(default_factory=dict)
-    memories: dict[int, int] = field(default_factory=dict)
+    references: dict[int, int] = field(default_factory=dict)
     tickets: dict[int, int] = field(default_factory=dict)
 
 
-def look_around(memories: Mapping[int, int], in_flight: set[int]) -> list[PayloadRow]:
-    """Live payloads and their holders.
+def list_payloads(references: Mapping[int, int], in_flight: set[int]) -> list[PayloadRow]:
+    """Return the live payloads and their holders.
 
-    memories: the handles of this process that memory objects hold, and how many hold each; in_flight: those that
-    tickets hold. All others are a program's. Of another process a handle is seen, and not how many imports share it.
+    references: the handles of this process that references hold, and the number of references for each. in_flight:
+    those that tickets hold. All others belong to the program. In another process, the number of imports that share a
+    handle is not known.
     """
     own = os.getpid()
-    seen: list[_Seen] = []
+    found: list[_Found] = []
     try:
         for pid, value, granted, copied in _sections(own):
-            payload = _known(seen, copied) or _new(seen, copied)
+            payload = _known(found, copied) or _new(found, copied)
             if payload is None:
                 calls.close_handle(copied)
                 continue
             if payload.handle != copied:
                 calls.close_handle(copied)
-            payload.shared = payload.shared or pid != own or value in memories or not granted & sections.EXTEND
-            if value in memories if pid == own else granted & sections.EXTEND:
-                payload.memories[pid] = payload.memories.get(pid, 0) + (memories[value] if pid == own else 1)
+            payload.shared = payload.shared or pid != own or value in references or not granted & sections.EXTEND
+            if value in references if pid == own else granted & sections.EXTEND:
+                payload.references[pid] = payload.references.get(pid, 0) + (references[value] if pid == own else 1)
             elif pid == own and value in in_flight:
                 payload.tickets[pid] = payload.tickets.get(pid, 0) + 1
             elif pid != own or not granted & sections.EXTEND:
                 row = HandleRow(value, rights.from_section(granted), payload.description.object)
                 payload.holders.setdefault(pid, []).append(row)
-        rows = [_row(payload) for payload in seen if payload.shared and not _is_private(payload)]
+        rows = [_row(payload) for payload in found if payload.shared and not _is_private(payload)]
         return sorted(rows, key=lambda row: row.payload)
     finally:
-        for payload in seen:
+        for payload in found:
             calls.close_handle(payload.handle)
 
 
-def _is_private(payload: _Seen) -> bool:
-    """Whether it is another process's own memory, as far as can be seen: no name, and a single handle."""
-    handles = sum(map(len, payload.holders.values())) + sum(payload.memories.values()) + sum(payload.tickets.values())
-    return not payload.path and handles == 1 and os.getpid() not in {*payload.memories, *payload.holders}
+def _is_private(payload: _Found) -> bool:
+    """Return whether it seems to be private memory of another process: no name, and a single handle."""
+    handles = sum(map(len, payload.holders.values())) + sum(payload.references.values()) + sum(payload.tickets.values())
+    return not payload.path and handles == 1 and os.getpid() not in {*payload.references, *payload.holders}
 
 
 def _sections(own: int) -> Iterator[tuple[int, int, int, int]]:
-    """Section handles of all processes that open for us: (pid, value, granted, a duplicate of ours)."""
+    """Yield the section handles of all processes that can be opened: (pid, value, granted, a duplicate)."""
     kind = _section_type()
     processes: dict[int, int] = {own: CURRENT_PROCESS}
     try:
@@ -136,7 +138,7 @@ def _sections(own: int) -> Iterator[tuple[int, int, int, int]]:
             try:
                 copied = calls.duplicate(value, options=calls.SAME_ACCESS, source=process)
             except StatusError:
-                continue  # closed meanwhile, or its process is
+                continue  # it was closed meanwhile, or its process has ended
             yield pid, value, granted, copied
     finally:
         for process in processes.values():
@@ -145,7 +147,7 @@ def _sections(own: int) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _section_type() -> int:
-    """The index of the type of sections: that of one that we make to find out."""
+    """Return the index of the type of sections, which is read from a new section."""
     probe = sections.create(sections.PAGE, None)
     try:
         own = os.getpid()
@@ -154,8 +156,8 @@ def _section_type() -> int:
         calls.close_handle(probe)
 
 
-def _known(seen: list[_Seen], copied: int) -> _Seen | None:
-    for payload in seen:
+def _known(found: list[_Found], copied: int) -> _Found | None:
+    for payload in found:
         try:
             if calls.same_object(payload.handle, copied):
                 return payload
@@ -164,8 +166,8 @@ def _known(seen: list[_Seen], copied: int) -> _Seen | None:
     return None
 
 
-def _new(seen: list[_Seen], copied: int) -> _Seen | None:
-    """A payload that was not met yet; None for a section that is none, a companion, or one that may not be read."""
+def _new(found: list[_Found], copied: int) -> _Found | None:
+    """Return a new payload; None for a foreign section, a companion, or one that may not be read."""
     try:
         path = calls.name_of(copied)
         if path and not names.is_ours(path):
@@ -175,32 +177,32 @@ def _new(seen: list[_Seen], copied: int) -> _Seen | None:
         return None
     if description is None:
         return None
-    payload = _Seen(copied, path, description)
-    seen.append(payload)
+    payload = _Found(copied, path, description)
+    found.append(payload)
     return payload
 
 
-def _row(payload: _Seen) -> PayloadRow:
-    said = payload.description
+def _row(payload: _Found) -> PayloadRow:
+    description = payload.description
     number = names.find_number(payload.path)
     handles = sum(len(rows) for rows in payload.holders.values())
     shared = ObjectRow(
-        said.object,
-        said.name or None,
+        description.object,
+        description.name or None,
         security_descriptors.sddl_of(payload.handle),
         handles,
-        handles + sum(payload.memories.values()) + sum(payload.tickets.values()),
+        handles + sum(payload.references.values()) + sum(payload.tickets.values()),
     )
-    pids = sorted({*payload.holders, *payload.memories, *payload.tickets})
+    pids = sorted({*payload.holders, *payload.references, *payload.tickets})
     return PayloadRow(
-        said.object,
+        description.object,
         Share.KMT if number else Share.NT,
         number or None,
-        said.descriptor,
+        description.descriptor,
         () if number else (shared,),
         tuple(
             HolderRow(
-                pid, payload.memories.get(pid, 0), tuple(payload.holders.get(pid, ())), payload.tickets.get(pid, 0)
+                pid, payload.references.get(pid, 0), tuple(payload.holders.get(pid, ())), payload.tickets.get(pid, 0)
             )
             for pid in pids
         ),

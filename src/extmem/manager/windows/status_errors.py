@@ -1,4 +1,4 @@
-"""What Windows answered, as the library's errors, with the values and what to do."""
+"""The library's errors for statuses of Windows, with the values and the remedy."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _PRIVILEGE_NOT_HELD = 0xC000_0061
 
 
 def other(error: StatusError, what: str) -> ObjectManagerError:
-    """Any refusal: the class for its status, or ObjectManagerError with the numbers for one that is not in the table.
+    """Return the error for any status: its class, or ObjectManagerError with the numbers if it is not in the table.
 
-    what: a sentence that says what was tried, with the values.
+    what: a sentence that states what failed, with the values.
     """
     try:
         return error_for(Status(error.status), what)
@@ -53,7 +53,7 @@ def _signed(status: int) -> int:
 
 
 def out_of_memory(error: StatusError, command: str, what: str) -> Exception | None:
-    """OutOfMemoryError where the machine has no more; None for any other status."""
+    """Return OutOfMemoryError for a status that means lack of memory; None for any other."""
     if error.status not in _NO_MEMORY:
         return None
     return OutOfMemoryError(
@@ -65,94 +65,97 @@ def out_of_memory(error: StatusError, command: str, what: str) -> Exception | No
 
 
 def of_creating(error: StatusError, name: str | None, path: str) -> Exception:
-    """Why a section could not be made under a name."""
+    """Return the error for a section that could not be created under a name."""
     status = error.status
     if status == Status.OBJECT_NAME_COLLISION:
         taken = f"The name {name!r}" if name is not None else "The KMT number"
         return error_for(
             status,
             f"{taken} is taken: {path} exists. Open it, choose another name, or have its holders close it; "
-            "an export never takes over an object that is there.",
+            "an export never replaces an existing object.",
         )
     if status == Status.OBJECT_TYPE_MISMATCH:
         return error_for(
             status, f"The name {name!r} is taken by an object of another type: {path}. Choose another name."
         )
     if status == Status.OBJECT_PATH_NOT_FOUND:
-        return error_for(status, f"The name {name!r} leads through a directory that is not there: {path}.")
+        return error_for(
+            status, f"The name {name!r} leads through a directory that does not exist: {path}. Use a name without it."
+        )
     if status in (Status.ACCESS_DENIED, _PRIVILEGE_NOT_HELD):
         return _denied_creation(status, name, path)
     if status == Status.INVALID_OWNER:
-        return error_for(
-            status, "The security descriptor names an owner (O:) that this process may not set. Leave O: out."
-        )
-    return other(error, f"The section {path or '(unnamed)'} cannot be made.")
+        return error_for(status, "The security descriptor names an owner (O:) that this process may not set. Omit O:.")
+    return other(error, f"The section {path or '(unnamed)'} cannot be created.")
 
 
 def _denied_creation(status: int, name: str | None, path: str) -> AccessDeniedError:
     hint = (
-        "names under Global\\ take the privilege SeCreateGlobalPrivilege, which services and administrators have: run "
-        "as one, or use a name of the session"
+        "names under Global\\ require the privilege SeCreateGlobalPrivilege, which services and administrators have: "
+        "run as one, or use a name of the session"
         if path.startswith("\\BaseNamedObjects\\")
-        else "this process may create no objects in the session's directory (a sandbox?); run it outside"
+        else "this process may not create objects in the session's directory (a sandbox?); run it outside"
     )
     return AccessDeniedError(
-        f"The name {name!r} cannot be made ({path}): {hint}.",
+        f"The name {name!r} cannot be created ({path}): {hint}.",
         ntstatus=status,
         winerror=5 if status == Status.ACCESS_DENIED else 1314,
     )
 
 
 def of_opening(error: StatusError, name: str, path: str, desired: int) -> ObjectManagerError:
-    """Why a name could not be opened with the mapped rights `desired`."""
+    """Return the error for a name that could not be opened with the mapped rights `desired`."""
     status = error.status
     if status in (Status.OBJECT_NAME_NOT_FOUND, Status.OBJECT_PATH_NOT_FOUND):
         return error_for(
             status,
-            f"Nothing has the name {name!r} now (Windows looked for {path}). A name lives as long as a handle or "
-            "memory object does: check the spelling and the session, and that the exporter still runs.",
+            f"No object has the name {name!r} now (Windows looked for {path}). A name lives as long as a handle or "
+            "reference: check the spelling and the session, and that the exporter still runs.",
         )
     if status == Status.OBJECT_TYPE_MISMATCH:
-        return error_for(status, f"The name {name!r} leads to an object of another type: {path} is no section.")
+        return error_for(
+            status,
+            f"The name {name!r} belongs to an object of another type: {path} is not a section. Use another name.",
+        )
     if status == Status.ACCESS_DENIED:
         return denied(desired, f"opening {name!r}")
     return other(error, f"The name {name!r} ({path}) cannot be opened.")
 
 
 def nothing_named(name: str, key: NameKey) -> ObjectManagerError:
-    """Neither a host payload nor a GPU's memory has that name."""
+    """Return the error for a name that neither a host payload nor a GPU's memory has."""
     where = f"{names.payload_path(key)}, and for a GPU's memory at {key.display}"
     return of_opening(StatusError(Status.OBJECT_NAME_NOT_FOUND), name, where, 0)
 
 
 def denied(desired: int, what: str) -> ObjectManagerError:
-    """Access denied, for whoever asks for 0 too (B18)."""
+    """Return the error for denied access, also to a request for no access (B18)."""
     if not desired:
         return error_for(
             Status.ACCESS_DENIED,
-            "An open that asks for no access (0) is refused, even to the owner. "
-            "Ask for 0x80000000 to read, for 0x80000001 to write too.",
+            "Opening with no access (0) is refused, even for the owner. "
+            "Request 0x80000000 to read, or 0x80000001 to read and write.",
         )
     return error_for(
         Status.ACCESS_DENIED,
         f"{what[0].upper()}{what[1:]} with {MEMORY.describe(desired)} is refused: the object's security does not allow "
-        "this user all of it. Ask for less, or have the exporter allow it in its security descriptor.",
+        "this user all of it. Request less, or let the exporter allow it in its security descriptor.",
     )
 
 
 def bad_handle(value: int) -> ObjectManagerError:
-    """A value that is in no handle table."""
+    """Return the error for a value that is not in the handle table."""
     if value < 0 or value > 0xFFFF_FFFF:
         return error_for(
             Status.INVALID_HANDLE,
-            f"{value:#x} is no handle to shared memory: negative values are pseudo handles (-1 is this process, -2 "
-            "this thread), and handles have 32 bits. Pass the value that the exporter's call gave.",
+            f"{value:#x} is not a handle to shared memory: negative values are pseudo handles (-1 is this process, -2 "
+            "this thread), and handles have 32 bits. Pass the value that the exporter's call returned.",
         )
     return error_for(Status.INVALID_HANDLE, no_entry(value))
 
 
 def of_handle(error: StatusError, value: int) -> ObjectManagerError:
-    """Why a call about a handle failed."""
+    """Return the error for a call that failed on a handle."""
     if error.status == Status.INVALID_HANDLE:
         return bad_handle(value)
     if error.status == Status.HANDLE_NOT_CLOSABLE:
@@ -171,13 +174,13 @@ def duplicate(value: int, desired: int = 0, flags: int = 0, options: int = 0) ->
 
 
 def of_process(error: StatusError, pid: int, right: str = "PROCESS_DUP_HANDLE") -> ObjectManagerError:
-    """Why a process could not be opened."""
+    """Return the error for a process that could not be opened."""
     if error.status in (Status.INVALID_CID, Status.INVALID_PARAMETER):
-        return error_for(Status.INVALID_CID, f"There is no process {pid} now. Ask it for its pid while it runs.")
+        return error_for(Status.INVALID_CID, f"Process {pid} does not exist now. Pass the pid of a running process.")
     if error.status == Status.ACCESS_DENIED:
         return error_for(
             error.status,
-            f"This process may not reach into process {pid} ({right} is refused): it is another user's, or runs with "
+            f"This process may not open process {pid} ({right} is refused): it belongs to another user, or runs with "
             "higher integrity. Let that process open the memory by name, or duplicate into this one.",
         )
     return other(error, f"Process {pid} cannot be opened ({right}).")

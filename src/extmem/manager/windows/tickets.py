@@ -1,19 +1,19 @@
-r"""Tickets on Windows: a reference in flight, fetched by its receiver; nobody serves, and nobody's handle is closed by
-another process.
+r"""Tickets on Windows: the receiver fetches a handle from the sender. No service is needed, and no process closes a
+handle of another one.
 
-How this works. For each ticket the sender keeps a duplicate of the handle and two events whose names hold the ticket's
-128 random bits::
+How this works. For each ticket the sender keeps a duplicate of the handle and two events whose names contain the
+ticket's 128 random bits::
 
     sender                                            receiver
     handle in flight, events .offer (set), .done      opens .offer, takes it (a wait resets it: one wins)
-                                                      reaches into the sender, duplicates the handle, looks at it
+                                                      opens the sender, duplicates the handle, checks it
     mail  <------------------------------------------ sets .done and the sender's mail event
     closes handle and events
 
-A thread of the sender, which exists only while something is in flight, waits for its mail and for the children that
-tickets are for. A child that dies, at any step, leaves its ticket to be closed here; so does a minute without a claim,
-if the sender itself no longer holds the memory. The receiver knows the sender by pid and creation time, and opens it
-with PROCESS_DUP_HANDLE alone.
+A thread of the sender, which exists only while a ticket is in flight, waits for its mail event and for the processes
+that tickets are bound to. When such a process ends, at any step, the sender closes the ticket; it does so too after a
+minute without a claim, if it no longer holds the memory itself. The receiver identifies the sender by pid and creation
+time, and opens it with PROCESS_DUP_HANDLE only.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ __all__ = ["HANDLE_KIND", "KMT_KIND", "MEMORY_KIND", "NUMBERED_KIND", "InFlight"
 
 MEMORY_KIND, HANDLE_KIND, KMT_KIND = 1, 2, 3
 NUMBERED_KIND = 4
-"""Memory that a GPU driver shares by number: weak as the number is, so that nothing is in flight."""
+"""Memory that a GPU driver shares by number. The number does not keep it alive, so no handle is in flight."""
 _KINDS = (MEMORY_KIND, HANDLE_KIND, KMT_KIND, NUMBERED_KIND)
 _LAYOUT = struct.Struct("<BBIQQQ16s16s")
 _VERSION = 1
 _MINUTE = 60.0
-_ASK_AGAIN = 0.05
-_MOST_CHILDREN = 60  # WaitForMultipleObjects takes 64
+_CHILD_INTERVAL = 0.05
+_MAX_CHILDREN = 60  # WaitForMultipleObjects takes 64
 _WAIT, _SIGNAL = 0x0010_0000, 0x0002
 _INFINITE = 0xFFFF_FFFF
 
 
 class Ticket(NamedTuple):
-    """What a ticket's bytes say."""
+    """The contents of a ticket."""
 
     kind: int
     pid: int
@@ -67,14 +67,14 @@ class Ticket(NamedTuple):
     value: int
     """The handle in flight, in the sender's table; or the KMT number."""
     object: int
-    """The id of the shared object that it refers to; 0 where it has none."""
+    """The id of the shared object that it refers to; 0 if it has none."""
     secret: bytes
     mail: bytes
     frame: bytes = b""
-    """The description of a GPU driver's payload, which cannot say it itself; as `description.pack` has it."""
+    """The description of a GPU driver's payload, which cannot contain it, as `section_frame.pack` encodes it."""
 
     def pack(self) -> bytes:
-        """The bytes that travel."""
+        """Return the bytes that are sent."""
         fixed = _LAYOUT.pack(
             _VERSION, self.kind, self.pid, self.value, self.created, self.object, self.secret, self.mail
         )
@@ -82,7 +82,7 @@ class Ticket(NamedTuple):
 
 
 def parse(data: bytes) -> Ticket:
-    """A ticket from bytes that anybody may have made. InvalidHandleError for others."""
+    """Return the ticket in untrusted bytes. InvalidHandleError for bytes that are not a ticket."""
     frame = data[_LAYOUT.size :]
     if len(data) >= _LAYOUT.size and data[0] != _VERSION:
         raise error_for(
@@ -93,8 +93,8 @@ def parse(data: bytes) -> Ticket:
     if len(data) < _LAYOUT.size or len(frame) > FRAME or data[1] not in _KINDS:
         raise error_for(
             Status.INVALID_HANDLE,
-            f"{len(data)} bytes are no ticket: it has {_LAYOUT.size}, in format {_VERSION}, and a description of at "
-            f"most {FRAME} behind them. Pass the sender's ticket.",
+            f"these {len(data)} bytes are not a ticket, which has {_LAYOUT.size} bytes in format {_VERSION} and a "
+            f"description of at most {FRAME} bytes after them. Pass the sender's ticket.",
         )
     _, kind, pid, value, created, shared, secret, mail = _LAYOUT.unpack_from(data)
     return Ticket(kind, pid, created, value, shared, secret, mail, frame)
@@ -104,20 +104,20 @@ def _event_path(secret: bytes, what: str) -> str:
     return f"{names.directory(calls.session(os.getpid()))}extmem.ticket.{secret.hex()}.{what}"
 
 
-def _gone() -> ObjectManagerError:
+def _not_in_flight() -> ObjectManagerError:
     return error_for(
         Status.INVALID_HANDLE,
-        "The ticket is not in flight: it was claimed before (each can be claimed once), withdrawn, nobody claimed it "
-        "in time, or its sender has ended: on Windows a reference in flight is its sender's, and ends with it. Send "
-        "the object again, and keep the sending process running until it has arrived (have a worker wait for word "
-        "from the receiver), or make the memory in the process that stays and let the worker fill it.",
+        "The ticket is not in flight: it was claimed before (each can be claimed once), withdrawn, not claimed in "
+        "time, or its sender has ended: on Windows a ticket ends with its sender. Send the object again, and keep "
+        "the sending process running until it has arrived (let a worker wait for a message from the receiver), or "
+        "allocate the memory in the process that stays and let the worker fill it.",
     )
 
 
 def fetch(ticket: Ticket, fits: Callable[[int], bool]) -> int:
-    """The handle that a ticket stands for, once, as one of this process. `fits`: whether it refers to what was sent.
+    """Claim a ticket, once, and return its handle in this process. fits: whether a handle refers to what was sent.
 
-    Errors: InvalidHandleError where nothing is in flight (any more); AccessDeniedError for another user's.
+    Errors: InvalidHandleError where the ticket is not in flight (any more); AccessDeniedError for another user's.
     """
     with contextlib.ExitStack() as stack:
 
@@ -126,37 +126,38 @@ def fetch(ticket: Ticket, fits: Callable[[int], bool]) -> int:
                 opened = calls.open_event(_event_path(secret, role), access)
             except StatusError as error:
                 if error.status == Status.OBJECT_NAME_NOT_FOUND:
-                    raise _gone() from None
+                    raise _not_in_flight() from None
                 raise status_errors.other(error, f"A ticket's event ({role}) cannot be opened.") from None
             stack.callback(calls.close_handle, opened)
             return opened
 
-        # All before anything is taken: what is taken must be told of, or the sender would hold it for a minute more.
+        # All events are opened first: if the sender were not notified of the claim, it would hold the handle for a
+        # minute.
         offer = event(ticket.secret, "offer", _WAIT | _SIGNAL)
-        told = [event(ticket.secret, "done", _SIGNAL), event(ticket.mail, "mail", _SIGNAL)]
+        signals = [event(ticket.secret, "done", _SIGNAL), event(ticket.mail, "mail", _SIGNAL)]
         if kernel32.WaitForSingleObject(offer, 0) != 0:
-            raise _gone()
+            raise _not_in_flight()
         try:
             value = _duplicated(ticket, fits)
         except BaseException:
-            kernel32.SetEvent(offer)  # whoever was meant may still come
+            kernel32.SetEvent(offer)  # the intended receiver may still claim it
             raise
-        for one in told:
-            kernel32.SetEvent(one)
+        for signal in signals:
+            kernel32.SetEvent(signal)
     return value
 
 
 def _duplicated(ticket: Ticket, fits: Callable[[int], bool]) -> int:
-    with processes.reached(ticket.pid, ticket.created) as sender:
+    with processes.opened_process(ticket.pid, ticket.created) as sender:
         try:
             value = calls.duplicate(ticket.value, options=calls.SAME_ACCESS, source=sender)
         except StatusError as error:
             if error.status == Status.INVALID_HANDLE:
-                raise _gone() from None
+                raise _not_in_flight() from None
             raise status_errors.other(error, f"The handle cannot be fetched from process {ticket.pid}.") from None
     try:
         if not fits(value):
-            raise _gone()
+            raise _not_in_flight()
     except BaseException:
         calls.close_handle(value)
         raise
@@ -165,7 +166,7 @@ def _duplicated(ticket: Ticket, fits: Callable[[int], bool]) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Flight:
-    """One ticket of this process that nobody has claimed yet. Owns its three handles."""
+    """One ticket of this process that is not claimed yet. Owns its handles."""
 
     handle: int
     offer: int
@@ -173,12 +174,12 @@ class _Flight:
     shared: int
     deadline: float
     child: int = 0
-    """A handle to the process that it is for; 0 for anybody."""
-    unborn: weakref.ref[object] | None = None
-    """The object of a child that is being started and has no pid yet."""
+    """A handle to the process that it is bound to; 0 for an unbound ticket."""
+    starting_child: weakref.ref[object] | None = None
+    """The object of a child that is being started and does not have a pid yet."""
 
     def take_back(self) -> bool:
-        """Whether nobody has begun to claim it; nobody can from then on."""
+        """End the ticket, and return True, unless a process has begun to claim it."""
         return bool(kernel32.WaitForSingleObject(self.offer, 0) == 0)
 
     def close(self) -> None:
@@ -188,7 +189,7 @@ class _Flight:
 
 
 class InFlight:
-    """All tickets of this process, and the thread that waits for their end."""
+    """The tickets of this process, and the thread that waits for their end."""
 
     def __init__(self, still_held: Callable[[int], bool]) -> None:
         """still_held: whether this process holds memory of that object."""
@@ -203,12 +204,12 @@ class InFlight:
         return len(self._flights)
 
     def handles(self) -> dict[int, int]:
-        """The handles in flight, and the objects that they refer to."""
+        """Return the handles in flight, with the objects that they refer to."""
         with self._lock:
             return {flight.handle: flight.shared for flight in self._flights.values()}
 
     def send(self, kind: int, handle: int, shared: int, frame: bytes = b"") -> bytes:
-        """A ticket for a handle, which is the flight's from now on, errors included. frame: see `Ticket`."""
+        """Return a ticket for a handle, which it owns from now on, also after an error. frame: see `Ticket`."""
         secret, started = secrets.token_bytes(16), processes.start_time(os.getpid())
         flight = _Flight(handle, 0, 0, shared, time.monotonic() + _MINUTE)
         try:
@@ -224,7 +225,7 @@ class InFlight:
                     self._reaper.start()
         except StatusError as error:
             flight.close()
-            raise status_errors.other(error, "A ticket's events cannot be made.") from None
+            raise status_errors.other(error, "A ticket's events cannot be created.") from None
         return ticket.pack()
 
     def _open_mail(self) -> None:
@@ -232,7 +233,7 @@ class InFlight:
         self._mail = calls.create_event(_event_path(self._mail_secret, "mail"), manual=False, signaled=False)
 
     def bind(self, secret: bytes, pid: int) -> None:
-        """The ticket is for that process. Errors: as `processes.open_to_wait`."""
+        """Bind the ticket to a process. Errors: as `processes.open_to_wait`."""
         child = processes.open_to_wait(pid)
         with self._lock:
             flight = self._flights.get(secret)
@@ -243,7 +244,7 @@ class InFlight:
             self._wake()
 
     def bind_when_born(self, secret: bytes, child: object) -> None:
-        """The ticket is for a child whose object gets a `pid` in a moment."""
+        """Bind the ticket to a child whose object gets a `pid` soon."""
         pid = getattr(child, "pid", None)
         if isinstance(pid, int):
             self.bind(secret, pid)
@@ -251,11 +252,11 @@ class InFlight:
         with self._lock:
             flight = self._flights.get(secret)
             if flight is not None:
-                flight.unborn = weakref.ref(child)
+                flight.starting_child = weakref.ref(child)
             self._wake()
 
     def withdraw(self, secret: bytes) -> bool:
-        """Take a ticket back. False when it is claimed, or being claimed."""
+        """Withdraw a ticket. Return False if it is claimed, or being claimed."""
         with self._lock:
             flight = self._flights.get(secret)
             if flight is None or not flight.take_back():
@@ -266,7 +267,7 @@ class InFlight:
             return True
 
     def clear(self) -> None:
-        """Take all of them back."""
+        """Withdraw all tickets."""
         for secret in list(self._flights):
             self.withdraw(secret)
 
@@ -285,33 +286,33 @@ class InFlight:
                     self._mail, self._reaper = 0, None
                     return
                 children = list({flight.child for flight in self._flights.values() if flight.child})
-                handles = [self._mail, *children[:_MOST_CHILDREN]]
-                patience = self._patience(crowded=len(children) > _MOST_CHILDREN)
+                handles = [self._mail, *children[:_MAX_CHILDREN]]
+                patience = self._patience(too_many=len(children) > _MAX_CHILDREN)
             # A child's handle is closed by this thread or by `withdraw`, which wakes it: a wait on a closed handle
-            # fails at once, and the next round looks again.
+            # fails at once, and the next round uses the current handles.
             kernel32.WaitForMultipleObjects(len(handles), (HANDLE * len(handles))(*handles), False, patience)
 
-    def _patience(self, *, crowded: bool) -> int:
-        """Milliseconds until something is due by itself."""
-        if crowded or any(flight.unborn is not None for flight in self._flights.values()):
-            return int(_ASK_AGAIN * 1000)
+    def _patience(self, *, too_many: bool) -> int:
+        """Return the milliseconds until the next deadline."""
+        if too_many or any(flight.starting_child is not None for flight in self._flights.values()):
+            return int(_CHILD_INTERVAL * 1000)
         due = [flight.deadline for flight in self._flights.values() if not flight.child]
         return max(10, int((min(due) - time.monotonic()) * 1000)) if due else _INFINITE
 
     def _reap(self) -> None:
         for secret, flight in list(self._flights.items()):
-            if flight.unborn is not None:
-                self._look_for_birth(flight)
+            if flight.starting_child is not None:
+                self._check_child(flight)
             if self._is_over(flight):
                 del self._flights[secret]
                 flight.close()
 
-    def _look_for_birth(self, flight: _Flight) -> None:
-        child = flight.unborn() if flight.unborn is not None else None
+    def _check_child(self, flight: _Flight) -> None:
+        child = flight.starting_child() if flight.starting_child is not None else None
         pid = getattr(child, "pid", None)
         if child is not None and pid is None:
             return
-        flight.unborn = None
+        flight.starting_child = None
         try:
             flight.child = processes.open_to_wait(int(pid)) if pid is not None else 0
         except ObjectManagerError:
@@ -324,9 +325,9 @@ class InFlight:
             return True
         if flight.child:
             return processes.ended(flight.child)
-        if time.monotonic() < flight.deadline or flight.unborn is not None:
+        if time.monotonic() < flight.deadline or flight.starting_child is not None:
             return False
         if flight.deadline and self._still_held(flight.shared):
-            flight.deadline = time.monotonic() + _MINUTE  # it costs nothing: what it leads to is alive anyway
+            flight.deadline = time.monotonic() + _MINUTE  # the memory is alive in any case
             return False
         return True

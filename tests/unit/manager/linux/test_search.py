@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from extmem.manager.linux import search
-from extmem.manager.linux.search import other_brokers, usual_places, where_looked
+from extmem.manager.linux.search import other_brokers, usual_directories, where_looked
 from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
 
 
@@ -17,12 +17,12 @@ from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RuntimeDir]:
     """Two usual places, private to this test."""
     found = [RuntimeDir(tmp_path / name) for name in ("session", "other")]
-    monkeypatch.setattr(search, "usual_places", lambda: found)
+    monkeypatch.setattr(search, "usual_directories", lambda: found)
     return found
 
 
 @pytest.mark.parametrize("own_session", [True, False])
-def test_whatever_the_environment_the_directory_is_among_the_usual_places(
+def test_whatever_the_environment_the_directory_is_among_the_usual_directories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_session: bool
 ) -> None:
     monkeypatch.delenv("EXTMEM_RUNTIME_DIR", raising=False)
@@ -31,8 +31,8 @@ def test_whatever_the_environment_the_directory_is_among_the_usual_places(
         assert runtime_directory().path == tmp_path / "extmem"
     else:
         monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    assert runtime_directory() in usual_places() and runtime_directory({}) in usual_places()
-    assert RuntimeDir(Path(f"/tmp/extmem-{os.geteuid()}")) in usual_places()
+    assert runtime_directory() in usual_directories() and runtime_directory({}) in usual_directories()
+    assert RuntimeDir(Path(f"/tmp/extmem-{os.geteuid()}")) in usual_directories()
 
 
 def lock(place: RuntimeDir) -> int:
