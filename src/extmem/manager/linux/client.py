@@ -44,8 +44,9 @@ from extmem.errors import (
     PeerGoneError,
     PeerProtocolError,
 )
-from extmem.manager.linux.connection import INHERIT_VARIABLE, TIMEOUT, Answer, Connection, pidfd_of
+from extmem.manager.linux.connection import INHERIT_VARIABLE, TIMEOUT, Answer, Connection
 from extmem.manager.linux.held import State
+from extmem.manager.linux.pidfd import pidfd_of
 from extmem.manager.linux.records import HeldHandle, Process
 from extmem.manager.linux.search import of_other_versions, where_looked
 from extmem.manager.linux.validate import check_handle

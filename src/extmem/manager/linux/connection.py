@@ -23,7 +23,6 @@ import sys
 if sys.platform != "linux":
     raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
-import errno
 import logging
 import os
 import socket
@@ -34,6 +33,7 @@ from extmem import wire
 from extmem.errors import HandleStateError, PeerGoneError, PeerProtocolError
 from extmem.manager.linux import launch
 from extmem.manager.linux.held import State
+from extmem.manager.linux.pidfd import pidfd_of
 from extmem.manager.linux.records import HeldPayload, Loss, Process
 from extmem.manager.linux.turns import Turns
 from extmem.manager.linux.watcher import Watcher
@@ -42,7 +42,7 @@ from extmem.wire import transport
 from extmem.wire.peers import inherited_socket, require_broker
 from extmem.wire.runtime_dir import RuntimeDir
 
-__all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Answer", "Connection", "pidfd_of"]
+__all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Answer", "Connection"]
 
 TIMEOUT: Final = 10.0
 """Seconds that a broker may take for one reply."""
@@ -436,18 +436,6 @@ def _last_packet(sock: socket.socket) -> transport.Packets | None:
         except (PeerGoneError, BlockingIOError):
             continue
     return None
-
-
-def pidfd_of(pid: int) -> OwnedFd | None:
-    """Return a pidfd of the process with this pid in this pid namespace; None if there is no such process."""
-    try:
-        return OwnedFd.of(os.pidfd_open, pid)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return None
-    except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOENT):
-            return None  # a thread of a process
-        raise
 
 
 def _refused(reply: wire.Reply, refused: list[str]) -> Loss:

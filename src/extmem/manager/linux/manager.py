@@ -25,8 +25,8 @@ from extmem.handles import HandleEntry, HandleInfo
 from extmem.manager.api import Manager, Reference
 from extmem.manager.linux.broker_control import BrokerControl, unexpected, value_of
 from extmem.manager.linux.client import TIMEOUT, Asked, Client
-from extmem.manager.linux.connection import pidfd_of
 from extmem.manager.linux.held import State
+from extmem.manager.linux.pidfd import pidfd_of
 from extmem.manager.linux.records import HeldHandle
 from extmem.manager.linux.validate import (
     check_descriptor,
