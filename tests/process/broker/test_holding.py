@@ -314,7 +314,7 @@ def test_a_closed_process_leaves_at_once(start: Start, exporter: Peer) -> None:
 def test_names_of_all_users_need_the_systems_broker(start: Start, exporter: Peer) -> None:
     for call in ("share('Global\\\\x')", "m.import_by_name('GLOBAL\\\\x')", "m.open_handle('Global\\\\x', READ)"):
         error = exporter.fails(call)
-        assert error.is_a("UnsupportedError") and "system broker" in error.message
+        assert error.is_a("UnsupportedError") and "system-wide broker" in error.message
     assert exporter.fails("share('Local\\\\Global\\\\x')").is_a("AccessDeniedError")
 
 
