@@ -408,7 +408,7 @@ class DeviceMemory(MemoryObject):
         array = interop.gpu_arrays.device_array(self)
         if array is None:
             raise AttributeError("this memory is on no GPU that CUDA knows; it has no __cuda_array_interface__")
-        # Who takes this holds the memory object and no loan: `close` can't see it, unlike what `device_array` gives.
+        # The consumer holds the memory object, not an `ArrayHold`: `close` does not see it, as it sees a `DeviceArray`.
         return array.__cuda_array_interface__
 
     # GPU arrays.
@@ -571,7 +571,7 @@ class DeviceMemory(MemoryObject):
 
     def __dir__(self) -> list[str]:
         # Completion and debuggers read all that is listed here, and this raises once the memory is closed.
-        return [name for name in super().__dir__() if name not in ("record", "loans")]
+        return [name for name in super().__dir__() if name != "record"]
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ", read-only" if self.read_only else ""

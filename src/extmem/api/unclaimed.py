@@ -29,7 +29,7 @@ class UnclaimedMemory(DeviceMemory):
 
     def __init__(self, reason: Reason) -> None:
         self._closed = True
-        self._arrays, self.loans = [], []
+        self._arrays, self._gpu_holds = [], []
         self._reason = reason
 
     @property

@@ -27,16 +27,15 @@ class MemoryObject:
     Ownership: see `extmem.DeviceMemory`. Made from what an operation gives (`HeldMemory`).
     """
 
-    __slots__ = ("__weakref__", "_arrays", "_closed", "_facts", "_hold", "_left", "loans")
+    __slots__ = ("__weakref__", "_arrays", "_closed", "_facts", "_gpu_holds", "_hold", "_left")
 
     def __init__(self, record: MemoryRecord, hold: memoryview) -> None:
         self._closed = True  # until whoever makes it hands it out
         self._facts: MemoryRecord | Closed = record
         self._hold = hold
         self._arrays: list[ref[Any]] = []
-        """What its views look through, while there are any."""
-        self.loans: list[ref[Any]] = []
-        """What GPU arrays of it hold, while there are any (for the library itself)."""
+        """The exporters of its memoryviews, while there are any."""
+        self._gpu_holds: list[ref[Any]] = []
         self._left: ref[MemoryRecord] | None = None
         """What a view kept, where the block that closes the memory ended with an exception."""
         self._closed = False
@@ -83,6 +82,11 @@ class MemoryObject:
         if record.pid != current_process.pid:
             record.check_process()
         return record.use()
+
+    @property
+    def gpu_holds(self) -> list[ref[Any]]:
+        """References to the holds that GPU arrays of it share, while there are any (for the library itself)."""
+        return self._gpu_holds
 
     def map_part(self, start: int, size: int) -> memoryview:
         """`size` bytes from `start` of the allocation, wherever the payload begins (for the library itself)."""
@@ -133,7 +137,7 @@ class MemoryObject:
 
     def _looked_at(self) -> bool:
         """Whether a memoryview or array over the memory is still alive."""
-        return bool(self._arrays or self.loans)
+        return bool(self._arrays or self._gpu_holds)
 
     def _leave_to_the_view(self) -> None:
         """Let go; when the last view is lost, everything is given back."""

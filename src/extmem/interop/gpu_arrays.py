@@ -1,9 +1,10 @@
 """Memory as GPU arrays: which device pointer an array is made over, and what keeps it alive.
 
-How this works. Memory of a CUDA device has a pointer. Memory of a GPU's Vulkan device is imported by CUDA when somebody
-first asks for a GPU array of it, on the CUDA device with its UUID; that import belongs to the memory's record and
-ends with it. Arrays have a `Loan`, which holds the memory: while one lives, the memory cannot be closed. The record
-keeps the pattern of the array that its descriptor describes, so that a second one needs no call.
+How this works. Memory of a CUDA device has a pointer. Memory of a GPU's Vulkan device is imported by CUDA when a GPU
+array of it is first requested, on the CUDA device with its UUID. That import belongs to the memory's record and ends
+with it. The arrays of one memory object share an `ArrayHold`, which holds the record: while one lives, the memory
+cannot be closed. The record keeps the pattern of the array that its descriptor describes, so that a second one needs no
+call.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from extmem.core.memory_record import MemoryRecord
     from extmem.devices.backend import Allocation
 
-__all__ = ["Loan", "Place", "device_array", "loan", "on_gpu", "on_no_gpu"]
+__all__ = ["ArrayHold", "Place", "device_array", "on_gpu", "on_no_gpu", "shared_hold"]
 
 
-class Loan:
+class ArrayHold:
     """Keeps a record, and so the memory, while arrays of it live."""
 
     __slots__ = ("__weakref__", "_hold", "record")
@@ -36,18 +37,18 @@ class Loan:
         self.record = record
 
 
-def loan(record: MemoryRecord, loans: list[ref[Loan]]) -> Loan:
-    """The loan that arrays of a memory object have in common. Errors: HandleStateError.
+def shared_hold(record: MemoryRecord, holds: list[ref[ArrayHold]]) -> ArrayHold:
+    """Return the hold that the GPU arrays of one memory object share. Errors: HandleStateError.
 
-    loans: those of this memory object, while there are any.
+    holds: references to the holds of this memory object that arrays use; a new one is added to it.
     """
-    for seen in loans:
-        known = seen()
-        if known is not None:
-            return known
-    made = Loan(record)
-    loans.append(ref(made, loans.remove))
-    return made
+    for reference in holds:
+        hold = reference()
+        if hold is not None:
+            return hold
+    hold = ArrayHold(record)
+    holds.append(ref(hold, holds.remove))
+    return hold
 
 
 class Place(NamedTuple):
@@ -149,7 +150,7 @@ def _device_array(
         )
         if as_described:
             record.pattern = pattern
-    return pattern.kept_by(loan(record, memory.loans))
+    return pattern.kept_by(shared_hold(record, memory.gpu_holds))
 
 
 def on_no_gpu(what: str, device: DeviceState) -> UnsupportedError:

@@ -10,7 +10,7 @@ import pytest
 
 from extmem import vk
 from extmem.api import Device, DeviceMemory
-from extmem.devices.vulkan.instance import Instance
+from extmem.devices import vulkan
 from extmem.errors import RuleViolation
 from extmem.testing.children import Peer
 from tests import swiftshader
@@ -28,8 +28,8 @@ def mesas() -> list[str]:
 
 def device_of(word: str) -> Device:
     """Open the device of one of the two drivers."""
-    for each in Instance().physical_devices():
-        device = Device(each.open())
+    for offer in vulkan.offers():
+        device = Device(offer.open())
         if device.name.startswith(NAMES[word]):
             return device
         device.close()

@@ -24,7 +24,7 @@ READABLE = {
     "Device": {"kind", "identity", "name", "uuid", "live_allocations", "has_room", "strict_kmt", "close", "repr"}
     | {"extmem.open", "extmem.open_handle", "extmem.open_device"},
     "DeviceMemory": {
-        "loans",
+        "gpu_holds",
         "device",
         "descriptor",
         "name",

@@ -292,7 +292,7 @@ class Connection:
             "that is mapped in this process stays mapped; share or open it anew"
         )
         _log.warning(
-            "%d references and %d handles of this process are lost: each %s",
+            "%d memory objects and %d handles of this process are lost: each %s",
             len(self.state.references),
             len(self.state.handles),
             why,
