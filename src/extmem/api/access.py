@@ -49,8 +49,8 @@ def on_stream(memory: MemoryObject, stream: object) -> Iterator[DeviceArray]:
     with memory.use() as record:
         array = gpu_arrays.device_array(memory)
         if array is None:
-            raise gpu_arrays.on_no_gpu(memory.what(), memory.device)
-        place = gpu_arrays.on_gpu(record)
+            raise gpu_arrays.no_gpu_error(memory.what(), memory.device)
+        pointer = gpu_arrays.device_pointer(record)
         backend = record.device.backend
         if isinstance(backend, ReleasesOwnership):
             backend.release_ownership(record.allocation)
@@ -58,8 +58,8 @@ def on_stream(memory: MemoryObject, stream: object) -> Iterator[DeviceArray]:
             yield array
         finally:
             del array
-            if place is not None:
-                place.wait(address)
+            if pointer is not None:
+                pointer.wait(address)
 
 
 @contextlib.contextmanager

@@ -426,7 +426,7 @@ class DeviceMemory(MemoryObject):
         """
         array = interop.gpu_arrays.device_array(self, dtype=dtype, shape=shape, strides=strides, offset=offset)
         if array is None:
-            raise interop.gpu_arrays.on_no_gpu(self.what(), self.device)
+            raise interop.gpu_arrays.no_gpu_error(self.what(), self.device)
         return array
 
     def torch(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> Any:

@@ -105,8 +105,8 @@ REFUSED = {
     "strides of zero": ({"strides": (0, 1)}, "overlaps"),
     "a larger shape": ({"shape": (8, 9)}, "reaches bytes"),
     "a type that does not divide": ({"dtype": "float64", "offset": 4}, "no whole number"),
-    "an offset between elements": ({"dtype": "uint32", "shape": (2,), "offset": 2}, "offset 2 is no multiple"),
-    "strides between elements": ({"dtype": "uint32", "shape": (2,), "strides": (6,)}, "stride 6 is no multiple"),
+    "an offset between elements": ({"dtype": "uint32", "shape": (2,), "offset": 2}, "offset 2 is not a multiple"),
+    "strides between elements": ({"dtype": "uint32", "shape": (2,), "strides": (6,)}, "stride 6 is not a multiple"),
     "an unknown type": ({"dtype": "bfloat16"}, "not an element type"),
     "strides for other axes": ({"shape": (8,), "strides": (8, 1)}, "2 strides for 1 axes"),
 }
@@ -203,7 +203,7 @@ def test_a_pattern_keeps_nothing_and_what_is_made_of_it_does() -> None:
     kept = Kept()
     gone = weakref.ref(kept)
     pattern = DeviceArray(64, ArrayLayout((2,), "uint8", (1,)), 0, read_only=True, keep=None)
-    made = pattern.kept_by(kept).said_writable()
+    made = pattern.kept_by(kept).as_writable()
     del kept
     assert (made.pointer, made.read_only, pattern.read_only) == (64, False, True) and gone() is not None
     del made
@@ -239,7 +239,10 @@ def test_without_cuda_core_the_interface_is_left(gpu: Device, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     ("built_for", "text"),
-    [(None, "without CUDA; install one with it"), ("99.0", "for CUDA 99.0 and finds no GPU.*driver may be too old")],
+    [
+        (None, "without CUDA; install a build with CUDA"),
+        ("99.0", "for CUDA 99.0 and finds no GPU.*driver may be too old"),
+    ],
 )
 def test_a_framework_for_another_cuda_says_what_does_not_fit(
     built_for: str | None, text: str, gpu: Device, monkeypatch: pytest.MonkeyPatch
