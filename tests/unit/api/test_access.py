@@ -69,7 +69,7 @@ def test_a_device_without_queues_says_so(fakes: Both) -> None:
         with memory.access() as array:
             assert array.shape == (4,)
         del array
-        with pytest.raises(ValueError, match="either a stream or the queue"):
+        with pytest.raises(ValueError, match="takes either a stream or the queue"):
             memory.access(stream=1, queue=True)
 
 
@@ -86,5 +86,5 @@ def test_streams_of_all_kinds_are_understood() -> None:
 
     assert [stream_address(s) for s in (None, 4, Torch(), Cupy(), Core())] == [0, 4, 5, 6, 7]
     for wrong in ("4", object(), 1.5):
-        with pytest.raises(TypeError, match="is no CUDA stream"):
+        with pytest.raises(TypeError, match="is not a CUDA stream"):
             stream_address(wrong)

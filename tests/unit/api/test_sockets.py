@@ -106,7 +106,7 @@ def test_the_other_end_may_be_gone_or_talk_nonsense(pair: Pair) -> None:
     with pytest.raises(extmem.PeerProtocolError, match="without a file descriptor"):
         receive_handle(pair[1])
     pair[0].close()
-    with pytest.raises(extmem.PeerGoneError, match="no handle came"):
+    with pytest.raises(extmem.PeerGoneError, match="no handle was received"):
         receive_handle(pair[1])
 
 
