@@ -62,7 +62,7 @@ def test_the_queue_owns_the_buffer_in_the_block(fakes: Both, vulkan: Device) -> 
         assert set(memory.read_bytes()) == {5}
 
 
-def test_a_device_without_queues_says_so(fakes: Both) -> None:
+def test_a_device_without_queues_is_refused(fakes: Both) -> None:
     with extmem.open_device(kind="cuda") as cuda, cuda.allocate((4,)) as memory:
         with pytest.raises(extmem.UnsupportedError, match="has no queues"), memory.access(queue=True):
             pass
@@ -73,7 +73,7 @@ def test_a_device_without_queues_says_so(fakes: Both) -> None:
             memory.access(stream=1, queue=True)
 
 
-def test_streams_of_all_kinds_are_understood() -> None:
+def test_streams_of_all_libraries_are_accepted() -> None:
     class Torch:
         cuda_stream = 5
 

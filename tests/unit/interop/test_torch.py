@@ -233,7 +233,7 @@ BYPASSES = {
 
 
 @pytest.mark.parametrize("how", BYPASSES)
-def test_ways_to_the_bytes_beside_the_operations_are_closed(how: str, reading: DeviceMemory) -> None:
+def test_access_to_the_bytes_without_an_operation_is_refused(how: str, reading: DeviceMemory) -> None:
     with pytest.raises((PermissionError, BufferError, extmem.UnsupportedError)):
         BYPASSES[how](reading.torch())
 
@@ -348,7 +348,7 @@ def test_a_tensor_that_pytorch_shares_itself_has_left_the_memory(how: str, devic
         gc.collect()
 
 
-def test_a_build_without_cuda_says_so() -> None:
+def test_a_build_without_cuda_is_reported() -> None:
     if torch.version.cuda is not None:
         pytest.skip("PyTorch is not installed without CUDA")
     fake = fake_cuda.FakeCuda()
