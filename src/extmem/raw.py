@@ -134,7 +134,7 @@ def send_payload(sock: socket.socket, fd: FdHandle | int, descriptor: Descriptor
     """
     sockets = fd_sockets()
     with borrowed_fd(fd) as copy, copy.use() as owned:
-        sockets.send_stated(sock, owned.fd, descriptor.encode())
+        sockets.send_unchecked(sock, owned.fd, descriptor.encode())
 
 
 def fd_choices(

@@ -1,8 +1,8 @@
-"""What a program holds and calls: devices, memory, buffers, images, and the functions that open them."""
+"""The public objects: devices, memory, buffers and images, and the functions that open them."""
 
 from __future__ import annotations
 
-from extmem.api import pickle_registry as pickle_registry  # registers how memory and handles are pickled
+from extmem.api import pickle_registry as pickle_registry  # registers the pickling of memory and handles
 from extmem.api.device import Buffer, Check, Device, DeviceMemory, Image
 from extmem.api.functions import enumerate_devices, open, open_device, open_handle
 

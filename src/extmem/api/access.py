@@ -1,9 +1,9 @@
-"""`DeviceMemory.access`: one user after the other, by waiting for each at the edges of a block.
+"""`DeviceMemory.access`: orders a stream and a queue by waiting at the beginning and at the end of a block.
 
-How this works. Until semaphores that both sides know come, the only order between CUDA's streams and Vulkan's queue is
-the host's. A block for a stream begins when this process's Vulkan device has released the payload and is done with it,
-and ends when the stream is. A block for the queue begins with the acquire from VK_QUEUE_FAMILY_EXTERNAL and ends with
-the release to it, each submitted and waited for.
+How this works. Without shared semaphores, only the host can order the work of CUDA streams and of the Vulkan queue. At
+the beginning of a block for a stream, the Vulkan device of this process releases the payload, and its work on the
+payload is waited for. At the end of the block, the stream is waited for. A block for the queue begins with an acquire
+from VK_QUEUE_FAMILY_EXTERNAL and ends with a release to it; each is submitted and waited for.
 """
 
 from __future__ import annotations
@@ -27,30 +27,34 @@ __all__ = ["on_queue", "on_stream", "stream_address"]
 
 
 def stream_address(stream: object) -> int:
-    """CUstream of a stream given as an address, or by PyTorch, CuPy, cuda-core or whoever has `__cuda_stream__`.
+    """Return the CUstream of a stream as a number.
 
-    None is the default stream. Errors: TypeError.
+    stream: an address, a stream of PyTorch, CuPy or cuda-core, or another object with `__cuda_stream__`. None is the
+        default stream, 0.
+    Errors: TypeError.
     """
     if stream is None:
         return 0
     if isinstance(stream, int):
         return stream
     protocol: Any = getattr(stream, "__cuda_stream__", None)
-    found = protocol()[1] if callable(protocol) else getattr(stream, "cuda_stream", getattr(stream, "ptr", None))
-    if not isinstance(found, int):
-        raise TypeError(f"{stream!r} is no CUDA stream: pass its address, or a stream of PyTorch, CuPy or cuda-core")
-    return found
+    address = protocol()[1] if callable(protocol) else getattr(stream, "cuda_stream", getattr(stream, "ptr", None))
+    if not isinstance(address, int):
+        raise TypeError(
+            f"{stream!r} is not a CUDA stream; pass the address of one, or a stream of PyTorch, CuPy or cuda-core"
+        )
+    return address
 
 
 @contextlib.contextmanager
 def on_stream(memory: MemoryObject, stream: object) -> Iterator[DeviceArray]:
-    """The memory as a GPU array, for work on that stream."""
+    """Yield the memory as a GPU array, for work on that stream."""
     address = stream_address(stream)
     with memory.use() as record:
         array = gpu_arrays.device_array(memory)
         if array is None:
-            raise gpu_arrays.on_no_gpu(memory.what(), memory.device)
-        place = gpu_arrays.on_gpu(record)
+            raise gpu_arrays.no_gpu_error(memory.what(), memory.device)
+        pointer = gpu_arrays.device_pointer(record)
         backend = record.device.backend
         if isinstance(backend, ReleasesOwnership):
             backend.release_ownership(record.allocation)
@@ -58,17 +62,17 @@ def on_stream(memory: MemoryObject, stream: object) -> Iterator[DeviceArray]:
             yield array
         finally:
             del array
-            if place is not None:
-                place.wait(address)
+            if pointer is not None:
+                pointer.wait(address)
 
 
 @contextlib.contextmanager
 def on_queue(memory: MemoryObject) -> Iterator[BufferObject]:
-    """The memory as a buffer that this process's Vulkan queue owns."""
+    """Yield the memory as a buffer that is owned by the Vulkan queue of this process."""
     device = memory.device
     if device.backend.queue_facts is None:
         raise UnsupportedError(
-            f"{device.name} ({device.kind}) has no queues; use access(stream=...) there, or a Vulkan device",
+            f"{device.name} ({device.kind}) has no queues; use access(stream=...) on it, or use a Vulkan device",
             requires_one_of=["a Vulkan device"],
         )
     with memory.use():

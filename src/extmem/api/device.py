@@ -1,9 +1,9 @@
-"""`Device`, `DeviceMemory`, `Buffer`, `Image`: what a program holds. Their verbs call `core` and `interop`.
+"""The public classes `Device`, `DeviceMemory`, `Buffer` and `Image`. Their methods call `core` and `interop`.
 
-The specification's commands are here one to one, and the high-level verbs beside them. Each command is checked by the
-rules first and reaches the driver only if it breaks none (`check="raise"`), or with a RuleWarning for each that it
-breaks (`check="warn"`), or unchecked (`check="off"`). The classes are in one module because each
-returns objects of the others.
+Each command of the specification in scope is one method; the methods of the high-level API are beside them. A command
+is first checked by the rules. With `check="raise"` it is passed to the driver only if it breaks no rule; with
+`check="warn"` there is a RuleWarning for each rule that it breaks; with `check="off"` it is not checked. The classes
+are in one module because each returns objects of the others.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Device(DeviceState):
     Errors of every command: RuleViolation (see `check`), HandleStateError once closed, and in a forked child.
     """
 
-    # What it is.
+    # Properties.
 
     @property
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
-        """vkGetPhysicalDeviceMemoryProperties; a new struct each time."""
+        """The result of vkGetPhysicalDeviceMemoryProperties; a new struct at each access."""
         with self.use():
             return self.backend.memory_properties()
 
@@ -59,29 +59,29 @@ class Device(DeviceState):
     def get_physical_device_external_buffer_properties(
         self, info: vk.PhysicalDeviceExternalBufferInfo
     ) -> vk.ExternalBufferProperties:
-        """What buffers of this use can export and import; no feature bits where the type is unsupported."""
+        """Return what buffers of this usage can export and import; without feature bits if the type is unsupported."""
         return operations.queries.external_buffer_properties(self, info)
 
     def get_physical_device_image_format_properties2(
         self, info: vk.PhysicalDeviceImageFormatInfo2
     ) -> vk.ImageFormatProperties2:
-        """What images of this format and use can do, external properties chained when asked for.
+        """Return what images of this format and usage support, with external properties if the chain requests them.
 
         Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED.
         """
         return operations.queries.image_format_properties(self, info)
 
     def get_physical_device_format_properties2(self, format: vk.Format | int) -> vk.FormatProperties2:
-        """What a format can do, DrmFormatModifierPropertiesListEXT chained where the device has DRM format modifiers.
+        """Return what a format supports. DrmFormatModifierPropertiesListEXT is chained if the device has DRM modifiers.
 
-        Errors: UnsupportedError for a device of another kind than Vulkan's.
+        Errors: UnsupportedError for a device that is not a Vulkan device.
         """
         return operations.queries.format_properties(self, format)
 
     def transfer_capability(self, handle_type: int) -> rules.ExternalMemoryFacts:
-        """What transfer buffers can do with one handle type; asked once, it does not change.
+        """Return what transfer buffers support for one handle type. The driver is queried once for each type.
 
-        Errors: ValueError for what is not one bit of ExternalMemoryHandleTypeFlagBits.
+        Errors: ValueError for a value that is not one bit of ExternalMemoryHandleTypeFlagBits.
         """
         return operations.rule_facts.transfer_capability(self, handle_type)
 
@@ -104,7 +104,7 @@ class Device(DeviceState):
         return Image(self, info, capabilities, native=native)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
-        """vkCreateBuffer. The buffer is destroyed by its `close()`."""
+        """vkCreateBuffer. The `close()` of the buffer destroys it."""
         return cast("Buffer", operations.creating.create_buffer(self, info))
 
     def create_image(self, info: vk.ImageCreateInfo) -> Image:
@@ -116,48 +116,49 @@ class Device(DeviceState):
         return operations.creating.modifier_of(self, image)
 
     def bind_buffer_memory2(self, infos: Sequence[vk.BindBufferMemoryInfo]) -> None:
-        """vkBindBufferMemory2: all are judged before any is bound."""
+        """vkBindBufferMemory2. All bindings are checked before the first one is made."""
         operations.binding.bind(self, infos, "buffer")
 
     def bind_image_memory2(self, infos: Sequence[vk.BindImageMemoryInfo]) -> None:
-        """vkBindImageMemory2: all are judged before any is bound."""
+        """vkBindImageMemory2. All bindings are checked before the first one is made."""
         operations.binding.bind(self, infos, "image")
 
     def bind_buffer_memory(self, buffer: Buffer, memory: DeviceMemory, offset: int = 0) -> None:
-        """vkBindBufferMemory: from now on the buffer's bytes are the memory's from `offset` (bytes) on."""
+        """vkBindBufferMemory: bind the buffer to the memory at `offset` (bytes)."""
         operations.binding.bind_one(self, buffer, memory, offset)
 
     def bind_image_memory(self, image: Image, memory: DeviceMemory, offset: int = 0) -> None:
-        """vkBindImageMemory."""
+        """vkBindImageMemory: bind the image to the memory at `offset` (bytes)."""
         operations.binding.bind(self, [vk.BindImageMemoryInfo(image, memory, offset)], "image", form=1)
 
-    # Memory, word for word.
+    # Memory: the specification-level API.
 
     def allocate_memory(self, info: vk.MemoryAllocateInfo) -> DeviceMemory:
-        """vkAllocateMemory: allocate, export or import as the pNext chain says. Always a distinct memory object.
+        """vkAllocateMemory: allocate, export or import, depending on the pNext chain. Return a distinct memory object.
 
-        New host memory contains zeros; a Vulkan or CUDA driver's contains what the driver leaves in it, such as bytes
-        of memory that this process has freed. `allocate` zeroes.
-        Ownership: an imported fd is consumed when this succeeds and only then; NT handles stay the caller's. After an
-        error nothing has changed.
-        Errors: RuleViolation; the object manager's refusals (NameNotFoundError, NameTakenError, AccessDeniedError,
-        InvalidHandleError, ObjectTypeError) with the rule they decide in `violations`; DescriptorError for a payload
-        that lies about itself; OutOfMemoryError; UnsupportedError without an object manager.
+        New memory of the host device contains zeros. New memory of a Vulkan or CUDA driver may contain other bytes,
+        such as those of memory that this process has freed; only `allocate` sets them to zero.
+        Ownership: an imported fd is consumed if and only if this succeeds; the caller keeps NT handles. After an error
+        nothing has changed.
+        Errors: RuleViolation; the errors of the object manager (NameNotFoundError, NameTakenError, AccessDeniedError,
+        InvalidHandleError, ObjectTypeError), with the rule that each one decides in `violations`; DescriptorError if
+        the descriptor of a payload is wrong; OutOfMemoryError; UnsupportedError without an object manager.
         """
         if unsettled:
             work_off()
         return DeviceMemory(*operations.allocating.allocate_memory(self, info))
 
     def free_memory(self, memory: DeviceMemory) -> None:
-        """vkFreeMemory, the same as `memory.close()`."""
+        """vkFreeMemory. The same as `memory.close()`."""
         if not isinstance(memory, DeviceMemory):
             raise TypeError(f"memory is {memory!r}: pass a DeviceMemory")
         memory.close()
 
     def flush_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
-        """vkFlushMappedMemoryRanges: the device sees what the host wrote there. Nothing to do for HOST_COHERENT memory.
+        """vkFlushMappedMemoryRanges: make writes of the host visible to the device. No effect for HOST_COHERENT memory.
 
-        Offsets and sizes in bytes, rounded outwards to nonCoherentAtomSize. All are judged before any is flushed.
+        Offsets and sizes are in bytes and rounded outwards to nonCoherentAtomSize. All ranges are checked before the
+        first one is flushed.
         Errors: HandleStateError for memory that is not mapped; ValueError for a range outside its memory; DriverError.
         """
         with Uses(self) as uses:
@@ -167,7 +168,7 @@ class Device(DeviceState):
                 self.backend.flush(allocation, offset, size)
 
     def invalidate_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
-        """vkInvalidateMappedMemoryRanges: the host sees what the device wrote there. Else as flushing."""
+        """vkInvalidateMappedMemoryRanges: make writes of the device visible to the host. Otherwise as for flushing."""
         with Uses(self) as uses:
             for allocation, offset, size in operations.mapped_ranges.checked(
                 self, ranges, "vkInvalidateMappedMemoryRanges", uses
@@ -175,10 +176,10 @@ class Device(DeviceState):
                 self.backend.invalidate(allocation, offset, size)
 
     def get_memory_win32_handle(self, info: vk.MemoryGetWin32HandleInfoKHR) -> NtHandle | KmtHandle:
-        """vkGetMemoryWin32HandleKHR: an NT handle that the caller closes, or a KMT number that owns nothing.
+        """vkGetMemoryWin32HandleKHR: return an NT handle that the caller closes, or a KMT number that owns nothing.
 
-        At most once per memory and NT type (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663): duplicate the handle,
-        or use `DeviceMemory.export_handle`, which does.
+        At most one call for each memory object and NT type (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663). To
+        get more handles, duplicate the handle, or use `DeviceMemory.export_handle`, which returns duplicates.
         """
         info = copied(info)
         with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetWin32HandleInfoKHR).use() as record:
@@ -189,7 +190,7 @@ class Device(DeviceState):
             return operations.exporting.win32_handle(record, HandleType(info.handle_type))
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
-        """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
+        """vkGetMemoryFdKHR: return a new fd at each call, owned by the caller."""
         info = copied(info)
         with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetFdInfoKHR).use() as record:
             return operations.exporting.fd_of(self, record, info)
@@ -197,20 +198,20 @@ class Device(DeviceState):
     def get_memory_win32_handle_properties(
         self, handle_type: HandleType, handle: NtHandle | KmtHandle | int
     ) -> vk.MemoryWin32HandlePropertiesKHR:
-        """vkGetMemoryWin32HandlePropertiesKHR: memory types for a handle made outside Vulkan (never an opaque one)."""
+        """vkGetMemoryWin32HandlePropertiesKHR: memory types for a handle of another API, of a non-opaque type."""
         return operations.queries.win32_handle_properties(self, handle_type, handle)
 
     def get_memory_fd_properties(self, handle_type: HandleType, fd: FdHandle | int) -> vk.MemoryFdPropertiesKHR:
-        """vkGetMemoryFdPropertiesKHR: memory types for an fd made outside Vulkan (never an opaque one)."""
+        """vkGetMemoryFdPropertiesKHR: return the memory types for an fd of another API, of a non-opaque type."""
         return operations.queries.fd_properties(self, handle_type, fd)
 
     def get_memory_host_pointer_properties(
         self, handle_type: HandleType, host_pointer: int
     ) -> vk.MemoryHostPointerPropertiesEXT:
-        """vkGetMemoryHostPointerPropertiesEXT: memory types that can import this address."""
+        """vkGetMemoryHostPointerPropertiesEXT: return the memory types that can import this address."""
         return operations.queries.host_pointer_properties(self, handle_type, host_pointer)
 
-    # The everyday door.
+    # Memory: the high-level API.
 
     def allocate(
         self,
@@ -225,15 +226,17 @@ class Device(DeviceState):
         memory_type: int | None = None,
         dedicated: bool | None = None,
     ) -> DeviceMemory:
-        """Memory for an array of `shape` (elements) and `dtype`, shareable. The array is zeroed, on every device.
+        """Return new shareable memory for an array of `shape` (elements) and `dtype`, set to zero on every device.
 
-        name: others `extmem.open` it by this; it lives as long as this memory, or any handle or import of it, does.
-        access: rights that others get, `Access.READ` or `Access.READ_WRITE` (default): with READ alone nobody but this
-            memory object can write.
-        security: SDDL for the shared object, instead of what `access` implies. Default: this user alone.
-        inherit: handles of it are inherited by children of `extmem.process`.
-        handle_types: external types; default OPAQUE_WIN32 | OPAQUE_FD, as far as the device has them.
-        memory_type: index; default the first that the host can see. dedicated: None asks the device.
+        name: the name by which `extmem.open` opens the memory, in any process. It exists as long as this memory, or any
+            handle or import of it.
+        access: rights that others get, `Access.READ` or `Access.READ_WRITE` (default). With READ, only this memory
+            object can write.
+        security: SDDL for the shared object, used instead of `access`. Default: only this user has access.
+        inherit: whether child processes of `extmem.process` inherit handles of the memory.
+        handle_types: external handle types; default OPAQUE_WIN32 | OPAQUE_FD, as far as the device supports them.
+        memory_type: index of the memory type; default the first host-visible one.
+        dedicated: whether the memory is dedicated to a buffer; None if the device decides.
         Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation.
         """
         if security is not None and not isinstance(security, str):
@@ -257,7 +260,7 @@ class Device(DeviceState):
             return DeviceMemory(*held)
 
     def open(self, source: str | NtHandle | KmtHandle | FdHandle, *, access: int | None = None) -> DeviceMemory:
-        """Memory that somebody shares, by name or handle; see `extmem.open`."""
+        """Open shared memory by name or handle; see `extmem.open`."""
         if unsettled:
             work_off()
         self.check_open()
@@ -266,7 +269,10 @@ class Device(DeviceState):
     # Work on the queue.
 
     def commands(self) -> Commands:
-        """Commands for this device's queue: `with device.commands() as commands:` … submitted and done at its end."""
+        """Return commands for the queue of this device: `with device.commands() as commands:`.
+
+        At the end of the block they are submitted, and waited for.
+        """
         self.check_open()
         with late_imports():
             from extmem.api.commands import Commands
@@ -286,7 +292,7 @@ class Device(DeviceState):
             self.close()
 
     def __dir__(self) -> list[str]:
-        # Completion and debuggers read all that is listed here, and this asks the driver.
+        # Completion and debuggers read every listed attribute, and `memory_properties` queries the driver.
         return [name for name in super().__dir__() if not (self.closing and name == "memory_properties")]
 
     def __repr__(self) -> str:
@@ -296,20 +302,21 @@ class Device(DeviceState):
 class DeviceMemory(MemoryObject):
     """Memory of a device, allocated here or imported (VkDeviceMemory).
 
-    Ownership: holds the payload, and for NT types its shared object and name, until `close()`; views (memoryviews,
-    arrays) keep it alive too, and closing under a live view raises LiveViewError. Lost without `close()`, it warns
-    (ResourceWarning) and is closed. Made by `Device.allocate_memory`, `Device.allocate`, `extmem.open`.
+    Ownership: holds the payload, and for NT types its shared object and name, until `close()`. Views (memoryviews,
+    arrays) keep it alive too; `close()` raises LiveViewError while a view is alive. Memory that is garbage-collected
+    without `close()` is closed with a ResourceWarning. Made by `Device.allocate_memory`, `Device.allocate`,
+    `extmem.open`.
 
-    Threads: every method may be called from any thread, also while another one closes it. It works on this memory, or
-    raises HandleStateError (or LiveViewError); what it uses is given back when it is done.
+    Threads: every method may be called from any thread, also while another thread closes the memory. Either the method
+    uses this memory, or it raises HandleStateError (or LiveViewError). Resources that it uses are released after it.
 
-    Every method raises HandleStateError once closed, and in a forked child. What the memory is (name, size, descriptor
-    and the like) can be read after `close()`, too.
+    Every method raises HandleStateError once closed, and in a forked child. Properties such as name, size and
+    descriptor can be read after `close()`, too.
     """
 
     __slots__ = ()
 
-    # What it is.
+    # Properties.
 
     @property
     def device(self) -> Device:
@@ -328,40 +335,40 @@ class DeviceMemory(MemoryObject):
 
     @property
     def host_visible(self) -> bool:
-        """Whether the host sees it: `map()`, `numpy()` and DLPack work. `read()` and `write()` always do."""
-        kind = self._facts.device.facts.memory_types[self._facts.memory_type_index]
-        return bool(kind.property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE)
+        """Whether the host can map it, for `map()`, `numpy()` and DLPack. `read()` and `write()` always work."""
+        memory_type = self._facts.device.facts.memory_types[self._facts.memory_type_index]
+        return bool(memory_type.property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE)
 
     @property
     def resource(self) -> Buffer | Image | None:
-        """The buffer or image that a dedicated payload belongs to, made by `open` like the exporter's; else None.
+        """The buffer or image of a dedicated payload, which `open` creates like that of the exporter; None otherwise.
 
-        Not bound yet, unless bytes were moved through it; it is destroyed with the memory, and None from then on.
+        It is not bound until a copy uses it. It is destroyed with the memory, and None from then on.
         """
         facts = self._facts
         return None if isinstance(facts, Closed) else cast("Buffer | Image | None", facts.resource)
 
     @property
     def read_only(self) -> bool:
-        """Whether it was imported through rights that do not include writing; its views are then read-only."""
+        """Whether it was imported without the right to write. Its views are then read-only."""
         return not self._facts.writable
 
-    # Looking at it.
+    # Views.
 
     def map(self) -> memoryview:
-        """A memoryview (format "B") of the payload, zero copy; read-only where `read_only`. vkMapMemory.
+        """vkMapMemory: return a memoryview (format "B") of the payload, zero copy. Read-only if the memory is.
 
-        Errors: UnsupportedError for memory that the host cannot see; OSError where the OS refuses the mapping.
+        Errors: UnsupportedError for memory that is not host-visible; OSError if the OS refuses the mapping.
         """
         record = self.record
         record.check_process()
         return operations.views.view(record, self._arrays)
 
     def numpy(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> NDArray[Any]:
-        """A NumPy array over the payload, zero copy, with the array layout of the descriptor.
+        """Return a NumPy array over the payload, zero copy, with the array layout of the descriptor; else of bytes.
 
-        dtype, shape, strides (bytes) and offset (bytes into the payload) override the descriptor's; else bytes.
-        Errors: ValueError where it would reach outside the payload; UnsupportedError without NumPy.
+        dtype, shape, strides (bytes) and offset (bytes into the payload) override those of the descriptor.
+        Errors: ValueError if the array would extend outside the payload; UnsupportedError without NumPy.
         """
         layout = interop.layout_for(
             self.size, self.descriptor.array, dtype=dtype, shape=shape, strides=strides, offset=offset
@@ -397,7 +404,9 @@ class DeviceMemory(MemoryObject):
     @property
     def __array_interface__(self) -> dict[str, Any]:
         if self._closed or not self.host_visible:
-            raise AttributeError(f"this memory ({self.what()}) is closed, or not to be seen by the host")
+            raise AttributeError(
+                f"this memory ({self.what()}) is closed or not host-visible; it has no __array_interface__"
+            )
         # Without strides Pillow requests a buffer, which a class cannot have before Python 3.12.
         return interop.array_interface(self.map(), self.descriptor.array, strides=not hasattr(self, "__buffer__"))
 
@@ -407,8 +416,9 @@ class DeviceMemory(MemoryObject):
             raise AttributeError(f"this memory ({self.what()}) is closed; it has no __cuda_array_interface__")
         array = interop.gpu_arrays.device_array(self)
         if array is None:
-            raise AttributeError("this memory is on no GPU that CUDA knows; it has no __cuda_array_interface__")
-        # The consumer holds the memory object, not an `ArrayHold`: `close` does not see it, as it sees a `DeviceArray`.
+            raise AttributeError("this memory is not on a GPU that CUDA finds; it has no __cuda_array_interface__")
+        # A consumer of this dict holds the memory object, but no `ArrayHold`. So `close` cannot detect the consumer,
+        # unlike a consumer of `device_array()`.
         return array.__cuda_array_interface__
 
     # GPU arrays.
@@ -416,23 +426,23 @@ class DeviceMemory(MemoryObject):
     def device_array(
         self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0
     ) -> interop.DeviceArray:
-        """A GPU array over the payload, zero copy, for whatever takes DLPack or the CUDA array interface.
+        """Return a GPU array over the payload, zero copy. It supports DLPack and the CUDA array interface.
 
-        dtype, shape, strides (bytes) and offset (bytes into the payload) override the descriptor's. Memory of a GPU's
-        Vulkan device is imported by CUDA at the first call, of a CUDA device it is there already.
-        Errors: ValueError for negative or overlapping strides, and where it would reach outside the payload;
-        UnsupportedError for memory that is on no GPU, or an image.
+        dtype, shape, strides (bytes) and offset (bytes into the payload) override those of the descriptor. The first
+        call imports memory of a Vulkan device into CUDA; memory of a CUDA device needs no import.
+        Errors: ValueError for negative or overlapping strides, and if the array would extend outside the payload;
+        UnsupportedError for memory that is not on a GPU, and for memory of an image.
         """
         array = interop.gpu_arrays.device_array(self, dtype=dtype, shape=shape, strides=strides, offset=offset)
         if array is None:
-            raise interop.gpu_arrays.on_no_gpu(self.what(), self.device)
+            raise interop.gpu_arrays.no_gpu_error(self.what(), self.device)
         return array
 
     def torch(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> Any:
-        """A PyTorch tensor over the payload, zero copy: on the GPU where CUDA knows it, else on the host.
+        """Return a PyTorch tensor over the payload, zero copy: on the GPU if CUDA can use the memory, else on the host.
 
-        Arguments and errors as `device_array`; UnsupportedError without PyTorch, or for a build that does not suit.
-        Read-only memory gives a tensor whose writing operations raise PermissionError.
+        Arguments and errors as `device_array`; UnsupportedError without PyTorch, or for an unsuitable build of it.
+        For read-only memory, the operations of the tensor that write raise PermissionError.
         """
         array = interop.gpu_arrays.device_array(self, dtype=dtype, shape=shape, strides=strides, offset=offset)
         if array is None:
@@ -440,13 +450,15 @@ class DeviceMemory(MemoryObject):
         return interop.torch_tensor(array)
 
     def cupy(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> Any:
-        """A CuPy array over the payload, zero copy. Arguments and errors as `device_array`; UnsupportedError without
-        CuPy. CuPy does not know read-only arrays: writing to one is not stopped.
+        """Return a CuPy array over the payload, zero copy.
+
+        Arguments and errors as `device_array`; UnsupportedError without CuPy. CuPy does not support read-only arrays:
+        it does not refuse writes to read-only memory.
         """
         return interop.cupy_array(self.device_array(dtype, shape, strides=strides, offset=offset))
 
     def jax(self, dtype: object = None, shape: Axes = None, *, offset: int = 0) -> Any:
-        """A JAX array over the payload, zero copy, row-major: on the GPU where CUDA knows it, else on the host.
+        """Return a row-major JAX array over the payload, zero copy: on the GPU if CUDA can use it, else on the host.
 
         Errors as `device_array`; UnsupportedError without JAX, for host memory that is read-only or that JAX would copy
         (64-bit types without its x64 mode, an offset that is not a multiple of 64).
@@ -459,17 +471,20 @@ class DeviceMemory(MemoryObject):
     def access(
         self, *, stream: object = None, queue: bool = False
     ) -> AbstractContextManager[interop.DeviceArray | Buffer]:
-        """A block in which one user has the memory: `with memory.access(stream=torch.cuda.current_stream()) as array:`.
+        """Return a context manager. In its block, one stream or queue uses the memory.
 
-        stream: CUDA work on that stream (None: the default one). It begins when this process's Vulkan device is done
-            with the payload and has released it, and the block ends when the stream is done. Yields a GPU array.
-        queue: work on the Vulkan device's queue instead. Ownership is acquired from VK_QUEUE_FAMILY_EXTERNAL at the
-            beginning and released to it at the end. Yields the buffer over the memory.
-        Not ordered: other streams and queues, and other processes, which have to wait until the block is over.
-        Errors: as `device_array`, `buffer` and `Device.commands`; TypeError for what is no stream.
+        Example: `with memory.access(stream=torch.cuda.current_stream()) as array:`.
+
+        stream: the stream of CUDA work (None: the default stream). At the beginning of the block, the Vulkan device of
+            this process releases the payload, and its work is waited for. At the end of the block, the stream is
+            waited for. Yields a GPU array.
+        queue: True for work on the queue of the Vulkan device instead. Ownership is acquired from
+            VK_QUEUE_FAMILY_EXTERNAL at the beginning and released to it at the end. Yields the buffer over the memory.
+        Not ordered: work of other streams, queues and processes, which must wait for the end of the block.
+        Errors: as `device_array`, `buffer` and `Device.commands`; TypeError for an object that is not a stream.
         """
         if queue and stream is not None:
-            raise ValueError("either a stream or the queue has the memory; open two blocks, one after the other")
+            raise ValueError("access() takes either a stream or the queue; use two blocks, one after the other")
         with late_imports():
             from extmem.api import access
 
@@ -480,62 +495,70 @@ class DeviceMemory(MemoryObject):
     if sys.version_info >= (3, 12):
 
         def __buffer__(self, flags: int) -> memoryview:
-            # NumPy asks for this before it asks for `__array__`, so it must say the array's shape and type as well.
+            # NumPy uses this rather than `__array__`, so the view must have the shape and type of the array.
             return interop.typed_view(self.map(), self.descriptor.array)
 
-    # Using it on the device.
+    # Use on the device.
 
     def buffer(self) -> Buffer:
-        """A buffer over the whole payload, for `Device.commands()`; the same one each time, destroyed with the memory.
+        """Return a buffer over the whole payload, for `Device.commands()`.
 
-        Its usage is the descriptor's, or copying. Errors: UnsupportedError for memory dedicated to an image; as
-        `Device.create_buffer`.
+        Each call returns the same buffer; it is destroyed with the memory. Its usage is that in the descriptor, else
+        TRANSFER_SRC and TRANSFER_DST.
+        Errors: UnsupportedError for memory dedicated to an image; as `Device.create_buffer`.
         """
         return cast("Buffer", operations.memory_buffer.buffer_over(self))
 
     def write(self, data: object, *, offset: int | None = None, cast: bool = False) -> None:
-        """Copy `data` into the payload, by the device; done when it returns.
+        """Copy `data` into the payload. The device makes the copy; it is complete when this returns.
 
-        data: an array of the payload's element type and shape, or bytes (bytes, bytearray, mmap, a memoryview of format
-            "B", a `uint8` array of one axis), which are copied as they are; Python's numbers and lists of them take
-            the payload's element type, where they fit. Of a payload that describes no array, any array's bytes.
-        offset: in bytes, where it begins. Given with an array, which then is a part: whole elements from an element's
-            beginning, and axes after the first as the payload's last ones.
-        cast: convert elements of another type as NumPy does under its rule "same_kind".
-        Works for memory that the host cannot see, too. Ownership of the payload is acquired from and released to its
-        other users around the copy (VK_QUEUE_FAMILY_EXTERNAL). Memory that is dedicated to a buffer of the caller's is
-        copied by that buffer, once the caller has bound it, where it has TRANSFER_DST (to read: TRANSFER_SRC); else by
-        the host, which has to see the memory.
+        data: an array of the payload's element type and shape; or bytes (bytes, bytearray, mmap, a memoryview of format
+            "B", a `uint8` array of one axis), which are copied unchanged; or numbers of Python and lists of them,
+            which are converted to the payload's element type if they fit it. If the descriptor of the payload contains
+            no array, the bytes of any array are copied.
+        offset: where in the payload the data begins, in bytes. With an offset, an array may be a part: the offset is
+            then a multiple of the element size, and the axes of the array after the first are the payload's last axes.
+        cast: whether elements of another type are converted, by NumPy's rule "same_kind".
+
+        The memory need not be host-visible. Ownership of the payload is acquired from VK_QUEUE_FAMILY_EXTERNAL before
+        the copy and released to it afterwards. If the memory is dedicated to a buffer of the caller, the copy uses that
+        buffer, once the caller has bound it, if its usage has TRANSFER_DST (to read: TRANSFER_SRC). Otherwise the host
+        makes the copy, and the memory must be host-visible.
+
         Errors: AccessDeniedError for read-only memory; TypeError for other element types, byte orders, and Python
-        objects; ValueError for another shape, and where it would reach outside the payload; UnsupportedError for memory
-        of an image, and of a buffer that cannot be copied where the host does not see it. Nothing was copied then.
+        objects; ValueError for another shape, and for data that would extend outside the payload; UnsupportedError for
+        memory of an image, and for memory that is not host-visible of a buffer without that usage. After an error
+        nothing was copied.
         """
         with self.use() as record:
             record.check_writable("write")
             interop.transfer.write(record, data, offset, cast)
 
     def read(self) -> NDArray[Any]:
-        """A new array with the payload's contents, copied by the device. Shape and type are the descriptor's."""
+        """Return a new array with a copy of the payload, made by the device. Shape and type are in the descriptor."""
         with self.use() as record:
             return interop.transfer.read(record)
 
     def read_bytes(self, offset: int = 0, size: int | None = None) -> bytearray:
-        """`size` bytes of the payload from `offset` on (None: to the end), copied by the device. Errors: as `write`."""
+        """Return a copy, made by the device, of `size` bytes of the payload from `offset` (bytes); None: to the end.
+
+        Errors: as `write`.
+        """
         with self.use() as record:
             return interop.transfer.read_bytes(record, offset, size)
 
     def tobytes(self) -> bytes:
-        """The payload's bytes, copied by the device: `bytes(memory.read_bytes())`, under the name that NumPy has."""
+        """Return `bytes(memory.read_bytes())`. The name is that of the same method of NumPy arrays."""
         return bytes(self.read_bytes())
 
     def fill(self, value: int = 0) -> None:
-        """Set every byte to `value` (0 to 255), by the device. Errors: as `write`."""
+        """Set every byte of the payload to `value` (0 to 255), by the device. Errors: as `write`."""
         with self.use() as record:
             record.check_writable("fill")
             interop.transfer.fill(record, value)
 
     def flush(self) -> None:
-        """vkFlushMappedMemoryRanges of all of it: needed after writing through `map()` to memory that is not coherent.
+        """vkFlushMappedMemoryRanges of the whole memory. Required after writes through `map()` to non-coherent memory.
 
         Does nothing for HOST_COHERENT memory.
         """
@@ -543,20 +566,23 @@ class DeviceMemory(MemoryObject):
             record.device.backend.flush(record.allocation, 0, record.size)
 
     def invalidate(self) -> None:
-        """vkInvalidateMappedMemoryRanges of all of it: needed before reading through `map()`, as `flush`."""
+        """vkInvalidateMappedMemoryRanges of all of it. Required before reads through `map()` of non-coherent memory.
+
+        Does nothing for HOST_COHERENT memory.
+        """
         with self.use() as record:
             record.device.backend.invalidate(record.allocation, 0, record.size)
 
-    # Passing it on.
+    # Export.
 
     def export_handle(
         self, handle_type: vk.ExternalMemoryHandleTypeFlagBits | None = None
     ) -> NtHandle | KmtHandle | FdHandle:
-        """A new handle to the payload, owned by the caller; as many as asked for (duplicates are made by us).
+        """Return a new handle to the payload, owned by the caller. Later calls return duplicates of it.
 
-        handle_type: one that the memory was exported for; None takes the strongest (NT handle, KMT handle, fd).
+        handle_type: a type that the memory was allocated for; None: the first of NT handle, KMT handle and fd.
         Errors: RuleViolation (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00662,
-        VUID-VkMemoryGetFdInfoKHR-handleType-00671) for a type that it was not exported for.
+        VUID-VkMemoryGetFdInfoKHR-handleType-00671) for a type that it was not allocated for.
         """
         with self.use() as record:
             return operations.exporting.export_handle(self, record, handle_type)
@@ -567,10 +593,10 @@ class DeviceMemory(MemoryObject):
     def __deepcopy__(self, memo: dict[int, object]) -> NoReturn:
         raise operations.arguments.not_copied(self.what())
 
-    # The end.
+    # Description.
 
     def __dir__(self) -> list[str]:
-        # Completion and debuggers read all that is listed here, and this raises once the memory is closed.
+        # Completion and debuggers read every listed attribute, and `record` raises once the memory is closed.
         return [name for name in super().__dir__() if name != "record"]
 
     def __repr__(self) -> str:
@@ -581,7 +607,7 @@ class DeviceMemory(MemoryObject):
 class Buffer(BufferObject):
     """A VkBuffer. Made by `Device.create_buffer`; `close()` destroys it.
 
-    Threads: as `DeviceMemory`. A buffer that recorded commands use is destroyed when those are done.
+    Threads: as `DeviceMemory`. A buffer that is used by recorded commands is destroyed after them.
     """
 
     __slots__ = ()
@@ -593,14 +619,14 @@ class Buffer(BufferObject):
 
     @property
     def memory(self) -> DeviceMemory | None:
-        """The memory it is bound to, None before."""
+        """The memory that it is bound to; None before the binding."""
         return cast("DeviceMemory | None", self._memory)
 
 
 class Image(ImageObject):
     """A VkImage. Made by `Device.create_image`; `close()` destroys it.
 
-    Threads: as `DeviceMemory`. An image that recorded commands use is destroyed when those are done.
+    Threads: as `DeviceMemory`. An image that is used by recorded commands is destroyed after them.
     """
 
     __slots__ = ()
@@ -612,7 +638,7 @@ class Image(ImageObject):
 
     @property
     def memory(self) -> DeviceMemory | None:
-        """The memory it is bound to, None before."""
+        """The memory that it is bound to; None before the binding."""
         return cast("DeviceMemory | None", self._memory)
 
 

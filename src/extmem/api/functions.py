@@ -1,4 +1,4 @@
-"""`extmem.open_device`, `extmem.open` and their kin: what a program calls first."""
+"""The functions `enumerate_devices`, `open_device`, `open` and `open_handle` of the package `extmem`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["enumerate_devices", "open", "open_claimed", "open_device", "open_han
 
 
 def enumerate_devices() -> list[DeviceIdentity]:
-    """Every device here, best first: UUIDs, LUID and names."""
+    """Return the identity (UUIDs, LUID and names) of every device that this process can open, best first."""
     return [offer.identity for offer in select.enumerate_offers()]
 
 
@@ -33,15 +33,17 @@ def open_device(
     check: Check = "raise",
     strict_kmt: bool = False,
 ) -> Device:
-    """The best device here, or the one of that kind ("host", "vulkan", "cuda"), UUID, LUID or name.
+    """Open the best device, or the device with the given kind ("host", "vulkan", "cuda"), UUID, LUID or name.
 
-    Where nothing is asked for, the environment variable EXTMEM_DEVICE is (a kind, UUID or name); then the best is a
-    discrete GPU, before integrated ones, before the host device, before processors that pose as GPUs.
+    Without these arguments, the environment variable EXTMEM_DEVICE (a kind, UUID or name) selects the device. If it is
+    not set, the best device is a discrete GPU, else an integrated GPU, else the host device, else a Vulkan device that
+    runs on the CPU.
 
-    uuid: bytes, hex or UUID. luid: 8 bytes, as Direct3D and Windows's drivers know the GPU.
-    check: "raise" refuses calls that break a rule (RuleViolation), "warn" warns (RuleWarning), "off" judges nothing.
-    strict_kmt: KMT numbers of this device's exports die with the exporter, not with the last memory object.
-    Errors: UnsupportedError that lists the devices there are.
+    uuid: bytes, hexadecimal text or UUID.
+    luid: 8 bytes, the identifier of the GPU in Direct3D and in Windows drivers.
+    check: "raise" refuses calls that break a rule (RuleViolation), "warn" warns (RuleWarning), "off" checks no rules.
+    strict_kmt: whether KMT numbers that this device exports end with the exporter, not with the last memory object.
+    Errors: UnsupportedError, with a list of the available devices.
     """
     for what, given in (("kind", kind), ("name", name)):
         if given is not None and not isinstance(given, str):
@@ -59,14 +61,15 @@ def open_device(
 def open(
     source: str | NtHandle | KmtHandle | FdHandle, *, access: int | None = None, device: Device | None = None
 ) -> DeviceMemory:
-    """Memory that somebody shares, by name or handle, zero copy. What is open here already is not imported again.
+    """Open shared memory by name or handle, zero copy. A payload that this process has opened is not imported again.
 
-    source: a name; or a handle, which stays the caller's, but for an FdHandle, which is consumed on success.
-    access: rights to ask for by name (`Access.READ`, …); None takes all that are granted. Without the right to write
-        the memory is read-only.
-    device: None finds the device that the payload is on, by UUID.
+    source: a name or a handle. The caller keeps the handle, except an FdHandle, which is consumed on success.
+    access: rights to request when opening by name (`Access.READ`, …); None requests all rights that are granted.
+        Without the right to write, the memory is read-only.
+    device: the device to open it on; None selects the device of the payload, by UUID.
     Errors: NameNotFoundError, NameInvalidError, AccessDeniedError, ObjectTypeError, InvalidHandleError,
-    HandleStateError; RuleViolation for a payload of another device; DescriptorError for one that lies about itself.
+    HandleStateError; RuleViolation for a payload of another device; DescriptorError if the payload's descriptor is
+    wrong.
     """
     if device is not None:
         if not isinstance(device, Device):
@@ -75,11 +78,11 @@ def open(
     if unsettled:
         work_off()
     if isinstance(source, str):
-        source = str.__str__(source)  # of a subclass, too
+        source = str.__str__(source)  # converts an instance of a subclass
         for candidate in list(operations.shared_devices.opened.values()):
-            known = operations.opening.known(candidate, source, access) if source in candidate.live else None
-            if known is not None:
-                return DeviceMemory(*known)
+            held = operations.opening.known(candidate, source, access) if source in candidate.live else None
+            if held is not None:
+                return DeviceMemory(*held)
     elif isinstance(source, FdHandle) and source.payload is not None:
         device_of = operations.shared_devices.device_of
         return DeviceMemory(*operations.opening.open_on(device_of(source.payload.descriptor), source, None))
@@ -87,7 +90,7 @@ def open(
         device_for = operations.shared_devices.device_for
         return DeviceMemory(
             *operations.opening.open_handle_fd(
-                source, device_for(None), lambda found: device_for(found.device_uuid if found else None)
+                source, device_for(None), lambda descriptor: device_for(descriptor.device_uuid if descriptor else None)
             )
         )
     owner, imported = operations.opening.find(source, access)
@@ -96,7 +99,7 @@ def open(
 
 
 def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:
-    """An NT handle to the shared object of that name, without importing it. The caller closes it.
+    """Return an NT handle to the shared object with that name, without importing it. The caller closes it.
 
     Errors: NameNotFoundError, NameInvalidError, AccessDeniedError (also for access 0), ObjectTypeError.
     """
@@ -105,15 +108,15 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
     owner = operations.manager()
     rights = 0 if access is None else operations.arguments.access_of(access)
     entry = HandleEntry(owner)
-    asked = operations.arguments.name_of(name)
-    if asked is None:
-        raise TypeError("name is None; give the str under which the object is shared")
-    owner.open_handle(asked, rights, inherit, entry)
+    checked_name = operations.arguments.name_of(name)
+    if checked_name is None:
+        raise TypeError("name is None; give the name of the shared object as a str")
+    owner.open_handle(checked_name, rights, inherit, entry)
     return NtHandle(entry, owner)
 
 
 def open_claimed(imported: Imported) -> DeviceMemory:
-    """The memory that a pickled reference stood for, on the device that the payload is on."""
+    """Return the memory of a claimed ticket, on the device of the payload."""
     device_of = operations.shared_devices.device_of
     return DeviceMemory(*operations.opening.open_found(device_of, operations.manager(), imported, None))
 

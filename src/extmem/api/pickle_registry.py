@@ -1,6 +1,6 @@
-"""Registers how memory and handles are pickled. The code that does it, `pickling`, is imported by the first use.
+"""Registers the pickling of memory and handles with `copyreg`. The module `pickling` is imported on its first use.
 
-A KMT handle is a number and travels as one.
+A KMT handle is pickled as its number.
 """
 
 from __future__ import annotations

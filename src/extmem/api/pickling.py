@@ -1,14 +1,15 @@
-"""Pickling memory and handles: how they travel through `multiprocessing`.
+"""Pickling of memory and handles, so that they can be sent through `multiprocessing`.
 
-How this works. What is pickled is a ticket: random bits that stand for one reference in flight, kept by the object
-manager. The receiver's unpickling claims it, once. Nothing leaks when nobody does: a ticket ends with the child process
-that it was made for, and after a minute it stops keeping anything alive by itself; so a worker may end before its
-result is read. (On Windows nobody but the sender can keep what it sent: there a ticket ends with it.) Unpickling
-imports; do not unpickle what a stranger sent.
+How this works. The pickle contains a ticket: random bits that identify one reference in flight, which the object
+manager holds. Unpickling in the receiver claims the ticket, once. A ticket that is not claimed leaks nothing: it ends
+with the child process that it was made for, and after a minute it no longer keeps anything alive. So a worker process
+may end before its result is read. (On Windows only the sender can hold the reference, so a ticket ends with the
+sender.) Unpickling imports memory; do not unpickle data from untrusted sources.
 
-Unpickling does not raise where a ticket cannot be claimed: see `unclaimed`.
+Unpickling does not raise if a ticket cannot be claimed: see `unclaimed`.
 
-An fd travels as a payload reference and comes out as a new fd. `pickling` registers what is here with `copyreg`.
+An fd is sent as a reference to its payload, and received as a new fd. `pickle_registry` registers these functions with
+`copyreg`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _OPAQUE_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
 
 def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
-    """The receiver gets a memory object of its own, with the rights of this one."""
+    """Reduce memory for pickling. The receiver gets another memory object with the same rights."""
     with memory.use() as record:
         return _reduce_memory(record)
 
@@ -46,10 +47,10 @@ def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory]
 def _reduce_memory(record: MemoryRecord) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
     exporting.share_on_demand(record)
     if not record.references:
-        # Shared by fd alone so far: nobody but the receiver learns of this nameless object.
+        # The memory was shared by fd only. The ticket alone refers to the unnamed object that is published here.
         exporting.publish(record, ShareTerms(Share.NT, None, None))
     owner = record.manager or manager()
-    return _receive_memory, (_offered(owner, owner.offer(reference=record.references[0].number)),)
+    return _receive_memory, (_bound_ticket(owner, owner.offer(reference=record.references[0].number)),)
 
 
 def _receive_memory(ticket: bytes) -> DeviceMemory:
@@ -60,14 +61,14 @@ def _receive_memory(ticket: bytes) -> DeviceMemory:
 
 
 def reduce_nt_handle(handle: NtHandle) -> tuple[Callable[[bytes], NtHandle], tuple[bytes]]:
-    """`NtHandle.__reduce__`: the receiver gets a handle of its own, with the rights of this one."""
+    """Reduce an NT handle for pickling. The receiver gets another handle with the same rights."""
     owner = handle.table
     if not isinstance(owner, Manager):
         raise HandleStateError(
-            f"{handle!r} is in a handle table that cannot pass handles on; import it and pass the memory"
+            f"{handle!r} is in a handle table that cannot send handles; import the handle and send the memory"
         )
     with owner.lock:
-        return _receive_nt_handle, (_offered(owner, owner.offer(handle=int(handle))),)
+        return _receive_nt_handle, (_bound_ticket(owner, owner.offer(handle=int(handle))),)
 
 
 def _receive_nt_handle(ticket: bytes) -> NtHandle:
@@ -79,22 +80,22 @@ def _receive_nt_handle(ticket: bytes) -> NtHandle:
             return NtHandle(entry, owner)
         value.payload.close()
         reference.give_back()
-        raise HandleStateError("the ticket stands for memory, not for a handle")
+        raise HandleStateError("the ticket refers to memory, not to a handle; unpickle it as the sender pickled it")
     except (ExtmemError, OSError) as reason:
         return unclaimed.UnclaimedHandle(reason)
 
 
 def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tuple[bytes]]:
-    """`FdHandle.__reduce__`: the receiver gets a new fd on the same payload."""
+    """Reduce an fd handle for pickling. The receiver gets a new fd for the same payload."""
     owner = manager()
     payload = handle.payload
     reference = Reference(owner)
     with handle.use() as owned:
         if payload is None:
-            found = select.choose(kind="host").examine_fd(owned.fd, _OPAQUE_FD)
-            if not found.valid:
-                raise HandleStateError(f"{handle!r} cannot be passed on: {found.problem}")
-            payload = FdPayload(found.descriptor, int(Backing.HOST_FILE), 0, found.writable)
+            facts = select.choose(kind="host").examine_fd(owned.fd, _OPAQUE_FD)
+            if not facts.valid:
+                raise HandleStateError(f"{handle!r} cannot be pickled: {facts.problem}")
+            payload = FdPayload(facts.descriptor, int(Backing.HOST_FILE), 0, facts.writable)
         owner.export(
             (owned.fd,),
             payload.descriptor,
@@ -111,7 +112,7 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
             ticket = owner.offer(reference=reference.number)
         finally:
             reference.give_back()
-    return _receive_fd_handle, (_offered(owner, ticket),)
+    return _receive_fd_handle, (_bound_ticket(owner, ticket),)
 
 
 def _receive_fd_handle(ticket: bytes) -> FdHandle:
@@ -142,12 +143,12 @@ def _claimed_import(ticket: bytes) -> Imported:
     claimed = owner.claim(ticket, reference, entry)
     if isinstance(claimed, int):
         NtHandle(entry, owner).close()
-        raise HandleStateError("the ticket stands for an NT handle, not for memory")
+        raise HandleStateError("the ticket refers to an NT handle, not to memory; unpickle it as the sender pickled it")
     return claimed
 
 
-def _offered(owner: Manager, ticket: bytes) -> bytes:
-    """Bind the ticket to the child that `multiprocessing` is starting, if it is."""
+def _bound_ticket(owner: Manager, ticket: bytes) -> bytes:
+    """Bind the ticket to the child process that `multiprocessing` is starting, if there is one. Return the ticket."""
     context: Any = sys.modules.get("multiprocessing.context")
     child = context.get_spawning_popen() if context is not None else None
     if child is not None:

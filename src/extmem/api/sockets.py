@@ -1,7 +1,7 @@
-"""An fd handle through a Unix socket of the program's own, with what extmem knows of its payload.
+"""Sending fd handles, with the descriptor of the payload, through a Unix socket of the program.
 
-One message is one handle: the descriptor travels as SCM_RIGHTS, its payload's description beside it. The object manager
-takes no part, so there is no name and no NT handle, and nothing but the two processes is needed.
+One message contains one handle: the fd is sent with SCM_RIGHTS, and the descriptor of its payload in the data. The
+object manager is not involved, so there is no name and no NT handle, and only the two processes are required.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from extmem.sharing.kinds import Backing
 from extmem.wire import transport
 
 if sys.platform != "linux":
-    raise ImportError("descriptors go through sockets on Linux alone; extmem.api picks what the platform has")
+    raise ImportError("sockets carry file descriptors only on Linux; use extmem.process, which checks the platform")
 
-__all__ = ["receive_handle", "send_handle", "send_stated"]
+__all__ = ["receive_handle", "send_handle", "send_unchecked"]
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True):
@@ -30,7 +30,7 @@ class _Message(msgspec.Struct, array_like=True, frozen=True):
 
 
 _FORMAT = 1
-# What `socket.family` and `socket.type` make enum members of; these are asked for at every message.
+# The plain numbers behind `socket.family` and `socket.type`, which create an enum member at each access.
 _family, _type = socket.SocketType.family.__get__, socket.SocketType.type.__get__
 _UNIX, _SEQPACKET = int(socket.AF_UNIX), int(socket.SOCK_SEQPACKET)
 _encode = msgspec.msgpack.Encoder().encode
@@ -44,8 +44,8 @@ def send_handle(sock: socket.socket, handle: FdHandle) -> None:
         transport.send(sock, _encode(_Message(_FORMAT, handle.payload)), owned.fd)
 
 
-def send_stated(sock: socket.socket, fd: int, descriptor: bytes) -> None:
-    """`extmem.raw.send_payload`: what the description states was not seen here, so that the receiver proves it."""
+def send_unchecked(sock: socket.socket, fd: int, descriptor: bytes) -> None:
+    """`extmem.raw.send_payload`. The descriptor was not checked against the fd, so the receiver has to check it."""
     _check(sock)
     payload = FdPayload(descriptor, int(Backing.DRIVER_FD), 0, True, trusted=False)
     transport.send(sock, _encode(_Message(_FORMAT, payload)), fd)
@@ -59,21 +59,26 @@ def receive_handle(sock: socket.socket) -> FdHandle:
     except OSError as error:
         raise out_of_descriptors(error, "recvmsg") from None
     if packet is None:
-        raise PeerGoneError("the other end of the socket is closed; no handle came")
+        raise PeerGoneError("the other end of the socket is closed, and no handle was received")
     data, owned = packet
     if owned is None:
-        raise PeerProtocolError("a message without a file descriptor came; the peer has to use extmem.send_handle")
+        raise PeerProtocolError(
+            "received a message without a file descriptor; the peer has to use extmem.process.send_handle"
+        )
     try:
         message = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerProtocolError(f"what came with a file descriptor is no handle's description: {error}") from error
+        raise PeerProtocolError(
+            f"the data received with a file descriptor is not the description of a handle: {error}; the peer has to "
+            "use extmem.process.send_handle"
+        ) from error
     if message.format != _FORMAT:
         raise PeerProtocolError(
             f"the peer sends handles in format {message.format}, and this extmem reads {_FORMAT}; update the older one"
         )
     payload = message.payload
     if payload is not None:
-        # What another user says of that counts for nothing.
+        # The flag is valid only if the peer runs as this user.
         if payload.trusted and transport.uid_of(sock) != os.getuid():
             payload = msgspec.structs.replace(payload, trusted=False)
     return FdHandle(owned, payload)
@@ -82,7 +87,7 @@ def receive_handle(sock: socket.socket) -> FdHandle:
 def _check(sock: socket.socket) -> None:
     if _family(sock) != _UNIX or _type(sock) != _SEQPACKET:
         raise UnsupportedError(
-            f"a handle cannot go through {sock.family.name}, {sock.type.name}: only a Unix socket carries descriptors, "
-            "and only SOCK_SEQPACKET keeps messages whole; make it with socket.socketpair(AF_UNIX, SOCK_SEQPACKET)",
+            f"a handle cannot be sent through {sock.family.name}, {sock.type.name}: only Unix sockets carry file "
+            "descriptors, and only SOCK_SEQPACKET keeps messages whole; use socket.socketpair(AF_UNIX, SOCK_SEQPACKET)",
             requires_one_of=["AF_UNIX with SOCK_SEQPACKET"],
         )

@@ -1,9 +1,9 @@
-"""What unpickling gives for a reference that cannot be claimed: an object that is closed, and says why.
+"""Results of unpickling for tickets that cannot be claimed: closed objects whose methods raise the reason.
 
-How this works. `multiprocessing` unpickles in threads of its own (a Pool's result thread, an executor's); an exception
-there kills the thread, and whoever waits for the result waits for ever. So unpickling does not raise where a reference
-cannot be claimed. It gives an object of the right type that is closed from the start; each of its verbs raises the
-reason, in the caller. `closed` is true, and closing it does nothing, as for any other closed one.
+How this works. `multiprocessing` unpickles in its own threads (the result thread of a Pool or of an executor). An
+exception ends such a thread, and code that waits for the result waits forever. So unpickling does not raise if a ticket
+cannot be claimed. It returns an object of the right type that is closed from the beginning. Each of its methods raises
+the reason when the program calls it. `closed` is true, and `close()` does nothing, as for any closed object.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class UnclaimedMemory(DeviceMemory):
 
     @property
     def record(self) -> NoReturn:
-        """Raises why there is none."""
+        """Raises the reason why the memory could not be received."""
         raise self._reason.with_traceback(None)
 
-    _facts = record  # what the base class keeps; there is nothing of the kind here
+    _facts = record  # the base class reads its record from this attribute
 
     def close(self) -> None:
-        """Nothing is to be given back."""
+        """Do nothing: there is nothing to release."""
 
     def __repr__(self) -> str:
         return f"<DeviceMemory {_STATE}: {self._reason}>"
@@ -59,7 +59,7 @@ class UnclaimedHandle(NtHandle):
         self._reason = reason
 
     def check_open(self) -> NoReturn:
-        """Raises why it is not."""
+        """Raise the reason why the handle could not be received."""
         raise self._reason.with_traceback(None)
 
     __int__ = __reduce__ = check_open
@@ -78,7 +78,7 @@ class UnclaimedFd(FdHandle):
         self._reason = reason
 
     def check_open(self) -> NoReturn:
-        """Raises why it is not."""
+        """Raise the reason why the handle could not be received."""
         raise self._reason.with_traceback(None)
 
     __int__ = __reduce__ = check_open

@@ -1,6 +1,7 @@
-"""Payloads as arrays, zero copy: NumPy, DLPack, PyTorch, CuPy, JAX. Frameworks are imported when asked for.
+"""Arrays over payloads, zero copy: NumPy, DLPack, PyTorch, CuPy, JAX. A framework is imported on its first use.
 
-The modules are imported together, when the first of the names is asked for: opening a device needs none of them.
+The modules of this package are imported together, on the first use of one of its names, because opening a device needs
+none of them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ else:
     from extmem.owning import late_imports
 
     def __getattr__(name: str) -> object:
-        if name.startswith("_"):  # what the import system looks for; nothing that is given here begins so
+        if name.startswith("_"):  # the import system requests such names; this package exports none
             raise AttributeError(f"module 'extmem.interop' has no attribute {name!r}")
         import importlib
 

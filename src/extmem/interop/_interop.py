@@ -1,4 +1,4 @@
-"""All names that `interop` gives, imported together."""
+"""All names that `interop` exports, imported together."""
 
 from extmem.interop import gpu_arrays, transfer
 from extmem.interop.device_array import DeviceArray, check_device_layout

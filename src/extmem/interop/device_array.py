@@ -1,12 +1,13 @@
-"""`DeviceArray`: an array in a GPU's memory, as the frameworks take it: DLPack and the CUDA array interface.
+"""`DeviceArray`: an array in the memory of a GPU, with the protocols DLPack and the CUDA array interface.
 
-How this works. It is a pointer, a layout and a reference to what keeps the memory alive; frameworks hold it (or the
-capsule, which does) as long as they look. DLPack capsules are cuda-core's, which speaks versions 0.8 and 1.x and knows
-the read-only flag; nothing here is made by hand. Nothing that extmem does with the memory is still running when an
-array of it is handed out, so no stream has to wait for anything.
+How this works. The array consists of a pointer, a layout and a reference to the object that keeps the memory alive.
+Frameworks hold the array (or the capsule, which holds it) as long as they use the memory. cuda-core makes the DLPack
+capsules; it supports versions 0.8 and 1.x and the read-only flag. No operation of extmem on the memory is still running
+when an array of it is returned, so no stream has to wait for anything.
 
-An array that is handed out over and over has a pattern, which keeps nothing alive: the layout is checked, and the
-driver asked what lies at the pointer, once. `kept_by` makes an array of it that does.
+For an array that is requested repeatedly there is a pattern: a `DeviceArray` that keeps nothing alive. The layout is
+checked once, and the driver is queried about the pointer once, for the pattern. `kept_by` makes an array from it that
+keeps the memory alive.
 """
 
 from __future__ import annotations
@@ -25,40 +26,40 @@ __all__ = ["CUDA", "DeviceArray", "check_device_layout"]
 CUDA = 2
 """kDLCUDA."""
 _CUDA_HOST = (3, 0)
-"""kDLCUDAHost: host memory that every GPU of the process sees."""
+"""kDLCUDAHost: host memory that every GPU can access in this process."""
 _VERSION = 3
 
 
 def check_device_layout(layout: ArrayLayout) -> None:
-    """Refuse what GPU frameworks cannot look at safely: negative, overlapping or uneven strides. Errors: ValueError.
+    """Refuse layouts that GPU frameworks cannot use safely: negative, overlapping or uneven strides.
 
-    Axes of one element may have any stride.
+    Axes of one element may have any stride. Errors: ValueError.
     """
     item = itemsize(layout.dtype)
     if layout.offset % item:
-        raise ValueError(f"offset {layout.offset} is no multiple of the {item} bytes of {layout.dtype}")
+        raise ValueError(f"offset {layout.offset} is not a multiple of the {item} bytes of {layout.dtype}")
     if prod(layout.shape) == 0:
         return
     axes = sorted((stride, extent) for extent, stride in zip(layout.shape, layout.strides, strict=True) if extent > 1)
     reach = item
     for stride, extent in axes:
         if stride < 0:
-            raise ValueError(f"strides {layout.strides} are negative; GPU arrays have none: flip the array afterwards")
+            raise ValueError(f"strides {layout.strides} are negative; use positive ones, and flip the array afterwards")
         if stride % item:
-            raise ValueError(f"stride {stride} is no multiple of the {item} bytes of {layout.dtype}")
+            raise ValueError(f"stride {stride} is not a multiple of the {item} bytes of {layout.dtype}")
         if stride < reach:
             raise ValueError(
-                f"shape {layout.shape} with strides {layout.strides} overlaps: neighbours {stride} bytes apart share "
-                f"bytes of what reaches over {reach}; give strides under which each element is one alone"
+                f"shape {layout.shape} with strides {layout.strides} overlaps: along one axis, parts of {reach} bytes "
+                f"are {stride} bytes apart; give strides with which no two elements share bytes"
             )
         reach = stride * (extent - 1) + reach
 
 
 class DeviceArray:
-    """An array in a GPU's memory. Frameworks take it by `torch.from_dlpack`, `cupy.asarray`, `jax.dlpack.from_dlpack`.
+    """An array in the memory of a GPU, for `torch.from_dlpack`, `cupy.asarray` and `jax.dlpack.from_dlpack`.
 
-    keep: what keeps the memory alive while this object, or what was made of it, lives. hosted: it is host memory that
-    the GPU sees, which DLPack tells apart.
+    keep: an object that keeps the memory alive. This array, and everything that is made from it, hold it.
+    hosted: whether it is host memory that the GPU can access; DLPack has a device type of its own for that.
     """
 
     __slots__ = ("_keep", "_views", "hosted", "layout", "ordinal", "pointer", "read_only")
@@ -78,22 +79,22 @@ class DeviceArray:
         """Address of the first element."""
         self.layout = layout
         self.ordinal = ordinal
-        """CUDA's number of the device in this process."""
+        """The ordinal of the device in CUDA, in this process."""
         self.read_only = read_only
         self.hosted = hosted
         self._keep = keep
         self._views: dict[bool, tuple[Any, Any]] = {}
-        """cuda-core's view of it, which keeps nothing, and NumPy's type; by whether it is read-only."""
+        """The view of cuda-core, which keeps nothing alive, and the dtype of NumPy; the key is `read_only`."""
 
     def kept_by(self, keep: object) -> DeviceArray:
-        """The same array, kept alive by something else."""
+        """Return the same array with another object that keeps the memory alive."""
         made = _bare(DeviceArray)
         made.pointer, made.layout, made.ordinal = self.pointer, self.layout, self.ordinal
         made.read_only, made.hosted, made._keep, made._views = self.read_only, self.hosted, keep, self._views
         return made
 
-    def said_writable(self) -> DeviceArray:
-        """The same, for a consumer that keeps the rule by itself where the array is read-only."""
+    def as_writable(self) -> DeviceArray:
+        """Return the same array without the read-only flag, for a consumer that refuses writes by itself."""
         made = self.kept_by(self._keep)
         made.read_only = False
         return made
@@ -110,7 +111,7 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Version 3. `stream` is None: there is nothing to wait for."""
+        """The interface, version 3. Its `stream` is None, because no work has to be waited for."""
         layout = self.layout
         plain = layout.strides == contiguous_strides(layout.shape, itemsize(layout.dtype))
         name = layout.dtype
@@ -134,17 +135,18 @@ class DeviceArray:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> object:
-        """A capsule of cuda-core's. stream: the consumer's, as the standard numbers them (-1, None, 1, 2, a pointer).
+        """Return a capsule, made by cuda-core.
 
-        Errors: BufferError where the standard asks for it; UnsupportedError without cuda-core.
+        stream: the stream of the consumer, as the standard numbers streams (-1, None, 1, 2, a pointer).
+        Errors: BufferError in the cases that the standard defines; UnsupportedError without cuda-core.
         """
         if stream is not None and (not isinstance(stream, int) or stream == 0 or stream < -1):
             raise BufferError(f"stream {stream!r}: pass None, -1, 1, 2 or a stream's address; 0 is ambiguous")
-        here = self.__dlpack_device__()
-        if dl_device is not None and tuple(dl_device) != here:
+        device = self.__dlpack_device__()
+        if dl_device is not None and tuple(dl_device) != device:
             raise BufferError(
-                f"this memory is on DLPack device {here}, not on {tuple(dl_device)}; copy it "
-                "there with the framework, or read it with memory.read()"
+                f"this memory is on DLPack device {device}, not on {tuple(dl_device)}; copy the array to that device "
+                "with the framework, or read it with memory.read()"
             )
         if copy:
             raise BufferError("extmem does not copy for DLPack; copy the array with the framework")
@@ -152,24 +154,24 @@ class DeviceArray:
             refuse_pytorch()
         if self.read_only and (max_version is None or max_version[0] < 1):
             raise BufferError(
-                "this memory is read-only, which DLPack before 1.0 cannot say; use a consumer that asks for "
-                "max_version=(1, 0), or open it with Access.READ_WRITE"
+                "this memory is read-only, and DLPack before 1.0 has no flag for that; use a consumer that requests "
+                "max_version=(1, 0), or open the memory with Access.READ_WRITE"
             )
         return self.capsule(max_version)
 
     def capsule(self, max_version: tuple[int, int] | None = None) -> object:
-        """What `__dlpack__` gives, for a consumer that has asked for nothing else. Errors: UnsupportedError."""
-        known = self._views.get(self.read_only)
-        if known is None:
-            known = self._views[self.read_only] = self._seen_by_cuda_core()
-        view, dtype = known
-        one = view.view(dtype=dtype)
-        one.keep = self._keep
-        # -1: what has nothing to wait for needs no stream, and cuda-core none to order with.
-        capsule: object = one.__dlpack__(stream=-1, max_version=max_version)
+        """Return the capsule of `__dlpack__` with its default arguments. Errors: UnsupportedError."""
+        cached = self._views.get(self.read_only)
+        if cached is None:
+            cached = self._views[self.read_only] = self._cuda_core_view()
+        view, dtype = cached
+        kept = view.view(dtype=dtype)
+        kept.keep = self._keep
+        # -1: there is no work to wait for, so cuda-core need not order any streams.
+        capsule: object = kept.__dlpack__(stream=-1, max_version=max_version)
         return capsule
 
-    def _seen_by_cuda_core(self) -> tuple[Any, Any]:
+    def _cuda_core_view(self) -> tuple[Any, Any]:
         numpy, buffer, view = _cuda_core()
         layout, item = self.layout, itemsize(self.layout.dtype)
         reach = item + sum((e - 1) * s for e, s in zip(layout.shape, layout.strides, strict=True) if e > 0)
@@ -183,13 +185,16 @@ _bare = object.__new__
 
 @cache
 def _cuda_core() -> tuple[Any, Any, Any]:
-    """NumPy, cuda-core's Buffer, and its view with room for what keeps the memory. Errors: UnsupportedError."""
+    """Return NumPy, and cuda-core's Buffer and view. The view has a slot for the object that keeps the memory alive.
+
+    Errors: UnsupportedError.
+    """
     return optional.importing(
         _import_cuda_core,
         "numpy",
         "cuda.core",
         what="cuda-core",
-        advice="DLPack of a GPU's memory needs it, and NumPy: pip install 'extmem[cuda]', or take the "
+        advice="DLPack of a GPU's memory needs cuda-core and NumPy: pip install 'extmem[cuda]', or use the "
         "__cuda_array_interface__",
         package="cuda-core",
     )
@@ -201,7 +206,7 @@ def _import_cuda_core() -> tuple[Any, Any, Any]:
     from cuda.core.utils import StridedMemoryView
 
     class KeptView(StridedMemoryView):  # type: ignore[misc,unused-ignore]
-        """Capsules hold the view that made them, and so what the view keeps."""
+        """A view that holds `keep`. Its capsules hold the view, and so `keep` too."""
 
         __slots__ = ("keep",)
 

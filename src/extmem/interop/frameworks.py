@@ -1,7 +1,7 @@
-"""PyTorch, CuPy and JAX arrays over memory, no copy. Each is imported when asked for, and a clear error where absent.
+"""PyTorch, CuPy and JAX arrays over memory, zero copy. Each framework is imported on its first use.
 
-PyTorch has no tensors that are read-only: `ReadOnlyTensor` is one whose writing operations are refused. JAX writes to
-no array but those that a program donates, and has no word for read-only memory: it is given none.
+PyTorch has no read-only tensors; `ReadOnlyTensor` refuses the operations that write. JAX writes only to arrays that a
+program donates, but cannot represent read-only memory, so read-only memory on the host is refused for JAX.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["cupy_array", "jax_array", "jax_array_on_host", "torch_tensor", "torch_tensor_on_host"]
 
 
-def _failed(what: str, array: DeviceArray, error: Exception, reason: str = "") -> UnsupportedError:
+def _not_taken(what: str, array: DeviceArray, error: Exception, reason: str = "") -> UnsupportedError:
     return UnsupportedError(
-        f"{what} did not take {array.dtype}{list(array.shape)} on CUDA device {array.ordinal}: {reason or error}",
-        requires_one_of=[f"a build of {what} for CUDA that suits the driver"],
+        f"{what} did not accept {array.dtype}{list(array.shape)} on CUDA device {array.ordinal}: {reason or error}",
+        requires_one_of=[f"a build of {what} for a CUDA version that the driver supports"],
     )
 
 
@@ -31,45 +31,45 @@ def _torch(advice: str) -> Any:
 
 
 def torch_tensor(array: DeviceArray) -> Any:
-    """A tensor on the GPU. Errors: UnsupportedError without PyTorch, or for a build that cannot use this GPU."""
-    torch = _torch("install it as its site says, in a build for CUDA")
+    """Return a tensor on the GPU. Errors: UnsupportedError without PyTorch, or for a build that cannot use this GPU."""
+    torch = _torch("install a build for CUDA, as described on pytorch.org")
     try:
         if not array.read_only:
-            return _unguarded(torch, array)
-        return _guarded(torch, _unguarded(torch, array.said_writable()))
+            return _plain_tensor(torch, array)
+        return _guarded(torch, _plain_tensor(torch, array.as_writable()))
     except (RuntimeError, BufferError, AssertionError, TypeError, ValueError) as error:
-        raise _failed("PyTorch", array, error, _why_not(torch)) from error
+        raise _not_taken("PyTorch", array, error, _missing_gpu_reason(torch)) from error
 
 
-def _unguarded(torch: Any, array: DeviceArray) -> Any:
-    if array.hosted:  # whose DLPack device PyTorch does not know
+def _plain_tensor(torch: Any, array: DeviceArray) -> Any:
+    if array.hosted:  # PyTorch does not support the DLPack device type of such memory
         return torch.as_tensor(array, device=f"cuda:{array.ordinal}")
-    # The capsule itself: PyTorch need not ask for its current stream first, since there is nothing to wait for.
+    # Pass the capsule itself, so that PyTorch does not query its current stream: there is no work to wait for.
     if not torch.cuda.is_initialized():
         torch.cuda.init()
     return torch.from_dlpack(array.capsule())
 
 
-def _why_not(torch: Any) -> str:
-    """Why this PyTorch has no GPU; empty where it has some."""
+def _missing_gpu_reason(torch: Any) -> str:
+    """Return the reason why this PyTorch cannot use a GPU; an empty string if it can."""
     if torch.version.cuda is None:
-        return f"this build ({torch.__version__}) is without CUDA; install one with it, or use memory.read()"
+        return f"this build ({torch.__version__}) is without CUDA; install a build with CUDA, or use memory.read()"
     if not torch.cuda.is_available():
         return (
             f"this build is for CUDA {torch.version.cuda} and finds no GPU that it can use: the driver may be too old "
-            "for it (`nvidia-smi` shows its CUDA version)"
+            "for it (`nvidia-smi` shows the CUDA version of the driver)"
         )
     return ""
 
 
 def torch_tensor_on_host(array: numpy.ndarray[Any, Any]) -> Any:
-    """A tensor over host memory, which NumPy has seen already."""
-    torch = _torch("install it as its site says; a build for the CPU will do")
+    """Return a tensor over host memory. array: the NumPy array over the memory."""
+    torch = _torch("install it as described on pytorch.org; a build for the CPU is sufficient")
     if array.flags.writeable:
         return torch.from_numpy(array)
     import ctypes
 
-    # Over the same bytes, said to be writable, for a tensor that keeps the rule by itself.
+    # A writable array over the same bytes, for a tensor that refuses writes by itself.
     first, last = optional.load("numpy.lib.array_utils", what="NumPy", advice="reinstall it").byte_bounds(array)
     octets = (ctypes.c_ubyte * (last - first)).from_address(first)
     octets.keep = array
@@ -85,38 +85,44 @@ def _guarded(torch: Any, tensor: Any) -> Any:
 
 
 def cupy_array(array: DeviceArray) -> Any:
-    """A CuPy array on the GPU. Errors: UnsupportedError without CuPy, or for a build that cannot use this GPU."""
-    advice = "pip install cupy-cuda13x (or the one for the driver's CUDA version)"
+    """Return a CuPy array on the GPU.
+
+    Errors: UnsupportedError without CuPy, or for a build that cannot use this GPU.
+    """
+    advice = "pip install cupy-cuda13x (or the package for the CUDA version of the driver)"
     cupy = optional.load("cupy", what="CuPy", advice=advice)
     try:
         with cupy.cuda.Device(array.ordinal):
             return cupy.asarray(array)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise _failed("CuPy", array, error) from error
+        raise _not_taken("CuPy", array, error) from error
 
 
 def jax_array(array: DeviceArray) -> Any:
-    """A JAX array on the GPU; JAX takes row-major arrays alone. Errors: UnsupportedError."""
-    dlpack = _jax_dlpack("pip install 'jax[cuda13]' (or the one for the driver's CUDA version)")
+    """Return a JAX array on the GPU; JAX accepts only row-major arrays. Errors: UnsupportedError."""
+    dlpack = _jax_dlpack("pip install 'jax[cuda13]' (or the extra for the CUDA version of the driver)")
     try:
-        return _as_wide(dlpack.from_dlpack(array), array.dtype)
+        return _same_width(dlpack.from_dlpack(array), array.dtype)
     except (RuntimeError, ValueError, TypeError, BufferError) as error:
-        raise _failed("JAX", array, error) from error
+        raise _not_taken("JAX", array, error) from error
 
 
 def jax_array_on_host(array: numpy.ndarray[Any, Any]) -> Any:
-    """A JAX array over host memory, which NumPy has seen already. Errors: UnsupportedError where JAX would copy."""
+    """Return a JAX array over host memory. array: the NumPy array over the memory.
+
+    Errors: UnsupportedError for read-only memory, and where JAX would copy.
+    """
     dlpack = _jax_dlpack("pip install jax")
     if not array.flags.writeable:
         raise UnsupportedError(
-            "JAX takes no read-only memory without a copy; jax.numpy.array(memory.numpy()) makes one",
+            "JAX does not accept read-only memory without a copy; make a copy with jax.numpy.array(memory.numpy())",
             requires_one_of=["Access.READ_WRITE", "a copy"],
         )
     try:
-        return _as_wide(dlpack.from_dlpack(array, copy=False), array.dtype.name)
+        return _same_width(dlpack.from_dlpack(array, copy=False), array.dtype.name)
     except (RuntimeError, ValueError, TypeError, BufferError) as error:
         raise UnsupportedError(
-            f"JAX did not take {array.dtype}{list(array.shape)} of host memory without a copy: {error}",
+            f"JAX did not accept {array.dtype}{list(array.shape)} of host memory without a copy: {error}",
             requires_one_of=["a copy: jax.numpy.array(memory.numpy())"],
         ) from error
 
@@ -126,12 +132,15 @@ def _jax_dlpack(advice: str) -> Any:
     return optional.load("jax.dlpack", what="JAX", advice=advice)
 
 
-def _as_wide(made: Any, dtype: str) -> Any:
-    """Refuse what JAX has halved, which is another array then. Errors: UnsupportedError."""
-    if str(made.dtype) != dtype:
+def _same_width(array: Any, dtype: str) -> Any:
+    """Return the JAX array if it has this type, and refuse it if JAX converted 64-bit elements to 32 bits, in a copy.
+
+    Errors: UnsupportedError.
+    """
+    if str(array.dtype) != dtype:
         raise UnsupportedError(
-            f"JAX made {made.dtype} of {dtype}, which is a copy: it has 64-bit types after "
-            'jax.config.update("jax_enable_x64", True) alone',
+            f"JAX converted {dtype} to {array.dtype} in a copy: it supports 64-bit types only after "
+            'jax.config.update("jax_enable_x64", True)',
             requires_one_of=["jax_enable_x64"],
         )
-    return made
+    return array

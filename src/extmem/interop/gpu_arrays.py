@@ -1,10 +1,10 @@
-"""Memory as GPU arrays: which device pointer an array is made over, and what keeps it alive.
+"""GPU arrays over memory: the device pointer of an array, and the object that keeps the memory alive.
 
-How this works. Memory of a CUDA device has a pointer. Memory of a GPU's Vulkan device is imported by CUDA when a GPU
-array of it is first requested, on the CUDA device with its UUID. That import belongs to the memory's record and ends
-with it. The arrays of one memory object share an `ArrayHold`, which holds the record: while one lives, the memory
-cannot be closed. The record keeps the pattern of the array that its descriptor describes, so that a second one needs no
-call.
+How this works. Memory of a CUDA device has a device pointer. Memory of a Vulkan device on a GPU is imported into CUDA
+when a GPU array of it is first requested, on the CUDA device with the same UUID. The import belongs to the memory
+record and ends with it. The arrays of a memory object share an `ArrayHold`, which holds the record: while one is alive,
+the memory cannot be closed. The record keeps the pattern of the array that its descriptor describes, so the next array
+of that layout needs no call of the driver.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from extmem.core.memory_record import MemoryRecord
     from extmem.devices.backend import Allocation
 
-__all__ = ["ArrayHold", "Place", "device_array", "on_gpu", "on_no_gpu", "shared_hold"]
+__all__ = ["ArrayHold", "DevicePointer", "device_array", "device_pointer", "no_gpu_error", "shared_hold"]
 
 
 class ArrayHold:
-    """Keeps a record, and so the memory, while arrays of it live."""
+    """Keeps a record, and so the memory, while arrays of it are alive."""
 
     __slots__ = ("__weakref__", "_hold", "record")
 
@@ -51,59 +51,59 @@ def shared_hold(record: MemoryRecord, holds: list[ref[ArrayHold]]) -> ArrayHold:
     return hold
 
 
-class Place(NamedTuple):
-    """Where a payload is on a GPU."""
+class DevicePointer(NamedTuple):
+    """The address of an allocation on a GPU."""
 
     pointer: int
     """CUdeviceptr of the allocation's first byte."""
     ordinal: int
-    """CUDA's number of the device in this process."""
+    """The ordinal of the device in CUDA, in this process."""
     hosted: bool
-    """Whether it is host memory that the GPU sees."""
+    """Whether it is host memory that the GPU can access."""
     wait: Callable[[int], None]
-    """Waits for what was given to a stream of the device (CUstream as a number; 0 is the default one)."""
+    """Waits for the work in a stream of the device. Its argument is a CUstream as a number; 0 is the default stream."""
 
 
-def on_gpu(record: MemoryRecord) -> Place | None:
-    """Where CUDA has the memory; None for memory that is on no GPU that CUDA knows.
+def device_pointer(record: MemoryRecord) -> DevicePointer | None:
+    """Return the device pointer of the memory in CUDA; None for memory that is not on a GPU that CUDA supports.
 
     Errors: UnsupportedError for GPU memory that was not allocated for export, and for images; DriverError.
     """
     device = record.device
     if device.described is not None:
-        return _placed(record.allocation, device)
+        return _pointer_to(record.allocation, device)
     if device.kind == "host":
         return None
-    found = shared_devices.cuda_device(device.uuid)
-    if found is None or found.described is None:
+    cuda = shared_devices.cuda_device(device.uuid)
+    if cuda is None or cuda.described is None:
         return None
     with device.making:
-        companion = record.companion or _imported(record, found)
-    return _placed(companion, found)
+        imported = record.companion or _import_into_cuda(record, cuda)
+    return _pointer_to(imported, cuda)
 
 
-def _imported(record: MemoryRecord, cuda: DeviceState) -> Allocation:
-    """The companion: what CUDA imports of another device's memory. The caller holds that device's `making`."""
+def _import_into_cuda(record: MemoryRecord, cuda: DeviceState) -> Allocation:
+    """Import memory of another device into CUDA. The caller holds the lock `making` of that device."""
     described = cuda.described
-    way = cross_api.handle_of(record.allocation)
-    if way is None or described is None:
+    exported = cross_api.handle_of(record.allocation)
+    if exported is None or described is None:
         raise UnsupportedError(
             f"this memory of {record.device.name} was not allocated for export, so CUDA cannot import it; allocate it "
             "with handle_types=OPAQUE_FD (on Windows OPAQUE_WIN32), or copy it",
             requires_one_of=["VkExportMemoryAllocateInfo::handleTypes with OPAQUE_FD or OPAQUE_WIN32"],
         )
-    handle, kind = way
-    origin = cross_api.origin(record.descriptor, kind)
-    made = record.companion = described.import_by_descriptor(handle, origin, writable=record.writable)
-    return made
+    handle, handle_type = exported
+    origin = cross_api.origin(record.descriptor, handle_type)
+    imported = record.companion = described.import_by_descriptor(handle, origin, writable=record.writable)
+    return imported
 
 
-def _placed(allocation: Allocation, device: DeviceState) -> Place:
+def _pointer_to(allocation: Allocation, device: DeviceState) -> DevicePointer:
     backend: Any = device.backend
     pointer, ordinal = getattr(allocation, "live", None), getattr(backend, "ordinal", None)
     if not isinstance(pointer, int) or not isinstance(ordinal, int):
-        raise InternalError(f"{allocation!r} of {device.name} tells no device pointer")
-    return Place(pointer, ordinal, bool(getattr(allocation, "is_host_memory", False)), backend.wait)
+        raise InternalError(f"{allocation!r} of {device.name} has no device pointer")
+    return DevicePointer(pointer, ordinal, bool(getattr(allocation, "is_host_memory", False)), backend.wait)
 
 
 def device_array(
@@ -114,9 +114,9 @@ def device_array(
     strides: Axes = None,
     offset: int = 0,
 ) -> DeviceArray | None:
-    """An array over memory that is on a GPU, with the descriptor's layout or the caller's; None for other memory.
+    """Return an array over memory on a GPU, with the layout of the descriptor or the caller's; None for other memory.
 
-    Errors: as `on_gpu`; ValueError for a layout that cannot be; HandleStateError.
+    Errors: as `device_pointer`; ValueError for an invalid layout; HandleStateError.
     """
     with memory.use() as record:
         return _device_array(memory, record, dtype, shape, strides, offset)
@@ -133,30 +133,30 @@ def _device_array(
     as_described = dtype is None and shape is None and strides is None and not offset
     pattern = record.pattern if as_described else None
     if pattern is None:
-        place = on_gpu(record)
-        if place is None:
+        address = device_pointer(record)
+        if address is None:
             return None
         described = record.descriptor
         layout = layout_for(
             described.payload_size, described.array, dtype=dtype, shape=shape, strides=strides, offset=offset
         )
         pattern = DeviceArray(
-            place.pointer + described.payload_offset,
+            address.pointer + described.payload_offset,
             layout,
-            place.ordinal,
+            address.ordinal,
             read_only=not record.writable,
             keep=None,
-            hosted=place.hosted,
+            hosted=address.hosted,
         )
         if as_described:
             record.pattern = pattern
     return pattern.kept_by(shared_hold(record, memory.gpu_holds))
 
 
-def on_no_gpu(what: str, device: DeviceState) -> UnsupportedError:
-    """The error for memory (`what`) of which no GPU array can be made."""
+def no_gpu_error(what: str, device: DeviceState) -> UnsupportedError:
+    """Return the error for memory that no GPU array can be made of. what: its description."""
     return UnsupportedError(
-        f"this memory ({what}) is on {device.name}, and CUDA knows no such GPU here; open it on the CUDA device "
-        '(device=extmem.open_device(kind="cuda")), or use numpy() or read()',
+        f"this memory ({what}) is on {device.name}, which is not a GPU that CUDA finds in this process; open it on the "
+        'CUDA device (device=extmem.open_device(kind="cuda")), or use numpy() or read()',
         requires_one_of=["a CUDA device", "numpy()", "read()"],
     )

@@ -40,22 +40,23 @@ _STRUCT_CODES: Final[dict[str, Any]] = {
     "float32": "f",
     "float64": "d",
 }
-"""What memoryview.cast knows of the element types."""
+"""The element types that `memoryview.cast` supports, with their format characters."""
 
 CPU_DEVICE = (1, 0)
 """kDLCPU, device 0."""
 
 
 def numpy_module() -> Any:
-    """NumPy. Errors: UnsupportedError, with the reason."""
-    advice = "numpy(), read() and DLPack need it: pip install 'extmem[numpy]', or look at the bytes with map()"
+    """Return the module NumPy. Errors: UnsupportedError with the reason, where it cannot be imported."""
+    advice = "numpy(), read() and DLPack need it: pip install 'extmem[numpy]', or use the bytes of map()"
     return optional.load("numpy", what="NumPy", advice=advice, package="numpy")
 
 
 def numpy_view(buffer: memoryview, layout: ArrayLayout) -> numpy.ndarray[Any, Any]:
-    """An array over the buffer; not writeable where the buffer is read-only. Keeps the buffer alive."""
-    # By way of frombuffer, whose base is the memoryview itself. Given a memoryview, `ndarray` keeps what is behind it,
-    # and that can be written: `flags.writeable = True` would be believed, and the first write a segmentation fault.
+    """Return an array over the buffer, read-only where the buffer is. The array keeps the buffer alive."""
+    # The base of an array of `frombuffer` is the memoryview itself. The base of an `ndarray` over a memoryview is the
+    # object that exports the buffer, which may be writable: NumPy would then accept `flags.writeable = True`, and the
+    # first write would be a segmentation fault.
     octets = numpy_module().frombuffer(buffer, "uint8")
     array: numpy.ndarray[Any, Any] = numpy_module().ndarray(
         layout.shape, layout.dtype, buffer=octets, offset=layout.offset, strides=layout.strides
@@ -64,14 +65,14 @@ def numpy_view(buffer: memoryview, layout: ArrayLayout) -> numpy.ndarray[Any, An
 
 
 def new_octets(size: int) -> memoryview:
-    """Room for `size` bytes, not zeroed."""
+    """Return a writable buffer of `size` bytes that is not zeroed."""
     return memoryview(numpy_module().empty(size, "uint8"))
 
 
 def array_interface(buffer: memoryview, described: DescribedArray | None, *, strides: bool) -> dict[str, Any]:
-    """The array interface (version 3) of the array in a buffer of bytes, which its `data` keeps alive.
+    """Return the array interface (version 3) of the array in a buffer of bytes. Its `data` keeps the buffer alive.
 
-    strides: state them where the elements lie in row-major order, too.
+    strides: whether the interface contains the strides also for elements in row-major order.
     """
     shape, name = ((buffer.nbytes,), "uint8") if described is None else (described.shape, described.dtype)
     plain = contiguous_strides(shape, itemsize(name))
@@ -86,10 +87,10 @@ def array_interface(buffer: memoryview, described: DescribedArray | None, *, str
 
 
 def typed_view(buffer: memoryview, described: DescribedArray | None) -> memoryview:
-    """The buffer (format "B") as a memoryview of the array that it holds; the buffer itself where it holds none.
+    """Return the buffer (format "B") as a memoryview of the array that it contains.
 
-    Plain row-major arrays need nothing but the standard library. Others, and complex numbers, come through NumPy;
-    without it they stay bytes.
+    Row-major arrays need only the standard library. Other layouts, float16 and complex numbers need NumPy.
+    Return the buffer itself where no array is described, and where NumPy is needed and not installed.
     """
     if described is None:
         return buffer
@@ -105,7 +106,7 @@ def typed_view(buffer: memoryview, described: DescribedArray | None) -> memoryvi
 
 
 def as_requested(array: numpy.ndarray[Any, Any], dtype: object, copy: bool | None) -> numpy.ndarray[Any, Any]:
-    """What numpy.asarray(memory, dtype=…, copy=…) asks `__array__` for (NumPy 2 protocol)."""
+    """Return the result of `__array__` for numpy.asarray(memory, dtype=…, copy=…), by the protocol of NumPy 2."""
     if copy:
         return array.astype(numpy_module().dtype(dtype) if dtype is not None else array.dtype, copy=True)
     if dtype is None or numpy_module().dtype(dtype) == array.dtype:
@@ -126,7 +127,7 @@ def dlpack_capsule(
     dl_device: tuple[int, int] | None,
     copy: bool | None,
 ) -> object:
-    """A DLPack capsule made by NumPy; read-only arrays need a consumer that speaks DLPack 1.0 (BufferError else)."""
+    """Return a DLPack capsule made by NumPy. A read-only array raises BufferError if the consumer lacks DLPack 1.0."""
     if not array.flags.writeable and not copy:
         refuse_pytorch()
     if stream is not None:
@@ -139,14 +140,14 @@ def dlpack_capsule(
 def refuse_pytorch() -> None:
     """Raise BufferError if PyTorch requests a capsule of read-only memory.
 
-    Its request is the same as that of consumers that keep the capsule's read-only flag, and it drops the flag: the
-    first write to the tensor would end the process. Only the calling module tells it apart.
+    PyTorch ignores the read-only flag of the capsule, so the first write to the tensor would end the process. Its
+    request is the same as that of consumers that respect the flag, so it is recognized by the calling module.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and str(frame.f_globals.get("__name__")).startswith("extmem."):
         frame = frame.f_back
     if frame is not None and str(frame.f_globals.get("__name__")).startswith("torch."):
         raise BufferError(
-            "this memory is read-only, and PyTorch would write to it all the same; memory.torch() gives a tensor that "
-            "keeps the rule, and torch.from_dlpack(memory, copy=True) one with bytes of its own"
+            "this memory is read-only, and PyTorch ignores the read-only flag of DLPack; use memory.torch(), which "
+            "returns a tensor that refuses writes, or torch.from_dlpack(memory, copy=True), which copies the bytes"
         )

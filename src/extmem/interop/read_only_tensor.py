@@ -1,13 +1,13 @@
-"""`ReadOnlyTensor`: a PyTorch tensor over memory that may only be read. Imports PyTorch; `frameworks` loads it late.
+"""`ReadOnlyTensor`: a PyTorch tensor over read-only memory. Imports PyTorch, so `frameworks` imports it on demand.
 
-How this works. PyTorch has no read-only tensors: a write to one over a read-only mapping ends the process. This
-subclass sees every operation before it is done (`__torch_dispatch__`), and the operation's own schema declares what
-it writes and which of its results are views. Some of PyTorch's methods do not work on subclasses of this kind, and some
-reach the bytes beside the operations: printing, `tolist`, `numpy`, pickling, storages, DLPack. Those are defined here.
-They look through a plain tensor over the same bytes (`_plain`), which never leaves this module.
+How this works. PyTorch has no read-only tensors: a write to a tensor over a read-only mapping ends the process. This
+subclass intercepts every operation before it runs (`__torch_dispatch__`). The schema of the operation declares which
+arguments it writes to and which of its results are views. Some methods of PyTorch do not work on such subclasses, and
+some access the bytes without an operation: printing, `tolist`, `numpy`, pickling, storages, DLPack. Those are defined
+here. They read through a plain tensor over the same bytes (`_plain`), which is never returned to the program.
 
-Not seen: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`, and operators of other libraries
-whose schema does not declare what they write.
+Not intercepted: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`, and operators of other
+libraries whose schema does not declare what they write.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from extmem.interop.numpy_views import as_requested, dlpack_capsule
 
 __all__ = ["ReadOnlyTensor"]
 
-_DO = "ask for Access.READ_WRITE when opening it (its owner has to grant it), or write to a copy: tensor.clone()"
+_REMEDY = "ask for Access.READ_WRITE when opening it (its owner has to grant it), or write to a copy: tensor.clone()"
 
 
 class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
-    """A tensor of memory that may only be read: operations that write to it raise PermissionError.
+    """A tensor over read-only memory: operations that write to it raise PermissionError.
 
-    Its views are such tensors too; what is computed from it is a plain tensor, and so are its deep copies and what is
-    unpickled of it, which have bytes of their own. `numpy()` and `numpy.asarray` give read-only arrays over the memory.
+    Views of it are ReadOnlyTensors too. Results that are computed from it are plain tensors, and so are deep copies and
+    unpickled copies, which have their own bytes. `numpy()` and `numpy.asarray` return read-only arrays over the memory.
     """
 
     @classmethod
@@ -37,13 +37,13 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
         schema = func._schema
         for position, argument in enumerate(schema.arguments):
             value = args[position] if position < len(args) else given.get(argument.name)
-            if argument.alias_info is not None and argument.alias_info.is_write and _holds(value):
+            if argument.alias_info is not None and argument.alias_info.is_write and _contains_read_only(value):
                 _refuse(schema.name)
         with torch._C._DisableTorchDispatch():
-            made = func(*args, **given)
-        if any(answer.alias_info is not None for answer in schema.returns):
-            return _again(made)
-        return made
+            result = func(*args, **given)
+        if any(output.alias_info is not None for output in schema.returns):
+            return _as_read_only(result)
+        return result
 
     def _plain(self) -> Any:
         with torch._C._DisableTorchDispatch():
@@ -60,11 +60,14 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
         return text if specification else repr(self)
 
     def tolist(self) -> Any:
-        """The elements as nested lists."""
+        """Return the elements as nested lists."""
         return self._plain().tolist()
 
     def numpy(self, *, force: bool = False) -> Any:
-        """A read-only NumPy array over the same memory; with `force`, a copy of a GPU's. Errors: as `Tensor.numpy`."""
+        """Return a read-only NumPy array over the same memory; a copy for GPU memory with `force`.
+
+        Errors: as `Tensor.numpy`.
+        """
         array = self._plain().numpy(force=force)
         array.flags.writeable = False
         return array
@@ -73,16 +76,16 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
         return as_requested(self.numpy(), dtype, copy)
 
     def new(self, *args: Any, **kwargs: Any) -> Any:
-        """A plain tensor, as `Tensor.new`."""
+        """Return a plain tensor, as `Tensor.new` does."""
         return self._plain().new(*args, **kwargs)
 
     def _typed_storage(self) -> Any:
-        # PyTorch's own, from which a data loader's worker makes others of the type.
+        # The workers of a PyTorch data loader make storages of the same type from this one.
         return self._plain()._typed_storage()
 
     @property
     def data(self) -> Any:
-        """The tensor without its gradients; read-only too, and not to be set."""
+        """The tensor without its gradients. It is read-only too, and the attribute cannot be set."""
         return self.detach()
 
     @data.setter
@@ -90,7 +93,7 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
         _refuse("data")
 
     def is_shared(self) -> bool:
-        """False: it is not in memory of PyTorch's own."""
+        """Return False: PyTorch did not allocate the memory."""
         return False
 
     # Copies.
@@ -104,12 +107,12 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # PyTorch passes a storage to a child that is being started by a descriptor, and does not keep it open until the
-        # child has it: whoever has this tensor then has its copy, too.
+        # PyTorch passes a storage by fd to a child that is being started, and does not keep the fd open until the child
+        # has received it. So this tensor keeps the copy, and with it the fd.
         self._pickled = self.__deepcopy__({})
         return self._pickled.__reduce_ex__(protocol)
 
-    # Ways to the bytes that do not keep the rule.
+    # Methods that access the bytes without an operation.
 
     def __dlpack__(
         self,
@@ -120,10 +123,10 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
         copy: bool | None = None,
     ) -> object:
         if self.device.type != "cpu":
-            raise BufferError(f"this tensor is read-only, and PyTorch's capsules have no flag for that; {_DO}")
-        # PyTorch's own default for `stream` is -1, which means no stream.
-        asked = None if stream == -1 else stream
-        return dlpack_capsule(self.numpy(), stream=asked, max_version=max_version, dl_device=dl_device, copy=copy)
+            raise BufferError(f"this tensor is read-only, and the capsules of PyTorch have no flag for that; {_REMEDY}")
+        # The default of PyTorch for `stream` is -1, which means no stream.
+        requested = None if stream == -1 else stream
+        return dlpack_capsule(self.numpy(), stream=requested, max_version=max_version, dl_device=dl_device, copy=copy)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -131,45 +134,45 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
         return {**interface, "data": (interface["data"][0], True)}
 
     def untyped_storage(self) -> NoReturn:
-        """PermissionError: a storage would be written without a question."""
-        raise PermissionError(f"a storage of this memory, which is read-only here, would not keep the rule; {_DO}")
+        """Raise PermissionError: writes to a storage cannot be intercepted."""
+        raise PermissionError(f"this memory is read-only here, and its storage would allow writes; {_REMEDY}")
 
     def storage(self) -> NoReturn:
-        """As `untyped_storage`."""
+        """Raise PermissionError, as `untyped_storage` does."""
         self.untyped_storage()
 
     def apply_(self, function: Any) -> NoReturn:
-        """PermissionError: it writes."""
+        """Raise PermissionError, because it writes."""
         _refuse("apply_")
 
     def map_(self, tensor: Any, function: Any) -> NoReturn:
-        """PermissionError: it writes."""
+        """Raise PermissionError, because it writes."""
         _refuse("map_")
 
     def map2_(self, x: Any, y: Any, function: Any) -> NoReturn:
-        """PermissionError: it writes."""
+        """Raise PermissionError, because it writes."""
         _refuse("map2_")
 
     def share_memory_(self) -> NoReturn:
-        """UnsupportedError: it would move the elements to memory of PyTorch's own."""
+        """Raise UnsupportedError: it would copy the elements to memory that PyTorch allocates."""
         raise UnsupportedError(
-            "share_memory_() moves a tensor to memory of PyTorch's own, where nobody sees what extmem shares; send the "
-            "memory object (it pickles), or its name, and call torch() there",
+            "share_memory_() copies a tensor to memory that PyTorch allocates, which extmem does not share; send the "
+            "memory object (it can be pickled) or its name to the other process, and call torch() there",
             requires_one_of=["the memory object"],
         )
 
 
 def _refuse(name: str) -> NoReturn:
-    raise PermissionError(f"{name} would write to memory that is read-only here; {_DO}")
+    raise PermissionError(f"{name} would write to memory that is read-only here; {_REMEDY}")
 
 
-def _holds(value: Any) -> bool:
+def _contains_read_only(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(isinstance(one, ReadOnlyTensor) for one in value)
     return isinstance(value, ReadOnlyTensor)
 
 
-def _again(made: Any) -> Any:
-    if isinstance(made, (list, tuple)):
-        return type(made)(_again(one) for one in made)
-    return torch.Tensor._make_subclass(ReadOnlyTensor, made) if isinstance(made, torch.Tensor) else made
+def _as_read_only(result: Any) -> Any:
+    if isinstance(result, (list, tuple)):
+        return type(result)(_as_read_only(one) for one in result)
+    return torch.Tensor._make_subclass(ReadOnlyTensor, result) if isinstance(result, torch.Tensor) else result

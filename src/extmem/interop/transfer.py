@@ -1,4 +1,4 @@
-"""The bytes of a payload into the program and out of it, by the device: what `DeviceMemory.write` and others do."""
+"""Copies between a payload and the program, made by the device: `DeviceMemory.write`, `read`, `read_bytes`, `fill`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ def write(record: MemoryRecord, data: object, offset: SupportsIndex | None, cast
     """See `DeviceMemory.write`."""
     descriptor = record.descriptor
     start = 0 if offset is None else whole_number(offset, "offset")
-    place = None if offset is None else start
-    octets = octets_to_write(data, descriptor.array, offset=place, cast=cast)
+    octets = octets_to_write(data, descriptor.array, offset=None if offset is None else start, cast=cast)
     if start < 0 or start + octets.nbytes > descriptor.payload_size:
         raise ValueError(
             f"{octets.nbytes} bytes from offset {start} reach outside the payload of {descriptor.payload_size} bytes; "

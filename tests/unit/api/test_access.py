@@ -62,18 +62,18 @@ def test_the_queue_owns_the_buffer_in_the_block(fakes: Both, vulkan: Device) -> 
         assert set(memory.read_bytes()) == {5}
 
 
-def test_a_device_without_queues_says_so(fakes: Both) -> None:
+def test_a_device_without_queues_is_refused(fakes: Both) -> None:
     with extmem.open_device(kind="cuda") as cuda, cuda.allocate((4,)) as memory:
         with pytest.raises(extmem.UnsupportedError, match="has no queues"), memory.access(queue=True):
             pass
         with memory.access() as array:
             assert array.shape == (4,)
         del array
-        with pytest.raises(ValueError, match="either a stream or the queue"):
+        with pytest.raises(ValueError, match="takes either a stream or the queue"):
             memory.access(stream=1, queue=True)
 
 
-def test_streams_of_all_kinds_are_understood() -> None:
+def test_streams_of_all_libraries_are_accepted() -> None:
     class Torch:
         cuda_stream = 5
 
@@ -86,5 +86,5 @@ def test_streams_of_all_kinds_are_understood() -> None:
 
     assert [stream_address(s) for s in (None, 4, Torch(), Cupy(), Core())] == [0, 4, 5, 6, 7]
     for wrong in ("4", object(), 1.5):
-        with pytest.raises(TypeError, match="is no CUDA stream"):
+        with pytest.raises(TypeError, match="is not a CUDA stream"):
             stream_address(wrong)

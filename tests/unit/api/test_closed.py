@@ -64,7 +64,7 @@ def answers(scene: operations.Scene, case: operations.Case) -> dict[str, object]
             found[name] = operation(scene)
         except (HandleStateError, operations.LacksError):
             pass
-        except Exception as error:  # noqa: BLE001  # told with what it was
+        except Exception as error:  # noqa: BLE001  # reported to the caller of this function
             found[name] = error
     return found
 
@@ -107,7 +107,7 @@ def test_the_same_methods_of_an_open_device_answer(kind: str, request: pytest.Fi
 
 
 @pytest.mark.parametrize("kind", ["vulkan", "scripted"])
-def test_a_closed_device_gives_no_number_away(kind: str, request: pytest.FixtureRequest) -> None:
+def test_raw_handles_of_a_closed_device_are_refused(kind: str, request: pytest.FixtureRequest) -> None:
     with opened(kind, request):
         device = extmem.open_device(kind="vulkan")
         memory = device.allocate(64)
@@ -155,11 +155,11 @@ def in_a_child(kind):
             os._exit(0)
         os.close(writing)
         with open(reading, "rb") as file:
-            said = file.read().decode()
+            output = file.read().decode()
         os.waitpid(pid, 0)
         scene.end()
         picture.end()
-        return said
+        return output
 """
 
 

@@ -124,7 +124,7 @@ def test_a_layout_is_an_images(host: Device) -> None:
 
 
 @pytest.mark.parametrize("offset", [1 << 64, -4, 256])
-def test_an_offset_outside_is_at_fault_and_no_size_that_nobody_gave(host: Device, offset: int) -> None:
+def test_an_offset_outside_is_reported_and_not_the_default_size(host: Device, offset: int) -> None:
     def broken(record: Callable[[Any], None]) -> list[str]:
         with pytest.raises(extmem.RuleViolation) as caught, host.commands() as commands:
             record(commands)

@@ -123,7 +123,7 @@ def test_ownership_passes_to_another_device_and_back(any_device: Device) -> None
 
 
 @SHARES_NOTHING
-def test_barriers_are_judged(vulkan_device: Device) -> None:
+def test_barriers_are_checked(vulkan_device: Device) -> None:
     def barrier(commands: Any, source: int, target: int, buffer: Buffer) -> None:
         info = vk.BufferMemoryBarrier(NOTHING, NOTHING, source, target, buffer, 0, int(vk.WHOLE_SIZE))
         commands.pipeline_barrier(TRANSFER, TRANSFER, buffer_memory_barriers=[info])
@@ -228,7 +228,7 @@ def test_resources_must_be_usable_here(any_device: Device) -> None:
             late.fill_buffer(a.buffer, 0)
 
 
-def test_layouts_are_followed_until_others_have_the_handle() -> None:
+def test_layouts_are_tracked_until_the_raw_handle_is_read() -> None:
     """On the host device, where a wrong one does no harm."""
     with extmem.open_device(kind="host") as device, image(device) as a:
         with device.allocate_memory(vk.MemoryAllocateInfo(a.requirements.size, 0)) as memory:

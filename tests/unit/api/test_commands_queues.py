@@ -111,7 +111,7 @@ def test_stages_are_those_of_the_queue() -> None:
             assert caught.value.vuids == (vuid,)
 
 
-def test_commands_of_a_lost_device_are_told_so() -> None:
+def test_commands_of_a_lost_device_raise() -> None:
     """And the device can be closed, with everything on it."""
     fake = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device:
@@ -123,7 +123,7 @@ def test_commands_of_a_lost_device_are_told_so() -> None:
             assert caught.value.result == vk.Result.ERROR_DEVICE_LOST
 
 
-def test_commands_that_do_not_end_are_told_so_and_hold_what_they_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_that_do_not_end_raise_and_hold_what_they_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fence that nothing signals: one wait takes its time, the next ones only query it; everything is kept."""
     from extmem.devices.vulkan import submission
 

@@ -61,7 +61,7 @@ def test_a_closed_device_refuses_and_an_open_one_with_memory_does_not_close() ->
             attempt()
 
 
-def test_memory_says_what_it_is(device: Device, name: str) -> None:
+def test_the_properties_of_memory(device: Device, name: str) -> None:
     with device.allocate((2, 3), "int16", name=name) as memory:
         assert (memory.name, memory.size, memory.read_only, memory.closed) == (name, 12, False, False)
         assert memory.allocation_size >= 12 and memory.memory_type_index == 0 and memory.device is device
@@ -104,7 +104,7 @@ def test_the_strongest_handle_is_the_default(device: Device, types: int, kind: t
             assert other.size == 64
 
 
-def test_everyday_access(device: Device, name: str) -> None:
+def test_access_with_the_high_level_api(device: Device, name: str) -> None:
     with device.allocate(64, name=name, access=Access.READ) as memory:
         with extmem.open(name) as other:
             assert other.read_only and not memory.read_only
@@ -118,7 +118,7 @@ def test_everyday_access(device: Device, name: str) -> None:
         assert other.read_only
 
 
-def test_the_everyday_open_imports_once_and_each_is_closed_by_itself(device: Device, name: str) -> None:
+def test_open_imports_once_and_each_memory_object_is_closed_by_itself(device: Device, name: str) -> None:
     with device.allocate(64, name=name) as memory:
         put(memory, b"once")
         first, second = extmem.open(name), extmem.open(name.upper())
@@ -142,8 +142,8 @@ def test_opening_the_handle_of_what_is_open_by_name(device: Device, name: str) -
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), -1, (2, -2)])
 def test_shapes_without_elements(device: Device, shape: object) -> None:
-    told = "has no axis; give at least one" if shape == () else "holds no element; give positive extents"
-    with pytest.raises(ValueError, match=told):
+    text = "has no axis; give at least one" if shape == () else "holds no element; give positive extents"
+    with pytest.raises(ValueError, match=text):
         device.allocate(shape)  # type: ignore[arg-type]
     with device.allocate((1,)) as memory:
         assert memory.descriptor.array is not None and memory.descriptor.array.shape == (1,)
@@ -218,7 +218,7 @@ def test_buffers_have_states(device: Device) -> None:
         buffer.map()
 
 
-def test_all_bindings_are_judged_before_any_is_made(device: Device) -> None:
+def test_all_bindings_are_checked_before_any_is_made(device: Device) -> None:
     with (
         export(device) as memory,
         device.create_buffer(_buffer_info()) as good,
@@ -232,7 +232,7 @@ def test_all_bindings_are_judged_before_any_is_made(device: Device) -> None:
         device.bind_buffer_memory(good, memory)
 
 
-def test_foreign_objects_are_sent_to_the_raw_door(device: Device) -> None:
+def test_foreign_objects_are_refused_with_a_reference_to_raw(device: Device) -> None:
     with export(device) as memory, pytest.raises(TypeError, match="extmem.raw"):
         device.bind_buffer_memory(1234, memory)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="DeviceMemory"):
@@ -319,6 +319,6 @@ def test_sharing_across_two_devices_of_one_physical_device(device: Device, name:
 
 
 @pytest.mark.linux_only("Windows has sections")
-def test_other_programs_sections_are_windowss() -> None:
+def test_sections_of_other_programs_need_windows() -> None:
     with pytest.raises(extmem.UnsupportedError, match="sections"):
         extmem.raw.open_section("X")

@@ -61,10 +61,10 @@ def interrupted(device: Any, how: str) -> Iterator[None]:
 
 
 SHARED = vk.MemoryAllocateInfo(4096, 0, vk.ExportMemoryAllocateInfo(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32))
-WAYS = ["submitting", "waiting", "endless"]
+INTERRUPTIONS = ["submitting", "waiting", "endless"]
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", INTERRUPTIONS)
 def test_what_was_acquired_is_held_and_what_was_released_is_not(device: Device, name: str, how: str) -> None:
     """The scripted driver records a misuse if memory is acquired twice, or used without being acquired."""
     with extmem.open_device(kind="vulkan") as exporter, exporter.allocate(4096, name=name) as source:
@@ -84,7 +84,7 @@ def test_what_was_acquired_is_held_and_what_was_released_is_not(device: Device, 
             assert allocation.owner == "external"
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", INTERRUPTIONS)
 def test_a_copy_of_extmems_own_has_released_what_it_used(device: Device, how: str) -> None:
     with device.allocate_memory(SHARED) as memory:
         allocation: Any = memory.record.allocation

@@ -85,7 +85,7 @@ CALLS: dict[str, Call] = {
 
 @pytest.mark.linux_only("file descriptors")
 @pytest.mark.parametrize("call", CALLS)
-def test_odd_values_are_refused_by_what_they_are(device: Device, call: str) -> None:
+def test_values_of_wrong_types_are_refused(device: Device, call: str) -> None:
     for value in ODD:
         with pytest.raises((TypeError, ValueError, extmem.ExtmemError)) as refused:
             CALLS[call](device, value)
@@ -93,7 +93,7 @@ def test_odd_values_are_refused_by_what_they_are(device: Device, call: str) -> N
 
 
 @pytest.mark.parametrize("mode", ["warn", "off"])
-def test_what_is_unjudged_is_refused_where_it_cannot_be_used(mode: Any, device: Device) -> None:
+def test_unchecked_values_are_refused_where_they_cannot_be_used(mode: Any, device: Device) -> None:
     with extmem.open_device(kind="host", check=mode) as lax, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuleWarning)
         for call in ("allocate_memory", "p_next", "name", "bind", "flush", "free_memory"):
@@ -163,7 +163,7 @@ def test_chains_that_end_in_themselves_are_compared_and_written_out() -> None:
 
 
 @pytest.mark.linux_only("file descriptors")
-def test_a_device_without_dma_bufs_says_so(device: Device) -> None:
+def test_a_device_without_dma_bufs_refuses_them(device: Device) -> None:
     with pytest.raises(UnsupportedError, match="DMA_BUF"):
         device.get_memory_fd_properties(T.DMA_BUF, 0)
     with pytest.raises(RuleViolation, match="closed"):
@@ -184,7 +184,7 @@ def test_closing_a_device_names_what_keeps_it(device: Device) -> None:
 
 
 @pytest.mark.linux_only("file descriptors")
-def test_an_import_is_not_told_to_be_allocated_otherwise(device: Device) -> None:
+def test_an_import_gets_another_remedy_than_an_allocation(device: Device) -> None:
     with device.allocate(64) as memory, device.open(memory.export_handle(T.OPAQUE_FD)) as again:
         with pytest.raises(RuleViolation, match="Pass on the handle or name"):
             again.export_handle(T.OPAQUE_FD)
@@ -195,11 +195,11 @@ def test_an_import_is_not_told_to_be_allocated_otherwise(device: Device) -> None
 
 def test_a_stated_description_without_a_device_states_none(device: Device) -> None:
     with device.allocate(64) as memory, memory.export_handle(T.OPAQUE_WIN32) as handle:
-        told = memory.descriptor
+        actual = memory.descriptor
         stated = extmem.Descriptor(
-            handle_types=told.handle_types,
-            allocation_size=told.allocation_size,
-            memory_type_index=told.memory_type_index,
+            handle_types=actual.handle_types,
+            allocation_size=actual.allocation_size,
+            memory_type_index=actual.memory_type_index,
         )
         with pytest.raises(DescriptorError, match="says device none, and the payload's own device [0-9a-f]{32}"):
             raw.import_payload(device, handle, stated)
@@ -214,7 +214,7 @@ def test_a_handle_of_another_binding_is_a_number(which: int, vulkan_device: Devi
         raw.adopt_device(*handles, extensions=(), queue_family_index=0)
 
 
-def test_an_import_of_no_host_memory_is_not_the_pointer_s_fault(device: Device) -> None:
+def test_an_import_of_zero_bytes_reports_the_size_and_not_the_pointer(device: Device) -> None:
     with mmap.mmap(-1, mmap.PAGESIZE) as pages:
         begin = ctypes.c_char.from_buffer(pages)
         address = ctypes.addressof(begin)
@@ -229,7 +229,7 @@ def test_an_import_of_no_host_memory_is_not_the_pointer_s_fault(device: Device) 
 # Images that are too large, and resources that cannot be bound.
 
 
-def test_an_image_is_at_most_as_large_as_the_device_says(device: Device) -> None:
+def test_an_image_is_at_most_as_large_as_the_limit_of_the_device(device: Device) -> None:
     def made(layers: int, **fields: Any) -> Any:
         info = vk.ImageCreateInfo(
             image_type=1, format=37, extent=vk.Extent3D(16384, 16384, 1), array_layers=layers, usage=3, **fields

@@ -32,7 +32,7 @@ def memory(any_device: Device, name: str) -> Iterator[DeviceMemory]:
         yield made
 
 
-SEEN: dict[str, Callable[[DeviceMemory], memoryview]] = {
+VIEWS: dict[str, Callable[[DeviceMemory], memoryview]] = {
     "map": lambda memory: memory.map(),
     "numpy": lambda memory: memory.numpy().data,
     "read-only": lambda memory: memory.map().toreadonly(),
@@ -40,11 +40,11 @@ SEEN: dict[str, Callable[[DeviceMemory], memoryview]] = {
 }
 
 
-@pytest.mark.parametrize("way", SEEN)
-def test_bytes_of_the_payload_arrive_as_they_were(memory: DeviceMemory, way: str) -> None:
+@pytest.mark.parametrize("view_type", VIEWS)
+def test_bytes_of_the_payload_arrive_as_they_were(memory: DeviceMemory, view_type: str) -> None:
     for start, at in ((0, 500), (500, 0), (0, 0)):
         memory.write(BYTES)
-        view = SEEN[way](memory)
+        view = VIEWS[view_type](memory)
         memory.write(view[start : start + PART], offset=at)
         expected = bytearray(BYTES)
         expected[at : at + PART] = BYTES[start : start + PART]

@@ -159,7 +159,7 @@ def test_a_buffer_that_is_written_to_is_read_again(device: Device, laid_out: Ima
     assert read_twice(device, laid_out, release_and_fill) == [[]] * 4
 
 
-def test_whoever_has_the_handle_may_acquire(device: Device, laid_out: Image) -> None:
+def test_a_buffer_whose_raw_handle_was_read_may_be_acquired_elsewhere(device: Device, laid_out: Image) -> None:
     def release_and_tell(commands: Any, buffer: Any) -> None:
         commands.release(buffer)
         assert buffer.raw

@@ -50,7 +50,9 @@ def test_a_handle_arrives_with_its_description(any_device: Device, pair: Pair) -
             assert opened.read().tolist() == [[257] * 3] * 2
 
 
-def test_the_spec_level_import_is_judged_by_what_came_along(vulkan_device: Device, pair: Pair) -> None:
+def test_the_specification_level_import_is_checked_by_the_received_descriptor(
+    vulkan_device: Device, pair: Pair
+) -> None:
     with vulkan_device.allocate(65536, handle_types=int(FD)) as memory, memory.export_handle(FD) as fd:
         send_handle(pair[0], fd)
         with receive_handle(pair[1]) as received:
@@ -95,7 +97,7 @@ def test_a_file_that_was_cut_short_is_refused() -> None:
                 os.ftruncate(fd.fileno(), size)
 
 
-def test_the_other_end_may_be_gone_or_talk_nonsense(pair: Pair) -> None:
+def test_a_closed_peer_and_invalid_messages_are_refused(pair: Pair) -> None:
     for message in (b"\xc1", msgspec.msgpack.encode([2, None]), msgspec.msgpack.encode([1, ["x"]]), b"\x91\x01\x00"):
         socket.send_fds(pair[0], [message], [pair[0].fileno()])
         before = len(os.listdir("/proc/self/fd"))
@@ -106,7 +108,7 @@ def test_the_other_end_may_be_gone_or_talk_nonsense(pair: Pair) -> None:
     with pytest.raises(extmem.PeerProtocolError, match="without a file descriptor"):
         receive_handle(pair[1])
     pair[0].close()
-    with pytest.raises(extmem.PeerGoneError, match="no handle came"):
+    with pytest.raises(extmem.PeerGoneError, match="no handle was received"):
         receive_handle(pair[1])
 
 

@@ -93,12 +93,12 @@ def test_names_and_codes_may_be_of_a_subclass(device: Device) -> None:
 
 
 @pytest.mark.parametrize("code", ["<f4", "=f4", "f4", "|u1", "b1", "c16"])
-def test_codes_of_this_machine(code: str) -> None:
+def test_codes_of_native_byte_order(code: str) -> None:
     assert interop.dtype_name(code) == numpy.dtype(code).name
 
 
 @pytest.mark.parametrize("code", [">f4", "<f5", "f\u0664", "f", "c4", "u", "<", "O8", "f-4", "b8"])
-def test_codes_that_are_none(code: str) -> None:
+def test_invalid_codes_are_refused(code: str) -> None:
     with pytest.raises(ValueError, match="not an element type"):
         interop.dtype_name(code)
 
@@ -169,7 +169,7 @@ def test_a_layout_outside_the_payload_is_refused(frame: DeviceMemory, values: di
     ],
     ids=str,
 )
-def test_a_layout_of_what_are_no_whole_numbers_is_refused(frame: DeviceMemory, values: dict[str, object]) -> None:
+def test_a_layout_with_values_that_are_not_integers_is_refused(frame: DeviceMemory, values: dict[str, object]) -> None:
     with pytest.raises(TypeError, match=f"{list(values)[-1]}.* is "):
         frame.numpy(**values)  # type: ignore[arg-type]
 
@@ -312,7 +312,7 @@ def test_closing_under_a_live_view_is_refused_and_loses_nothing(device: Device, 
     assert memory.closed
 
 
-def test_a_released_memoryview_is_no_view(device: Device) -> None:
+def test_a_released_memoryview_does_not_prevent_closing(device: Device) -> None:
     memory = device.allocate(16)
     with memory.map() as view:
         with pytest.raises(extmem.LiveViewError):
@@ -321,7 +321,7 @@ def test_a_released_memoryview_is_no_view(device: Device) -> None:
     memory.close()
 
 
-def test_without_numpy_the_error_says_what_to_do(frame: DeviceMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_numpy_the_error_has_the_remedy(frame: DeviceMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", None)
     with pytest.raises(extmem.UnsupportedError, match=r"extmem\[numpy\]"):
         frame.numpy()

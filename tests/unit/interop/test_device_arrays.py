@@ -22,10 +22,10 @@ from tests import cuda_bed
 
 def seen(array: Any) -> Any:
     """The array as NumPy reads it: the fake's device memory is the host's, at the same address."""
-    told = array.__cuda_array_interface__
+    interface = array.__cuda_array_interface__
 
     class Interface:
-        __array_interface__ = {key: told[key] for key in ("shape", "typestr", "data", "strides")} | {"version": 3}
+        __array_interface__ = {key: interface[key] for key in ("shape", "typestr", "data", "strides")} | {"version": 3}
 
     return numpy.asarray(Interface())
 
@@ -56,11 +56,16 @@ def test_an_array_is_over_the_memory_itself(gpu: Device) -> None:
         del array
 
 
-def test_the_interface_says_version_stream_and_right(gpu: Device, name: str) -> None:
+def test_the_interface_has_version_stream_and_right(gpu: Device, name: str) -> None:
     with gpu.allocate((3, 4), "float32", name=name, access=extmem.Access.READ) as memory:
-        told = memory.__cuda_array_interface__
-        assert (told["version"], told["stream"], told["strides"], told["typestr"]) == (3, None, None, "<f4")
-        assert told["shape"] == (3, 4) and told["data"][1] is False
+        interface = memory.__cuda_array_interface__
+        assert (interface["version"], interface["stream"], interface["strides"], interface["typestr"]) == (
+            3,
+            None,
+            None,
+            "<f4",
+        )
+        assert interface["shape"] == (3, 4) and interface["data"][1] is False
         with gpu.open(name) as other:
             assert other.__cuda_array_interface__["data"][1] is True
 
@@ -105,15 +110,15 @@ REFUSED = {
     "strides of zero": ({"strides": (0, 1)}, "overlaps"),
     "a larger shape": ({"shape": (8, 9)}, "reaches bytes"),
     "a type that does not divide": ({"dtype": "float64", "offset": 4}, "no whole number"),
-    "an offset between elements": ({"dtype": "uint32", "shape": (2,), "offset": 2}, "offset 2 is no multiple"),
-    "strides between elements": ({"dtype": "uint32", "shape": (2,), "strides": (6,)}, "stride 6 is no multiple"),
+    "an offset between elements": ({"dtype": "uint32", "shape": (2,), "offset": 2}, "offset 2 is not a multiple"),
+    "strides between elements": ({"dtype": "uint32", "shape": (2,), "strides": (6,)}, "stride 6 is not a multiple"),
     "an unknown type": ({"dtype": "bfloat16"}, "not an element type"),
     "strides for other axes": ({"shape": (8,), "strides": (8, 1)}, "2 strides for 1 axes"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_looked_at_safely_is_refused(what: str, gpu: Device, fake: fake_cuda.FakeCuda) -> None:
+def test_layouts_that_cannot_be_used_safely_are_refused(what: str, gpu: Device, fake: fake_cuda.FakeCuda) -> None:
     asked, text = REFUSED[what]
     with gpu.allocate((8, 8), "uint8") as memory:
         memory.device_array()  # so that it is imported
@@ -132,7 +137,7 @@ def test_strides_that_keep_elements_apart_are_taken(shape: tuple[int, ...], stri
     check_device_layout(ArrayLayout(shape, "float32", strides))
 
 
-def test_memory_that_is_not_for_export_says_what_to_do(fake: fake_cuda.FakeCuda) -> None:
+def test_memory_that_is_not_for_export_is_refused_with_the_remedy(fake: fake_cuda.FakeCuda) -> None:
     with extmem.open_device(kind="vulkan") as vulkan:
         memory = vulkan.allocate_memory(extmem.vk.MemoryAllocateInfo(64, 0))
         with memory, pytest.raises(extmem.UnsupportedError, match="not allocated for export"):
@@ -180,7 +185,7 @@ def test_vulkan_memory_is_imported_by_cuda_once(fake: fake_cuda.FakeCuda) -> Non
     assert not fake.alive()["external memories"]
 
 
-def test_an_array_that_is_handed_out_again_asks_nobody(gpu: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
+def test_a_second_array_needs_no_call_of_the_driver(gpu: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
     with gpu.allocate((4,), name=name) as memory, gpu.open(name) as other:
         first = other.device_array()
         other.device_array(shape=(2,))
@@ -203,7 +208,7 @@ def test_a_pattern_keeps_nothing_and_what_is_made_of_it_does() -> None:
     kept = Kept()
     gone = weakref.ref(kept)
     pattern = DeviceArray(64, ArrayLayout((2,), "uint8", (1,)), 0, read_only=True, keep=None)
-    made = pattern.kept_by(kept).said_writable()
+    made = pattern.kept_by(kept).as_writable()
     del kept
     assert (made.pointer, made.read_only, pattern.read_only) == (64, False, True) and gone() is not None
     del made
@@ -213,7 +218,7 @@ def test_a_pattern_keeps_nothing_and_what_is_made_of_it_does() -> None:
 # DLPack.
 
 
-def test_streams_devices_versions_and_copies_that_cannot_be_are_refused(gpu: Device, name: str) -> None:
+def test_unsupported_streams_devices_versions_and_copies_are_refused(gpu: Device, name: str) -> None:
     with gpu.allocate((4,), name=name, access=extmem.Access.READ) as memory:
         array = memory.device_array()
         assert array.__dlpack_device__() == memory.__dlpack_device__() == (2, 0)
@@ -239,9 +244,12 @@ def test_without_cuda_core_the_interface_is_left(gpu: Device, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     ("built_for", "text"),
-    [(None, "without CUDA; install one with it"), ("99.0", "for CUDA 99.0 and finds no GPU.*driver may be too old")],
+    [
+        (None, "without CUDA; install a build with CUDA"),
+        ("99.0", "for CUDA 99.0 and finds no GPU.*driver may be too old"),
+    ],
 )
-def test_a_framework_for_another_cuda_says_what_does_not_fit(
+def test_a_framework_for_another_cuda_is_refused_with_the_reason(
     built_for: str | None, text: str, gpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start() -> None:

@@ -27,7 +27,7 @@ def test_a_jax_array_is_over_the_memory_itself(device: Device, dtype: str) -> No
         gc.collect()
 
 
-def test_a_part_that_begins_where_jax_can_look(device: Device) -> None:
+def test_a_part_with_an_alignment_that_jax_accepts(device: Device) -> None:
     with device.allocate(256) as memory:
         memory.numpy()[64] = 7
         array = memory.jax("uint8", (4,), offset=64)

@@ -73,6 +73,6 @@ def test_read_only_memory_is_read_only_through_the_interface(device: Device, nam
         del array
 
 
-def test_memory_that_the_host_does_not_see_has_none() -> None:
+def test_memory_that_is_not_host_visible_has_no_interface() -> None:
     with fake_cuda.installed(fake_cuda.FakeCuda()), extmem.open_device(kind="cuda") as cuda, cuda.allocate(4) as memory:
         assert not memory.host_visible and not hasattr(memory, "__array_interface__")

@@ -207,7 +207,7 @@ def test_two_copies_of_one_in_one_deep_copy_are_one(reading: DeviceMemory) -> No
     assert first is second
 
 
-DOORS = {
+BYPASSES = {
     "its storage": lambda t: t.untyped_storage().fill_(0),
     "its typed storage": lambda t: t.storage().fill_(0),
     "its data": lambda t: t.data.zero_(),
@@ -232,10 +232,10 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("how", DOORS)
-def test_ways_to_the_bytes_beside_the_operations_are_closed(how: str, reading: DeviceMemory) -> None:
+@pytest.mark.parametrize("how", BYPASSES)
+def test_access_to_the_bytes_without_an_operation_is_refused(how: str, reading: DeviceMemory) -> None:
     with pytest.raises((PermissionError, BufferError, extmem.UnsupportedError)):
-        DOORS[how](reading.torch())
+        BYPASSES[how](reading.torch())
 
 
 def test_a_part_with_steps_is_read_only_too(reading: DeviceMemory) -> None:
@@ -251,7 +251,7 @@ def test_a_part_with_steps_is_read_only_too(reading: DeviceMemory) -> None:
 @pytest.mark.parametrize("take", ["from_dlpack", "as_tensor", "asarray", "tensor"])
 def test_pytorch_gets_no_read_only_memory_without_the_guard(take: str, reading: DeviceMemory) -> None:
     """It requests an array that may be read-only, and ignores the flag: the first write would end the process."""
-    with pytest.raises(BufferError, match=r"memory\.torch\(\) gives a tensor that keeps the rule"):
+    with pytest.raises(BufferError, match=r"memory\.torch\(\), which returns a tensor that refuses writes"):
         getattr(torch, take)(reading)
 
 
@@ -276,7 +276,7 @@ def test_a_read_only_array_on_a_gpu_is_guarded_likewise(name: str) -> None:
     with fake_cuda.installed(fake), extmem.open_device(kind="cuda") as cuda:
         with cuda.allocate((4,), name=name, access=extmem.Access.READ), cuda.open(name) as memory:
             for asked in (memory, memory.device_array()):
-                with pytest.raises(BufferError, match=r"memory\.torch\(\) gives a tensor that keeps the rule"):
+                with pytest.raises(BufferError, match=r"memory\.torch\(\), which returns a tensor that refuses writes"):
                     torch.utils.dlpack.from_dlpack(_without_stream(asked))
             del asked
             gc.collect()
@@ -348,12 +348,12 @@ def test_a_tensor_that_pytorch_shares_itself_has_left_the_memory(how: str, devic
         gc.collect()
 
 
-def test_a_build_without_cuda_says_so() -> None:
+def test_a_build_without_cuda_is_reported() -> None:
     if torch.version.cuda is not None:
         pytest.skip("PyTorch is not installed without CUDA")
     fake = fake_cuda.FakeCuda()
     with fake_cuda.installed(fake), extmem.open_device(kind="cuda") as cuda, cuda.allocate((4,)) as memory:
-        with pytest.raises(extmem.UnsupportedError, match="is without CUDA; install one with it"):
+        with pytest.raises(extmem.UnsupportedError, match="is without CUDA; install a build with CUDA"):
             memory.torch()
         gc.collect()
     assert not fake.misuses and not fake.alive()

@@ -75,14 +75,14 @@ def test_ctypes_and_the_standard_librarys_arrays_are_arrays_too(device: Device) 
 
 
 @pytest.mark.parametrize("name", ["bool", "int8", "uint8", "int16", "uint64", "float16", "complex64", "complex128"])
-def test_every_element_type_is_itself(device: Device, name: str) -> None:
+def test_every_element_type_is_written_unchanged(device: Device, name: str) -> None:
     data = np.arange(6).reshape(2, 3).astype(name)
     with device.allocate((2, 3), name) as memory:
         memory.write(data)
         assert (memory.read() == data).all()
 
 
-def test_long_integers_are_what_they_are_wide(device: Device) -> None:
+def test_long_integers_match_the_type_of_their_width(device: Device) -> None:
     """NumPy has two types of 64 bits on Linux, and two of 32 on Windows."""
     with device.allocate(3, "int64") as memory:
         memory.write(np.array([1, 2, 3], np.longlong))
@@ -122,7 +122,7 @@ def test_another_shape_is_refused_with_the_remedy(floats: DeviceMemory, shape: t
     assert untouched(floats)
 
 
-def test_a_part_is_written_where_it_is_said_to_begin(floats: DeviceMemory) -> None:
+def test_a_part_is_written_at_its_offset(floats: DeviceMemory) -> None:
     floats.write(np.full((2, 4), 7, "float32"), offset=32)
     assert floats.read().tolist() == [[-1] * 4] * 2 + [[7] * 4] * 2
     floats.write(np.full((4,), 8, "float32"), offset=16)
@@ -193,7 +193,7 @@ def test_a_mapped_file_is_bytes(octets: DeviceMemory) -> None:
     assert octets.read_bytes(0, 4) == b"mmap"
 
 
-def test_nothing_is_written_as_nothing(floats: DeviceMemory) -> None:
+def test_empty_data_changes_nothing(floats: DeviceMemory) -> None:
     floats.write(b"")
     floats.write(np.empty(0, "uint8"), offset=7)
     assert untouched(floats)
@@ -372,7 +372,7 @@ def test_numbers_that_do_not_fit_are_refused(
         assert not any(memory.read_bytes())
 
 
-def test_one_number_goes_where_it_is_said_to(device: Device) -> None:
+def test_one_number_is_written_at_its_offset(device: Device) -> None:
     with device.allocate(3, "int16") as memory:
         memory.write(7, offset=2)
         assert memory.read().tolist() == [0, 7, 0]

@@ -25,7 +25,7 @@ BY_FD = pytest.mark.linux_only("descriptors are Linux's")
 
 
 @pytest.fixture(params=["host", "vulkan"])
-def lender(request: pytest.FixtureRequest) -> Iterator[Device]:
+def exporter(request: pytest.FixtureRequest) -> Iterator[Device]:
     """A device of each kind; the test is skipped where there is no driver."""
     if request.param == "vulkan":
         request.getfixturevalue("vulkan_device")
@@ -49,26 +49,26 @@ def is_open(fd: int) -> bool:
 
 
 @BY_FD
-def test_a_borrowed_fd_stays_its_owners(lender: Device) -> None:
-    with lender.allocate(SIZE, handle_types=int(FD)) as memory:
+def test_a_borrowed_fd_stays_its_owners(exporter: Device) -> None:
+    with exporter.allocate(SIZE, handle_types=int(FD)) as memory:
         memory.fill(3)
         number, stated = theirs(memory), memory.descriptor
         for _ in range(2):
-            with raw.import_payload(lender, number, stated, borrow=True) as imported:
+            with raw.import_payload(exporter, number, stated, borrow=True) as imported:
                 assert set(imported.read_bytes()) == {3} and is_open(number)
             assert is_open(number)
         with raw.borrowed_fd(number) as copy:
-            with raw.import_payload(lender, copy, stated, borrow=True) as imported:
+            with raw.import_payload(exporter, copy, stated, borrow=True) as imported:
                 assert not copy.closed and set(imported.read_bytes()) == {3}
             assert not copy.closed
         wrong = msgspec.structs.replace(stated, allocation_size=1 << 30, payload_size=1 << 30)
         with pytest.raises(extmem.ExtmemError):
-            raw.import_payload(lender, number, wrong, borrow=True)
+            raw.import_payload(exporter, number, wrong, borrow=True)
         assert is_open(number)
-        raw.import_payload(lender, number, stated).close()  # not borrowed: consumed
+        raw.import_payload(exporter, number, stated).close()  # not borrowed: consumed
         assert not is_open(number)
         with pytest.raises(extmem.HandleStateError, match=f"fd {number} is not open"):
-            raw.import_payload(lender, number, stated, borrow=True)
+            raw.import_payload(exporter, number, stated, borrow=True)
 
 
 @BY_FD
@@ -101,24 +101,24 @@ def test_a_borrowed_fd_is_sent_with_the_description_that_is_stated(vulkan_device
 
 
 @BY_FD
-def test_what_an_undescribed_fd_may_be(lender: Device) -> None:
-    with lender.allocate(SIZE, handle_types=int(FD)) as memory:
+def test_what_an_undescribed_fd_may_be(exporter: Device) -> None:
+    with exporter.allocate(SIZE, handle_types=int(FD)) as memory:
         memory.fill(4)
         number = theirs(memory)
-        found = raw.fd_choices(lender, number)
+        found = raw.fd_choices(exporter, number)
         assert found.handle_type == FD and memory.memory_type_index in found.memory_types
         assert not found.largest_size or found.largest_size >= memory.allocation_size
-        seen = raw.fd_choices(lender, number, memory_properties=VISIBLE).memory_types
-        types = lender.memory_properties.memory_types
+        seen = raw.fd_choices(exporter, number, memory_properties=VISIBLE).memory_types
+        types = exporter.memory_properties.memory_types
         assert set(seen) == {i for i in found.memory_types if types[i].property_flags & VISIBLE}
         stated = extmem.Descriptor(int(FD), memory.allocation_size, found.memory_types[0])
-        with raw.import_payload(lender, number, stated, borrow=True) as imported:
+        with raw.import_payload(exporter, number, stated, borrow=True) as imported:
             assert set(imported.read_bytes(0, 16)) == {4}
         os.close(number)
     read, write = os.pipe()
     for bad in (read, number):
         with pytest.raises(extmem.DriverError, match=f"fd {bad} is"):
-            raw.fd_choices(lender, bad)
+            raw.fd_choices(exporter, bad)
     os.close(read)
     os.close(write)
 
@@ -141,7 +141,7 @@ def test_a_dma_bufs_choices_are_the_kernels_and_the_drivers() -> None:
     os.close(fd)
 
 
-def test_a_devices_own_handles_go_out(vulkan_device: Device) -> None:
+def test_handles_of_a_device_are_returned(vulkan_device: Device) -> None:
     """Another device is made with them, as another binding would."""
     mine: Any = vulkan_device
     given = raw.vk_handles(mine)
@@ -164,7 +164,7 @@ def test_a_devices_own_handles_go_out(vulkan_device: Device) -> None:
         raw.vk_handles(host)
 
 
-def test_a_closed_devices_handles_do_not_go_out(vulkan_device: Device) -> None:
+def test_handles_of_a_closed_device_are_refused(vulkan_device: Device) -> None:
     with extmem.open_device(kind="vulkan") as other:
         raw.vk_handles(other)
     with pytest.raises(extmem.HandleStateError, match="is closed"):
