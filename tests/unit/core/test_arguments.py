@@ -60,7 +60,7 @@ def test_a_name_of_another_type_is_refused(device: Device, strange: Any) -> None
         device.allocate(4, name=strange)
     with pytest.raises(TypeError, match="name is .*; give a str"):
         extmem.open_handle(strange)
-    with pytest.raises(TypeError, match="name is None; give the str"):
+    with pytest.raises(TypeError, match="name is None; give the name of the shared object"):
         extmem.open_handle(None)  # type: ignore[arg-type]
     for opening in (extmem.open, device.open):
         with pytest.raises(TypeError, match="pass a name"):
