@@ -35,7 +35,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from scripts import behaviours, tally
 
@@ -345,11 +345,34 @@ def running(prefix: Path) -> Iterator[dict[str, str]]:
             # The server is started first, without pipes, because its services outlive the process that starts them.
             _quietly(["wineserver", "-p"], environment)
             _quietly(["wine", "wineboot"], environment)
-            yield environment
+            with _desktop(environment):
+                yield environment
         finally:
             # -k fails if no server runs any more; -w waits until the server has written its registry.
             _quietly(["wineserver", "-k"], environment, check=False)
             _quietly(["wineserver", "-w"], environment, check=False)
+
+
+@contextlib.contextmanager
+def _desktop(environment: dict[str, str]) -> Iterator[None]:
+    """Keep a process of the desktop during the block.
+
+    The first process that uses user32 starts the desktop's explorer.exe, which inherits its pipes and ends with the
+    last process of the desktop. Started by a test's child, it would keep the pipes of that child open.
+    """
+    if not PYTHON.exists():
+        yield  # the prefix is being set up
+        return
+    code = "import ctypes, time; ctypes.WinDLL('user32').GetDesktopWindow(); print(flush=True); time.sleep(1e6)"
+    command = ["wine", str(PYTHON), "-c", code]
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing) as holder:
+        output = cast(IO[bytes], holder.stdout)
+        try:
+            output.readline()
+            yield
+        finally:
+            holder.kill()
 
 
 def _quietly(command: Sequence[str], environment: dict[str, str], *, check: bool = True) -> None:
