@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from extmem import rules, vk
 from extmem.core.command_arguments import check_structs, each, number, own_structs, region, rest
-from extmem.core.command_state import LayingOut, Steps, barrier_step, buffer_step, reads, whole_step, writes
+from extmem.core.command_state import LayoutTracker, Steps, barrier_step, buffer_step, reads, whole_step, writes
 from extmem.core.placement import place_of
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject
 from extmem.errors import HandleStateError, RuleViolation
@@ -66,7 +66,7 @@ class Commands:
         self._lock = Lock()
         self._uses = Uses()
         """Holds everything that the commands use until they have completed."""
-        self._layouts = LayingOut()
+        self._layouts = LayoutTracker()
 
     def __enter__(self) -> Self:
         self._check_process()
@@ -86,7 +86,7 @@ class Commands:
             if was_open and kind is None and self._recorded:
                 self._check_process()
                 if self._device.check != "off":
-                    for command, violations in self._layouts.judged_again():
+                    for command, violations in self._layouts.check_again():
                         self._device.report(violations, command)
                 owners = [(record.allocation, owned) for record, owned in self._ownership]
                 with self._layouts.submitting():
@@ -374,7 +374,7 @@ class Commands:
             if unsafe:
                 raise RuleViolation(unsafe, command=command)
         if device.check != "off":
-            device.report([*violations, *self._layouts.judged(steps)], command)
+            device.report([*violations, *self._layouts.check(steps)], command)
 
     def _check_usable(self, resource: object, cls: type[R]) -> R:
         word = "image" if cls is ImageObject else "buffer"

@@ -50,7 +50,7 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
     dedicated = allocating.dedicated_resource(alone) if alone is not None else None
     export = vk.find(info, vk.ExportMemoryAllocateInfo)
     types = int(export.handle_types) if export is not None else 0
-    allocating.judge(device, info, dedicated, None, types)
+    allocating.check_allocation(device, info, dedicated, None, types)
     size, kind = int(info.allocation_size), int(info.memory_type_index)
     with Uses(device) as uses:
         native = uses.add(dedicated).native if dedicated is not None else None

@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from extmem.sharing.terms import ShareTerms
 
 __all__ = [
-    "Everyday",
+    "ArrayTerms",
     "adopt",
     "adopt_object",
     "allocate_in",
     "allocate_memory",
     "check_fields",
     "dedicated_resource",
-    "judge",
+    "check_allocation",
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
@@ -53,8 +53,8 @@ _HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_ME
 
 
 @dataclass(frozen=True, slots=True)
-class Everyday:
-    """What the everyday door adds to a VkMemoryAllocateInfo: the descriptor's array, and shares made on demand."""
+class ArrayTerms:
+    """What the high-level API adds to a VkMemoryAllocateInfo: the descriptor's array, and shares made on demand."""
 
     descriptor: Descriptor | None = None
     lazy_share: bool = False
@@ -63,7 +63,7 @@ class Everyday:
 def allocate_memory(
     device: DeviceState,
     info: vk.MemoryAllocateInfo,
-    everyday: Everyday | None = None,
+    array_terms: ArrayTerms | None = None,
     stated: Descriptor | None = None,
     resource: ResourceObject | None = None,
 ) -> HeldMemory:
@@ -73,7 +73,7 @@ def allocate_memory(
     """
     info = copied(info)
     with Uses(device) as uses:
-        memory, callers = allocate_in(uses, device, info, everyday, stated, resource)
+        memory, callers = allocate_in(uses, device, info, array_terms, stated, resource)
     if callers is None:
         return memory
     if callers.handle is None:
@@ -90,7 +90,7 @@ def allocate_in(
     uses: Uses,
     device: DeviceState,
     info: vk.MemoryAllocateInfo,
-    everyday: Everyday | None = None,
+    array_terms: ArrayTerms | None = None,
     stated: Descriptor | None = None,
     resource: ResourceObject | None = None,
 ) -> tuple[HeldMemory, CallersFd | None]:
@@ -120,7 +120,7 @@ def allocate_in(
             if source is not None:
                 key = validation_cache.of_import(key, source.described_by) if source.error is None else None
             if key not in device.validated or not device.has_room:
-                judge(device, info, dedicated, source, export_types)
+                check_allocation(device, info, dedicated, source, export_types)
                 if device.check == "raise":  # it has not raised
                     device.validated.note(key)
         if export_types:
@@ -139,11 +139,11 @@ def allocate_in(
                     error.violations = tuple(rules.check_allocate_memory(info, facts))
                 raise
         else:
-            described = everyday.descriptor if everyday is not None else None
+            described = array_terms.descriptor if array_terms is not None else None
             descriptor = described or describing.describe_allocation(device, size, kind, export_types, dedicated)
             native = uses.add(dedicated).native if dedicated is not None else None
-            given = None if everyday is not None and everyday.lazy_share else terms
-            if given is not None and everyday is not None:
+            given = None if array_terms is not None and array_terms.lazy_share else terms
+            if given is not None and array_terms is not None:
                 given = given._replace(described=True)
             allocation = device.backend.allocate(
                 size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=given
@@ -157,7 +157,7 @@ def allocate_in(
         raise
     if export_types:
         record.export_handle_types = export_types
-        if everyday is not None and everyday.lazy_share:
+        if array_terms is not None and array_terms.lazy_share:
             record.lazy_share = terms is not None
         elif terms is not None:
             try:
@@ -291,9 +291,9 @@ _NUMBERS = (".allocation_size", ".memory_type_index", ".handle_types", ".handle_
 
 
 def check_fields(device: DeviceState, info: vk.MemoryAllocateInfo) -> None:
-    """Refuse what is not of the kind that belongs there, before it is used. Unjudged, that is a TypeError.
+    """Refuse what is not of the kind that belongs there, before it is used. Unchecked, that is a TypeError.
 
-    `dedicated_resource` refuses what is neither a buffer nor an image with more advice. Unjudged, a number may be
+    `dedicated_resource` refuses what is neither a buffer nor an image with more advice. Unchecked, a number may be
     whatever stands for one.
     """
     found = rules.check_allocate_memory_fields(info, device.facts)
@@ -305,7 +305,7 @@ def check_fields(device: DeviceState, info: vk.MemoryAllocateInfo) -> None:
         raise TypeError(f"{found[0].where}: {found[0].problem}. {found[0].remedy}")
 
 
-def judge(
+def check_allocation(
     device: DeviceState,
     info: vk.MemoryAllocateInfo,
     dedicated: ResourceObject | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.core import allocating, arguments, creating, describing, exporting, rule_facts
-from extmem.core.allocating import Everyday
+from extmem.core.allocating import ArrayTerms
 from extmem.core.memory_object import MemoryObject
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
@@ -107,8 +107,8 @@ def allocate(
     if buffer is not None:
         info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
     try:
-        everyday = Everyday(descriptor, lazy_share=bool(unshared))
-        memory, _ = allocating.allocate_in(uses, device, info, everyday, resource=buffer)
+        array_terms = ArrayTerms(descriptor, lazy_share=bool(unshared))
+        memory, _ = allocating.allocate_in(uses, device, info, array_terms, resource=buffer)
     except BaseException:
         if buffer is not None:
             buffer.close()

@@ -1,4 +1,4 @@
-"""Arguments of the everyday calls, as the layers below take them: plain strings and integers, or an error."""
+"""Arguments of the high-level calls, as the layers below take them: plain strings and integers, or an error."""
 
 from __future__ import annotations
 

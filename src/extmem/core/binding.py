@@ -1,4 +1,4 @@
-"""Binding buffers and images to memory (vkBindBufferMemory2, vkBindImageMemory2): judged, then done by the driver."""
+"""Binding buffers and images to memory (vkBindBufferMemory2, vkBindImageMemory2): checked, then done by the driver."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bind(
     *,
     form: Literal[1, 2] = 2,
 ) -> None:
-    """See `Device.bind_buffer_memory2` and `Device.bind_image_memory2`: all are judged before any is bound.
+    """See `Device.bind_buffer_memory2` and `Device.bind_image_memory2`: all are checked before any is bound.
 
     form: 1 for `bind_buffer_memory` and `bind_image_memory`, whose rules have ids of their own.
     """

@@ -1,6 +1,6 @@
-"""What a command takes out of its arguments: everything is read once, before anything is judged.
+"""What a command takes out of its arguments: everything is read once, before anything is checked.
 
-A struct or sequence is the caller's, and may hold something else the next time. So what is judged is a copy, and that
+A struct or sequence is the caller's, and may hold something else the next time. So what is checked is a copy, and that
 copy is what is recorded.
 """
 

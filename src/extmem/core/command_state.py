@@ -1,4 +1,4 @@
-"""The layouts of images, and who owns buffers, in the commands of one submission: judged when recorded, and again when
+"""The layouts of images, and who owns buffers, in the commands of one submission: checked when recorded, and again when
 submitted.
 
 An image's `layouts` and a buffer's `ownership` are what the submitted commands left; None once the raw handle was given
@@ -14,7 +14,7 @@ from typing import TypeAlias
 from extmem import rules, vk
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject
 
-__all__ = ["LayingOut", "Steps", "barrier_step", "buffer_step", "reads", "whole_step", "writes"]
+__all__ = ["LayoutTracker", "Steps", "barrier_step", "buffer_step", "reads", "whole_step", "writes"]
 
 State: TypeAlias = rules.Layouts | rules.Ownership
 Steps: TypeAlias = Sequence[tuple[ResourceObject, rules.Step | rules.Use]]
@@ -74,14 +74,14 @@ def whole_step(command: str, layout: int, level: int | None = None, layer: int |
     return rules.Step(command, f"{command}.layout", area, layout)
 
 
-class LayingOut:
+class LayoutTracker:
     """See the module. One for each `Commands`."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[ResourceObject, rules.Step | rules.Use]] = []
         self._now: dict[ResourceObject, State] = {}
 
-    def judged(self, steps: Steps) -> list[rules.Violation]:
+    def check(self, steps: Steps) -> list[rules.Violation]:
         """What these steps would break after those that were added."""
         tried: dict[ResourceObject, State] = {}
         return [violation for used, step in steps for violation in self._applied(used, step, tried, self._now)]
@@ -92,7 +92,7 @@ class LayingOut:
             self._applied(used, step, self._now, {})
         self._steps += steps
 
-    def judged_again(self) -> list[tuple[str, list[rules.Violation]]]:
+    def check_again(self) -> list[tuple[str, list[rules.Violation]]]:
         """What the steps break as things are now, by command."""
         self._now = {}
         found = [(step.command, self._applied(used, step, self._now, {})) for used, step in self._steps]

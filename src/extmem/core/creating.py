@@ -1,4 +1,4 @@
-"""vkCreateBuffer and vkCreateImage: the device is asked about such a resource, the rules judge, and it is made."""
+"""vkCreateBuffer and vkCreateImage: the device is asked about such a resource, the rules check, and it is made."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _create_buffer(device: DeviceState, info: vk.BufferCreateInfo) -> BufferObje
         if key not in device.validated:
             known = type(info) is vk.BufferCreateInfo
             asked = rule_facts.buffer_capabilities(device, info, external_types(info)) if known else {}
-            device.judged(key, rules.check_create_buffer(info, device.facts, asked), "vkCreateBuffer")
+            device.report_or_note(key, rules.check_create_buffer(info, device.facts, asked), "vkCreateBuffer")
     made: BufferObject = device.make_buffer(info, key)
     return made
 

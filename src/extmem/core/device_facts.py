@@ -72,7 +72,7 @@ def external_facts(properties: vk.ExternalMemoryProperties) -> rules.ExternalMem
 
 
 def chained(info: object) -> Iterable[object]:
-    """What is chained, of chains that were not judged yet: they may end in themselves, or in anything."""
+    """What is chained, of chains that were not checked yet: they may end in themselves, or in anything."""
     node, left = getattr(info, "p_next", None), _LONGEST_CHAIN
     while node is not None and left:
         yield node

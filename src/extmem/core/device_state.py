@@ -129,7 +129,7 @@ class DeviceState(Held, abc.ABC):
             raise error
         warn_caller(str(error))
 
-    def judged(self, key: Key | None, violations: Sequence[rules.Violation], command: str) -> None:
+    def report_or_note(self, key: Key | None, violations: Sequence[rules.Violation], command: str) -> None:
         """`report`, and remember the call by its key where it broke nothing (for the library itself)."""
         if violations:
             self.report(violations, command)

@@ -156,7 +156,7 @@ def _file_of(record: MemoryRecord) -> int:
 
 
 def share_on_demand(record: MemoryRecord) -> None:
-    """Make the unnamed NT share of everyday memory, which costs nothing until somebody asks for it."""
+    """Make the unnamed NT share of memory of the high-level API, which costs nothing until somebody asks for it."""
     if record.share_reference == 0 and record.lazy_share:
         publish(record, _PLAIN[Share.NT])
 
@@ -190,7 +190,7 @@ def fd_of(device: DeviceState, record: MemoryRecord, info: vk.MemoryGetFdInfoKHR
     """`Device.get_memory_fd` of memory that is in use. Errors: RuleViolation; as the backend's `export_fd`."""
     key = _fd_key(info, record) if record.device is device else None
     if key not in device.validated:
-        device.judged(key, rules.check_get_memory_fd(info, device.facts, record.facts()), "vkGetMemoryFdKHR")
+        device.report_or_note(key, rules.check_get_memory_fd(info, device.facts, record.facts()), "vkGetMemoryFdKHR")
     return fd_handle(record, int(info.handle_type))
 
 
@@ -249,7 +249,7 @@ def win32_handle(record: MemoryRecord, handle_type: HandleType) -> NtHandle | Km
 
 
 def everyday_access(access: int, name: str | None) -> tuple[int, vk.SecurityAttributes | None]:
-    """dwAccess and security of an everyday share.
+    """dwAccess and security of an high-level share.
 
     Rights at creation do not cap later opens by name, the security descriptor does (B21): a payload offered for reading
     alone grants its own user reading alone.

@@ -1,7 +1,7 @@
 """Importing: from the import struct of a pNext chain to the payload behind it.
 
 How this works. `resolve` looks where the struct points (object manager, file descriptor, host pointer) and returns a
-`Source`: what was found, or why nothing was. The rules then judge the call with the source's facts. Only after that
+`Source`: what was found, or why nothing was. The rules then check the call with the source's facts. Only after that
 is the source used (`allocation`); or abandoned, which gives back the reference that resolving took.
 
 This is the one place that hides an asymmetry of the specification: a successful import consumes an fd, and never an

@@ -1,4 +1,4 @@
-"""Ranges of mapped memory, for vkFlushMappedMemoryRanges and vkInvalidateMappedMemoryRanges: judged, then named."""
+"""Ranges of mapped memory, for vkFlushMappedMemoryRanges and vkInvalidateMappedMemoryRanges: checked, then named."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WHOLE = int(vk.WHOLE_SIZE)
 def checked(
     device: DeviceState, ranges: Sequence[vk.MappedMemoryRange], command: str, uses: Uses
 ) -> list[tuple[Allocation, int, int]]:
-    """Allocation, offset and size in bytes of each range; VK_WHOLE_SIZE reaches to the end. All are judged first.
+    """Allocation, offset and size in bytes of each range; VK_WHOLE_SIZE reaches to the end. All are checked first.
 
     uses: holds the memory until the command is done.
     Errors: TypeError for what is not a range of memory; HandleStateError for memory of another device, or that is not

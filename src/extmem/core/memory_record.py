@@ -133,7 +133,7 @@ class MemoryRecord(Held):
         """The names and objects that the device remembers it by."""
         self.dedicated: rules.ResourceFacts | None = None
         self.resource: OwnedResource | None = None
-        """The buffer or image that it is dedicated to, where the everyday door made that: it ends with the memory."""
+        """The buffer or image that it is dedicated to, where the high-level API made that: it ends with the memory."""
         self.companion: Allocation | None = None
         """What CUDA has imported of a Vulkan device's memory, for GPU arrays: it ends before the memory."""
         self.pattern: Any = None

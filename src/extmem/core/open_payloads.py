@@ -1,4 +1,4 @@
-"""`Live`: what the everyday `open` of a device has imported and finds again, by name and by shared object."""
+"""`Live`: what the high-level `open` of a device has imported and finds again, by name and by shared object."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Live(dict[object, "weakref.ref[Any]"]):
         self._most = _FEW
 
     def remember(self, record: Any, name: str | None) -> None:
-        """The everyday `open` has imported this. A name that we pin leads where it led, so it can be trusted (B73)."""
+        """Add a record that the high-level `open` imported. A pinned name leads where it led (B73)."""
         keys = (record.object_id,) if name is None else (record.object_id, name)
         record.known_by += keys
         for key in keys:

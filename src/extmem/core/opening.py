@@ -1,4 +1,4 @@
-"""The everyday door: arrays in, arrays out, nothing to compute by hand, and each payload imported once per process."""
+"""The high-level API: arrays in, arrays out, nothing to compute by hand, and each payload imported once per process."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def open_found(
     """The payload behind a reference, as memory of a device: what is imported here already, or a new import.
 
     Takes the reference over, and gives it back on failure. device_of: the device for a payload with these descriptor
-    bytes. source: what led to the payload, to be judged and remembered.
+    bytes. source: what led to the payload, to be checked and remembered.
     """
     name = source if source.__class__ is str else None
     dedicated = None
@@ -210,7 +210,7 @@ def _rejoined(device: DeviceState, owner: Manager, imported: Imported, name: str
 def _unfold(
     device: DeviceState, owner: Manager, imported: Imported, source: object
 ) -> tuple[Descriptor, ResourceObject | None]:
-    """The descriptor of a payload that this device has not met, judged; the identical dedicated resource, made anew.
+    """The descriptor of a payload that this device has not met, checked; the identical dedicated resource, made anew.
 
     Errors: DescriptorError; RuleViolation for a payload of another device. Size and memory type are the descriptor's
     own, so only another device or a dedicated resource can break a rule: what has neither is kept as plain.
@@ -277,7 +277,7 @@ def _open_fd(device: DeviceState, found: Source) -> HeldMemory:
 
 
 def _judge_by_descriptor(device: DeviceState, found: Source, descriptor: Descriptor) -> ResourceObject | None:
-    """What vkAllocateMemory would have been given, judged; the identical dedicated resource, made anew.
+    """What vkAllocateMemory would have been given, checked; the identical dedicated resource, made anew.
 
     The caller has given no more than a device and what leads to the payload. So on the payload's own device a broken
     rule is the description's doing. Errors: DescriptorError then; else RuleViolation.
@@ -317,7 +317,7 @@ def _judged_by_descriptor(device: DeviceState, found: Source, descriptor: Descri
     info = vk.MemoryAllocateInfo(descriptor.allocation_size, cross_api.memory_type(device, descriptor), chain)
     dedicated = _dedicated_anew(device, descriptor, chain)
     try:
-        allocating.judge(device, info, dedicated, found)
+        allocating.check_allocation(device, info, dedicated, found)
     except BaseException:
         if dedicated is not None:
             dedicated.close()

@@ -1,4 +1,4 @@
-"""What can be asked of a device: judged by the rules, then answered by the driver, while the device is held.
+"""What can be asked of a device: checked by the rules, then answered by the driver, while the device is held.
 
 See the methods of `Device` with these names. Errors of all: HandleStateError of a device that is closed.
 """

@@ -213,7 +213,7 @@ class BufferObject(ResourceObject):
         *,
         native: NativeResource | None = None,
     ) -> None:
-        """info: nobody else changes it from now on: it is made and judged by this, as is what is done with it.
+        """info: nobody else changes it from now on: it is made and checked by this, as is what is done with it.
 
         verdict: what its creation was remembered by, if it was. native: one that another binding created.
         """
@@ -228,7 +228,7 @@ class BufferObject(ResourceObject):
 
     @property
     def raw(self) -> int:
-        """See `Resource.raw`. Whoever has it may acquire the buffer; so its owner is not judged any more."""
+        """See `Resource.raw`. Whoever has it may acquire the buffer; so its owner is not checked any more."""
         self.ownership = None
         return super().raw
 
@@ -281,7 +281,7 @@ class ImageObject(ResourceObject):
 
     @property
     def raw(self) -> int:
-        """See `Resource.raw`. Whoever has it may change the image's layout; so that is not judged any more."""
+        """See `Resource.raw`. Whoever has it may change the image's layout; so that is not checked any more."""
         self.layouts = None
         return super().raw
 
@@ -308,7 +308,7 @@ class ImageObject(ResourceObject):
 
         Of an image with a DRM format modifier the aspects are its memory planes, `MEMORY_PLANE_0_EXT` to `_3_EXT`.
 
-        Errors: RuleViolation for a level, layer or aspect that the image lacks, and for OPTIMAL tiling (unjudged:
+        Errors: RuleViolation for a level, layer or aspect that the image lacks, and for OPTIMAL tiling (unchecked:
         UnsupportedError); HandleStateError once destroyed, and where its device is closed.
         """
         subresource = copied(subresource)

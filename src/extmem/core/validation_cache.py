@@ -1,9 +1,9 @@
-"""Calls that broke no rule, remembered, so that their like need not be judged again.
+"""Calls that broke no rule, remembered, so that their like need not be checked again.
 
 How this works. A program makes the same few calls over and over: it allocates, exports and binds payloads of one kind.
 What the rules say of such a call follows from some numbers alone, its key, and a device remembers the keys of calls
 that broke none. Calls that break a rule are never remembered, and neither is a call whose verdict depends on anything
-that changes, or that has more in it than the key can say: those have no key, and are judged each time.
+that changes, or that has more in it than the key can say: those have no key, and are checked each time.
 """
 
 from __future__ import annotations

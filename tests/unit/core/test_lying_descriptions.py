@@ -52,7 +52,7 @@ def described(device: Device, name: str | None, types: int = 0, **changes: Any) 
     told = msgspec.structs.replace(
         describing.describe_allocation(device, SIZE, 0, types, None), payload_size=SIZE, **changes
     )
-    return extmem.DeviceMemory(*allocating.allocate_memory(device, info, allocating.Everyday(descriptor=told)))
+    return extmem.DeviceMemory(*allocating.allocate_memory(device, info, allocating.ArrayTerms(descriptor=told)))
 
 
 LIES = (
