@@ -141,7 +141,7 @@ def test_memory_whose_block_failed_under_a_view_is_released(device: Device, name
         raise KeyError
     assert memory.closed and device.live_allocations == 1
     for _ in range(2):
-        with pytest.raises(errors.LiveViewError, match="still looks at this memory"):
+        with pytest.raises(errors.LiveViewError, match="of this memory is still alive"):
             memory.close()
         with pytest.raises(errors.NameTakenError):
             export(device, name=name)

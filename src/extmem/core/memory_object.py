@@ -1,4 +1,4 @@
-"""`MemoryObject`: a program's hold on a memory object, and its end. `extmem.DeviceMemory` adds the verbs to it."""
+"""`MemoryObject`: a program's hold on a memory object, until it is closed. `extmem.DeviceMemory` adds the methods."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ __all__ = ["MemoryObject"]
 
 
 class MemoryObject:
-    """What a program holds of a memory object: one hold on its record, until `close()`.
+    """A program's memory object: one hold on its record, until `close()`.
 
-    Ownership: see `extmem.DeviceMemory`. Made from what an operation gives (`HeldMemory`).
+    Ownership: see `extmem.DeviceMemory`. Made from the result of an operation (`HeldMemory`).
     """
 
     __slots__ = ("__weakref__", "_arrays", "_closed", "_facts", "_gpu_holds", "_hold", "_left")
 
     def __init__(self, record: MemoryRecord, hold: memoryview) -> None:
-        self._closed = True  # until whoever makes it hands it out
+        self._closed = True  # until it is complete
         self._facts: MemoryRecord | Closed = record
         self._hold = hold
         self._arrays: list[ref[Any]] = []
         """The exporters of its memoryviews, while there are any."""
         self._gpu_holds: list[ref[Any]] = []
         self._left: ref[MemoryRecord] | None = None
-        """What a view kept, where the block that closes the memory ended with an exception."""
+        """The record that a view keeps, if the block that closes the memory ended with an exception."""
         self._closed = False
 
     @property
@@ -47,7 +47,7 @@ class MemoryObject:
 
     @property
     def descriptor(self) -> Descriptor:
-        """The payload's self-description, as its exporter wrote it."""
+        """The descriptor of the payload, as its exporter wrote it."""
         return self._facts.descriptor
 
     @property
@@ -57,7 +57,7 @@ class MemoryObject:
 
     @property
     def size(self) -> int:
-        """The payload's size in bytes: what the exporter asked for (`allocation_size` may be larger)."""
+        """The payload's size in bytes, as the exporter requested it (`allocation_size` may be larger)."""
         return self.descriptor.payload_size
 
     @property
@@ -67,14 +67,14 @@ class MemoryObject:
 
     @property
     def record(self) -> MemoryRecord:
-        """The references behind it (for the library itself), which `use` keeps. Raises HandleStateError once closed."""
+        """The record (for the library itself), which `use` keeps. Raises HandleStateError once closed."""
         facts = self._facts
         if self._closed or isinstance(facts, Closed):
             raise HandleStateError(f"this memory ({self.what()}) is closed; allocate or open it again")
         return facts
 
     def use(self) -> Use[MemoryRecord]:
-        """A block in which nothing of it is given back (for the library itself): `with memory.use() as record:`.
+        """Return a block in which the record is not released (for the library itself): `with memory.use() as record:`.
 
         Errors: HandleStateError once closed, and in a forked child.
         """
@@ -89,7 +89,7 @@ class MemoryObject:
         return self._gpu_holds
 
     def map_part(self, start: int, size: int) -> memoryview:
-        """`size` bytes from `start` of the allocation, wherever the payload begins (for the library itself)."""
+        """Return `size` bytes from `start` of the allocation, not of the payload (for the library itself)."""
         record = self.record
         if record.pid != current_process.pid:
             record.check_process()
@@ -101,20 +101,20 @@ class MemoryObject:
     def close(self) -> None:
         """Free it (vkFreeMemory). Safe to call twice. The payload lives on while any handle or other memory holds it.
 
-        Where another thread uses it at this moment, that one frees it when it is done. Called again after it raised,
-        it tries again.
-        Errors: LiveViewError while an array or memoryview still looks at it; nothing has changed then. PeerGoneError
-        where the object manager does not answer; memory and descriptors are given back then, the name is not yet.
+        If another thread uses it meanwhile, that thread frees it when its operation ends. After an error, `close`
+        can be called again.
+        Errors: LiveViewError while an array or memoryview of it is alive; nothing has changed then. PeerGoneError if
+        the object manager does not reply; memory and fds are released then, the name is not.
         """
-        if self._looked_at() and (not self._closed or self._left is not None):
+        if self._has_views() and (not self._closed or self._left is not None):
             raise LiveViewError(
-                f"an array or memoryview still looks at this memory ({self.what()}); "
+                f"an array or memoryview of this memory is still alive ({self.what()}); "
                 "delete it (or let it go out of scope) before closing, or copy what you need"
             )
         record = self._facts
         if isinstance(record, Closed):
             return
-        # No call between the two, so no signal handler either: what is marked as closed, somebody gives back.
+        # No call, and so no signal handler, runs between the two: the record of memory marked as closed is released.
         here = get_ident()
         unsettled[record] = here
         self._closed = True
@@ -129,18 +129,18 @@ class MemoryObject:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and self._looked_at():
-            # The error in flight holds the frame that holds the view; it matters more than the open memory.
-            self._leave_to_the_view()
+        if kind is not None and self._has_views():
+            # The exception holds the frame that holds the view; an error about open memory must not replace it.
+            self._leave_to_views()
             return
         self.close()
 
-    def _looked_at(self) -> bool:
-        """Whether a memoryview or array over the memory is still alive."""
+    def _has_views(self) -> bool:
+        """Return whether a memoryview or array over the memory is alive."""
         return bool(self._arrays or self._gpu_holds)
 
-    def _leave_to_the_view(self) -> None:
-        """Let go; when the last view is lost, everything is given back."""
+    def _leave_to_views(self) -> None:
+        """End the hold. The record is released with the last view."""
         record = self._facts
         if not isinstance(record, Closed):
             self._closed = True
@@ -149,11 +149,11 @@ class MemoryObject:
             self._facts = record.closed_facts()
 
     def what(self) -> str:
-        """Its name, if it has one, and its size, for messages (for the library itself)."""
+        """Return its name, if any, and its size, for messages (for the library itself)."""
         return f"{self.name!r}, " * (self.name is not None) + f"{self.size} bytes"
 
     def __del__(self) -> None:
-        # It warns, and nothing more: what the memory holds gives itself back.
-        if not getattr(self, "_closed", True) and not sys.is_finalizing() and not self._looked_at():
-            # The source was made with it: a warning that is kept must not keep the memory open.
+        # It only warns: the hold releases the record by itself.
+        if not getattr(self, "_closed", True) and not sys.is_finalizing() and not self._has_views():
+            # The source is not the memory itself: a warning that is kept must not keep the memory open.
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self._arrays, stacklevel=2)

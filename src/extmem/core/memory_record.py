@@ -36,18 +36,18 @@ __all__ = ["Closed", "HeldMemory", "MemoryRecord"]
 
 
 class OwnedResource(Protocol):
-    """What a memory object needs of the buffer or image that ends with it."""
+    """The part of a buffer or image that a memory object needs to end it."""
 
     @property
     def closed(self) -> bool:
-        """Whether it is destroyed."""
+        """Return whether it is destroyed."""
 
     def close(self) -> None:
         """Destroy it."""
 
 
 class Closed(NamedTuple):
-    """What is still known of memory that was closed; its fields are named as those of `MemoryRecord`."""
+    """The facts of closed memory. Its fields have the names of those of `MemoryRecord`."""
 
     device: DeviceState
     descriptor: Descriptor
@@ -104,7 +104,7 @@ class MemoryRecord(Held):
         writable: bool = True,
         export_handle_types: int = 0,
     ) -> None:
-        # Not by `super`: every memory that is opened makes one.
+        # Without `super()`: each open creates one.
         self._gate = bytearray(1)
         self.closing = False
         self.device = device
@@ -113,10 +113,10 @@ class MemoryRecord(Held):
         self.size = size
         self.memory_type_index = memory_type_index
         self.references = references
-        """Memory objects in the object manager, the imported one first."""
+        """References in the object manager, the imported one first."""
         self.manager = manager
         self.name = name
-        """What it was exported as or opened by, as a program says it."""
+        """The name that it was exported with or opened by, as a program passes it."""
         self.object_id = object_id
         self.kmt = kmt
         self.import_handle_type = import_handle_type
@@ -124,28 +124,28 @@ class MemoryRecord(Held):
         self.export_handle_types = export_handle_types
         self.exported_nt_types = 0
         self.identity = 0
-        """The `stated_identity` of the payload that an `FdHandle` of extmem's led to; 0 where the allocation has it."""
+        """The `stated_identity` of the payload of an `FdHandle` of extmem; 0 if the allocation has it."""
         self.share_reference = 0
-        """The memory object that was exported with NT or KMT handles; 0 where there is none."""
+        """The number of the object that was exported with NT or KMT handles; 0 if there is none."""
         self.lazy_share = False
         """Whether an unnamed NT share is made when a handle is first requested."""
         self.known_by: tuple[str | int, ...] = ()
-        """The names and objects that the device remembers it by."""
+        """The names and object numbers under which the device finds it."""
         self.dedicated: rules.ResourceFacts | None = None
         self.resource: OwnedResource | None = None
-        """The buffer or image that it is dedicated to, where the high-level API made that: it ends with the memory."""
+        """The buffer or image that it is dedicated to, if the high-level API made it: it ends with the memory."""
         self.companion: Allocation | None = None
-        """What CUDA has imported of a Vulkan device's memory, for GPU arrays: it ends before the memory."""
+        """CUDA's import of the memory of a Vulkan device, for GPU arrays. It ends before the memory."""
         self.pattern: Any = None
-        """The GPU array that the descriptor describes, once one was made. It keeps nothing alive."""
+        """The GPU array that the descriptor describes, after the first was made. It keeps nothing alive."""
         self.pid = current_process.pid
         counted = device.records
         self.watch: weakref.ref[Held] = weakref.ref(self, counted.discard)
-        """What the device knows it by."""
+        """The number under which the device tracks it."""
         counted.add(self.watch)
 
     def facts(self, *, alive: bool = True) -> rules.MemoryFacts:
-        """The tracked state, as the rules take it."""
+        """Return the tracked state, as the rules take it."""
         return rules.MemoryFacts(
             size=self.size,
             memory_type_index=self.memory_type_index,
@@ -159,7 +159,7 @@ class MemoryRecord(Held):
         )
 
     def closed_facts(self) -> Closed:
-        """What is kept of it where the memory is closed."""
+        """Return the facts that are kept after the memory is closed."""
         return Closed(self.device, self.descriptor, self.name, self.size, self.memory_type_index, self.writable)
 
     def gone(self) -> HandleStateError:
@@ -167,7 +167,7 @@ class MemoryRecord(Held):
         return HandleStateError("this memory was closed by another thread at this moment; allocate or open it again")
 
     def check_process(self) -> None:
-        """Refuse what a forked child must not do with its parent's references."""
+        """Raise HandleStateError in a forked child, which does not own its parent's references."""
         if self.pid != current_process.pid:
             raise HandleStateError(
                 f"this memory belongs to process {self.pid}, and this is its forked child {current_process.pid}; "
@@ -175,7 +175,7 @@ class MemoryRecord(Held):
             )
 
     def check_writable(self, verb: str) -> None:
-        """Refuse what would write to memory that is read-only here. AccessDeniedError."""
+        """Raise AccessDeniedError if this process may only read the memory."""
         if not self.writable:
             from extmem.objects import Status, error_for
 
@@ -186,11 +186,11 @@ class MemoryRecord(Held):
             )
 
     def what(self) -> str:
-        """Its name, if it has one, and its payload's size, for messages."""
+        """Return its name, if any, and its payload's size, for messages."""
         return f"{self.name!r}, " * (self.name is not None) + f"{self.descriptor.payload_size} bytes"
 
     def give_back(self) -> None:
-        """See `Held`. In a forked child only what is the child's own."""
+        """See `Held`. In a forked child, release only what the child owns."""
         self.device.live.forget(self)
         try:
             if self.pid == current_process.pid:
@@ -209,7 +209,7 @@ class MemoryRecord(Held):
 
 
 class HeldMemory(NamedTuple):
-    """What an operation gives: a memory object, and a hold on it, which the program's `DeviceMemory` takes over."""
+    """The result of an operation: a record, and a hold on it, which the program's `DeviceMemory` takes over."""
 
     record: MemoryRecord
     hold: memoryview

@@ -1,4 +1,4 @@
-"""`Live`: what the high-level `open` of a device has imported and finds again, by name and by shared object."""
+"""`Live`: the records that the high-level `open` of a device has imported, by name and by shared object."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Live(dict[object, "weakref.ref[Any]"]):
         record.known_by += keys
         for key in keys:
             self[key] = record.watch
-        if len(self) > self._most:  # those of what was lost, which nobody has taken out
+        if len(self) > self._most:  # references to records that have ended
             for found, watch in list(self.items()):
                 if watch() is None:
                     self.pop(found, None)
             self._most = 2 * len(self) + _FEW
 
     def forget(self, record: Any) -> None:
-        """It goes: `open` does not find it any more."""
+        """Remove a record: `open` does not find it any more."""
         for key in record.known_by:
             self.pop(key, None)

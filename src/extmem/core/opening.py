@@ -1,4 +1,4 @@
-"""The high-level API: arrays in, arrays out, nothing to compute by hand, and each payload imported once per process."""
+"""Opening by name, handle or number: find the payload, import it once per process, and return its memory object."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT, _KMT = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
 _Feature = vk.ExternalMemoryFeatureFlagBits
 _PATIENCE = 1.0
-"""Seconds for which a payload may have a name and no description yet."""
+"""Seconds for which a named payload may be without a descriptor."""
 _LOOK_AGAIN = 0.002
 _SOME_HANDLE = 4
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
@@ -45,11 +45,11 @@ _WRITING = int(Access.WRITE | Access.ALL)
 
 
 def open_on(device: DeviceState, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> HeldMemory:
-    """`Device.open`, the whole way."""
+    """Open on this device. See `Device.open`."""
     if isinstance(source, FdHandle):
         return open_handle_fd(source, device, lambda descriptor: device)
     if isinstance(source, str):
-        source = str.__str__(source)  # of a subclass, too
+        source = str.__str__(source)  # converts an instance of a subclass
         memory = known(device, source, access)
         if memory is not None:
             return memory
@@ -58,7 +58,7 @@ def open_on(device: DeviceState, source: str | NtHandle | KmtHandle | FdHandle, 
 
 
 def find(source: str | NtHandle | KmtHandle, access: int | None) -> tuple[Manager, Imported]:
-    """What a name, handle or number leads to: a reference that the caller owns. Errors: whatever refuses it."""
+    """Return the payload of a name, handle or number, with a reference that the caller owns. Errors: see `Manager`."""
     if isinstance(source, str):
         owner = manager()
         desired = _ALL_GRANTED if access is None else arguments.access_of(access)
@@ -80,7 +80,7 @@ def find(source: str | NtHandle | KmtHandle, access: int | None) -> tuple[Manage
 
 
 def _described(owner: Manager, name: str, desired: int, imported: Imported) -> Imported:
-    """Import a name again until it is described. Windows's drivers name memory when they make it, before that.
+    """Import a name again until its descriptor exists. Drivers of Windows name memory when they create it, before that.
 
     This goes on for a second, and releases the reference in between, as the memory may just be ending.
     """
@@ -93,13 +93,13 @@ def _described(owner: Manager, name: str, desired: int, imported: Imported) -> I
 
 
 def known(device: DeviceState, name: str, access: int | None) -> HeldMemory | None:
-    """What this process has imported under that name already. A name that we pin leads where it led (B73)."""
+    """Return what this process has already imported under this name. A pinned name keeps its object (B73)."""
     reference = device.live.get(name)
     record = reference() if reference is not None else None
     if record is None or record.pid != current_process.pid:
         return None
     if access is not None and record.writable != bool(int(access) & _WRITING):
-        return None  # other rights than those that we have: the object manager decides
+        return None  # other rights than those of the record: the object manager decides
     return _joined(record)
 
 
@@ -107,7 +107,7 @@ def _joined(record: MemoryRecord) -> HeldMemory | None:
     try:
         return HeldMemory(record, record.hold())
     except HandleStateError:
-        return None  # the last user is closing it in this moment
+        return None  # another thread is closing it
 
 
 def open_found(
@@ -141,7 +141,7 @@ def open_found(
         try:
             record = allocating.adopt_object(device, owner, imported, descriptor, memory_type, kind, dedicated)
         finally:
-            # As at the end of a `Use`: no signal handler runs before it is noted that the device is to be given back.
+            # As at the end of a `Use`: no signal handler runs before the release of the device is recorded.
             del hold
             if device.closing:
                 unsettled[device] = 0
@@ -182,7 +182,7 @@ def import_stated(device: DeviceState, source: vk.ChainStruct, descriptor: Descr
 
 
 def _bridged(device: DeviceState, owner: Manager, imported: Imported, name: str | None) -> HeldMemory:
-    """A host payload on another device: its pages, imported as host memory, where they are."""
+    """Import the pages of a host payload on another device, as host memory."""
     descriptor, _ = import_source.described(imported.descriptor)
     with device.use():
         allocation = host_file_import.as_host_memory(device, imported.payload, descriptor, imported.capacity)
@@ -195,7 +195,7 @@ def _bridged(device: DeviceState, owner: Manager, imported: Imported, name: str 
 
 
 def _rejoined(device: DeviceState, owner: Manager, imported: Imported, name: str | None) -> HeldMemory | None:
-    """Another name or handle for what this process has imported already, with the same rights."""
+    """Return the record that this process has already imported from the same object, with the same rights."""
     reference = device.live.get(imported.object)
     live = reference() if reference is not None else None
     if live is None or live.writable != imported.payload.writable or live.pid != current_process.pid:
@@ -250,7 +250,7 @@ def open_handle_fd(
 
 
 def _open_fd(device: DeviceState, found: Source) -> HeldMemory:
-    """Import with what the payload's own descriptor says."""
+    """Import with the values of the payload's own descriptor."""
     descriptor = found.descriptor
     if descriptor is None:
         raise DescriptorError("the payload carries no descriptor; state one with extmem.raw.import_payload")
@@ -297,7 +297,7 @@ def _judge_by_descriptor(device: DeviceState, found: Source, descriptor: Descrip
 
 
 def _is_of(device: DeviceState, descriptor: Descriptor) -> bool:
-    """Whether the descriptor states this device, or none."""
+    """Return whether the descriptor states this device, or no device."""
     facts = device.facts
     return (
         descriptor.device_uuid in (None, facts.device_uuid)
@@ -309,7 +309,7 @@ def _is_of(device: DeviceState, descriptor: Descriptor) -> bool:
 def _judged_by_descriptor(device: DeviceState, found: Source, descriptor: Descriptor) -> ResourceObject | None:
     chain: vk.ChainStruct
     if found.imported is not None:
-        # What came by a ticket was neither named nor numbered: the reference itself stands in for its handle.
+        # An import by ticket has neither a name nor a number: the reference is used in place of its handle.
         number = found.value or (0 if found.name is not None else found.imported.kmt or _SOME_HANDLE)
         chain = vk.ImportMemoryWin32HandleInfoKHR(HandleType(found.handle_type), number or None, found.name)
     else:

@@ -234,7 +234,7 @@ def test_views_keep_it_and_closing_under_them_is_refused(device: Device) -> None
     memory = unshared(device)
     array = memory.numpy()
     array[:] = 5
-    with pytest.raises(LiveViewError, match="still looks at this memory"):
+    with pytest.raises(LiveViewError, match="of this memory is still alive"):
         memory.close()
     assert memory.read()[0] == 5
     with pytest.raises(HandleStateError, match="are open; close them first"):
