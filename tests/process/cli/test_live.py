@@ -99,7 +99,7 @@ def test_ps_shows_who_holds_what(house: Runtime) -> None:
 @pytest.mark.windows_only("Linux has a broker, which the tests below are about")
 def test_windows_needs_no_broker(house: Runtime) -> None:
     for command, code, shown in (
-        ("status", 1, {"running": False}),
+        ("status", 1, {"running": False, "other_versions": []}),
         ("stop", 0, {"was_running": False, "stopped": True}),
     ):
         done = _extmem(house, "broker", command, "--json")
