@@ -300,7 +300,7 @@ class Device(DeviceState):
 
 
 class DeviceMemory(MemoryObject):
-    """Memory of a device, allocated here or imported (VkDeviceMemory).
+    """Memory of a device (VkDeviceMemory), allocated or imported.
 
     Ownership: holds the payload, and for NT types its shared object and name, until `close()`. Views (memoryviews,
     arrays) keep it alive too; `close()` raises LiveViewError while a view is alive. Memory that is garbage-collected
