@@ -135,7 +135,7 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
 
     def untyped_storage(self) -> NoReturn:
         """Raise PermissionError: writes to a storage cannot be intercepted."""
-        raise PermissionError(f"this memory is read-only in this process, and its storage would allow writes; {_REMEDY}")
+        raise PermissionError(f"this memory is read-only in this process, and its storage allows writes; {_REMEDY}")
 
     def storage(self) -> NoReturn:
         """Raise PermissionError, as `untyped_storage` does."""
