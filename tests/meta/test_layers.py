@@ -254,7 +254,7 @@ def test_only_modules_of_one_platform_refuse_the_others() -> None:
         ("extmem.errors", "from extmem import vk"),
         ("extmem.rules.bind_memory", "import extmem.objects"),
         ("extmem.objects.core", "from extmem.rules import ledger"),
-        ("extmem.broker.server", "def late():\n    from extmem.api import doors"),
+        ("extmem.broker.server", "def late():\n    from extmem.api import functions"),
         ("extmem.core.views", "if TYPE_CHECKING:\n    from extmem.api.device import Device"),
         ("extmem.api.functions", "from extmem.testing import leaks"),
         ("extmem.handles._nt", "from ..manager import manager"),
