@@ -12,7 +12,7 @@ from typing import SupportsIndex, TypeVar
 
 from extmem import rules, vk
 from extmem.devices.types import ImageRegion
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 __all__ = ["check_structs", "each", "number", "own_structs", "region", "rest"]
 
@@ -31,7 +31,7 @@ def own_structs(given: Sequence[S]) -> Sequence[S]:
     """Copies of the structs of a sequence. What the rules refuse, another class or no sequence, stays as it is."""
     if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
         return given
-    return tuple(copied(one) for one in tuple(given))
+    return tuple(copy_struct(one) for one in tuple(given))
 
 
 def each(given: Sequence[S]) -> Sequence[S]:

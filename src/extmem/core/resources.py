@@ -14,7 +14,7 @@ from extmem import rules, vk
 from extmem.core import validation_cache
 from extmem.errors import HandleStateError
 from extmem.owning import Held, late_imports, unsettled
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -242,7 +242,7 @@ class BufferObject(ResourceObject):
     @property
     def create_info(self) -> vk.BufferCreateInfo:
         """The VkBufferCreateInfo that it was made from, chain included; a new copy each time."""
-        return copied(self._info)
+        return copy_struct(self._info)
 
     @property
     def size(self) -> int:
@@ -301,7 +301,7 @@ class ImageObject(ResourceObject):
     @property
     def create_info(self) -> vk.ImageCreateInfo:
         """The VkImageCreateInfo that it was made from, chain included; a new copy each time."""
-        return copied(self._info)
+        return copy_struct(self._info)
 
     def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
         """vkGetImageSubresourceLayout: offset, size and pitches in bytes, of an image that was created LINEAR.
@@ -311,7 +311,7 @@ class ImageObject(ResourceObject):
         Errors: RuleViolation for a level, layer or aspect that the image lacks, and for OPTIMAL tiling (unchecked:
         UnsupportedError); HandleStateError once destroyed, and where its device is closed.
         """
-        subresource = copied(subresource)
+        subresource = copy_struct(subresource)
         with self._device.use() as device, self.use():
             found = rules.check_get_image_subresource_layout(subresource, self._exact)
             device.report(found, "vkGetImageSubresourceLayout")
