@@ -132,9 +132,8 @@ def send_payload(sock: socket.socket, fd: FdHandle | int, descriptor: Descriptor
     device, like that of another user. sock: a Unix socket, SOCK_SEQPACKET.
     Ownership: the caller keeps the fd. Errors: as `process.send_handle`; HandleStateError for an fd that is not open.
     """
-    sockets = fd_sockets()
     with borrowed_fd(fd) as copy, copy.use() as owned:
-        sockets.send_unchecked(sock, owned.fd, descriptor.encode())
+        fd_sockets().send_unchecked(sock, owned.fd, descriptor.encode())
 
 
 def fd_choices(
@@ -152,8 +151,7 @@ def fd_choices(
     Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE for an fd that the device cannot import; OutOfMemoryError;
     ValueError for a handle type that is not an fd's.
     """
-    kind = _Type(handle_type)
-    return choices.fd_choices(device, int(fd), kind, int(memory_properties))
+    return choices.fd_choices(device, int(fd), _Type(handle_type), int(memory_properties))
 
 
 def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.ExternalMemoryHandleTypeFlagBits:

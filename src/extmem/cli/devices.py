@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -80,45 +80,40 @@ def _queried(device: Answers) -> dict[str, Any]:
             }
             for index, memory_type in enumerate(memory.memory_types)
         ],
-        "handle_types": [_handle_type(device, handle_type) for handle_type in _handle_types()],
+        "handle_types": [_handle_type(device, handle_type) for handle_type in vk.ExternalMemoryHandleTypeFlagBits],
     }
-
-
-def _handle_types() -> Iterable[vk.ExternalMemoryHandleTypeFlagBits]:
-    from extmem import vk
-
-    return tuple(vk.ExternalMemoryHandleTypeFlagBits)
 
 
 def _handle_type(device: Answers, handle_type: vk.ExternalMemoryHandleTypeFlagBits) -> dict[str, Any]:
     from extmem import vk
     from extmem.errors import UnsupportedError
 
-    usage = vk.BufferUsageFlagBits(0)
-    for name in _BUFFER_USAGE:
-        usage |= vk.BufferUsageFlagBits[name]
+    usage = vk.BufferUsageFlagBits(sum(vk.BufferUsageFlagBits[name] for name in _BUFFER_USAGE))
     buffers = vk.PhysicalDeviceExternalBufferInfo(vk.BufferCreateFlagBits(0), usage, handle_type)
     images = []
     for format_name, tiling, usages in _IMAGES:
-        image_usage = vk.ImageUsageFlagBits(0)
-        for name in usages:
-            image_usage |= vk.ImageUsageFlagBits[name]
         query = vk.PhysicalDeviceImageFormatInfo2(
             vk.Format[format_name],
             vk.ImageType.TYPE_2D,
             vk.ImageTiling[tiling],
-            image_usage,
+            vk.ImageUsageFlagBits(sum(vk.ImageUsageFlagBits[name] for name in usages)),
             vk.ImageCreateFlagBits(0),
             vk.PhysicalDeviceExternalImageFormatInfo(handle_type),
         )
-        properties = None
-        reason = ""
+        properties, reason = None, ""
         try:
             properties = vk.find(device.image_format_properties(query), vk.ExternalImageFormatProperties)
         except UnsupportedError as error:
             reason = str(error)
-        answer = _capability(properties.external_memory_properties if properties is not None else None)
-        images.append({"format": format_name, "tiling": tiling, "usage": list(usages), **answer, "reason": reason})
+        images.append(
+            {
+                "format": format_name,
+                "tiling": tiling,
+                "usage": list(usages),
+                **_capability(properties.external_memory_properties if properties is not None else None),
+                "reason": reason,
+            }
+        )
     return {
         "type": _without_vendor(handle_type.name),
         "buffer": {
@@ -132,17 +127,15 @@ def _handle_type(device: Answers, handle_type: vk.ExternalMemoryHandleTypeFlagBi
 def _capability(properties: vk.ExternalMemoryProperties | None) -> dict[str, Any]:
     from extmem import vk
 
-    features = vk.ExternalMemoryFeatureFlagBits(int(properties.external_memory_features) if properties else 0)
-    supported = properties is not None and bool(features)
+    known = properties or vk.ExternalMemoryProperties()
+    features = vk.ExternalMemoryFeatureFlagBits(int(known.external_memory_features))
     types = vk.ExternalMemoryHandleTypeFlagBits
     return {
         "export": bool(features & vk.ExternalMemoryFeatureFlagBits.EXPORTABLE),
         "import": bool(features & vk.ExternalMemoryFeatureFlagBits.IMPORTABLE),
         "dedicated_only": bool(features & vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY),
-        "compatible": _names(types, properties.compatible_handle_types) if properties is not None and supported else [],
-        "export_from_imported": (
-            _names(types, properties.export_from_imported_handle_types) if properties is not None and supported else []
-        ),
+        "compatible": _names(types, known.compatible_handle_types) if features else [],
+        "export_from_imported": _names(types, known.export_from_imported_handle_types) if features else [],
     }
 
 
@@ -166,8 +159,8 @@ def _resources(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _abilities(answer: dict[str, Any]) -> str:
-    words = [word for word in ("export", "import") if answer[word]]
-    return ", ".join(words) + ("\ndedicated only" if answer["dedicated_only"] else "")
+    abilities = ", ".join(word for word in ("export", "import") if answer[word])
+    return f"{abilities}\ndedicated only" if answer["dedicated_only"] else abilities
 
 
 def _grouped(entry: dict[str, Any], columns: Callable[[dict[str, Any]], tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -94,8 +94,8 @@ def _import_into_cuda(record: MemoryRecord, cuda: DeviceState) -> Allocation:
         )
     handle, handle_type = exported
     origin = cross_api.origin(record.descriptor, handle_type)
-    imported = record.companion = described.import_by_descriptor(handle, origin, writable=record.writable)
-    return imported
+    record.companion = described.import_by_descriptor(handle, origin, writable=record.writable)
+    return record.companion
 
 
 def _pointer_to(allocation: Allocation, device: DeviceState) -> DevicePointer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from math import prod
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from extmem import optional
 from extmem.errors import UnsupportedError
@@ -58,10 +58,10 @@ def numpy_view(buffer: memoryview, layout: ArrayLayout) -> numpy.ndarray[Any, An
     # object that exports the buffer, which may be writable: NumPy would then accept `flags.writeable = True`, and the
     # first write would be a segmentation fault.
     octets = numpy_module().frombuffer(buffer, "uint8")
-    array: numpy.ndarray[Any, Any] = numpy_module().ndarray(
-        layout.shape, layout.dtype, buffer=octets, offset=layout.offset, strides=layout.strides
+    return cast(
+        "numpy.ndarray[Any, Any]",
+        numpy_module().ndarray(layout.shape, layout.dtype, buffer=octets, offset=layout.offset, strides=layout.strides),
     )
-    return array
 
 
 def new_octets(size: int) -> memoryview:
@@ -115,8 +115,7 @@ def as_requested(array: numpy.ndarray[Any, Any], dtype: object, copy: bool | Non
         raise ValueError(
             f"cannot view {array.dtype} memory as {dtype} without a copy; pass copy=None, or numpy(dtype=…)"
         )
-    converted: numpy.ndarray[Any, Any] = array.astype(numpy_module().dtype(dtype))
-    return converted
+    return cast("numpy.ndarray[Any, Any]", array.astype(numpy_module().dtype(dtype)))
 
 
 def dlpack_capsule(

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import extmem
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, unbounded
-from extmem.cli._bench.sharing import import_by_name
+from extmem.cli._bench.measure import Figure, at_most, interleaved, microseconds, ratio, unbounded
+from extmem.cli._bench.sharing import SHARE, import_by_name
 
 __all__ = ["figures"]
 
@@ -28,11 +28,11 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     """Measure `rounds` imports with and without checks."""
     exporter, importer = env.worker("exporter"), env.worker("importer")
     name = env.name("checks")
-    exporter.call("extmem.cli._bench.sharing:share", [(name, 1 << 20)])
+    exporter.call(SHARE, [(name, 1 << 20)])
     report(f"importing {rounds} times checked, in turns with unchecked")
     checked, unchecked = importer.call(f"{_HERE}:compare", name, rounds)
     yield at_most("a checked import against an unchecked one", ratio(checked, unchecked), 1.5)
-    yield unbounded("an unchecked import", statistics.median(unchecked) / 1000, "µs")
+    yield microseconds("an unchecked import", unchecked)
     yield unbounded("checking it", (statistics.median(checked) - statistics.median(unchecked)) / 1000, "µs")
     report("counting the modules that import extmem loads")
     paths = os.pathsep.join([p for p in sys.path if p])

@@ -14,15 +14,23 @@ A part that fails is one figure that is not ok; the other parts are still measur
 from __future__ import annotations
 
 import os
-import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import extmem
 from extmem.cli._bench.floor import compile_floor
-from extmem.cli._bench.measure import TURNS, Figure, at_least, at_most, ratio, ratio_in_turns, unbounded
+from extmem.cli._bench.measure import (
+    TURNS,
+    Figure,
+    at_least,
+    at_most,
+    measured_parts,
+    microseconds,
+    ratio,
+    ratio_in_turns,
+    unbounded,
+)
 
 if sys.platform != "linux":
     raise ImportError("this benchmark measures the broker and opaque fds of Linux")
@@ -47,17 +55,12 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
         uuid, room = device.uuid, device.memory_properties.memory_heaps[0].size
         report(device.name)
     sizes = dict(list((label, size) for label, size in _SIZES.items() if size <= room // 4)[: 2 if quick else None])
-    parts: dict[str, Callable[[], Iterator[Figure]]] = {
+    parts = {
         "importing": lambda: _importing(env, uuid, sizes, rounds if quick else max(rounds, TURNS * TURN), report),
         "passing": lambda: _passing(env, uuid, sizes, rounds, report),
         "leaks": lambda: _leaks(env, uuid, 50 if quick else _CHURNED, report),
     }
-    for part, measure in parts.items():
-        try:
-            yield from measure()
-        except (extmem.ExtmemError, OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
-            report(f"{part} failed: {error}")
-            yield at_most(f"{part}: could not be measured", 1, 0, "failed")
+    yield from measured_parts(parts, report)
 
 
 def _importing(
@@ -69,7 +72,7 @@ def _importing(
         report(f"importing {label}")
         count = min(rounds, _FEW) if size >= _BIG else rounds
         c, ours, named = worker.call(f"{_ROUNDS}:importing", library, uuid, size, count, deadline=_DEADLINE)
-        yield unbounded(f"import and map {label}: by C", statistics.median(c) / 1000, "microseconds")
+        yield microseconds(f"import and map {label}: by C", c)
         name = f"import and map {label}: by fd against C"
         bound = _BOUNDS.get(label)
         times = ratio_in_turns(ours, c, TURN)
@@ -91,7 +94,7 @@ def _passing(
         env.dismiss(sender)
         env.dismiss(receiver)
         for what, times in (("by name", ours), ("by torch.multiprocessing", torch), ("the socket alone", bare)):
-            yield unbounded(f"pass a tensor of {label}: {what}", statistics.median(times) / 1000, "microseconds")
+            yield microseconds(f"pass a tensor of {label}: {what}", times)
         yield at_least(f"pass a tensor of {label}: times as fast as torch.multiprocessing", ratio(torch, ours), _FASTER)
 
 

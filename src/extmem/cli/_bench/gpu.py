@@ -24,16 +24,25 @@ import gc
 import os
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import extmem
 from extmem import vk
 from extmem.cli._bench.floor import Floor, compile_floor
-from extmem.cli._bench.measure import TURNS, Figure, at_most, interleaved, ratio, ratio_in_turns, unbounded
+from extmem.cli._bench.measure import (
+    TURNS,
+    Figure,
+    at_most,
+    interleaved,
+    measured_parts,
+    microseconds,
+    ratio,
+    ratio_in_turns,
+    unbounded,
+)
 from extmem.devices.vulkan.backend import VulkanBackend
 
 if sys.platform != "linux":
@@ -41,9 +50,9 @@ if sys.platform != "linux":
 
 from extmem.cli._bench import killing
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.machine import broker_of, descriptors_of, resident_kib
+from extmem.cli._bench.machine import broker_of, descriptors_of, holdings, resident_kib
 from extmem.cli._bench.passing import USAGE, HandleType, Payload, buffer_info, exportable
-from extmem.cli._bench.sharing import import_by_name
+from extmem.cli._bench.sharing import SHARE, import_by_name
 
 __all__ = ["figures"]
 
@@ -59,7 +68,6 @@ _SOFTWARE_VICTIM, _GPU_VICTIM = 1 << 20, 64 << 20
 _AGAIN = 20.0
 """Bound of opening again in microseconds, for every size."""
 _clock = time.perf_counter_ns
-_kept: list[Any] = []
 
 
 class _Subject(NamedTuple):
@@ -81,7 +89,7 @@ def figures(
     """Measure `rounds` of each comparison, with `kills` kills. Errors: UnsupportedError without Vulkan."""
     subject = _open_subject(quick)
     report(f"{subject.name}, {'a software driver' if subject.software else 'a GPU'}")
-    parts: dict[str, Callable[[], Iterator[Figure]]] = {
+    parts = {
         "passing": lambda: _passing(env, subject, rounds, report, quick=quick),
         "opening again": lambda: _again(env, subject, rounds, report),
         "importing": lambda: _importing(env, subject, rounds, report),
@@ -90,12 +98,7 @@ def figures(
             env, subject.uuid, subject.victim, (_FEW if quick else 200) if kills is None else kills, report
         ),
     }
-    for part, measure in parts.items():
-        try:
-            yield from measure()
-        except (extmem.ExtmemError, OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
-            report(f"{part} failed: {error}")
-            yield at_most(f"{part}: could not be measured", 1, 0, "failed")
+    yield from measured_parts(parts, report)
 
 
 def _open_subject(quick: bool) -> _Subject:
@@ -108,8 +111,14 @@ def _open_subject(quick: bool) -> _Subject:
             if payload.size <= device.facts.memory_types[payload.memory_type].heap_size // 2:
                 payloads[label] = payload
         victim = exportable(device, _SOFTWARE_VICTIM if software else _GPU_VICTIM)
-        mappable = _backend(device).device.host_visible[victim.memory_type]
-        return _Subject(device.uuid, device.name, software, mappable, payloads, victim)
+        return _Subject(
+            device.uuid,
+            device.name,
+            software,
+            _backend(device).device.host_visible[victim.memory_type],
+            payloads,
+            victim,
+        )
 
 
 _GPUS = (vk.PhysicalDeviceType.DISCRETE_GPU, vk.PhysicalDeviceType.INTEGRATED_GPU, vk.PhysicalDeviceType.VIRTUAL_GPU)
@@ -170,11 +179,15 @@ def _passing(
         mine, theirs = _in_turns(count, ours, by_c)
         [named] = _in_turns(few, by_name)
         bound = 1.5 if payload.size <= _SMALL else 1.05
-        name = f"export, pass, import and bind {label}, checked, against C"
-        yield _bounded(name, ratio_in_turns(mine, theirs, _TURN), bound, not subject.software)
-        yield unbounded(f"export, pass, import and bind {label}", statistics.median(mine) / 1000, "µs")
-        yield unbounded(f"the same by C, {label}", statistics.median(theirs) / 1000, "µs")
-        yield unbounded(f"the same by name, through the object manager, {label}", statistics.median(named) / 1000, "µs")
+        yield _bounded(
+            f"export, pass, import and bind {label}, checked, against C",
+            ratio_in_turns(mine, theirs, _TURN),
+            bound,
+            not subject.software,
+        )
+        yield microseconds(f"export, pass, import and bind {label}", mine)
+        yield microseconds(f"the same by C, {label}", theirs)
+        yield microseconds(f"the same by name, through the object manager, {label}", named)
     for worker in (exporter, c_exporter, namer, importer, c_importer, finder):
         worker.leave()
 
@@ -200,7 +213,7 @@ def _again(env: Environment, subject: _Subject, rounds: int, report: Callable[[s
     labels = list(subject.payloads)
     names = {label: f"bench again {label}" for label in labels}
     report(f"opening again {', '.join(labels)}, {rounds} times each")
-    exporter.call(f"{_HERE}:share", [(names[label], subject.payloads[label].buffer_size) for label in labels])
+    exporter.call(SHARE, [(names[label], subject.payloads[label].buffer_size) for label in labels], "vulkan")
     *again, imported = opener.call(f"{_HERE}:open_again", list(names.values()), rounds)
     for label, times in zip(labels, again, strict=True):
         yield at_most(f"open again in the same process, {label}", statistics.median(times) / 1000, _AGAIN, "µs")
@@ -215,22 +228,22 @@ def _importing(env: Environment, subject: _Subject, rounds: int, report: Callabl
         return
     worker = env.worker("importer")
     report(f"importing 4 KiB {rounds} times, checked and unchecked, in turns with C")
-    library = compile_floor(env.directory)
-    off, checked, theirs = worker.call(f"{_HERE}:compare_imports", library, subject.payloads["4 KiB"], rounds)
+    off, checked, theirs = worker.call(
+        f"{_HERE}:compare_imports", compile_floor(env.directory), subject.payloads["4 KiB"], rounds
+    )
     what = "import, bind and map an fd of extmem"
     yield _bounded(f"{what}, unchecked, against C", ratio(off, theirs), 5.0, subject.software)
     yield _bounded(f"{what}, checked, against C", ratio(checked, theirs), 6.0, subject.software)
-    yield unbounded(f"{what}, unchecked", statistics.median(off) / 1000, "µs")
-    yield unbounded(f"{what}, checked", statistics.median(checked) / 1000, "µs")
-    yield unbounded(f"{what}, by C", statistics.median(theirs) / 1000, "µs")
+    yield microseconds(f"{what}, unchecked", off)
+    yield microseconds(f"{what}, checked", checked)
+    yield microseconds(f"{what}, by C", theirs)
     worker.leave()
 
 
 def _leaks(env: Environment, subject: _Subject, count: int, report: Callable[[str], None]) -> Iterator[Figure]:
     exporter, importer = env.worker("exporter"), env.worker("importer")
     report(f"importing, binding and closing {count} times")
-    payload = subject.payloads["1 MiB"]
-    exporter.call(f"{_HERE}:share", [("bench leaving", payload.buffer_size)])
+    exporter.call(SHARE, [("bench leaving", subject.payloads["1 MiB"].buffer_size)], "vulkan")
     importer.call(
         f"{_HERE}:import_and_close", "bench leaving", 4
     )  # from now on it is connected, and the other workers have ended
@@ -246,12 +259,6 @@ def _leaks(env: Environment, subject: _Subject, count: int, report: Callable[[st
 
 
 # Tasks of the processes.
-
-
-def share(payloads: list[tuple[str, int]]) -> None:
-    """Exporter: share payloads with these names and sizes until the process ends."""
-    device = extmem.open_device(kind="vulkan")
-    _kept.extend([device, *(device.allocate(size, name=name) for name, size in payloads)])
 
 
 def open_again(names: list[str], rounds: int) -> list[list[int]]:
@@ -295,17 +302,13 @@ def compare_imports(library: str, payload: Payload, rounds: int) -> list[list[in
         floor = Floor(library, checked.uuid)
 
         def importing(device: extmem.Device) -> Callable[[], int]:
-            mappable = _backend(device).device.host_visible[payload.memory_type]
-
             def step() -> int:
                 buffer = device.create_buffer(buffer_info(payload.buffer_size, opaque))
                 start = _clock()
-                copy = handle.duplicate()
-                imported = device.allocate_memory(
-                    vk.MemoryAllocateInfo(payload.size, payload.memory_type, vk.ImportMemoryFdInfoKHR(opaque, copy))
-                )
+                link = vk.ImportMemoryFdInfoKHR(opaque, handle.duplicate())
+                imported = device.allocate_memory(vk.MemoryAllocateInfo(payload.size, payload.memory_type, link))
                 device.bind_buffer_memory(buffer, imported)
-                view = imported.map() if mappable else None
+                view = imported.map()
                 spent = _clock() - start
                 del view
                 buffer.close()
@@ -346,17 +349,9 @@ def import_and_close(name: str, count: int) -> tuple[dict[str, int], int]:
         for _ in range(count):
             once()
         gc.collect()
-        grown = resident_kib(os.getpid()) - resident
-        return {what: amount - before[what] for what, amount in _holdings(device).items()}, grown
+        left = {what: amount - before[what] for what, amount in _holdings(device).items()}
+        return left, resident_kib(os.getpid()) - resident
 
 
 def _holdings(device: extmem.Device) -> dict[str, int]:
-    from extmem.manager import manager
-
-    mine = [holder for row in manager().snapshot() for holder in row.holders if holder.pid == os.getpid()]
-    return {
-        "fds": descriptors_of(os.getpid()),
-        "memories and buffers of the VkDevice": _backend(device).device.living,
-        "memory objects": sum(holder.references for holder in mine),
-        "handles": sum(len(holder.handles) for holder in mine),
-    }
+    return {**holdings(), "memories and buffers of the VkDevice": _backend(device).device.living}

@@ -76,9 +76,7 @@ def figures(
         after[:] = [*observer.call(f"{_HERE}:count"), descriptors_of(broker)]
         return bool(after[0] <= payloads and after[3] <= descriptors and after[2] >= budget)
 
-    try:
-        wait_for(settled, 10.0)
-    except TimeoutError:
+    if not wait_for(settled, 10.0):
         report("not everything was released within 10 s")
     yield at_most(f"payloads left after {rounds} rounds of kill -9", after[0] - payloads, 0, "left")
     yield at_most(f"fds of the broker left after {rounds} rounds of kill -9", after[3] - descriptors, 0, "left")

@@ -6,16 +6,16 @@ processes. The same loop runs in a client of each, in turns.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import extmem
-from extmem.cli._bench.measure import Figure, at_least, at_most, percentile, unbounded
+from extmem.cli._bench.measure import Figure, at_least, at_most, microseconds, percentile, unbounded
 
 if sys.platform != "linux":
     raise ImportError("this benchmark measures the broker and the host device of Linux")
@@ -30,6 +30,7 @@ from extmem.cli._bench.machine import (
     resident_kib,
     waited_ns,
 )
+from extmem.cli._bench.sharing import SHARE
 from extmem.cli._bench.waiting import wait_for
 from extmem.cli._worker import Worker
 
@@ -37,7 +38,6 @@ __all__ = ["figures"]
 
 _HERE = __name__
 _WINDOW = 0.5
-_kept: list[Any] = []
 _drawn: list[str] = []
 
 
@@ -51,19 +51,17 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     descriptors = descriptors_of(broker)
     report(f"starting {clients} clients")
     others = [env.worker(f"client {number}") for number in range(clients)]
-    share = [objects // clients + (number < objects % clients) for number in range(clients)]
-    _all(
-        others,
-        [(f"{_HERE}:share", number, share[number]) for number in range(clients)],
-        report,
-        f"sharing {objects} objects",
-    )
-    with Environment() as small:
-        only = small.worker("client")
-        only.call(f"{_HERE}:share", 0, 1)
+    counts = [objects // clients + (number < objects % clients) for number in range(clients)]
+    report(f"sharing {objects} objects")
+    for number, client in enumerate(others):
+        client.start(SHARE, [(f"bench {number}.{index}", 4096) for index in range(counts[number])])
+    for client in others:
+        client.finish()
+    with contextlib.closing(Environment()) as small:
+        small.worker("client").call(SHARE, [("bench 0.0", 4096)])
         single_opener = small.worker("opener")
         # The first of the many clients opens objects of the others.
-        names = [f"bench {number}.{index}" for number in range(1, clients) for index in range(share[number])]
+        names = [f"bench {number}.{index}" for number in range(1, clients) for index in range(counts[number])]
         report(f"one client opens while the others are idle: {2 * turns} turns")
         turned: list[tuple[int, list[int], list[int]]] = []
         first, *_, last = 2 * processors()
@@ -78,8 +76,7 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     # Slow outliers show the influence of other programs. So only the half of the turns counts in which the two
     # processes waited least for a processor, and of these the median. Clients that are not idle would slow down every
     # turn.
-    turned.sort(key=lambda turn: turn[0])
-    kept = turned[:turns]
+    kept = sorted(turned, key=lambda turn: turn[0])[:turns]
     ratios = [percentile(many, 0.99) / statistics.median(one) for _, one, many in kept]
     times_of_one = [spent for _, one, _ in kept for spent in one]
     times_of_many = [spent for _, _, many in kept for spent in many]
@@ -88,11 +85,9 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
         statistics.median(ratios),
         8.0,
     )
-    yield unbounded("p50 of opening with one object and one client", statistics.median(times_of_one) / 1000, "µs")
+    yield microseconds("p50 of opening with one object and one client", times_of_one)
     yield unbounded("p99 of opening with one object and one client", percentile(times_of_one, 0.99) / 1000, "µs")
-    yield unbounded(
-        f"p50 of opening with {objects} objects and {clients} clients", statistics.median(times_of_many) / 1000, "µs"
-    )
+    yield microseconds(f"p50 of opening with {objects} objects and {clients} clients", times_of_many)
     yield unbounded(
         f"p99 of opening with {objects} objects and {clients} clients", percentile(times_of_many, 0.99) / 1000, "µs"
     )
@@ -127,19 +122,10 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
         left["descriptors"] = descriptors_of(broker) - descriptors
         return all(count <= 0 for count in left.values())
 
-    try:
-        wait_for(settled, 10.0)
-    except TimeoutError:
+    if not wait_for(settled, 10.0):
         report("the broker has not released everything within 10 s")
     yield at_most("objects left after kill -9 of all clients", left["objects"], 0, "left")
     yield at_most("fds of the broker left after kill -9 of all clients", left["descriptors"], 0, "left")
-
-
-def _all(workers: list[Worker], tasks: list[tuple[object, ...]], report: Callable[[str], None], step: str) -> list[Any]:
-    report(step)
-    for client, (task, *arguments) in zip(workers, tasks, strict=True):
-        client.start(str(task), *arguments)
-    return [client.finish() for client in workers]
 
 
 def _throughput(workers: list[Worker]) -> float:
@@ -151,12 +137,6 @@ def _throughput(workers: list[Worker]) -> float:
 
 
 # Tasks of the processes.
-
-
-def share(number: int, count: int) -> None:
-    """Client: share `count` objects of one page each until the process ends."""
-    device = extmem.open_device(kind="host")
-    _kept.extend(device.allocate(4096, name=f"bench {number}.{index}") for index in range(count))
 
 
 def open_some(names: list[str], count: int, seed: int) -> list[int]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 
 import extmem
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, unbounded
-from extmem.cli._bench.sharing import attached, opening
+from extmem.cli._bench.measure import Figure, at_most, interleaved, microseconds, ratio, unbounded
+from extmem.cli._bench.sharing import SHARE, attached, opening
 
 if sys.platform == "win32":
     from extmem.cli._bench import opening_win32 as system
@@ -31,7 +30,7 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     exporter = env.worker("exporter")
     report(f"sharing payloads of {', '.join(sizes)}")
     names = {label: env.name(label) for label in sizes}
-    exporter.call("extmem.cli._bench.sharing:share", [(names[label], size) for label, size in sizes.items()])
+    exporter.call(SHARE, [(names[label], size) for label, size in sizes.items()])
     yield from system.figures(env, names, sizes, rounds, report, quick=quick)
 
     report(f"opening again {rounds} times, in turns with multiprocessing.shared_memory")
@@ -48,8 +47,8 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     passed, pickled = exporter.finish()
     opener.finish()
     yield system.passed("pass 8 MiB, times as fast as pickling it", ratio(pickled, passed))
-    yield unbounded("pass 8 MiB and map it", statistics.median(passed) / 1000, "µs")
-    yield unbounded("pickle 8 MiB", statistics.median(pickled) / 1000, "µs")
+    yield microseconds("pass 8 MiB and map it", passed)
+    yield microseconds("pickle 8 MiB", pickled)
 
 
 # Tasks of the processes.
@@ -76,9 +75,7 @@ def send(there: str, back: str, size: int, rounds: int) -> list[list[int]]:
             def step() -> int:
                 start = _clock()
                 out.send(payload)
-                # Both processes read the same clock.
-                arrived: int = answers.recv()
-                return arrived - start
+                return int(answers.recv()) - start  # both processes read the same clock
 
             return step
 

@@ -21,7 +21,7 @@ import socket
 import struct
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import extmem
 from extmem import vk
@@ -76,11 +76,8 @@ def exportable(device: extmem.Device, size: int) -> Payload:
 def export_named(device: extmem.Device, payload: Payload, name: str) -> extmem.DeviceMemory:
     """Export with VkExportMemoryWin32HandleInfoKHR::name."""
     named = vk.ExportMemoryWin32HandleInfoKHR(None, extmem.Access.ALL, name)
-    return device.allocate_memory(
-        vk.MemoryAllocateInfo(
-            payload.size, payload.memory_type, vk.ExportMemoryAllocateInfo(HandleType.OPAQUE_WIN32, named)
-        )
-    )
+    export = vk.ExportMemoryAllocateInfo(HandleType.OPAQUE_WIN32, named)
+    return device.allocate_memory(vk.MemoryAllocateInfo(payload.size, payload.memory_type, export))
 
 
 # Tasks of the pairs of processes.
@@ -104,8 +101,7 @@ def _accepted() -> socket.socket:
         with _at.pop("listener") as listener:
             _at["peer"], _ = listener.accept()
         gc.disable()  # as in all comparisons; the objects of a round have no cycles
-    peer: socket.socket = _at["peer"]
-    return peer
+    return cast("socket.socket", _at["peer"])
 
 
 def pass_by_c(library: str, uuid: bytes, payload: Payload, rounds: int) -> list[int]:
@@ -130,9 +126,12 @@ def take_by_c(address: str, library: str, uuid: bytes) -> None:
 
 def pass_by_fd(payload: Payload, rounds: int) -> list[int]:
     """Exporter of extmem: return the nanoseconds of each of `rounds` rounds."""
-    peer = _accepted()
-    device = _at.get("device") or _at.setdefault("device", extmem.open_device(kind="vulkan"))
+    peer, device = _accepted(), _device()
     return [_passed_by_fd(device, peer, payload) for _ in range(rounds)]
+
+
+def _device() -> extmem.Device:
+    return cast("extmem.Device", _at.get("device") or _at.setdefault("device", extmem.open_device(kind="vulkan")))
 
 
 def _passed_by_fd(device: extmem.Device, peer: socket.socket, payload: Payload) -> int:
@@ -142,12 +141,17 @@ def _passed_by_fd(device: extmem.Device, peer: socket.socket, payload: Payload) 
     )
     handle = device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, HandleType.OPAQUE_FD))
     send_handle(peer, handle)
-    answer = peer.recv(_END.size)
+    end = _received_end(peer)
     handle.close()
     memory.close()
+    return end - start
+
+
+def _received_end(peer: socket.socket) -> int:
+    answer = peer.recv(_END.size)
     if len(answer) != _END.size:
         raise OSError("the importer has ended")
-    return int(_END.unpack(answer)[0]) - start
+    return int(_END.unpack(answer)[0])
 
 
 def take_by_fd(address: str) -> None:
@@ -169,8 +173,7 @@ def take_by_fd(address: str) -> None:
 
 def pass_by_name(payload: Payload, rounds: int) -> list[int]:
     """Exporter of extmem: return the nanoseconds of each of `rounds` rounds."""
-    peer = _accepted()
-    device = _at.get("device") or _at.setdefault("device", extmem.open_device(kind="vulkan"))
+    peer, device = _accepted(), _device()
     return [_passed_by_name(device, peer, payload) for _ in range(rounds)]
 
 
@@ -179,11 +182,9 @@ def _passed_by_name(device: extmem.Device, peer: socket.socket, payload: Payload
     start = _clock()
     memory = export_named(device, payload, name)
     peer.send(_HEADER.pack(*payload) + name.encode())
-    answer = peer.recv(_END.size)
+    end = _received_end(peer)
     memory.close()
-    if len(answer) != _END.size:
-        raise OSError("the importer has ended")
-    return int(_END.unpack(answer)[0]) - start
+    return end - start
 
 
 def take_by_name(address: str) -> None:

@@ -11,7 +11,7 @@ tile and interpolated. The colour depends on two angles of the point where a ray
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -63,15 +63,13 @@ def _rotation(phase: float) -> Field:
     about_y = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(lean), -np.sin(lean)], [0, np.sin(lean), np.cos(lean)]])
     tilt = np.array([[np.cos(0.4), -np.sin(0.4), 0], [np.sin(0.4), np.cos(0.4), 0], [0, 0, 1]])
-    rotation: Field = (about_y @ about_x @ tilt).astype(np.float32)
-    return rotation
+    return cast("Field", (about_y @ about_x @ tilt).astype(np.float32))
 
 
 def _distance(origin: Field, rays: Field, travelled: Field) -> Field:
     x, y, z = (origin[axis] + rays[axis] * travelled for axis in range(3))
     ring = np.sqrt(x * x + z * z) - _MAJOR
-    apart: Field = np.sqrt(ring * ring + y * y) - _MINOR
-    return apart
+    return cast("Field", np.sqrt(ring * ring + y * y) - _MINOR)
 
 
 def _cones(origin: Field, rays: Field, spread: float) -> tuple[Field, Field]:
@@ -111,8 +109,7 @@ def _palette(value: Field) -> Field:
     base = np.array([0.52, 0.44, 0.50], np.float32)[:, None]
     swing = np.array([0.48, 0.38, 0.46], np.float32)[:, None]
     shift = np.array([0.02, 0.24, 0.52], np.float32)[:, None]
-    ramp: Field = base + swing * np.cos(_TAU * (value[None] + shift))
-    return ramp
+    return cast("Field", base + swing * np.cos(_TAU * (value[None] + shift)))
 
 
 def _shade(point: Field, ray: Field, light: Field, phase: float) -> Field:
