@@ -158,8 +158,8 @@ def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.Ext
     """Return a type of Direct3D if the descriptor states only that; else the opaque type of Vulkan."""
     number = isinstance(handle, KmtHandle)
     own = _Type.OPAQUE_WIN32_KMT if number else _Type.OPAQUE_WIN32
-    others = (kind for kind in FROM_D3D if (kind in BY_NUMBER) == number)
-    return next((kind for kind in others if descriptor.handle_types == kind), own)
+    stated = descriptor.handle_types
+    return next((kind for kind in FROM_D3D if kind == stated and (kind in BY_NUMBER) == number), own)
 
 
 def open_section(name: str, access: int = Access.READ_WRITE) -> NtHandle:
@@ -206,17 +206,19 @@ def adopt_device(
     with late_imports():
         from extmem.devices.vulkan.adopted import adopt
 
-    backend = adopt(
-        instance,
-        physical_device,
-        device,
-        extensions=extensions,
-        features=features,
-        queue_family=queue_family_index,
-        queue=queue_index,
-        api_version=api_version,
+    return Device(
+        adopt(
+            instance,
+            physical_device,
+            device,
+            extensions=extensions,
+            features=features,
+            queue_family=queue_family_index,
+            queue=queue_index,
+            api_version=api_version,
+        ),
+        check=check,
     )
-    return Device(backend, check=check)
 
 
 def adopt_memory(

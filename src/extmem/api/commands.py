@@ -20,22 +20,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from extmem import rules, vk
 from extmem.core.command_arguments import check_structs, each, number, own_structs, region, rest
 from extmem.core.command_state import LayoutTracker, Steps, barrier_step, buffer_step, reads, whole_step, writes
+from extmem.core.device_state import DeviceState
+from extmem.core.memory_record import MemoryRecord
 from extmem.core.placement import place_of
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject
+from extmem.devices.backend import Recorder
+from extmem.devices.types import ImageRegion
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
 from extmem.owning import Lock, Uses
-
-if TYPE_CHECKING:
-    from extmem.core.device_state import DeviceState
-    from extmem.core.memory_record import MemoryRecord
-    from extmem.devices.backend import Recorder
-    from extmem.devices.types import ImageRegion
 
 __all__ = ["Commands"]
 
@@ -226,14 +224,13 @@ class Commands:
         for barriers, struct in ((memories, vk.MemoryBarrier), (of_buffers, vk.BufferMemoryBarrier)):
             check_structs(barriers, struct)
         check_structs(of_images, vk.ImageMemoryBarrier)
+        # In the recorded barriers, which are copies, the raw handles replace the objects.
         for image, image_barrier in zip(images, of_images, strict=True):
             if image_barrier.old_layout != image_barrier.new_layout:
                 self._check_writable(image, "change the layout of an image in")
-        # In the recorded barriers, the raw handles replace the objects.
+            image_barrier.image = image.native.raw
         for buffer, buffer_barrier in zip(buffers, of_buffers, strict=True):
             buffer_barrier.buffer = buffer.native.raw
-        for image, image_barrier in zip(images, of_images, strict=True):
-            image_barrier.image = image.native.raw
         self._add(
             lambda recorder: recorder.pipeline_barrier(*masks, memories, of_buffers, of_images),
             *buffers,

@@ -47,8 +47,7 @@ def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
             "strides": list(descriptor.array.strides),
         }
     if descriptor.image is not None:
-        image = descriptor.image
-        return _image(image.format, list(image.extent), image.tiling)
+        return _image(descriptor.image.format, list(descriptor.image.extent), descriptor.image.tiling)
     dedicated = descriptor.dedicated
     if isinstance(dedicated, vk.ImageCreateInfo):
         extent = dedicated.extent
@@ -77,7 +76,6 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
         descriptor = Descriptor.parse(row.descriptor)
     except DescriptorError:
         descriptor = None
-    share = "NT" if row.share & Share.NT else "KMT" if row.share & Share.KMT else "fd"
     return {
         "payload": row.payload,
         "object_kind": row.object_kind.name.lower(),
@@ -89,7 +87,7 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
         "kind": describe_kind(descriptor) if descriptor is not None else None,
         "device": descriptor.device_name if descriptor is not None else None,
         "read_only": descriptor.read_only if descriptor is not None else None,
-        "share": share,
+        "share": "NT" if row.share & Share.NT else "KMT" if row.share & Share.KMT else "fd",
         "in_flight": row.in_flight,
         "kmt": row.kmt or None,
         "security": [shared.sddl for shared in row.objects],

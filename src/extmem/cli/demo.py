@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ _HEIGHT, _WIDTH = 270, 480
 _COLUMNS, _SHOWN = 4, 12
 
 
-@contextlib.contextmanager
+@contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
     """Report the progress: by a live bar on a terminal, by some lines in a pipe."""
     if not sys.stderr.isatty():
@@ -238,7 +238,7 @@ def demo(out: Path, frames: int, as_json: bool) -> None:
     state = manager().status()
     before = _open_files(), state.fds if state is not None else 0
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    with Worker("exporter", one_thread) as exporter, Worker("importer", one_thread) as importer:
+    with closing(Worker("exporter", one_thread)) as exporter, closing(Worker("importer", one_thread)) as importer:
         run.share(exporter, importer)
         run.show_holders()
         run.refuse(importer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,11 +54,8 @@ def describe_offer(offer: Offer) -> dict[str, Any]:
     try:
         if offer.answers is not None:
             return {**facts, **_queried(offer.answers())}
-        backend = offer.open()
-        try:
+        with closing(offer.open()) as backend:
             return {**facts, **_queried(backend)}
-        finally:
-            backend.close()
     except (DriverError, UnsupportedError) as error:
         return {**facts, "problem": str(error)}
 
@@ -189,29 +187,27 @@ def _relation_rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def _draw(facts: dict[str, Any]) -> None:
     emit_line(f"{facts['kind']}: {clean(facts['name'])}")
-    identity = (
+    # A UUID is not wrapped: in a narrow window it is printed below its label.
+    narrow = width(sys.stdout) < 48
+    for label, value in (
         ("driver", clean(f"{facts['driver']} {facts['driver_version']}")),
         ("device UUID", facts["device_uuid"]),
         ("driver UUID", facts["driver_uuid"]),
         ("LUID", facts["luid"] or "none"),
-    )
-    # A UUID is not wrapped: in a narrow window it is printed below its label.
-    narrow = width(sys.stdout) < 48
-    for label, value in identity:
+    ):
         emit_line(f"  {label}\n    {value}" if narrow else f"  {label:12} {value}")
     emit_line()
     if facts["problem"]:
         emit_line(f"This device cannot be queried: {clean(facts['problem'])}")
         emit_line()
         return
-    heaps = facts["memory_heaps"]
     table(
         ("memory type", "properties", "heap"),
         [
             (
                 str(memory_type["index"]),
                 "\n".join(memory_type["flags"]) or "-",
-                f"{memory_type['heap']}: {bytes_in_words(heaps[memory_type['heap']]['size'])}",
+                f"{memory_type['heap']}: {bytes_in_words(facts['memory_heaps'][memory_type['heap']]['size'])}",
             )
             for memory_type in facts["memory_types"]
         ],
@@ -229,16 +225,17 @@ def _draw(facts: dict[str, Any]) -> None:
     )
     for entry in entries:
         refused = [image["format"] for image in entry["images"] if not _supported(image)]
-        if refused:
-            emit_line(f"{entry['type']}: no images of these formats:")
-            for name in dict.fromkeys(refused):
-                emit_line(f"  {name}")
+        _list(f"{entry['type']}: no images of these formats:", refused)
     absent = [entry["type"] for entry in facts["handle_types"] if not _resources(entry)]
+    _list("Not supported by this device:", absent)
     if absent:
-        emit_line("Not supported by this device:")
-        for name in absent:
-            emit_line(f"  {name}")
         emit_line()
+
+
+def _list(title: str, names: list[str]) -> None:
+    """Write the title and each name once, if there are names."""
+    for line in [title, *(f"  {name}" for name in dict.fromkeys(names))] if names else []:
+        emit_line(line)
 
 
 @click.command(short_help="List every device with its memory types and handle types.")

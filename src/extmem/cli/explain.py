@@ -24,8 +24,9 @@ def _paragraphs(text: str) -> None:
     columns = min(width(sys.stdout), _READABLE)
     for paragraph in text.split("\n\n"):
         for line in paragraph.splitlines():
-            hanging = "  " if line.startswith("- ") else ""
-            fitted = textwrap.wrap(line, columns, subsequent_indent=hanging, break_on_hyphens=False)
+            fitted = textwrap.wrap(
+                line, columns, subsequent_indent="  " if line.startswith("- ") else "", break_on_hyphens=False
+            )
             for piece in fitted if sys.stdout.isatty() or columns < _READABLE else [line]:
                 emit_line(piece)
         emit_line()

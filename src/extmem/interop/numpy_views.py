@@ -48,8 +48,12 @@ CPU_DEVICE = (1, 0)
 
 def numpy_module() -> Any:
     """Return the module NumPy. Errors: UnsupportedError with the reason, where it cannot be imported."""
-    advice = "numpy(), read() and DLPack need it: pip install 'extmem[numpy]', or use the bytes of map()"
-    return optional.load("numpy", what="NumPy", advice=advice, package="numpy")
+    return optional.load(
+        "numpy",
+        what="NumPy",
+        advice="numpy(), read() and DLPack need it: pip install 'extmem[numpy]', or use the bytes of map()",
+        package="numpy",
+    )
 
 
 def numpy_view(buffer: memoryview, layout: ArrayLayout) -> numpy.ndarray[Any, Any]:
@@ -99,10 +103,9 @@ def typed_view(buffer: memoryview, described: DescribedArray | None) -> memoryvi
     if code is not None and described.strides == contiguous_strides(described.shape, item):
         return buffer[: prod(described.shape) * item].cast(code, described.shape)
     try:
-        array: Any = numpy_view(buffer, ArrayLayout(described.shape, described.dtype, described.strides))
+        return numpy_view(buffer, ArrayLayout(described.shape, described.dtype, described.strides)).data
     except UnsupportedError:
         return buffer
-    return memoryview(array)
 
 
 def as_requested(array: numpy.ndarray[Any, Any], dtype: object, copy: bool | None) -> numpy.ndarray[Any, Any]:

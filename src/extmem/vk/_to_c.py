@@ -175,16 +175,12 @@ def _int(value: object, member: _Member, keep: list[Any], where: str) -> int:
     return number
 
 
-def _address(value: object, where: str) -> Any:
+def _pointer(value: object, member: _Member | None, keep: list[Any], where: str) -> Any:
     number = _integer(value, where)
     # cffi's cast would drop the upper bits silently. Negative numbers such as INVALID_HANDLE_VALUE (-1) are allowed.
     if not -(1 << (POINTER_BITS - 1)) <= number < 1 << POINTER_BITS:
         raise ValueError(f"{where}: {number:#x} does not fit a pointer of {POINTER_BITS} bits")
     return ffi.cast("void *", number)
-
-
-def _pointer(value: object, member: _Member, keep: list[Any], where: str) -> Any:
-    return _address(value, where)
 
 
 def _float(value: object, member: _Member, keep: list[Any], where: str) -> float:
@@ -302,7 +298,7 @@ def _security_attributes(value: Any, keep: list[Any]) -> Any:
         address = ffi.new("uint8_t[]", bytes(descriptor))
         keep.append(address)
     else:
-        address = _address(descriptor, where)
+        address = _pointer(descriptor, None, keep, where)
     length = ffi.sizeof("SECURITY_ATTRIBUTES")
     block = ffi.new("SECURITY_ATTRIBUTES *", (length, address, 1 if value.inherit_handle else 0))
     keep.append(block)

@@ -27,7 +27,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 
 import extmem
 from extmem import vk
@@ -50,13 +51,12 @@ if sys.platform != "linux":
 
 from extmem.cli._bench import killing
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.machine import broker_of, descriptors_of, holdings, resident_kib
+from extmem.cli._bench.machine import broker_of, descriptors_of, holdings, processors, resident_kib
 from extmem.cli._bench.passing import USAGE, HandleType, Payload, buffer_info, exportable
-from extmem.cli._bench.sharing import SHARE, import_by_name
+from extmem.cli._bench.sharing import SHARE, import_by_name, timed
 
 __all__ = ["figures"]
 
-_HERE = __name__
 _PASSING = "extmem.cli._bench.passing"
 _GPU_SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "256 MiB": 256 << 20, "4 GiB": 4 << 30}
 _SOFTWARE_SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20}
@@ -67,7 +67,6 @@ _CHURNED = 4_096
 _SOFTWARE_VICTIM, _GPU_VICTIM = 1 << 20, 64 << 20
 _AGAIN = 20.0
 """Bound of opening again in microseconds, for every size."""
-_clock = time.perf_counter_ns
 
 
 class _Subject(NamedTuple):
@@ -103,7 +102,7 @@ def figures(
 
 def _open_subject(quick: bool) -> _Subject:
     with extmem.open_device(kind="vulkan") as device:
-        software = device_type(device) not in _GPUS
+        software = _backend(device).device.physical.device_type not in _GPUS
         sizes = dict(list((_SOFTWARE_SIZES if software else _GPU_SIZES).items())[: 2 if quick else None])
         payloads = {}
         for label, size in sizes.items():
@@ -124,15 +123,8 @@ def _open_subject(quick: bool) -> _Subject:
 _GPUS = (vk.PhysicalDeviceType.DISCRETE_GPU, vk.PhysicalDeviceType.INTEGRATED_GPU, vk.PhysicalDeviceType.VIRTUAL_GPU)
 
 
-def device_type(device: extmem.Device) -> vk.PhysicalDeviceType:
-    """Return the VkPhysicalDeviceType of an opened Vulkan device."""
-    return _backend(device).device.physical.device_type
-
-
 def _backend(device: extmem.Device) -> VulkanBackend:
-    if not isinstance(device.backend, VulkanBackend):
-        raise TypeError(f"{device!r} is not a Vulkan device")
-    return device.backend
+    return cast("VulkanBackend", device.backend)
 
 
 def _bounded(name: str, value: float, bound: float, has_bound: bool) -> Figure:
@@ -145,39 +137,27 @@ def _bounded(name: str, value: float, bound: float, has_bound: bool) -> Figure:
 def _passing(
     env: Environment, subject: _Subject, rounds: int, report: Callable[[str], None], *, quick: bool
 ) -> Iterator[Figure]:
-    library = compile_floor(env.directory)
-    c_address, our_address, named_address = (str(env.directory / f"{who}.sock") for who in ("c", "ours", "named"))
-    c_exporter, c_importer = env.worker("c exporter"), env.worker("c importer")
-    exporter, importer = env.worker("exporter"), env.worker("importer")
-    namer, finder = env.worker("exporter by name"), env.worker("importer by name")
     # All exporters run on one processor and all importers on another: the choice of processors makes a larger
     # difference than the code that is compared.
-    processors = sorted(os.sched_getaffinity(0))
-    for side, workers in ((1, (c_exporter, exporter, namer)), (2, (c_importer, importer, finder))):
-        for worker in workers:
-            worker.call(f"{_PASSING}:bind_to", processors[side * len(processors) // 3])
-    c_exporter.call(f"{_PASSING}:listen", c_address)
-    exporter.call(f"{_PASSING}:listen", our_address)
-    namer.call(f"{_PASSING}:listen", named_address)
-    c_importer.start(f"{_PASSING}:take_by_c", c_address, library, subject.uuid)
-    importer.start(f"{_PASSING}:take_by_fd", our_address)
-    finder.start(f"{_PASSING}:take_by_name", named_address)
+    numbers = processors()
+    exporters, importers = [], []
+    passing: dict[str, Callable[..., list[int]]] = {}
+    for way, arguments in (("by_fd", ()), ("by_c", (compile_floor(env.directory), subject.uuid)), ("by_name", ())):
+        exporter, importer = env.worker(f"exporter {way}"), env.worker(f"importer {way}")
+        exporter.call(f"{_PASSING}:bind_to", numbers[len(numbers) // 3])
+        importer.call(f"{_PASSING}:bind_to", numbers[2 * len(numbers) // 3])
+        address = str(env.directory / f"{way}.sock")
+        exporter.call(f"{_PASSING}:listen", address)
+        importer.start(f"{_PASSING}:take_{way}", address, *arguments)
+        exporters.append(exporter)
+        importers.append(importer)
+        passing[way] = partial(exporter.call, f"{_PASSING}:pass_{way}", *arguments)
     few, many = max(_FEW, rounds // 5), rounds if quick else max(rounds, TURNS * _TURN)
     for label, payload in subject.payloads.items():
         count = few if payload.size >= _BIG else many
         report(f"passing {label} to another process {count} times, in turns with C")
-
-        def ours(rounds: int, payload: Payload = payload) -> list[int]:
-            return list(exporter.call(f"{_PASSING}:pass_by_fd", payload, rounds))
-
-        def by_c(rounds: int, payload: Payload = payload) -> list[int]:
-            return list(c_exporter.call(f"{_PASSING}:pass_by_c", library, subject.uuid, payload, rounds))
-
-        def by_name(rounds: int, payload: Payload = payload) -> list[int]:
-            return list(namer.call(f"{_PASSING}:pass_by_name", payload, rounds))
-
-        mine, theirs = _in_turns(count, ours, by_c)
-        [named] = _in_turns(few, by_name)
+        mine, theirs = _in_turns(count, partial(passing["by_fd"], payload), partial(passing["by_c"], payload))
+        [named] = _in_turns(few, partial(passing["by_name"], payload))
         bound = 1.5 if payload.size <= _SMALL else 1.05
         yield _bounded(
             f"export, pass, import and bind {label}, checked, against C",
@@ -188,7 +168,7 @@ def _passing(
         yield microseconds(f"export, pass, import and bind {label}", mine)
         yield microseconds(f"the same by C, {label}", theirs)
         yield microseconds(f"the same by name, through the object manager, {label}", named)
-    for worker in (exporter, c_exporter, namer, importer, c_importer, finder):
+    for worker in exporters + importers:
         worker.leave()
 
 
@@ -214,7 +194,7 @@ def _again(env: Environment, subject: _Subject, rounds: int, report: Callable[[s
     names = {label: f"bench again {label}" for label in labels}
     report(f"opening again {', '.join(labels)}, {rounds} times each")
     exporter.call(SHARE, [(names[label], subject.payloads[label].buffer_size) for label in labels], "vulkan")
-    *again, imported = opener.call(f"{_HERE}:open_again", list(names.values()), rounds)
+    *again, imported = opener.call(f"{__name__}:open_again", list(names.values()), rounds)
     for label, times in zip(labels, again, strict=True):
         yield at_most(f"open again in the same process, {label}", statistics.median(times) / 1000, _AGAIN, "µs")
     yield unbounded(f"open again, {labels[-1]}, against importing it again", ratio(again[-1], imported), "ratio")
@@ -229,7 +209,7 @@ def _importing(env: Environment, subject: _Subject, rounds: int, report: Callabl
     worker = env.worker("importer")
     report(f"importing 4 KiB {rounds} times, checked and unchecked, in turns with C")
     off, checked, theirs = worker.call(
-        f"{_HERE}:compare_imports", compile_floor(env.directory), subject.payloads["4 KiB"], rounds
+        f"{__name__}:compare_imports", compile_floor(env.directory), subject.payloads["4 KiB"], rounds
     )
     what = "import, bind and map an fd of extmem"
     yield _bounded(f"{what}, unchecked, against C", ratio(off, theirs), 5.0, subject.software)
@@ -245,11 +225,11 @@ def _leaks(env: Environment, subject: _Subject, count: int, report: Callable[[st
     report(f"importing, binding and closing {count} times")
     exporter.call(SHARE, [("bench leaving", subject.payloads["1 MiB"].buffer_size)], "vulkan")
     importer.call(
-        f"{_HERE}:import_and_close", "bench leaving", 4
+        f"{__name__}:import_and_close", "bench leaving", 4
     )  # from now on it is connected, and the other workers have ended
     broker = broker_of(env.directory)
     before = descriptors_of(broker)
-    left, grown = importer.call(f"{_HERE}:import_and_close", "bench leaving", count)
+    left, grown = importer.call(f"{__name__}:import_and_close", "bench leaving", count)
     for what, amount in left.items():
         yield at_most(f"{what} left after {count} imports", amount, 0, "left")
     yield at_most(f"fds of the broker left after {count} imports", descriptors_of(broker) - before, 0, "left")
@@ -266,24 +246,8 @@ def open_again(names: list[str], rounds: int) -> list[list[int]]:
     kept = [extmem.open(name) for name in names]
     last = kept[-1]
 
-    def opening(name: str) -> Callable[[], int]:
-        def step() -> int:
-            start = _clock()
-            memory = extmem.open(name)
-            spent = _clock() - start
-            memory.close()
-            return spent
-
-        return step
-
-    def importing() -> int:
-        start = _clock()
-        memory = import_by_name(last.device, names[-1], last.allocation_size, last.memory_type_index)
-        spent = _clock() - start
-        memory.close()
-        return spent
-
-    times = interleaved(rounds, *map(opening, names), importing)
+    importing = partial(import_by_name, last.device, names[-1], last.allocation_size, last.memory_type_index)
+    times = interleaved(rounds, *(timed(partial(extmem.open, name)) for name in names), timed(importing))
     for memory in kept:
         memory.close()
     return times
@@ -304,12 +268,12 @@ def compare_imports(library: str, payload: Payload, rounds: int) -> list[list[in
         def importing(device: extmem.Device) -> Callable[[], int]:
             def step() -> int:
                 buffer = device.create_buffer(buffer_info(payload.buffer_size, opaque))
-                start = _clock()
+                start = time.perf_counter_ns()
                 link = vk.ImportMemoryFdInfoKHR(opaque, handle.duplicate())
                 imported = device.allocate_memory(vk.MemoryAllocateInfo(payload.size, payload.memory_type, link))
                 device.bind_buffer_memory(buffer, imported)
                 view = imported.map()
-                spent = _clock() - start
+                spent = time.perf_counter_ns() - start
                 del view
                 buffer.close()
                 imported.close()
@@ -331,13 +295,12 @@ def import_and_close(name: str, count: int) -> tuple[dict[str, int], int]:
     with extmem.open_device(kind="vulkan") as device:
         with extmem.open(name, device=device) as first:
             size, memory_type, buffer_size = first.allocation_size, first.memory_type_index, first.size
-        mappable = _backend(device).device.host_visible[memory_type]
 
         def once() -> None:
             with device.create_buffer(buffer_info(buffer_size, HandleType.OPAQUE_WIN32)) as buffer:
                 memory = import_by_name(device, name, size, memory_type)
                 device.bind_buffer_memory(buffer, memory)
-                if mappable:
+                if _backend(device).device.host_visible[memory_type]:
                     memory.map()[0]
                 memory.close()
 

@@ -21,7 +21,6 @@ from extmem.cli._bench.sharing import SHARE, import_by_name
 
 __all__ = ["figures"]
 
-_HERE = __name__
 _SIZE = 256 << 20
 
 
@@ -33,7 +32,7 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     name = env.name("imports")
     exporter.call(SHARE, [(name, _SIZE)])
     report(f"importing 256 MiB {live} times at once, {repeats} times in a row")
-    grown, blocks, descriptors = importer.call(f"{_HERE}:import_at_once", name, live, repeats)
+    grown, blocks, descriptors = importer.call(f"{__name__}:import_at_once", name, live, repeats)
     # Other processes change the machine's counter by some pages; each copy would change it by 256 MiB.
     yield at_most(f"shared memory of the machine after {live} imports", statistics.median(grown), 1.0, "MiB more")
     yield at_most(f"blocks of the payload's file after {live} imports", blocks, 0, "more")
@@ -41,7 +40,7 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     report(f"importing and closing {churned} times")
     broker = broker_of(env.directory)
     before = descriptors_of(broker)
-    for what, count in importer.call(f"{_HERE}:import_and_close", name, churned).items():
+    for what, count in importer.call(f"{__name__}:import_and_close", name, churned).items():
         yield at_most(f"{what} left after {churned} imports and closes", count, 0, "left")
     yield at_most(
         f"fds of the broker left after {churned} imports and closes", descriptors_of(broker) - before, 0, "left"

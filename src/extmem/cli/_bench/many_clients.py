@@ -36,7 +36,6 @@ from extmem.cli._worker import Worker
 
 __all__ = ["figures"]
 
-_HERE = __name__
 _WINDOW = 0.5
 _drawn: list[str] = []
 
@@ -46,7 +45,7 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     allow_descriptors()
     objects, clients, turns = (200, 8, 2) if quick else (10_000, 64, 20)
     observer = env.worker("observer")
-    observer.call(f"{_HERE}:left_over")
+    observer.call(f"{__name__}:left_over")
     broker = broker_of(env.directory)
     descriptors = descriptors_of(broker)
     report(f"starting {clients} clients")
@@ -69,8 +68,8 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
         with on_processor(first, *brokers), on_processor(last, *openers):
             for turn in range(2 * turns):
                 delayed = waited_ns(broker) + waited_ns(others[0].pid)
-                one = single_opener.call(f"{_HERE}:open_some", ["bench 0.0"], rounds, turn)
-                many = others[0].call(f"{_HERE}:open_some", names, rounds, turn)
+                one = single_opener.call(f"{__name__}:open_some", ["bench 0.0"], rounds, turn)
+                many = others[0].call(f"{__name__}:open_some", names, rounds, turn)
                 delayed = waited_ns(broker) + waited_ns(others[0].pid) - delayed
                 turned.append((delayed, one, many))
     # Slow outliers show the influence of other programs. So only the half of the turns counts in which the two
@@ -94,7 +93,7 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
 
     report(f"all {clients} clients open at once, in turns with one client alone")
     for number, client in enumerate(others):
-        client.call(f"{_HERE}:prepare", names, number)
+        client.call(f"{__name__}:prepare", names, number)
     single: list[float] = []
     together: list[float] = []
     for turn in range(max(2, turns // 2)):
@@ -118,7 +117,7 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     left = {"objects": objects, "descriptors": objects}
 
     def settled() -> bool:
-        left["objects"] = observer.call(f"{_HERE}:left_over")
+        left["objects"] = observer.call(f"{__name__}:left_over")
         left["descriptors"] = descriptors_of(broker) - descriptors
         return all(count <= 0 for count in left.values())
 
@@ -132,7 +131,7 @@ def _throughput(workers: list[Worker]) -> float:
     # All workers begin at the same time of the machine's clock, after all have received the task.
     begin = time.monotonic() + 0.05 + 0.005 * len(workers)
     for client in workers:
-        client.start(f"{_HERE}:open_until", begin, begin + _WINDOW)
+        client.start(f"{__name__}:open_until", begin, begin + _WINDOW)
     return sum(int(client.finish()) for client in workers) / _WINDOW
 
 

@@ -18,10 +18,8 @@ else:
 
 __all__ = ["figures"]
 
-_HERE = __name__
 _SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20, "1 GiB": 1 << 30}
 _PASSED = 8 << 20
-_clock = time.perf_counter_ns
 
 
 def figures(env: Environment, rounds: int, report: Callable[[str], None], *, quick: bool = False) -> Iterator[Figure]:
@@ -35,15 +33,15 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
 
     report(f"opening again {rounds} times, in turns with multiprocessing.shared_memory")
     opener = env.worker("opener")
-    again, first, attach = opener.call(f"{_HERE}:compare_shared_memory", names["1 MiB"], sizes["1 MiB"], rounds)
+    again, first, attach = opener.call(f"{__name__}:compare_shared_memory", names["1 MiB"], sizes["1 MiB"], rounds)
     yield at_most("open again in the same process, against a shared_memory attach", ratio(again, attach), 0.5)
     yield unbounded("open for the first time, against a shared_memory attach", ratio(first, attach), "ratio")
 
     report(f"passing 8 MiB {rounds} times, in turns with pickling it")
     addresses = system.addresses(env)
-    exporter.start(f"{_HERE}:send", *addresses, _PASSED, rounds)
+    exporter.start(f"{__name__}:send", *addresses, _PASSED, rounds)
     opener = env.worker("opener")
-    opener.start(f"{_HERE}:receive", *addresses)
+    opener.start(f"{__name__}:receive", *addresses)
     passed, pickled = exporter.finish()
     opener.finish()
     yield system.passed("pass 8 MiB, times as fast as pickling it", ratio(pickled, passed))
@@ -73,7 +71,7 @@ def send(there: str, back: str, size: int, rounds: int) -> list[list[int]]:
 
         def sending(payload: object) -> Callable[[], int]:
             def step() -> int:
-                start = _clock()
+                start = time.perf_counter_ns()
                 out.send(payload)
                 return int(answers.recv()) - start  # both processes read the same clock
 
@@ -89,10 +87,10 @@ def receive(there: str, back: str) -> None:
     with system.receiver_end(there, back) as (incoming, answers):
         while (received := incoming.recv()) is not None:
             if isinstance(received, bytes):
-                now = _clock()
+                now = time.perf_counter_ns()
             else:
                 view = received.map()
-                now = _clock()
+                now = time.perf_counter_ns()
                 del view
                 received.close()
             # Objects of one round must not be deleted within the time of the next one.

@@ -41,7 +41,6 @@ from extmem.cli._bench.machine import broker_of, on_processor, processors
 
 __all__ = ["addresses", "compare", "figures", "passed", "receiver_end", "sender_end", "serve_floor"]
 
-_HERE = __name__
 _APART, _TOGETHER = "", " on one processor"
 """Placements of server and client, as parts of the names of figures: the empty one is on two processors."""
 _BOUNDS = {_APART: 2.0, _TOGETHER: 4.0}
@@ -82,10 +81,10 @@ def figures(
 def _sitting(env: Environment, payloads: list[tuple[str, int]], rounds: int, server: int, client: int) -> Pairs:
     address = str(env.directory / f"floor-{secrets.token_hex(4)}.sock")
     floor, opener = env.worker("floor"), env.worker("opener")
-    floor.start(f"{_HERE}:serve_floor", address, [size for _, size in payloads])
+    floor.start(f"{__name__}:serve_floor", address, [size for _, size in payloads])
     next(floor.stream())
     with on_processor(server, broker_of(env.directory), floor.pid), on_processor(client, opener.pid):
-        times: Pairs = opener.call(f"{_HERE}:compare", address, payloads, rounds)
+        times: Pairs = opener.call(f"{__name__}:compare", address, payloads, rounds)
     floor.finish()
     return times
 

@@ -27,7 +27,6 @@ if sys.platform != "win32":
 
 __all__ = ["addresses", "compare", "figures", "passed", "receiver_end", "sender_end"]
 
-_HERE = __name__
 _SITTINGS = 5
 
 
@@ -47,7 +46,7 @@ def figures(
     for _ in range(sittings):
         opener = env.worker("opener")
         payloads = [(names[label], sizes[label]) for label in sizes]
-        extend_pairs(times, opener.call(f"{_HERE}:compare", payloads, -(-rounds // sittings)))
+        extend_pairs(times, opener.call(f"{__name__}:compare", payloads, -(-rounds // sittings)))
         env.dismiss(opener)
     for label, (mine, theirs) in zip(sizes, times, strict=True):
         yield at_most(f"open by name, {label}, against a shared_memory attach", ratio(mine, theirs), 3.0)

@@ -12,7 +12,7 @@ from typing import Any
 import extmem
 from extmem import vk
 
-__all__ = ["SHARE", "attached", "import_by_name", "opening", "share"]
+__all__ = ["SHARE", "attached", "import_by_name", "opening", "share", "timed"]
 
 SHARE = f"{__name__}:share"
 """The task `share`, for a worker."""
@@ -23,6 +23,19 @@ def share(payloads: list[tuple[str, int]], kind: str = "host") -> None:
     """Exporter: share payloads with these names and sizes, on a device of that kind, until the process ends."""
     device = extmem.open_device(kind=kind)
     _kept.extend([device, *(device.allocate(size, name=name) for name, size in payloads)])
+
+
+def timed(make: Callable[[], extmem.DeviceMemory]) -> Callable[[], int]:
+    """Return a step that calls a function, which returns memory, and closes it. It returns the time of the call."""
+
+    def step() -> int:
+        start = time.perf_counter_ns()
+        memory = make()
+        spent = time.perf_counter_ns() - start
+        memory.close()
+        return spent
+
+    return step
 
 
 def opening(name: str) -> Callable[[], int]:

@@ -80,8 +80,7 @@ def _cones(origin: Field, rays: Field, spread: float) -> tuple[Field, Field]:
     for _ in range(40):
         apart = _distance(origin, rays, travelled)
         nearest = np.minimum(nearest, np.maximum(apart, 0) / travelled)
-        near = apart < travelled * np.float32(spread)
-        start = np.where(near & np.isinf(start), travelled, start)
+        start = np.where((apart < travelled * np.float32(spread)) & np.isinf(start), travelled, start)
         travelled = np.minimum(travelled + np.maximum(apart, np.float32(0.01)), _BEHIND)
     return start, nearest
 
@@ -160,8 +159,7 @@ def render(index: int, count: int, height: int, width: int) -> Pixels:
     sky = _night(*_grid(rows, columns, height, width), nearest, phase).reshape(3, rows, columns)
     colour = (_spreading(rows, height) @ sky @ _spreading(columns, width).T).reshape(3, -1)
 
-    tiles = start.reshape(rows, columns)
-    per_pixel = tiles.repeat(_TILE, 0)[:height].repeat(_TILE, 1)[:, :width].ravel()
+    per_pixel = start.reshape(rows, columns).repeat(_TILE, 0)[:height].repeat(_TILE, 1)[:, :width].ravel()
     seen = np.flatnonzero(np.isfinite(per_pixel))
     rays: Field = rotation @ _rays(height, width, height, width)[:, seen]
     hit, reached = _march(origin, rays, per_pixel[seen])
