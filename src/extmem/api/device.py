@@ -19,7 +19,7 @@ from extmem.core import operations, shared_devices
 from extmem.core.device_state import Check, DeviceState
 from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import Closed
-from extmem.core.resources import BufferObject, ImageObject, ResourceObject
+from extmem.core.resources import BufferObject, ImageObject
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.owning import Uses, late_imports, unsettled, work_off
 from extmem.vk.struct_copies import copy_struct
@@ -604,8 +604,11 @@ class DeviceMemory(MemoryObject):
         return f"<DeviceMemory {self.what()} on {self.device.name}{state}>"
 
 
-class _Resource(ResourceObject):
-    """A buffer or an image, whose properties return objects of this module."""
+class Buffer(BufferObject):
+    """A VkBuffer. Made by `Device.create_buffer`; `close()` destroys it.
+
+    Threads: as `DeviceMemory`. A buffer that is used by recorded commands is destroyed after them.
+    """
 
     __slots__ = ()
 
@@ -620,22 +623,23 @@ class _Resource(ResourceObject):
         return cast("DeviceMemory | None", self._memory)
 
 
-class Buffer(_Resource, BufferObject):
-    """A VkBuffer. Made by `Device.create_buffer`; `close()` destroys it.
-
-    Threads: as `DeviceMemory`. A buffer that is used by recorded commands is destroyed after them.
-    """
-
-    __slots__ = ()
-
-
-class Image(_Resource, ImageObject):
+class Image(ImageObject):
     """A VkImage. Made by `Device.create_image`; `close()` destroys it.
 
     Threads: as `DeviceMemory`. An image that is used by recorded commands is destroyed after them.
     """
 
     __slots__ = ()
+
+    @property
+    def device(self) -> Device:
+        """The device that it belongs to."""
+        return cast("Device", self._device)
+
+    @property
+    def memory(self) -> DeviceMemory | None:
+        """The memory that it is bound to; None before the binding."""
+        return cast("DeviceMemory | None", self._memory)
 
 
 shared_devices.device_class = Device

@@ -69,10 +69,8 @@ def _importing(
         count = min(rounds, _FEW) if size >= _BIG else rounds
         c, ours, named = worker.call(f"{_ROUNDS}:importing", library, uuid, size, count, _TURN, deadline=_DEADLINE)
         yield microseconds(f"import and map {label}: by C", c)
-        name = f"import and map {label}: by fd against C"
-        bound = _BOUNDS.get(label)
-        times = ratio_in_turns(ours, c, _TURN)
-        yield at_most(name, times, bound) if bound is not None else unbounded(name, times, "ratio")
+        name, by_fd = f"import and map {label}: by fd against C", ratio_in_turns(ours, c, _TURN)
+        yield at_most(name, by_fd, _BOUNDS[label]) if label in _BOUNDS else unbounded(name, by_fd, "ratio")
         yield unbounded(f"import and map {label}: by name against C", ratio_in_turns(named, c, _TURN), "ratio")
     env.dismiss(worker)
 
