@@ -20,23 +20,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from extmem import rules, vk
 from extmem.core.command_arguments import check_structs, copied_structs, region, remaining_bytes, structs_in
 from extmem.core.command_state import LayoutTracker, Steps, barrier_step, buffer_step, use_step, whole_step
+from extmem.core.device_state import DeviceState
+from extmem.core.memory_record import MemoryRecord
 from extmem.core.placement import place_of
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject
+from extmem.devices.backend import Recorder
+from extmem.devices.types import ImageRegion
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
 from extmem.owning import Lock, Uses
 from extmem.sharing.layout import whole_number
-
-if TYPE_CHECKING:
-    from extmem.core.device_state import DeviceState
-    from extmem.core.memory_record import MemoryRecord
-    from extmem.devices.backend import Recorder
-    from extmem.devices.types import ImageRegion
 
 __all__ = ["Commands"]
 
@@ -225,7 +223,7 @@ class Commands:
         for barriers, struct in ((memories, vk.MemoryBarrier), (of_buffers, vk.BufferMemoryBarrier)):
             check_structs(barriers, struct)
         check_structs(of_images, vk.ImageMemoryBarrier)
-        # In the recorded barriers, the raw handles replace the objects.
+        # In the recorded barriers, which are copies, the raw handles replace the objects.
         for buffer, buffer_barrier in zip(buffers, of_buffers, strict=True):
             buffer_barrier.buffer = buffer.native.raw
         for image, image_barrier in zip(images, of_images, strict=True):

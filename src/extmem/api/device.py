@@ -22,7 +22,7 @@ from extmem.core.memory_record import Closed
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.owning import Uses, late_imports, unsettled, work_off
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -181,7 +181,7 @@ class Device(DeviceState):
         At most one call for each memory object and NT type (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663). To
         get more handles, duplicate the handle, or use `DeviceMemory.export_handle`, which returns duplicates.
         """
-        info = copied(info)
+        info = copy_struct(info)
         with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetWin32HandleInfoKHR).use() as record:
             self.report(
                 rules.check_get_memory_win32_handle(info, self.facts, record.facts()),
@@ -191,7 +191,7 @@ class Device(DeviceState):
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: return a new fd at each call, owned by the caller."""
-        info = copied(info)
+        info = copy_struct(info)
         with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetFdInfoKHR).use() as record:
             return operations.exporting.fd_of(self, record, info)
 

@@ -16,7 +16,7 @@ from extmem.core.resources import BufferObject, ImageObject
 from extmem.devices.optional_protocols import AdoptsMemory, WrapsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
 from extmem.owning import Uses
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -33,7 +33,7 @@ _BAD_HANDLE = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 
 def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, *, imported: int) -> HeldMemory:
     """A VkDeviceMemory that somebody else allocated as `info` says, shared as its chain says."""
-    backend, info = _adopts(device, "VkDeviceMemory"), copied(info)
+    backend, info = _adopts(device, "VkDeviceMemory"), copy_struct(info)
     memory = _number(memory, "VkDeviceMemory")
     if imported:
         imported = arguments.single_type(imported, "imported")
@@ -110,7 +110,7 @@ def adopt_resource(
 ) -> Any:
     """A VkBuffer or VkImage that other code created as `info` states."""
     what = f"Vk{kind.capitalize()}"
-    backend, number, info = _adopts(device, what), _number(number, what), copied(info)
+    backend, number, info = _adopts(device, what), _number(number, what), copy_struct(info)
     create: Any = creating.create_buffer if kind == "buffer" else creating.create_image
     make: Any = device.make_buffer if kind == "buffer" else device.make_image
     with device.use(), device.making, create(device, info) as twin:

@@ -26,8 +26,8 @@ from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
 from extmem.sharing.descriptor import Descriptor
-from extmem.vk.copies import copied
 from extmem.vk.handle_types import SIZED_BY_D3D
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -71,7 +71,7 @@ def allocate_memory(
 
     resource: the memory is dedicated to it, and destroys it at its end.
     """
-    info = copied(info)
+    info = copy_struct(info)
     with Uses(device) as uses:
         memory, callers = allocate_in(uses, device, info, array_terms, stated, resource)
     if callers is None:

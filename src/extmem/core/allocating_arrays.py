@@ -15,7 +15,7 @@ from extmem.handles import Access
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import itemsize
 from extmem.sharing.layout import contiguous_strides
-from extmem.vk.words import types_text
+from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState

@@ -11,7 +11,7 @@ from extmem.core import arguments, validation_cache
 from extmem.core.memory_object import MemoryObject
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject
 from extmem.owning import Uses
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -74,7 +74,7 @@ def _copied(
     struct, cls = (vk.BindBufferMemoryInfo, BufferObject) if kind == "buffer" else (vk.BindImageMemoryInfo, ImageObject)
     if type(given) is not struct:
         raise TypeError(f"cannot bind {given!r}: pass a vk.{struct.__name__}")
-    info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo = copied(given)
+    info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo = copy_struct(given)
     resource, memory = getattr(info, kind), info.memory
     if not isinstance(resource, cls) or not isinstance(memory, MemoryObject):
         raise TypeError(

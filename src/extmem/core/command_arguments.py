@@ -11,7 +11,7 @@ from typing import SupportsIndex, TypeVar
 from extmem import rules, vk
 from extmem.devices.types import ImageRegion
 from extmem.sharing.layout import whole_number
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 __all__ = ["check_structs", "copied_structs", "region", "remaining_bytes", "structs_in"]
 
@@ -25,7 +25,7 @@ def copied_structs(given: Sequence[S]) -> Sequence[S]:
     """
     if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
         return given
-    return tuple(copied(struct) for struct in tuple(given))
+    return tuple(copy_struct(struct) for struct in tuple(given))
 
 
 def structs_in(given: Sequence[S]) -> Sequence[S]:

@@ -9,7 +9,7 @@ from extmem.core import image_queries, rule_facts, validation_cache
 from extmem.core.device_facts import external_types, single_bits
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.errors import UnsupportedError
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -29,7 +29,7 @@ _NO_SUCH_IMAGE = frozenset(
 
 def create_buffer(device: DeviceState, given: vk.BufferCreateInfo) -> BufferObject:
     """`Device.create_buffer`."""
-    info, key = copied(given), None
+    info, key = copy_struct(given), None
     with device.use():
         if device.check != "off":
             key = validation_cache.of_buffer(info)
@@ -43,7 +43,7 @@ def create_buffer(device: DeviceState, given: vk.BufferCreateInfo) -> BufferObje
 
 def create_image(device: DeviceState, given: vk.ImageCreateInfo) -> ImageObject:
     """`Device.create_image`."""
-    info = copied(given)
+    info = copy_struct(given)
     with device.use():
         capabilities = _check_image(device, info) if device.check != "off" else None
         image: ImageObject = device.make_image(info, capabilities)

@@ -10,7 +10,7 @@ from extmem.core import arguments
 from extmem.core.memory_object import MemoryObject
 from extmem.errors import HandleStateError
 from extmem.owning import Uses
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -32,7 +32,7 @@ def check_ranges(
     """
     checked = []
     for index, given in enumerate(ranges):
-        area = copied(given)
+        area = copy_struct(given)
         where = f"{command}: range {index}"
         if not isinstance(area, vk.MappedMemoryRange):
             raise TypeError(f"{where} is {area!r}; pass a vk.MappedMemoryRange")

@@ -13,7 +13,7 @@ from extmem.core.memory_object import MemoryObject
 from extmem.devices.optional_protocols import DescribesFormats
 from extmem.errors import RuleViolation, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -36,7 +36,7 @@ def external_buffer_properties(
     device: DeviceState, given: vk.PhysicalDeviceExternalBufferInfo
 ) -> vk.ExternalBufferProperties:
     """`Device.get_physical_device_external_buffer_properties`."""
-    info = copied(given)
+    info = copy_struct(given)
     with device.use():
         violations = rules.check_external_buffer_info(info, device.facts)
         device.report(violations, "vkGetPhysicalDeviceExternalBufferProperties")
@@ -45,7 +45,7 @@ def external_buffer_properties(
 
 def image_format_properties(device: DeviceState, given: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
     """`Device.get_physical_device_image_format_properties2`."""
-    info = copied(given)
+    info = copy_struct(given)
     with device.use():
         violations = rules.check_external_image_format_info(info, device.facts)
         device.report(violations, "vkGetPhysicalDeviceImageFormatProperties2")

@@ -14,7 +14,7 @@ from extmem import rules, vk
 from extmem.core import validation_cache
 from extmem.errors import HandleStateError
 from extmem.owning import Held, late_imports, unsettled
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -237,7 +237,7 @@ class BufferObject(ResourceObject):
     @property
     def create_info(self) -> vk.BufferCreateInfo:
         """The VkBufferCreateInfo that it was created from, chain included; a new copy at each access."""
-        return copied(self._info)
+        return copy_struct(self._info)
 
     @property
     def size(self) -> int:
@@ -288,7 +288,7 @@ class ImageObject(ResourceObject):
     @property
     def create_info(self) -> vk.ImageCreateInfo:
         """The VkImageCreateInfo that it was created from, chain included; a new copy at each access."""
-        return copied(self._info)
+        return copy_struct(self._info)
 
     def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
         """vkGetImageSubresourceLayout: return offset, size and pitches in bytes, of an image with LINEAR tiling.
@@ -298,7 +298,7 @@ class ImageObject(ResourceObject):
         Errors: RuleViolation for a level, layer or aspect that the image lacks, and for OPTIMAL tiling
         (UnsupportedError with check="off"); HandleStateError after `close()`, and if the device is closed.
         """
-        subresource = copied(subresource)
+        subresource = copy_struct(subresource)
         with self._device.use() as device, self.use():
             violations = rules.check_get_image_subresource_layout(subresource, self._exact)
             device.report(violations, "vkGetImageSubresourceLayout")

@@ -12,7 +12,7 @@ libraries whose schema does not declare what they write.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 
@@ -56,8 +56,7 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
         return f"{text[:-1]}, read_only=True)" if text.endswith(")") else text
 
     def __format__(self, specification: str) -> str:
-        text: str = self._plain().__format__(specification)
-        return text if specification else repr(self)
+        return cast("str", self._plain().__format__(specification)) if specification else repr(self)
 
     def tolist(self) -> Any:
         """Return the elements as nested lists."""
@@ -99,8 +98,7 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
     # Copies.
 
     def __copy__(self) -> ReadOnlyTensor:
-        alias: ReadOnlyTensor = self.detach()
-        return alias
+        return cast("ReadOnlyTensor", self.detach())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         memo[id(self)] = copied = self.detach().clone().requires_grad_(self.requires_grad)
@@ -124,9 +122,13 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
     ) -> object:
         if self.device.type != "cpu":
             raise BufferError(f"this tensor is read-only, and the capsules of PyTorch have no flag for that; {_REMEDY}")
-        # The default of PyTorch for `stream` is -1, which means no stream.
-        requested = None if stream == -1 else stream
-        return dlpack_capsule(self.numpy(), stream=requested, max_version=max_version, dl_device=dl_device, copy=copy)
+        return dlpack_capsule(
+            self.numpy(),
+            stream=None if stream == -1 else stream,  # PyTorch's default, -1, means no stream
+            max_version=max_version,
+            dl_device=dl_device,
+            copy=copy,
+        )
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

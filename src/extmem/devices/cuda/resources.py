@@ -9,7 +9,7 @@ from extmem.devices.cuda.capabilities import DEVICE_TYPE, no_images
 from extmem.devices.cuda.memory import CudaAllocation, ours
 from extmem.devices.resources import NativeResource, Requirements
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
-from extmem.vk.words import flags_text
+from extmem.vk.value_text import flags_text
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation

@@ -9,7 +9,7 @@ from extmem.devices.host import capabilities, image_layouts
 from extmem.devices.host.physical import host_identity
 from extmem.devices.resources import NativeResource, Requirements
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
-from extmem.vk.words import flags_text, types_text
+from extmem.vk.value_text import flags_text, types_text
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation
