@@ -12,11 +12,6 @@ that one reference, handle or ticket and nothing else.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import errno
 import socket

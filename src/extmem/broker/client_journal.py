@@ -12,11 +12,6 @@ until then, because it may itself be killed before those clients have announced.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import functools
 import os

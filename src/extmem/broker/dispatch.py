@@ -7,11 +7,6 @@ the refusal. File descriptors that came with a request belong to its `OwnedFd`s 
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import errno
 import os
 import socket

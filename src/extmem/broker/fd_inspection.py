@@ -14,11 +14,6 @@ tmpfs, in the list of mounts of this process or of the sender.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import fcntl
 import functools
 import itertools

@@ -9,11 +9,6 @@ have not sent Hello, which may ask for the broker's status or end it, and for th
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import os
 import resource

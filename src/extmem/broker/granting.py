@@ -10,11 +10,6 @@ What a request created is recorded (`Session.made`), so that it can be undone if
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 from collections.abc import Sequence
 

@@ -13,11 +13,6 @@ socket. If another broker holds the lock by then, the directory is lost, and the
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import ctypes
 import fcntl

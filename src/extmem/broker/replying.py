@@ -8,11 +8,6 @@ client that lost its reply and continues over another connection (`greeting`).
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import functools
 import os
 import socket

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import gc
 import os
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path

@@ -7,11 +7,6 @@ creates and later ones read. A client can return a record unchanged, and cannot 
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import hashlib
 import hmac

@@ -8,11 +8,6 @@ Neither depends on whether the sender still runs.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import os
 from collections import deque
 from collections.abc import Iterator

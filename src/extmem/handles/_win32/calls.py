@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are calls of Windows; extmem.manager imports the modules of this system")
-
 import ctypes
 from typing import NamedTuple
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("sections are objects of Windows; extmem.manager imports the modules of this system")
-
 import ctypes
 from collections.abc import Callable
 from typing import NamedTuple

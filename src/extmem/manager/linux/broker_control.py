@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker is Linux's; extmem.manager selects what the system has")
-
 import os
 import socket
 from collections.abc import Sequence

@@ -21,11 +21,6 @@ After `os.fork()` the child has no connection and holds nothing, as the broker i
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import logging
 import os
 import socket

@@ -18,11 +18,6 @@ the same Welcome.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import logging
 import os
 import socket

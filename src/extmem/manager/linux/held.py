@@ -15,11 +15,6 @@ else, closing them does nothing, and any other use raises an error with the reas
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence

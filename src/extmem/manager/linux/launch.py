@@ -21,11 +21,6 @@ variable.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import errno
 import fcntl
 import os
@@ -33,6 +28,7 @@ import select
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -7,11 +7,6 @@ duplicated into this one is not in the state until its first use, when the broke
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker is Linux's; extmem.manager selects what the system has")
-
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager

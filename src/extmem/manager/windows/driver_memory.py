@@ -14,11 +14,6 @@ A host payload of that name has the same companion, so the two cannot exist at t
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are the objects of Windows's GPU drivers; extmem.manager selects what the system has")
-
 import contextlib
 import ctypes
 import functools

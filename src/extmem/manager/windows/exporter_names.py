@@ -15,11 +15,6 @@ handle, which it closes last.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are Windows's handles; extmem.manager selects what the system has")
-
 import os
 
 import msgspec

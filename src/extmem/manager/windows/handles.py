@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are Windows's handles; extmem.manager selects what the system has")
-
 import abc
 import os
 

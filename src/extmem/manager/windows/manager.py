@@ -7,11 +7,6 @@ service: the name and the description of a section are in the section itself (`p
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("this is the manager of Windows; extmem.manager selects what the system has")
-
 import contextlib
 import os
 import socket

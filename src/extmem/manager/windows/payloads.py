@@ -8,11 +8,6 @@ small section with the same security and the same description, which only the ex
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("sections are Windows's; extmem.manager selects what the system has")
-
 import os
 import secrets
 import time

@@ -7,11 +7,6 @@ through a second handle that permits nothing else.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are Windows's processes; extmem.manager selects what the system has")
-
 import contextlib
 import os
 from collections.abc import Iterator

@@ -7,11 +7,6 @@ kernel object that a process could have a handle to; the name of its companion c
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are the references of Windows; extmem.manager selects what the system has")
-
 import contextlib
 import dataclasses
 import itertools

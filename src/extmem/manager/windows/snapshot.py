@@ -10,11 +10,6 @@ handle of extmem has that right.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("this is Windows's list of handles; extmem.manager selects what the system has")
-
 import ctypes
 import os
 from collections.abc import Iterator, Mapping

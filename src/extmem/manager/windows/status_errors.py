@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are Windows's statuses; extmem.manager selects what the system has")
-
 from extmem.errors import VK_ERROR_OUT_OF_DEVICE_MEMORY, AccessDeniedError, ObjectManagerError, OutOfMemoryError
 from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError

@@ -18,11 +18,6 @@ time, and opens it with PROCESS_DUP_HANDLE only.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are Windows's tickets; extmem.manager selects what the system has")
-
 import contextlib
 import os
 import secrets
