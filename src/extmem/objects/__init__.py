@@ -22,11 +22,9 @@ from extmem.objects.names import MAX_UNITS, NameKey, resolve_name
 from extmem.objects.object_types import MEMORY, OBJECT_TYPES, RESOURCE_WRITE, ObjectType, known_kind
 from extmem.objects.records import (
     HandleRecord,
-    Held,
     ObjectRecord,
     PayloadRecord,
     ReferenceRecord,
-    Restored,
     RestoredPayload,
     TicketRecord,
 )
@@ -61,7 +59,6 @@ __all__ = [
     "HandleInfo",
     "HandleRecord",
     "HandleRow",
-    "Held",
     "Holder",
     "HolderRow",
     "Imported",
@@ -82,7 +79,6 @@ __all__ = [
     "PayloadRecord",
     "PayloadRow",
     "Refused",
-    "Restored",
     "RestoredPayload",
     "SecurityDescriptor",
     "Share",

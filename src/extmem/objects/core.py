@@ -162,10 +162,6 @@ class Core:
         child.parent.children -= 1
         child.parent = None
 
-    def processes(self) -> tuple[int, ...]:
-        """Return the ids of all attached processes, oldest first."""
-        return tuple(self._processes)
-
     def take_released(self) -> list[int]:
         """Return the payloads that have ended since the last call, in that order.
 

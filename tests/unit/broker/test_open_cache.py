@@ -22,7 +22,8 @@ from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Session
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
-from extmem.objects import Limits, ObjectManager, Refused, Share, Token
+from extmem.objects import Limits, Refused, Share, Token
+from tests.described_manager import DescribedManager
 
 NAMES = ("a", "A", "b", "Local\\a")
 MASKS = (0, 1, 0x80000000, 0x80000001, 0x02000000)
@@ -34,7 +35,7 @@ class World:
     """The same parts as in two brokers, with and without the quick way. Equal seeds give equal ids."""
 
     def __init__(self, *, quick: bool) -> None:
-        self.model = ObjectManager(random=Random(5).randrange, limits=Limits(references=6))
+        self.model = DescribedManager(random=Random(5).randrange, limits=Limits(references=6))
         self.closer = FdCloser()
         self.quota = FdQuota(10_000, "here")
         self.payloads = PayloadFds(self.closer, self.quota)

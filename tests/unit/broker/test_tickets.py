@@ -13,15 +13,16 @@ from random import Random
 import pytest
 
 from extmem.broker.tickets import SECONDS, Tickets
-from extmem.objects import ObjectManager, Refused, Share, Token
+from extmem.objects import Refused, Share, Token
 from extmem.sharing.payload import OwnedFd
+from tests.described_manager import DescribedManager
 
 TOKEN = Token(1000, 1000, frozenset())
 
 
 class World:
     def __init__(self) -> None:
-        self.model = ObjectManager(random=Random(1).randrange)
+        self.model = DescribedManager(random=Random(1).randrange)
         self.sender = self.model.attach(TOKEN, 1)
         self.receiver = self.model.attach(TOKEN, 2)
         self.tickets = Tickets(self.model)
