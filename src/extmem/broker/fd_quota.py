@@ -102,7 +102,3 @@ class FdQuota:
     def end(self, client: int) -> None:
         """Close the account of a client that has ended. What others still hold of it stays charged to its user."""
         self._clients.pop(client, None)
-
-    def of_user(self, user: int) -> int:
-        """Return how many the user has."""
-        return self._users[user]

@@ -88,10 +88,6 @@ class Tickets:
         self._bound[ticket] = known
         return fresh
 
-    def watches(self, fd: int) -> bool:
-        """Return whether this is one of the pidfds."""
-        return fd in self._watched
-
     def died(self, pidfd: int) -> Iterator[None]:
         """Cancel the tickets that an ended process has not claimed, in steps."""
         key, tickets = self._watched.pop(pidfd)

@@ -105,11 +105,11 @@ def test_a_bound_one_outlasts_the_minute(world: World, child: subprocess.Popen[b
 def test_a_death_withdraws_what_was_for_the_dead(world: World, child: subprocess.Popen[bytes]) -> None:
     ticket, other = world.offer(), world.offer()
     pidfd = world.bind(ticket, child.pid)
-    assert pidfd is not None and world.tickets.watches(pidfd)
+    assert pidfd is not None and pidfd in world.tickets._watched
     child.kill()
     assert died(pidfd)
     finish(world.tickets.died(pidfd))
-    assert not world.claimable(ticket) and world.claimable(other) and not world.tickets.watches(pidfd)
+    assert not world.claimable(ticket) and world.claimable(other) and pidfd not in world.tickets._watched
 
 
 def test_one_process_is_watched_once_for_many_tickets(world: World, child: subprocess.Popen[bytes]) -> None:
@@ -117,9 +117,9 @@ def test_one_process_is_watched_once_for_many_tickets(world: World, child: subpr
     pidfd = world.bind(first, child.pid)
     assert pidfd is not None and world.bind(second, child.pid) is None
     world.tickets.done(first)
-    assert world.tickets.watches(pidfd)
+    assert pidfd in world.tickets._watched
     world.tickets.done(second)
-    assert not world.tickets.watches(pidfd)
+    assert pidfd not in world.tickets._watched
 
 
 def test_binding_again_is_to_the_new_process(world: World, child: subprocess.Popen[bytes]) -> None:

@@ -36,7 +36,6 @@ __all__ = [
     "discard",
     "duplicate",
     "flags",
-    "handle_count",
     "image_path",
     "name_of",
     "open_event",
@@ -236,10 +235,3 @@ def session(pid: int) -> int:
     if not kernel32.ProcessIdToSessionId(pid, ctypes.byref(number)):
         raise StatusError(ntdll.RtlGetLastNtStatus() & 0xFFFF_FFFF)
     return number.value
-
-
-def handle_count() -> int:
-    """Return the number of open handles of this process, of all types."""
-    count = ctypes.c_ulong()
-    kernel32.GetProcessHandleCount(CURRENT_PROCESS, ctypes.byref(count))
-    return count.value

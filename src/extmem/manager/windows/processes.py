@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator
 
 from extmem.handles._win32 import calls
-from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import CURRENT_PROCESS, kernel32
 from extmem.manager.windows import status_errors
 from extmem.objects import Status, error_for
@@ -38,7 +37,7 @@ def opened_process(pid: int, created: int | None = None) -> Iterator[int]:
         return
     try:
         process = calls.open_process(pid, _DUP_HANDLE)
-    except StatusError as error:
+    except calls.StatusError as error:
         raise status_errors.of_process(error, pid) from None
     try:
         if created is not None and created != start_time(pid):
@@ -63,7 +62,7 @@ def start_time(pid: int) -> int:
         return calls.creation_time(CURRENT_PROCESS)
     try:
         process = calls.open_process(pid, _QUERY_LIMITED)
-    except StatusError:
+    except calls.StatusError:
         return 0
     try:
         return calls.creation_time(process)
@@ -75,7 +74,7 @@ def open_to_wait(pid: int) -> int:
     """Return a handle that is signaled when the process ends, which the caller owns. Errors: as `opened_process`."""
     try:
         return calls.open_process(pid, _SYNCHRONIZE)
-    except StatusError as error:
+    except calls.StatusError as error:
         raise status_errors.of_process(error, pid, "SYNCHRONIZE") from None
 
 
@@ -88,7 +87,7 @@ def process_name(pid: int) -> str:
     """Return the file name of a process's program; empty if it has ended or cannot be opened."""
     try:
         process = calls.open_process(pid, _QUERY_LIMITED)
-    except StatusError:
+    except calls.StatusError:
         return ""
     try:
         return calls.image_path(process).rpartition("\\")[2]

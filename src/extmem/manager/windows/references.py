@@ -10,19 +10,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import os
 import secrets
 from dataclasses import dataclass
 
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles import is_kmt_value
 from extmem.handles._win32 import calls
-from extmem.handles._win32.calls import StatusError
-from extmem.manager.api import Reference
+from extmem.manager.api import Manager, Reference
 from extmem.manager.windows import driver_memory, exporter_names, names, payloads, status_errors
-from extmem.manager.windows.handles import Handles
 from extmem.manager.windows.section_frame import Description, unpack
-from extmem.objects import MEMORY, READ_CONTROL, RESOURCE_WRITE, Share, Status, error_for
-from extmem.objects.kmt import bad_number
+from extmem.objects import MEMORY, READ_CONTROL, RESOURCE_WRITE, Share, Status, bad_number, error_for
 from extmem.owning import Lock, OwnedDescriptor, OwnedFd, Step
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd, Win32Payload
@@ -61,8 +59,10 @@ class HeldReference:
     """The KMT number of a driver's payload."""
 
 
-class References(Handles):
-    """The table of references."""
+class References(Manager):
+    """The table of references, and the descriptions of payloads that GPU drivers created."""
+
+    _session: int | None = None
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -72,6 +72,12 @@ class References(Handles):
         self._descriptions: dict[int, tuple[Description, OwnedFd | None]] = {}
         """Handle → the description of its driver's payload, and the companion. A handle of this process keeps the name
         alive, and so its description."""
+
+    def session(self) -> int:
+        """Return this process's session, which never changes."""
+        if self._session is None:
+            self._session = calls.session(os.getpid())
+        return self._session
 
     @property
     def lock(self) -> Lock:
@@ -202,7 +208,8 @@ class References(Handles):
             description = description or self.describe_driver_memory(handle)
             path = calls.name_of(handle)
             if description is None or not self._is_one(description.object, handle):
-                shared = self._known_object(handle) or secrets.randbits(62) + 1
+                known = self._known(handle)
+                shared = (known.object if known is not None else 0) or secrets.randbits(62) + 1
                 description = None
             else:
                 shared = description.object
@@ -277,7 +284,7 @@ class References(Handles):
             return None
         try:
             return OwnedDescriptor(payloads.open_companion(path))
-        except StatusError:
+        except calls.StatusError:
             return None
 
     def describe_driver_memory(self, value: int) -> Description | None:
@@ -295,7 +302,7 @@ class References(Handles):
     def _description_of_same_object(self, handle: int) -> tuple[Description, OwnedFd | None] | None:
         """Return what is recorded for another handle of the same object."""
         for value, recorded in list(self._descriptions.items()):
-            with contextlib.suppress(StatusError):
+            with contextlib.suppress(calls.StatusError):
                 if calls.same_object(value, handle):
                     return recorded
         return None
@@ -304,10 +311,6 @@ class References(Handles):
         with self._lock:
             mine = [memory for memory in self._references.values() if memory.from_driver and memory.section]
         return next((memory for memory in mine if calls.same_object(memory.section, handle)), None)
-
-    def _known_object(self, handle: int) -> int:
-        known = self._known(handle)
-        return known.object if known is not None else 0
 
     def describe_driver_number(self, number: int) -> Description | None:
         """Return the description of the payload with a driver's KMT number; None if no payload of extmem has the

@@ -31,7 +31,6 @@ from typing import NamedTuple
 
 from extmem.errors import ObjectManagerError
 from extmem.handles._win32 import calls
-from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import HANDLE, kernel32
 from extmem.manager.windows import names, processes, status_errors
 from extmem.manager.windows.section_frame import FRAME
@@ -119,7 +118,7 @@ def fetch(ticket: Ticket, fits: Callable[[int], bool]) -> int:
         def event(secret: bytes, role: str, access: int) -> int:
             try:
                 opened = calls.open_event(_event_path(secret, role), access)
-            except StatusError as error:
+            except calls.StatusError as error:
                 if error.status == Status.OBJECT_NAME_NOT_FOUND:
                     raise _not_in_flight() from None
                 raise status_errors.other(error, f"A ticket's event ({role}) cannot be opened.") from None
@@ -146,7 +145,7 @@ def _duplicated(ticket: Ticket, fits: Callable[[int], bool]) -> int:
     with processes.opened_process(ticket.pid, ticket.created) as sender:
         try:
             value = calls.duplicate(ticket.value, options=calls.SAME_ACCESS, source=sender)
-        except StatusError as error:
+        except calls.StatusError as error:
             if error.status == Status.INVALID_HANDLE:
                 raise _not_in_flight() from None
             raise status_errors.other(error, f"The handle cannot be fetched from process {ticket.pid}.") from None
@@ -218,7 +217,7 @@ class InFlight:
                 if self._reaper is None:
                     self._reaper = threading.Thread(target=self._wait, name="extmem tickets", daemon=True)
                     self._reaper.start()
-        except StatusError as error:
+        except calls.StatusError as error:
             flight.close()
             raise status_errors.other(error, "A ticket's events cannot be created.") from None
         return ticket.pack()
