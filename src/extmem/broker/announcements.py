@@ -47,7 +47,6 @@ from extmem.objects import (
 )
 from extmem.owning import OwnedFd
 from extmem.sharing.kinds import Backing
-from extmem.wire import READ_ONLY, READ_WRITE
 
 __all__ = ["DONE", "Announcements", "Answer", "Facts", "no_descriptors"]
 
@@ -156,7 +155,7 @@ class Announcements:
         except BaseException:
             self.dispose(session, fds)
             raise
-        self.has(session, back.payload, READ_WRITE if given.writable else READ_ONLY)
+        self.has(session, back.payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
         self.payloads.add(back.payload, given, fds, uid, session.process)
         if record.writable:
             self.payloads.upgrade(back.payload, uid)

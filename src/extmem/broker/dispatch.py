@@ -34,7 +34,6 @@ from extmem.objects import (
     Status,
 )
 from extmem.owning import OwnedFd
-from extmem.wire import READ_ONLY, READ_WRITE
 
 __all__ = ["Answer", "Dispatch"]
 
@@ -133,7 +132,7 @@ class Dispatch(Granting):
                 strict_kmt=record.strict_kmt,
             )
             self.facts[payload] = facts
-        self.has(session, payload, READ_WRITE if given.writable else READ_ONLY)
+        self.has(session, payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
         granted = self.model.reference(session.process, made.reference).granted
         return (
             wire.Exported(

@@ -27,7 +27,7 @@ import socket
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from extmem import wire
 from extmem.broker.client_journal import start_time
@@ -39,6 +39,7 @@ from extmem.errors import (
     PeerGoneError,
     PeerProtocolError,
 )
+from extmem.handles import HandleEntry
 from extmem.manager.linux.connection import INHERIT_VARIABLE, TIMEOUT, Answer, Connection
 from extmem.manager.linux.held import State
 from extmem.manager.linux.pidfd import pidfd_of
@@ -48,9 +49,6 @@ from extmem.manager.linux.validate import check_handle
 from extmem.objects import Status, error_for
 from extmem.owning import OwnedFd, Step, cleanup_thread
 from extmem.wire.runtime_dir import RuntimeDir
-
-if TYPE_CHECKING:
-    from extmem.handles import HandleEntry
 
 __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Asked", "Client"]
 
@@ -424,19 +422,18 @@ def _nothing() -> None:
     """Used where a handle has no entry."""
 
 
-def _before_fork() -> None:
-    for client in list(_clients):
-        client.before_fork()
+def _for_each_client(action: Callable[[Client], None]) -> Callable[[], None]:
+    """Return a function that calls a method of each client."""
+
+    def call() -> None:
+        for client in list(_clients):
+            action(client)
+
+    return call
 
 
-def _after_fork_in_parent() -> None:
-    for client in list(_clients):
-        client.after_fork_in_parent()
-
-
-def _after_fork() -> None:
-    for client in list(_clients):
-        client.after_fork()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
+os.register_at_fork(
+    before=_for_each_client(Client.before_fork),
+    after_in_parent=_for_each_client(Client.after_fork_in_parent),
+    after_in_child=_for_each_client(Client.after_fork),
+)

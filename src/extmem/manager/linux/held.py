@@ -38,7 +38,6 @@ from extmem.owning import OwnedFd
 from extmem.sharing.bounded import Bounded
 from extmem.sharing.payload import PayloadFd
 from extmem.sharing.terms import Imported
-from extmem.wire import READ_ONLY, READ_WRITE
 
 __all__ = ["GENERATION", "State"]
 
@@ -179,7 +178,7 @@ class State:
         owner: records its number. Return the number.
         """
         held = self._payload(reply.payload, reply.descriptor)
-        held.fds.setdefault(READ_WRITE if writable else READ_ONLY, fds)
+        held.fds.setdefault(wire.READ_WRITE if writable else wire.READ_ONLY, fds)
         held.kmt = reply.kmt
         held.holders += 1
         reference = reply.reference + self.base
@@ -243,7 +242,7 @@ class State:
         if held is None:
             held = HeldPayload(facts.payload, facts.descriptor)
         entry = (held, facts.object, False, facts.granted, False, facts.record)
-        writable = facts.needs == READ_WRITE and facts.granted & RESOURCE_WRITE != 0
+        writable = facts.needs == wire.READ_WRITE and facts.granted & RESOURCE_WRITE != 0
         return self._known.keep(request, (data, facts, entry, writable))
 
     def handle(self, reply: wire.Handle, fds: Sequence[OwnedFd], owner: Records | None = None) -> int:

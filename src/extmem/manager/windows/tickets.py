@@ -194,9 +194,6 @@ class InFlight:
         self._mail_secret = b""
         self._reaper: threading.Thread | None = None
 
-    def __len__(self) -> int:
-        return len(self._flights)
-
     def handles(self) -> dict[int, int]:
         """Return the handles in flight, with the objects that they refer to."""
         with self._lock:
@@ -211,7 +208,9 @@ class InFlight:
             flight.done = calls.create_event(_event_path(secret, "done"), manual=True, signaled=False)
             with self._lock:
                 if not self._mail:
-                    self._open_mail()
+                    self._mail_secret = secrets.token_bytes(16)
+                    path = _event_path(self._mail_secret, "mail")
+                    self._mail = calls.create_event(path, manual=False, signaled=False)
                 self._flights[secret] = flight
                 ticket = Ticket(kind, os.getpid(), started, handle, shared, secret, self._mail_secret, frame)
                 if self._reaper is None:
@@ -221,10 +220,6 @@ class InFlight:
             flight.close()
             raise status_errors.other(error, "A ticket's events cannot be created.") from None
         return ticket.pack()
-
-    def _open_mail(self) -> None:
-        self._mail_secret = secrets.token_bytes(16)
-        self._mail = calls.create_event(_event_path(self._mail_secret, "mail"), manual=False, signaled=False)
 
     def bind(self, secret: bytes, pid: int) -> None:
         """Bind the ticket to a process. Errors: as `processes.open_to_wait`."""
