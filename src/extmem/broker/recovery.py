@@ -159,7 +159,7 @@ class Recovering(Greeting):
     def _end_announcing(self, session: Session) -> None:
         session.announcing = False
         session.proven.clear()
-        self._background.add(self._withdrawing(self._model.finishing(session.process)))
+        self._background.add(self._collecting(self._model.finishing(session.process)))
         self._window.announced(session.credentials.pid)
         self._wake_at(time.monotonic())
 

@@ -19,7 +19,7 @@ from extmem.objects.entities import Identity, Reference
 from extmem.objects.kmt import SLOTS, bad_number, number_at
 from extmem.objects.lifetimes import KEEPS, Holder, Keeps
 from extmem.objects.model import ObjectManager
-from extmem.objects.names import MAX_UNITS, NameKey, parse_path, resolve_name
+from extmem.objects.names import MAX_UNITS, NameKey, parse_path, resolve_name, session_directory
 from extmem.objects.object_types import MEMORY, OBJECT_TYPES, RESOURCE_WRITE, ObjectType, known_kind
 from extmem.objects.records import (
     HandleRecord,
@@ -98,4 +98,5 @@ __all__ = [
     "parse_path",
     "parse_sddl",
     "resolve_name",
+    "session_directory",
 ]

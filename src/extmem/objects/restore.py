@@ -37,6 +37,8 @@ __all__ = ["Restoring"]
 _EXPORTER: Final = KEEPS[Holder.EXPORTER]
 _IMPORTED_NT: Final = KEEPS[Holder.IMPORTED_NT]
 _IMPORTED_KMT: Final = KEEPS[Holder.IMPORTED_KMT]
+_NT_TICKET: Final = KEEPS[Holder.NT_TICKET]
+_KMT_TICKET: Final = KEEPS[Holder.KMT_TICKET]
 _SOURCES: Final = ("reference", "handle", "kmt")
 _ID_MAX: Final = (1 << 63) - 1
 _REFERENCE_MAX: Final = (1 << 53) - 1
@@ -170,7 +172,7 @@ class Restoring(Tickets):
             raise _contradiction(f"a ticket for a {record.source!r} on a payload shared by {payload.share.name}")
         self._ticket_room(owner.token.uid)
         granted = self._kmt_rights(payload) if shared is None else record.granted & shared.ceiling
-        keeps = self._ticket_keeps(shared)
+        keeps = _KMT_TICKET if shared is None else _NT_TICKET
         user = User(owner.token.uid)
         self._put_ticket(Ticket(record.ticket, user, owner, record.source, payload, shared, granted, keeps))
 

@@ -245,6 +245,13 @@ FDS: Final[Mapping[type[Message], int]] = {
     Channel: 1,
 }
 """File descriptors beside each type of message, where its fields do not decide (`fds_of`); 0 for those not listed."""
+_COUNTS: Final[Mapping[type[Message], Callable[[object], int]]] = {
+    Imported: operator.attrgetter("fds"),
+    Fds: operator.attrgetter("count"),
+    Duplicate: operator.attrgetter("into"),
+    AnnounceTicket: operator.attrgetter("bound"),
+}
+"""The fields that state the number of file descriptors."""
 
 
 SIGNATURE: Final = 16
@@ -337,18 +344,13 @@ IMPORTED_HEAD: Final = encode(Imported(0, 0, b""))[:2]
 def fds_of(message: Request | Reply) -> int:
     """Return how many file descriptors belong beside this message."""
     kind = type(message)
-    if kind is Imported:
-        return message.fds  # type: ignore[union-attr]  # (isinstance would be slower)
+    count = _COUNTS.get(kind)
+    if count is not None:
+        return int(count(message))
     if kind is Handle:
         return min(message.handles, MAX_FDS) if message.mode else 0  # type: ignore[union-attr]
     if kind is Export or kind is AnnounceRecord:
         return last_part(message.handles)  # type: ignore[union-attr]
-    if kind is Fds:
-        return message.count  # type: ignore[union-attr]
-    if kind is Duplicate:
-        return int(message.into)  # type: ignore[union-attr]
-    if kind is AnnounceTicket:
-        return int(message.bound)  # type: ignore[union-attr]
     return FDS.get(kind, 0)
 
 

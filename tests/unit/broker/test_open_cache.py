@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extmem import wire
+from extmem.broker.announcements import Loop
 from extmem.broker.dispatch import Dispatch
 from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given
@@ -40,8 +41,9 @@ class World:
         self.quota = FdQuota(10_000, "here")
         self.payloads = PayloadFds(self.closer, self.quota)
         self.tickets = Tickets(self.model)
+        signer, loop = Signer(bytes(32)), Loop(*[lambda *_: None] * 5)
         self.dispatch = Dispatch(
-            self.model, self.payloads, self.tickets, self.closer, Signer(bytes(32)), self.quota, lambda: 0.0
+            self.model, self.payloads, self.tickets, self.closer, signer, self.quota, lambda: 0.0, loop
         )
         self.quick = OpenCache(self.model, self.payloads) if quick else None
         self.ends: list[socket.socket] = []

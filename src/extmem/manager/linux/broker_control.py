@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from typing import TypeVar
@@ -51,7 +50,9 @@ class BrokerControl(Manager):
                 parts, cursor = [], 0  # another broker has replaced the first one
                 continue
             page = expect(reply, wire.SnapshotFile)
-            parts += wire.decode_parts(_read(fds[0].fd, page.size))
+            with open(fds[0].fd, "rb", closefd=False) as file:
+                file.seek(0)  # the broker's file descriptor, with which it has written, has the same position
+                parts += wire.decode_parts(file.read(page.size))
             cursor = page.next
             if not cursor:
                 return assemble(parts)
@@ -88,17 +89,6 @@ class BrokerControl(Manager):
 
     def disconnect(self) -> None:
         self.client.close()
-
-
-def _read(fd: int, size: int) -> bytes:
-    """Return the first `size` bytes of a file."""
-    octets = bytearray()
-    while len(octets) < size:
-        piece = os.pread(fd, size - len(octets), len(octets))
-        if not piece:
-            break
-        octets += piece
-    return bytes(octets)
 
 
 def expect(reply: wire.Reply, message: type[R]) -> R:

@@ -27,7 +27,7 @@ import socket
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
 
 from extmem import wire
 from extmem.broker.client_journal import start_time
@@ -55,6 +55,7 @@ __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Asked", "Client"]
 T = TypeVar("T")
 Asked: TypeAlias = wire.Request | Callable[[], wire.Request]
 _ATTEMPTS: Final = range(4)
+_REFUSALS: Final = (wire.Refusal, wire.Fault)
 _log = logging.getLogger("extmem.broker")
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -129,8 +130,7 @@ class Client(Connection):
                     self._give_up(sock, keep=False)
                     continue
                 reply, received = answer
-                message = reply.__class__
-                if message is wire.Refusal or message is wire.Fault:
+                if isinstance(reply, _REFUSALS):
                     self._settle_refusal(sock, reply)
                 result = enter(self.state, reply, received)
                 # A signal handler cannot run between here and the return, because there is no call.
@@ -144,14 +144,12 @@ class Client(Connection):
             f"{self.directory.log}"
         )
 
-    def _settle_refusal(self, sock: socket.socket, reply: wire.Reply) -> None:
+    def _settle_refusal(self, sock: socket.socket, reply: wire.Refusal | wire.Fault) -> NoReturn:
         self._received += 1
         self._unsettled = None
-        if type(reply) is wire.Refusal:
-            raise self._refused(reply)
         if type(reply) is wire.Fault:
             self._give_up(sock, keep=False)
-            raise PeerProtocolError(f"the broker in {self.directory.path} closed the connection: {reply.detail}")
+        raise self._refused(reply)
 
     def release_once(self, reference: int) -> None:
         """Release a reference for its owner. If it was released or lost already, nothing happens."""
@@ -365,13 +363,13 @@ class Client(Connection):
         if answer is None:
             return None
         reply = answer[0]
-        if type(reply) is wire.Refusal:
+        if isinstance(reply, _REFUSALS):
             raise self._refused(reply)
-        if type(reply) is wire.Fault:
-            raise PeerProtocolError(f"the broker in {self.directory.path} closed the connection: {reply.detail}")
         return reply
 
-    def _refused(self, refusal: wire.Refusal) -> ExtmemError:
+    def _refused(self, refusal: wire.Refusal | wire.Fault) -> ExtmemError:
+        if isinstance(refusal, wire.Fault):
+            return PeerProtocolError(f"the broker in {self.directory.path} closed the connection: {refusal.detail}")
         detail = refusal.detail
         if refusal.status == Status.OBJECT_NAME_NOT_FOUND:
             detail = f"{detail} {where_looked(self.directory)}"

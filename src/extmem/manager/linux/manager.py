@@ -24,12 +24,11 @@ from extmem.manager.linux.held import State
 from extmem.manager.linux.pidfd import pidfd_of
 from extmem.manager.linux.records import HeldHandle
 from extmem.manager.linux.validate import (
-    check_descriptor,
     check_handle,
-    check_handle_count,
     check_mask,
     check_name,
     check_number,
+    check_payload,
     check_sddl,
     check_ticket,
     stamped_ticket,
@@ -76,19 +75,18 @@ class LinuxManager(BrokerControl):
         reference: Reference | None = None,
     ) -> Exported:
         if name is not None:
-            check_name(name)
-            self._check_global(name)
+            self._check_name(name)
         fds = [*handles]
         modes: tuple[int, ...] = ()
         if pages:
             fds += [page.handle for page in pages]
             modes = tuple(wire.READ_WRITE if page.writable else wire.READ_ONLY for page in pages)
-        check_handle_count(len(fds), len(pages))
+        check_payload(descriptor, len(fds), len(pages))
         request = wire.Export(
             object_kind,
             backing,
             len(fds),
-            check_descriptor(descriptor),
+            descriptor,
             int(share),
             name,
             check_mask(access),
@@ -142,8 +140,7 @@ class LinuxManager(BrokerControl):
 
     def _prepare_open(self, name: str, desired: int, object_kind: ObjectKind) -> bytes:
         """Return the encoded request. It is cached, since programs open the same names repeatedly."""
-        check_name(name)
-        self._check_global(name)
+        self._check_name(name)
         request = wire.encode(wire.ImportName(name, check_mask(desired), object_kind))
         return self._opens.keep((name, desired, object_kind), request)
 
@@ -192,8 +189,7 @@ class LinuxManager(BrokerControl):
             return self._handle(lambda: wire.GetHandle(self.client.number(number)), entry)
 
     def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
-        check_name(name)
-        self._check_global(name)
+        self._check_name(name)
         with self.client.lock:
             return self._handle(wire.OpenHandle(name, check_mask(desired), inherit), entry)
 
@@ -371,7 +367,8 @@ class LinuxManager(BrokerControl):
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
-    def _check_global(self, name: str) -> None:
+    def _check_name(self, name: str) -> None:
+        check_name(name)
         if name[:7].casefold() == "global\\" and not self.client.directory.system:
             raise UnsupportedError(
                 f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux requires a "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import os
 
 from extmem.errors import NameNotFoundError, ObjectManagerError
@@ -53,9 +52,11 @@ def recorded(value: int, entry: HandleEntry | None) -> int:
 class Handles(References):
     """The calls of the manager that concern handles."""
 
-    @abc.abstractmethod
     def held_by_references(self, shared: int) -> int:
         """Return the number of handles to that object that references and tickets of this process hold."""
+        with self._lock:
+            sections_held = {m.section for m in self._references.values() if m.object == shared and m.section}
+        return len(sections_held) + sum(other == shared for other in self._in_flight.handles().values())
 
     def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
         return recorded(self._open_handle(name, desired, inherit), entry)

@@ -54,10 +54,6 @@ class WindowsManager(Handles):
 
     has_broker = False
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._in_flight = tickets.InFlight(self._holds)
-
     # -- memory objects -----------------------------------------------------------------------------------------------
 
     def export(
@@ -286,12 +282,6 @@ class WindowsManager(Handles):
             found.companion = None  # closed with its last holder: handles of a program may keep a driver's
             if found.kept is not None:
                 found.kept.close()
-
-    def held_by_references(self, shared: int) -> int:
-        """Return the number of handles to that object that references and tickets of this process hold."""
-        with self._lock:
-            sections_held = {m.section for m in self._references.values() if m.object == shared and m.section}
-        return len(sections_held) + sum(other == shared for other in self._in_flight.handles().values())
 
     # -- handles, KMT numbers and tickets -----------------------------------------------------------------------------
 

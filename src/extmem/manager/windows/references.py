@@ -18,7 +18,7 @@ from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles import is_kmt_value
 from extmem.handles._win32 import calls
 from extmem.manager.api import Manager, Reference
-from extmem.manager.windows import driver_memory, exporter_names, names, payloads, status_errors
+from extmem.manager.windows import driver_memory, exporter_names, names, payloads, status_errors, tickets
 from extmem.manager.windows.section_frame import Description, unpack
 from extmem.objects import MEMORY, READ_CONTROL, RESOURCE_WRITE, Share, Status, bad_number, error_for
 from extmem.owning import Lock, OwnedDescriptor, OwnedFd, Step
@@ -72,6 +72,7 @@ class References(Manager):
         self._descriptions: dict[int, tuple[Description, OwnedFd | None]] = {}
         """Handle → the description of its driver's payload, and the companion. A handle of this process keeps the name
         alive, and so its description."""
+        self._in_flight = tickets.InFlight(self._holds)
 
     def session(self) -> int:
         """Return this process's session, which never changes."""

@@ -95,7 +95,7 @@ def parse(data: bytes) -> Ticket:
 
 
 def _event_path(secret: bytes, what: str) -> str:
-    return f"{names.directory(calls.session(os.getpid()))}extmem.ticket.{secret.hex()}.{what}"
+    return f"{names.session_directory(calls.session(os.getpid()))}extmem.ticket.{secret.hex()}.{what}"
 
 
 def _not_in_flight() -> ObjectManagerError:
