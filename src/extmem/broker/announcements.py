@@ -39,7 +39,6 @@ from extmem.objects import (
     PayloadRecord,
     ReferenceRecord,
     Refused,
-    RestoredPayload,
     Share,
     Status,
     TicketRecord,
@@ -158,7 +157,18 @@ class Announcements:
                 self.dispose(session, fds)
                 return wire.RecordBack(0, 0, False), ()
             with self.on_account(session, given.identity):
-                back = self._restore(session, record, given.identity, m.descriptor)
+                restored = PayloadRecord(
+                    record.payload,
+                    given.identity,
+                    m.descriptor,
+                    Share(record.share),
+                    record.writable,
+                    record.kmt or None,
+                    record.strict_kmt,
+                    record.uid,
+                    known_kind(record.object_kind),
+                )
+                back = self.model.restore_payload(session.process, restored)
         except BaseException:
             self.dispose(session, fds)
             raise
@@ -261,24 +271,6 @@ class Announcements:
             return self.signer.verify(m.record).payload in self.payloads
         except Refused:
             return True
-
-    def _restore(
-        self, session: Session, record: wire.HolderRecord, identity: Identity, description: bytes
-    ) -> RestoredPayload:
-        return self.model.restore_payload(
-            session.process,
-            PayloadRecord(
-                record.payload,
-                identity,
-                description,
-                Share(record.share),
-                record.writable,
-                record.kmt or None,
-                record.strict_kmt,
-                record.uid,
-                known_kind(record.object_kind),
-            ),
-        )
 
     def _prove(self, session: Session, payload: int, shared: int, granted: int, *, exporting: bool = False) -> None:
         """Refuse what is not covered by a record that the sender has announced."""

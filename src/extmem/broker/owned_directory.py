@@ -31,6 +31,7 @@ __all__ = ["CHECK_INTERVAL", "DirectoryLostError", "OwnedDirectory", "hand_over"
 CHECK_INTERVAL: Final = 1.0
 """Seconds between two checks where inotify is not available."""
 _BACKLOG: Final = 512
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 # <sys/inotify.h>
 _IN_ATTRIB, _IN_MOVED_FROM, _IN_DELETE, _IN_DELETE_SELF, _IN_MOVE_SELF = 0x4, 0x40, 0x200, 0x400, 0x800
 _EVENTS: Final = _IN_ATTRIB | _IN_MOVED_FROM | _IN_DELETE | _IN_DELETE_SELF | _IN_MOVE_SELF
@@ -86,7 +87,7 @@ class OwnedDirectory:
         self.directory = directory
         self._lock = lock
         self._socket = self._inode(directory.socket)
-        self.watch = _inotify()
+        self.watch = int(_LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         """The inotify file descriptor to wait for; -1 where a timer is used."""
         self._watch_again(opened)
 
@@ -173,10 +174,3 @@ def hand_over(directory: RuntimeDir, key: bytes) -> bool:
             return packet is not None and type(wire.decode_reply(packet[0])) is wire.Done
     except (OSError, UnsupportedError, PeerProtocolError):
         return False
-
-
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
-
-
-def _inotify() -> int:
-    return int(_LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))

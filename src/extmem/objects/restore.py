@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from extmem.objects.entities import Identity, Payload, Process, Reference, SharedObject, Ticket, User
-from extmem.objects.lifetimes import KEEPS, Holder
+from extmem.objects.lifetimes import EXPORTER, IMPORTED_KMT, IMPORTED_NT, KMT_TICKET, NT_TICKET
 from extmem.objects.names import NameKey, parse_path
 from extmem.objects.object_types import OBJECT_TYPES
 from extmem.objects.records import (
@@ -34,11 +34,6 @@ from extmem.sharing.kinds import Share
 
 __all__ = ["Restoring"]
 
-_EXPORTER: Final = KEEPS[Holder.EXPORTER]
-_IMPORTED_NT: Final = KEEPS[Holder.IMPORTED_NT]
-_IMPORTED_KMT: Final = KEEPS[Holder.IMPORTED_KMT]
-_NT_TICKET: Final = KEEPS[Holder.NT_TICKET]
-_KMT_TICKET: Final = KEEPS[Holder.KMT_TICKET]
 _SOURCES: Final = ("reference", "handle", "kmt")
 _ID_MAX: Final = (1 << 63) - 1
 _REFERENCE_MAX: Final = (1 << 53) - 1
@@ -137,7 +132,7 @@ class Restoring(Tickets):
         self._reference_room(owner)
         if record.reference in owner.references:
             raise _contradiction(f"the reference {record.reference} exists in process {owner.pid} already")
-        keeps = _EXPORTER if record.exporting else _IMPORTED_KMT if shared is None else _IMPORTED_NT
+        keeps = EXPORTER if record.exporting else IMPORTED_KMT if shared is None else IMPORTED_NT
         granted = self._kmt_rights(payload) if shared is None else record.granted & shared.ceiling
         following = max(owner.next_reference, record.reference + 1)
         owner.next_reference = record.reference
@@ -172,7 +167,7 @@ class Restoring(Tickets):
             raise _contradiction(f"a ticket for a {record.source!r} on a payload shared by {payload.share.name}")
         self._ticket_room(owner.token.uid)
         granted = self._kmt_rights(payload) if shared is None else record.granted & shared.ceiling
-        keeps = _KMT_TICKET if shared is None else _NT_TICKET
+        keeps = KMT_TICKET if shared is None else NT_TICKET
         user = User(owner.token.uid)
         self._put_ticket(Ticket(record.ticket, user, owner, record.source, payload, shared, granted, keeps))
 

@@ -133,7 +133,9 @@ class Snapshots(Core):
             )
             yield Part(payload.id, row)
             for shared in objects:
-                yield Part(payload.id, object=_object_row(shared))
+                name = None if shared.name is None else shared.name.display
+                shared_row = ObjectRow(shared.id, name, shared.sddl, shared.handles, shared.refs)
+                yield Part(payload.id, object=shared_row)
         for process in list(self._processes.values()):
             yield from _holdings(process, seen, viewer)
         for user in list(self._users.values()):
@@ -226,8 +228,3 @@ def _in_flight(user: User, seen: set[int], viewer: Token | None) -> Iterator[Par
             yield None
     for payload, count in found.items():
         yield Part(payload, in_flight=count)
-
-
-def _object_row(shared: SharedObject) -> ObjectRow:
-    name = None if shared.name is None else shared.name.display
-    return ObjectRow(shared.id, name, shared.sddl, shared.handles, shared.refs)

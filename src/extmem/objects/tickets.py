@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from extmem.objects.entities import Payload, Process, SharedObject, Ticket, User
-from extmem.objects.lifetimes import KEEPS, Holder
+from extmem.objects.lifetimes import DEMOTED_TICKET, KMT_TICKET, NT_TICKET, ORPHANED_TICKET
 from extmem.objects.object_types import OBJECT_TYPES
 from extmem.objects.references import References
 from extmem.objects.results import Claimed
@@ -26,10 +26,6 @@ from extmem.objects.status import Refused, Status
 
 __all__ = ["Tickets"]
 
-_NT: Final = KEEPS[Holder.NT_TICKET]
-_KMT: Final = KEEPS[Holder.KMT_TICKET]
-_ORPHANED: Final = KEEPS[Holder.ORPHANED_TICKET]
-_DEMOTED: Final = KEEPS[Holder.DEMOTED_TICKET]
 _TICKET_RANGE: Final = 1 << 128
 
 
@@ -106,7 +102,7 @@ class Tickets(References):
         if ticket is not None:
             if ticket.sender is not None and ticket.sender.ended:
                 ticket.sender = None
-                ticket.keeps = _ORPHANED if ticket.keeps.payload else _DEMOTED
+                ticket.keeps = ORPHANED_TICKET if ticket.keeps.payload else DEMOTED_TICKET
             self._put_ticket(ticket)
         if claimed.imported is not None:
             self._drop_reference(claimer, claimed.imported.reference)
@@ -143,7 +139,7 @@ class Tickets(References):
         if found.sender is None:
             self._drop_ticket(found)
         elif found.keeps.payload:
-            kept, found.keeps = found.keeps, _DEMOTED
+            kept, found.keeps = found.keeps, DEMOTED_TICKET
             found.user.weak[ticket] = found
             self._release(kept, found.payload, found.object)
         return ticket in self._tickets
@@ -171,7 +167,7 @@ class Tickets(References):
     def _issue(self, sender: Process, source: str, payload: Payload, shared: SharedObject | None, granted: int) -> int:
         while (number := self._random(_TICKET_RANGE)) in self._tickets or not number:
             pass
-        keeps = _KMT if shared is None else _NT
+        keeps = KMT_TICKET if shared is None else NT_TICKET
         self._put_ticket(Ticket(number, User(sender.token.uid), sender, source, payload, shared, granted, keeps))
         return number
 

@@ -309,7 +309,7 @@ class Connection:
         state = self.state
         records = state.records()
         origins = {record: wire.decode_record(record[wire.SIGNATURE :]).payload for record in records}
-        references, handles = state.announced_references(origins), state.announced_handles(origins)
+        entries = state.announced_entries(origins)
         tickets = state.announced_tickets()
         refused: list[str] = []
         later: list[tuple[bytes, HeldPayload]] = []
@@ -331,20 +331,13 @@ class Connection:
                         _log.warning(
                             "a shared object was restored without its name, which another process has taken meanwhile"
                         )
-        for reference, said in references:
-            if reference in state.references:
-                answer = self._ask(sock, said)
+        for entry, table, number, lose in entries:
+            if number in table:  # its record was not refused
+                answer = self._ask(sock, entry)
                 if answer is None:
                     return False
                 if type(answer[0]) is not wire.Done:
-                    state.lose_reference(reference, _refused(answer[0], refused))
-        for value, put in handles:
-            if value in state.handles:
-                answer = self._ask(sock, put)
-                if answer is None:
-                    return False
-                if type(answer[0]) is not wire.Done:
-                    state.lose_handle(value, _refused(answer[0], refused))
+                    lose(number, _refused(answer[0], refused))
         rest: list[tuple[wire.Request, Process | None]] = [
             *((wire.AnnounceClaimed(ticket), None) for ticket in state.claimed),
             *tickets,

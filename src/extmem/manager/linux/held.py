@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from extmem import wire
 from extmem.errors import PeerProtocolError
@@ -47,6 +47,10 @@ _PRUNING: Final = 1.0
 """Seconds between two removals of tickets that have ended."""
 _KNOWN: Final = 1_024
 """Number of remembered replies, at most."""
+
+
+Announced: TypeAlias = tuple[wire.Request, Container[int], int, Callable[[int, Loss], None]]
+"""The announcement of a reference or a handle; its table and its number there; and the method for one that is lost."""
 
 
 class State:
@@ -300,22 +304,21 @@ class State:
         found.update((handle.record, handle.payload) for handle in self.handles.values())
         return found
 
-    def announced_references(self, origins: Mapping[bytes, int]) -> list[tuple[int, wire.AnnounceReference]]:
-        """Return each reference with its announcement. origins: record → the payload's id in it."""
-        return [
+    def announced_entries(self, origins: Mapping[bytes, int]) -> list[Announced]:
+        """Return the announcements of the references and the handles. origins: record → the payload's id in it."""
+        entries: list[Announced] = [
             (
-                reference,
                 wire.AnnounceReference(reference % GENERATION, origins[record], shared, exporting, granted, inherit),
+                self.references,
+                reference,
+                self.lose_reference,
             )
             for reference, (_, shared, exporting, granted, inherit, record) in self.references.items()
         ]
-
-    def announced_handles(self, origins: Mapping[bytes, int]) -> list[tuple[int, wire.AnnounceHandle]]:
-        """Return each handle with its announcement. origins: record → the payload's id in it."""
-        return [
-            (value, wire.AnnounceHandle(value, origins[h.record], h.object, h.granted, h.inherit, h.protect))
-            for value, h in self.handles.items()
-        ]
+        for value, h in self.handles.items():
+            request = wire.AnnounceHandle(value, origins[h.record], h.object, h.granted, h.inherit, h.protect)
+            entries.append((request, self.handles, value, self.lose_handle))
+        return entries
 
     def announced_tickets(self) -> list[tuple[wire.AnnounceTicket, Process | None]]:
         """Return the tickets that are not known to have ended, with the processes that they are bound to."""

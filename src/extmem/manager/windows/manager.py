@@ -180,7 +180,8 @@ class WindowsManager(Handles):
         what = f"importing handle {value:#x}"
         if kind == SECTION:
             return self._import(copied, what, reference=reference)
-        return self._import_driver_memory(copied, None, what, self._recorded_description(value), reference)
+        description, _ = self._descriptions.get(value, (None, None))
+        return self._import_driver_memory(copied, None, what, description, reference)
 
     def import_by_kmt(
         self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY

@@ -51,14 +51,10 @@ def find_number(path: str) -> int:
     """Return the KMT number in a kernel object's path; 0 for other paths."""
     leaf = path.rpartition("\\")[2]
     digits = leaf.removeprefix(_KMT)
-    return int(digits, 16) if len(digits) == 8 and leaf.startswith(_KMT) and _is_hex(digits) else 0
+    return int(digits, 16) if len(digits) == 8 and leaf.startswith(_KMT) and not digits.strip("0123456789abcdef") else 0
 
 
 def is_ours(path: str) -> bool:
     """Return whether a path is that of a payload of extmem, and not of a companion."""
     leaf = path.rpartition("\\")[2]
     return leaf.startswith(_PREFIX) and not leaf.endswith(_SUFFIX)
-
-
-def _is_hex(digits: str) -> bool:
-    return all(digit in "0123456789abcdef" for digit in digits)

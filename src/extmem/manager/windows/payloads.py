@@ -74,7 +74,11 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
         if share & Share.KMT:
             section = _create_numbered(room + FRAME, session, security)
         else:
-            section = _create_at(room + FRAME, name, names.payload_path(key) if key is not None else None, security)
+            path = names.payload_path(key) if key is not None else None
+            try:
+                section = sections.create(room + FRAME, path, security)
+            except calls.StatusError as error:
+                raise _failed(error, room + FRAME, name, path or "") from None
     try:
         sections.poke(section, room, frame)
     except calls.StatusError as error:
@@ -90,13 +94,6 @@ def refuse_both_ways(share: Share) -> None:
             Status.INVALID_PARAMETER,
             "Memory is shared either by NT handle or by KMT number. Choose one of the two handle types.",
         )
-
-
-def _create_at(size: int, name: str | None, path: str | None, security: int) -> int:
-    try:
-        return sections.create(size, path, security)
-    except calls.StatusError as error:
-        raise _failed(error, size, name, path or "") from None
 
 
 def _create_numbered(size: int, session: int, security: int) -> int:

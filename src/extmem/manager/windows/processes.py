@@ -30,27 +30,21 @@ def opened_process(pid: int, created: int | None = None) -> Iterator[int]:
     created: the creation time that it must have. Errors: InvalidHandleError (INVALID_CID) if it has ended;
     AccessDeniedError.
     """
-    if pid == os.getpid():
-        if created is not None and created != start_time(pid):
-            raise _another(pid)
-        yield CURRENT_PROCESS
-        return
+    own = pid == os.getpid()
     try:
-        process = calls.open_process(pid, _DUP_HANDLE)
+        process = CURRENT_PROCESS if own else calls.open_process(pid, _DUP_HANDLE)
     except calls.StatusError as error:
         raise status_errors.of_process(error, pid) from None
     try:
         if created is not None and created != start_time(pid):
-            raise _another(pid)
+            raise error_for(
+                Status.INVALID_CID,
+                f"Process {pid} is another one than the intended one, which has ended; its pid was reused.",
+            )
         yield process
     finally:
-        calls.close_handle(process)
-
-
-def _another(pid: int) -> Exception:
-    return error_for(
-        Status.INVALID_CID, f"Process {pid} is another one than the intended one, which has ended; its pid was reused."
-    )
+        if not own:
+            calls.close_handle(process)
 
 
 def start_time(pid: int) -> int:

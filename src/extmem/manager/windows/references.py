@@ -146,7 +146,10 @@ class References(Manager):
         value: the driver's NT handle, borrowed until `release`; or its KMT number.
         """
         number = value if share & Share.KMT else 0
-        imported = self._imported_numbered(number) if number else None
+        imported = None
+        if number:
+            with self._lock:
+                imported = next((held for held in self._references.values() if held.number == number), None)
         if imported is not None and imported.description is not None:
             # This process has imported the payload by that number, so it is described already.
             memory = dataclasses.replace(
@@ -168,11 +171,6 @@ class References(Manager):
         )
         held.from_driver, held.number = True, number
         return Exported(self._add(held, reference), description.object, 0 if number else description.object, number)
-
-    def _imported_numbered(self, number: int) -> HeldReference | None:
-        """Return a reference of this process to the payload with a driver's KMT number."""
-        with self._lock:
-            return next((memory for memory in self._references.values() if memory.number == number), None)
 
     def _copy_driver_handle(self, found: HeldReference, flags: int = 0) -> int:
         """Return a new handle of a driver's payload with the rights of the export.
@@ -322,10 +320,6 @@ class References(Manager):
         except ObjectManagerError:
             return None
         return description if description is not None and description.backing != Backing.HOST_FILE else None
-
-    def _recorded_description(self, value: int) -> Description | None:
-        recorded = self._descriptions.get(value)
-        return recorded[0] if recorded is not None else None
 
     def _learn(self, handle: int, frame: bytes) -> Description | None:
         """Record the description that came with a handle of a nameless payload, until the handle is closed."""

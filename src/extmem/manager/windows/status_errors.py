@@ -34,15 +34,11 @@ def other(error: calls.StatusError, what: str) -> ObjectManagerError:
     try:
         return error_for(Status(error.status), what)
     except ValueError:
-        winerror = ntdll.RtlNtStatusToDosError(_signed(error.status))
+        winerror = ntdll.RtlNtStatusToDosError(error.status - (1 << 32) if error.status & 0x8000_0000 else error.status)
         text = f"{what} Windows answers {error.status:#010x} (error {winerror})."
         if error.status == _PRIVILEGE_NOT_HELD:
             return AccessDeniedError(text, ntstatus=error.status, winerror=winerror)
         return ObjectManagerError(text, ntstatus=error.status, winerror=winerror)
-
-
-def _signed(status: int) -> int:
-    return status - (1 << 32) if status & 0x8000_0000 else status
 
 
 def out_of_memory(error: calls.StatusError, command: str, what: str) -> Exception | None:
