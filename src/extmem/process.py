@@ -2,8 +2,8 @@
 
 Children inherit handles as with CreateProcess(bInheritHandles=TRUE).
 
-A child started here finds every inheritable NT handle of its parent under the same number, with the same access and
-still inheritable; it takes ownership of one with `extmem.raw.nt_handle(value)`. Handles are copied when the child
+A child that this module starts has every inheritable NT handle of its parent under the same number, with the same
+access, and inheritable; it takes ownership of one with `extmem.raw.nt_handle(value)`. Handles are copied when the child
 starts: a handle that the parent closes later stays open in the child.
 """
 

@@ -162,7 +162,7 @@ class Device(DeviceState):
         Errors: HandleStateError for memory that is not mapped; ValueError for a range outside its memory; DriverError.
         """
         with Uses(self) as uses:
-            for allocation, offset, size in operations.mapped_ranges.checked(
+            for allocation, offset, size in operations.mapped_ranges.check_ranges(
                 self, ranges, "vkFlushMappedMemoryRanges", uses
             ):
                 self.backend.flush(allocation, offset, size)
@@ -170,7 +170,7 @@ class Device(DeviceState):
     def invalidate_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
         """vkInvalidateMappedMemoryRanges: make writes of the device visible to the host. Otherwise as for flushing."""
         with Uses(self) as uses:
-            for allocation, offset, size in operations.mapped_ranges.checked(
+            for allocation, offset, size in operations.mapped_ranges.check_ranges(
                 self, ranges, "vkInvalidateMappedMemoryRanges", uses
             ):
                 self.backend.invalidate(allocation, offset, size)
@@ -300,7 +300,7 @@ class Device(DeviceState):
 
 
 class DeviceMemory(MemoryObject):
-    """Memory of a device, allocated here or imported (VkDeviceMemory).
+    """Memory of a device (VkDeviceMemory), allocated or imported.
 
     Ownership: holds the payload, and for NT types its shared object and name, until `close()`. Views (memoryviews,
     arrays) keep it alive too; `close()` raises LiveViewError while a view is alive. Memory that is garbage-collected

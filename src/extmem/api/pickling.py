@@ -47,7 +47,7 @@ def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory]
 def _reduce_memory(record: MemoryRecord) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
     exporting.share_on_demand(record)
     if not record.references:
-        # The memory was shared by fd only. The ticket alone refers to the unnamed object that is published here.
+        # The memory was shared by fd only. Only the ticket refers to the unnamed object that is published.
         exporting.publish(record, ShareTerms(Share.NT, None, None))
     owner = record.manager or manager()
     return _receive_memory, (_bound_ticket(owner, owner.offer(reference=record.references[0].number)),)

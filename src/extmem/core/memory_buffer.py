@@ -43,5 +43,5 @@ def _buffer_over(memory: MemoryObject, record: MemoryRecord) -> BufferObject:
     if made.memory is None:
         binding.bind_one(record.device, made, memory, record.descriptor.payload_offset)
     elif made.memory.closed:
-        made.rejoin(memory)  # another memory object of the same payload, which bound it
+        made.bind(memory, made.memory_offset)  # the device bound it through another memory object
     return made

@@ -1,4 +1,4 @@
-"""Announcing again what one holds, after the manager was killed; and the snapshot that tells it (B78's other half)."""
+"""Announcements to the next object manager after one was killed, and the snapshots that list them (B78)."""
 
 from __future__ import annotations
 

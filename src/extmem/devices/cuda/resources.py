@@ -87,5 +87,5 @@ class Resources:
 def place_of(resource: NativeResource) -> int:
     """The device pointer to a buffer's first byte. Errors: HandleStateError for a buffer that is not bound."""
     if not isinstance(resource, CudaResource) or resource.allocation is None:
-        raise HandleStateError(f"this {resource.kind} is bound to no memory; bind it first")
+        raise HandleStateError(f"this {resource.kind} is not bound to memory; bind it first")
     return resource.allocation.live + resource.offset
