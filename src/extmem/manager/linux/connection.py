@@ -31,7 +31,7 @@ from extmem.manager.linux.held import State
 from extmem.manager.linux.pidfd import pidfd_of
 from extmem.manager.linux.records import HeldPayload, Loss, Process
 from extmem.manager.linux.turns import Turns
-from extmem.manager.linux.watcher import Watcher
+from extmem.manager.linux.watcher import Watched, Watcher
 from extmem.owning import OwnedFd, out_of_descriptors, raised_by_handler
 from extmem.wire import transport
 from extmem.wire.peers import inherited_socket, require_broker
@@ -53,7 +53,7 @@ _log = logging.getLogger("extmem.broker")
 Answer = tuple[wire.Reply, Sequence[OwnedFd]]
 
 
-class Connection:
+class Connection(Watched):
     """The connection and the state of what this process holds. The caller of each method holds `lock`."""
 
     def __init__(self, directory: RuntimeDir, *, timeout: float = TIMEOUT) -> None:
@@ -94,10 +94,6 @@ class Connection:
     def connected(self) -> socket.socket | None:
         """The socket, if there is a connection."""
         return self._sock
-
-    def work(self) -> bool:
-        """For the watcher: do the deferred work. Return whether to call again soon. Raises as requests do."""
-        return False
 
     # -- one request --------------------------------------------------------------------------------------------------
 
