@@ -160,8 +160,8 @@ def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.Ext
     """Return a type of Direct3D if the descriptor states only that; else the opaque type of Vulkan."""
     number = isinstance(handle, KmtHandle)
     own = _Type.OPAQUE_WIN32_KMT if number else _Type.OPAQUE_WIN32
-    others = (kind for kind in FROM_D3D if (kind in BY_NUMBER) == number)
-    return next((kind for kind in others if descriptor.handle_types == kind), own)
+    stated = descriptor.handle_types
+    return _Type(stated) if stated in FROM_D3D and (stated in BY_NUMBER) == number else own
 
 
 def open_section(name: str, access: int = Access.READ_WRITE) -> NtHandle:

@@ -23,6 +23,7 @@ from extmem.core.resources import BufferObject, ImageObject
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.owning import Uses, late_imports, unsettled, work_off
 from extmem.vk.copies import copied
+from extmem.vk.handle_types import MemoryHandleType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +84,7 @@ class Device(DeviceState):
 
         Errors: ValueError for a value that is not one bit of ExternalMemoryHandleTypeFlagBits.
         """
-        return operations.rule_facts.transfer_capability(self, handle_type)
+        return operations.rule_facts.transfer_capability(self, MemoryHandleType(handle_type))
 
     # Resources.
 
@@ -96,7 +97,7 @@ class Device(DeviceState):
     def make_image(
         self,
         info: vk.ImageCreateInfo,
-        capabilities: Mapping[int, rules.ExternalMemoryFacts] | None = None,
+        capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts] | None = None,
         *,
         native: NativeResource | None = None,
     ) -> Image:

@@ -7,6 +7,7 @@ import operator
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.sharing.dtypes import dtype_name
 from extmem.sharing.layout import Axes, axes_of
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = [
     "access_of",
@@ -50,14 +51,14 @@ def access_of(access: int) -> int:
     return mask
 
 
-def types_of(handle_types: int) -> int:
+def types_of(handle_types: int) -> MemoryHandleType:
     """External types as bits. TypeError for words and other types, ValueError beyond 31 bits."""
     bits = whole_number(handle_types, "handle_types", "give bits of extmem.vk.ExternalMemoryHandleTypeFlagBits")
     if not 0 <= bits < 1 << 31:
         raise ValueError(
             f"handle_types is {bits}, and flags have 31 bits; give bits of extmem.vk.ExternalMemoryHandleTypeFlagBits"
         )
-    return bits
+    return MemoryHandleType(bits)
 
 
 def whole_number(value: object, what: str, advice: str = "give an integer") -> int:
@@ -68,14 +69,14 @@ def whole_number(value: object, what: str, advice: str = "give an integer") -> i
         raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; {advice}") from None
 
 
-def single_type(handle_type: int, what: str = "handle_type") -> int:
+def single_type(handle_type: int, what: str = "handle_type") -> MemoryHandleType:
     """One external type. TypeError for words and other types, ValueError for what is not one bit of 32."""
     bit = whole_number(handle_type, what, "give one bit of extmem.vk.ExternalMemoryHandleTypeFlagBits")
     if not 0 < bit < 1 << 32 or bit.bit_count() != 1:
         raise ValueError(
             f"{what} is {bit:#x}, which is not one bit; give one of extmem.vk.ExternalMemoryHandleTypeFlagBits"
         )
-    return bit
+    return MemoryHandleType(bit)
 
 
 def check_share(name: str | None, access: int | None) -> None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.core import image_queries, rule_facts, validation_cache
-from extmem.core.device_facts import external_types, single_bits
+from extmem.core.device_facts import external_types
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.errors import UnsupportedError
 from extmem.vk.copies import copied
+from extmem.vk.words import bits_of
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -59,7 +60,7 @@ def _create_image(device: DeviceState, info: vk.ImageCreateInfo) -> ImageObject:
         return unchecked
     asked = image_queries.ImageAnswer()
     if type(info) is vk.ImageCreateInfo:
-        asked = image_queries.ask_of_image(device, info, tuple(single_bits(external_types(info))))
+        asked = image_queries.ask_of_image(device, info, tuple(bits_of(external_types(info))))
     found = rules.check_create_image(info, device.facts, asked.external, asked.format)
     if asked.refusal is not None and device.check == "raise" and {v.vuid for v in found} <= _NO_SUCH_IMAGE:
         # The device's own words tell more than the rules: that there are no such images.

@@ -10,6 +10,7 @@ from extmem import rules, vk
 from extmem.devices.optional_protocols import DescribesFormats
 from extmem.errors import UnsupportedError
 from extmem.vk.formats import copied_size, format_facts
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 from extmem.vk.modifiers import questions
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
 class ImageAnswer:
     """What a device answered about images like one that is to be made."""
 
-    external: dict[int, rules.ExternalMemoryFacts] = field(default_factory=dict)
+    external: dict[MemoryHandleType, rules.ExternalMemoryFacts] = field(default_factory=dict)
     """For each handle type."""
     format: rules.ImageFormatFacts | None = None
     """None where it was not asked, because format, type, tiling, usage, flags or modifiers are not valid."""
@@ -32,7 +33,7 @@ class ImageAnswer:
     """VK_ERROR_FORMAT_NOT_SUPPORTED, where that was the answer."""
 
 
-def ask_of_image(device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[int]) -> ImageAnswer:
+def ask_of_image(device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[MemoryHandleType]) -> ImageAnswer:
     """vkGetPhysicalDeviceImageFormatProperties2 for images like this one, shared as each of `types` and as none.
 
     Of an image that may have several modifiers all are asked about, since the driver chooses.
@@ -88,14 +89,14 @@ def _modifiers(
 
 
 def image_capabilities(
-    device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[int]
-) -> dict[int, rules.ExternalMemoryFacts]:
+    device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[MemoryHandleType]
+) -> dict[MemoryHandleType, rules.ExternalMemoryFacts]:
     """vkGetPhysicalDeviceImageFormatProperties2 for each of the types (single bits), for images like this one."""
     return {bit: _shared(device, info, bit)[0] for bit in types}
 
 
 def _shared(
-    device: DeviceState, info: vk.ImageCreateInfo, bit: int
+    device: DeviceState, info: vk.ImageCreateInfo, bit: MemoryHandleType
 ) -> tuple[rules.ExternalMemoryFacts, list[vk.ImageFormatProperties]]:
     """What such images can do with one handle type, as far as all their modifiers can; the limits of each."""
     limits, answers = [], []
@@ -104,7 +105,7 @@ def _shared(
             shared = device.backend.image_format_properties(question)
         except UnsupportedError:
             # VK_ERROR_FORMAT_NOT_SUPPORTED: the type does not suit such an image at all
-            return rules.ExternalMemoryFacts(0, 0, 0), []
+            return rules.ExternalMemoryFacts(0, NO_TYPES, NO_TYPES), []
         limits.append(shared.image_format_properties)
         external = vk.find(shared, vk.ExternalImageFormatProperties)
         answers.append(external.external_memory_properties if external is not None else vk.ExternalMemoryProperties())
@@ -114,7 +115,7 @@ def _shared(
         alone |= int(answer.external_memory_features) & _DEDICATED_ONLY
         exported &= int(answer.export_from_imported_handle_types)
         compatible &= int(answer.compatible_handle_types)
-    return rules.ExternalMemoryFacts(features | alone, exported, compatible), limits
+    return rules.ExternalMemoryFacts(features | alone, MemoryHandleType(exported), MemoryHandleType(compatible)), limits
 
 
 def check_image_size(device: DeviceState, info: vk.ImageCreateInfo, answer: rules.ImageFormatFacts | None) -> None:

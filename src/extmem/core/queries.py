@@ -14,6 +14,7 @@ from extmem.devices.optional_protocols import DescribesFormats
 from extmem.errors import RuleViolation, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.vk.copies import copied
+from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -78,7 +79,7 @@ def win32_handle_properties(
         refusal = import_source.look_at(device.backend, handle_type, handle)
         found = rules.check_memory_win32_handle_properties(handle_type, handle, device.facts, refusal=refusal)
         device.report(found, "vkGetMemoryWin32HandlePropertiesKHR")
-        kind = arguments.whole_number(handle_type, "handle_type")
+        kind = MemoryHandleType(arguments.whole_number(handle_type, "handle_type"))
         return vk.MemoryWin32HandlePropertiesKHR(device.backend.handle_memory_type_bits(kind, int(handle)))
 
 
@@ -89,7 +90,7 @@ def fd_properties(device: DeviceState, handle_type: HandleType, fd: FdHandle | i
         valid = _leads_to_memory(device, handle_type, number)
         found = rules.check_memory_fd_properties(handle_type, number, device.facts, fd_is_valid=valid)
         device.report(found, "vkGetMemoryFdPropertiesKHR")
-        kind = arguments.whole_number(handle_type, "handle_type")
+        kind = MemoryHandleType(arguments.whole_number(handle_type, "handle_type"))
         bits = device.backend.fd_memory_type_bits(kind, arguments.whole_number(number, "fd"))
         return vk.MemoryFdPropertiesKHR(bits)
 
@@ -98,12 +99,13 @@ def _leads_to_memory(device: DeviceState, handle_type: object, fd: object) -> bo
     """Whether an fd is open, and memory where the device can tell; None where the rules refuse the arguments."""
     if not isinstance(handle_type, int) or not isinstance(fd, int) or not -(1 << 31) <= fd < 1 << 31:
         return None
-    looked = device.backend.examine_fd(fd, int(handle_type))
+    bits = MemoryHandleType(int(handle_type))
+    looked = device.backend.examine_fd(fd, bits)
     # Of an opaque fd, and as a type that the device lacks, there is nothing to ask: what is behind it does not count.
-    single = 0 < handle_type < 1 << 32 and handle_type.bit_count() == 1
-    if handle_type == HandleType.OPAQUE_FD or not single:
+    single = 0 < bits < 1 << 32 and bits.bit_count() == 1
+    if bits == OPAQUE_FD or not single:
         return looked.file_type != "closed"
-    if not int(rule_facts.transfer_capability(device, handle_type).features) & _IMPORTABLE:
+    if not int(rule_facts.transfer_capability(device, bits).features) & _IMPORTABLE:
         return looked.file_type != "closed"
     return looked.valid
 
@@ -117,7 +119,7 @@ def host_pointer_properties(
         mapped = device.backend.host_range_mapped(host_pointer, 1) if known else None
         found = rules.check_memory_host_pointer_properties(handle_type, host_pointer, device.facts, mapped=mapped)
         device.report(found, "vkGetMemoryHostPointerPropertiesEXT")
-        kind = arguments.whole_number(handle_type, "handle_type")
+        kind = MemoryHandleType(arguments.whole_number(handle_type, "handle_type"))
         pointer = arguments.whole_number(host_pointer, "host_pointer")
         return vk.MemoryHostPointerPropertiesEXT(device.backend.host_pointer_memory_type_bits(kind, pointer))
 

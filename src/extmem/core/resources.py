@@ -15,6 +15,7 @@ from extmem.core import validation_cache
 from extmem.errors import HandleStateError
 from extmem.owning import Held, late_imports, unsettled
 from extmem.vk.copies import copied
+from extmem.vk.handle_types import MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -265,7 +266,7 @@ class ImageObject(ResourceObject):
         self,
         device: DeviceState,
         info: vk.ImageCreateInfo,
-        capabilities: Mapping[int, rules.ExternalMemoryFacts] | None = None,
+        capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts] | None = None,
         *,
         native: NativeResource | None = None,
     ) -> None:

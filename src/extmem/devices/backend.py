@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
+
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.resources import NativeResource, Requirements
@@ -220,7 +222,7 @@ class Backend(Protocol):
         Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED, with the reason.
         """
 
-    def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
+    def host_pointer_memory_type_bits(self, handle_type: MemoryHandleType, address: int) -> int:
         """vkGetMemoryHostPointerPropertiesEXT: the memory types that the pointer may be imported to.
 
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
@@ -229,13 +231,13 @@ class Backend(Protocol):
     def host_range_mapped(self, address: int, size: int) -> bool:
         """Whether every byte of [address, address + size) is mapped in this process, readable and writable."""
 
-    def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
+    def fd_memory_type_bits(self, handle_type: MemoryHandleType, fd: int) -> int:
         """vkGetMemoryFdPropertiesKHR: the memory types that a non-opaque fd may be imported to.
 
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
         """
 
-    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+    def handle_memory_type_bits(self, handle_type: MemoryHandleType, handle: int) -> int:
         """vkGetMemoryWin32HandlePropertiesKHR: the memory types that a handle made outside Vulkan may be imported to.
 
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
@@ -277,7 +279,7 @@ class Backend(Protocol):
         memory_type_index: int,
         descriptor: bytes,
         *,
-        handle_types: int = 0,
+        handle_types: MemoryHandleType = NO_TYPES,
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> Allocation:
@@ -288,7 +290,7 @@ class Backend(Protocol):
         Errors: OutOfMemoryError; the object manager's refusals of the terms.
         """
 
-    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+    def examine_fd(self, fd: int, handle_type: MemoryHandleType, *, trusted: bool = False) -> ExaminedFd:
         """Return what a file descriptor is, and whether it can be imported as that type: the one look at it.
 
         handle_type: OPAQUE_FD, or DMA_BUF. trusted: this library exported the descriptor for this user, so that its
@@ -320,10 +322,12 @@ class Backend(Protocol):
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE if it is not all mapped and writable.
         """
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> OwnedFd:
+    def export_fd(
+        self, allocation: Allocation, *, read_only: bool = False, handle_type: MemoryHandleType = OPAQUE_FD
+    ) -> OwnedFd:
         """Return a new descriptor of the payload (vkGetMemoryFdKHR), owned by the caller, close-on-exec.
 
-        handle_type: OPAQUE_FD (1), or DMA_BUF.
+        handle_type: OPAQUE_FD, or DMA_BUF.
         read_only: one that the kernel refuses to map for writing. An allocation that is not writable has no other.
         Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS; UnsupportedError if no file is behind the payload.
         """

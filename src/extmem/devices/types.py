@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
+
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.resources import NativeResource
@@ -80,7 +82,7 @@ class Origin(NamedTuple):
 
     size: int
     """VkMemoryAllocateInfo::allocationSize in bytes, or the size of the whole allocation in that API."""
-    handle_type: int = 1
+    handle_type: MemoryHandleType = OPAQUE_FD
     """What the handle is to the driver, one VkExternalMemoryHandleTypeFlagBits."""
     producer: str = ""
     """`Descriptor.producer`: empty for memory of Vulkan."""
@@ -110,7 +112,7 @@ class ExaminedFd(NamedTuple):
 
     fd: int
     """The descriptor, borrowed."""
-    handle_type: int
+    handle_type: MemoryHandleType
     """What it was examined as: one VkExternalMemoryHandleTypeFlagBits."""
     file_type: str
     """`memfd`, `file`, `directory`, `socket`, `pipe`, `device`, `other`, or `closed` for no open descriptor."""
@@ -161,7 +163,7 @@ class ImportRequest(NamedTuple, Generic[S]):
     """Bytes of a host payload's sealed file; 0 for what is not a host payload."""
     identity: int = 0
     """The `stated_identity` of the allocation that was shared; 0 where the kernel tells payloads apart."""
-    export_types: int = 0
+    export_types: MemoryHandleType = NO_TYPES
     """VkExportMemoryAllocateInfo::handleTypes: what the import is exported as again, where the driver does that."""
     terms: ShareTerms | None = None
     """The terms of that export."""

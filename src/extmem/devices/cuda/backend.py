@@ -26,6 +26,7 @@ from extmem.devices.cuda.vmm import PRODUCER, Vmm
 from extmem.devices.fd_copies import copy_of
 from extmem.errors import DriverError, UnsupportedError
 from extmem.sharing.kinds import Backing
+from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from extmem.sharing.terms import ShareTerms
 
 __all__ = ["CudaBackend"]
-
-_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
 
 class CudaBackend:
@@ -111,7 +110,7 @@ class CudaBackend:
         memory_type_index: int,
         descriptor: bytes,
         *,
-        handle_types: int = 0,
+        handle_types: MemoryHandleType = NO_TYPES,
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> CudaAllocation:
@@ -128,7 +127,9 @@ class CudaBackend:
         with self.device.gpu.current:
             return self.vmm.allocate(size, shared=bool(handle_types), terms=terms)
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> OwnedFd:
+    def export_fd(
+        self, allocation: Allocation, *, read_only: bool = False, handle_type: MemoryHandleType = OPAQUE_FD
+    ) -> OwnedFd:
         """See `Backend`. A driver's fd can always be written through: `read_only` changes nothing here."""
         self.device.check_open()
         fd = ours(allocation).fd

@@ -20,7 +20,16 @@ from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
 from extmem.devices.fd_copies import copy_of
 from extmem.errors import DriverError, UnsupportedError
-from extmem.vk.handle_types import SIZED_BY_D3D
+from extmem.vk.handle_types import (
+    D3D11_TEXTURE,
+    D3D11_TEXTURE_KMT,
+    D3D12_HEAP,
+    D3D12_RESOURCE,
+    OPAQUE_FD,
+    OPAQUE_WIN32,
+    OPAQUE_WIN32_KMT,
+    SIZED_BY_D3D,
+)
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
@@ -31,19 +40,17 @@ if TYPE_CHECKING:
 
 __all__ = ["External"]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _PREFIX = "CU_EXTERNAL_MEMORY_HANDLE_TYPE_"
 _TYPES = {
-    int(HandleType.OPAQUE_FD): "OPAQUE_FD",
-    int(HandleType.OPAQUE_WIN32): "OPAQUE_WIN32",
-    int(HandleType.OPAQUE_WIN32_KMT): "OPAQUE_WIN32_KMT",
-    int(HandleType.D3D12_HEAP): "D3D12_HEAP",
-    int(HandleType.D3D12_RESOURCE): "D3D12_RESOURCE",
-    int(HandleType.D3D11_TEXTURE): "D3D11_RESOURCE",
-    int(HandleType.D3D11_TEXTURE_KMT): "D3D11_RESOURCE_KMT",
+    OPAQUE_FD: "OPAQUE_FD",
+    OPAQUE_WIN32: "OPAQUE_WIN32",
+    OPAQUE_WIN32_KMT: "OPAQUE_WIN32_KMT",
+    D3D12_HEAP: "D3D12_HEAP",
+    D3D12_RESOURCE: "D3D12_RESOURCE",
+    D3D11_TEXTURE: "D3D11_RESOURCE",
+    D3D11_TEXTURE_KMT: "D3D11_RESOURCE_KMT",
 }
 """CUDA's names of the handle types."""
-_OPAQUE_FD = int(HandleType.OPAQUE_FD)
 _DEDICATED = 1
 
 
@@ -89,14 +96,14 @@ class External:
             description.flags = _DEDICATED
         copy: OwnedFd | None = None
         text = None
-        if origin.handle_type != _OPAQUE_FD:
+        if origin.handle_type != OPAQUE_FD:
             if name is not None:
                 text = ctypes.create_unicode_buffer(name)
                 description.handle.win32.name = ctypes.addressof(text)
             else:
                 description.handle.win32.handle = handle
         with self._gpu.current:
-            if origin.handle_type == _OPAQUE_FD:
+            if origin.handle_type == OPAQUE_FD:
                 copy = copy_of(handle)
                 description.handle.fd = copy.fd
             step = (cu.cuDestroyExternalMemory, ...)
@@ -106,7 +113,7 @@ class External:
                 if copy is not None:
                     _settle_what_is_left(copy, handle)
                 tried = (
-                    f"{origin.size} bytes by {HandleType(origin.handle_type).name}"
+                    f"{origin.size} bytes by {types_text(origin.handle_type)}"
                     f"{f' {name!r}' if name is not None else ''}, {'' if description.flags else 'not '}dedicated"
                 )
                 fail(result, "cuImportExternalMemory", self._gpu.name, *origin.devices, tried=tried)

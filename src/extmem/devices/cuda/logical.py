@@ -8,6 +8,7 @@ from extmem.devices.cuda.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock
+from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class LogicalDevice(Held):
         if self.closing:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
-    def unsupported_type(self, handle_type: int) -> UnsupportedError:
+    def unsupported_type(self, handle_type: MemoryHandleType) -> UnsupportedError:
         """What to raise for a handle type that the device does not import."""
         return UnsupportedError(
             f"{self.name} by CUDA does not import {types_text(handle_type)} here; `extmem devices` lists what it does",

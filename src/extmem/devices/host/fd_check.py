@@ -12,11 +12,11 @@ import os
 import stat
 import sys
 
-from extmem import vk
 from extmem.devices.host import trailer
 from extmem.devices.host.memfd import PAGE
 from extmem.devices.types import ExaminedFd
 from extmem.owning import OwnedFd, out_of_descriptors
+from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
 from extmem.vk.words import types_text
 
 if sys.platform != "linux":
@@ -26,7 +26,6 @@ import fcntl
 
 __all__ = ["examine", "identity_of"]
 
-_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _WRITE_SEALS = (
@@ -49,7 +48,7 @@ def identity_of(fd: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def examine(fd: int, handle_type: int = _FD, *, trusted: bool = False) -> ExaminedFd:
+def examine(fd: int, handle_type: MemoryHandleType = OPAQUE_FD, *, trusted: bool = False) -> ExaminedFd:
     """Return everything about an fd that is to be imported as this type, its self-description included.
 
     trusted: unused: the file of a host payload can be examined completely.
@@ -88,7 +87,7 @@ def examine(fd: int, handle_type: int = _FD, *, trusted: bool = False) -> Examin
             "hole, there may be no huge page for it, which would kill every process that reads it; make it without "
             "MFD_HUGETLB"
         )
-    elif handle_type != _FD:
+    elif handle_type != OPAQUE_FD:
         problem = f"the host device imports OPAQUE_FD and not {types_text(handle_type)}"
     if problem:
         return ExaminedFd(fd, handle_type, file_type, problem, size, 0, seals, writable, identity)

@@ -9,7 +9,7 @@ from extmem.devices.host import capabilities, image_layouts
 from extmem.devices.host.physical import host_identity
 from extmem.devices.resources import NativeResource, Requirements
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
-from extmem.vk.words import flags_text, types_text
+from extmem.vk.words import bits_of, flags_text, types_text
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation
@@ -41,11 +41,11 @@ def buffer_requirements(info: vk.BufferCreateInfo) -> Requirements:
         )
     external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
     types = int(external.handle_types) if external is not None else 0
-    if types & ~int(capabilities.SUPPORTED):
+    if types & ~capabilities.SUPPORTED:
         raise UnsupportedError(
             f"buffers cannot be external as {types_text(types)} on the host device; "
             f"it has {types_text(capabilities.SUPPORTED)}",
-            requires_one_of=[kind.name or "" for kind in capabilities.SUPPORTED],
+            requires_one_of=[types_text(bit) for bit in bits_of(capabilities.SUPPORTED)],
         )
     if info.size <= 0:
         raise UnsupportedError(f"a buffer of {info.size} bytes cannot be made; its size must be at least 1")

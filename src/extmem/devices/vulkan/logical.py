@@ -12,6 +12,7 @@ from extmem.handles.process_id import current_process
 from extmem.owning import Lock, living
 from extmem.vk import modifiers
 from extmem.vk.abi import ffi
+from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class LogicalDevice:
         if self.owner.closing:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
-    def unsupported_type(self, handle_type: int) -> UnsupportedError:
+    def unsupported_type(self, handle_type: MemoryHandleType) -> UnsupportedError:
         """What to raise for a handle type that the device does not import."""
         return UnsupportedError(
             f"{self.name} does not import {types_text(handle_type)} here; `extmem devices` lists what it does",

@@ -21,6 +21,18 @@ from extmem.devices.vulkan.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.owning import OwnedFd, Owner
 from extmem.vk.abi import ffi
+from extmem.vk.handle_types import (
+    FD_TYPES,
+    HOST_ALLOCATION,
+    NO_TYPES,
+    OPAQUE_FD,
+    OPAQUE_WIN32_KMT,
+    OPAQUE_WIN32_TYPES,
+    MemoryHandleType,
+    common,
+    lowest,
+    union,
+)
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
@@ -35,10 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Memories", "QueueOwner", "VulkanAllocation", "ours"]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_FD, _KMT = int(HandleType.OPAQUE_FD), int(HandleType.OPAQUE_WIN32_KMT)
-_HOST_POINTER = int(HandleType.HOST_ALLOCATION)
-_SHARED = int(HandleType.OPAQUE_FD | HandleType.DMA_BUF | HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)
+_SHARED = union(FD_TYPES, OPAQUE_WIN32_TYPES)
 _WHOLE_SIZE = int(vk.WHOLE_SIZE)
 _NO_MEMORY = int(vk.Result.ERROR_UNKNOWN)
 _S = vk.StructureType
@@ -97,7 +106,7 @@ class Memories:
         memory_type_index: int,
         descriptor: bytes,
         *,
-        handle_types: int = 0,
+        handle_types: MemoryHandleType = NO_TYPES,
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> VulkanAllocation:
@@ -150,9 +159,9 @@ class Memories:
     def import_host_pointer(self, address: int, size: int, memory_type: int) -> VulkanAllocation:
         """vkAllocateMemory with VkImportMemoryHostPointerInfoEXT. Nothing is checked first."""
         pointer = ffi.cast("void *", address)
-        link = ffi.new("VkImportMemoryHostPointerInfoEXT *", (_IMPORT_HOST, ffi.NULL, _HOST_POINTER, pointer))
+        link = ffi.new("VkImportMemoryHostPointerInfoEXT *", (_IMPORT_HOST, ffi.NULL, HOST_ALLOCATION, pointer))
         memory = self.make_or_fail(link, size, memory_type, None, "importing the host's")
-        allocation = VulkanAllocation(self, memory, size, memory_type, _HOST_POINTER, owner="external")
+        allocation = VulkanAllocation(self, memory, size, memory_type, HOST_ALLOCATION, owner="external")
         allocation.address = address
         return allocation
 
@@ -162,11 +171,13 @@ class Memories:
 
     # Export.
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> OwnedFd:
+    def export_fd(
+        self, allocation: Allocation, *, read_only: bool = False, handle_type: MemoryHandleType = OPAQUE_FD
+    ) -> OwnedFd:
         """See `Backend`. A driver's fd can always be written through: `read_only` changes nothing here."""
         return self.get_fd(ours(allocation).live, handle_type)
 
-    def get_fd(self, raw: int, handle_type: int) -> OwnedFd:
+    def get_fd(self, raw: int, handle_type: MemoryHandleType) -> OwnedFd:
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
         device, made = self.device, ffi.new("int *", -1)
         info = ffi.new("VkMemoryGetFdInfoKHR *", (_GET_FD, ffi.NULL, raw, handle_type))
@@ -182,13 +193,13 @@ class Memories:
         os.set_inheritable(owned.fd, False)
         return owned.above_standard_streams()
 
-    def get_handle(self, raw: int, handle_type: int) -> OwnedFd:
+    def get_handle(self, raw: int, handle_type: MemoryHandleType) -> OwnedFd:
         """vkGetMemoryFdKHR; on Windows vkGetMemoryWin32HandleKHR, of one of its NT types. Owned by the caller."""
         return self.get_fd(raw, handle_type)
 
     def get_number(self, raw: int) -> int:
         """vkGetMemoryWin32HandleKHR of a KMT number, which owns nothing; on Windows alone."""
-        raise self.device.unsupported_type(_KMT)
+        raise self.device.unsupported_type(OPAQUE_WIN32_KMT)
 
     # Handles of other programs.
 
@@ -197,7 +208,7 @@ class Memories:
         """See `ImportsHandles`."""
         return False
 
-    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+    def handle_memory_type_bits(self, handle_type: MemoryHandleType, handle: int) -> int:
         """See `Backend`. UnsupportedError except on Windows, and for opaque types, which are never queried."""
         raise self.device.unsupported_type(handle_type)
 
@@ -234,7 +245,7 @@ class VulkanAllocation:
         memory: VkObject | int,
         size: int,
         memory_type_index: int,
-        handle_types: int,
+        handle_types: MemoryHandleType,
         dedicated: NativeResource | None = None,
         payload: PayloadFd | None = None,
         *,
@@ -306,16 +317,16 @@ class VulkanAllocation:
         raw = self.live
         if self.payload is not None and not self.exporting:
             return self.payload.fd
-        types = self.handle_types & _SHARED
-        if not types:
+        shared_as = lowest(common(self.handle_types, _SHARED))
+        if not shared_as:
             return None
         memories = self.memories
         with memories.device.making:
-            if types & -types == _KMT:
+            if shared_as == OPAQUE_WIN32_KMT:
                 self._number = self._number or memories.get_number(raw)
                 return self._number
             if self._exported is None:
-                self._exported = memories.get_handle(raw, types & -types)
+                self._exported = memories.get_handle(raw, shared_as)
             return self._exported.fd
 
     @property

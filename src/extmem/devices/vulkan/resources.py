@@ -21,6 +21,7 @@ from extmem.errors import UnsupportedError
 from extmem.owning import Owner
 from extmem.vk.abi import ffi, from_c, to_c
 from extmem.vk.formats import is_depth_or_stencil
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType, lowest
 from extmem.vk.modifiers import MEMORY_PLANES, has_modifier, questions
 from extmem.vk.words import flags_text
 
@@ -84,8 +85,8 @@ class Resources:
             )
         # Drivers need not check: an image that the device lacks may be created and fail later.
         external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
-        types = int(external.handle_types) if external is not None else 0
-        for question in questions(info, types & -types).values():
+        types = MemoryHandleType(int(external.handle_types)) if external is not None else NO_TYPES
+        for question in questions(info, lowest(types)).values():
             image_properties(device.physical, question)
         made = ffi.new("uint64_t *")
         create_info = to_c(translated(info))  # held: what its chain leads to ends with it
