@@ -206,7 +206,7 @@ class MemoryRecord(Held):
             self.companion.close()
         if self.resource is not None:
             self.resource.close()
-        self.device.backend.free(self.allocation)
+        self.allocation.close()
 
 
 class HeldMemory(NamedTuple):

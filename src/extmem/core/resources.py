@@ -125,7 +125,7 @@ class ResourceObject(Held, abc.ABC):
 
     def give_back(self) -> None:
         """See `Held`."""
-        self._device.backend.destroy(self._native)
+        self._native.destroy()
         self._memory = None
 
     def gone(self) -> HandleStateError:

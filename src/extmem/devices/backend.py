@@ -265,9 +265,6 @@ class Backend(Protocol):
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
         """vkCreateImage. Errors: UnsupportedError if no such image can be created; OutOfMemoryError."""
 
-    def destroy(self, resource: NativeResource) -> None:
-        """vkDestroyBuffer, vkDestroyImage. Safe to call twice."""
-
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory2, vkBindImageMemory2. DriverError if the resource would reach past the allocation."""
 
@@ -331,9 +328,6 @@ class Backend(Protocol):
         read_only: one that the kernel refuses to map for writing. An allocation that is not writable has no other.
         Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS; UnsupportedError if no file is behind the payload.
         """
-
-    def free(self, allocation: Allocation) -> None:
-        """vkFreeMemory: `allocation.close()`."""
 
     # Bytes.
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from extmem.sharing.terms import ShareTerms
 
 __all__ = [
+    "HostRange",
     "DeviceIdentity",
     "ExaminedFd",
     "ImageRegion",
@@ -75,6 +76,14 @@ class ImageRegion:
     offset: tuple[int, int, int] = (0, 0, 0)
     extent: tuple[int, int, int] = (0, 0, 0)
     """Texels."""
+
+
+class HostRange(NamedTuple):
+    """Memory that the caller mapped and keeps: the mapping of an imported host pointer."""
+
+    address: int
+    size: int
+    writable: bool = True
 
 
 class Origin(NamedTuple):

@@ -141,11 +141,5 @@ class CudaBackend:
             )
         return copy_of(fd)
 
-    def destroy(self, resource: NativeResource) -> None:
-        resource.destroy()
-
-    def free(self, allocation: Allocation) -> None:
-        allocation.close()
-
     def close(self) -> None:
         self.device.close()

@@ -10,11 +10,11 @@ from extmem.devices.cuda import fd_check
 from extmem.devices.cuda.capabilities import DEVICE_TYPE, EXPORTED, HOST_TYPE, Answers
 from extmem.devices.cuda.external import External
 from extmem.devices.cuda.handle_types import ATTRIBUTE, WIN32_IS_NATIVE
-from extmem.devices.cuda.memory import CudaAllocation, HostMapping
+from extmem.devices.cuda.memory import CudaAllocation
 from extmem.devices.cuda.owners import Undo
 from extmem.devices.cuda.vmm import PRODUCER
 from extmem.devices.fd_copies import copy_of
-from extmem.devices.types import Origin
+from extmem.devices.types import HostRange, Origin
 from extmem.errors import DriverError
 from extmem.sharing.payload import PayloadFd
 from extmem.vk.handle_types import FROM_D3D, HOST_ALLOCATION, OPAQUE_FD, MemoryHandleType
@@ -121,7 +121,7 @@ class Imports:
         with self._gpu.current:
             pointer = registrations.register(address, size, writable=True)
         allocation = CudaAllocation(device, size, HOST_TYPE, pointer, [(registrations.unregister, address)])
-        allocation.mapping = HostMapping(address, size)
+        allocation.mapping = HostRange(address, size)
         return allocation
 
     def wrap_pointer(self, address: int, size: int) -> CudaAllocation:

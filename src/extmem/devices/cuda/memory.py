@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from extmem.devices.cuda.capabilities import HOST_TYPE
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.process_id import current_process
 from extmem.owning import Owner
@@ -17,15 +16,7 @@ if TYPE_CHECKING:
     from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 
-__all__ = ["CudaAllocation", "HostMapping", "ours"]
-
-
-class HostMapping(NamedTuple):
-    """Memory that the caller mapped and keeps, of an imported host pointer."""
-
-    address: int
-    size: int
-    writable: bool = True
+__all__ = ["CudaAllocation", "ours"]
 
 
 class CudaAllocation(Owner):
@@ -51,6 +42,9 @@ class CudaAllocation(Owner):
         "undo",
         "writable",
     )
+
+    identity: tuple[int, int] | None = None
+    """None: the kernel does not identify a driver's payloads."""
 
     def __init__(
         self,
@@ -117,11 +111,6 @@ class CudaAllocation(Owner):
             raise HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
 
     @property
-    def identity(self) -> tuple[int, int] | None:
-        """None: the kernel does not identify a driver's payloads."""
-        return None
-
-    @property
     def closed(self) -> bool:
         """True after `close()`."""
         return self.closing
@@ -162,11 +151,6 @@ class CudaAllocation(Owner):
         self._hold.release()
         if device.closing:
             device.end()
-
-    @property
-    def is_host_memory(self) -> bool:
-        """Whether it is host memory."""
-        return self.memory_type_index == HOST_TYPE
 
 
 def ours(allocation: Allocation) -> CudaAllocation:

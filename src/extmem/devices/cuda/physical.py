@@ -14,7 +14,6 @@ from extmem.devices.cuda.owners import Undo, take, undo_all
 from extmem.devices.cuda.results import fail
 from extmem.devices.types import DeviceIdentity
 from extmem.errors import UnsupportedError
-from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, Owner, cleanup_thread, late_imports
 
 if TYPE_CHECKING:
@@ -66,7 +65,6 @@ class Gpu:
         self.module = module
         self.ordinal = ordinal
         """CUDA's number of it in this process, which frameworks use too."""
-        self.pid = current_process.pid
         result, self.device = module.cuDeviceGet(ordinal)
         self._check(result, "cuDeviceGet")
         result, raw = module.cuDeviceGetName(_NAME_ROOM, self.device)

@@ -94,9 +94,6 @@ class HostBackend:
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
         return late.resources.create_image(info)
 
-    def destroy(self, resource: NativeResource) -> None:
-        resource.destroy()
-
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         late.resources.bind(allocation, offset, resource)
 
@@ -173,9 +170,6 @@ class HostBackend:
                 requires_one_of=["memory allocated by the device"],
             )
         return system.duplicate(fd, writable=allocation.writable and not read_only)
-
-    def free(self, allocation: Allocation) -> None:
-        allocation.close()
 
     # Bytes and commands.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
 from weakref import ref
 
 from extmem.devices.backend import Mapping
 from extmem.devices.host.system import FileMapping, identity_of, map_file
+from extmem.devices.types import HostRange
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
 from extmem.sharing.payload import PayloadFd
@@ -87,14 +87,6 @@ class HostAllocation:
         return HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
 
 
-class PointerMapping(NamedTuple):
-    """Memory that the caller mapped and keeps, of an imported host pointer."""
-
-    address: int
-    size: int
-    writable: bool = True
-
-
 class PointerAllocation:
     """Imported host memory: an address range that stays the caller's."""
 
@@ -136,4 +128,4 @@ class PointerAllocation:
 
     def map(self, writable: bool = True) -> Mapping:
         """See `Allocation`."""
-        return PointerMapping(self.address, self.size)
+        return HostRange(self.address, self.size)

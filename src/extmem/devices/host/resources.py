@@ -5,30 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
+from extmem.devices import placed_resources
 from extmem.devices.host import capabilities, image_layouts
 from extmem.devices.host.physical import host_identity
+from extmem.devices.placed_resources import PlacedResource
 from extmem.devices.resources import NativeResource, Requirements
-from extmem.errors import DriverError, HandleStateError, UnsupportedError
+from extmem.errors import UnsupportedError
 from extmem.vk.words import bits_of, flags_text, types_text
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation
 
-__all__ = ["HostResource", "bind", "buffer_requirements", "create_buffer", "create_image", "place_of"]
+__all__ = ["bind", "buffer_requirements", "create_buffer", "create_image"]
 
 _BUFFER_ALIGNMENT = 64
 _ALL_TYPES = 0b11
-
-
-class HostResource(NativeResource):
-    """A buffer or image, and where it is."""
-
-    allocation: Allocation | None = None
-    offset: int = 0
-
-    def destroy(self) -> None:
-        """Forget where it is bound."""
-        self.allocation = None
 
 
 def buffer_requirements(info: vk.BufferCreateInfo) -> Requirements:
@@ -53,33 +44,16 @@ def buffer_requirements(info: vk.BufferCreateInfo) -> Requirements:
     return Requirements(size, _BUFFER_ALIGNMENT, _ALL_TYPES)
 
 
-def create_buffer(info: vk.BufferCreateInfo) -> HostResource:
+def create_buffer(info: vk.BufferCreateInfo) -> PlacedResource:
     """See `Backend`."""
-    return HostResource("buffer", buffer_requirements(info), size=int(info.size), create_info=info)
+    return PlacedResource("buffer", buffer_requirements(info), size=int(info.size), create_info=info)
 
 
-def create_image(info: vk.ImageCreateInfo) -> HostResource:
+def create_image(info: vk.ImageCreateInfo) -> PlacedResource:
     """See `Backend`."""
-    return HostResource("image", image_layouts.requirements(info), create_info=info)
+    return PlacedResource("image", image_layouts.requirements(info), create_info=info)
 
 
 def bind(allocation: Allocation, offset: int, resource: NativeResource) -> None:
     """See `Backend`. The resource keeps where it is."""
-    size = resource.requirements.size
-    if offset < 0 or offset + size > allocation.size:
-        raise DriverError(
-            f"vkBindMemory: {size} bytes from offset {offset} reach past the allocation of {allocation.size} bytes; "
-            "allocate what the requirements say",
-            result=vk.Result.ERROR_UNKNOWN,
-            command="vkBindMemory",
-            devices=[host_identity().device_name],
-        )
-    if isinstance(resource, HostResource):
-        resource.allocation, resource.offset, resource.bound = allocation, offset, True
-
-
-def place_of(resource: NativeResource) -> tuple[Allocation, int]:
-    """The memory that a buffer is bound to, and its offset there. Errors: HandleStateError for one that is not."""
-    if not isinstance(resource, HostResource) or resource.allocation is None:
-        raise HandleStateError(f"this {resource.kind} is bound to no memory; bind it first")
-    return resource.allocation, resource.offset
+    placed_resources.bind(resource, allocation, offset, resource.requirements.size, host_identity().device_name)

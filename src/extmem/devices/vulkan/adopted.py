@@ -78,7 +78,7 @@ def adopt(
             f"the VkDevice was created with ({', '.join(able) or 'none of this physical device can'})",
             requires_one_of=["a queue family with GRAPHICS, COMPUTE or TRANSFER"],
         )
-    adopted = PhysicalDevice.of(adopted_instance, physical_device, names)
+    adopted = PhysicalDevice(adopted_instance, real.handle, names)
     backend = VulkanBackend(adopted, device=device, queue_family=family, queue=number)
     backend.enabled_features = enabled
     return backend

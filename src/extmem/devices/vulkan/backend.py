@@ -28,8 +28,6 @@ else:
     from extmem.devices.vulkan.memory import Memories
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Allocation
-    from extmem.devices.resources import NativeResource
     from extmem.devices.types import QueueFacts
     from extmem.devices.vulkan.physical import PhysicalDevice
 
@@ -103,17 +101,6 @@ class VulkanBackend:
         self.submit = self.transfers.submit
         self.finish_submitted = self.transfers.finish_submitted
         self.release_ownership = self.transfers.release_ownership
-
-    @property
-    def closed(self) -> bool:
-        """True after `close()`."""
-        return self.device.owner.closing
-
-    def destroy(self, resource: NativeResource) -> None:
-        resource.destroy()
-
-    def free(self, allocation: Allocation) -> None:
-        allocation.close()
 
     def close(self) -> None:
         """See `Backend`. Errors: DriverError while commands run; safe to repeat."""

@@ -31,7 +31,7 @@ from extmem.vk.words import flags_text, types_text
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
 
-__all__ = ["WIN32_EXTENSION", "Answers", "buffer_properties", "extension_of", "image_properties", "supported"]
+__all__ = ["WIN32_EXTENSION", "Answers", "extension_of", "supported"]
 
 WIN32_EXTENSION = "VK_KHR_external_memory_win32"
 
@@ -57,11 +57,36 @@ class Answers:
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
         """vkGetPhysicalDeviceExternalBufferProperties."""
-        return buffer_properties(self._device, info)
+        device = self._device
+        handle_type = MemoryHandleType(int(info.handle_type))
+        if not supported(device, handle_type):
+            return vk.ExternalBufferProperties()
+        # Both are held until the call is over: what their chains lead to ends with them.
+        query, answer = to_c(translated(info)), to_c(vk.ExternalBufferProperties())
+        device.commands.vkGetPhysicalDeviceExternalBufferProperties(device.handle, query.cdata, answer.cdata)
+        properties = from_c(vk.ExternalBufferProperties, answer)
+        _widen(properties.external_memory_properties, handle_type)
+        return properties
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """vkGetPhysicalDeviceImageFormatProperties2."""
-        return image_properties(self._device, info)
+        """vkGetPhysicalDeviceImageFormatProperties2, external properties chained if `info` contains a handle type."""
+        device = self._device
+        external_info = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
+        handle_type = MemoryHandleType(int(external_info.handle_type)) if external_info is not None else NO_TYPES
+        if (handle_type and not supported(device, handle_type)) or not _has_modifier(device, info):
+            raise _unsupported(device, info, handle_type)
+        empty = vk.ImageFormatProperties2(p_next=vk.ExternalImageFormatProperties() if handle_type else None)
+        query, answer = to_c(translated(info)), to_c(empty)
+        result = device.commands.vkGetPhysicalDeviceImageFormatProperties2(device.handle, query.cdata, answer.cdata)
+        if result == _FORMAT_NOT_SUPPORTED:
+            raise _unsupported(device, info, handle_type)
+        if result:
+            fail(result, "vkGetPhysicalDeviceImageFormatProperties2", device.identity.device_name)
+        properties = from_c(vk.ImageFormatProperties2, answer)
+        external = vk.find(properties, vk.ExternalImageFormatProperties)
+        if external is not None:
+            _widen(external.external_memory_properties, handle_type)
+        return properties
 
     def format_properties(self, vk_format: int) -> vk.FormatProperties2:
         """See `DescribesFormats`."""
@@ -78,39 +103,6 @@ def extension_of(handle_type: MemoryHandleType) -> str:
     if WIN32_IS_NATIVE:
         return _NATIVE.get(handle_type) or _ON_WINDOWS.get(handle_type, "")
     return _NATIVE.get(to_driver(handle_type), "")
-
-
-def buffer_properties(device: PhysicalDevice, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-    """vkGetPhysicalDeviceExternalBufferProperties."""
-    handle_type = MemoryHandleType(int(info.handle_type))
-    if not supported(device, handle_type):
-        return vk.ExternalBufferProperties()
-    # Both are held until the call is over: what their chains lead to ends with them.
-    query, answer = to_c(translated(info)), to_c(vk.ExternalBufferProperties())
-    device.commands.vkGetPhysicalDeviceExternalBufferProperties(device.handle, query.cdata, answer.cdata)
-    properties = from_c(vk.ExternalBufferProperties, answer)
-    _widen(properties.external_memory_properties, handle_type)
-    return properties
-
-
-def image_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-    """vkGetPhysicalDeviceImageFormatProperties2, external properties chained if `info` contains a handle type."""
-    external_info = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
-    handle_type = MemoryHandleType(int(external_info.handle_type)) if external_info is not None else NO_TYPES
-    if (handle_type and not supported(device, handle_type)) or not _has_modifier(device, info):
-        raise _unsupported(device, info, handle_type)
-    empty = vk.ImageFormatProperties2(p_next=vk.ExternalImageFormatProperties() if handle_type else None)
-    query, answer = to_c(translated(info)), to_c(empty)
-    result = device.commands.vkGetPhysicalDeviceImageFormatProperties2(device.handle, query.cdata, answer.cdata)
-    if result == _FORMAT_NOT_SUPPORTED:
-        raise _unsupported(device, info, handle_type)
-    if result:
-        fail(result, "vkGetPhysicalDeviceImageFormatProperties2", device.identity.device_name)
-    properties = from_c(vk.ImageFormatProperties2, answer)
-    external = vk.find(properties, vk.ExternalImageFormatProperties)
-    if external is not None:
-        _widen(external.external_memory_properties, handle_type)
-    return properties
 
 
 def _has_modifier(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> bool:

@@ -38,7 +38,7 @@ from extmem import vk
 from extmem.devices import descriptor_shortage
 from extmem.devices.types import ExaminedFd
 from extmem.devices.vulkan import dma_buf
-from extmem.devices.vulkan.capabilities import buffer_properties, supported
+from extmem.devices.vulkan.capabilities import Answers, supported
 from extmem.devices.vulkan.file_form import Form, Sample, learn
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.memory import Memories
@@ -183,7 +183,7 @@ class FdCheck:
 
     def _features(self, handle_type: MemoryHandleType) -> int:
         query = vk.PhysicalDeviceExternalBufferInfo(usage=_COPYING, handle_type=HandleType(handle_type))
-        answer = buffer_properties(self._device.physical, query).external_memory_properties
+        answer = Answers(self._device.physical).external_buffer_properties(query).external_memory_properties
         return int(answer.external_memory_features)
 
     def _knows(self, handle_type: MemoryHandleType) -> bool:

@@ -8,7 +8,6 @@ from extmem.devices.vulkan.owners import VkInstanceOwner
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.devices.vulkan.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles.process_id import current_process
 from extmem.vk.abi import ffi
 from extmem.vk.loader import Commands, Loader
 
@@ -28,9 +27,7 @@ class Instance:
     def __init__(self, loader: Loader | None = None, *, adopt: int = 0, api_version: int = API_VERSION) -> None:
         """adopt: a VkInstance that another binding created for this version. `close` does not destroy it."""
         self.loader = loader or Loader()
-        self.pid = current_process.pid
         self.api_version = api_version
-        self.owned = not adopt
         self.owner = VkInstanceOwner(self.loader)
         if adopt:
             self.owner.handle = ffi.cast("VkInstance", adopt)
@@ -46,11 +43,9 @@ class Instance:
                 "the Vulkan loader here is for Vulkan 1.0; external memory needs 1.1: update it",
                 requires_one_of=["Vulkan 1.1"],
             )
-        application = ffi.new("VkApplicationInfo *")
         name = ffi.new("char[]", b"extmem")
-        application.sType, application.pEngineName, application.apiVersion = 0, name, API_VERSION
-        info = ffi.new("VkInstanceCreateInfo *")
-        info.sType, info.pApplicationInfo = 1, application
+        application = ffi.new("VkApplicationInfo *", {"pEngineName": name, "apiVersion": API_VERSION})
+        info = ffi.new("VkInstanceCreateInfo *", {"sType": 1, "pApplicationInfo": application})
         result = self.owner.make(self.loader, info)
         if result:
             fail(result, "vkCreateInstance", "")

@@ -88,12 +88,12 @@ class LogicalDevice:
     def _create(self) -> None:
         names = [ffi.new("char[]", name.encode()) for name in sorted(self.enabled)]
         listed = ffi.new("char *[]", names or [ffi.NULL])
-        queue, priority = ffi.new("VkDeviceQueueCreateInfo *"), ffi.new("float *", 1.0)
-        queue.sType, queue.queueFamilyIndex = int(_S.DEVICE_QUEUE_CREATE_INFO), self.queue_family
-        queue.queueCount, queue.pQueuePriorities = 1, priority
-        info = ffi.new("VkDeviceCreateInfo *")
-        info.sType, info.queueCreateInfoCount, info.pQueueCreateInfos = int(_S.DEVICE_CREATE_INFO), 1, queue
-        info.enabledExtensionCount, info.ppEnabledExtensionNames = len(names), listed
+        priority = ffi.new("float *", 1.0)
+        queue_info = (int(_S.DEVICE_QUEUE_CREATE_INFO), ffi.NULL, 0, self.queue_family, 1, priority)
+        queue = ffi.new("VkDeviceQueueCreateInfo *", queue_info)
+        extensions = {"enabledExtensionCount": len(names), "ppEnabledExtensionNames": listed}
+        queues = {"queueCreateInfoCount": 1, "pQueueCreateInfos": queue}
+        info = ffi.new("VkDeviceCreateInfo *", {"sType": int(_S.DEVICE_CREATE_INFO), **queues, **extensions})
         result = self.owner.make(self.physical.commands, self.physical.handle, info)
         if result:
             fail(result, "vkCreateDevice", self.name)

@@ -239,6 +239,9 @@ class VulkanAllocation:
         "transfer",
     )
 
+    identity: tuple[int, int] | None = None
+    """None: the kernel does not identify a driver's payloads."""
+
     def __init__(
         self,
         memories: Memories,
@@ -328,11 +331,6 @@ class VulkanAllocation:
             if self._exported is None:
                 self._exported = memories.get_handle(raw, shared_as)
             return self._exported.fd
-
-    @property
-    def identity(self) -> tuple[int, int] | None:
-        """None: the kernel does not identify a driver's payloads."""
-        return None
 
     @property
     def closed(self) -> bool:

@@ -27,8 +27,7 @@ def format_properties(device: PhysicalDevice, vk_format: int) -> vk.FormatProper
     memory = to_c(vk.FormatProperties2())
     get_properties, listed = device.commands.vkGetPhysicalDeviceFormatProperties2, None
     if EXTENSION in device.extensions:
-        listed = ffi.new("VkDrmFormatModifierPropertiesListEXT *")
-        listed.sType = _LIST
+        listed = ffi.new("VkDrmFormatModifierPropertiesListEXT *", (_LIST,))
         memory.cdata.pNext = listed
     get_properties(device.handle, vk_format, memory.cdata)
     if listed is not None and listed.drmFormatModifierCount:
@@ -46,8 +45,7 @@ def resolved(
     raw: a VkImage of tiling DRM_FORMAT_MODIFIER, made from `info`. Errors: UnsupportedError where the driver states
     places that cannot be.
     """
-    answer = ffi.new("VkImageDrmFormatModifierPropertiesEXT *")
-    answer.sType = _PROPERTIES
+    answer = ffi.new("VkImageDrmFormatModifierPropertiesEXT *", (_PROPERTIES,))
     device.check(
         device.commands.vkGetImageDrmFormatModifierPropertiesEXT(device.handle, raw, answer),
         "vkGetImageDrmFormatModifierPropertiesEXT",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -71,11 +70,6 @@ class PhysicalDevice:
         self.commands = instance.commands
         self._given = extensions
 
-    @classmethod
-    def of(cls, instance: OwningInstance, raw: int, extensions: Iterable[str]) -> PhysicalDevice:
-        """Return one whose VkDevice another binding created, with these extensions."""
-        return cls(instance, ffi.cast("VkPhysicalDevice", raw), frozenset(extensions))
-
     @property
     def raw(self) -> int:
         """VkPhysicalDevice as a number."""
@@ -95,9 +89,7 @@ class PhysicalDevice:
         if "VK_EXT_external_memory_host" in self.extensions:
             ids.p_next = vk.PhysicalDeviceExternalMemoryHostPropertiesEXT()
         memory = to_c(query)
-        driver = ffi.new("VkPhysicalDeviceDriverProperties *")
-        driver.sType = _DRIVER_PROPERTIES
-        driver.pNext = memory.cdata.pNext
+        driver = ffi.new("VkPhysicalDeviceDriverProperties *", (_DRIVER_PROPERTIES, memory.cdata.pNext))
         memory.cdata.pNext = driver
         self.commands.vkGetPhysicalDeviceProperties2(self.handle, memory.cdata)
         # Drivers older than the struct leave it as it was.

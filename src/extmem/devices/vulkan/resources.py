@@ -11,7 +11,7 @@ import msgspec
 from extmem import vk
 from extmem.devices.backend import Allocation
 from extmem.devices.resources import NativeResource, Requirements
-from extmem.devices.vulkan.capabilities import image_properties
+from extmem.devices.vulkan.capabilities import Answers
 from extmem.devices.vulkan.handle_types import translated
 from extmem.devices.vulkan.memory import ours
 from extmem.devices.vulkan.modifiers import resolved
@@ -87,7 +87,7 @@ class Resources:
         external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
         types = MemoryHandleType(int(external.handle_types)) if external is not None else NO_TYPES
         for question in questions(info, lowest(types)).values():
-            image_properties(device.physical, question)
+            Answers(device.physical).image_format_properties(question)
         made = ffi.new("uint64_t *")
         create_info = to_c(translated(info))  # held: what its chain leads to ends with it
         commands, owner = device.commands, VkObject(device.owner)
