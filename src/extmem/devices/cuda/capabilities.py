@@ -56,7 +56,6 @@ class Answers:
         )
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """See `Backend`."""
         handle_type = MemoryHandleType(int(info.handle_type))
         if WIN32_IS_NATIVE:
             return vk.ExternalBufferProperties(_native(handle_type, int(info.flags), shares=self._gpu.shares))

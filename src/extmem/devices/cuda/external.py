@@ -145,12 +145,9 @@ class External:
         description.size = size
         step = (cu.cuMemFree, ...)
         result, pointer = take(undo, step, cu.cuExternalMemoryGetMappedBuffer, memory, description)
-        if result:
-            fail(result, "cuExternalMemoryGetMappedBuffer", self._gpu.name, *origin.devices, tried=f"{size} bytes")
-        result, values = cu.cuPointerGetAttributes(2, self._asked, pointer)
-        if result:
-            fail(result, "cuPointerGetAttributes", self._gpu.name, *origin.devices)
-        context, ordinal = values
+        self._device.check(result, "cuExternalMemoryGetMappedBuffer", f"{size} bytes", origin.devices)
+        answer = cu.cuPointerGetAttributes(2, self._asked, pointer)
+        context, ordinal = self._device.value_of(answer, "cuPointerGetAttributes", others=origin.devices)
         if int(context) != int(self._gpu.context) or int(ordinal) != self._gpu.ordinal:
             raise self._astray(
                 f"the mapped pointer belongs to CUDA device {int(ordinal)}, context {int(context):#x}, and the import "
@@ -158,8 +155,7 @@ class External:
                 origin,
             )
         result, base, length = cu.cuMemGetAddressRange(pointer)
-        if result:
-            fail(result, "cuMemGetAddressRange", self._gpu.name, *origin.devices)
+        self._device.check(result, "cuMemGetAddressRange", others=origin.devices)
         start = int(pointer)
         if int(base) > start or start + size > int(base) + int(length):
             raise self._astray(

@@ -72,7 +72,6 @@ class Imports:
         identity: int = 0,
         writable: bool = True,
     ) -> CudaAllocation:
-        """See `ImportsByDescriptor`."""
         self._device.check_open()
         here = self._gpu.identity
         if not here.may_be(origin.device_uuid, origin.luid):
@@ -133,7 +132,6 @@ class Imports:
     # What can be imported.
 
     def missing_for(self, handle_type: MemoryHandleType) -> str:
-        """See `ImportsHandles`."""
         return ATTRIBUTE if handle_type & EXPORTED and not self._gpu.shares else ""
 
     def fd_memory_type_bits(self, handle_type: MemoryHandleType, fd: int) -> int:

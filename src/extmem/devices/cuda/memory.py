@@ -36,7 +36,6 @@ class CudaAllocation(Owner):
         "mapping",
         "memory_type_index",
         "pointer",
-        "producer",
         "size",
         "stated_identity",
         "undo",
@@ -75,8 +74,6 @@ class CudaAllocation(Owner):
         """Exports a new fd or NT handle, for memory that CUDA allocated to be shared."""
         self.keep_alive: object = None
         """Objects whose addresses the driver has."""
-        self.producer = ""
-        """`Descriptor.producer` of the payload."""
         self.stated_identity = identity
         self.writable = writable
         self._payload = payload
@@ -112,7 +109,6 @@ class CudaAllocation(Owner):
 
     @property
     def closed(self) -> bool:
-        """True after `close()`."""
         return self.closing
 
     @property

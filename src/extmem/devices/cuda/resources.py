@@ -52,7 +52,6 @@ class Resources:
         raise no_images(self._device.name)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
-        """See `Backend`."""
         self._device.check_open()
         return PlacedResource("buffer", self.buffer_requirements(info), size=int(info.size), create_info=info)
 

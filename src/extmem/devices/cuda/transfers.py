@@ -79,7 +79,6 @@ class Transfers:
             self.submissions.finish(stream)
 
     def finish_submitted(self) -> None:
-        """See `FinishesLater`."""
         if self.submissions.unfinished and self._device.pid == current_process.pid:
             with self._device.gpu.current:
                 self.submissions.finish()

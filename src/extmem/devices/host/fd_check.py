@@ -31,7 +31,6 @@ _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _WRITE_SEALS = (
     fcntl.F_SEAL_WRITE | 0x10
 )  # linux/fcntl.h: F_SEAL_FUTURE_WRITE, which the standard library has no name for
-_O_PATH = os.O_PATH
 _FILE_TYPES = {
     stat.S_IFREG: ("file", "an ordinary file"),
     stat.S_IFDIR: ("directory", "a directory"),
@@ -59,7 +58,7 @@ def examine(fd: int, handle_type: MemoryHandleType = OPAQUE_FD, *, trusted: bool
     except (OSError, ValueError, OverflowError):
         return ExaminedFd(fd, handle_type, "closed", f"fd {fd} is not open in this process")
     size, identity = status.st_size, (status.st_dev, status.st_ino)
-    if flags & _O_PATH:
+    if flags & os.O_PATH:
         problem = f"fd {fd} was opened with O_PATH and leads to no data"
         return ExaminedFd(fd, handle_type, "other", problem, size, identity=identity)
     access = flags & os.O_ACCMODE

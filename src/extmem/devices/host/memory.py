@@ -29,11 +29,8 @@ class HostAllocation:
         self._mappings: dict[bool, FileMapping] = {}
         """The mappings, by whether they may be written. A mapping ends when nothing uses it any more."""
         self.size = size
-        """VkMemoryAllocateInfo::allocationSize in bytes."""
         self.memory_type_index = memory_type_index
-        """VkMemoryAllocateInfo::memoryTypeIndex."""
         self.writable = writable
-        """Whether the fd allows writing."""
 
     @property
     def fd(self) -> int:
@@ -50,7 +47,6 @@ class HostAllocation:
 
     @property
     def closed(self) -> bool:
-        """True after `close()`."""
         return self._payload is None
 
     @property
@@ -106,9 +102,7 @@ class PointerAllocation:
     def __init__(self, address: int, size: int, memory_type_index: int) -> None:
         self._address: int | None = address
         self.size = size
-        """VkMemoryAllocateInfo::allocationSize in bytes."""
         self.memory_type_index = memory_type_index
-        """VkMemoryAllocateInfo::memoryTypeIndex."""
 
     @property
     def address(self) -> int:
@@ -119,7 +113,6 @@ class PointerAllocation:
 
     @property
     def closed(self) -> bool:
-        """True after `close()`."""
         return self._address is None
 
     def close(self) -> None:
@@ -127,5 +120,4 @@ class PointerAllocation:
         self._address = None
 
     def map(self, writable: bool = True) -> Mapping:
-        """See `Allocation`."""
         return HostRange(self.address, self.size)

@@ -14,9 +14,9 @@ from extmem import rules
 from extmem.devices import host
 from extmem.devices.vulkan import new_loader
 from extmem.devices.vulkan.backend import VulkanBackend
-from extmem.devices.vulkan.instance import API_VERSION, Instance
+from extmem.devices.vulkan.instance import Instance
 from extmem.devices.vulkan.logical import MOVING, SHARING
-from extmem.devices.vulkan.physical import PhysicalDevice
+from extmem.devices.vulkan.physical import API_VERSION, PhysicalDevice
 from extmem.errors import HandleStateError, RuleViolation, UnsupportedError
 
 __all__ = ["adopt"]

@@ -89,7 +89,6 @@ class Answers:
         return properties
 
     def format_properties(self, vk_format: int) -> vk.FormatProperties2:
-        """See `DescribesFormats`."""
         return format_properties(self._device, vk_format)
 
 

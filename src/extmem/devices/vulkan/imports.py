@@ -56,7 +56,6 @@ class Imports:
         return self.fds.examine(fd, to_driver(handle_type), trusted=trusted)
 
     def import_fd(self, request: ImportRequest[ExaminedFd]) -> VulkanAllocation:
-        """See `Backend`."""
         self._device.check_open()
         self.fds.check(request)
         return self._memories.import_fd(request)
@@ -119,7 +118,6 @@ class Imports:
         return int(answer.memoryTypeBits)
 
     def host_pointer_memory_type_bits(self, handle_type: MemoryHandleType, address: int) -> int:
-        """See `Backend`."""
         device = self._device
         if handle_type != HOST_ALLOCATION or "VK_EXT_external_memory_host" not in device.physical.extensions:
             raise device.unsupported_type(handle_type)
@@ -130,7 +128,6 @@ class Imports:
         return int(answer.memoryTypeBits)
 
     def missing_for(self, handle_type: MemoryHandleType) -> str:
-        """See `ImportsHandles`."""
         needed = extension_of(handle_type)
         return "" if needed in self._device.enabled else needed
 
@@ -146,7 +143,6 @@ class Imports:
         *,
         imported: MemoryHandleType = NO_TYPES,
     ) -> VulkanAllocation:
-        """See `AdoptsMemory`."""
         self._device.check_open()
         types = to_driver(handle_types)
         adopted = VulkanAllocation(

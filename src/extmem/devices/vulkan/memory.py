@@ -205,7 +205,6 @@ class Memories:
 
     @property
     def imports_handles(self) -> bool:
-        """See `ImportsHandles`."""
         return False
 
     def handle_memory_type_bits(self, handle_type: MemoryHandleType, handle: int) -> int:
@@ -334,7 +333,6 @@ class VulkanAllocation:
 
     @property
     def closed(self) -> bool:
-        """True after `close()`."""
         return not self.raw
 
     def mapped_at(self, mapping: FileMapping, payload: PayloadFd) -> None:

@@ -60,11 +60,9 @@ class Transfers:
     # Mapped memory.
 
     def flush(self, allocation: Allocation, offset: int, size: int) -> None:
-        """See `Backend`."""
         self._ranges("vkFlushMappedMemoryRanges", ours(allocation), offset, size)
 
     def invalidate(self, allocation: Allocation, offset: int, size: int) -> None:
-        """See `Backend`."""
         self._ranges("vkInvalidateMappedMemoryRanges", ours(allocation), offset, size)
 
     def _ranges(self, command: str, allocation: VulkanAllocation, offset: int, size: int) -> None:
@@ -81,7 +79,6 @@ class Transfers:
     # Copies.
 
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
-        """See `Backend`."""
         target = _checked(allocation, offset, data.nbytes)
         window = self._window(target, _TO, offset, data.nbytes)
         if window is None:
@@ -91,7 +88,6 @@ class Transfers:
         self.flush(target, offset, data.nbytes)
 
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
-        """See `Backend`."""
         source = _checked(allocation, offset, into.nbytes)
         window = self._window(source, _FROM, offset, into.nbytes)
         if window is None:
@@ -101,7 +97,6 @@ class Transfers:
         into[:] = window
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
-        """See `Backend`."""
         target = _checked(allocation, offset, size)
         window = self._window(target, _TO, offset, size)
         if window is None:
@@ -201,7 +196,6 @@ class Transfers:
     # Commands.
 
     def queue_facts(self) -> QueueFacts:
-        """See `Backend`."""
         device = self._device
         families = device.physical.queue_families
         return QueueFacts(
@@ -216,7 +210,6 @@ class Transfers:
     def submit(
         self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
     ) -> None:
-        """See `Backend`."""
         after: list[tuple[VulkanAllocation, QueueOwner]] = [
             (ours(allocation), "held" if is_acquired else "external") for allocation, is_acquired in owners
         ]
@@ -228,7 +221,6 @@ class Transfers:
             self.submissions.run(lambda recorder: None, [ours(allocation)])
 
     def finish_submitted(self) -> None:
-        """See `FinishesLater`."""
         if self._submissions is not None and self._device.pid == current_process.pid:
             self._submissions.finish()
 
