@@ -36,7 +36,7 @@ __all__ = ["Allocation", "Answers", "Backend", "Mapping", "Offer", "Recorder"]
 
 
 class Answers(Protocol):
-    """The capability queries, which can also be made of a device that is not open. See `Backend` for each."""
+    """The capability queries, which can also be made of a device that is not open."""
 
     @property
     def min_imported_host_pointer_alignment(self) -> int:
@@ -46,10 +46,13 @@ class Answers(Protocol):
         """vkGetPhysicalDeviceMemoryProperties."""
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """vkGetPhysicalDeviceExternalBufferProperties."""
+        """vkGetPhysicalDeviceExternalBufferProperties. What is not supported has no feature bits; never an error."""
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """vkGetPhysicalDeviceImageFormatProperties2."""
+        """vkGetPhysicalDeviceImageFormatProperties2, external properties chained when `info` contains a handle type.
+
+        Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED, with the reason.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,7 @@ class Mapping(Protocol):
         """Whether the pages may be written; writing to others ends the process (SIGSEGV)."""
 
 
-class Backend(Protocol):
+class Backend(Answers, Protocol):
     """One device. Closing it does not close its allocations."""
 
     @property
@@ -189,10 +192,6 @@ class Backend(Protocol):
         """Whether new payloads contain zeros."""
 
     @property
-    def min_imported_host_pointer_alignment(self) -> int:
-        """VkPhysicalDeviceExternalMemoryHostPropertiesEXT::minImportedHostPointerAlignment in bytes."""
-
-    @property
     def max_memory_allocation_count(self) -> int:
         """VkPhysicalDeviceLimits::maxMemoryAllocationCount; 0 if the device has no such limit."""
 
@@ -208,19 +207,7 @@ class Backend(Protocol):
     def queue_facts(self) -> QueueFacts | None:
         """What the barrier rules need; None for a device without queues."""
 
-    # Capabilities.
-
-    def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
-        """vkGetPhysicalDeviceMemoryProperties."""
-
-    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """vkGetPhysicalDeviceExternalBufferProperties. What is not supported has no feature bits; never an error."""
-
-    def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """vkGetPhysicalDeviceImageFormatProperties2, external properties chained when `info` contains a handle type.
-
-        Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED, with the reason.
-        """
+    # What can be imported; `Answers` has the other capabilities.
 
     def host_pointer_memory_type_bits(self, handle_type: MemoryHandleType, address: int) -> int:
         """vkGetMemoryHostPointerPropertiesEXT: the memory types that the pointer may be imported to.

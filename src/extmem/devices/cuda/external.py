@@ -9,7 +9,6 @@ the import on, so it gets a copy. At the end the mapping is released before the 
 from __future__ import annotations
 
 import ctypes
-import os
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
@@ -18,7 +17,7 @@ from extmem.devices.cuda.capabilities import DEVICE_TYPE
 from extmem.devices.cuda.memory import CudaAllocation
 from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
-from extmem.devices.fd_copies import copy_of
+from extmem.devices.fd_copies import copy_of, is_same_file
 from extmem.errors import DriverError, UnsupportedError
 from extmem.vk.handle_types import (
     D3D11_TEXTURE,
@@ -175,11 +174,7 @@ class External:
 
 def _settle_what_is_left(copy: OwnedFd, fd: int) -> None:
     """Close a copy of `fd` that a failed import got, unless the driver did so: the number may be another file's."""
-    try:
-        left = os.path.sameopenfile(copy.fd, fd)
-    except OSError:
-        left = False
-    if left:
+    if is_same_file(copy.fd, fd):
         copy.settle()
     else:
         copy.disown()

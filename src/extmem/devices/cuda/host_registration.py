@@ -33,7 +33,7 @@ _Key = tuple[int, bool, tuple[int, int] | None]
 class Registered:
     """A payload's pages on the GPU. Counted: one `Registrations.give_back` for each `take`."""
 
-    key: _Key | None
+    key: _Key
     pointer: int
     """CUdeviceptr."""
     mapping: Mapping | None
@@ -74,10 +74,9 @@ class Registrations:
             registered.users -= 1
             if registered.users:
                 return
-            if registered.key is not None:
-                self._by_file[registered.key].remove(registered)
-                if not self._by_file[registered.key]:
-                    del self._by_file[registered.key]
+            self._by_file[registered.key].remove(registered)
+            if not self._by_file[registered.key]:
+                del self._by_file[registered.key]
             registered.held = None
             if registered.mapping is not None:
                 self.unregister(registered.mapping.address)

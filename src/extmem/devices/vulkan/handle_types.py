@@ -19,6 +19,13 @@ __all__ = ["WIN32_IS_NATIVE", "from_driver", "to_driver", "translated"]
 WIN32_IS_NATIVE = sys.platform == "win32"
 """Whether drivers of this platform create Win32 handles themselves."""
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_FIELDS: dict[type, str] = {
+    vk.ExternalMemoryBufferCreateInfo: "handle_types",
+    vk.ExternalMemoryImageCreateInfo: "handle_types",
+    vk.PhysicalDeviceExternalBufferInfo: "handle_type",
+    vk.PhysicalDeviceExternalImageFormatInfo: "handle_type",
+}
+"""The structs with handle types, and the field of each."""
 S = TypeVar("S", bound=vk.ChainStruct)
 
 
@@ -44,16 +51,11 @@ def translated(info: S) -> S:
     links: list[vk.ChainStruct] = [first, *(copy.copy(link) for link in vk.chain(info))]
     for link, following in zip(links, [*links[1:], None], strict=True):
         link.p_next = following
-        if isinstance(link, (vk.ExternalMemoryBufferCreateInfo, vk.ExternalMemoryImageCreateInfo)):
-            link.handle_types = HandleType(to_driver(_types_of(link)))
-        elif isinstance(link, (vk.PhysicalDeviceExternalBufferInfo, vk.PhysicalDeviceExternalImageFormatInfo)):
-            link.handle_type = HandleType(to_driver(_types_of(link)))
+        if type(link) in _FIELDS:
+            setattr(link, _FIELDS[type(link)], HandleType(to_driver(_types_of(link))))
     return first
 
 
 def _types_of(link: object) -> MemoryHandleType:
-    if isinstance(link, (vk.ExternalMemoryBufferCreateInfo, vk.ExternalMemoryImageCreateInfo)):
-        return MemoryHandleType(int(link.handle_types))
-    if isinstance(link, (vk.PhysicalDeviceExternalBufferInfo, vk.PhysicalDeviceExternalImageFormatInfo)):
-        return MemoryHandleType(int(link.handle_type))
-    return NO_TYPES
+    field = _FIELDS.get(type(link))
+    return MemoryHandleType(int(getattr(link, field))) if field is not None else NO_TYPES

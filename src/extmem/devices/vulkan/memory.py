@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from extmem import vk
 from extmem.devices import descriptor_shortage
-from extmem.devices.fd_copies import copy_to_read
+from extmem.devices.fd_copies import copy_to_read, is_same_file
 from extmem.devices.vulkan.handle_types import to_driver
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.results import fail
@@ -150,7 +150,7 @@ class Memories:
 
     def _import_failed(self, making: Making, copy: OwnedFd, request: ImportRequest[ExaminedFd]) -> NoReturn:
         result = making.result
-        if _is_same_file(copy.fd, request.source.fd):
+        if is_same_file(copy.fd, request.source.fd):
             making.give_back_consumed()
             copy.settle()
         what = f"importing {request.size} bytes of memory type {request.memory_type}"
@@ -406,11 +406,3 @@ def ours(allocation: Allocation) -> VulkanAllocation:
     if not isinstance(allocation, VulkanAllocation):
         raise TypeError(f"{allocation!r} is not an allocation of a Vulkan device")
     return allocation
-
-
-def _is_same_file(copy: int, fd: int) -> bool:
-    """Whether a copy of `fd` that a failed import got is still open: some drivers close it when they fail."""
-    try:
-        return os.path.sameopenfile(copy, fd)
-    except OSError:
-        return False

@@ -55,7 +55,8 @@ def resolved(
     modifiers = listed.drm_format_modifier_properties if listed is not None else ()
     count = next((int(m.drm_format_modifier_plane_count) for m in modifiers if m.drm_format_modifier == modifier), 1)
     planes = tuple(_plane(device, raw, aspect) for aspect in MEMORY_PLANES[:count])
-    if any(_overlap(one, other) for one, other in itertools.pairwise(sorted(planes, key=lambda plane: plane.offset))):
+    in_order = itertools.pairwise(sorted(planes, key=lambda plane: plane.offset))
+    if any(one.offset + one.size > other.offset for one, other in in_order):
         raise UnsupportedError(
             f"{device.name} states places that overlap for the {count} memory planes of "
             f"{format_name(int(info.format))} with modifier {modifier:#x}, so that no other device could create the "
@@ -72,11 +73,6 @@ def resolved(
     identical.extent = copy.copy(info.extent)
     identical.p_next = vk.ImageDrmFormatModifierExplicitCreateInfoEXT(modifier, placed, _without_modifiers(info))
     return identical, planes
-
-
-def _overlap(one: vk.SubresourceLayout, other: vk.SubresourceLayout) -> bool:
-    """Whether two memory planes share bytes; `one` begins first."""
-    return one.offset + one.size > other.offset
 
 
 def _plane(device: LogicalDevice, raw: int, aspect: int) -> vk.SubresourceLayout:

@@ -105,7 +105,8 @@ class Submissions:
             except BaseException:
                 if not self._submitted:
                     _working.discard(self)
-                    self._forget_buffer()
+                    if self._buffer:  # its recording failed; the next submission begins another one
+                        do_last(self._buffer)
                     self._running.end()
                 raise
             self._finish()
@@ -230,11 +231,6 @@ class Submissions:
         self._submitted.clear()
         self._running.end()
         _working.discard(self)
-
-    def _forget_buffer(self) -> None:
-        """Drop a command buffer whose recording failed: the next submission begins another one."""
-        if self._buffer:
-            do_last(self._buffer)
 
     def finish(self) -> None:
         """Wait for what was submitted, if anything was. A lost device runs nothing any more. Errors: as `_finish`."""
