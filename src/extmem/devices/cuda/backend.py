@@ -19,7 +19,7 @@ from extmem.devices.cuda.capabilities import DEVICE_TYPE, HOST_TYPE, Answers
 from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.cuda.imports import Imports
 from extmem.devices.cuda.logical import LogicalDevice
-from extmem.devices.cuda.memory import ours
+from extmem.devices.cuda.memory import native_allocation
 from extmem.devices.cuda.resources import Resources
 from extmem.devices.cuda.transfers import Transfers
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
@@ -132,7 +132,7 @@ class CudaBackend:
     ) -> OwnedFd:
         """See `Backend`. A driver's fd can always be written through: `read_only` changes nothing here."""
         self.device.check_open()
-        fd = ours(allocation).fd
+        fd = native_allocation(allocation).fd
         if fd is None:
             raise UnsupportedError(
                 "this memory was not allocated for export, or it was imported from a host pointer, so there is no fd "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from extmem.devices.cuda.capabilities import no_images
-from extmem.devices.cuda.memory import ours
+from extmem.devices.cuda.memory import native_allocation
 from extmem.devices.placed_resources import place_of
 
 if TYPE_CHECKING:
@@ -60,4 +60,4 @@ class CudaRecorder:
 def _pointer(buffer: NativeResource) -> int:
     """The device pointer to a buffer's first byte. Errors: HandleStateError for a buffer that is not bound."""
     allocation, offset = place_of(buffer)
-    return ours(allocation).live + offset
+    return native_allocation(allocation).live + offset

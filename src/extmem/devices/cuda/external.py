@@ -110,7 +110,7 @@ class External:
             del text
             if result:
                 if copy is not None:
-                    _settle_what_is_left(copy, handle)
+                    _settle_copy(copy, handle)
                 tried = (
                     f"{origin.size} bytes by {types_text(origin.handle_type)}"
                     f"{f' {name!r}' if name is not None else ''}, {'' if description.flags else 'not '}dedicated"
@@ -148,7 +148,7 @@ class External:
         answer = cu.cuPointerGetAttributes(2, self._asked, pointer)
         context, ordinal = self._device.value_of(answer, "cuPointerGetAttributes", others=origin.devices)
         if int(context) != int(self._gpu.context) or int(ordinal) != self._gpu.ordinal:
-            raise self._astray(
+            raise self._wrong_mapping(
                 f"the mapped pointer belongs to CUDA device {int(ordinal)}, context {int(context):#x}, and the import "
                 f"was made on device {self._gpu.ordinal}, context {int(self._gpu.context):#x}",
                 origin,
@@ -157,13 +157,13 @@ class External:
         self._device.check(result, "cuMemGetAddressRange", others=origin.devices)
         start = int(pointer)
         if int(base) > start or start + size > int(base) + int(length):
-            raise self._astray(
+            raise self._wrong_mapping(
                 f"{size} bytes at {start:#x} were mapped, and CUDA reports {int(length)} bytes at {int(base):#x}",
                 origin,
             )
         return start
 
-    def _astray(self, problem: str, origin: Origin) -> DriverError:
+    def _wrong_mapping(self, problem: str, origin: Origin) -> DriverError:
         return DriverError(
             f"cuExternalMemoryGetMappedBuffer: {problem}; the payload was not imported",
             result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
@@ -172,7 +172,7 @@ class External:
         )
 
 
-def _settle_what_is_left(copy: OwnedFd, fd: int) -> None:
+def _settle_copy(copy: OwnedFd, fd: int) -> None:
     """Close a copy of `fd` that a failed import got, unless the driver did so: the number may be another file's."""
     if is_same_file(copy.fd, fd):
         copy.settle()

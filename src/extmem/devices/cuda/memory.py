@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 
-__all__ = ["CudaAllocation", "ours"]
+__all__ = ["CudaAllocation", "native_allocation"]
 
 
 class CudaAllocation(Owner):
@@ -149,7 +149,7 @@ class CudaAllocation(Owner):
             device.end()
 
 
-def ours(allocation: Allocation) -> CudaAllocation:
+def native_allocation(allocation: Allocation) -> CudaAllocation:
     """The allocation as a CUDA device's. Errors: TypeError for another device's."""
     if not isinstance(allocation, CudaAllocation):
         raise TypeError(f"{allocation!r} is not an allocation of a CUDA device")

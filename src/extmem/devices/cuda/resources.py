@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.devices import placed_resources
 from extmem.devices.cuda.capabilities import DEVICE_TYPE, no_images
-from extmem.devices.cuda.memory import ours
+from extmem.devices.cuda.memory import native_allocation
 from extmem.devices.placed_resources import PlacedResource
 from extmem.devices.resources import NativeResource, Requirements
 from extmem.errors import UnsupportedError
@@ -62,4 +62,6 @@ class Resources:
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """See `Backend`. The resource keeps where it is."""
         size = resource.requirements.size
-        placed_resources.bind(resource, ours(allocation), offset, min(size, resource.size or size), self._device.name)
+        placed_resources.bind(
+            resource, native_allocation(allocation), offset, min(size, resource.size or size), self._device.name
+        )

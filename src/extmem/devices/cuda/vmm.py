@@ -126,7 +126,7 @@ class Vmm:
             fd = self.export(handle)
             identity = secrets.randbits(63) | 1
             allocation = CudaAllocation(self._device, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
-        except _NotOneError as error:
+        except _NotWholeError as error:
             self._gpu.undo(undo)
             raise UnsupportedError(
                 f"{size} bytes at {address:#x} cannot be shared: {error}. A handle leads to one allocation, from its "
@@ -147,7 +147,7 @@ class Vmm:
         return allocation
 
     def _measure(self, handle: Any, address: int, size: int) -> int:
-        """Bytes of the allocation that is mapped from `address` on. Errors: _NotOneError; DriverError.
+        """Bytes of the allocation that is mapped from `address` on. Errors: _NotWholeError; DriverError.
 
         cuMemGetAddressRange returns the range of addresses. If that contains several allocations side by side, the
         handle that is mapped at an address distinguishes them.
@@ -157,7 +157,7 @@ class Vmm:
         self._device.check(result, "cuMemGetAddressRange", f"{address:#x}")
         begin, end = int(begin), int(begin) + int(length)
         if begin < address and self._mapped_at(address - 1) == mine:
-            raise _NotOneError(f"they begin inside of an allocation, {address - begin} bytes after {begin:#x}")
+            raise _NotWholeError(f"they begin inside of an allocation, {address - begin} bytes after {begin:#x}")
         if self._mapped_at(end - 1) != mine:
             inside, granule = address, self.granularity
             while end - inside > granule:
@@ -167,7 +167,7 @@ class Vmm:
                 else:
                     end = middle
         if address + size > end:
-            raise _NotOneError(f"the allocation that begins there has {end - address} bytes, and others follow it")
+            raise _NotWholeError(f"the allocation that begins there has {end - address} bytes, and others follow it")
         return end - address
 
     def _mapped_at(self, address: int) -> int:
@@ -222,7 +222,7 @@ class Vmm:
             tried = f"{size} bytes of CUDA memory by {WORDS[:-1]} {fd}"
             others = (device_name,) if device_name else ()
             self._device.check(result, "cuMemImportFromShareableHandle", tried, others)
-            self._same_device(handle, device_name)
+            self._check_device(handle, device_name)
             pointer = self._map(handle, whole, undo, writable=writable)
             allocation = CudaAllocation(
                 self._device,
@@ -239,7 +239,7 @@ class Vmm:
             raise
         return allocation
 
-    def _same_device(self, handle: Any, device_name: str) -> None:
+    def _check_device(self, handle: Any, device_name: str) -> None:
         answer = self._module.cuMemGetAllocationPropertiesFromHandle(handle)
         properties = self._device.value_of(answer, "cuMemGetAllocationPropertiesFromHandle")
         ordinal = int(properties.location.id)
@@ -269,5 +269,5 @@ class Vmm:
         return int(address)
 
 
-class _NotOneError(Exception):
+class _NotWholeError(Exception):
     """The memory at an address is not one allocation from its beginning on. Used only within this module."""

@@ -52,10 +52,10 @@ def adopt(
         )
     loader = new_loader()
     if loader.handles_are_addresses:
-        _mapped("VkInstance", instance)
-        _mapped("VkDevice", device)
+        _check_mapped("VkInstance", instance)
+        _check_mapped("VkDevice", device)
     adopted_instance = Instance(loader, adopt=instance, api_version=api_version)
-    real = _found(adopted_instance, physical_device)
+    real = _find_physical_device(adopted_instance, physical_device)
     if device in (instance, *(one.raw for one in adopted_instance.physical_devices())):
         raise HandleStateError(
             f"{device:#x} is a VkInstance or VkPhysicalDevice; pass the VkDevice that vkCreateDevice made"
@@ -84,7 +84,7 @@ def adopt(
     return backend
 
 
-def _mapped(what: str, handle: int) -> None:
+def _check_mapped(what: str, handle: int) -> None:
     """Raise HandleStateError for an address that the loader cannot read, such as another loader's handle."""
     if handle % _ALIGNMENT or not host.range_is_mapped(handle, _ALIGNMENT):
         raise HandleStateError(
@@ -104,7 +104,7 @@ def _names(given: object, what: str, example: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _found(instance: Instance, physical_device: int) -> PhysicalDevice:
+def _find_physical_device(instance: Instance, physical_device: int) -> PhysicalDevice:
     """Return the physical device of the instance with this handle. Errors: HandleStateError."""
     devices = instance.physical_devices()
     for one in devices:

@@ -169,7 +169,7 @@ class FdCheck:
         """
         if handle_type in self._own:
             return self._own[handle_type]
-        if not self._knows(handle_type):
+        if not self._imports_type(handle_type):
             raise self._device.unsupported_type(handle_type)
         own: FileKind | None = None
         if self._features(handle_type) & _EXPORTABLE:
@@ -186,7 +186,7 @@ class FdCheck:
         answer = Answers(self._device.physical).external_buffer_properties(query).external_memory_properties
         return int(answer.external_memory_features)
 
-    def _knows(self, handle_type: MemoryHandleType) -> bool:
+    def _imports_type(self, handle_type: MemoryHandleType) -> bool:
         """Whether the device has this type of fds. A driver that is asked for others may crash."""
         return handle_type in (OPAQUE_FD, DMA_BUF) and supported(self._device.physical, handle_type)
 
@@ -209,10 +209,10 @@ class FdCheck:
         """
         key = handle_type, memory_type
         if key not in self._forms:
-            self._forms[key] = self._learn(handle_type, memory_type)
+            self._forms[key] = self._learn_form(handle_type, memory_type)
         return self._forms[key]
 
-    def _learn(self, handle_type: MemoryHandleType, memory_type: int) -> Form | None:
+    def _learn_form(self, handle_type: MemoryHandleType, memory_type: int) -> Form | None:
         own, visible = self.own(handle_type), self._device.host_visible
         if own is None or own.mode != stat.S_IFREG:
             return None
@@ -257,7 +257,7 @@ class FdCheck:
             problem = f"fd {fd} is not an open file descriptor"
             return ExaminedFd(fd, handle_type, "closed", problem, self_describing=False)
         file_type = _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "other")
-        if handle_type not in self._own and not self._knows(handle_type):
+        if handle_type not in self._own and not self._imports_type(handle_type):
             problem = str(self._device.unsupported_type(handle_type))
             return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
         capacity = self._capacity(fd, status, handle_type)

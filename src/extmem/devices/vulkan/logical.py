@@ -48,10 +48,10 @@ class LogicalDevice:
         """device: a VkDevice that another binding made, with this queue family's queue number `queue`."""
         self.physical = physical
         self.name = physical.identity.device_name
-        self.queue_family = _family(physical) if queue_family is None else queue_family
+        self.queue_family = _choose_queue_family(physical) if queue_family is None else queue_family
         self.queue_index = queue
         self.owned = device is None
-        self.enabled = _enabled(physical) if self.owned else physical.extensions
+        self.enabled = _extensions_to_enable(physical) if self.owned else physical.extensions
         """Names of the device's extensions."""
         self.owner = VkDeviceOwner(physical.instance.owner)
         if device is None:
@@ -125,13 +125,13 @@ class LogicalDevice:
         self.owner.close()
 
 
-def _enabled(physical: PhysicalDevice) -> frozenset[str]:
+def _extensions_to_enable(physical: PhysicalDevice) -> frozenset[str]:
     """The extensions to create a device with. DRM format modifiers need another one, which every driver has."""
     names = physical.extensions & SHARING
     return names if modifiers.NEEDED in names else names - {modifiers.EXTENSION}
 
 
-def _family(physical: PhysicalDevice) -> int:
+def _choose_queue_family(physical: PhysicalDevice) -> int:
     """The number of the first queue family with the most of these capabilities."""
     able = [family for family in physical.queue_families if family.flags & MOVING and family.queue_count]
     if not able:

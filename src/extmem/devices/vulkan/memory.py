@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from extmem.sharing.payload import PayloadFd, Win32Payload
     from extmem.sharing.terms import ShareTerms
 
-__all__ = ["Memories", "QueueOwner", "VulkanAllocation", "ours"]
+__all__ = ["Memories", "QueueOwner", "VulkanAllocation", "native_allocation"]
 
 _SHARED = union(FD_TYPES, OPAQUE_WIN32_TYPES)
 _WHOLE_SIZE = int(vk.WHOLE_SIZE)
@@ -175,7 +175,7 @@ class Memories:
         self, allocation: Allocation, *, read_only: bool = False, handle_type: MemoryHandleType = OPAQUE_FD
     ) -> OwnedFd:
         """See `Backend`. A driver's fd can always be written through: `read_only` changes nothing here."""
-        return self.get_fd(ours(allocation).live, handle_type)
+        return self.get_fd(native_allocation(allocation).live, handle_type)
 
     def get_fd(self, raw: int, handle_type: MemoryHandleType) -> OwnedFd:
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
@@ -401,7 +401,7 @@ _FOREIGN = Owner()
 """The owner of a VkDeviceMemory that another binding frees: it releases nothing."""
 
 
-def ours(allocation: Allocation) -> VulkanAllocation:
+def native_allocation(allocation: Allocation) -> VulkanAllocation:
     """The allocation as a Vulkan device's. Errors: TypeError for another device's."""
     if not isinstance(allocation, VulkanAllocation):
         raise TypeError(f"{allocation!r} is not an allocation of a Vulkan device")

@@ -13,7 +13,7 @@ from extmem.devices.backend import Allocation
 from extmem.devices.resources import NativeResource, Requirements
 from extmem.devices.vulkan.capabilities import Answers
 from extmem.devices.vulkan.handle_types import translated
-from extmem.devices.vulkan.memory import ours
+from extmem.devices.vulkan.memory import native_allocation
 from extmem.devices.vulkan.modifiers import resolved
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.results import fail
@@ -209,7 +209,7 @@ class Resources:
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory, vkBindImageMemory. Nothing is done if a transfer has bound it there already."""
         device = self._device
-        made = ours(allocation)
+        made = native_allocation(allocation)
         raw, memory, size = resource.live, made.live, resource.requirements.size
         if resource.private and resource.memory == memory and not offset:
             return

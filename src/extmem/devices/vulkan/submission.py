@@ -46,7 +46,7 @@ _Stage = vk.PipelineStageFlagBits
 _EXTERNAL = int(vk.QUEUE_FAMILY_EXTERNAL)
 _MOVES = _Access.TRANSFER_READ | _Access.TRANSFER_WRITE
 _HOST = _Access.HOST_READ | _Access.HOST_WRITE
-_working: Final[set[Submissions]] = set()
+_running_submissions: Final[set[Submissions]] = set()
 """Those with submitted commands that may still run. Each is kept alive here, with all that these use."""
 
 
@@ -97,21 +97,23 @@ class Submissions:
                 if uses is not None:
                     self._running.add_all(uses)
                 recorder = VulkanRecorder(self._commands, self._begin())
-                self._border(recorder, [a for a in shared if a.owner == "external"], acquire=True)
+                self._transfer_ownership(recorder, [a for a in shared if a.owner == "external"], acquire=True)
                 record(recorder)
-                self._border(recorder, shared, acquire=False)
+                self._transfer_ownership(recorder, shared, acquire=False)
                 self._owners = [*((allocation, "external") for allocation in shared), *owners]
                 self._submit()
             except BaseException:
                 if not self._submitted:
-                    _working.discard(self)
+                    _running_submissions.discard(self)
                     if self._buffer:  # its recording failed; the next submission begins another one
                         do_last(self._buffer)
                     self._running.end()
                 raise
             self._finish()
 
-    def _border(self, recorder: VulkanRecorder, allocations: list[VulkanAllocation], *, acquire: bool) -> None:
+    def _transfer_ownership(
+        self, recorder: VulkanRecorder, allocations: list[VulkanAllocation], *, acquire: bool
+    ) -> None:
         """Record transfers of ownership from or to VK_QUEUE_FAMILY_EXTERNAL, and barriers with the host."""
         ours = self._device.queue_family
         sides = (_EXTERNAL, ours) if acquire else (ours, _EXTERNAL)
@@ -175,7 +177,7 @@ class Submissions:
         if self._signaled:
             device.check(vulkan.vkResetFences(device.handle, 1, ffi.new("uint64_t *", fence)), "vkResetFences")
             self._signaled = False
-        _working.add(self)
+        _running_submissions.add(self)
         self._submitted.extend(starmap(vulkan.vkQueueSubmit, ((self._queue, 1, info, fence),)))
         result = self._submitted[0]
         if result:
@@ -230,7 +232,7 @@ class Submissions:
         self._owners = []
         self._submitted.clear()
         self._running.end()
-        _working.discard(self)
+        _running_submissions.discard(self)
 
     def finish(self) -> None:
         """Wait for what was submitted, if anything was. A lost device runs nothing any more. Errors: as `_finish`."""
@@ -257,9 +259,9 @@ class Submissions:
 
 
 @atexit.register
-def _leave_what_works() -> None:
-    """See the module."""
-    for submissions in list(_working):
+def _keep_running_submissions() -> None:
+    """Keep what still runs when the process ends, so that it is never released."""
+    for submissions in list(_running_submissions):
         import ctypes
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(submissions))  # never lost, so never released
