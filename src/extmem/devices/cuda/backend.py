@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["CudaBackend"]
 
 
-class CudaBackend:
+class CudaBackend(Answers):
     """One GPU as a `Backend`, which documents its members."""
 
     kind = "cuda"
@@ -59,22 +59,18 @@ class CudaBackend:
     imports_handles = WIN32_IS_NATIVE
 
     def __init__(self, gpu: Gpu) -> None:
+        super().__init__(gpu)
         self.device = LogicalDevice(gpu)
         self.vmm = Vmm(self.device)
         self.resources = Resources(self.device, self.vmm)
         self.transfers = Transfers(self.device)
         self.imports = Imports(self.device, self.vmm)
-        answers = Answers(gpu)
 
         self.identity = gpu.identity
         """CUDA reports no driverUUID: it is zero."""
         self.name = gpu.name
         self.ordinal = gpu.ordinal
         """CUDA's number of the device in this process."""
-        self.min_imported_host_pointer_alignment = answers.min_imported_host_pointer_alignment
-        self.memory_properties = answers.memory_properties
-        self.external_buffer_properties = answers.external_buffer_properties
-        self.image_format_properties = answers.image_format_properties
 
         self.buffer_requirements = self.resources.buffer_requirements
         self.image_requirements = self.resources.image_requirements

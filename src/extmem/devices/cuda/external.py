@@ -122,7 +122,7 @@ class External:
                     pointer = self._map(memory, origin, undo)
                 else:
                     array = image_arrays.map_array(self._device, memory, origin.image, origin.devices, undo)
-                allocation = CudaAllocation(
+                return CudaAllocation(
                     self._device,
                     origin.size,
                     DEVICE_TYPE,
@@ -131,12 +131,11 @@ class External:
                     payload=payload,
                     identity=identity,
                     writable=writable,
+                    array=array,
                 )
             except BaseException:
                 self._gpu.undo(undo)
                 raise
-        allocation.array = array
-        return allocation
 
     def _map(self, memory: Any, origin: Origin, undo: Undo) -> int:
         cu, size = self._module, origin.size

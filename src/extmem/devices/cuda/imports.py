@@ -101,11 +101,16 @@ class Imports:
         with self._gpu.current:
             taken = registrations.take(payload.fd, size, writable=payload.writable)
         undo: Undo = [(registrations.give_back, taken)]
-        allocation = CudaAllocation(
-            self._device, size, HOST_TYPE, taken.pointer, undo, payload=payload, writable=payload.writable
+        return CudaAllocation(
+            self._device,
+            size,
+            HOST_TYPE,
+            taken.pointer,
+            undo,
+            payload=payload,
+            writable=payload.writable,
+            mapping=taken.mapping,
         )
-        allocation.mapping = taken.mapping
-        return allocation
 
     def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> CudaAllocation:
         """See `Backend`. The pages are pinned and mapped until the memory is freed."""
@@ -119,9 +124,8 @@ class Imports:
         registrations = self._gpu.registrations
         with self._gpu.current:
             pointer = registrations.register(address, size, writable=True)
-        allocation = CudaAllocation(device, size, HOST_TYPE, pointer, [(registrations.unregister, address)])
-        allocation.mapping = HostRange(address, size)
-        return allocation
+        undo: Undo = [(registrations.unregister, address)]
+        return CudaAllocation(device, size, HOST_TYPE, pointer, undo, mapping=HostRange(address, size))
 
     def wrap_pointer(self, address: int, size: int) -> CudaAllocation:
         """See `WrapsPointers`, and `Vmm.adopt`."""

@@ -57,6 +57,8 @@ class CudaAllocation(Owner):
         fd: OwnedFd | None = None,
         identity: int = 0,
         writable: bool = True,
+        mapping: Mapping | None = None,
+        array: Any = None,
     ) -> None:
         super().__init__()
         self.device = device
@@ -66,9 +68,9 @@ class CudaAllocation(Owner):
         self.pointer = pointer
         """CUdeviceptr; 0 for images, which have an `array`, and once closed."""
         self.undo = undo
-        self.array: Any = None
+        self.array = array
         """CUmipmappedArray of an imported image; None for other memory."""
-        self.mapping: Mapping | None = None
+        self.mapping = mapping
         """The host's mapping, for host memory; None for other memory."""
         self.exports: Callable[[], OwnedFd] | None = None
         """Exports a new fd or NT handle, for memory that CUDA allocated to be shared."""

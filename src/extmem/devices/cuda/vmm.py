@@ -125,7 +125,7 @@ class Vmm:
             whole = self._measure(handle, address, size)
             fd = self.export(handle)
             identity = secrets.randbits(63) | 1
-            allocation = CudaAllocation(self._device, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
+            return CudaAllocation(self._device, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
         except _NotWholeError as error:
             self._gpu.undo(undo)
             raise UnsupportedError(
@@ -144,7 +144,6 @@ class Vmm:
         except BaseException:
             self._gpu.undo(undo)
             raise
-        return allocation
 
     def _measure(self, handle: Any, address: int, size: int) -> int:
         """Bytes of the allocation that is mapped from `address` on. Errors: _NotWholeError; DriverError.
@@ -224,7 +223,7 @@ class Vmm:
             self._device.check(result, "cuMemImportFromShareableHandle", tried, others)
             self._check_device(handle, device_name)
             pointer = self._map(handle, whole, undo, writable=writable)
-            allocation = CudaAllocation(
+            return CudaAllocation(
                 self._device,
                 size,
                 DEVICE_TYPE,
@@ -237,7 +236,6 @@ class Vmm:
         except BaseException:
             self._gpu.undo(undo)
             raise
-        return allocation
 
     def _check_device(self, handle: Any, device_name: str) -> None:
         answer = self._module.cuMemGetAllocationPropertiesFromHandle(handle)
