@@ -16,6 +16,7 @@ from extmem.core.resources import BufferObject, ImageObject
 from extmem.devices.optional_protocols import AdoptsMemory, WrapsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
 from extmem.owning import Uses
+from extmem.vk.handle_types import DEFINED_TYPES, NO_TYPES, OPAQUE_FD, OPAQUE_WIN32, MemoryHandleType, union
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["adopt_memory", "adopt_pointer", "adopt_resource"]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_NT_TYPE, _FD_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD)
-_TYPES = frozenset(int(kind) for kind in HandleType)
 _IMPORTS = (vk.ImportMemoryFdInfoKHR, vk.ImportMemoryWin32HandleInfoKHR, vk.ImportMemoryHostPointerInfoEXT)
 _BAD_HANDLE = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 
@@ -35,10 +33,9 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
     """A VkDeviceMemory that somebody else allocated as `info` says, shared as its chain says."""
     backend, info = _adopts(device, "VkDeviceMemory"), copy_struct(info)
     memory = _number(memory, "VkDeviceMemory")
-    if imported:
-        imported = arguments.single_type(imported, "imported")
-        if imported not in _TYPES:
-            raise ValueError(f"imported is {imported:#x}, which is not an external memory handle type; give one, or 0")
+    import_type = arguments.single_type(imported, "imported") if imported else NO_TYPES
+    if import_type and import_type not in DEFINED_TYPES:
+        raise ValueError(f"imported is {import_type:#x}, which is not an external memory handle type; give one, or 0")
     allocating.check_fields(device, info)
     foreign = [link for link in vk.chain(info) if isinstance(link, _IMPORTS)]
     if foreign:
@@ -49,13 +46,13 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
     alone = vk.find(info, vk.MemoryDedicatedAllocateInfo)
     dedicated = allocating.dedicated_resource(alone) if alone is not None else None
     export = vk.find(info, vk.ExportMemoryAllocateInfo)
-    types = int(export.handle_types) if export is not None else 0
+    types = MemoryHandleType(int(export.handle_types)) if export is not None else NO_TYPES
     allocating.check_allocation(device, info, dedicated, None, types)
     size, kind = int(info.allocation_size), int(info.memory_type_index)
     with Uses(device) as uses:
         native = uses.add(dedicated).native if dedicated is not None else None
         try:
-            allocation = backend.adopt_memory(memory, size, kind, types, native, imported=imported)
+            allocation = backend.adopt_memory(memory, size, kind, types, native, imported=import_type)
         except DriverError as error:
             if error.result != _BAD_HANDLE:
                 raise
@@ -66,7 +63,7 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
         record = MemoryRecord(
             device, allocation, describing.describe_allocation(device, size, kind, types, dedicated), size, kind
         )
-        record.export_handle_types, record.import_handle_type = types, imported
+        record.export_handle_types, record.import_handle_type = types, import_type
         record.dedicated = dedicated.facts if dedicated is not None else None
         try:
             terms = exporting.terms_of(types, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR))
@@ -83,7 +80,7 @@ def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
     backend = device.backend
     if not isinstance(backend, WrapsPointers):
         raise UnsupportedError(f"{device.name} is not a CUDA device", requires_one_of=["a CUDA device"])
-    types = sum(kind for kind in (_NT_TYPE, _FD_TYPE) if exporting.unable(device, kind) == "")
+    types = union(*(bit for bit in (OPAQUE_WIN32, OPAQUE_FD) if not exporting.unable(device, bit)))
     with device.use():
         allocation = backend.wrap_pointer(pointer, size)
         whole = allocation.size

@@ -17,7 +17,6 @@ from extmem.core import (
     validation_cache,
 )
 from extmem.core.caller_fd import CallersFd
-from extmem.core.device_facts import single_bits
 from extmem.core.memory_record import HeldMemory, MemoryRecord
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject, keep_resource
 from extmem.devices.types import ImportRequest
@@ -26,8 +25,9 @@ from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
 from extmem.sharing.descriptor import Descriptor
-from extmem.vk.handle_types import SIZED_BY_D3D
+from extmem.vk.handle_types import HOST_TYPES, NO_TYPES, SIZED_BY_D3D, MemoryHandleType, union
 from extmem.vk.struct_copies import copy_struct
+from extmem.vk.value_text import bits_of
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -47,9 +47,7 @@ __all__ = [
     "check_allocation",
 ]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _U32 = 0xFFFF_FFFF
-_HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,7 @@ def allocate_in(
         elif source is None:
             source = import_source.resolve(device.backend, link, uses, stated)
     try:
-        export_types = int(export.handle_types) if export is not None else 0
+        export_types = MemoryHandleType(int(export.handle_types)) if export is not None else NO_TYPES
         if device.check != "off" or (source is not None and source.error is not None):
             if source is not None:
                 key = validation_cache.of_import(key, source.described_by) if source.error is None else None
@@ -177,7 +175,7 @@ def adopt(
     size: int,
     kind: int,
     dedicated: ResourceObject | None,
-    export_types: int = 0,
+    export_types: MemoryHandleType = NO_TYPES,
     terms: ShareTerms | None = None,
 ) -> MemoryRecord:
     """The device's import of what `resolve` found; the record owns its references from then on.
@@ -235,9 +233,9 @@ def adopt_object(
     imported: Imported,
     descriptor: Descriptor,
     kind: int,
-    handle_type: int,
+    handle_type: MemoryHandleType,
     dedicated: ResourceObject | None = None,
-    export_types: int = 0,
+    export_types: MemoryHandleType = NO_TYPES,
     terms: ShareTerms | None = None,
     allocation: Allocation | None = None,
 ) -> MemoryRecord:
@@ -310,7 +308,7 @@ def check_allocation(
     info: vk.MemoryAllocateInfo,
     dedicated: ResourceObject | None,
     source: Source | None,
-    export_types: int = 0,
+    export_types: MemoryHandleType = NO_TYPES,
 ) -> None:
     """Raise what the rules, or the lack of anything to import, say. export_types: those in the chain of `info`."""
     error = source.error if source is not None else None
@@ -337,10 +335,10 @@ def _facts(
     info: vk.MemoryAllocateInfo,
     dedicated: ResourceObject | None,
     source: Source | None,
-    export_types: int,
+    export_types: MemoryHandleType,
 ) -> rules.AllocateFacts:
     resource = dedicated.facts if dedicated is not None else None
-    types = export_types | (source.handle_type if source is not None else 0)
+    types = union(export_types, source.handle_type) if source is not None else export_types
     return rules.AllocateFacts(
         device=device.facts,
         dedicated=resource,
@@ -351,7 +349,7 @@ def _facts(
         host_memory_type_bits=_host_bits(device, source),
         host_range_mapped=(
             device.backend.host_range_mapped(source.host_pointer, int(info.allocation_size))
-            if source is not None and source.handle_type & _HOST_TYPES
+            if source is not None and source.handle_type & HOST_TYPES
             else None
         ),
         live_allocations=device.live_allocations,
@@ -360,18 +358,18 @@ def _facts(
 
 
 def _capabilities(
-    device: DeviceState, resource: rules.ResourceFacts | None, types: int
-) -> Mapping[int, rules.ExternalMemoryFacts]:
+    device: DeviceState, resource: rules.ResourceFacts | None, types: MemoryHandleType
+) -> Mapping[MemoryHandleType, rules.ExternalMemoryFacts]:
     if resource is None:
-        return rule_facts.sharing(device, types & _U32).capabilities
+        return rule_facts.sharing(device, MemoryHandleType(types & _U32)).capabilities
     if resource.kind == "image" and isinstance(resource.create_info, vk.ImageCreateInfo):
-        return image_queries.image_capabilities(device, resource.create_info, tuple(single_bits(types)))
+        return image_queries.image_capabilities(device, resource.create_info, tuple(bits_of(types)))
     if isinstance(resource.create_info, vk.BufferCreateInfo):
         return rule_facts.buffer_capabilities(device, resource.create_info, types)
     return {}
 
 
 def _host_bits(device: DeviceState, source: Source | None) -> int | None:
-    if source is None or not source.handle_type & _HOST_TYPES or not source.host_pointer:
+    if source is None or not source.handle_type & HOST_TYPES or not source.host_pointer:
         return None
     return device.backend.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)

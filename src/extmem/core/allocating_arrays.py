@@ -15,6 +15,15 @@ from extmem.handles import Access
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import itemsize
 from extmem.sharing.layout import contiguous_strides
+from extmem.vk.handle_types import (
+    NO_TYPES,
+    OPAQUE_FD,
+    OPAQUE_WIN32,
+    OPAQUE_WIN32_TYPES,
+    MemoryHandleType,
+    common,
+    union,
+)
 from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
@@ -25,8 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["allocate"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_NT, _KMT = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
-_USUAL = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD)
+_USUAL = union(OPAQUE_WIN32, OPAQUE_FD)
 _USAGE = (
     vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST | vk.BufferUsageFlagBits.STORAGE_BUFFER
 )
@@ -57,15 +65,15 @@ def allocate(
     requested = _USUAL if handle_types is None else arguments.types_of(handle_types)
     sharing = rule_facts.sharing(device, requested)
     types = sharing.exportable if handle_types is None else requested
-    if name is not None and handle_types is not None and not types & HandleType.OPAQUE_WIN32:
+    if name is not None and handle_types is not None and not types & OPAQUE_WIN32:
         raise UnsupportedError(
             f"only NT handles have names, and the handle types are {types_text(types)}; "
             "add OPAQUE_WIN32 to them or drop the name",
             requires_one_of=["OPAQUE_WIN32"],
         )
-    asked = types & int(_NT | _KMT) if handle_types is not None else 0
+    asked = common(types, OPAQUE_WIN32_TYPES) if handle_types is not None else NO_TYPES
     if name is not None or security or inherit or access is not None:
-        asked |= int(_NT)
+        asked = MemoryHandleType(asked | OPAQUE_WIN32)
     lacking = exporting.unable(device, asked, missing=True) if asked & ~sharing.exportable else ""
     if lacking:
         raise UnsupportedError(
@@ -100,8 +108,8 @@ def allocate(
             security or (attributes.security_descriptor if attributes else None), inherit
         )
     export = vk.ExportMemoryAllocateInfo(types)
-    unshared = name is None and attributes is None and types & HandleType.OPAQUE_WIN32 and access is None
-    if types & HandleType.OPAQUE_WIN32:
+    unshared = name is None and attributes is None and types & OPAQUE_WIN32 and access is None
+    if types & OPAQUE_WIN32:
         export.p_next = vk.ExportMemoryWin32HandleInfoKHR(attributes, rights, name)
     info = vk.MemoryAllocateInfo(requirements.size, kind, export)
     if buffer is not None:

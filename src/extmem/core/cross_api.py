@@ -19,6 +19,16 @@ from extmem.devices.types import Origin
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.owning import OwnedFd
 from extmem.sharing.payload import PayloadFd, Win32Payload
+from extmem.vk.handle_types import (
+    NO_TYPES,
+    OPAQUE_FD,
+    OPAQUE_WIN32,
+    OPAQUE_WIN32_TYPES,
+    MemoryHandleType,
+    common,
+    lowest,
+)
+from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -42,16 +52,14 @@ __all__ = [
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_FD = int(HandleType.OPAQUE_FD)
-_WIN32 = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)
-_SHARED = int(HandleType.OPAQUE_WIN32) if WIN32_IS_NATIVE else _FD
+_SHARED = OPAQUE_WIN32 if WIN32_IS_NATIVE else OPAQUE_FD
 """What memory is imported as that no handle type is known of."""
 _USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _LOCAL = int(vk.MemoryPropertyFlagBits.DEVICE_LOCAL)
 _VISIBLE = int(vk.MemoryPropertyFlagBits.HOST_VISIBLE)
 
 
-def origin(descriptor: Descriptor, handle_type: int = _FD) -> Origin:
+def origin(descriptor: Descriptor, handle_type: MemoryHandleType = OPAQUE_FD) -> Origin:
     """The payload behind a handle of that type, for a device that imports by its descriptor."""
     dedicated = descriptor.dedicated
     return Origin(
@@ -72,7 +80,7 @@ def by_object(backend: ImportsByDescriptor, imported: Imported, descriptor: Desc
     By the handle that the object manager holds, also where the program said a name: a name may be another's by now.
     """
     payload = imported.payload
-    handle, kind = payload.fd, _FD
+    handle, kind = payload.fd, OPAQUE_FD
     if isinstance(payload, Win32Payload):
         handle, kind = payload.number or handle, payload.handle_type
     return backend.import_by_descriptor(
@@ -84,7 +92,7 @@ def by_object(backend: ImportsByDescriptor, imported: Imported, descriptor: Desc
     )
 
 
-def handle_of(allocation: Allocation) -> tuple[int, int] | None:
+def handle_of(allocation: Allocation) -> tuple[int, MemoryHandleType] | None:
     """What leads to a Vulkan device's memory, borrowed, and its handle type; None where nothing does."""
     payload = getattr(allocation, "payload", None)
     if isinstance(payload, Win32Payload) and payload.number:
@@ -94,8 +102,8 @@ def handle_of(allocation: Allocation) -> tuple[int, int] | None:
         return None
     if isinstance(payload, Win32Payload) and not getattr(allocation, "exporting", False):
         return handle, payload.handle_type
-    types = int(getattr(allocation, "handle_types", 0)) & _WIN32
-    return handle, types & -types if WIN32_IS_NATIVE else _FD
+    types: MemoryHandleType = getattr(allocation, "handle_types", NO_TYPES)
+    return handle, lowest(common(types, OPAQUE_WIN32_TYPES)) if WIN32_IS_NATIVE else OPAQUE_FD
 
 
 def stranger(device: DeviceState, source: Source, size: int, kind: int) -> Descriptor:
@@ -104,9 +112,9 @@ def stranger(device: DeviceState, source: Source, size: int, kind: int) -> Descr
     Errors: DescriptorError for all but Direct3D's, whose handle type says what it is.
     """
     payload = source.imported.payload if source.imported is not None else None
-    if not isinstance(payload, Win32Payload) or payload.handle_type & _WIN32:
+    if not isinstance(payload, Win32Payload) or payload.handle_type & OPAQUE_WIN32_TYPES:
         raise DescriptorError(
-            f"{HandleType(source.handle_type).name} {source.name or hex(source.value)} carries no description, and "
+            f"{types_text(source.handle_type)} {source.name or hex(source.value)} carries no description, and "
             "CUDA has to be told who made it, how large it is and whether it is dedicated; state a Descriptor with "
             "extmem.raw.import_payload"
         )

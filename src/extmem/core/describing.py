@@ -10,6 +10,7 @@ from extmem.core import exporting
 from extmem.handles.process_id import current_process
 from extmem.manager import start_time
 from extmem.sharing.descriptor.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
+from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.modifiers import LINEAR
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["describe", "describe_allocation"]
 
 
 def describe_allocation(
-    device: DeviceState, size: int, memory_type: int, handle_types: int, dedicated: ResourceObject | None
+    device: DeviceState, size: int, memory_type: int, handle_types: MemoryHandleType, dedicated: ResourceObject | None
 ) -> Descriptor:
     """The descriptor of a payload that this device makes, or of one that came without: bytes, and no more."""
     if dedicated is not None:
@@ -38,7 +39,7 @@ def describe(
     device: DeviceState,
     size: int,
     memory_type: int,
-    handle_types: int,
+    handle_types: MemoryHandleType,
     dedicated: ResourceObject | None,
     *,
     payload_size: int | None = None,

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.rules import DeviceFacts, MemoryTypeFacts
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Backend
 
-__all__ = ["chained", "device_facts", "external_facts", "external_types", "single_bits"]
+__all__ = ["chained", "device_facts", "external_facts", "external_types"]
 
 _LONGEST_CHAIN = 64
 _STOOD_IN_FOR = frozenset(
@@ -27,14 +28,6 @@ _STOOD_IN_FOR = frozenset(
 """Extensions whose structs and commands the host and CUDA devices take, which have none of Vulkan's own."""
 _identities = itertools.count(1)
 """What tells the logical devices of this process apart."""
-
-
-def single_bits(mask: int) -> Iterable[int]:
-    """The bits of a mask, one at a time, lowest first."""
-    while mask > 0:
-        bit = mask & -mask
-        yield bit
-        mask ^= bit
 
 
 def device_facts(backend: Backend) -> DeviceFacts:
@@ -66,8 +59,8 @@ def external_facts(properties: vk.ExternalMemoryProperties) -> rules.ExternalMem
     """The device's answer for one handle type, as the rules take it."""
     return rules.ExternalMemoryFacts(
         int(properties.external_memory_features),
-        int(properties.export_from_imported_handle_types),
-        int(properties.compatible_handle_types),
+        MemoryHandleType(int(properties.export_from_imported_handle_types)),
+        MemoryHandleType(int(properties.compatible_handle_types)),
     )
 
 
@@ -79,10 +72,10 @@ def chained(info: object) -> Iterable[object]:
         node, left = node.p_next if isinstance(node, vk.ChainStruct) else None, left - 1
 
 
-def external_types(info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> int:
+def external_types(info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> MemoryHandleType:
     """handleTypes that are chained; 0 for none, and for what is not a number."""
     structs = (vk.ExternalMemoryBufferCreateInfo, vk.ExternalMemoryImageCreateInfo)
     for node in chained(info):
         if isinstance(node, structs):
-            return int(node.handle_types) if isinstance(node.handle_types, int) else 0
-    return 0
+            return MemoryHandleType(int(node.handle_types)) if isinstance(node.handle_types, int) else NO_TYPES
+    return NO_TYPES

@@ -16,6 +16,7 @@ from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, work_off
 from extmem.sharing.bounded import Bounded
+from extmem.vk.handle_types import MemoryHandleType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,9 +56,9 @@ class DeviceState(Held, abc.ABC):
         self.foreign_type: int | None = None
         """The memory type that this device sees foreign memory as, once it was asked."""
         self.max_allocations = backend.max_memory_allocation_count
-        self.buffer_answers: Bounded[tuple[int, int, int], rules.ExternalMemoryFacts] = Bounded(_ROOM)
+        self.buffer_answers: Bounded[tuple[int, int, MemoryHandleType], rules.ExternalMemoryFacts] = Bounded(_ROOM)
         """What buffers of these flags and this usage can do with one handle type."""
-        self.sharing: Bounded[int, Any] = Bounded(_ROOM)
+        self.sharing: Bounded[MemoryHandleType, Any] = Bounded(_ROOM)
         """What transfer buffers can do with a set of handle types (`rule_facts.Sharing`), by the set."""
         self.numbered: weakref.WeakValueDictionary[tuple[str, int], Any] = weakref.WeakValueDictionary()
         """Buffers and images whose VkBuffer or VkImage others know, by kind and number."""
@@ -84,7 +85,7 @@ class DeviceState(Held, abc.ABC):
     def make_image(
         self,
         info: vk.ImageCreateInfo,
-        capabilities: Mapping[int, rules.ExternalMemoryFacts] | None = None,
+        capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts] | None = None,
         *,
         native: NativeResource | None = None,
     ) -> Any:

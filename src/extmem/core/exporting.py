@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.core import rule_facts
-from extmem.core.device_facts import single_bits
 from extmem.core.validation_cache import Key
 from extmem.devices.optional_protocols import ImportsHandles
 from extmem.errors import UnsupportedError
@@ -18,8 +17,8 @@ from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, 
 from extmem.manager import Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.sharing.kinds import Backing
-from extmem.vk.handle_types import FROM_D3D
-from extmem.vk.value_text import types_text
+from extmem.vk.handle_types import FROM_D3D, OPAQUE_FD, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType, union
+from extmem.vk.value_text import bits_of, types_text
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -42,18 +41,17 @@ __all__ = [
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_DIRECT3D = sum(FROM_D3D)
+_DIRECT3D = union(*FROM_D3D)
 _ALL_RIGHTS = int(Access.ALL)
 _SHARES = (Share(0), Share.NT, Share.KMT, Share.NT | Share.KMT)
-_NT_TYPE, _KMT_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 
 
-def share_for(handle_types: int) -> Share:
+def share_for(handle_types: MemoryHandleType) -> Share:
     """How memory with these export types is shared through the object manager; nothing for fds alone."""
-    return _SHARES[bool(handle_types & _NT_TYPE) + 2 * bool(handle_types & _KMT_TYPE)]
+    return _SHARES[bool(handle_types & OPAQUE_WIN32) + 2 * bool(handle_types & OPAQUE_WIN32_KMT)]
 
 
-def terms_of(handle_types: int, chained: vk.ExportMemoryWin32HandleInfoKHR | None) -> ShareTerms | None:
+def terms_of(handle_types: MemoryHandleType, chained: vk.ExportMemoryWin32HandleInfoKHR | None) -> ShareTerms | None:
     """How memory with these export types and this struct is shared; None where it is not, but by fd.
 
     Errors: UnsupportedError, SecurityDescriptorError for a security descriptor that the object manager does not take.
@@ -107,10 +105,10 @@ def publish(record: MemoryRecord, terms: ShareTerms) -> None:
     record.lazy_share = False
 
 
-def refuse_direct3d_types(device: DeviceState, handle_types: int) -> None:
+def refuse_direct3d_types(device: DeviceState, handle_types: MemoryHandleType) -> None:
     """UnsupportedError for types of Direct3D's objects: extmem gives out no such handles, whatever a driver exports."""
     if handle_types & _DIRECT3D:
-        types = [str(kind.name) for kind in FROM_D3D if handle_types & kind]
+        types = [types_text(kind) for kind in FROM_D3D if handle_types & kind]
         raise UnsupportedError(
             f"{device.name} exports no {', '.join(types)} through extmem: such handles lead to objects that Direct3D "
             "makes. Export the memory as OPAQUE_WIN32, or make the object with Direct3D and import it here",
@@ -118,12 +116,12 @@ def refuse_direct3d_types(device: DeviceState, handle_types: int) -> None:
         )
 
 
-def unable(device: DeviceState, handle_types: int, *, missing: bool = False) -> str:
+def unable(device: DeviceState, handle_types: MemoryHandleType, *, missing: bool = False) -> str:
     """Why a device cannot export these types, in words; empty where it can export them all, each for itself.
 
     missing: only where an extension is missing, for which no rule speaks.
     """
-    for bit in single_bits(handle_types & ~able(device, handle_types)):
+    for bit in bits_of(MemoryHandleType(handle_types & ~able(device, handle_types))):
         backend = device.backend
         lacking = backend.missing_for(bit) if isinstance(backend, ImportsHandles) else ""
         if missing and not lacking:
@@ -133,7 +131,7 @@ def unable(device: DeviceState, handle_types: int, *, missing: bool = False) -> 
     return ""
 
 
-def able(device: DeviceState, handle_types: int) -> int:
+def able(device: DeviceState, handle_types: MemoryHandleType) -> MemoryHandleType:
     """Those of these types that the device exports."""
     return rule_facts.sharing(device, handle_types).exportable
 
@@ -141,7 +139,7 @@ def able(device: DeviceState, handle_types: int) -> int:
 def _file_of(record: MemoryRecord) -> int:
     fd = record.allocation.fd
     if fd is None:
-        lacking = unable(record.device, _NT_TYPE)
+        lacking = unable(record.device, OPAQUE_WIN32)
         if lacking:
             raise UnsupportedError(
                 f"this memory cannot be shared: {lacking}; allocate it on the host device, or on one that can",
@@ -175,7 +173,7 @@ def kmt_handle(record: MemoryRecord) -> KmtHandle:
     return KmtHandle(record.kmt)
 
 
-def fd_handle(record: MemoryRecord, handle_type: int = int(HandleType.OPAQUE_FD)) -> FdHandle:
+def fd_handle(record: MemoryRecord, handle_type: MemoryHandleType = OPAQUE_FD) -> FdHandle:
     """A new fd of the payload, read-only where the memory is or was published so."""
     writable = record.writable and not record.descriptor.read_only
     backend = record.device.backend
@@ -191,7 +189,7 @@ def fd_of(device: DeviceState, record: MemoryRecord, info: vk.MemoryGetFdInfoKHR
     key = _fd_key(info, record) if record.device is device else None
     if key not in device.validated:
         device.report_or_note(key, rules.check_get_memory_fd(info, device.facts, record.facts()), "vkGetMemoryFdKHR")
-    return fd_handle(record, int(info.handle_type))
+    return fd_handle(record, MemoryHandleType(int(info.handle_type)))
 
 
 def _fd_key(info: vk.MemoryGetFdInfoKHR, record: MemoryRecord) -> Key | None:
@@ -213,7 +211,7 @@ def export_handle(
         order = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.OPAQUE_FD)
         handle_type = next((kind for kind in order if types & kind), HandleType.OPAQUE_FD)
     device = record.device
-    lacking = unable(device, int(handle_type), missing=True) if not types & handle_type else ""
+    lacking = unable(device, MemoryHandleType(int(handle_type)), missing=True) if not types & handle_type else ""
     if lacking:  # the memory could not have been allocated for it
         raise UnsupportedError(
             f"{lacking}; open a device that has it, or pass the extension to raw.adopt_device where the VkDevice was "
@@ -236,7 +234,7 @@ def export_handle(
 def win32_handle(record: MemoryRecord, handle_type: HandleType) -> NtHandle | KmtHandle:
     """The handle of one Win32 type, once the rules have agreed."""
     if handle_type == HandleType.OPAQUE_WIN32 and (record.share_reference or record.lazy_share):
-        record.exported_nt_types |= int(handle_type)
+        record.exported_nt_types = MemoryHandleType(record.exported_nt_types | OPAQUE_WIN32)
         return nt_handle(record)
     if handle_type == HandleType.OPAQUE_WIN32_KMT and record.kmt:
         return kmt_handle(record)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from extmem import vk
 from extmem.core import import_source
 from extmem.core.memory_record import HeldMemory, MemoryRecord
 from extmem.devices import host
@@ -17,6 +16,7 @@ from extmem.devices.types import ImportRequest
 from extmem.owning import Uses
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd
+from extmem.vk.handle_types import HOST_ALLOCATION
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from extmem.sharing.descriptor import Descriptor
 
 __all__ = ["as_host_memory", "open_file"]
-
-_AS_HOST = int(vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION)
 
 
 def as_host_memory(device: DeviceState, payload: PayloadFd, descriptor: Descriptor, capacity: int) -> Allocation:
@@ -61,7 +59,7 @@ def open_file(device: DeviceState, handle: FdHandle, uses: Uses) -> HeldMemory |
         descriptor,
         allocation.size,
         allocation.memory_type_index,
-        import_handle_type=_AS_HOST,
+        import_handle_type=HOST_ALLOCATION,
         writable=found.writable,
     )
     return HeldMemory(record, record.hold())

@@ -32,7 +32,7 @@ from extmem.rules import PayloadFacts, Refusal
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import Win32Payload
-from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
+from extmem.vk.handle_types import BY_NUMBER, DMA_BUF, FROM_D3D, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType
 from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
@@ -52,9 +52,8 @@ __all__ = [
     "takes_handles",
 ]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
-_BY_OBJECT = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT)
+_BY_OBJECT = (OPAQUE_WIN32, OPAQUE_WIN32_KMT)
 _STATUSES = {int(status): status.name for status in Status}
 
 
@@ -86,7 +85,7 @@ class Source:
     host_pointer = 0
     writable = True
 
-    def __init__(self, handle_type: int) -> None:
+    def __init__(self, handle_type: MemoryHandleType) -> None:
         self.handle_type = handle_type
 
     def allocation(
@@ -112,19 +111,20 @@ def resolve(backend: Backend, link: vk.ChainStruct, uses: Uses, stated: Descript
     a handle object that is closed; UnsupportedError without an object manager.
     """
     if isinstance(link, vk.ImportMemoryWin32HandleInfoKHR) and link.handle_type:
-        return resolve_object(link.handle_type, link.handle, link.name, _ALL_GRANTED, stated, backend)
+        handle_type = MemoryHandleType(int(link.handle_type))
+        return resolve_object(handle_type, link.handle, link.name, _ALL_GRANTED, stated, backend)
     if isinstance(link, vk.ImportMemoryFdInfoKHR) and link.handle_type:
         callers = CallersFd(link.fd, uses) if isinstance(link.fd, (FdHandle, int)) else None
-        return resolve_fd(backend, int(link.handle_type), callers, stated)
+        return resolve_fd(backend, MemoryHandleType(int(link.handle_type)), callers, stated)
     if isinstance(link, vk.ImportMemoryHostPointerInfoEXT) and link.handle_type:
-        source = Source(int(link.handle_type))
+        source = Source(MemoryHandleType(int(link.handle_type)))
         source.host_pointer = link.host_pointer if isinstance(link.host_pointer, int) else 0
         return source
     return None
 
 
 def resolve_object(
-    handle_type: int,
+    handle_type: MemoryHandleType,
     handle: object,
     name: str | None,
     desired: int,
@@ -137,7 +137,7 @@ def resolve_object(
     """
     native = backend is not None and takes_handles(backend)
     value = int(handle) if isinstance(handle, (int, NtHandle, KmtHandle)) else 0
-    source = Source(int(handle_type))
+    source = Source(handle_type)
     source.name, source.value = name, value
     if handle_type in FROM_D3D and not native:
         source.error = _of_direct3d(handle_type)
@@ -170,13 +170,12 @@ def _refusal(error: ObjectManagerError) -> Refusal:
     return Refusal(_STATUSES.get(error.ntstatus) or f"{error.ntstatus:#010x}", str(error))
 
 
-def _of_direct3d(handle_type: int) -> UnsupportedError:
+def _of_direct3d(handle_type: MemoryHandleType) -> UnsupportedError:
     """Why a type of Direct3D's cannot be imported on a device that takes no handles of other programs."""
-    name = HandleType(handle_type).name
     return UnsupportedError(
-        f"vkAllocateMemory: {name} is Direct3D's, and a Vulkan or CUDA device on Windows alone imports it; on other "
-        "devices import what extmem exported (OPAQUE_WIN32, OPAQUE_WIN32_KMT, OPAQUE_FD), or a DMA_BUF where the "
-        "driver has that",
+        f"vkAllocateMemory: {types_text(handle_type)} is Direct3D's, and a Vulkan or CUDA device on Windows alone "
+        "imports it; on other devices import what extmem exported (OPAQUE_WIN32, OPAQUE_WIN32_KMT, OPAQUE_FD), or a "
+        "DMA_BUF where the driver has that",
         requires_one_of=["a Vulkan or CUDA device on Windows"],
     )
 
@@ -186,7 +185,7 @@ def takes_handles(backend: Backend) -> bool:
     return bool(getattr(backend, "imports_handles", False))
 
 
-def _by_handle(owner: Manager, handle_type: int, handle: Any, native: bool) -> Imported:
+def _by_handle(owner: Manager, handle_type: MemoryHandleType, handle: Any, native: bool) -> Imported:
     """Import by NT handle or KMT number. A number that no memory of extmem has may be another program's.
 
     native: the driver takes such numbers, and checks them.
@@ -212,7 +211,7 @@ def look_at(backend: Backend, handle_type: object, handle: object) -> Refusal | 
     value = int(handle)
     owner = handle.table if isinstance(handle, NtHandle) and isinstance(handle.table, Manager) else manager()
     try:
-        imported = _by_handle(owner, handle_type, handle, True)
+        imported = _by_handle(owner, MemoryHandleType(int(handle_type)), handle, True)
     except ObjectManagerError as error:
         return _refusal(error)
     imported.give_back()
@@ -221,7 +220,9 @@ def look_at(backend: Backend, handle_type: object, handle: object) -> Refusal | 
     return Refusal(Status.OBJECT_TYPE_MISMATCH.name, str(_not_a_gpu_s(value or None)))
 
 
-def found_object(owner: Manager, imported: Imported, handle_type: int, name: str | None, value: int) -> Source:
+def found_object(
+    owner: Manager, imported: Imported, handle_type: MemoryHandleType, name: str | None, value: int
+) -> Source:
     """What the object manager gave for a name, handle or number, as the rules want to see it."""
     source = Source(handle_type)
     source.name, source.value = name, value
@@ -296,7 +297,9 @@ def _said(what: int | str | None) -> str:
     return f"The handle {what:#x}" if isinstance(what, int) else f"The name {what!r}"
 
 
-def resolve_fd(backend: Backend, handle_type: int, callers: CallersFd | None, stated: Descriptor | None) -> Source:
+def resolve_fd(
+    backend: Backend, handle_type: MemoryHandleType, callers: CallersFd | None, stated: Descriptor | None
+) -> Source:
     """Examine a file descriptor: no unproven fd reaches the device. `callers`: None for what is not one."""
     source = Source(handle_type)
     source.callers = callers
@@ -319,7 +322,7 @@ def resolve_fd(backend: Backend, handle_type: int, callers: CallersFd | None, st
     elif payload is not None:
         source.descriptor, source.facts = described(payload.descriptor)
         source.described_by = payload.descriptor
-    elif handle_type == HandleType.DMA_BUF:
+    elif handle_type == DMA_BUF:
         _dma_buf_s(source, fd, backend)
     elif not found.self_describing:
         pass  # nobody but the caller knows; what the device can find out, it proves

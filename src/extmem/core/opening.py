@@ -18,6 +18,7 @@ from extmem.manager import Imported, Manager, Reference, manager
 from extmem.owning import Uses, unsettled
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
+from extmem.vk.handle_types import HOST_ALLOCATION, OPAQUE_FD, OPAQUE_WIN32, OPAQUE_WIN32_KMT
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -34,7 +35,6 @@ __all__ = [
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_NT, _KMT = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
 _Feature = vk.ExternalMemoryFeatureFlagBits
 _PATIENCE = 1.0
 """Seconds for which a named payload may be without a descriptor."""
@@ -136,7 +136,7 @@ def open_found(
         else:
             descriptor, dedicated = _unfold(device, owner, imported, source)
             memory_type = cross_api.memory_type(device, descriptor)
-        kind = _NT if imported.object else _KMT
+        kind = OPAQUE_WIN32 if imported.object else OPAQUE_WIN32_KMT
         hold = device.hold()
         try:
             record = allocating.adopt_object(device, owner, imported, descriptor, memory_type, kind, dedicated)
@@ -186,8 +186,10 @@ def _bridged(device: DeviceState, owner: Manager, imported: Imported, name: str 
     descriptor, _ = import_source.described(imported.descriptor)
     with device.use():
         allocation = host_file_import.as_host_memory(device, imported.payload, descriptor, imported.capacity)
-        kind, as_host = allocation.memory_type_index, int(HandleType.HOST_ALLOCATION)
-        record = allocating.adopt_object(device, owner, imported, descriptor, kind, as_host, allocation=allocation)
+        kind = allocation.memory_type_index
+        record = allocating.adopt_object(
+            device, owner, imported, descriptor, kind, HOST_ALLOCATION, allocation=allocation
+        )
     memory = HeldMemory(record, record.hold())
     if imported.object:
         device.live.remember(record, name)
@@ -224,7 +226,7 @@ def _unfold(
     if device.described is not None:
         return descriptor, None
     value = int(source) if isinstance(source, (NtHandle, KmtHandle)) else 0
-    kind = int(_NT if imported.object else _KMT)
+    kind = OPAQUE_WIN32 if imported.object else OPAQUE_WIN32_KMT
     found = import_source.found_object(owner, imported, kind, source if isinstance(source, str) else None, value)
     return descriptor, _judge_by_descriptor(device, found, descriptor)
 
@@ -241,7 +243,7 @@ def open_handle_fd(
         memory = host_file_import.open_file(first, handle, uses)
         if memory is None:
             callers = CallersFd(handle, uses)
-            found = import_source.resolve_fd(first.backend, int(HandleType.OPAQUE_FD), callers, None)
+            found = import_source.resolve_fd(first.backend, OPAQUE_FD, callers, None)
             if found.error is not None:
                 raise found.error
             memory = _open_fd(uses.add(choose(found.descriptor)), found)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from extmem import rules, vk
 from extmem.core import arguments, image_queries
-from extmem.core.device_facts import chained, external_facts, external_types, single_bits
+from extmem.core.device_facts import chained, external_facts, external_types
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType, union
+from extmem.vk.value_text import bits_of
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -23,21 +25,21 @@ _TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRA
 class Sharing(NamedTuple):
     """What a device can do with a set of external handle types, for transfer buffers."""
 
-    capabilities: Mapping[int, rules.ExternalMemoryFacts]
+    capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts]
     """The device's answer for each type."""
-    exportable: int
+    exportable: MemoryHandleType
     """The types that it exports."""
-    dedicated_only: int
+    dedicated_only: MemoryHandleType
     """The types that it shares only as dedicated allocations."""
 
 
-def sharing(device: DeviceState, handle_types: int) -> Sharing:
+def sharing(device: DeviceState, handle_types: MemoryHandleType) -> Sharing:
     """Return what the device can do with these types. It is asked once for each set: the answer does not change."""
     known: Sharing | None = device.sharing.get(handle_types)
     if known is None:
-        answers = {bit: transfer_capability(device, bit) for bit in single_bits(handle_types)}
+        answers = {bit: transfer_capability(device, bit) for bit in bits_of(handle_types)}
         masks = (
-            sum(bit for bit, answer in answers.items() if answer.features & feature)
+            union(*(bit for bit, answer in answers.items() if answer.features & feature))
             for feature in (_Feature.EXPORTABLE, _Feature.DEDICATED_ONLY)
         )
         known = device.sharing.keep(handle_types, Sharing(answers, *masks))
@@ -45,21 +47,21 @@ def sharing(device: DeviceState, handle_types: int) -> Sharing:
 
 
 def buffer_capabilities(
-    device: DeviceState, info: vk.BufferCreateInfo, handle_types: int
-) -> dict[int, rules.ExternalMemoryFacts]:
+    device: DeviceState, info: vk.BufferCreateInfo, handle_types: MemoryHandleType
+) -> dict[MemoryHandleType, rules.ExternalMemoryFacts]:
     """vkGetPhysicalDeviceExternalBufferProperties for each of the types, for buffers like this one.
 
     The device is asked once for each: what it can do does not change. It is not asked about flags and usages that mean
     nothing to it.
     """
-    answers: dict[int, rules.ExternalMemoryFacts] = {}
+    answers: dict[MemoryHandleType, rules.ExternalMemoryFacts] = {}
     if not handle_types:
         return answers
     asked = vk.PhysicalDeviceExternalBufferInfo(info.flags, info.usage, HandleType.OPAQUE_FD, _usage2(info))
     if rules.check_external_buffer_info(asked, device.facts):
         return answers
     flags, usage = int(info.flags), int(info.usage)
-    for bit in single_bits(handle_types):
+    for bit in bits_of(handle_types):
         answer = device.buffer_answers.get((flags, usage, bit)) if asked.p_next is None else None
         if answer is None:
             asked.handle_type = HandleType(bit)
@@ -70,7 +72,7 @@ def buffer_capabilities(
     return answers
 
 
-def transfer_capability(device: DeviceState, handle_type: int) -> rules.ExternalMemoryFacts:
+def transfer_capability(device: DeviceState, handle_type: MemoryHandleType) -> rules.ExternalMemoryFacts:
     """`Device.transfer_capability`."""
     device.check_open()
     known = device.buffer_answers.get((0, _TRANSFER, handle_type))
@@ -95,8 +97,8 @@ def _resource(
     info: vk.BufferCreateInfo | vk.ImageCreateInfo,
     requirements: Requirements,
     identity: int,
-    handle_types: int,
-    capabilities: Mapping[int, rules.ExternalMemoryFacts],
+    handle_types: MemoryHandleType,
+    capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts],
 ) -> rules.ResourceFacts:
     return rules.ResourceFacts(
         kind="buffer" if kind == "buffer" else "image",
@@ -118,11 +120,11 @@ def buffer_facts(
     info: vk.BufferCreateInfo,
     requirements: Requirements,
     identity: int,
-    handle_types: int | None = None,
+    handle_types: MemoryHandleType | None = None,
 ) -> rules.ResourceFacts:
     """A new buffer's tracked state. handle_types: those that it was made with; None: as `info` still has them."""
     external = vk.find(info, vk.ExternalMemoryBufferCreateInfo) if handle_types is None else None
-    types = handle_types or (int(external.handle_types) if external is not None else 0)
+    types = handle_types or (MemoryHandleType(int(external.handle_types)) if external is not None else NO_TYPES)
     return _resource("buffer", device, info, requirements, identity, types, buffer_capabilities(device, info, types))
 
 
@@ -131,11 +133,11 @@ def image_facts(
     info: vk.ImageCreateInfo,
     requirements: Requirements,
     identity: int,
-    capabilities: Mapping[int, rules.ExternalMemoryFacts] | None = None,
+    capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts] | None = None,
 ) -> rules.ResourceFacts:
     """A new image's tracked state. capabilities: of each handle type, where the device was asked already."""
     types = external_types(info)
     known = capabilities
     if known is None:
-        known = image_queries.image_capabilities(device, info, tuple(single_bits(types)))
+        known = image_queries.image_capabilities(device, info, tuple(bits_of(types)))
     return _resource("image", device, info, requirements, identity, types, known)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from extmem import vk
 from extmem.handles import FdHandle
 from extmem.sharing.bounded import Bounded
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = ["Key", "ValidationCache", "buffer_types", "of_allocation", "of_buffer", "of_import"]
 
@@ -86,7 +87,7 @@ def of_buffer(info: vk.BufferCreateInfo) -> Key | None:
     return "buffer", size, usage, flags, sharing, types
 
 
-def buffer_types(key: Key | None) -> int | None:
+def buffer_types(key: Key | None) -> MemoryHandleType | None:
     """The handle types of a buffer with this key."""
     types = key[-1] if key is not None else None
-    return int(types) if isinstance(types, int) else None
+    return MemoryHandleType(int(types)) if isinstance(types, int) else None
