@@ -23,7 +23,8 @@ from extmem.api.device import DeviceMemory
 from extmem.core import exporting
 from extmem.devices import select
 from extmem.errors import ExtmemError, HandleStateError
-from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, NtHandle
+from extmem.handles import Access, FdHandle, HandleEntry, NtHandle
+from extmem.handles.fd_payload import FdPayload
 from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.owning import copy_fd, out_of_descriptors

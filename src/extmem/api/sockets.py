@@ -13,7 +13,8 @@ import sys
 import msgspec
 
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
-from extmem.handles import FdHandle, FdPayload
+from extmem.handles import FdHandle
+from extmem.handles.fd_payload import FdPayload
 from extmem.owning import out_of_descriptors
 from extmem.sharing.kinds import Backing
 from extmem.wire import transport

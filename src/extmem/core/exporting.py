@@ -13,7 +13,8 @@ from extmem.core import rule_facts
 from extmem.core.validation_cache import Key
 from extmem.devices.optional_protocols import ImportsHandles
 from extmem.errors import UnsupportedError
-from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, NtHandle
+from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
+from extmem.handles.fd_payload import FdPayload
 from extmem.manager import Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.sharing.kinds import Backing

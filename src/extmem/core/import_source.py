@@ -25,7 +25,8 @@ from extmem.errors import (
     ObjectManagerError,
     UnsupportedError,
 )
-from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
+from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.handles.fd_payload import FdPayload
 from extmem.manager import Imported, Manager, Reference, manager
 from extmem.objects import Status, error_for
 from extmem.rules import PayloadFacts, Refusal

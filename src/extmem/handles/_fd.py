@@ -13,7 +13,7 @@ from extmem.handles.process_id import current_process
 from extmem.owning import OwnedFd, Use, Uses, copy_fd, out_of_descriptors
 
 if TYPE_CHECKING:
-    from extmem.handles._payload import FdPayload
+    from extmem.handles.fd_payload import FdPayload
 
 __all__ = ["FdHandle"]
 
