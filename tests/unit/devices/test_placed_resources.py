@@ -33,5 +33,5 @@ def test_a_resource_that_would_reach_past_the_memory_is_not_bound(offset: int) -
 def test_a_resource_of_another_kind_of_device_has_no_place() -> None:
     image = NativeResource("image", Requirements(128, 64, 1), raw=7)
     placed_resources.bind(image, MEMORY, 0, 128, "device")
-    with pytest.raises(HandleStateError, match="this image is bound to no memory"):
+    with pytest.raises(HandleStateError, match="this image is not bound to memory"):
         place_of(image)
