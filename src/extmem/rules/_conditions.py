@@ -1,0 +1,200 @@
+"""Conditions under which a call breaks a rule, for the rows of tables (`_engine.Demand`).
+
+Each function takes names of attributes of the call, with dots (`"info.size"`), and returns the condition. A condition
+returns a true value if the call breaks the rule; the docstring names the value where reports contain it. A limit that
+is None is unknown, and no call breaks a rule that depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from enum import IntFlag
+from operator import attrgetter
+from typing import Any
+
+from extmem.rules._enabled import Needs, lacking_bits
+from extmem.rules._engine import Condition
+from extmem.rules._text import bits_of
+
+__all__ = [
+    "above",
+    "all_of",
+    "equals",
+    "has_bits",
+    "is_true",
+    "is_zero",
+    "lacks_feature",
+    "lacks_usage",
+    "not_index",
+    "not_multiple",
+    "not_one_of",
+    "not_positive",
+    "reaches_past",
+    "not_enabled",
+    "undefined_bits",
+]
+
+
+def all_of(*conditions: Condition) -> Condition:
+    """All of the conditions. The value is that of the last one."""
+
+    def broken(call: Any) -> object:
+        value: object = None
+        for condition in conditions:
+            value = condition(call)
+            if not value:
+                return None
+        return value
+
+    return broken
+
+
+def is_zero(field: str) -> Condition:
+    """The field is 0, None, False or empty."""
+    value = attrgetter(field)
+
+    def broken(call: Any) -> object:
+        return not value(call)
+
+    return broken
+
+
+def is_true(field: str) -> Condition:
+    """The field is not 0, None, False or empty. The value is the field's."""
+    value = attrgetter(field)
+
+    def broken(call: Any) -> object:
+        return value(call)
+
+    return broken
+
+
+def not_positive(field: str) -> Condition:
+    """The field is 0 or negative."""
+    value = attrgetter(field)
+
+    def broken(call: Any) -> object:
+        return value(call) <= 0
+
+    return broken
+
+
+def not_one_of(field: str, values: Container[int]) -> Condition:
+    """The field is not one of these values."""
+    value = attrgetter(field)
+
+    def broken(call: Any) -> object:
+        return value(call) not in values
+
+    return broken
+
+
+def equals(field: str, number: int) -> Condition:
+    """The field is this number."""
+    value = attrgetter(field)
+
+    def broken(call: Any) -> object:
+        return value(call) == number
+
+    return broken
+
+
+def above(field: str, limit: str) -> Condition:
+    """The field is greater than another one. The value is both."""
+    values = attrgetter(field, limit)
+
+    def broken(call: Any) -> object:
+        value, most = values(call)
+        return (value, most) if most is not None and value > most else None
+
+    return broken
+
+
+def not_index(field: str, count: str) -> Condition:
+    """The field is not one of the numbers from 0 to `count` - 1."""
+    values = attrgetter(field, count)
+
+    def broken(call: Any) -> object:
+        index, number = values(call)
+        return number is not None and not 0 <= index < number
+
+    return broken
+
+
+def reaches_past(first: str, number: str, end: str) -> Condition:
+    """The range begins before the end, and ends after it. The value is what remains from the first on."""
+    values = attrgetter(first, number, end)
+
+    def broken(call: Any) -> object:
+        begin, length, limit = values(call)
+        return limit - begin if 0 <= begin < limit < begin + length else None
+
+    return broken
+
+
+def not_multiple(field: str, unit: str | int) -> Condition:
+    """The field is not a multiple of a number, or of another field; 0 is a multiple of anything."""
+    value = attrgetter(field)
+    divisor = attrgetter(unit) if isinstance(unit, str) else None
+
+    def broken(call: Any) -> object:
+        number = unit if divisor is None else divisor(call)
+        return number and value(call) % number
+
+    return broken
+
+
+def has_bits(field: str, bits: int, *, without: int = 0) -> Condition:
+    """The field has one of the bits, and none of those in `without`. The value is those of the bits that it has."""
+    value = attrgetter(field)
+    wanted = int(bits)
+    others = int(without)
+
+    def broken(call: Any) -> object:
+        mask = int(value(call))
+        return mask & wanted if not mask & others else None
+
+    return broken
+
+
+def undefined_bits(field: str, defined: int) -> Condition:
+    """The field has other bits than the defined ones. The value is these bits."""
+    value = attrgetter(field)
+    others = ~int(defined)
+
+    def broken(call: Any) -> object:
+        return int(value(call)) & others
+
+    return broken
+
+
+def lacks_usage(resource: str, usage: IntFlag) -> Condition:
+    """The buffer or image was created without any of these usage flags. The value is the usage that it has, as text."""
+    value = attrgetter(f"{resource}.create_info.usage")
+    flags, wanted = type(usage), int(usage)
+
+    def broken(call: Any) -> object:
+        have = int(value(call))
+        return None if have & wanted else " | ".join(flags(bit).name or hex(bit) for bit in bits_of(have)) or "0"
+
+    return broken
+
+
+def lacks_feature(name: str) -> Condition:
+    """The device's features are known, and this one is not enabled."""
+
+    def broken(call: Any) -> object:
+        features = call.device.features if call.device is not None else None
+        return features is not None and name not in features
+
+    return broken
+
+
+def not_enabled(field: str, enum: type[IntFlag], table: Mapping[int, Needs]) -> Condition:
+    """The field has bits that are not defined, or that the device does not enable. The value is which, and why."""
+    value = attrgetter(field)
+
+    def broken(call: Any) -> object:
+        return lacking_bits(int(value(call)), enum, table, call.device)
+
+    return broken
