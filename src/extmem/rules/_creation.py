@@ -57,6 +57,14 @@ class Traits:
     """The resource is shared by queue families."""
     LIMITS = 1 << 4
     """The device's limits for such images are known, and it supports them."""
+    MODIFIER = 1 << 5
+    """The tiling is DRM_FORMAT_MODIFIER."""
+    EXPLICIT = 1 << 6
+    """The chain has VkImageDrmFormatModifierExplicitCreateInfoEXT."""
+    ASKS = 1 << 7
+    """The chain of the query has VkPhysicalDeviceImageDrmFormatModifierInfoEXT."""
+    ASKS_CONCURRENT = 1 << 8
+    """That struct is about images that are shared by queue families."""
 
 
 _IMAGE_TYPES = {0: Traits.TYPE_1D, 1: Traits.TYPE_2D, 2: Traits.TYPE_3D}
@@ -103,12 +111,34 @@ class Create:
         """Name of the image's format."""
         return format_name(int(self.info.format))
 
+    def chained(self, struct: type) -> Any:
+        """Return the first struct of this type in the chain; None if there is none."""
+        return next((node for node in self.chain if type(node) is struct), None)
+
+    @property
+    def explicit(self) -> Any:
+        """The struct with one modifier and the layouts of its planes; None if the chain lacks it."""
+        return self.chained(vk.ImageDrmFormatModifierExplicitCreateInfoEXT)
+
+    @property
+    def asked(self) -> Any:
+        """The struct with the modifier that a query is about; None if the chain lacks it."""
+        return self.chained(vk.PhysicalDeviceImageDrmFormatModifierInfoEXT)
+
     @property
     def traits(self) -> int:
         """Bits of `Traits`."""
         traits = _IMAGE_TYPES.get(self.image_type, 0)
         if getattr(self.info, "sharing_mode", None) == vk.SharingMode.CONCURRENT:
             traits |= Traits.CONCURRENT
+        if getattr(self.info, "tiling", None) == vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT:
+            traits |= Traits.MODIFIER
+        if self.explicit is not None:
+            traits |= Traits.EXPLICIT
+        if self.asked is not None:
+            traits |= Traits.ASKS
+            if self.asked.sharing_mode == vk.SharingMode.CONCURRENT:
+                traits |= Traits.ASKS_CONCURRENT
         if self.format is not None and not self.format.unsupported:
             traits |= Traits.LIMITS
         return traits
