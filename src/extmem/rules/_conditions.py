@@ -21,6 +21,7 @@ __all__ = [
     "all_of",
     "equals",
     "has_bits",
+    "is_given",
     "is_true",
     "is_zero",
     "lacks_feature",
@@ -65,6 +66,16 @@ def is_true(field: str) -> Condition:
 
     def broken(call: Any) -> object:
         return value(call)
+
+    return broken
+
+
+def is_given(field: str) -> Condition:
+    """The field is not None."""
+    value = attrgetter(field)
+
+    def broken(call: Any) -> object:
+        return value(call) is not None
 
     return broken
 
@@ -133,13 +144,19 @@ def reaches_past(first: str, number: str, end: str) -> Condition:
 
 
 def not_multiple(field: str, unit: str | int) -> Condition:
-    """The field is not a multiple of a number, or of another field; 0 is a multiple of anything."""
+    """The field is not a multiple of a number, or of another field, unless that is 0.
+
+    The value is the multiples before and after it.
+    """
     value = attrgetter(field)
     divisor = attrgetter(unit) if isinstance(unit, str) else None
 
     def broken(call: Any) -> object:
         number = unit if divisor is None else divisor(call)
-        return number and value(call) % number
+        if not number or not value(call) % number:
+            return None
+        before = value(call) // number * number
+        return before, before + number
 
     return broken
 
