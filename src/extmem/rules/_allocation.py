@@ -122,6 +122,11 @@ class Allocation:
         self.target: ResourceFacts | None = facts.dedicated
         self.nodes: list[tuple[str, Any]] = [(BASE, info)]
 
+    @property
+    def host_pointer(self) -> int:
+        """The address to import; 0 if it is NULL."""
+        return int(self.host.host_pointer or 0) if self.host is not None else 0
+
 
 ALLOCATE: Suite[Allocation] = Suite("vkAllocateMemory")
 

@@ -19,6 +19,7 @@ from extmem.rules._text import bits_of
 __all__ = [
     "above",
     "all_of",
+    "always",
     "equals",
     "has_bits",
     "is_given",
@@ -48,6 +49,11 @@ def all_of(*conditions: Condition) -> Condition:
         return value
 
     return broken
+
+
+def always(_call: Any) -> bool:
+    """Return True: any call with the traits of the row breaks the rule."""
+    return True
 
 
 def is_zero(field: str) -> Condition:

@@ -6,10 +6,10 @@ from operator import attrgetter
 from typing import Any
 
 from extmem.rules._conditions import undefined_bits
-from extmem.rules._engine import Demand
+from extmem.rules._engine import Condition, Demand
 from extmem.rules._text import DEFINED_TYPES, KNOWN_TYPE_BITS, types_text
 
-__all__ = ["defined_types", "single_type"]
+__all__ = ["defined_but_not", "defined_types", "single_type"]
 
 
 def single_type(vuids: str | tuple[str, ...], field: str, where: str, *, zero: bool = True, needs: int = 0) -> Demand:
@@ -27,6 +27,20 @@ def single_type(vuids: str | tuple[str, ...], field: str, where: str, *, zero: b
         return f"{handle_type:#x} is not a handle type", "Give one of ExternalMemoryHandleTypeFlagBits."
 
     return Demand(vuids, broken, where, "{found[0]}", "{found[1]}", needs)
+
+
+def defined_but_not(field: str, types: int) -> Condition:
+    """The field is one defined handle type, and not one of `types`. The value is its text.
+
+    Values that are not a handle type break the `-parameter` rule.
+    """
+    value = attrgetter(field)
+
+    def broken(call: Any) -> str:
+        handle_type = value(call)
+        return types_text(handle_type) if handle_type in DEFINED_TYPES and not handle_type & types else ""
+
+    return broken
 
 
 def defined_types(vuids: str | tuple[str, ...], field: str, where: str, *, needs: int = 0) -> Demand:

@@ -8,7 +8,7 @@ from extmem import vk
 from extmem.rules._conditions import is_given, is_zero
 from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
-from extmem.rules._handle_types import single_type
+from extmem.rules._handle_types import defined_but_not, single_type
 from extmem.rules._text import DEFINED_TYPES, FD_TYPES, NT_TYPES, WIN32_TYPES, types_text
 from extmem.rules.facts import DeviceFacts, MemoryFacts
 from extmem.rules.violation import Violation
@@ -38,13 +38,13 @@ _WIN32, _FD = "VkMemoryGetWin32HandleInfoKHR", "VkMemoryGetFdInfoKHR"
 
 def _type_in(vuid: str, types: int, other: str) -> Demand:
     """Return the row that the command returns handles of the type."""
-
-    def broken(call: GetHandle) -> str:
-        wrong = call.handle_type in DEFINED_TYPES and not call.handle_type & types
-        return types_text(call.handle_type) if wrong else ""
-
-    problem = f"{{found}} is not one of {types_text(types)}"
-    return Demand(vuid, broken, "{call.where}.handle_type", problem, f"Use {other} for that type.")
+    return Demand(
+        vuid,
+        defined_but_not("handle_type", types),
+        "{call.where}.handle_type",
+        f"{{found}} is not one of {types_text(types)}",
+        f"Use {other} for that type.",
+    )
 
 
 def _not_allocated_for(call: GetHandle) -> Finding | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from extmem.rules._conditions import all_of, equals, has_bits, is_zero, not_multiple
 from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._field_types import is_address, is_fd, is_handle, is_u32, misfit
-from extmem.rules._handle_types import single_type
+from extmem.rules._handle_types import defined_but_not, single_type
 from extmem.rules._text import (
     DEFINED_TYPES,
     DMA_BUF,
@@ -102,10 +102,6 @@ def _invalid_fd(call: Query) -> Finding | None:
     return _wrong_system(call, OPAQUE_FD | DMA_BUF, "a file descriptor")
 
 
-def _not_a_host_type(call: Query) -> bool:
-    return call.handle_type in DEFINED_TYPES and not call.handle_type & HOST_TYPES
-
-
 def _is_unusable(call: Query) -> bool:
     return call.usable is False
 
@@ -149,9 +145,9 @@ demand(
     HOST,
     Demand(
         f"{_HOST}-handleType-01752",
-        _not_a_host_type,
+        defined_but_not("handle_type", HOST_TYPES),
         f"{_HOST}.handle_type",
-        "{call.type_text} is not a type of host memory",
+        "{found} is not a type of host memory",
         "Use HOST_ALLOCATION or HOST_MAPPED_FOREIGN_MEMORY.",
     ),
     Demand(
