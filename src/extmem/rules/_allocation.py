@@ -86,6 +86,10 @@ class Traits:
     """The device is closed, or was created without queues."""
     UNDEDICATED = 1 << 30
     """The payload is dedicated to a buffer or image, but the import is not dedicated."""
+    TO_BUFFER = 1 << 31
+    """The allocation is dedicated to a buffer that is known."""
+    TO_IMAGE = 1 << 32
+    """The allocation is dedicated to an image that is known."""
 
 
 class Allocation:
@@ -206,6 +210,10 @@ def contents(call: Allocation, traits: int) -> int:
         traits |= bits.DEDICATED
         if call.target is not None:
             traits |= bits.TARGET
+            if call.target.kind == "image" and not is_null(call.dedicated.image):
+                traits |= bits.TO_IMAGE
+            elif call.target.kind == "buffer" and not is_null(call.dedicated.buffer):
+                traits |= bits.TO_BUFFER
     payload = call.payload
     if payload is not None and traits & bits.IMPORTS:
         traits |= bits.PAYLOAD

@@ -8,25 +8,16 @@ from typing import Literal
 from extmem import vk
 from extmem.rules._allocation import ALLOCATE, BASE, Allocation, Traits, chained
 from extmem.rules._compare_create_infos import difference
+from extmem.rules._conditions import above, has_bits, is_zero
 from extmem.rules._engine import Demand, demand
-from extmem.rules._text import OPAQUE_FD, WIN32_TYPES, handle_text, is_null, type_mask, uuid_text
-from extmem.rules.facts import ResourceFacts
+from extmem.rules._text import OPAQUE_FD, WIN32_TYPES, handle_text, is_null, uuid_text
 
 __all__: list[str] = []
 
 _PATH = chained(vk.MemoryDedicatedAllocateInfo)
 _STRUCT = "VkMemoryDedicatedAllocateInfo"
-_KNOWN = Traits.DEDICATED | Traits.TARGET
 
 ResourceKind = Literal["buffer", "image"]
-
-
-def _target(call: Allocation, resource_kind: ResourceKind) -> ResourceFacts | None:
-    """Return the resource if it is of that kind and the struct names one of that kind, else None."""
-    target, dedicated = call.target, call.dedicated
-    if target is None or dedicated is None or target.kind != resource_kind:
-        return None
-    return None if is_null(dedicated.image if resource_kind == "image" else dedicated.buffer) else target
 
 
 def _image_and_buffer(call: Allocation) -> tuple[str, str] | None:
@@ -48,51 +39,42 @@ def _of_another_device(call: Allocation) -> str:
     return ""
 
 
-def _alive(vuid: str, resource_kind: ResourceKind) -> Demand:
-    def broken(call: Allocation) -> bool:
-        target = _target(call, resource_kind)
-        return target is not None and not target.alive
+def _to(resource_kind: ResourceKind) -> int:
+    return Traits.TO_IMAGE if resource_kind == "image" else Traits.TO_BUFFER
 
+
+def _alive(vuid: str, resource_kind: ResourceKind) -> Demand:
     return Demand(
         vuid,
-        broken,
+        is_zero("target.alive"),
         f"{_PATH}.{resource_kind}",
         f"the {resource_kind} is destroyed",
         f"Dedicate the memory to a live {resource_kind}.",
-        _KNOWN,
+        _to(resource_kind),
     )
 
 
 def _large_enough(vuid: str, resource_kind: ResourceKind) -> Demand:
     """Where allocationSize is ignored, the size in the resource's memory requirements is ignored too."""
-
-    def broken(call: Allocation) -> int | None:
-        target = _target(call, resource_kind)
-        return target.size if target is not None and call.info.allocation_size < target.size else None
-
     return Demand(
         vuid,
-        broken,
+        above("target.size", "info.allocation_size"),
         f"{BASE}.allocation_size",
-        f"it is {{call.info.allocation_size:d}} bytes, the {resource_kind} requires {{found:d}} bytes",
-        "Pass allocation_size={found}, the size in its memory requirements.",
-        _KNOWN,
+        f"it is {{found[1]:d}} bytes, the {resource_kind} requires {{found[0]:d}} bytes",
+        "Pass allocation_size={found[0]}, the size in its memory requirements.",
+        _to(resource_kind),
         Traits.SIZE_IGNORED,
     )
 
 
 def _not_created_with(vuid: str, resource_kind: ResourceKind, flag: IntFlag) -> Demand:
-    def broken(call: Allocation) -> bool:
-        target = _target(call, resource_kind)
-        return target is not None and bool(type_mask(target.create_info.flags) & int(flag))
-
     return Demand(
         vuid,
-        broken,
+        has_bits("target.create_info.flags", flag),
         f"{_PATH}.{resource_kind}",
         f"the {resource_kind} was created with {flag.name}",
         f"Create the {resource_kind} without {flag.name}, or do not dedicate memory to it.",
-        _KNOWN,
+        _to(resource_kind),
     )
 
 
@@ -100,7 +82,7 @@ def _identical(vuid: str, resource_kind: ResourceKind, types: int) -> Demand:
     article = _article(resource_kind)
 
     def broken(call: Allocation) -> tuple[str, str] | None:
-        target, payload = _target(call, resource_kind), call.payload
+        target, payload = call.target, call.payload
         if target is None or payload is None or payload.dedicated is None or not call.import_type & types:
             return None
         if payload.dedicated == "none":
@@ -122,7 +104,7 @@ def _identical(vuid: str, resource_kind: ResourceKind, types: int) -> Demand:
             f"Create the {resource_kind} from the create info in the payload's descriptor.",
         )
 
-    needs = _KNOWN | Traits.OUR_PAYLOAD | Traits.IMPORTS
+    needs = _to(resource_kind) | Traits.OUR_PAYLOAD | Traits.IMPORTS
     return Demand(vuid, broken, f"{_PATH}.{resource_kind}", "{found[0]}", "{found[1]}", needs)
 
 
@@ -167,7 +149,7 @@ demand(
         f"{_PATH}.{{call.target.kind}}",
         "the {call.target.kind} was created {found}",
         "Create the {call.target.kind} on the device that allocates.",
-        needs=_KNOWN,
+        needs=Traits.TARGET,
     ),
     _alive(f"{_STRUCT}-image-parameter", "image"),
     _alive(f"{_STRUCT}-buffer-parameter", "buffer"),
