@@ -25,6 +25,7 @@ __all__ = [
     "is_given",
     "is_true",
     "is_zero",
+    "lacks_extension",
     "lacks_feature",
     "lacks_usage",
     "not_index",
@@ -219,5 +220,15 @@ def not_enabled(field: str, enum: type[IntFlag], table: Mapping[int, Needs]) -> 
 
     def broken(call: Any) -> object:
         return lacking_bits(int(value(call)), enum, table, call.device)
+
+    return broken
+
+
+def lacks_extension(*names: str) -> Condition:
+    """The device's extensions are known, and none of these is enabled."""
+
+    def broken(call: Any) -> object:
+        enabled = call.device.extensions
+        return enabled is not None and enabled.isdisjoint(names)
 
     return broken
