@@ -1,12 +1,12 @@
 """How checks are registered and run.
 
-How this works: a suite belongs to one command. A check is a small function of that command's *call* (a plain object
-with the structs and facts as attributes). It returns a false value if the call is valid. Most checks are rows of a
-table: a `Demand` has the ids of the rules, the condition under which a call breaks them (see `_conditions`), and the
-words of the report, which are formatted only if the call breaks the rule. A check that is one of its kind is a function
-with the decorator `@rule`; it returns where the fault is, what it is, and what to do.
+How this works: a suite belongs to one command. Its checks are the rows of tables: a `Demand` has the ids of the rules,
+the condition under which a *call* (a plain object with the structs and facts as attributes) breaks them, and the words
+of the report, which are formatted only if the call breaks the rule. Most conditions are comparisons of fields
+(`_conditions`). A condition that is one of its kind is a function beside its table; it may return the whole finding:
+where the fault is, what it is, and what to do.
 
-Both name the *traits* that a call must have for the check to apply (bits such as "imports by Win32 handle" or "the
+A row names the *traits* that a call must have for the check to apply (bits such as "imports by Win32 handle" or "the
 payload is known"). The list of checks that apply to a set of traits is computed once. After that, a valid call costs
 one dict look-up and its own checks.
 """
@@ -18,24 +18,23 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from extmem.rules.violation import Violation
 
-__all__ = ["CHECKED", "Check", "Condition", "Demand", "Finding", "Suite", "demand", "rule"]
+__all__ = ["CHECKED", "Condition", "Demand", "Finding", "Suite", "demand"]
 
 Call = TypeVar("Call")
 Finding: TypeAlias = tuple[str, str, str]
 """Path of the field, problem, remedy."""
-Check: TypeAlias = Callable[[Call], Finding | None]
 Condition: TypeAlias = Callable[[Any], object]
 """Function of a call that returns a true value if the call breaks the rule."""
 
 CHECKED: dict[str, list[str]] = {}
-"""The rules that are checked, each with the names of its checks."""
+"""The rules that are checked, each with the names of its conditions."""
 
 
 class Demand(NamedTuple):
     """A row of a table of rules.
 
     The words are formatted with `call`, and with `found`, the value that the condition returned: `"{call.size} bytes"`.
-    A row without words has a check that returns the finding itself.
+    A row without words has a condition that returns the finding itself.
     """
 
     vuids: str | tuple[str, ...]
@@ -90,15 +89,3 @@ def demand(on: Suite[Call] | Sequence[Suite[Call]], *rows: Demand) -> None:
             suite.checks.append((full, row))
             suite._plans.clear()
             CHECKED.setdefault(full, []).append(f"{row.broken.__module__}.{row.broken.__qualname__}")
-
-
-def rule(
-    *vuids: str, on: Suite[Call] | Sequence[Suite[Call]], needs: int = 0, never: int = 0
-) -> Callable[[Check[Call]], Check[Call]]:
-    """Register the decorated check under each id, as `demand` does."""
-
-    def register(check: Check[Call]) -> Check[Call]:
-        demand(on, Demand(vuids, check, needs=needs, never=never))
-        return check
-
-    return register
