@@ -7,14 +7,11 @@ is None is unknown, and no call breaks a rule that depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from enum import IntFlag
+from collections.abc import Container
 from operator import attrgetter
 from typing import Any
 
-from extmem.rules._enabled import Needs, lacking_bits
 from extmem.rules._engine import Condition
-from extmem.rules._text import bits_of
 
 __all__ = [
     "above",
@@ -27,13 +24,11 @@ __all__ = [
     "is_zero",
     "lacks_extension",
     "lacks_feature",
-    "lacks_usage",
     "not_index",
     "not_multiple",
     "not_one_of",
     "not_positive",
     "reaches_past",
-    "not_enabled",
     "undefined_bits",
 ]
 
@@ -192,34 +187,12 @@ def undefined_bits(field: str, defined: int) -> Condition:
     return broken
 
 
-def lacks_usage(resource: str, usage: IntFlag) -> Condition:
-    """The buffer or image was created without any of these usage flags. The value is the usage that it has, as text."""
-    value = attrgetter(f"{resource}.create_info.usage")
-    flags, wanted = type(usage), int(usage)
-
-    def broken(call: Any) -> object:
-        have = int(value(call))
-        return None if have & wanted else " | ".join(flags(bit).name or hex(bit) for bit in bits_of(have)) or "0"
-
-    return broken
-
-
 def lacks_feature(name: str) -> Condition:
     """The device's features are known, and this one is not enabled."""
 
     def broken(call: Any) -> object:
         features = call.device.features if call.device is not None else None
         return features is not None and name not in features
-
-    return broken
-
-
-def not_enabled(field: str, enum: type[IntFlag], table: Mapping[int, Needs]) -> Condition:
-    """The field has bits that are not defined, or that the device does not enable. The value is which, and why."""
-    value = attrgetter(field)
-
-    def broken(call: Any) -> object:
-        return lacking_bits(int(value(call)), enum, table, call.device)
 
     return broken
 

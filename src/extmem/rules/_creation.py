@@ -8,8 +8,8 @@ from enum import IntFlag
 from typing import Any
 
 from extmem import vk
-from extmem.rules._conditions import all_of, has_bits, lacks_feature, not_enabled, not_one_of
-from extmem.rules._enabled import CHAINED, Needs, lacks
+from extmem.rules._conditions import all_of, has_bits, lacks_feature, not_one_of
+from extmem.rules._enabled import CHAINED, Needs, lacking_bits, lacks
 from extmem.rules._engine import Condition, Demand, Suite
 from extmem.rules._text import enum_text
 from extmem.rules.facts import DeviceFacts, ExternalMemoryFacts, ImageFormatFacts
@@ -192,18 +192,15 @@ def _repeated(call: Create) -> str:
 
 
 def enabled_bits(
-    vuids: str | tuple[str, ...], field: str, enum: type[IntFlag], table: Mapping[int, Needs], *unless: Condition
+    vuids: str | tuple[str, ...], field: str, enum: type[IntFlag], table: Mapping[int, Needs], *only: Condition
 ) -> Demand:
-    """Return the row that the field has bits only that are defined, and enabled on the device."""
-    return Demand(
-        vuids,
-        all_of(*unless, not_enabled(f"info.{field}", enum, table))
-        if unless
-        else not_enabled(f"info.{field}", enum, table),
-        f"{{call.struct}}.{field}",
-        "{found}",
-        f"Give bits of {enum.__name__} that the device has.",
-    )
+    """Return the row that the field has defined and enabled bits only; for calls with `only`, if given."""
+
+    def broken(call: Create) -> str:
+        return lacking_bits(int(getattr(call.info, field)), enum, table, call.device)
+
+    remedy = f"Give bits of {enum.__name__} that the device has."
+    return Demand(vuids, all_of(*only, broken) if only else broken, f"{{call.struct}}.{field}", "{found}", remedy)
 
 
 def flag_needs_feature(

@@ -123,23 +123,22 @@ def _other_uuids(call: Allocation) -> str:
 
 def same_size_and_type(call: Allocation) -> Finding | None:
     """Return a finding if allocation size or memory type index differs from the exporter's."""
-    payload = call.payload
+    payload, info = call.payload, call.info
     if payload is None:
         return None
-    info = call.info
     size, index = payload.allocation_size, payload.memory_type_index
-    wrong, fix, where = [], [], BASE
+    wrong = {}
     if size is not None and size != info.allocation_size:
-        wrong.append(f"allocation_size is {size_text(info.allocation_size)}, the payload has {size_text(size)}")
-        fix.append(f"allocation_size={size}")
-        where = f"{BASE}.allocation_size"
+        wrong["allocation_size"] = size_text(info.allocation_size), size_text(size), size
     if index is not None and index != info.memory_type_index:
-        wrong.append(f"memory_type_index is {int(info.memory_type_index)}, the payload has {index}")
-        fix.append(f"memory_type_index={index}")
-        where = f"{BASE}.memory_type_index" if len(fix) == 1 else BASE
+        wrong["memory_type_index"] = str(int(info.memory_type_index)), str(index), index
     if not wrong:
         return None
-    return where, "; ".join(wrong), f"Pass {' and '.join(fix)}, as the exporter did."
+    return (
+        f"{BASE}.{next(iter(wrong))}" if len(wrong) == 1 else BASE,
+        "; ".join(f"{field} is {given}, the payload has {theirs}" for field, (given, theirs, _) in wrong.items()),
+        f"Pass {' and '.join(f'{field}={number}' for field, (_, _, number) in wrong.items())}, as the exporter did.",
+    )
 
 
 def allowed_type(vuid: str, bits: str, query: str, needs: int) -> Demand:

@@ -35,10 +35,7 @@ T = vk.ExternalMemoryHandleTypeFlagBits
 
 
 def _group(*types: int) -> int:
-    mask = 0
-    for t in types:
-        mask |= int(t)
-    return mask
+    return sum(int(t) for t in types)
 
 
 # Masks as plain ints: the operators of IntFlag are a hundred times slower, and rules run on every call.

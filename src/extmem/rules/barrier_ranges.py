@@ -11,7 +11,7 @@ from collections.abc import Callable, Container
 from extmem import vk
 from extmem.rules._conditions import all_of, is_zero, not_index, not_one_of, reaches_past
 from extmem.rules._engine import Demand, demand
-from extmem.rules._text import bits_of, enum_text
+from extmem.rules._text import bits_of, enum_text, flags_text
 from extmem.rules.barriers import BUFFER, IMAGE, Barrier, Traits
 from extmem.rules.transfer_commands import guard
 from extmem.vk.formats import COLOR, DEPTH, PLANES, STENCIL, FormatFacts, format_facts, format_name
@@ -147,10 +147,6 @@ demand(
 # Images: aspects. Each function returns the right aspects if those of the range are wrong, else 0.
 
 
-def _names(aspects: int) -> str:
-    return " | ".join(_Aspect(bit).name or hex(bit) for bit in bits_of(aspects)) or "0"
-
-
 def _no_aspect(aspects: int, facts: FormatFacts, _call: Barrier) -> int:
     return 0 if aspects else facts.whole
 
@@ -194,7 +190,7 @@ def _aspects(vuids: str | tuple[str, ...], right: Callable[[int, FormatFacts, Ba
         number = int(info.format) if isinstance(info, vk.ImageCreateInfo) else 0
         facts, given = format_facts(number), int(call.info.subresource_range.aspect_mask)
         aspects = right(given, facts, call) if facts is not None else 0
-        return (_names(given), format_name(number), _names(aspects)) if aspects else None
+        return (flags_text(given, _Aspect), format_name(number), flags_text(aspects, _Aspect)) if aspects else None
 
     return Demand(
         vuids,
@@ -337,7 +333,7 @@ def _of_one_aspect(tail: str, aspect: int, wrong: tuple[vk.ImageLayout, vk.Image
     def broken(call: Barrier) -> tuple[str, str, str] | None:
         given = int(call.info.subresource_range.aspect_mask)
         found = _field_in(call, wrong) if given & aspect else None
-        return (*found, _names(given)) if found is not None else None
+        return (*found, flags_text(given, _Aspect)) if found is not None else None
 
     return Demand(
         f"VkImageMemoryBarrier-aspectMask-{tail}",

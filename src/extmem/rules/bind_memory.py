@@ -338,20 +338,20 @@ demand(
 
 
 Form = Literal[1, 2]
+BindInfo = vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo
 
 
-def _bind(suites: tuple[Suite[Bind], Suite[Bind]], call: Bind, form: Form) -> list[Violation]:
-    traits = _SIZE_IGNORED if int(call.memory.import_handle_type) & SIZE_IGNORED_TYPES else 0
-    return suites[form - 1].run(call, traits)
-
-
-def _malformed(info: object, resource_name: str, form: Form) -> list[Violation]:
-    base = f"Bind{resource_name}MemoryInfo"
-    struct = vk.BindBufferMemoryInfo if resource_name == "Buffer" else vk.BindImageMemoryInfo
-    violations = wrong_struct(info, struct, f"vkBind{resource_name}Memory.info") or malformed([(base, info)])
-    if form == 1:
-        violations = [replace(v, vuid=v.vuid.replace(f"Vk{base}", f"vkBind{resource_name}Memory")) for v in violations]
-    return violations
+def _check(
+    name: str, struct: type, info: BindInfo, resource: ResourceFacts, memory: MemoryFacts, form: Form, device: int
+) -> list[Violation]:
+    """Check the binding of a resource. `name`: "Buffer" or "Image", as in the names of commands."""
+    base, command = f"Bind{name}MemoryInfo", f"vkBind{name}Memory"
+    violations = wrong_struct(info, struct, f"{command}.info") or malformed([(base, info)])
+    if violations:
+        return [replace(v, vuid=v.vuid.replace(f"Vk{base}", command)) if form == 1 else v for v in violations]
+    call = Bind(int(info.memory_offset), resource, memory, base, device, info.p_next)
+    traits = _SIZE_IGNORED if int(memory.import_handle_type) & SIZE_IGNORED_TYPES else 0
+    return (_BUFFERS if name == "Buffer" else _IMAGES)[form - 1].run(call, traits)
 
 
 def check_bind_buffer_memory(
@@ -362,11 +362,7 @@ def check_bind_buffer_memory(
     `form`: 1 reports the ids of vkBindBufferMemory, 2 those of VkBindBufferMemoryInfo; the rules are the same.
     `device`: `DeviceFacts.identity` of the device that binds; 0 if unknown.
     """
-    violations = _malformed(info, "Buffer", form)
-    if violations:
-        return violations
-    call = Bind(int(info.memory_offset), buffer, memory, "BindBufferMemoryInfo", device, info.p_next)
-    return _bind(_BUFFERS, call, form)
+    return _check("Buffer", vk.BindBufferMemoryInfo, info, buffer, memory, form, device)
 
 
 def check_bind_image_memory(
@@ -377,8 +373,4 @@ def check_bind_image_memory(
     `form`: 1 reports the ids of vkBindImageMemory, 2 those of VkBindImageMemoryInfo; the rules are the same.
     `device`: `DeviceFacts.identity` of the device that binds; 0 if unknown.
     """
-    violations = _malformed(info, "Image", form)
-    if violations:
-        return violations
-    call = Bind(int(info.memory_offset), image, memory, "BindImageMemoryInfo", device, info.p_next)
-    return _bind(_IMAGES, call, form)
+    return _check("Image", vk.BindImageMemoryInfo, info, image, memory, form, device)

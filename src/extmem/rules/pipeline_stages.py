@@ -15,7 +15,7 @@ from extmem import vk
 from extmem.rules._conditions import all_of, is_given, lacks_extension, lacks_feature, undefined_bits
 from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
-from extmem.rules._text import bits_of
+from extmem.rules._text import bits_of, flags_text
 from extmem.rules.facts import DeviceFacts
 from extmem.rules.transfer_commands import guard, queue_text
 from extmem.rules.violation import Violation
@@ -106,14 +106,6 @@ def _expanded(mask: int, flags: int | None) -> int:
     return mask
 
 
-def _stage_names(mask: int) -> str:
-    return " | ".join(_Stage(bit).name or hex(bit) for bit in bits_of(mask)) or "0"
-
-
-def _access_names(mask: int) -> str:
-    return " | ".join(_Access(bit).name or hex(bit) for bit in bits_of(mask)) or "0"
-
-
 @dataclass(slots=True)
 class Stages:
     """One of the two stage masks of a vkCmdPipelineBarrier."""
@@ -157,14 +149,14 @@ def _waits_for_nothing(call: Stages) -> str:
 def _queue_lacks(call: Stages) -> tuple[str, str] | None:
     flags = call.device.queue_flags
     wrong = call.mask & ~_done_by(flags) if flags is not None else 0
-    return (queue_text(flags), _stage_names(wrong)) if flags is not None and wrong & _ALL_STAGES else None
+    return (queue_text(flags), flags_text(wrong, _Stage)) if flags is not None and wrong & _ALL_STAGES else None
 
 
 def _names(stages: int) -> Condition:
     """Make the condition that the mask has some of these stages: their names."""
 
     def broken(call: Stages) -> str:
-        return _stage_names(call.mask & stages) if call.mask & stages else ""
+        return flags_text(call.mask & stages, _Stage) if call.mask & stages else ""
 
     return broken
 
@@ -236,7 +228,7 @@ def _made_by_no_stage(call: Accesses) -> tuple[str, str] | None:
         return None  # reported by another check
     stages = _expanded(call.stages, call.device.queue_flags)
     wrong = sum(bit for bit in bits_of(call.mask) if not stages & _MAKERS.get(_Access(bit), 0))
-    return (_stage_names(call.stages), _access_names(wrong)) if wrong else None
+    return (flags_text(call.stages, _Stage), flags_text(wrong, _Access)) if wrong else None
 
 
 BEFORE: Suite[Accesses] = Suite(_COMMAND)

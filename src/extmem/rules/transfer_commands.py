@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from extmem import vk
-from extmem.rules._conditions import lacks_usage, not_index, not_multiple, not_positive, reaches_past
+from extmem.rules._conditions import not_index, not_multiple, not_positive, reaches_past
 from extmem.rules._engine import Demand, Suite, demand
-from extmem.rules._text import bits_of, enum_text
+from extmem.rules._text import enum_text, flags_text
 from extmem.rules.facts import DeviceFacts, ResourceFacts
 from extmem.rules.violation import Violation
 from extmem.vk.formats import format_facts, format_name
@@ -76,13 +77,19 @@ def overlap(first: Place | None, start: int, second: Place | None, at: int, size
 def usage_demand(vuid: str, resource: str, usage: IntFlag, where: str) -> Demand:
     """Return the row that the buffer or image in this attribute of the call was created with a usage flag."""
     kind = "buffer" if isinstance(usage, _BufferUsage) else "image"
-    remedy = f"Create it with usage {usage.name} among its flags."
-    return Demand(vuid, lacks_usage(resource, usage), where, f"the {kind} was created with usage {{found}}", remedy)
+    given, flags, wanted = attrgetter(f"{resource}.create_info.usage"), type(usage), int(usage)
+
+    def broken(call: Any) -> str:
+        have = int(given(call))
+        return "" if have & wanted else flags_text(have, flags)
+
+    problem = f"the {kind} was created with usage {{found}}"
+    return Demand(vuid, broken, where, problem, f"Create it with usage {usage.name} among its flags.")
 
 
 def queue_text(flags: int) -> str:
     """Return the names of queue flags."""
-    return " | ".join(_Queue(bit).name or hex(bit) for bit in bits_of(flags)) or "no flags"
+    return flags_text(flags, _Queue) if flags else "no flags"
 
 
 def layout_demand(vuid: str, fit: vk.ImageLayout, where: str) -> Demand:
