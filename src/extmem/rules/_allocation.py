@@ -18,6 +18,8 @@ from extmem import vk
 from extmem.rules._enabled import CHAINED, lacks
 from extmem.rules._engine import Suite
 from extmem.rules._text import (
+    D3D12_HEAP,
+    OPAQUE_WIN32_TYPES,
     SINGLE_FD_TYPES,
     SINGLE_HOST_TYPES,
     SINGLE_WIN32_TYPES,
@@ -90,6 +92,10 @@ class Traits:
     """The allocation is dedicated to a buffer that is known."""
     TO_IMAGE = 1 << 32
     """The allocation is dedicated to an image that is known."""
+    OPAQUE_WIN32 = 1 << 33
+    """The call imports one of the two opaque types of Windows."""
+    D3D12_HEAP = 1 << 34
+    """The call imports a Direct3D 12 heap."""
 
 
 class Allocation:
@@ -243,6 +249,10 @@ def _import_traits(call: Allocation) -> int:
             traits |= bits.HANDLED
         if handle_type:
             traits |= bits.IMPORTS_WIN32 | bits.IMPORTS
+            if handle_type & OPAQUE_WIN32_TYPES:
+                traits |= bits.OPAQUE_WIN32
+            elif handle_type == D3D12_HEAP:
+                traits |= bits.D3D12_HEAP
             if handle_type not in SINGLE_WIN32_TYPES:
                 traits |= bits.ODD_TYPE
             call.import_type = handle_type

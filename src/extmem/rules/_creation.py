@@ -65,8 +65,15 @@ class Traits:
     """The chain of the query has VkPhysicalDeviceImageDrmFormatModifierInfoEXT."""
     ASKS_CONCURRENT = 1 << 8
     """That struct is about images that are shared by queue families."""
+    FLAGS = 1 << 9
+    """The create flags are not 0."""
 
 
+_STRUCTS: dict[type, int] = {
+    vk.ImageDrmFormatModifierExplicitCreateInfoEXT: Traits.EXPLICIT,
+    vk.PhysicalDeviceImageDrmFormatModifierInfoEXT: Traits.ASKS,
+}
+_CONCURRENT, _DRM = int(vk.SharingMode.CONCURRENT), int(vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT)
 _IMAGE_TYPES = {0: Traits.TYPE_1D, 1: Traits.TYPE_2D, 2: Traits.TYPE_3D}
 
 
@@ -98,8 +105,8 @@ class Create:
 
     @property
     def image_type(self) -> int:
-        """Type of the image; -1 for a buffer."""
-        return int(getattr(self.info, "type" if isinstance(self.info, _QUERY) else "image_type", -1))
+        """Type of the image."""
+        return int(self.info.type if isinstance(self.info, _QUERY) else self.info.image_type)
 
     @property
     def image_type_text(self) -> str:
@@ -128,20 +135,21 @@ class Create:
     @property
     def traits(self) -> int:
         """Bits of `Traits`."""
-        traits = _IMAGE_TYPES.get(self.image_type, 0)
-        if getattr(self.info, "sharing_mode", None) == vk.SharingMode.CONCURRENT:
+        info = self.info
+        traits = Traits.FLAGS if info.flags else 0
+        for node in self.chain:
+            traits |= _STRUCTS.get(type(node), 0)
+        if traits & Traits.ASKS and self.asked.sharing_mode == _CONCURRENT:
+            traits |= Traits.ASKS_CONCURRENT
+        if not isinstance(info, _QUERY) and info.sharing_mode == _CONCURRENT:
             traits |= Traits.CONCURRENT
-        if getattr(self.info, "tiling", None) == vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT:
+        if isinstance(info, vk.BufferCreateInfo):
+            return traits
+        if info.tiling == _DRM:
             traits |= Traits.MODIFIER
-        if self.explicit is not None:
-            traits |= Traits.EXPLICIT
-        if self.asked is not None:
-            traits |= Traits.ASKS
-            if self.asked.sharing_mode == vk.SharingMode.CONCURRENT:
-                traits |= Traits.ASKS_CONCURRENT
         if self.format is not None and not self.format.unsupported:
             traits |= Traits.LIMITS
-        return traits
+        return traits | _IMAGE_TYPES.get(self.image_type, 0)
 
 
 _QUERY = vk.PhysicalDeviceImageFormatInfo2
@@ -213,7 +221,7 @@ def flag_needs_feature(
         "{call.struct}.flags",
         f"{flag.name} needs the feature {feature}, which is not enabled",
         f"Omit {flag.name}.",
-        needs,
+        needs | Traits.FLAGS,
     )
 
 

@@ -7,8 +7,9 @@ of the report, which are formatted only if the call breaks the rule. Most condit
 where the fault is, what it is, and what to do.
 
 A row names the *traits* that a call must have for the check to apply (bits such as "imports by Win32 handle" or "the
-payload is known"). The list of checks that apply to a set of traits is computed once. After that, a valid call costs
-one dict look-up and its own checks.
+payload is known"). The list of conditions that apply to a set of traits is computed once. After that, a valid call
+costs one dict look-up and its own conditions. Conditions are pure: those of a call that breaks a rule are evaluated
+again for the report.
 """
 
 from __future__ import annotations
@@ -52,21 +53,27 @@ class Suite(Generic[Call]):
     def __init__(self, command: str) -> None:
         self.command = command
         self.checks: list[tuple[str, Demand]] = []
-        self._plans: dict[int, tuple[tuple[str, Condition, Demand], ...]] = {}
+        self._plans: dict[int, tuple[Condition, ...]] = {}
 
     def run(self, call: Call, traits: int) -> list[Violation]:
         """Return all rules that the call breaks, in the order of registration."""
         plan = self._plans.get(traits)
         if plan is None:
-            plan = tuple(
-                (vuid, row.broken, row)
-                for vuid, row in self.checks
-                if traits & row.needs == row.needs and not traits & row.never
-            )
+            plan = tuple(row.broken for _, row in self._rows(traits))
             self._plans[traits] = plan
+        for broken in plan:
+            if broken(call):
+                return self._report(call, traits)
+        return []
+
+    def _rows(self, traits: int) -> list[tuple[str, Demand]]:
+        """Return the checks that apply to a call with these traits."""
+        return [(vuid, row) for vuid, row in self.checks if traits & row.needs == row.needs and not traits & row.never]
+
+    def _report(self, call: Call, traits: int) -> list[Violation]:
         violations = []
-        for vuid, broken, row in plan:
-            found: Any = broken(call)
+        for vuid, row in self._rows(traits):
+            found: Any = row.broken(call)
             if found:
                 words = [text.format(call=call, found=found) for text in row[2:5]] if row.where else found
                 violations.append(Violation(vuid, *words))

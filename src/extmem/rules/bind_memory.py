@@ -75,8 +75,30 @@ IMAGE2: Suite[Bind] = Suite("vkBindImageMemory2")
 _BUFFERS, _IMAGES = (BUFFER, BUFFER2), (IMAGE, IMAGE2)
 _EVERY = (*_BUFFERS, *_IMAGES)
 
-_SIZE_IGNORED = 1
-"""Trait: the memory is a Direct3D texture, whose size is that of the resource, not the one that Vulkan reports."""
+
+class _Traits:
+    """Properties of the memory that checks depend on, as single bits."""
+
+    SIZE_IGNORED = 1 << 0
+    """It is a Direct3D texture, whose size is that of the resource, not the one that Vulkan reports."""
+    IMPORTED = 1 << 1
+    EXPORTED = 1 << 2
+    """It was allocated for export."""
+    DEDICATED = 1 << 3
+    """It is dedicated to a buffer or image."""
+
+
+def _traits(memory: MemoryFacts) -> int:
+    traits = 0
+    if memory.import_handle_type:
+        traits = _Traits.IMPORTED
+        if int(memory.import_handle_type) & SIZE_IGNORED_TYPES:
+            traits |= _Traits.SIZE_IGNORED
+    if memory.export_handle_types:
+        traits |= _Traits.EXPORTED
+    if memory.dedicated is not None:
+        traits |= _Traits.DEDICATED
+    return traits
 
 
 def _ids(buffer_tail: str, image_tail: str, image_info_tail: str = "") -> tuple[str, str, str, str]:
@@ -138,13 +160,12 @@ def _created_for(call: Bind) -> str:
 
 def _exported_otherwise(call: Bind) -> tuple[str, str] | None:
     exported = int(call.memory.export_handle_types)
-    if not exported or exported & int(call.resource.handle_types):
+    if exported & int(call.resource.handle_types):
         return None
     return types_text(exported), _created_for(call)
 
 
 def _imported_otherwise(call: Bind) -> tuple[str, str] | None:
-    """Memory with handle type 0 was not imported."""
     imported = int(call.memory.import_handle_type)
     if imported & int(call.resource.handle_types) == imported:
         return None
@@ -204,18 +225,17 @@ def _importable(vuid: str, types: int) -> Demand:
         "{call.where}.memory",
         "the device cannot import {found} for {call.such}",
         "Query the device for the features of a handle type before creating the resource.",
+        needs=_Traits.IMPORTED,
     )
 
 
 def _unexportable(call: Bind) -> str:
-    types = int(call.memory.export_handle_types)
-    return unexportable(types, call.resource.capabilities) if types else ""
+    return unexportable(int(call.memory.export_handle_types), call.resource.capabilities)
 
 
 def _exported_without_dedication(call: Bind) -> str:
-    """Return the types that the device exports from dedicated allocations only, if the memory is not dedicated."""
-    types = int(call.memory.export_handle_types)
-    wanted = dedicated_only(types, call.resource.capabilities) if call.memory.dedicated is None else 0
+    """Return the types that the device exports from dedicated allocations only."""
+    wanted = dedicated_only(int(call.memory.export_handle_types), call.resource.capabilities)
     return types_text(wanted) if wanted else ""
 
 
@@ -264,7 +284,7 @@ demand(
         "{call.where}.memory_offset",
         "it is {call.offset}, the memory has {call.memory.size:d} bytes",
         "Bind at an offset inside the memory.",
-        never=_SIZE_IGNORED,
+        never=_Traits.SIZE_IGNORED,
     ),
     Demand(
         _ids("memory-01035", "memory-01047", "pNext-01615"),
@@ -286,7 +306,7 @@ demand(
         "{call.where}.memory_offset",
         "the {call.resource_kind} requires {call.resource.size:d} bytes, and {found} follow offset {call.offset}",
         "Allocate more memory, or bind at a lower offset.",
-        never=_SIZE_IGNORED,
+        never=_Traits.SIZE_IGNORED,
     ),
     Demand(
         _ids("memory-02726", "memory-02728"),
@@ -294,6 +314,7 @@ demand(
         "{call.where}.memory",
         "it is exportable as {found[0]}, the {call.resource_kind} was created for {found[1]}",
         "Create the {call.resource_kind} with {call.external_struct}.handle_types containing {found[0]}.",
+        needs=_Traits.EXPORTED,
     ),
     Demand(
         _ids("memory-02985", "memory-02989"),
@@ -301,6 +322,7 @@ demand(
         "{call.where}.memory",
         "it was imported as {found[0]}, the {call.resource_kind} was created for {found[1]}",
         "Create the {call.resource_kind} with {call.external_struct}.handle_types containing {found[0]}.",
+        needs=_Traits.IMPORTED,
     ),
     Demand(
         _ids("buffer-01444", "image-01445"),
@@ -309,13 +331,14 @@ demand(
         "the {call.resource_kind} requires memory dedicated to itself, the memory is dedicated to {found}",
         "Allocate with MemoryDedicatedAllocateInfo naming the {call.resource_kind}.",
     ),
-    Demand(_ids("memory-01508", "memory-02628"), _dedicated_otherwise),
+    Demand(_ids("memory-01508", "memory-02628"), _dedicated_otherwise, needs=_Traits.DEDICATED),
     Demand(
         _ids("memory-10925", "memory-10926"),
         _dedicated_to_other_kind,
         "{call.where}.memory",
         "it is dedicated to {found}",
         "Allocate other memory for the {call.resource_kind}.",
+        needs=_Traits.DEDICATED,
     ),
     _importable("VkImportMemoryWin32HandleInfoKHR-handleType-09861", WIN32_TYPES),
     _importable("VkImportMemoryFdInfoKHR-handleType-09862", FD_TYPES),
@@ -326,6 +349,7 @@ demand(
         "{call.where}.memory",
         "for {call.such}: {found}",
         "Allocate with the handle types that the device reports as exportable for it.",
+        needs=_Traits.EXPORTED,
     ),
     Demand(
         ("VkMemoryAllocateInfo-pNext-00639",) * 4,
@@ -333,6 +357,8 @@ demand(
         "{call.where}.memory",
         "the device exports {found} for {call.such} from dedicated allocations only",
         "Allocate with MemoryDedicatedAllocateInfo naming the {call.resource_kind}.",
+        needs=_Traits.EXPORTED,
+        never=_Traits.DEDICATED,
     ),
 )
 
@@ -350,8 +376,7 @@ def _check(
     if violations:
         return [replace(v, vuid=v.vuid.replace(f"Vk{base}", command)) if form == 1 else v for v in violations]
     call = Bind(int(info.memory_offset), resource, memory, base, device, info.p_next)
-    traits = _SIZE_IGNORED if int(memory.import_handle_type) & SIZE_IGNORED_TYPES else 0
-    return (_BUFFERS if name == "Buffer" else _IMAGES)[form - 1].run(call, traits)
+    return (_BUFFERS if name == "Buffer" else _IMAGES)[form - 1].run(call, _traits(memory))
 
 
 def check_bind_buffer_memory(

@@ -197,7 +197,7 @@ demand(
         "a cube has {call.info.extent.width:d} x {call.info.extent.height:d} texels and {call.info.array_layers:d} "
         "layers",
         "Give CUBE_COMPATIBLE images equal width and height and 6 layers or more.",
-        needs=Traits.TYPE_2D,
+        needs=Traits.TYPE_2D | Traits.FLAGS,
     ),
     Demand(
         f"{_INFO}-samples-parameter",

@@ -135,7 +135,7 @@ _MUTABLE = Demand(
     "{call.struct}.flags",
     "MUTABLE_FORMAT is given with tiling DRM_FORMAT_MODIFIER_EXT, and no ImageFormatListCreateInfo",
     "Omit MUTABLE_FORMAT.",
-    needs=Traits.MODIFIER,
+    needs=Traits.MODIFIER | Traits.FLAGS,
 )
 _FAMILIES = f"{_QUERY_PATH}.queue_family_indices"
 

@@ -123,21 +123,23 @@ def wrong_get_info(info: object, struct: type) -> list[Violation]:
     return wrong_struct(info, struct, f"vkGetMemory{word}KHR.info")
 
 
-def _check(
-    suite: Suite[GetHandle], struct: type, info: GetInfo, device: DeviceFacts, memory: MemoryFacts
-) -> list[Violation]:
-    where = struct.__name__
-    violations = wrong_get_info(info, struct) or malformed([(where, info)])
-    return violations or suite.run(GetHandle(info, device, memory, int(info.handle_type), where), 0)
-
-
 def check_get_memory_win32_handle(
     info: vk.MemoryGetWin32HandleInfoKHR, device: DeviceFacts, memory: MemoryFacts
 ) -> list[Violation]:
     """Return all rules that this vkGetMemoryWin32HandleKHR would break."""
-    return _check(GET_WIN32, vk.MemoryGetWin32HandleInfoKHR, info, device, memory)
+    where = "MemoryGetWin32HandleInfoKHR"
+    return (
+        wrong_struct(info, vk.MemoryGetWin32HandleInfoKHR, "vkGetMemoryWin32HandleKHR.info")
+        or malformed([(where, info)])
+        or GET_WIN32.run(GetHandle(info, device, memory, int(info.handle_type), where), 0)
+    )
 
 
 def check_get_memory_fd(info: vk.MemoryGetFdInfoKHR, device: DeviceFacts, memory: MemoryFacts) -> list[Violation]:
     """Return all rules that this vkGetMemoryFdKHR would break."""
-    return _check(GET_FD, vk.MemoryGetFdInfoKHR, info, device, memory)
+    where = "MemoryGetFdInfoKHR"
+    return (
+        wrong_struct(info, vk.MemoryGetFdInfoKHR, "vkGetMemoryFdKHR.info")
+        or malformed([(where, info)])
+        or GET_FD.run(GetHandle(info, device, memory, int(info.handle_type), where), 0)
+    )

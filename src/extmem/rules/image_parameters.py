@@ -126,6 +126,7 @@ def _only(number: str, flag: vk.ImageCreateFlagBits, image_type: vk.ImageType, t
         _FLAGS,
         f"{name} is for {image_type.name}, and image_type is {{call.image_type_text}}",
         f"Omit {name}, or use ImageType.{image_type.name}.",
+        needs=Traits.FLAGS,
         never=trait,
     )
 
@@ -213,14 +214,16 @@ demand(
         _FLAGS,
         "SPLIT_INSTANCE_BIND_REGIONS is given on a device that was created from one physical device",
         "Omit SPLIT_INSTANCE_BIND_REGIONS.",
+        needs=Traits.FLAGS,
     ),
-    Demand(f"{_CREATE}-flags-02259", _split_images_are_plain),
+    Demand(f"{_CREATE}-flags-02259", _split_images_are_plain, needs=Traits.FLAGS),
     Demand(
         f"{_CREATE}-flags-01572",
         all_of(has_bits("info.flags", _BLOCK_VIEWS), _format_has_no("compressed")),
         _FLAGS,
         "BLOCK_TEXEL_VIEW_COMPATIBLE is given for {call.format_name}, which is not compressed",
         "Omit BLOCK_TEXEL_VIEW_COMPATIBLE.",
+        needs=Traits.FLAGS,
     ),
     Demand(  # the views have another format than the image
         f"{_CREATE}-flags-01573",
@@ -228,6 +231,7 @@ demand(
         _FLAGS,
         "BLOCK_TEXEL_VIEW_COMPATIBLE is given without MUTABLE_FORMAT",
         "Add MUTABLE_FORMAT, or omit BLOCK_TEXEL_VIEW_COMPATIBLE.",
+        needs=Traits.FLAGS,
     ),
     Demand(
         f"{_CREATE}-flags-01533",
@@ -235,6 +239,7 @@ demand(
         _FLAGS,
         "SAMPLE_LOCATIONS_COMPATIBLE_DEPTH is given for {call.format_name}, which has no depth",
         "Omit SAMPLE_LOCATIONS_COMPATIBLE_DEPTH.",
+        needs=Traits.FLAGS,
     ),
     Demand(
         f"{_CREATE}-format-01577",
@@ -242,6 +247,7 @@ demand(
         _FLAGS,
         "DISJOINT is given for {call.format_name}, which has one plane",
         "Omit DISJOINT.",
+        needs=Traits.FLAGS,
     ),
     Demand(
         f"{_CREATE}-format-06410",

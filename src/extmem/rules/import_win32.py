@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from extmem import vk
 from extmem.rules._allocation import ALLOCATE, BASE, Allocation, Traits, chained
-from extmem.rules._conditions import all_of, has_bits
 from extmem.rules._engine import Demand, Finding, demand
 from extmem.rules._handle_types import defined_but_not, single_type
 from extmem.rules._import_payload import (
@@ -20,9 +19,7 @@ from extmem.rules._import_payload import (
     same_uuids,
 )
 from extmem.rules._text import (
-    D3D12_HEAP,
     NT_TYPES,
-    OPAQUE_WIN32_TYPES,
     WIN32_TYPES,
     handle_text,
     is_invalid_handle,
@@ -95,7 +92,7 @@ def _handle_leads_nowhere(call: Allocation) -> Finding | None:
 def _other_heap_size(call: Allocation) -> bool:
     """Direct3D 12 heaps are imported whole."""
     size = call.payload.allocation_size if call.payload is not None else None
-    return call.win32_type == D3D12_HEAP and size is not None and size != call.info.allocation_size
+    return size is not None and size != call.info.allocation_size
 
 
 demand(
@@ -138,8 +135,8 @@ demand(
     same_uuids(f"{_STRUCT}-name-01519", f"{_PATH}.name", _ELSEWHERE | Traits.NAMED),
     Demand(  # an opaque payload is imported with the size and memory type of its allocation
         "VkMemoryAllocateInfo-allocationSize-01743",
-        all_of(has_bits("win32_type", OPAQUE_WIN32_TYPES), same_size_and_type),
-        needs=Traits.IMPORTS_WIN32 | Traits.OUR_PAYLOAD,
+        same_size_and_type,
+        needs=Traits.OPAQUE_WIN32 | Traits.OUR_PAYLOAD,
     ),
     Demand(
         "VkMemoryAllocateInfo-allocationSize-00647",
@@ -147,7 +144,7 @@ demand(
         f"{BASE}.allocation_size",
         "it is {call.info.allocation_size:d} bytes, the Direct3D 12 heap has {call.payload.allocation_size} bytes",
         "Pass allocation_size={call.payload.allocation_size}.",
-        needs=Traits.IMPORTS_WIN32 | Traits.PAYLOAD,
+        needs=Traits.D3D12_HEAP | Traits.PAYLOAD,
     ),
     allowed_type(
         "VkMemoryAllocateInfo-memoryTypeIndex-00645",

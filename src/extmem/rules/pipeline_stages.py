@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from extmem import vk
-from extmem.rules._conditions import all_of, is_given, lacks_extension, lacks_feature, undefined_bits
+from extmem.rules._conditions import all_of, has_bits, is_given, lacks_extension, lacks_feature, undefined_bits
 from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import bits_of, flags_text
@@ -81,18 +81,20 @@ _MAKERS: dict[vk.AccessFlagBits, int] = {
 """The stages that make each access."""
 
 
+_SUPPORTED = {
+    int(_Queue.GRAPHICS): _GRAPHICS | _EITHER | int(_Stage.ALL_GRAPHICS | _Stage.TRANSFER),
+    int(_Queue.COMPUTE): _COMPUTE | _EITHER | int(_Stage.TRANSFER),
+    int(_Queue.TRANSFER): int(_Stage.TRANSFER),
+}
+"""The stages that a queue family with the flag supports, besides those that all of them support."""
+
+
 def _done_by(flags: int) -> int:
     """Return the stages that a queue family with these flags supports."""
-    graphics, compute = flags & int(_Queue.GRAPHICS), flags & int(_Queue.COMPUTE)
     stages = _EVERY
-    if graphics:
-        stages |= _GRAPHICS | int(_Stage.ALL_GRAPHICS)
-    if compute:
-        stages |= _COMPUTE
-    if graphics or compute:
-        stages |= _EITHER
-    if graphics or compute or flags & int(_Queue.TRANSFER):
-        stages |= int(_Stage.TRANSFER)
+    for flag, supported in _SUPPORTED.items():
+        if flags & flag:
+            stages |= supported
     return stages
 
 
@@ -139,6 +141,28 @@ def _both(tail: str, other: str = "") -> tuple[str, str]:
     return f"{_COMMAND}-srcStageMask-{tail}", f"{_COMMAND}-dstStageMask-{other or tail}"
 
 
+_OPTIONAL = 1
+"""Trait: the mask has a stage that a feature or extension enables."""
+_OPTIONAL_STAGES = int(
+    _Stage.GEOMETRY_SHADER
+    | _Stage.TESSELLATION_CONTROL_SHADER
+    | _Stage.TESSELLATION_EVALUATION_SHADER
+    | _Stage.CONDITIONAL_RENDERING_EXT
+    | _Stage.FRAGMENT_DENSITY_PROCESS_EXT
+    | _Stage.TRANSFORM_FEEDBACK_EXT
+    | _Stage.MESH_SHADER_EXT
+    | _Stage.TASK_SHADER_EXT
+    | _Stage.FRAGMENT_SHADING_RATE_ATTACHMENT_KHR
+    | _Stage.RAY_TRACING_SHADER_KHR
+    | _Stage.COMMAND_PREPROCESS_EXT
+    | _BUILD
+)
+
+
+def _traits(mask: int) -> int:
+    return _OPTIONAL if mask & _OPTIONAL_STAGES else 0
+
+
 def _waits_for_nothing(call: Stages) -> str:
     """Return the stage that stands for none, if the mask is 0 although synchronization2 is known to be off."""
     if call.mask or call.device.synchronization2 is not False:
@@ -152,19 +176,15 @@ def _queue_lacks(call: Stages) -> tuple[str, str] | None:
     return (queue_text(flags), flags_text(wrong, _Stage)) if flags is not None and wrong & _ALL_STAGES else None
 
 
-def _names(stages: int) -> Condition:
-    """Make the condition that the mask has some of these stages: their names."""
-
-    def broken(call: Stages) -> str:
-        return flags_text(call.mask & stages, _Stage) if call.mask & stages else ""
-
-    return broken
-
-
 def _enabled_by(tail: str, stages: vk.PipelineStageFlagBits, lacks: Condition, what: str) -> Demand:
     """Return the row that stages are enabled by a feature or extension."""
+
+    def names(call: Stages) -> str:
+        return flags_text(call.mask & int(stages), _Stage)
+
     problem = f"{{found}} needs {what}, which is not enabled"
-    return Demand(_both(tail), all_of(lacks, _names(int(stages))), "{call.where}", problem, "Omit it.")
+    condition = all_of(has_bits("mask", stages), lacks, names)
+    return Demand(_both(tail), condition, "{call.where}", problem, "Omit it.", _OPTIONAL)
 
 
 def _feature(tail: str, stages: vk.PipelineStageFlagBits, name: str) -> Demand:
@@ -295,7 +315,8 @@ def check_stages(
     barriers: its memory, buffer and image barriers. If a barrier transfers ownership, the accesses of the other side's
     queue family are not checked. A malformed barrier is not checked, because `check_pipeline_barrier` reports it.
     """
-    violations = SRC.run(Stages("src", src_stage_mask, device), 0) + DST.run(Stages("dst", dst_stage_mask, device), 0)
+    violations = SRC.run(Stages("src", src_stage_mask, device), _traits(src_stage_mask))
+    violations += DST.run(Stages("dst", dst_stage_mask, device), _traits(dst_stage_mask))
     for (field, struct, before, after), given in zip(_BARRIERS, barriers, strict=True):
         for index, barrier in enumerate(given):
             where = f"{_COMMAND}.{field}[{index}]"
@@ -322,9 +343,5 @@ def _sides(barrier: Any, family: int | None) -> tuple[Side, ...]:
     src, dst = int(barrier.src_queue_family_index), int(barrier.dst_queue_family_index)
     if src == dst:
         return "src", "dst"
-    sides: list[Side] = []
-    if src == family:
-        sides.append("src")
-    if dst == family:
-        sides.append("dst")
-    return tuple(sides)
+    sides: tuple[tuple[Side, int], ...] = (("src", src), ("dst", dst))
+    return tuple(side for side, owner in sides if owner == family)

@@ -29,6 +29,7 @@ def _protected(vuid: str, flag: vk.BufferCreateFlagBits | vk.ImageCreateFlagBits
         "{call.struct}.flags",
         "{found} is given with PROTECTED",
         "Keep one of the two.",
+        needs=Traits.FLAGS,
     )
 
 
@@ -67,6 +68,7 @@ demand(
         "{call.struct}.flags",
         "{found} is given without SPARSE_BINDING",
         "Add SPARSE_BINDING, or omit {found}.",
+        needs=Traits.FLAGS,
     ),
 )
 demand(CREATE_BUFFER, _protected("VkBufferCreateInfo-None-01888", _Buffer.PROTECTED))
@@ -79,6 +81,7 @@ demand(
         "ImageCreateInfo.usage",
         "TRANSIENT_ATTACHMENT is given, and flags has {found}",
         "Keep one of the two.",
+        needs=Traits.FLAGS,
     ),
     Demand(
         "VkImageCreateInfo-tiling-04121",
@@ -86,6 +89,7 @@ demand(
         "ImageCreateInfo.tiling",
         "it is LINEAR, and flags has SPARSE_RESIDENCY",
         "Use ImageTiling.OPTIMAL.",
+        needs=Traits.FLAGS,
     ),
     Demand(
         "VkImageCreateInfo-imageType-00970",
@@ -93,7 +97,7 @@ demand(
         "ImageCreateInfo.image_type",
         "it is TYPE_1D, and flags has SPARSE_RESIDENCY",
         "Omit SPARSE_RESIDENCY.",
-        needs=Traits.TYPE_1D,
+        needs=Traits.TYPE_1D | Traits.FLAGS,
     ),
     flag_needs_feature(
         "VkImageCreateInfo-imageType-00971", _Image.SPARSE_RESIDENCY, "sparseResidencyImage2D", needs=Traits.TYPE_2D
