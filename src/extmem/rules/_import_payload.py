@@ -59,13 +59,8 @@ def _resource(call: Allocation) -> str:
 
 
 def _alternatives(answers: Mapping[int, ExternalMemoryFacts]) -> str:
-    importable_types = 0
-    for handle_type, answer in answers.items():
-        if int(answer.features) & _IMPORTABLE:
-            importable_types |= int(handle_type)
-    if not importable_types:
-        return "Use a device that can import it."
-    return f"Use a type that it can import: {types_text(importable_types)}."
+    types = sum(int(handle_type) for handle_type, answer in answers.items() if int(answer.features) & _IMPORTABLE)
+    return f"Use a type that it can import: {types_text(types)}." if types else "Use a device that can import it."
 
 
 def exported_otherwise(call: Allocation, handle_type: int, where: str, what: str) -> Finding | None:

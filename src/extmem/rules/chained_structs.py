@@ -36,7 +36,7 @@ def _nv_exports(call: Allocation) -> str:
     return " and ".join(dict.fromkeys(type(node).__name__ for _, node in call.nodes if type(node) in _NV_EXPORTS))
 
 
-def _many_imports(call: Allocation) -> tuple[int, str]:
+def _imports(call: Allocation) -> tuple[int, str]:
     types = {
         "ImportMemoryWin32HandleInfoKHR": call.win32_type,
         "ImportMemoryFdInfoKHR": call.fd_type,
@@ -114,7 +114,7 @@ demand(
     ),
     Demand(
         "VkMemoryAllocateInfo-None-06657",
-        _many_imports,
+        _imports,
         _CHAIN,
         "the chain imports {found[0]} payloads at once, by {found[1]}",
         "Import one payload in each call; set handle_type to 0 in the structs that are not to be used.",

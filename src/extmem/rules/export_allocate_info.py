@@ -23,12 +23,8 @@ Answers = Mapping[int, ExternalMemoryFacts]
 
 def dedicated_only(types: int, answers: Answers) -> int:
     """Return those of the types that need a dedicated allocation: as the device reports, and always D3D textures."""
-    dedicated_types = types & SIZE_IGNORED_TYPES
-    for bit in bits_of(types):
-        answer = answers.get(bit)
-        if answer is not None and int(answer.features) & _DEDICATED_ONLY:
-            dedicated_types |= bit
-    return dedicated_types
+    reported = sum(bit for bit in bits_of(types) if bit in answers and int(answers[bit].features) & _DEDICATED_ONLY)
+    return reported | types & SIZE_IGNORED_TYPES
 
 
 def unexportable(types: int, answers: Answers, imported: int = 0) -> str:

@@ -102,10 +102,6 @@ def _invalid_fd(call: Query) -> Finding | None:
     return _wrong_system(call, OPAQUE_FD | DMA_BUF, "a file descriptor")
 
 
-def _is_unusable(call: Query) -> bool:
-    return call.usable is False
-
-
 def _not_opaque(vuid: str) -> Demand:
     """Return the row that the handle type is not opaque. Opaque types of any system are invalid."""
     return Demand(
@@ -121,7 +117,7 @@ def _mapped(vuid: str, handle_type: int, what: str) -> Demand:
     """Return the row that an address for this handle type is mapped."""
     return Demand(
         vuid,
-        all_of(equals("handle_type", handle_type), _is_unusable),
+        all_of(equals("handle_type", handle_type), equals("usable", False)),
         f"{_HOST}.host_pointer",
         f"{{call.pointer:#x}} does not point to {what} that this process has mapped for reading and writing",
         "Give an address that is mapped for both.",

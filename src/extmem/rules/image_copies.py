@@ -141,15 +141,13 @@ _Unaligned = tuple[str, int] | None
 
 
 def _unaligned_texels(call: ImageCopy) -> _Unaligned:
-    facts = call.format
-    if call.taken is None or facts is None or facts.deep or facts.planes or not call.buffer_offset % call.taken[0]:
+    if call.taken is None or call.format is None or not call.buffer_offset % call.taken[0]:
         return None
-    return call.format_name, call.taken[0]
+    return None if call.format.deep or call.format.planes else (call.format_name, call.taken[0])
 
 
 def _unaligned_plane(call: ImageCopy) -> _Unaligned:
-    facts = call.format
-    if call.taken is None or facts is None or not facts.planes or not call.buffer_offset % call.taken[0]:
+    if call.taken is None or call.format is None or not call.format.planes or not call.buffer_offset % call.taken[0]:
         return None
     return f"{_names(call.aspect)} of {call.format_name}", call.taken[0]
 
@@ -290,10 +288,7 @@ def _check(
     info = image.create_info
     if not isinstance(info, vk.ImageCreateInfo):
         return []
-    facts, taken = format_facts(int(info.format)), None
     copied = _copied(info, mip_level, aspect)
-    if copied is not None:
-        taken = copied[0], copied[2]
     call = ImageCopy(
         suite.command,
         image,
@@ -306,8 +301,8 @@ def _check(
         aspect,
         device,
         places,
-        facts,
-        taken,
+        format_facts(int(info.format)),
+        (copied[0], copied[2]) if copied is not None else None,
     )
     return suite.run(call, 0)
 
