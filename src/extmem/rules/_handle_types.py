@@ -17,14 +17,14 @@ def single_type(vuids: str | tuple[str, ...], field: str, where: str, *, zero: b
     value = attrgetter(field)
 
     def broken(call: Any) -> tuple[str, str] | None:
-        handle_type = int(value(call))
+        handle_type = value(call)
         if handle_type in DEFINED_TYPES or (zero and not handle_type):
             return None
         if not handle_type:
             return "it is 0", "Give one handle type."
         if not handle_type & ~KNOWN_TYPE_BITS:
             return f"{types_text(handle_type)} are several handle types at once", "Give one handle type."
-        return f"{handle_type:#x} is not a handle type", "Give one of ExternalMemoryHandleTypeFlagBits."
+        return f"{int(handle_type):#x} is not a handle type", "Give one of ExternalMemoryHandleTypeFlagBits."
 
     return Demand(vuids, broken, where, "{found[0]}", "{found[1]}", needs)
 
