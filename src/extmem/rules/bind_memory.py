@@ -70,8 +70,6 @@ BUFFER: Suite[Bind] = Suite("vkBindBufferMemory")
 BUFFER2: Suite[Bind] = Suite("vkBindBufferMemory2")
 IMAGE: Suite[Bind] = Suite("vkBindImageMemory")
 IMAGE2: Suite[Bind] = Suite("vkBindImageMemory2")
-
-
 _BUFFERS, _IMAGES = (BUFFER, BUFFER2), (IMAGE, IMAGE2)
 _EVERY = (*_BUFFERS, *_IMAGES)
 

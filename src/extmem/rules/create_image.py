@@ -43,7 +43,7 @@ def _too_long(axis: int) -> Condition:
     return broken
 
 
-def _too_long_to_draw_on(axis: int) -> Condition:
+def _exceeds_framebuffers(axis: int) -> Condition:
     """Make the condition that an attachment exceeds the largest framebuffer: its length, usages and the limit."""
 
     def broken(call: Create) -> tuple[int, str, int] | None:
@@ -56,7 +56,7 @@ def _too_long_to_draw_on(axis: int) -> Condition:
     return broken
 
 
-def _is_no_line(call: Create) -> bool:
+def _has_height_or_depth(call: Create) -> bool:
     return _extent(call)[1:] != (1, 1)
 
 
@@ -67,7 +67,7 @@ def _too_many_levels(call: Create) -> tuple[str, int] | None:
     return (" x ".join(map(str, extent)), most) if 0 < most < call.info.mip_levels else None
 
 
-def _is_no_cube(call: Create) -> bool:
+def _is_not_a_cube(call: Create) -> bool:
     width, height, _ = _extent(call)
     return width != height or call.info.array_layers < 6
 
@@ -121,7 +121,7 @@ def _limited(vuid: str, beyond: Condition, where: str) -> Demand:
 def _drawable(vuid: str, axis: int, side: str) -> Demand:
     return Demand(
         vuid,
-        _too_long_to_draw_on(axis),
+        _exceeds_framebuffers(axis),
         f"{_WHERE}.extent.{side}",
         "it is {found[0]} for {found[1]}, the device's framebuffers have at most {found[2]}",
         "Give {found[2]} or less, or omit the attachment usages.",
@@ -143,7 +143,7 @@ demand(
     *_extent_demands(2, "depth", f"{_INFO}-extent-00946", f"{_INFO}-extent-02254"),
     Demand(
         f"{_INFO}-imageType-00956",
-        _is_no_line,
+        _has_height_or_depth,
         f"{_WHERE}.extent",
         "a 1D image has height {call.info.extent.height:d} and depth {call.info.extent.depth:d}",
         "Make both 1, or use ImageType.TYPE_2D or TYPE_3D.",
@@ -192,7 +192,7 @@ demand(
     ),
     Demand(
         f"{_INFO}-imageType-00954",
-        all_of(has_bits("info.flags", _CUBE), _is_no_cube),
+        all_of(has_bits("info.flags", _CUBE), _is_not_a_cube),
         _WHERE,
         "a cube has {call.info.extent.width:d} x {call.info.extent.height:d} texels and {call.info.array_layers:d} "
         "layers",

@@ -47,8 +47,8 @@ demand(
 def check_get_device_queue(family: int, index: int, queue_counts: Sequence[int]) -> list[Violation]:
     """Return the broken rules that depend on the physical device only.
 
-    Vulkan has no query for the queues that a VkDevice was created with. queue_counts:
-    VkQueueFamilyProperties::queueCount of each family of the physical device.
+    `queue_counts`: the number of queues of each queue family of the physical device. Vulkan has no query for the queues
+    that a VkDevice was created with.
     """
     queues = queue_counts[family] if 0 <= family < len(queue_counts) else None
     return GET_QUEUE.run(GetQueue(family, index, len(queue_counts), queues), 0)

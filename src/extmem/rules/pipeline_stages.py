@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from extmem import vk
-from extmem.rules._conditions import all_of, has_bits, is_given, lacks_extension, lacks_feature, undefined_bits
+from extmem.rules._conditions import is_given, lacks_extension, lacks_feature, undefined_bits
 from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import bits_of, flags_text
@@ -141,28 +141,6 @@ def _both(tail: str, other: str = "") -> tuple[str, str]:
     return f"{_COMMAND}-srcStageMask-{tail}", f"{_COMMAND}-dstStageMask-{other or tail}"
 
 
-_OPTIONAL = 1
-"""Trait: the mask has a stage that a feature or extension enables."""
-_OPTIONAL_STAGES = int(
-    _Stage.GEOMETRY_SHADER
-    | _Stage.TESSELLATION_CONTROL_SHADER
-    | _Stage.TESSELLATION_EVALUATION_SHADER
-    | _Stage.CONDITIONAL_RENDERING_EXT
-    | _Stage.FRAGMENT_DENSITY_PROCESS_EXT
-    | _Stage.TRANSFORM_FEEDBACK_EXT
-    | _Stage.MESH_SHADER_EXT
-    | _Stage.TASK_SHADER_EXT
-    | _Stage.FRAGMENT_SHADING_RATE_ATTACHMENT_KHR
-    | _Stage.RAY_TRACING_SHADER_KHR
-    | _Stage.COMMAND_PREPROCESS_EXT
-    | _BUILD
-)
-
-
-def _traits(mask: int) -> int:
-    return _OPTIONAL if mask & _OPTIONAL_STAGES else 0
-
-
 def _waits_for_nothing(call: Stages) -> str:
     """Return the stage that stands for none, if the mask is 0 although synchronization2 is known to be off."""
     if call.mask or call.device.synchronization2 is not False:
@@ -178,13 +156,13 @@ def _queue_lacks(call: Stages) -> tuple[str, str] | None:
 
 def _enabled_by(tail: str, stages: vk.PipelineStageFlagBits, lacks: Condition, what: str) -> Demand:
     """Return the row that stages are enabled by a feature or extension."""
+    optional = int(stages)
 
-    def names(call: Stages) -> str:
-        return flags_text(call.mask & int(stages), _Stage)
+    def broken(call: Stages) -> str:
+        wrong = call.mask & optional
+        return flags_text(wrong, _Stage) if wrong and lacks(call) else ""
 
-    problem = f"{{found}} needs {what}, which is not enabled"
-    condition = all_of(has_bits("mask", stages), lacks, names)
-    return Demand(_both(tail), condition, "{call.where}", problem, "Omit it.", _OPTIONAL)
+    return Demand(_both(tail), broken, "{call.where}", f"{{found}} needs {what}, which is not enabled", "Omit it.")
 
 
 def _feature(tail: str, stages: vk.PipelineStageFlagBits, name: str) -> Demand:
@@ -315,8 +293,7 @@ def check_stages(
     barriers: its memory, buffer and image barriers. If a barrier transfers ownership, the accesses of the other side's
     queue family are not checked. A malformed barrier is not checked, because `check_pipeline_barrier` reports it.
     """
-    violations = SRC.run(Stages("src", src_stage_mask, device), _traits(src_stage_mask))
-    violations += DST.run(Stages("dst", dst_stage_mask, device), _traits(dst_stage_mask))
+    violations = SRC.run(Stages("src", src_stage_mask, device), 0) + DST.run(Stages("dst", dst_stage_mask, device), 0)
     for (field, struct, before, after), given in zip(_BARRIERS, barriers, strict=True):
         for index, barrier in enumerate(given):
             where = f"{_COMMAND}.{field}[{index}]"
