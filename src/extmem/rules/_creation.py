@@ -61,9 +61,9 @@ class Traits:
     """The tiling is DRM_FORMAT_MODIFIER."""
     EXPLICIT = 1 << 6
     """The chain has VkImageDrmFormatModifierExplicitCreateInfoEXT."""
-    ASKS = 1 << 7
+    QUERY_MODIFIER = 1 << 7
     """The chain of the query has VkPhysicalDeviceImageDrmFormatModifierInfoEXT."""
-    ASKS_CONCURRENT = 1 << 8
+    QUERY_CONCURRENT = 1 << 8
     """That struct is about images that are shared by queue families."""
     FLAGS = 1 << 9
     """The create flags are not 0."""
@@ -71,7 +71,7 @@ class Traits:
 
 _STRUCTS: dict[type, int] = {
     vk.ImageDrmFormatModifierExplicitCreateInfoEXT: Traits.EXPLICIT,
-    vk.PhysicalDeviceImageDrmFormatModifierInfoEXT: Traits.ASKS,
+    vk.PhysicalDeviceImageDrmFormatModifierInfoEXT: Traits.QUERY_MODIFIER,
 }
 _CONCURRENT, _DRM = int(vk.SharingMode.CONCURRENT), int(vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT)
 _IMAGE_TYPES = {0: Traits.TYPE_1D, 1: Traits.TYPE_2D, 2: Traits.TYPE_3D}
@@ -128,7 +128,7 @@ class Create:
         return self.chained(vk.ImageDrmFormatModifierExplicitCreateInfoEXT)
 
     @property
-    def asked(self) -> Any:
+    def queried(self) -> Any:
         """The struct with the modifier that a query is about; None if the chain lacks it."""
         return self.chained(vk.PhysicalDeviceImageDrmFormatModifierInfoEXT)
 
@@ -139,8 +139,8 @@ class Create:
         traits = Traits.FLAGS if info.flags else 0
         for node in self.chain:
             traits |= _STRUCTS.get(type(node), 0)
-        if traits & Traits.ASKS and self.asked.sharing_mode == _CONCURRENT:
-            traits |= Traits.ASKS_CONCURRENT
+        if traits & Traits.QUERY_MODIFIER and self.queried.sharing_mode == _CONCURRENT:
+            traits |= Traits.QUERY_CONCURRENT
         if not isinstance(info, _QUERY) and info.sharing_mode == _CONCURRENT:
             traits |= Traits.CONCURRENT
         if isinstance(info, vk.BufferCreateInfo):

@@ -106,19 +106,19 @@ def _zero(vuid: str, field: str, why: str, *of_one: Condition) -> Demand:
     return Demand(vuid, all_of(*of_one, broken), where, problem, "Give 0.", needs=Traits.EXPLICIT)
 
 
-def _wrong_number_asked(call: Create) -> tuple[str, int] | None:
+def _wrong_number_queried(call: Create) -> tuple[str, int] | None:
     """A query with tiling DRM_FORMAT_MODIFIER names one modifier, and any other query names none."""
     count = sum(type(node) is vk.PhysicalDeviceImageDrmFormatModifierInfoEXT for node in call.chain)
     return None if has_modifier(call.info) == bool(count) else (enum_text(int(call.info.tiling), vk.ImageTiling), count)
 
 
 def _too_few_families(call: Create) -> str:
-    count = len(call.asked.queue_family_indices)
+    count = len(call.queried.queue_family_indices)
     return "" if count > 1 else f"{count} elements"
 
 
 def _wrong_families(call: Create) -> str:
-    given = [int(index) for index in call.asked.queue_family_indices]
+    given = [int(index) for index in call.queried.queue_family_indices]
     count = call.device.queue_family_count if call.device is not None else None
     if any(count is not None and index >= count for index in given):
         return f"it is {given}, and the device has {count} queue families"
@@ -202,26 +202,26 @@ demand(
     FORMAT_QUERY,
     Demand(
         f"{_QUERY}-tiling-02249",
-        _wrong_number_asked,
+        _wrong_number_queried,
         "PhysicalDeviceImageFormatInfo2.tiling",
         "it is {found[0]}, and the chain has {found[1]} of PhysicalDeviceImageDrmFormatModifierInfoEXT",
         "Give ImageTiling.OPTIMAL or LINEAR, or DRM_FORMAT_MODIFIER_EXT with the struct that names the modifier.",
     ),
     Demand(
         f"{_QUERY_MODIFIER}-sharingMode-parameter",
-        not_one_of("asked.sharing_mode", frozenset(vk.SharingMode)),
+        not_one_of("queried.sharing_mode", frozenset(vk.SharingMode)),
         f"{_QUERY_PATH}.sharing_mode",
-        "{call.asked.sharing_mode:d} is not a sharing mode",
+        "{call.queried.sharing_mode:d} is not a sharing mode",
         "Give SharingMode.EXCLUSIVE or CONCURRENT.",
-        needs=Traits.ASKS,
+        needs=Traits.QUERY_MODIFIER,
     ),
     Demand(
         f"{_QUERY_MODIFIER}-sharingMode-02314",
-        is_zero("asked.queue_family_indices"),
+        is_zero("queried.queue_family_indices"),
         _FAMILIES,
         "it is empty, and sharing_mode is CONCURRENT",
         "List the queue families, or use EXCLUSIVE.",
-        needs=Traits.ASKS_CONCURRENT,
+        needs=Traits.QUERY_CONCURRENT,
     ),
     Demand(
         f"{_QUERY_MODIFIER}-sharingMode-02315",
@@ -229,7 +229,7 @@ demand(
         _FAMILIES,
         "it has {found}, and sharing_mode is CONCURRENT",
         "List at least two queue families, or use SharingMode.EXCLUSIVE.",
-        needs=Traits.ASKS_CONCURRENT,
+        needs=Traits.QUERY_CONCURRENT,
     ),
     Demand(
         f"{_QUERY_MODIFIER}-sharingMode-02316",
@@ -237,7 +237,7 @@ demand(
         _FAMILIES,
         "{found}",
         "List each of the device's queue families that use the image, once.",
-        needs=Traits.ASKS_CONCURRENT,
+        needs=Traits.QUERY_CONCURRENT,
     ),
 )
 
