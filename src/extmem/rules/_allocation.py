@@ -18,6 +18,8 @@ from extmem import vk
 from extmem.rules._enabled import CHAINED, lacks
 from extmem.rules._engine import Suite
 from extmem.rules._text import (
+    D3D12_HEAP,
+    OPAQUE_WIN32_TYPES,
     SINGLE_FD_TYPES,
     SINGLE_HOST_TYPES,
     SINGLE_WIN32_TYPES,
@@ -87,6 +89,14 @@ class Traits:
     """The device is closed, or was created without queues."""
     UNDEDICATED = 1 << 30
     """The payload is dedicated to a buffer or image, but the import is not dedicated."""
+    TO_BUFFER = 1 << 31
+    """The allocation is dedicated to a buffer that is known."""
+    TO_IMAGE = 1 << 32
+    """The allocation is dedicated to an image that is known."""
+    OPAQUE_WIN32 = 1 << 33
+    """The call imports one of the two opaque types of Windows."""
+    D3D12_HEAP = 1 << 34
+    """The call imports a Direct3D 12 heap."""
 
 
 class Allocation:
@@ -122,6 +132,11 @@ class Allocation:
         self.payload: PayloadFacts | None = facts.payload
         self.target: ResourceFacts | None = facts.dedicated
         self.nodes: list[tuple[str, Any]] = [(BASE, info)]
+
+    @property
+    def host_pointer(self) -> int:
+        """The address to import; 0 if it is NULL."""
+        return int(self.host.host_pointer or 0) if self.host is not None else 0
 
 
 ALLOCATE: Suite[Allocation] = Suite("vkAllocateMemory")
@@ -202,6 +217,10 @@ def contents(call: Allocation, traits: int) -> int:
         traits |= bits.DEDICATED
         if call.target is not None:
             traits |= bits.TARGET
+            if call.target.kind == "image" and not is_null(call.dedicated.image):
+                traits |= bits.TO_IMAGE
+            elif call.target.kind == "buffer" and not is_null(call.dedicated.buffer):
+                traits |= bits.TO_BUFFER
     payload = call.payload
     if payload is not None and traits & bits.IMPORTS:
         traits |= bits.PAYLOAD
@@ -231,6 +250,10 @@ def _import_traits(call: Allocation) -> int:
             traits |= bits.HANDLED
         if handle_type:
             traits |= bits.IMPORTS_WIN32 | bits.IMPORTS
+            if handle_type & OPAQUE_WIN32_TYPES:
+                traits |= bits.OPAQUE_WIN32
+            elif handle_type == D3D12_HEAP:
+                traits |= bits.D3D12_HEAP
             if handle_type not in SINGLE_WIN32_TYPES:
                 traits |= bits.ODD_TYPE
             call.import_type = handle_type

@@ -14,11 +14,11 @@ from functools import cache
 from typing import Any
 
 from extmem import vk
+from extmem.rules._creation import chain_of
 
 __all__ = ["difference"]
 
 _CONCURRENT = int(vk.SharingMode.CONCURRENT)
-_LONGEST_CHAIN = 64
 
 
 @cache
@@ -27,12 +27,7 @@ def _names(struct: type[Any]) -> tuple[str, ...]:
 
 
 def _chain(info: Any) -> dict[str, Any]:
-    structs: dict[str, Any] = {}
-    node = info.p_next
-    while node is not None and len(structs) < _LONGEST_CHAIN and type(node).__name__ not in structs:
-        structs[type(node).__name__] = node
-        node = node.p_next if isinstance(node, vk.ChainStruct) else None
-    return structs
+    return {type(node).__name__: node for node in reversed(chain_of(info))}
 
 
 def _as_tuple(value: Any) -> Any:

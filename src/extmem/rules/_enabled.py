@@ -6,8 +6,9 @@ Everything that is not listed here is part of Vulkan 1.1, which external memory 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import IntFlag
+from functools import cache
 from typing import NamedTuple
 
 from extmem import vk
@@ -154,25 +155,13 @@ def lacking_bits(mask: int, enum: type[IntFlag], table: Mapping[int, Needs], dev
     unknown = mask & ~_defined(enum)
     problems = [f"the bits {unknown:#x} are not defined"] if unknown else []
     without: dict[str, int] = {}
-    for bit in _bits(mask & ~unknown, table):
-        if lacks(table[bit], device):
+    for bit in bits_of(mask & ~unknown):
+        if bit in table and lacks(table[bit], device):
             without[table[bit].text] = without.get(table[bit].text, 0) | bit
     problems += [f"{flags_text(bits, enum)} needs {needs}, which is not enabled" for needs, bits in without.items()]
     return "; ".join(problems)
 
 
-def _bits(mask: int, table: Mapping[int, Needs]) -> Iterable[int]:
-    return (bit for bit in bits_of(mask) if bit in table)
-
-
-_masks: dict[type[IntFlag], int] = {}
-
-
+@cache
 def _defined(enum: type[IntFlag]) -> int:
-    mask = _masks.get(enum)
-    if mask is None:
-        mask = 0
-        for member in enum:
-            mask |= int(member)
-        _masks[enum] = mask
-    return mask
+    return sum(int(member) for member in enum)

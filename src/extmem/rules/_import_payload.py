@@ -1,15 +1,15 @@
-"""Checks that the import structs have in common: they compare the call with the payload that it would import."""
+"""Rows that the import structs have in common: they compare the call with the payload that it would import."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 
 from extmem import vk
 from extmem.rules._allocation import BASE, Allocation
-from extmem.rules._engine import Finding
+from extmem.rules._conditions import all_of
+from extmem.rules._engine import Condition, Demand, Finding
 from extmem.rules._text import (
-    DEFINED_TYPES,
-    KNOWN_TYPE_BITS,
     SIZE_IGNORED_TYPES,
     bits_of,
     size_text,
@@ -21,36 +21,15 @@ from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = [
     "allowed_type",
-    "defined_types",
+    "capabilities_apply",
+    "exported_otherwise",
     "importable",
-    "memory_type_allowed",
     "same_device",
     "same_size_and_type",
     "same_uuids",
-    "single_type",
-    "capabilities_apply",
 ]
 
 _IMPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.IMPORTABLE)
-
-
-def single_type(handle_type: MemoryHandleType, where: str, *, zero: bool = True) -> Finding | None:
-    """Return a finding unless the value is one defined handle type, or zero if `zero` allows it."""
-    if handle_type in DEFINED_TYPES or (zero and not handle_type):
-        return None
-    if not handle_type:
-        return where, "it is 0", "Give one handle type."
-    if not handle_type & ~KNOWN_TYPE_BITS:
-        return where, f"{types_text(handle_type)} are several handle types at once", "Give one handle type."
-    return where, f"{handle_type:#x} is not a handle type", "Give one of ExternalMemoryHandleTypeFlagBits."
-
-
-def defined_types(mask: MemoryHandleType, where: str) -> Finding | None:
-    """Return a finding if a mask of handle types has unknown bits."""
-    unknown = mask & ~KNOWN_TYPE_BITS
-    if not unknown:
-        return None
-    return where, f"the bits {unknown:#x} are not handle types", "Give bits of ExternalMemoryHandleTypeFlagBits only."
 
 
 def capabilities_apply(call: Allocation, handle_type: MemoryHandleType) -> bool:
@@ -62,17 +41,18 @@ def capabilities_apply(call: Allocation, handle_type: MemoryHandleType) -> bool:
     return call.target is not None or not handle_type & SIZE_IGNORED_TYPES
 
 
-def importable(call: Allocation, where: str) -> Finding | None:
-    """Return a finding if the device is known not to import the type for such a resource."""
+def importable(vuid: str, where: str, needs: int) -> Demand:
+    """Return the row that the device imports the type, for the dedicated resource or else for a transfer buffer."""
+    problem = "the device {call.device.name!r} cannot import {found[0]} for {found[1]}"
+    return Demand(vuid, _unimportable, where, problem, "{found[2]}", needs)
+
+
+def _unimportable(call: Allocation) -> tuple[str, str, str] | None:
     handle_type = call.import_type
     answer = call.facts.capabilities.get(handle_type)
     if answer is None or int(answer.features) & _IMPORTABLE or not capabilities_apply(call, handle_type):
         return None
-    return (
-        where,
-        f"the device {call.device.name!r} cannot import {types_text(handle_type)} for {_resource(call)}",
-        _alternatives(call.facts.capabilities),
-    )
+    return types_text(handle_type), _resource(call), _alternatives(call.facts.capabilities)
 
 
 def _resource(call: Allocation) -> str:
@@ -80,90 +60,96 @@ def _resource(call: Allocation) -> str:
 
 
 def _alternatives(answers: Mapping[MemoryHandleType, ExternalMemoryFacts]) -> str:
-    importable_types = 0
-    for handle_type, answer in answers.items():
-        if int(answer.features) & _IMPORTABLE:
-            importable_types |= handle_type
-    if not importable_types:
-        return "Use a device that can import it."
-    return f"Use a type that it can import: {types_text(importable_types)}."
+    types = sum(int(handle_type) for handle_type, answer in answers.items() if int(answer.features) & _IMPORTABLE)
+    return f"Use a type that it can import: {types_text(types)}." if types else "Use a device that can import it."
 
 
-def same_device(call: Allocation, where: str) -> Finding | None:
-    """Return a finding if the payload is on another physical device than the importing one."""
+def exported_otherwise(call: Allocation, handle_type: MemoryHandleType, where: str, what: str) -> Finding | None:
+    """Return a finding if a payload made by Vulkan was not exported as the handle type."""
     payload = call.payload
-    if payload is None or payload.device_uuid is None:
+    if payload is None or not payload.made_by_vulkan or not payload.handle_types:
         return None
-    device = call.device
-    if payload.device_uuid == device.device_uuid or payload.device_uuid in device.device_group:
+    if int(payload.handle_types) & handle_type:
         return None
-    return (
+    exported = types_text(int(payload.handle_types))
+    return where, f"{what} was exported as {exported}, not {types_text(handle_type)}", f"Import it as {exported}."
+
+
+def same_device(vuid: str, where: str, needs: int, *only: Condition) -> Demand:
+    """Return the row that the payload is on the importing physical device."""
+    return Demand(
+        vuid,
+        all_of(*only, _other_device),
         where,
-        f"the payload is on device {f'{payload.device_name!r}, ' * bool(payload.device_name)}"
-        f"{uuid_text(payload.device_uuid)}, {device.name!r} is device {uuid_text(device.device_uuid)}",
+        "the payload is on device {found[0]}, {call.device.name!r} is device {found[1]}",
         "Import on the device that the payload was created on: find it by its UUID.",
+        needs,
     )
 
 
-def same_uuids(call: Allocation, where: str) -> Finding | None:
-    """Return a finding if device or driver UUID differs from the exporter's."""
-    payload = call.payload
+def _other_device(call: Allocation) -> tuple[str, str] | None:
+    payload, device = call.payload, call.device
+    if payload is None or payload.device_uuid is None:
+        return None
+    if payload.device_uuid in (device.device_uuid, *device.device_group):
+        return None
+    name = f"{payload.device_name!r}, " if payload.device_name else ""
+    return name + uuid_text(payload.device_uuid), uuid_text(device.device_uuid)
+
+
+def same_uuids(vuids: str | tuple[str, ...], where: str, needs: int, *only: Condition) -> Demand:
+    """Return the row that device and driver UUID are the exporter's."""
+    remedy = "Import with the same device and the same version of its driver."
+    return Demand(vuids, all_of(*only, _other_uuids), where, "{found}", remedy, needs)
+
+
+def _other_uuids(call: Allocation) -> str:
+    payload, device = call.payload, call.device
     if payload is None:
-        return None
-    device = call.device
-    wrong = []
-    if payload.device_uuid is not None and payload.device_uuid != device.device_uuid:
-        wrong.append(("device", payload.device_uuid, device.device_uuid))
-    if payload.driver_uuid is not None and payload.driver_uuid != device.driver_uuid:
-        wrong.append(("driver", payload.driver_uuid, device.driver_uuid))
-    if not wrong:
-        return None
-    return (
-        where,
-        "; ".join(
-            f"the exporter's {subject} UUID is {uuid_text(a)}, that of {device.name!r} is {uuid_text(b)}"
-            for subject, a, b in wrong
-        ),
-        "Import with the same device and the same version of its driver.",
+        return ""
+    return "; ".join(
+        f"the exporter's {subject} UUID is {uuid_text(theirs)}, that of {device.name!r} is {uuid_text(ours)}"
+        for subject, theirs, ours in (
+            ("device", payload.device_uuid, device.device_uuid),
+            ("driver", payload.driver_uuid, device.driver_uuid),
+        )
+        if theirs is not None and theirs != ours
     )
 
 
 def same_size_and_type(call: Allocation) -> Finding | None:
     """Return a finding if allocation size or memory type index differs from the exporter's."""
-    payload = call.payload
+    payload, info = call.payload, call.info
     if payload is None:
         return None
-    info = call.info
     size, index = payload.allocation_size, payload.memory_type_index
-    if (size is None or size == info.allocation_size) and (index is None or index == info.memory_type_index):
-        return None
-    wrong, fix, where = [], [], BASE
+    wrong = {}
     if size is not None and size != info.allocation_size:
-        wrong.append(f"allocation_size is {size_text(info.allocation_size)}, the payload has {size_text(size)}")
-        fix.append(f"allocation_size={size}")
-        where = f"{BASE}.allocation_size"
+        wrong["allocation_size"] = size_text(info.allocation_size), size_text(size), size
     if index is not None and index != info.memory_type_index:
-        wrong.append(f"memory_type_index is {int(info.memory_type_index)}, the payload has {index}")
-        fix.append(f"memory_type_index={index}")
-        where = f"{BASE}.memory_type_index" if len(fix) == 1 else BASE
-    return where, "; ".join(wrong), f"Pass {' and '.join(fix)}, as the exporter did."
-
-
-def allowed_type(call: Allocation, query: str) -> Finding | None:
-    """Return a finding if the device did not report the memory type for a payload created outside Vulkan."""
-    bits = call.payload.memory_type_bits if call.payload is not None else None
-    return memory_type_allowed(call, bits, query)
-
-
-def memory_type_allowed(call: Allocation, bits: int | None, query: str) -> Finding | None:
-    """Return a finding if the memory type is not in a set of memoryTypeBits; an unknown set (None) allows all."""
-    index = int(call.info.memory_type_index)
-    if bits is None or (index < 32 and bits >> index & 1):
+        wrong["memory_type_index"] = str(int(info.memory_type_index)), str(index), index
+    if not wrong:
         return None
-    indices = [str(bit.bit_length() - 1) for bit in bits_of(bits)]
-    allowed = f"memory type {' or '.join(indices)}"
     return (
-        f"{BASE}.memory_type_index",
-        f"{query} does not report memory type {index} for it (memoryTypeBits {bits:#x})",
-        f"Use {allowed}." if indices else "Use another device; this one cannot import it.",
+        f"{BASE}.{next(iter(wrong))}" if len(wrong) == 1 else BASE,
+        "; ".join(f"{field} is {given}, the payload has {theirs}" for field, (given, theirs, _) in wrong.items()),
+        f"Pass {' and '.join(f'{field}={number}' for field, (_, _, number) in wrong.items())}, as the exporter did.",
     )
+
+
+def allowed_type(vuid: str, bits: str, query: str, needs: int) -> Demand:
+    """Return the row that the memory type is one of the memoryTypeBits in `bits`, which this query reported.
+
+    An unknown set (None) allows all.
+    """
+    memory_type_bits = attrgetter(bits)
+
+    def broken(call: Allocation) -> tuple[int, int, str] | None:
+        mask, index = memory_type_bits(call), int(call.info.memory_type_index)
+        if mask is None or (index < 32 and mask >> index & 1):
+            return None
+        types = " or ".join(str(bit.bit_length() - 1) for bit in bits_of(mask))
+        return index, mask, f"Use memory type {types}." if types else "Use another device; this one cannot import it."
+
+    problem = f"{query} does not report memory type {{found[0]}} for it (memoryTypeBits {{found[1]:#x}})"
+    return Demand(vuid, broken, f"{BASE}.memory_type_index", problem, "{found[2]}", needs)

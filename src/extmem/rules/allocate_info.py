@@ -4,120 +4,127 @@ from __future__ import annotations
 
 from extmem import vk
 from extmem.rules._allocation import ALLOCATE, BASE, Allocation, Traits, chained
-from extmem.rules._engine import Finding, rule
+from extmem.rules._conditions import is_zero
+from extmem.rules._engine import Demand, demand
 from extmem.rules._text import DMA_BUF, size_text, uuid_text
-from extmem.rules.facts import PayloadFacts
 
 __all__: list[str] = []
 
 _SIZE = f"{BASE}.allocation_size"
-_TYPE = f"{BASE}.memory_type_index"
 _DEVICE_MASK_FLAG = int(vk.MemoryAllocateFlagBits.DEVICE_MASK)
 
 
-@rule("VkMemoryAllocateInfo-allocationSize-07897", on=ALLOCATE, never=Traits.IMPORTS | Traits.EXPORTS)
-def plain_allocation_has_a_size(call: Allocation) -> Finding | None:
-    """Only imports may have allocationSize 0."""
-    if call.info.allocation_size:
-        return None
-    return _SIZE, "a plain allocation of 0 bytes", "Ask for at least one byte."
-
-
-@rule("VkMemoryAllocateInfo-allocationSize-07899", on=ALLOCATE, needs=Traits.EXPORTS, never=Traits.SIZE_IGNORED)
-def exported_allocation_has_a_size(call: Allocation) -> Finding | None:
-    """Imports whose allocationSize is ignored are exempt, although they may also export: their payload has the size."""
-    if call.info.allocation_size:
-        return None
-    return _SIZE, "an allocation for export of 0 bytes", "Ask for at least one byte."
-
-
-@rule("vkAllocateMemory-pAllocateInfo-01714", on=ALLOCATE)
-def memory_type_exists(call: Allocation) -> Finding | None:
-    """The index is less than the device's number of memory types."""
+def _lacks_memory_type(call: Allocation) -> tuple[int] | None:
+    """Return the last memory type of the device, if the given one is greater."""
     count = len(call.device.memory_types)
-    index = call.info.memory_type_index
-    if index < count:
-        return None
-    return (
-        _TYPE,
-        f"the device {call.device.name!r} has memory types 0 to {count - 1}, not {int(index)}",
-        "Use a type from the device's memory properties.",
-    )
+    return (count - 1,) if call.info.memory_type_index >= count else None
 
 
-@rule("vkAllocateMemory-pAllocateInfo-01713", on=ALLOCATE, never=Traits.SIZE_IGNORED)
-def allocation_fits_its_heap(call: Allocation) -> Finding | None:
-    """Imports whose allocationSize is ignored are exempt."""
-    types = call.device.memory_types
-    index = call.info.memory_type_index
+def _beyond_its_heap(call: Allocation) -> str:
+    """Return the size of the memory type's heap, if the allocation is larger."""
+    types, index = call.device.memory_types, call.info.memory_type_index
     if index >= len(types) or call.info.allocation_size <= types[index].heap_size:
-        return None
-    return (
-        _SIZE,
-        f"{size_text(call.info.allocation_size)} exceed the heap of memory type {int(index)}, which has "
-        f"{size_text(types[index].heap_size)}",
-        "Request less, or use a memory type of a larger heap.",
-    )
+        return ""
+    return size_text(types[index].heap_size)
 
 
-@rule("vkAllocateMemory-maxMemoryAllocationCount-04101", on=ALLOCATE)
-def allocations_are_not_too_many(call: Allocation) -> Finding | None:
+def _too_many_allocations(call: Allocation) -> bool:
     """Imports count as allocations."""
-    facts = call.facts
-    if not facts.max_allocations or facts.live_allocations < facts.max_allocations:
-        return None
-    return (
-        "vkAllocateMemory.device",
-        f"{facts.live_allocations} allocations are live already and the device allows {facts.max_allocations}",
-        "Free memory first, or place several resources in one allocation.",
-    )
+    return 0 < call.facts.max_allocations <= call.facts.live_allocations
 
 
-def _group_of(payload: PayloadFacts) -> tuple[bytes, ...]:
-    if payload.device_group:
-        return payload.device_group
-    return (payload.device_uuid,) if payload.device_uuid else ()
-
-
-@rule("VkMemoryAllocateInfo-None-00643", on=ALLOCATE, needs=Traits.OUR_PAYLOAD | Traits.ELSEWHERE)
-def device_mask_is_the_exporters(call: Allocation) -> Finding | None:
+def _other_device_mask(call: Allocation) -> tuple[int, int] | None:
     """Without VkMemoryAllocateFlagsInfo the mask contains every device of the group. dma-bufs are exempt."""
     payload = call.payload
     if payload is None or call.import_type == DMA_BUF:
         return None
     flags = call.flags
-    everyone = (1 << max(len(call.device.device_group), 1)) - 1
-    mask = everyone
+    mask = (1 << max(len(call.device.device_group), 1)) - 1
     if flags is not None and int(flags.flags) & _DEVICE_MASK_FLAG and flags.device_mask:
         mask = int(flags.device_mask)
     theirs = payload.device_mask or (1 << max(len(payload.device_group), 1)) - 1
-    if mask == theirs:
-        return None
-    where = f"{chained(vk.MemoryAllocateFlagsInfo)}.device_mask" if flags is not None else f"{BASE}.pNext"
-    return (
-        where,
-        f"the device mask is {mask:#b}, the payload was allocated with {theirs:#b}",
-        f"Chain MemoryAllocateFlagsInfo with DEVICE_MASK and device_mask={theirs:#b}.",
-    )
+    return (mask, theirs) if mask != theirs else None
 
 
-@rule("VkMemoryAllocateInfo-None-00644", on=ALLOCATE, needs=Traits.OUR_PAYLOAD | Traits.ELSEWHERE)
-def physical_devices_are_the_exporters(call: Allocation) -> Finding | None:
+def _other_devices(call: Allocation) -> tuple[str, str] | None:
     """The physical devices are the same, in the same order. dma-bufs are exempt."""
-    payload = call.payload
+    payload, device = call.payload, call.device
     if payload is None or call.import_type == DMA_BUF:
         return None
-    theirs = _group_of(payload)
-    device = call.device
+    theirs = payload.device_group or ((payload.device_uuid,) if payload.device_uuid else ())
     ours = device.device_group or (device.device_uuid,)
-    if not theirs or theirs == ours:
-        return None
-    return (
-        "vkAllocateMemory.device",
-        f"the device {device.name!r} was created from {_uuids(ours)}, the payload's from {_uuids(theirs)}",
-        "Import on a device created from the same physical devices, in the same order.",
-    )
+    return (_uuids(ours), _uuids(theirs)) if theirs and theirs != ours else None
 
 
 def _uuids(group: tuple[bytes, ...]) -> str:
     return ", ".join(uuid_text(uuid) for uuid in group)
+
+
+def _same_device_mask(where: str, *, needs: int = 0, never: int = 0) -> Demand:
+    return Demand(
+        "VkMemoryAllocateInfo-None-00643",
+        _other_device_mask,
+        where,
+        "the device mask is {found[0]:#b}, the payload was allocated with {found[1]:#b}",
+        "Chain MemoryAllocateFlagsInfo with DEVICE_MASK and device_mask={found[1]:#b}.",
+        needs,
+        never,
+    )
+
+
+demand(
+    ALLOCATE,
+    Demand(
+        "VkMemoryAllocateInfo-allocationSize-07897",
+        is_zero("info.allocation_size"),
+        _SIZE,
+        "a plain allocation of 0 bytes",
+        "Ask for at least one byte.",
+        never=Traits.IMPORTS | Traits.EXPORTS,
+    ),
+    Demand(  # imports that also export may have size 0 if it is ignored: their payload has the size
+        "VkMemoryAllocateInfo-allocationSize-07899",
+        is_zero("info.allocation_size"),
+        _SIZE,
+        "an allocation for export of 0 bytes",
+        "Ask for at least one byte.",
+        needs=Traits.EXPORTS,
+        never=Traits.SIZE_IGNORED,
+    ),
+    Demand(
+        "vkAllocateMemory-pAllocateInfo-01714",
+        _lacks_memory_type,
+        f"{BASE}.memory_type_index",
+        "the device {call.device.name!r} has memory types 0 to {found[0]}, not {call.info.memory_type_index:d}",
+        "Use a type from the device's memory properties.",
+    ),
+    Demand(
+        "vkAllocateMemory-pAllocateInfo-01713",
+        _beyond_its_heap,
+        _SIZE,
+        "{call.info.allocation_size:d} bytes exceed the heap of memory type {call.info.memory_type_index:d}, which has "
+        "{found}",
+        "Request less, or use a memory type of a larger heap.",
+        never=Traits.SIZE_IGNORED,
+    ),
+    Demand(
+        "vkAllocateMemory-maxMemoryAllocationCount-04101",
+        _too_many_allocations,
+        "vkAllocateMemory.device",
+        "{call.facts.live_allocations} allocations are live already and the device allows {call.facts.max_allocations}",
+        "Free memory first, or place several resources in one allocation.",
+    ),
+    _same_device_mask(
+        f"{chained(vk.MemoryAllocateFlagsInfo)}.device_mask",
+        needs=Traits.OUR_PAYLOAD | Traits.ELSEWHERE | Traits.HAS_FLAGS,
+    ),
+    _same_device_mask(f"{BASE}.pNext", needs=Traits.OUR_PAYLOAD | Traits.ELSEWHERE, never=Traits.HAS_FLAGS),
+    Demand(
+        "VkMemoryAllocateInfo-None-00644",
+        _other_devices,
+        "vkAllocateMemory.device",
+        "the device {call.device.name!r} was created from {found[0]}, the payload's from {found[1]}",
+        "Import on a device created from the same physical devices, in the same order.",
+        needs=Traits.OUR_PAYLOAD | Traits.ELSEWHERE,
+    ),
+)

@@ -6,10 +6,13 @@ of the resource that the barrier names, and report nothing if there are none.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
+
 from extmem import vk
-from extmem.rules._engine import Check, Finding, rule
-from extmem.rules._text import bits_of, enum_text
-from extmem.rules.barriers import BUFFER, IMAGE, Barrier
+from extmem.rules._conditions import all_of, is_zero, not_index, not_one_of, reaches_past
+from extmem.rules._engine import Demand, demand
+from extmem.rules._text import bits_of, enum_text, flags_text
+from extmem.rules.barriers import BUFFER, IMAGE, Barrier, Traits
 from extmem.rules.transfer_commands import guard
 from extmem.vk.formats import COLOR, DEPTH, PLANES, STENCIL, FormatFacts, format_facts, format_name
 
@@ -27,229 +30,188 @@ def whole_range(info: vk.ImageCreateInfo) -> vk.ImageSubresourceRange:
     return vk.ImageSubresourceRange(_Aspect(facts.whole if facts else COLOR), 0, _REMAINING, 0, _REMAINING)
 
 
-# Buffers.
-
-
-def _buffer_size(call: Barrier) -> int | None:
-    info = call.resource.create_info if call.resource is not None else None
-    return int(info.size) if isinstance(info, vk.BufferCreateInfo) else None
-
-
-@rule(*guard("VkBufferMemoryBarrier-offset-01187"), on=BUFFER)
-def begins_inside(call: Barrier) -> Finding | None:
-    """The first byte is inside the buffer."""
-    size, offset = _buffer_size(call), int(call.info.offset)
-    if size is None or offset < size:
-        return None
-    return f"{call.where}.offset", f"it is {offset}, outside the buffer of {size} bytes", "Begin inside the buffer."
-
-
-@rule(*guard("VkBufferMemoryBarrier-size-01188"), on=BUFFER)
-def covers_something(call: Barrier) -> Finding | None:
-    """The size is not 0."""
-    if call.resource is None or int(call.info.size):
-        return None
-    return f"{call.where}.size", "it is 0", "Give a number of bytes, or WHOLE_SIZE for all up to the end."
-
-
-@rule(*guard("VkBufferMemoryBarrier-size-01189"), on=BUFFER)
-def ends_inside(call: Barrier) -> Finding | None:
-    """The last byte is inside the buffer."""
-    size, offset, count = _buffer_size(call), int(call.info.offset), int(call.info.size)
-    if size is None or count == _WHOLE or offset >= size or offset + count <= size:
-        return None
-    return (
-        f"{call.where}.size",
-        f"{count} bytes from offset {offset} reach outside the buffer of {size} bytes",
-        "Give WHOLE_SIZE for all up to the end.",
-    )
-
-
-# The pNext chain.
-
 _UNMODIFIED = "VK_EXT_external_memory_acquire_unmodified"
 
 
-@rule(*guard("VkBufferMemoryBarrier-pNext-pNext", "VkImageMemoryBarrier-pNext-pNext"), on=(BUFFER, IMAGE))
-def chain_extends_it(call: Barrier) -> Finding | None:
+def _foreign_struct(call: Barrier) -> tuple[str, str] | None:
     """Only VkExternalMemoryAcquireUnmodifiedEXT may be chained, if its extension is enabled."""
     link, enabled = call.info.p_next, call.device.extensions
     if link is None:
         return None
     name = type(link).__name__
     if type(link) is not vk.ExternalMemoryAcquireUnmodifiedEXT:
-        return f"{call.where}.pNext", f"{name} does not extend a barrier", f"Take {name} out of the chain."
+        return f"{name} does not extend a barrier", f"Take {name} out of the chain."
     if link.p_next is not None:
-        return f"{call.where}.pNext", f"something is chained to {name}", f"End the chain with {name}."
+        return f"something is chained to {name}", f"End the chain with {name}."
     if enabled is None or _UNMODIFIED in enabled:
         return None
-    return f"{call.where}.pNext", f"{name} needs {_UNMODIFIED}, which is not enabled", "Take it out of the chain."
+    return f"{name} needs {_UNMODIFIED}, which is not enabled", "Take it out of the chain."
 
 
-# Images: levels and layers.
+# Levels and layers: the fields of the range, the field of the create info, and the word for messages.
+_Part = tuple[str, str, str, str]
+_LEVELS: _Part = ("base_mip_level", "level_count", "mip_levels", "mip levels")
+_LAYERS: _Part = ("base_array_layer", "layer_count", "array_layers", "layers")
+_SUBRESOURCE = "info.subresource_range"
 
 
-def _image(call: Barrier) -> vk.ImageCreateInfo | None:
-    info = call.resource.create_info if call.resource is not None else None
-    return info if isinstance(info, vk.ImageCreateInfo) else None
+def _begins_inside(vuid: str, part: _Part) -> Demand:
+    first, _, count, word = part
+    return Demand(
+        guard(vuid),
+        not_index(f"{_SUBRESOURCE}.{first}", f"resource.create_info.{count}"),
+        f"{{call.where}}.subresource_range.{first}",
+        f"it is {{call.{_SUBRESOURCE}.{first}:d}}, and the image has {{call.resource.create_info.{count}:d}} {word}",
+        f"Begin with one of the image's {word}.",
+        needs=Traits.KNOWN,
+    )
 
 
-def _first(field: str, count_field: str, word: str) -> Check[Barrier]:
-    """Make the check that the first level or layer exists in the image."""
-
-    def check(call: Barrier) -> Finding | None:
-        info = _image(call)
-        if info is None:
-            return None
-        first, count = int(getattr(call.info.subresource_range, field)), int(getattr(info, count_field))
-        if first < count:
-            return None
-        path = f"{call.where}.subresource_range.{field}"
-        return path, f"it is {first}, and the image has {count} {word}", f"Begin with one of the image's {word}."
-
-    return check
+def _covers_something(vuid: str, part: _Part) -> Demand:
+    _, number, _, word = part
+    return Demand(
+        guard(vuid),
+        is_zero(f"{_SUBRESOURCE}.{number}"),
+        f"{{call.where}}.subresource_range.{number}",
+        "it is 0",
+        f"Give a number of {word}, or 0xFFFFFFFF for all that remain.",
+        needs=Traits.KNOWN,
+    )
 
 
-def _some(number_field: str, word: str) -> Check[Barrier]:
-    """Make the check that the number of levels or layers is not 0."""
-
-    def check(call: Barrier) -> Finding | None:
-        if _image(call) is None or int(getattr(call.info.subresource_range, number_field)):
-            return None
-        path = f"{call.where}.subresource_range.{number_field}"
-        return path, "it is 0", f"Give a number of {word}, or 0xFFFFFFFF for all that remain."
-
-    return check
-
-
-def _last(field: str, number_field: str, count_field: str, word: str) -> Check[Barrier]:
-    """Make the check that the last level or layer exists in the image."""
-
-    def check(call: Barrier) -> Finding | None:
-        info = _image(call)
-        if info is None:
-            return None
-        part = call.info.subresource_range
-        first, number, count = (
-            int(getattr(part, field)),
-            int(getattr(part, number_field)),
-            int(getattr(info, count_field)),
-        )
-        if number == _REMAINING or first >= count or first + number <= count:
-            return None
-        return (
-            f"{call.where}.subresource_range.{number_field}",
-            f"{number} {word} from {first} on reach outside the image's {count}",
-            "Give 0xFFFFFFFF for all that remain.",
-        )
-
-    return check
+def _ends_inside(vuid: str, part: _Part) -> Demand:
+    first, number, count, word = part
+    base, length, end = f"{_SUBRESOURCE}.{first}", f"{_SUBRESOURCE}.{number}", f"resource.create_info.{count}"
+    return Demand(
+        guard(vuid),
+        all_of(not_one_of(length, (_REMAINING,)), reaches_past(base, length, end)),
+        f"{{call.where}}.subresource_range.{number}",
+        f"{{call.{length}:d}} {word} from {{call.{base}:d}} on reach outside the image's {{call.{end}:d}}",
+        "Give 0xFFFFFFFF for all that remain.",
+        needs=Traits.KNOWN,
+    )
 
 
-_LEVELS, _LAYERS = ("base_mip_level", "level_count", "mip_levels"), ("base_array_layer", "layer_count", "array_layers")
+demand(
+    BUFFER,
+    Demand(
+        guard("VkBufferMemoryBarrier-offset-01187"),
+        not_index("info.offset", "resource.create_info.size"),
+        "{call.where}.offset",
+        "it is {call.info.offset:d}, outside the buffer of {call.resource.create_info.size:d} bytes",
+        "Begin inside the buffer.",
+        needs=Traits.KNOWN,
+    ),
+    Demand(
+        guard("VkBufferMemoryBarrier-size-01188"),
+        is_zero("info.size"),
+        "{call.where}.size",
+        "it is 0",
+        "Give a number of bytes, or WHOLE_SIZE for all up to the end.",
+        needs=Traits.KNOWN,
+    ),
+    Demand(
+        guard("VkBufferMemoryBarrier-size-01189"),
+        all_of(
+            not_one_of("info.size", (_WHOLE,)), reaches_past("info.offset", "info.size", "resource.create_info.size")
+        ),
+        "{call.where}.size",
+        "{call.info.size:d} bytes from offset {call.info.offset:d} reach outside the buffer of "
+        "{call.resource.create_info.size:d} bytes",
+        "Give WHOLE_SIZE for all up to the end.",
+        needs=Traits.KNOWN,
+    ),
+)
+demand(
+    (BUFFER, IMAGE),
+    Demand(
+        guard("VkBufferMemoryBarrier-pNext-pNext", "VkImageMemoryBarrier-pNext-pNext"),
+        _foreign_struct,
+        "{call.where}.pNext",
+        "{found[0]}",
+        "{found[1]}",
+    ),
+)
 _RANGE = "VkImageMemoryBarrier-subresourceRange"
-rule(*guard(f"{_RANGE}-01486"), on=IMAGE)(_first(_LEVELS[0], _LEVELS[2], "mip levels"))
-rule(*guard(f"{_RANGE}-01488"), on=IMAGE)(_first(_LAYERS[0], _LAYERS[2], "layers"))
-rule(*guard(f"{_RANGE}-01724"), on=IMAGE)(_last(*_LEVELS, "mip levels"))
-rule(*guard(f"{_RANGE}-01725"), on=IMAGE)(_last(*_LAYERS, "layers"))
-rule(*guard("VkImageSubresourceRange-levelCount-01720"), on=IMAGE)(_some(_LEVELS[1], "mip levels"))
-rule(*guard("VkImageSubresourceRange-layerCount-01721"), on=IMAGE)(_some(_LAYERS[1], "layers"))
+demand(
+    IMAGE,
+    _begins_inside(f"{_RANGE}-01486", _LEVELS),
+    _begins_inside(f"{_RANGE}-01488", _LAYERS),
+    _ends_inside(f"{_RANGE}-01724", _LEVELS),
+    _ends_inside(f"{_RANGE}-01725", _LAYERS),
+    _covers_something("VkImageSubresourceRange-levelCount-01720", _LEVELS),
+    _covers_something("VkImageSubresourceRange-layerCount-01721", _LAYERS),
+)
 
 
-# Images: aspects.
+# Images: aspects. Each function returns the right aspects if those of the range are wrong, else 0.
 
 
-def _names(aspects: int) -> str:
-    return " | ".join(_Aspect(bit).name or hex(bit) for bit in bits_of(aspects)) or "0"
+def _no_aspect(aspects: int, facts: FormatFacts, _call: Barrier) -> int:
+    return 0 if aspects else facts.whole
 
 
-def _format(call: Barrier) -> tuple[vk.ImageCreateInfo, FormatFacts] | None:
-    info = _image(call)
-    facts = format_facts(int(info.format)) if info is not None else None
-    return (info, facts) if info is not None and facts is not None else None
+def _not_of_the_format(aspects: int, facts: FormatFacts, _call: Barrier) -> int:
+    return facts.whole if aspects & ~(facts.whole | sum(PLANES[: len(facts.planes)])) else 0
 
 
-def _aspects(call: Barrier) -> int:
-    return int(call.info.subresource_range.aspect_mask)
-
-
-def _wrong_aspects(call: Barrier, info: vk.ImageCreateInfo, right: int) -> Finding:
-    return (
-        f"{call.where}.subresource_range.aspect_mask",
-        f"it is {_names(_aspects(call))} for an image of {format_name(int(info.format))}",
-        f"Pass {_names(right)}.",
-    )
-
-
-@rule("VkImageSubresourceRange-aspectMask-requiredbitmask", on=IMAGE)
-def names_an_aspect(call: Barrier) -> Finding | None:
-    """The range has an aspect."""
-    image_format = _format(call)
-    return (
-        None if image_format is None or _aspects(call) else _wrong_aspects(call, image_format[0], image_format[1].whole)
-    )
-
-
-@rule(*guard(f"{_RANGE}-09601"), on=IMAGE)
-def aspects_are_the_formats(call: Barrier) -> Finding | None:
-    """The format has all aspects of the range."""
-    image_format = _format(call)
-    if image_format is None:
-        return None
-    info, facts = image_format
-    wrong = _aspects(call) & ~(facts.whole | sum(PLANES[: len(facts.planes)]))
-    return _wrong_aspects(call, info, facts.whole) if wrong else None
-
-
-@rule("VkImageMemoryBarrier-image-09241", on=IMAGE)
-def color_in_one_plane(call: Barrier) -> Finding | None:
+def _not_color_alone(aspects: int, facts: FormatFacts, _call: Barrier) -> int:
     """The range of a color image in one plane has the aspect COLOR and no other."""
-    image_format = _format(call)
-    if image_format is None or image_format[1].deep or image_format[1].planes or _aspects(call) in (0, COLOR):
-        return None
-    return _wrong_aspects(call, image_format[0], COLOR)
+    return 0 if facts.deep or facts.planes or aspects in (0, COLOR) else COLOR
 
 
-@rule("VkImageMemoryBarrier-image-09242", on=IMAGE)
-def planes_that_are_joined(call: Barrier) -> Finding | None:
+def _not_all_planes(aspects: int, facts: FormatFacts, call: Barrier) -> int:
     """The range of an image whose planes are bound together covers all planes."""
-    image_format = _format(call)
-    if (
-        image_format is None
-        or not image_format[1].planes
-        or int(image_format[0].flags) & _DISJOINT
-        or _aspects(call) in (0, COLOR)
-    ):
-        return None
-    return _wrong_aspects(call, image_format[0], COLOR)
+    disjoint = call.resource is not None and int(call.resource.create_info.flags) & _DISJOINT
+    return 0 if not facts.planes or disjoint or aspects in (0, COLOR) else COLOR
 
 
-@rule("VkImageMemoryBarrier-image-03320", on=IMAGE)
-def depth_with_stencil(call: Barrier) -> Finding | None:
-    """The range has both aspects, unless the feature separateDepthStencilLayouts is enabled."""
-    image_format, features = _format(call), call.device.features
-    if image_format is None or features is None or "separateDepthStencilLayouts" in features or not _aspects(call):
-        return None
-    both = DEPTH | STENCIL
-    return (
-        _wrong_aspects(call, image_format[0], both)
-        if image_format[1].whole == both and _aspects(call) & both != both
-        else None
+def _not_both(aspects: int, facts: FormatFacts, call: Barrier) -> int:
+    """The range has depth and stencil, unless the feature separateDepthStencilLayouts is enabled."""
+    features, both = call.device.features, DEPTH | STENCIL
+    if features is None or "separateDepthStencilLayouts" in features or facts.whole != both:
+        return 0
+    return both if aspects and aspects & both != both else 0
+
+
+def _not_depth(aspects: int, facts: FormatFacts, _call: Barrier) -> int:
+    return DEPTH if facts.whole == DEPTH and aspects not in (0, DEPTH) else 0
+
+
+def _not_stencil(aspects: int, facts: FormatFacts, _call: Barrier) -> int:
+    return STENCIL if facts.whole == STENCIL and aspects not in (0, STENCIL) else 0
+
+
+def _aspects(vuids: str | tuple[str, ...], right: Callable[[int, FormatFacts, Barrier], int]) -> Demand:
+    """Return the row that the range has aspects for which `right` returns 0."""
+
+    def broken(call: Barrier) -> tuple[str, str, str] | None:
+        info = call.resource.create_info if call.resource is not None else None
+        number = int(info.format) if isinstance(info, vk.ImageCreateInfo) else 0
+        facts, given = format_facts(number), int(call.info.subresource_range.aspect_mask)
+        aspects = right(given, facts, call) if facts is not None else 0
+        return (flags_text(given, _Aspect), format_name(number), flags_text(aspects, _Aspect)) if aspects else None
+
+    return Demand(
+        vuids,
+        broken,
+        "{call.where}.subresource_range.aspect_mask",
+        "it is {found[0]} for an image of {found[1]}",
+        "Pass {found[2]}.",
+        needs=Traits.FORMAT,
     )
 
 
-def _alone(aspect: int) -> Check[Barrier]:
-    def check(call: Barrier) -> Finding | None:
-        image_format = _format(call)
-        if image_format is None or image_format[1].whole != aspect or _aspects(call) in (0, aspect):
-            return None
-        return _wrong_aspects(call, image_format[0], aspect)
-
-    return check
-
-
-rule("VkImageMemoryBarrier-image-10749", on=IMAGE)(_alone(DEPTH))
-rule("VkImageMemoryBarrier-image-10750", on=IMAGE)(_alone(STENCIL))
+demand(
+    IMAGE,
+    _aspects("VkImageSubresourceRange-aspectMask-requiredbitmask", _no_aspect),
+    _aspects(guard(f"{_RANGE}-09601"), _not_of_the_format),
+    _aspects("VkImageMemoryBarrier-image-09241", _not_color_alone),
+    _aspects("VkImageMemoryBarrier-image-09242", _not_all_planes),
+    _aspects("VkImageMemoryBarrier-image-03320", _not_both),
+    _aspects("VkImageMemoryBarrier-image-10749", _not_depth),
+    _aspects("VkImageMemoryBarrier-image-10750", _not_stencil),
+)
 
 
 # Images: layouts.
@@ -286,6 +248,7 @@ _WITH: dict[vk.ImageLayout, str] = {
 }
 """Layouts that need an extension. Their further requirements are not checked."""
 _KNOWN = frozenset(int(layout) for layout in _Layout)
+_NO_ENDS = (int(_Layout.UNDEFINED), int(_Layout.PREINITIALIZED), int(_Layout.ZERO_INITIALIZED_EXT))
 
 
 def _ignored(call: Barrier) -> bool:
@@ -294,91 +257,109 @@ def _ignored(call: Barrier) -> bool:
     return same and call.device.synchronization2 is not False
 
 
-def _defined(field: str) -> Check[Barrier]:
-    """Make the check that the registry defines the layout, and that its extension is enabled."""
+def _field_in(call: Barrier, layouts: Container[int]) -> tuple[str, str] | None:
+    """Return the first of the two fields that has one of these layouts, and the layout's name."""
+    for field in ("old_layout", "new_layout"):
+        layout = int(getattr(call.info, field))
+        if layout in layouts:
+            return field, enum_text(layout, _Layout)
+    return None
 
-    def check(call: Barrier) -> Finding | None:
+
+def _defined(side: str) -> Demand:
+    """Return the row that the registry defines the layout, and that its extension is enabled."""
+    field = f"{side}_layout"
+
+    def broken(call: Barrier) -> str:
         layout, enabled = int(getattr(call.info, field)), call.device.extensions
         needed = _WITH.get(_Layout(layout)) if layout in _KNOWN else None
         if layout in _KNOWN and (needed is None or enabled is None or needed in enabled):
-            return None
-        why = f"{enum_text(layout, _Layout)} needs {needed}, which is not enabled" if needed else f"it is {layout}"
-        return f"{call.where}.{field}", why, "Pass a value of ImageLayout that the device supports, such as GENERAL."
+            return ""
+        return f"{enum_text(layout, _Layout)} needs {needed}, which is not enabled" if needed else f"it is {layout}"
 
-    return check
-
-
-def _combined(field: str) -> Check[Barrier]:
-    """Make the check that the layouts without an aspect are used with synchronization2 alone."""
-
-    def check(call: Barrier) -> Finding | None:
-        layout = int(getattr(call.info, field))
-        if call.device.synchronization2 is not False or layout not in _ONE_NAME:
-            return None
-        problem = f"it is {enum_text(layout, _Layout)}, and synchronization2 is not enabled"
-        return f"{call.where}.{field}", problem, "Pass the layout for the image's aspect, or GENERAL."
-
-    return check
-
-
-def _created_for(layout: vk.ImageLayout, usage: int) -> Check[Barrier]:
-    """Make the check that the image was created with the usage that the layout requires."""
-
-    def check(call: Barrier) -> Finding | None:
-        info = _image(call)
-        if info is None or _ignored(call) or int(info.usage) & usage:
-            return None
-        for field in ("old_layout", "new_layout"):
-            if int(getattr(call.info, field)) == layout:
-                needed = " or ".join(_Usage(bit).name or hex(bit) for bit in bits_of(usage))
-                problem = f"it is {layout.name}, and the image was created without usage {needed}"
-                return (
-                    f"{call.where}.{field}",
-                    problem,
-                    f"Create the image with usage {needed}, or pass another layout.",
-                )
-        return None
-
-    return check
-
-
-@rule("VkImageMemoryBarrier-newLayout-01198", on=IMAGE)
-def ends_in_a_layout(call: Barrier) -> Finding | None:
-    """A barrier cannot change an image to UNDEFINED, PREINITIALIZED or ZERO_INITIALIZED."""
-    layout = int(call.info.new_layout)
-    none = (int(_Layout.UNDEFINED), int(_Layout.PREINITIALIZED), int(_Layout.ZERO_INITIALIZED_EXT))
-    if call.resource is None or layout not in none or _ignored(call):
-        return None
-    return (
-        f"{call.where}.new_layout",
-        f"it is {enum_text(layout, _Layout)}",
-        "Pass a layout in which the image is used, such as GENERAL.",
+    return Demand(
+        f"VkImageMemoryBarrier-{side}Layout-parameter",
+        broken,
+        f"{{call.where}}.{field}",
+        "{found}",
+        "Pass a value of ImageLayout that the device supports, such as GENERAL.",
     )
 
 
-def _of_one_aspect(aspect: int, wrong: tuple[vk.ImageLayout, vk.ImageLayout]) -> Check[Barrier]:
-    """Make the check that a layout for one aspect is not used for a range with the other aspect."""
+def _combined(tail: str, field: str) -> Demand:
+    """Return the row that the layouts without an aspect are used with synchronization2 alone."""
 
-    def check(call: Barrier) -> Finding | None:
-        if call.resource is None or not _aspects(call) & aspect:
+    def broken(call: Barrier) -> str:
+        layout = int(getattr(call.info, field))
+        return enum_text(layout, _Layout) if call.device.synchronization2 is False and layout in _ONE_NAME else ""
+
+    return Demand(
+        f"VkImageMemoryBarrier-synchronization2-{tail}",
+        broken,
+        f"{{call.where}}.{field}",
+        "it is {found}, and synchronization2 is not enabled",
+        "Pass the layout for the image's aspect, or GENERAL.",
+    )
+
+
+def _created_for(tail: str, layout: vk.ImageLayout, usage: int) -> Demand:
+    """Return the row that the image was created with the usage that the layout requires."""
+    needed = " or ".join(_Usage(bit).name or hex(bit) for bit in bits_of(usage))
+
+    def broken(call: Barrier) -> tuple[str, str] | None:
+        if call.resource is None or _ignored(call) or int(call.resource.create_info.usage) & usage:
             return None
-        for field in ("old_layout", "new_layout"):
-            layout = int(getattr(call.info, field))
-            if layout in wrong:
-                problem = f"it is {enum_text(layout, _Layout)}, for a range with {_names(_aspects(call))}"
-                return f"{call.where}.{field}", problem, "Pass a layout for all aspects of the range."
-        return None
+        return _field_in(call, (int(layout),))
 
-    return check
+    return Demand(
+        f"VkImageMemoryBarrier-{tail}",
+        broken,
+        "{call.where}.{found[0]}",
+        f"it is {layout.name}, and the image was created without usage {needed}",
+        f"Create the image with usage {needed}, or pass another layout.",
+        needs=Traits.KNOWN,
+    )
 
 
-for _side in ("old", "new"):
-    rule(f"VkImageMemoryBarrier-{_side}Layout-parameter", on=IMAGE)(_defined(f"{_side}_layout"))
-rule("VkImageMemoryBarrier-synchronization2-07793", on=IMAGE)(_combined("old_layout"))
-rule("VkImageMemoryBarrier-synchronization2-07794", on=IMAGE)(_combined("new_layout"))
-for _layout, (_tail, _usage) in _NEEDED.items():
-    rule(f"VkImageMemoryBarrier-{_tail}", on=IMAGE)(_created_for(_layout, _usage))
-_OF_STENCIL = (_Layout.STENCIL_ATTACHMENT_OPTIMAL, _Layout.STENCIL_READ_ONLY_OPTIMAL)
-_OF_DEPTH = (_Layout.DEPTH_ATTACHMENT_OPTIMAL, _Layout.DEPTH_READ_ONLY_OPTIMAL)
-rule("VkImageMemoryBarrier-aspectMask-08702", on=IMAGE)(_of_one_aspect(DEPTH, _OF_STENCIL))
-rule("VkImageMemoryBarrier-aspectMask-08703", on=IMAGE)(_of_one_aspect(STENCIL, _OF_DEPTH))
+def _ends_in_no_layout(call: Barrier) -> str:
+    """A barrier cannot change an image to one of three layouts."""
+    layout = int(call.info.new_layout)
+    return enum_text(layout, _Layout) if layout in _NO_ENDS and not _ignored(call) else ""
+
+
+def _of_one_aspect(tail: str, aspect: int, wrong: tuple[vk.ImageLayout, vk.ImageLayout]) -> Demand:
+    """Return the row that a layout for one aspect is not used for a range with the other aspect."""
+
+    def broken(call: Barrier) -> tuple[str, str, str] | None:
+        given = int(call.info.subresource_range.aspect_mask)
+        found = _field_in(call, wrong) if given & aspect else None
+        return (*found, flags_text(given, _Aspect)) if found is not None else None
+
+    return Demand(
+        f"VkImageMemoryBarrier-aspectMask-{tail}",
+        broken,
+        "{call.where}.{found[0]}",
+        "it is {found[1]}, for a range with {found[2]}",
+        "Pass a layout for all aspects of the range.",
+        needs=Traits.KNOWN,
+    )
+
+
+demand(
+    IMAGE,
+    Demand(
+        "VkImageMemoryBarrier-newLayout-01198",
+        _ends_in_no_layout,
+        "{call.where}.new_layout",
+        "it is {found}",
+        "Pass a layout in which the image is used, such as GENERAL.",
+        needs=Traits.KNOWN,
+    ),
+    _defined("old"),
+    _defined("new"),
+    _combined("07793", "old_layout"),
+    _combined("07794", "new_layout"),
+    *(_created_for(tail, layout, usage) for layout, (tail, usage) in _NEEDED.items()),
+    _of_one_aspect("08702", DEPTH, (_Layout.STENCIL_ATTACHMENT_OPTIMAL, _Layout.STENCIL_READ_ONLY_OPTIMAL)),
+    _of_one_aspect("08703", STENCIL, (_Layout.DEPTH_ATTACHMENT_OPTIMAL, _Layout.DEPTH_READ_ONLY_OPTIMAL)),
+)

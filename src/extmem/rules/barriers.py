@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from extmem import vk
-from extmem.rules._engine import Check, Finding, Suite, rule
+from extmem.rules._conditions import lacks_extension
+from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import D3D11_TYPES, enum_text, type_mask
 from extmem.rules.facts import DeviceFacts, ResourceFacts
 from extmem.rules.violation import Violation
+from extmem.vk.formats import format_facts
 
 __all__ = [
     "EXTERNAL",
@@ -64,6 +66,17 @@ class Traits:
     """The resource is shared by queue families, and the synchronization2 feature is known to be off."""
     D3D11 = 1 << 3
     """The resource is a Direct3D 11 texture."""
+    SRC_EXTERNAL = 1 << 4
+    DST_EXTERNAL = 1 << 5
+    SRC_FOREIGN = 1 << 6
+    DST_FOREIGN = 1 << 7
+    KNOWN = 1 << 8
+    """There are facts of the resource."""
+    FORMAT = 1 << 9
+    """The resource is an image whose format the registry contains."""
+
+
+_SIDES = {EXTERNAL: (Traits.SRC_EXTERNAL, Traits.DST_EXTERNAL), FOREIGN: (Traits.SRC_FOREIGN, Traits.DST_FOREIGN)}
 
 
 @dataclass(slots=True)
@@ -81,14 +94,6 @@ class Barrier:
     resource: ResourceFacts | None = None
     """Facts of the buffer or image; None if there are none."""
 
-    def side(self, side: Side) -> int:
-        """Return the queue family on that side."""
-        return self.src if side == "src" else self.dst
-
-    def field(self, side: Side) -> str:
-        """Return the path of the field with that side's queue family."""
-        return f"{self.where}.{side}_queue_family_index"
-
     @property
     def transfer_text(self) -> str:
         """The two queue families as text."""
@@ -98,8 +103,13 @@ class Barrier:
 def _traits(src: int, dst: int, resource: ResourceFacts | None, device: DeviceFacts) -> int:
     """Return the traits of a barrier."""
     traits = Traits.MOVES if src != dst else 0
+    traits |= _SIDES.get(src, (0, 0))[0] | _SIDES.get(dst, (0, 0))[1]
     if resource is None:
         return traits
+    traits |= Traits.KNOWN
+    info = resource.create_info
+    if isinstance(info, vk.ImageCreateInfo) and format_facts(int(info.format)) is not None:
+        traits |= Traits.FORMAT
     mode = resource.create_info.sharing_mode
     if mode == _EXCLUSIVE:
         traits |= Traits.EXCLUSIVE
@@ -138,13 +148,13 @@ def _every(tail: str, image_tail: str = "") -> tuple[str, str, str, str]:
     )
 
 
-def _can_own(side: Side) -> Check[Barrier]:
-    """Make the check that the side is EXTERNAL, FOREIGN, or a queue family of the device."""
+def _cannot_own(side: Side) -> Condition:
+    """Make the condition that the side is neither EXTERNAL nor FOREIGN, nor a queue family of the device."""
 
-    def check(call: Barrier) -> Finding | None:
-        family, count = call.side(side), call.device.queue_family_count
+    def broken(call: Barrier) -> str:
+        family, count = call.src if side == "src" else call.dst, call.device.queue_family_count
         if family in (EXTERNAL, FOREIGN):
-            return None
+            return ""
         if family == IGNORED:
             reason = ""
         elif count is not None and family >= count:
@@ -153,141 +163,134 @@ def _can_own(side: Side) -> Check[Barrier]:
             has = ", ".join(map(str, sorted(call.device.queue_families)))
             reason = f"; this logical device has no queue of family {family}, but of {has}"
         else:
-            return None
-        return (
-            call.field(side),
-            f"an exclusive {call.resource_kind} is transferred {call.transfer_text}{reason}",
-            "Pass a queue family of the device, QUEUE_FAMILY_EXTERNAL or QUEUE_FAMILY_FOREIGN_EXT; or pass the same "
-            "value for both sides, to transfer nothing.",
-        )
+            return ""
+        return f"an exclusive {call.resource_kind} is transferred {call.transfer_text}{reason}"
 
-    return check
+    return broken
 
 
-_OWNED = Traits.MOVES | Traits.EXCLUSIVE
-rule(*_every("buffer-09095", "image-09117"), on=_EVERY, needs=_OWNED)(_can_own("src"))
-rule(*_every("buffer-09096", "image-09118"), on=_EVERY, needs=_OWNED)(_can_own("dst"))
+def _no_external(call: Barrier) -> bool:
+    """EXTERNAL needs an instance of Vulkan 1.1, or VK_KHR_external_memory."""
+    version, extensions = call.device.api_version, call.device.extensions
+    if version is None or extensions is None:
+        return False
+    return version < _VERSION_1_1 and "VK_KHR_external_memory" not in extensions
 
 
-def _external_is_known(side: Side) -> Check[Barrier]:
-    """Make the check that EXTERNAL is available: it needs an instance of Vulkan 1.1, or VK_KHR_external_memory."""
-
-    def check(call: Barrier) -> Finding | None:
-        if call.side(side) != EXTERNAL:
-            return None
-        version, extensions = call.device.api_version, call.device.extensions
-        if version is None or extensions is None:
-            return None
-        if version >= _VERSION_1_1 or "VK_KHR_external_memory" in extensions:
-            return None
-        return (
-            call.field(side),
-            "it is QUEUE_FAMILY_EXTERNAL, on a device without VK_KHR_external_memory of a Vulkan 1.0 instance",
-            "Create the instance with Vulkan 1.1 or later, or enable VK_KHR_external_memory.",
-        )
-
-    return check
-
-
-rule(*_every("None-09097"), on=_EVERY)(_external_is_known("src"))
-rule(*_every("None-09098"), on=_EVERY)(_external_is_known("dst"))
-
-
-def _foreign_is_known(side: Side) -> Check[Barrier]:
-    """Make the check that the extension of FOREIGN is enabled, which is not part of any version of Vulkan."""
-
-    def check(call: Barrier) -> Finding | None:
-        extensions = call.device.extensions
-        if call.side(side) != FOREIGN or extensions is None or "VK_EXT_queue_family_foreign" in extensions:
-            return None
-        return (
-            call.field(side),
-            "it is QUEUE_FAMILY_FOREIGN_EXT, on a device without VK_EXT_queue_family_foreign",
-            "Enable VK_EXT_queue_family_foreign; between Vulkan devices of one driver QUEUE_FAMILY_EXTERNAL is enough.",
-        )
-
-    return check
-
-
-rule(*_every("srcQueueFamilyIndex-09099"), on=_EVERY)(_foreign_is_known("src"))
-rule(*_every("dstQueueFamilyIndex-09100"), on=_EVERY)(_foreign_is_known("dst"))
-
-
-@rule(
-    "VkBufferMemoryBarrier-None-09049",
-    "VkImageMemoryBarrier-None-09052",
-    on=_FIRST,
-    needs=Traits.OLD_CONCURRENT,
-)
-def one_side_is_ignored(call: Barrier) -> Finding | None:
+def _owned_by_all(call: Barrier) -> bool:
     """One side of a concurrent resource's barrier is IGNORED, because all its queue families own it."""
-    if IGNORED in (call.src, call.dst):
-        return None
-    return (
-        call.where,
-        f"a concurrent {call.resource_kind} is transferred {call.transfer_text}, and synchronization2 is not enabled",
+    return IGNORED not in (call.src, call.dst)
+
+
+def _neither_ignored_nor_external(side: Side) -> Condition:
+    def broken(call: Barrier) -> str:
+        family = call.src if side == "src" else call.dst
+        return "" if family in (IGNORED, EXTERNAL) else family_text(family)
+
+    return broken
+
+
+def _layout_not_in(field: str, *allowed: int) -> Condition:
+    """Make the condition that the layout is not one of these: its name."""
+
+    def broken(call: Barrier) -> str:
+        layout = type_mask(getattr(call.info, field))
+        return "" if layout in allowed else enum_text(layout, vk.ImageLayout)
+
+    return broken
+
+
+def _owner(buffer_tail: str, image_tail: str, side: Side) -> Demand:
+    """Return the row that ownership of an exclusive resource is transferred from and to a possible owner."""
+    return Demand(
+        _every(buffer_tail, image_tail),
+        _cannot_own(side),
+        f"{{call.where}}.{side}_queue_family_index",
+        "{found}",
+        "Pass a queue family of the device, QUEUE_FAMILY_EXTERNAL or QUEUE_FAMILY_FOREIGN_EXT; or pass the same "
+        "value for both sides, to transfer nothing.",
+        needs=Traits.MOVES | Traits.EXCLUSIVE,
+    )
+
+
+def _external(tail: str, side: Side, needs: int) -> Demand:
+    return Demand(
+        _every(tail),
+        _no_external,
+        f"{{call.where}}.{side}_queue_family_index",
+        "it is QUEUE_FAMILY_EXTERNAL, on a device without VK_KHR_external_memory of a Vulkan 1.0 instance",
+        "Create the instance with Vulkan 1.1 or later, or enable VK_KHR_external_memory.",
+        needs,
+    )
+
+
+def _foreign(tail: str, side: Side, needs: int) -> Demand:
+    """Return the row that the extension of FOREIGN is enabled, which is not part of any version of Vulkan."""
+    return Demand(
+        _every(tail),
+        lacks_extension("VK_EXT_queue_family_foreign"),
+        f"{{call.where}}.{side}_queue_family_index",
+        "it is QUEUE_FAMILY_FOREIGN_EXT, on a device without VK_EXT_queue_family_foreign",
+        "Enable VK_EXT_queue_family_foreign; between Vulkan devices of one driver QUEUE_FAMILY_EXTERNAL is enough.",
+        needs,
+    )
+
+
+def _concurrent(buffer_tail: str, image_tail: str, side: Side) -> Demand:
+    """Return the row that the side of a concurrent resource's barrier is IGNORED or EXTERNAL."""
+    return Demand(
+        (f"VkBufferMemoryBarrier-{buffer_tail}", f"VkImageMemoryBarrier-{image_tail}"),
+        _neither_ignored_nor_external(side),
+        f"{{call.where}}.{side}_queue_family_index",
+        f"{{found}} is the {_SIDE_TEXTS[side]} of a concurrent {{call.resource_kind}}, and synchronization2 is not "
+        "enabled",
+        "Pass QUEUE_FAMILY_IGNORED or QUEUE_FAMILY_EXTERNAL, or enable synchronization2.",
+        needs=Traits.OLD_CONCURRENT,
+    )
+
+
+demand(
+    _EVERY,
+    _owner("buffer-09095", "image-09117", "src"),
+    _owner("buffer-09096", "image-09118", "dst"),
+    _external("None-09097", "src", Traits.SRC_EXTERNAL),
+    _external("None-09098", "dst", Traits.DST_EXTERNAL),
+    _foreign("srcQueueFamilyIndex-09099", "src", Traits.SRC_FOREIGN),
+    _foreign("dstQueueFamilyIndex-09100", "dst", Traits.DST_FOREIGN),
+)
+demand(
+    _FIRST,
+    Demand(
+        ("VkBufferMemoryBarrier-None-09049", "VkImageMemoryBarrier-None-09052"),
+        _owned_by_all,
+        "{call.where}",
+        "a concurrent {call.resource_kind} is transferred {call.transfer_text}, and synchronization2 is not enabled",
         "Pass QUEUE_FAMILY_IGNORED for this device's side, or for both to transfer nothing; or enable "
         "synchronization2.",
-    )
-
-
-def _ignored_or_external(side: Side) -> Check[Barrier]:
-    """Make the check that the side is IGNORED or EXTERNAL."""
-
-    def check(call: Barrier) -> Finding | None:
-        family = call.side(side)
-        if family in (IGNORED, EXTERNAL):
-            return None
-        return (
-            call.field(side),
-            f"{family_text(family)} is the {_SIDE_TEXTS[side]} of a concurrent {call.resource_kind}, and "
-            "synchronization2 is not enabled",
-            "Pass QUEUE_FAMILY_IGNORED or QUEUE_FAMILY_EXTERNAL, or enable synchronization2.",
-        )
-
-    return check
-
-
-rule(
-    "VkBufferMemoryBarrier-None-09050",
-    "VkImageMemoryBarrier-None-09053",
-    on=_FIRST,
-    needs=Traits.OLD_CONCURRENT,
-)(_ignored_or_external("src"))
-rule(
-    "VkBufferMemoryBarrier-None-09051",
-    "VkImageMemoryBarrier-None-09054",
-    on=_FIRST,
-    needs=Traits.OLD_CONCURRENT,
-)(_ignored_or_external("dst"))
-
-_TEXTURE = Traits.MOVES | Traits.D3D11
-
-
-@rule(*["VkImageMemoryBarrier-dstQueueFamilyIndex-12331"] * 2, on=(IMAGE, IMAGE2), needs=_TEXTURE)
-def released_in_general(call: Barrier) -> Finding | None:
-    """A Direct3D 11 texture is released in the layout GENERAL."""
-    layout = type_mask(call.info.new_layout)
-    if call.dst != EXTERNAL or layout == _GENERAL:
-        return None
-    return (
-        f"{call.where}.new_layout",
-        f"a Direct3D 11 texture is released to QUEUE_FAMILY_EXTERNAL in {enum_text(layout, vk.ImageLayout)}",
+        needs=Traits.OLD_CONCURRENT,
+    ),
+    _concurrent("None-09050", "None-09053", "src"),
+    _concurrent("None-09051", "None-09054", "dst"),
+)
+demand(
+    (IMAGE, IMAGE2),
+    Demand(
+        ("VkImageMemoryBarrier-dstQueueFamilyIndex-12331",) * 2,
+        _layout_not_in("new_layout", _GENERAL),
+        "{call.where}.new_layout",
+        "a Direct3D 11 texture is released to QUEUE_FAMILY_EXTERNAL in {found}",
         "Pass new_layout=ImageLayout.GENERAL.",
-    )
-
-
-@rule(*["VkImageMemoryBarrier-srcQueueFamilyIndex-12332"] * 2, on=(IMAGE, IMAGE2), needs=_TEXTURE)
-def acquired_from_general(call: Barrier) -> Finding | None:
-    """A Direct3D 11 texture is acquired in the layout GENERAL, or in UNDEFINED, which discards its contents."""
-    layout = type_mask(call.info.old_layout)
-    if call.src != EXTERNAL or layout in (_GENERAL, _UNDEFINED):
-        return None
-    return (
-        f"{call.where}.old_layout",
-        f"a Direct3D 11 texture is acquired from QUEUE_FAMILY_EXTERNAL in {enum_text(layout, vk.ImageLayout)}",
+        needs=Traits.MOVES | Traits.D3D11 | Traits.DST_EXTERNAL,
+    ),
+    Demand(  # UNDEFINED discards the contents
+        ("VkImageMemoryBarrier-srcQueueFamilyIndex-12332",) * 2,
+        _layout_not_in("old_layout", _GENERAL, _UNDEFINED),
+        "{call.where}.old_layout",
+        "a Direct3D 11 texture is acquired from QUEUE_FAMILY_EXTERNAL in {found}",
         "Pass old_layout=ImageLayout.GENERAL, or UNDEFINED to discard its contents.",
-    )
+        needs=Traits.MOVES | Traits.D3D11 | Traits.SRC_EXTERNAL,
+    ),
+)
 
 
 def check_barrier(

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from extmem import vk
-from extmem.rules._engine import Check, Finding, Suite, rule
+from extmem.rules._conditions import all_of, is_given, is_true, not_index, not_multiple
+from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import (
     FD_TYPES,
@@ -55,61 +56,61 @@ class Bind:
         return self.resource.kind
 
     @property
-    def size_counts(self) -> bool:
-        """False for Direct3D textures, whose size is that of the resource, not the one that Vulkan reports."""
-        return not int(self.memory.import_handle_type) & SIZE_IGNORED_TYPES
+    def such(self) -> str:
+        """ "such a buffer" or "such an image"."""
+        return "such an image" if self.resource.kind == "image" else "such a buffer"
+
+    @property
+    def external_struct(self) -> str:
+        """Name of the struct with the handle types that a resource is created for."""
+        return f"ExternalMemory{self.resource.kind.capitalize()}CreateInfo"
 
 
 BUFFER: Suite[Bind] = Suite("vkBindBufferMemory")
 BUFFER2: Suite[Bind] = Suite("vkBindBufferMemory2")
 IMAGE: Suite[Bind] = Suite("vkBindImageMemory")
 IMAGE2: Suite[Bind] = Suite("vkBindImageMemory2")
-
-
-def _buffer(tail: str) -> tuple[str, str]:
-    return f"vkBindBufferMemory-{tail}", f"VkBindBufferMemoryInfo-{tail}"
-
-
-def _image(tail: str, info_tail: str = "") -> tuple[str, str]:
-    return f"vkBindImageMemory-{tail}", f"VkBindImageMemoryInfo-{info_tail or tail}"
-
-
 _BUFFERS, _IMAGES = (BUFFER, BUFFER2), (IMAGE, IMAGE2)
 _EVERY = (*_BUFFERS, *_IMAGES)
 
 
-@rule("VkBindBufferMemoryInfo-pNext-pNext", "VkBindImageMemoryInfo-pNext-pNext", on=(BUFFER2, IMAGE2))
-def nothing_is_chained(call: Bind) -> Finding | None:
-    """The structs that extend a binding are for device groups, planes and swapchains, which extmem does not support."""
-    if call.chained is None:
-        return None
-    name = type(call.chained).__name__
-    return f"{call.where}.pNext", f"{name} does not extend a binding of extmem", "Pass p_next=None."
+class _Traits:
+    """Properties of the memory that checks depend on, as single bits."""
+
+    SIZE_IGNORED = 1 << 0
+    """It is a Direct3D texture, whose size is that of the resource, not the one that Vulkan reports."""
+    IMPORTED = 1 << 1
+    EXPORTED = 1 << 2
+    """It was allocated for export."""
+    DEDICATED = 1 << 3
+    """It is dedicated to a buffer or image."""
 
 
-@rule(*_buffer("buffer-07459"), *_image("image-07460"), on=_EVERY)
-def bound_once(call: Bind) -> Finding | None:
-    """A resource is bound to memory once, for its whole lifetime."""
-    if not call.resource.bound:
-        return None
+def _traits(memory: MemoryFacts) -> int:
+    traits = 0
+    if memory.import_handle_type:
+        traits = _Traits.IMPORTED
+        if int(memory.import_handle_type) & SIZE_IGNORED_TYPES:
+            traits |= _Traits.SIZE_IGNORED
+    if memory.export_handle_types:
+        traits |= _Traits.EXPORTED
+    if memory.dedicated is not None:
+        traits |= _Traits.DEDICATED
+    return traits
+
+
+def _ids(buffer_tail: str, image_tail: str, image_info_tail: str = "") -> tuple[str, str, str, str]:
     return (
-        f"{call.where}.{call.resource_kind}",
-        f"the {call.resource_kind} is bound already",
-        f"Create another {call.resource_kind} for it.",
+        f"vkBindBufferMemory-{buffer_tail}",
+        f"VkBindBufferMemoryInfo-{buffer_tail}",
+        f"vkBindImageMemory-{image_tail}",
+        f"VkBindImageMemoryInfo-{image_info_tail or image_tail}",
     )
 
 
-@rule(*_buffer("buffer-01030"), *_image("image-01045"), on=_EVERY)
-def not_sparse(call: Bind) -> Finding | None:
-    """Sparse resources are bound by vkQueueBindSparse."""
+def _sparse(call: Bind) -> str:
     sparse = type_mask(call.resource.create_info.flags) & _SPARSE
-    if not sparse:
-        return None
-    return (
-        f"{call.where}.{call.resource_kind}",
-        f"the {call.resource_kind} was created with {flags_text(sparse, _Flag)}",
-        f"Create the {call.resource_kind} without sparse flags; extmem has no vkQueueBindSparse.",
-    )
+    return flags_text(sparse, _Flag) if sparse else ""
 
 
 def _elsewhere(call: Bind, owner: int, what: str) -> Finding | None:
@@ -124,125 +125,59 @@ def _elsewhere(call: Bind, owner: int, what: str) -> Finding | None:
     )
 
 
-@rule("vkBindBufferMemory-buffer-parent", "vkBindImageMemory-image-parent", on=(BUFFER, IMAGE))
-def resource_is_of_this_device(call: Bind) -> Finding | None:
-    """The resource was created on the device that binds it."""
+def _resource_elsewhere(call: Bind) -> Finding | None:
     return _elsewhere(call, call.resource.device_identity, call.resource_kind)
 
 
-@rule("vkBindBufferMemory-memory-parent", "vkBindImageMemory-memory-parent", on=(BUFFER, IMAGE))
-def memory_is_of_this_device(call: Bind) -> Finding | None:
-    """The memory was allocated on the device that binds it."""
+def _memory_elsewhere(call: Bind) -> Finding | None:
     return _elsewhere(call, call.memory.device_identity, "memory")
 
 
-@rule("VkBindBufferMemoryInfo-commonparent", "VkBindImageMemoryInfo-commonparent", on=(BUFFER2, IMAGE2))
-def one_device(call: Bind) -> Finding | None:
-    """Resource and memory are of the device that the command is called on."""
-    return resource_is_of_this_device(call) or memory_is_of_this_device(call)
+def _one_elsewhere(call: Bind) -> Finding | None:
+    return _resource_elsewhere(call) or _memory_elsewhere(call)
 
 
-@rule(*_buffer("memoryOffset-01031"), *_image("memoryOffset-01046"), on=_EVERY)
-def offset_is_inside(call: Bind) -> Finding | None:
-    """The offset is less than the size of the memory."""
-    if not call.size_counts or call.offset < call.memory.size:
-        return None
-    return (
-        f"{call.where}.memory_offset",
-        f"it is {call.offset}, the memory has {size_text(call.memory.size)}",
-        "Bind at an offset inside the memory.",
-    )
+def _other_memory_type(call: Bind) -> str:
+    """Return the memory types in the resource's memory requirements, if the memory's is not one of them."""
+    bits = call.resource.memory_type_bits
+    if bits >> call.memory.memory_type_index & 1:
+        return ""
+    return ", ".join(str(bit.bit_length() - 1) for bit in bits_of(bits)) or "none"
 
 
-@rule(*_buffer("memory-01035"), *_image("memory-01047", "pNext-01615"), on=_EVERY)
-def memory_type_is_allowed(call: Bind) -> Finding | None:
-    """The memory type is one of those in the resource's memory requirements."""
-    index, bits = call.memory.memory_type_index, call.resource.memory_type_bits
-    if bits >> index & 1:
-        return None
-    allowed = ", ".join(str(bit.bit_length() - 1) for bit in bits_of(bits))
-    return (
-        f"{call.where}.memory",
-        f"it is of memory type {index}, the {call.resource_kind} allows {allowed or 'none'}",
-        f"Allocate from one of the memory types that the {call.resource_kind} requires.",
-    )
-
-
-@rule(*_buffer("None-10739"), *_image("None-10735", "pNext-01616"), on=_EVERY)
-def offset_is_aligned(call: Bind) -> Finding | None:
-    """The offset is a multiple of the resource's alignment."""
-    alignment = call.resource.alignment
-    if not alignment or not call.offset % alignment:
-        return None
-    return (
-        f"{call.where}.memory_offset",
-        f"{call.offset} is not a multiple of the {call.resource_kind}'s alignment of {alignment}",
-        f"Bind at {-(-call.offset // alignment) * alignment}, if the memory reaches that far.",
-    )
-
-
-@rule(*_buffer("None-10741"), *_image("None-10737", "pNext-01617"), on=_EVERY)
-def resource_fits(call: Bind) -> Finding | None:
-    """The resource fits in the memory that follows the offset."""
+def _reaches_past_the_memory(call: Bind) -> str:
+    """Return how many bytes follow the offset, if the resource requires more."""
     room = call.memory.size - call.offset
-    if not call.size_counts or call.resource.size <= room:
+    return size_text(max(room, 0)) if call.resource.size > room else ""
+
+
+def _created_for(call: Bind) -> str:
+    types = int(call.resource.handle_types)
+    return types_text(types) if types else "no external memory"
+
+
+def _exported_otherwise(call: Bind) -> tuple[str, str] | None:
+    exported = int(call.memory.export_handle_types)
+    if exported & int(call.resource.handle_types):
         return None
-    return (
-        f"{call.where}.memory_offset",
-        f"the {call.resource_kind} requires {size_text(call.resource.size)}, and {size_text(max(room, 0))} follow "
-        f"offset {call.offset}",
-        "Allocate more memory, or bind at a lower offset.",
-    )
+    return types_text(exported), _created_for(call)
 
 
-@rule(*_buffer("memory-02726"), *_image("memory-02728"), on=_EVERY)
-def export_types_overlap(call: Bind) -> Finding | None:
-    """A resource on exportable memory was created for one of its handle types."""
-    exported, types = int(call.memory.export_handle_types), int(call.resource.handle_types)
-    if not exported or exported & types:
+def _imported_otherwise(call: Bind) -> tuple[str, str] | None:
+    imported = int(call.memory.import_handle_type)
+    if imported & int(call.resource.handle_types) == imported:
         return None
-    return (
-        f"{call.where}.memory",
-        f"it is exportable as {types_text(exported)}, the {call.resource_kind} was created for "
-        f"{types_text(types) if types else 'no external memory'}",
-        f"Create the {call.resource_kind} with {_struct(call)}.handle_types containing {types_text(exported)}.",
-    )
+    return types_text(imported), _created_for(call)
 
 
-@rule(*_buffer("memory-02985"), *_image("memory-02989"), on=_EVERY)
-def import_type_is_named(call: Bind) -> Finding | None:
-    """A resource on imported memory was created for its handle type. Memory with handle type 0 was not imported."""
-    imported, types = int(call.memory.import_handle_type), int(call.resource.handle_types)
-    if imported & types == imported:
-        return None
-    return (
-        f"{call.where}.memory",
-        f"it was imported as {types_text(imported)}, the {call.resource_kind} was created for "
-        f"{types_text(types) if types else 'no external memory'}",
-        f"Create the {call.resource_kind} with {_struct(call)}.handle_types containing {types_text(imported)}.",
-    )
-
-
-def _struct(call: Bind) -> str:
-    return f"ExternalMemory{call.resource_kind.capitalize()}CreateInfo"
-
-
-@rule(*_buffer("buffer-01444"), *_image("image-01445"), on=_EVERY)
-def dedicated_where_required(call: Bind) -> Finding | None:
-    """A resource that requires a dedicated allocation is bound to one."""
+def _is_not_its_own(call: Bind) -> str:
     owner = call.memory.dedicated
-    if not call.resource.requires_dedicated or (owner is not None and owner.identity == call.resource.identity):
-        return None
-    return (
-        f"{call.where}.memory",
-        f"the {call.resource_kind} requires memory dedicated to itself, the memory is dedicated to "
-        f"{'nothing' if owner is None else 'something else'}",
-        f"Allocate with MemoryDedicatedAllocateInfo naming the {call.resource_kind}.",
-    )
+    if owner is None:
+        return "nothing"
+    return "something else" if owner.identity != call.resource.identity else ""
 
 
-@rule(*_buffer("memory-01508"), *_image("memory-02628"), on=_EVERY)
-def dedicated_to_this_one(call: Bind) -> Finding | None:
+def _dedicated_otherwise(call: Bind) -> Finding | None:
     """Dedicated memory is bound to its own resource, at offset 0.
 
     extmem never enables the feature dedicatedAllocationImageAliasing, which would allow more.
@@ -265,92 +200,181 @@ def dedicated_to_this_one(call: Bind) -> Finding | None:
     return None
 
 
-@rule(*_buffer("memory-10925"), *_image("memory-10926"), on=_EVERY)
-def dedicated_to_this_kind(call: Bind) -> Finding | None:
-    """Memory dedicated to an image is not bound to a buffer, nor the reverse."""
+def _dedicated_to_other_kind(call: Bind) -> str:
     owner = call.memory.dedicated
     if owner is None or owner.kind == call.resource_kind:
-        return None
-    owner_text = "an image" if owner.kind == "image" else "a buffer"
-    return (
-        f"{call.where}.memory",
-        f"it is dedicated to {owner_text}",
-        f"Allocate other memory for the {call.resource_kind}.",
-    )
+        return ""
+    return "an image" if owner.kind == "image" else "a buffer"
 
 
-def _importable(types: int) -> Check[Bind]:
-    """Make the check that the device imports the type for this resource; the rule is that of the import struct."""
+def _importable(vuid: str, types: int) -> Demand:
+    """Return the row that the device imports the type for this resource; the rule is that of the import struct."""
 
-    def check(call: Bind) -> Finding | None:
+    def broken(call: Bind) -> str:
         imported = call.memory.import_handle_type
         answer = call.resource.capabilities.get(imported)
         if not imported & types or answer is None or int(answer.features) & _IMPORTABLE:
-            return None
-        return (
-            f"{call.where}.memory",
-            f"the device cannot import {types_text(imported)} for such {_article(call.resource_kind)}",
-            "Query the device for the features of a handle type before creating the resource.",
-        )
+            return ""
+        return types_text(imported)
 
-    return check
-
-
-def _article(resource_kind: str) -> str:
-    return "an image" if resource_kind == "image" else "a buffer"
-
-
-for _suite in _EVERY:
-    rule("VkImportMemoryWin32HandleInfoKHR-handleType-09861", on=_suite)(_importable(WIN32_TYPES))
-    rule("VkImportMemoryFdInfoKHR-handleType-09862", on=_suite)(_importable(FD_TYPES))
-    rule("VkImportMemoryHostPointerInfoEXT-handleType-01747", on=_suite)(_importable(HOST_TYPES))
+    return Demand(
+        (vuid,) * 4,
+        broken,
+        "{call.where}.memory",
+        "the device cannot import {found} for {call.such}",
+        "Query the device for the features of a handle type before creating the resource.",
+        needs=_Traits.IMPORTED,
+    )
 
 
-@rule(*["VkExportMemoryAllocateInfo-handleTypes-09860"] * 4, on=_EVERY)
-def exportable(call: Bind) -> Finding | None:
-    """The device exports the types that the memory was allocated for, for this resource."""
-    types = call.memory.export_handle_types
-    problem = unexportable(types, call.resource.capabilities) if types else ""
-    if not problem:
-        return None
-    return (
-        f"{call.where}.memory",
-        f"for such {_article(call.resource_kind)}: {problem}",
+def _unexportable(call: Bind) -> str:
+    return unexportable(call.memory.export_handle_types, call.resource.capabilities)
+
+
+def _exported_without_dedication(call: Bind) -> str:
+    """Return the types that the device exports from dedicated allocations only."""
+    wanted = dedicated_only(call.memory.export_handle_types, call.resource.capabilities)
+    return types_text(wanted) if wanted else ""
+
+
+demand(
+    (BUFFER2, IMAGE2),
+    # The structs that extend a binding are for device groups, planes and swapchains, which extmem does not support.
+    Demand(
+        ("VkBindBufferMemoryInfo-pNext-pNext", "VkBindImageMemoryInfo-pNext-pNext"),
+        is_given("chained"),
+        "{call.where}.pNext",
+        "{call.chained.__class__.__name__} does not extend a binding of extmem",
+        "Pass p_next=None.",
+    ),
+)
+demand(
+    _EVERY,
+    Demand(
+        _ids("buffer-07459", "image-07460"),
+        is_true("resource.bound"),
+        "{call.where}.{call.resource_kind}",
+        "the {call.resource_kind} is bound already",
+        "Create another {call.resource_kind} for it.",
+    ),
+    Demand(
+        _ids("buffer-01030", "image-01045"),
+        _sparse,
+        "{call.where}.{call.resource_kind}",
+        "the {call.resource_kind} was created with {found}",
+        "Create the {call.resource_kind} without sparse flags; extmem has no vkQueueBindSparse.",
+    ),
+)
+demand(
+    (BUFFER, IMAGE),
+    Demand(("vkBindBufferMemory-buffer-parent", "vkBindImageMemory-image-parent"), _resource_elsewhere),
+    Demand(("vkBindBufferMemory-memory-parent", "vkBindImageMemory-memory-parent"), _memory_elsewhere),
+)
+demand(
+    (BUFFER2, IMAGE2),
+    Demand(("VkBindBufferMemoryInfo-commonparent", "VkBindImageMemoryInfo-commonparent"), _one_elsewhere),
+)
+demand(
+    _EVERY,
+    Demand(
+        _ids("memoryOffset-01031", "memoryOffset-01046"),
+        not_index("offset", "memory.size"),
+        "{call.where}.memory_offset",
+        "it is {call.offset}, the memory has {call.memory.size:d} bytes",
+        "Bind at an offset inside the memory.",
+        never=_Traits.SIZE_IGNORED,
+    ),
+    Demand(
+        _ids("memory-01035", "memory-01047", "pNext-01615"),
+        _other_memory_type,
+        "{call.where}.memory",
+        "it is of memory type {call.memory.memory_type_index}, the {call.resource_kind} allows {found}",
+        "Allocate from one of the memory types that the {call.resource_kind} requires.",
+    ),
+    Demand(
+        _ids("None-10739", "None-10735", "pNext-01616"),
+        not_multiple("offset", "resource.alignment"),
+        "{call.where}.memory_offset",
+        "{call.offset} is not a multiple of the {call.resource_kind}'s alignment of {call.resource.alignment}",
+        "Bind at {found[1]}, if the memory reaches that far.",
+    ),
+    Demand(
+        _ids("None-10741", "None-10737", "pNext-01617"),
+        _reaches_past_the_memory,
+        "{call.where}.memory_offset",
+        "the {call.resource_kind} requires {call.resource.size:d} bytes, and {found} follow offset {call.offset}",
+        "Allocate more memory, or bind at a lower offset.",
+        never=_Traits.SIZE_IGNORED,
+    ),
+    Demand(
+        _ids("memory-02726", "memory-02728"),
+        _exported_otherwise,
+        "{call.where}.memory",
+        "it is exportable as {found[0]}, the {call.resource_kind} was created for {found[1]}",
+        "Create the {call.resource_kind} with {call.external_struct}.handle_types containing {found[0]}.",
+        needs=_Traits.EXPORTED,
+    ),
+    Demand(
+        _ids("memory-02985", "memory-02989"),
+        _imported_otherwise,
+        "{call.where}.memory",
+        "it was imported as {found[0]}, the {call.resource_kind} was created for {found[1]}",
+        "Create the {call.resource_kind} with {call.external_struct}.handle_types containing {found[0]}.",
+        needs=_Traits.IMPORTED,
+    ),
+    Demand(
+        _ids("buffer-01444", "image-01445"),
+        all_of(is_true("resource.requires_dedicated"), _is_not_its_own),
+        "{call.where}.memory",
+        "the {call.resource_kind} requires memory dedicated to itself, the memory is dedicated to {found}",
+        "Allocate with MemoryDedicatedAllocateInfo naming the {call.resource_kind}.",
+    ),
+    Demand(_ids("memory-01508", "memory-02628"), _dedicated_otherwise, needs=_Traits.DEDICATED),
+    Demand(
+        _ids("memory-10925", "memory-10926"),
+        _dedicated_to_other_kind,
+        "{call.where}.memory",
+        "it is dedicated to {found}",
+        "Allocate other memory for the {call.resource_kind}.",
+        needs=_Traits.DEDICATED,
+    ),
+    _importable("VkImportMemoryWin32HandleInfoKHR-handleType-09861", WIN32_TYPES),
+    _importable("VkImportMemoryFdInfoKHR-handleType-09862", FD_TYPES),
+    _importable("VkImportMemoryHostPointerInfoEXT-handleType-01747", HOST_TYPES),
+    Demand(
+        ("VkExportMemoryAllocateInfo-handleTypes-09860",) * 4,
+        _unexportable,
+        "{call.where}.memory",
+        "for {call.such}: {found}",
         "Allocate with the handle types that the device reports as exportable for it.",
-    )
-
-
-@rule(*["VkMemoryAllocateInfo-pNext-00639"] * 4, on=_EVERY)
-def exported_dedicated(call: Bind) -> Finding | None:
-    """A type that the device exports from dedicated allocations only, for this resource, has one."""
-    types = call.memory.export_handle_types
-    if not types or call.memory.dedicated is not None:
-        return None
-    wanted = dedicated_only(types, call.resource.capabilities)
-    if not wanted:
-        return None
-    return (
-        f"{call.where}.memory",
-        f"the device exports {types_text(wanted)} for such {_article(call.resource_kind)} from dedicated allocations "
-        "only",
-        f"Allocate with MemoryDedicatedAllocateInfo naming the {call.resource_kind}.",
-    )
+        needs=_Traits.EXPORTED,
+    ),
+    Demand(
+        ("VkMemoryAllocateInfo-pNext-00639",) * 4,
+        _exported_without_dedication,
+        "{call.where}.memory",
+        "the device exports {found} for {call.such} from dedicated allocations only",
+        "Allocate with MemoryDedicatedAllocateInfo naming the {call.resource_kind}.",
+        needs=_Traits.EXPORTED,
+        never=_Traits.DEDICATED,
+    ),
+)
 
 
 Form = Literal[1, 2]
+BindInfo = vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo
 
 
-def _bind(suites: tuple[Suite[Bind], Suite[Bind]], call: Bind, form: Form) -> list[Violation]:
-    return suites[form - 1].run(call, 0)
-
-
-def _malformed(info: object, resource_name: str, form: Form) -> list[Violation]:
-    base = f"Bind{resource_name}MemoryInfo"
-    struct = vk.BindBufferMemoryInfo if resource_name == "Buffer" else vk.BindImageMemoryInfo
-    violations = wrong_struct(info, struct, f"vkBind{resource_name}Memory.info") or malformed([(base, info)])
-    if form == 1:
-        violations = [replace(v, vuid=v.vuid.replace(f"Vk{base}", f"vkBind{resource_name}Memory")) for v in violations]
-    return violations
+def _check(
+    name: str, struct: type, info: BindInfo, resource: ResourceFacts, memory: MemoryFacts, form: Form, device: int
+) -> list[Violation]:
+    """Check the binding of a resource. `name`: "Buffer" or "Image", as in the names of commands."""
+    base, command = f"Bind{name}MemoryInfo", f"vkBind{name}Memory"
+    violations = wrong_struct(info, struct, f"{command}.info") or malformed([(base, info)])
+    if violations:
+        return [replace(v, vuid=v.vuid.replace(f"Vk{base}", command)) if form == 1 else v for v in violations]
+    call = Bind(int(info.memory_offset), resource, memory, base, device, info.p_next)
+    return (_BUFFERS if name == "Buffer" else _IMAGES)[form - 1].run(call, _traits(memory))
 
 
 def check_bind_buffer_memory(
@@ -361,11 +385,7 @@ def check_bind_buffer_memory(
     `form`: 1 reports the ids of vkBindBufferMemory, 2 those of VkBindBufferMemoryInfo; the rules are the same.
     `device`: `DeviceFacts.identity` of the device that binds; 0 if unknown.
     """
-    violations = _malformed(info, "Buffer", form)
-    if violations:
-        return violations
-    call = Bind(int(info.memory_offset), buffer, memory, "BindBufferMemoryInfo", device, info.p_next)
-    return _bind(_BUFFERS, call, form)
+    return _check("Buffer", vk.BindBufferMemoryInfo, info, buffer, memory, form, device)
 
 
 def check_bind_image_memory(
@@ -376,8 +396,4 @@ def check_bind_image_memory(
     `form`: 1 reports the ids of vkBindImageMemory, 2 those of VkBindImageMemoryInfo; the rules are the same.
     `device`: `DeviceFacts.identity` of the device that binds; 0 if unknown.
     """
-    violations = _malformed(info, "Image", form)
-    if violations:
-        return violations
-    call = Bind(int(info.memory_offset), image, memory, "BindImageMemoryInfo", device, info.p_next)
-    return _bind(_IMAGES, call, form)
+    return _check("Image", vk.BindImageMemoryInfo, info, image, memory, form, device)

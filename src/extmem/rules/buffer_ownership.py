@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from extmem.rules._engine import Finding, Suite, rule
+from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules.violation import Violation
 
 __all__ = ["Ownership", "Use", "apply_use"]
@@ -58,16 +58,21 @@ class AppliedUse:
 SUBMIT: Suite[AppliedUse] = Suite("vkQueueSubmit")
 
 
-@rule("vkQueueSubmit-pSubmits-02808", on=SUBMIT)
-def reads_what_it_owns(call: AppliedUse) -> Finding | None:
-    """A command does not read a released buffer, because the contents are undefined for this device."""
-    if not call.use.reads or not call.ownership.released:
-        return None
-    return (
-        call.use.where,
+def _reads_what_was_released(call: AppliedUse) -> bool:
+    """The contents of a released buffer are undefined for this device."""
+    return call.use.reads and call.ownership.released
+
+
+demand(
+    SUBMIT,
+    Demand(
+        "vkQueueSubmit-pSubmits-02808",
+        _reads_what_was_released,
+        "{call.use.where}",
         "the buffer was released and not acquired since",
         "Acquire it with `acquire` before, or release it after the last use.",
-    )
+    ),
+)
 
 
 def apply_use(use: Use, ownership: Ownership) -> list[Violation]:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
 from extmem.rules import (  # noqa: F401  # they register
-    _import_payload,
     create_buffer,
     create_image,
     image_parameters,
     queue_sharing,
     sparse_and_protected,
 )
-from extmem.rules._creation import BOTH, CREATE_BUFFER, CREATE_IMAGE, FORMAT_QUERY, Answers, Create, chain_of
-from extmem.rules._enabled import BUFFER_FLAGS, BUFFER_USAGES, CHAINED, lacking_bits, lacks
-from extmem.rules._engine import Finding, Suite, rule
+from extmem.rules._conditions import all_of, is_true
+from extmem.rules._creation import (
+    BOTH,
+    BUFFER_QUERY,
+    CREATE_BUFFER,
+    CREATE_IMAGE,
+    FORMAT_QUERY,
+    Answers,
+    Create,
+    chain_of,
+)
+from extmem.rules._enabled import CHAINED, lacks
+from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
+from extmem.rules._handle_types import defined_types, single_type
 from extmem.rules._text import bits_of, enum_text, type_mask, types_text
 from extmem.rules.drm_format_modifiers import modifier_structs
 from extmem.rules.facts import DeviceFacts, ImageFormatFacts
@@ -32,101 +41,12 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
-class BufferQuery:
-    """One vkGetPhysicalDeviceExternalBufferProperties."""
-
-    info: vk.PhysicalDeviceExternalBufferInfo
-    chain: list[Any]
-    usage_is_chained: bool
-    device: DeviceFacts | None
-
-
-BUFFER_QUERY: Suite[BufferQuery] = Suite("vkGetPhysicalDeviceExternalBufferProperties")
-_QUERY = "VkPhysicalDeviceExternalBufferInfo"
-_QUERY_PATH = "PhysicalDeviceExternalBufferInfo"
-
-
-@rule(f"{_QUERY}-pNext-pNext", on=BUFFER_QUERY)
-def only_usage_is_chained(call: BufferQuery) -> Finding | None:
-    """Only VkBufferUsageFlags2CreateInfo extends the query, if the device supports it."""
-    needs = CHAINED[vk.BufferUsageFlags2CreateInfo]
-    lacking = lacks(needs, call.device)
-    foreign = [type(n).__name__ for n in call.chain if lacking or not isinstance(n, vk.BufferUsageFlags2CreateInfo)]
-    if not foreign:
-        return None
-    names = ", ".join(dict.fromkeys(foreign))
-    if lacking:
-        return (
-            f"{_QUERY_PATH}.pNext",
-            f"{names} needs {needs.text}, which is not enabled",
-            f"Take {names} out of the chain.",
-        )
-    return f"{_QUERY_PATH}.pNext", f"{names} does not extend a buffer query", f"Take {names} out of the chain."
-
-
-@rule(f"{_QUERY}-sType-unique", on=BUFFER_QUERY)
-def each_struct_once(call: BufferQuery) -> Finding | None:
-    """The chain contains each struct type once."""
-    if sum(isinstance(n, vk.BufferUsageFlags2CreateInfo) for n in call.chain) < 2:
-        return None
-    return (
-        f"{_QUERY_PATH}.pNext",
-        "BufferUsageFlags2CreateInfo is in the chain more than once",
-        "Keep one struct of each type.",
-    )
-
-
-@rule(f"{_QUERY}-flags-parameter", on=BUFFER_QUERY)
-def flags_are_defined(call: BufferQuery) -> Finding | None:
-    """The flags are defined bits, and enabled on the device."""
-    problem = lacking_bits(int(call.info.flags), vk.BufferCreateFlagBits, BUFFER_FLAGS, call.device)
-    if not problem:
-        return None
-    return f"{_QUERY_PATH}.flags", problem, "Give bits of BufferCreateFlagBits that the device has."
-
-
-@rule(f"{_QUERY}-handleType-parameter", on=BUFFER_QUERY)
-def query_type_is_defined(call: BufferQuery) -> Finding | None:
-    """The handle type is exactly one bit that the registry defines."""
-    return _import_payload.single_type(
-        MemoryHandleType(int(call.info.handle_type)), f"{_QUERY_PATH}.handle_type", zero=False
-    )
-
-
-@rule(f"{_QUERY}-None-09499", on=BUFFER_QUERY)
-def usage_is_defined(call: BufferQuery) -> Finding | None:
-    """The usage has defined and enabled bits only, unless the chain has the usage."""
-    problem = lacking_bits(int(call.info.usage), vk.BufferUsageFlagBits, BUFFER_USAGES, call.device)
-    if call.usage_is_chained or not problem:
-        return None
-    return f"{_QUERY_PATH}.usage", problem, "Give bits of BufferUsageFlagBits that the device has."
-
-
-@rule(f"{_QUERY}-None-09500", on=BUFFER_QUERY)
-def usage_is_given(call: BufferQuery) -> Finding | None:
-    """The usage is not 0, unless the chain has the usage."""
-    if call.usage_is_chained or int(call.info.usage):
-        return None
-    return f"{_QUERY_PATH}.usage", "it is 0", "State what the buffer is for, such as BufferUsageFlagBits.TRANSFER_SRC."
-
-
 IMAGE_QUERY: Suite[Create] = Suite("vkGetPhysicalDeviceImageFormatProperties2")
+_NV = "ImageCreateInfo.pNext<ExternalMemoryImageCreateInfoNV>.handle_types"
 
 
-@rule(
-    "VkExternalMemoryBufferCreateInfo-handleTypes-parameter",
-    "VkExternalMemoryImageCreateInfo-handleTypes-parameter",
-    on=BOTH,
-)
-def types_are_defined(call: Create) -> Finding | None:
-    """The handle types are defined bits."""
-    return _import_payload.defined_types(call.handle_types, f"{call.where}.handle_types")
-
-
-@rule("VkBufferCreateInfo-pNext-00920", "VkImageCreateInfo-pNext-00990", on=BOTH)
-def types_are_compatible(call: Create) -> Finding | None:
-    """The device reports each type as compatible with all the others."""
+def _incompatible(call: Create) -> str:
+    """Return which types the device does not report as compatible with all the others."""
     types = call.handle_types
     wrong = []
     for bit in bits_of(types):
@@ -137,59 +57,74 @@ def types_are_compatible(call: Create) -> Finding | None:
             wrong.append(f"{types_text(bit)} is not supported for it")
         else:
             wrong.append(f"{types_text(bit)} is not compatible with {types_text(types & ~int(answer.compatible))}")
-    if not wrong:
+    return "; ".join(wrong)
+
+
+def _nv_types(call: Create) -> int:
+    return type_mask(call.nv.handle_types) if call.nv is not None else 0
+
+
+def _foreign_nv_types(call: Create) -> int:
+    """Return NV's handle types where the device lacks VK_NV_external_memory. With it, they are not checked."""
+    return _nv_types(call) if lacks(CHAINED[vk.ExternalMemoryImageCreateInfoNV], call.device) else 0
+
+
+def _shared_from_another_layout(call: Create) -> tuple[str, str] | None:
+    types, layout = call.handle_types | _nv_types(call), int(call.info.initial_layout)
+    if not types or layout == int(vk.ImageLayout.UNDEFINED):
         return None
-    name = call.device.name if call.device is not None else ""
-    return (
-        f"{call.where}.handle_types",
-        f"on {name!r}: {'; '.join(wrong)}",
+    return enum_text(layout, vk.ImageLayout), types_text(types)
+
+
+demand(
+    BOTH,
+    defined_types(
+        (
+            "VkExternalMemoryBufferCreateInfo-handleTypes-parameter",
+            "VkExternalMemoryImageCreateInfo-handleTypes-parameter",
+        ),
+        "handle_types",
+        "{call.where}.handle_types",
+    ),
+    Demand(
+        ("VkBufferCreateInfo-pNext-00920", "VkImageCreateInfo-pNext-00990"),
+        _incompatible,
+        "{call.where}.handle_types",
+        "on {call.device.name!r}: {found}",
         "Pass handle types that the device reports as compatible; a supported type alone always is.",
-    )
-
-
-@rule("VkImageCreateInfo-pNext-00988", on=CREATE_IMAGE)
-def khr_or_nv(call: Create) -> Finding | None:
-    """The chain does not contain both structs."""
-    if call.external is None or call.nv is None:
-        return None
-    return (
+    ),
+)
+demand(
+    CREATE_IMAGE,
+    Demand(
+        "VkImageCreateInfo-pNext-00988",
+        all_of(is_true("external"), is_true("nv")),
         "ImageCreateInfo.pNext",
         "ExternalMemoryImageCreateInfo and ExternalMemoryImageCreateInfoNV are both in the chain",
         "Keep ExternalMemoryImageCreateInfo; the NV struct is its predecessor.",
-    )
-
-
-@rule("VkImageCreateInfo-pNext-00991", on=CREATE_IMAGE)
-def nv_types_are_compatible(call: Create) -> Finding | None:
-    """Without VK_NV_external_memory the device supports none of NV's handle types. With it, they are not checked."""
-    types = type_mask(call.nv.handle_types) if call.nv is not None else 0
-    if not types or not lacks(CHAINED[vk.ExternalMemoryImageCreateInfoNV], call.device):
-        return None
-    return (
-        "ImageCreateInfo.pNext<ExternalMemoryImageCreateInfoNV>.handle_types",
-        f"it is {types:#x}, and a device without VK_NV_external_memory has none of NV's handle types",
+    ),
+    Demand(
+        "VkImageCreateInfo-pNext-00991",
+        _foreign_nv_types,
+        _NV,
+        "it is {found:#x}, and a device without VK_NV_external_memory has none of NV's handle types",
         "Chain ExternalMemoryImageCreateInfo instead.",
-    )
-
-
-@rule("VkImageCreateInfo-pNext-01443", on=CREATE_IMAGE)
-def starts_undefined(call: Create) -> Finding | None:
-    """An image for external memory is created in the layout UNDEFINED."""
-    types = call.handle_types | (type_mask(call.nv.handle_types) if call.nv is not None else 0)
-    layout = type_mask(call.info.initial_layout)
-    if not types or layout == int(vk.ImageLayout.UNDEFINED):
-        return None
-    return (
+    ),
+    Demand(
+        "VkImageCreateInfo-pNext-01443",
+        _shared_from_another_layout,
         "ImageCreateInfo.initial_layout",
-        f"it is {enum_text(layout, vk.ImageLayout)} for an image shared as {types_text(types)}",
+        "it is {found[0]} for an image shared as {found[1]}",
         "Pass ImageLayout.UNDEFINED.",
-    )
-
-
-@rule("VkPhysicalDeviceExternalImageFormatInfo-handleType-parameter", on=IMAGE_QUERY)
-def image_query_type_is_defined(call: Create) -> Finding | None:
-    """The handle type is one defined type, or zero, with which the struct is ignored."""
-    return _import_payload.single_type(call.handle_types, f"{call.where}.handle_type")
+    ),
+)
+# With handle type 0 the struct is ignored.
+demand(
+    IMAGE_QUERY,
+    single_type(
+        "VkPhysicalDeviceExternalImageFormatInfo-handleType-parameter", "handle_types", "{call.where}.handle_type"
+    ),
+)
 
 
 def check_external_buffer_info(
@@ -200,12 +135,13 @@ def check_external_buffer_info(
     `device`: which versions and extensions are enabled; None if unknown.
     """
     where = "vkGetPhysicalDeviceExternalBufferProperties.info"
-    violations = wrong_struct(info, vk.PhysicalDeviceExternalBufferInfo, where) or malformed([(_QUERY_PATH, info)])
+    violations = wrong_struct(info, vk.PhysicalDeviceExternalBufferInfo, where) or malformed(
+        [("PhysicalDeviceExternalBufferInfo", info)]
+    )
     if violations:
         return violations
-    chain = chain_of(info)
-    chained = any(isinstance(n, vk.BufferUsageFlags2CreateInfo) for n in chain)
-    return BUFFER_QUERY.run(BufferQuery(info, chain, chained, device), 0)
+    call = Create(info, None, MemoryHandleType(int(info.handle_type)), "", {}, device, chain=chain_of(info))
+    return BUFFER_QUERY.run(call, 0)
 
 
 def check_external_image_format_info(
@@ -226,7 +162,8 @@ def check_external_image_format_info(
     external = next((n for n in chain if type(n) is struct), None)
     broken = _external_query(external, f"{whole}.pNext<{struct.__name__}>") if external is not None else []
     violations = malformed([(whole, info), *_named(whole, chain)])
-    return broken + (violations or FORMAT_QUERY.run(Create(info, external, NO_TYPES, "", {}, device, chain=chain), 0))
+    call = Create(info, external, NO_TYPES, "", {}, device, chain=chain)
+    return broken + (violations or FORMAT_QUERY.run(call, call.traits))
 
 
 def _named(base: str, chain: list[Any]) -> list[tuple[str, Any]]:
@@ -251,9 +188,8 @@ def _create(call: Create, suite: Suite[Create], base: str, struct: type[Any]) ->
     violations = malformed(nodes)
     if violations:
         return violations
-    if call.external is not None:
-        call.handle_types = MemoryHandleType(int(call.external.handle_types))
-    return suite.run(call, 0)
+    call.handle_types = MemoryHandleType(int(call.external.handle_types) if call.external is not None else 0)
+    return suite.run(call, call.traits)
 
 
 def check_create_buffer(info: vk.BufferCreateInfo, device: DeviceFacts, capabilities: Answers) -> list[Violation]:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
-from extmem.rules._creation import CREATE_IMAGE, FORMAT_QUERY, Create
-from extmem.rules._enabled import FORMATS, lacks
-from extmem.rules._engine import Check, Finding, Suite, rule
+from extmem.rules._conditions import all_of, equals, has_bits, is_zero, not_one_of
+from extmem.rules._creation import CREATE_IMAGE, FORMAT_QUERY, Create, Traits
+from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import is_u32, misfit
 from extmem.rules._text import enum_text
-from extmem.rules.facts import DeviceFacts, ModifierFacts, ResourceFacts
+from extmem.rules.facts import DeviceFacts, ResourceFacts
+from extmem.rules.image_parameters import unavailable_format
 from extmem.rules.violation import Violation
-from extmem.vk.formats import format_name
 from extmem.vk.modifiers import has_modifier
 
 __all__ = ["check_format_properties", "check_get_image_drm_format_modifier_properties", "modifier_structs"]
@@ -34,9 +34,6 @@ _STRUCTS = (
     vk.ImageDrmFormatModifierExplicitCreateInfoEXT,
     vk.PhysicalDeviceImageDrmFormatModifierInfoEXT,
 )
-_MUTABLE = int(vk.ImageCreateFlagBits.MUTABLE_FORMAT)
-_CONCURRENT = int(vk.SharingMode.CONCURRENT)
-_EXTENSION_FORMATS = 1_000_000_000
 
 
 def modifier_structs(chain: Iterable[Any]) -> list[Any]:
@@ -44,222 +41,205 @@ def modifier_structs(chain: Iterable[Any]) -> list[Any]:
     return [node for node in chain if type(node) in _STRUCTS]
 
 
-def _create_structs(call: Create) -> list[Any]:
+def _structs(call: Create) -> list[Any]:
     return [node for node in call.chain if type(node) in _STRUCTS[:2]]
 
 
-def _explicit(call: Create) -> vk.ImageDrmFormatModifierExplicitCreateInfoEXT | None:
-    return next((node for node in call.chain if type(node) is vk.ImageDrmFormatModifierExplicitCreateInfoEXT), None)
+def _not_one_struct(call: Create) -> str:
+    count = len(_structs(call))
+    return "" if count == 1 else str(count)
 
 
-def _answer(call: Create, modifier: int) -> ModifierFacts | None:
-    return call.format.modifiers.get(modifier) if call.format is not None else None
+def _struct_without_tiling(call: Create) -> tuple[str, str] | None:
+    given = _structs(call)
+    return (enum_text(int(call.info.tiling), vk.ImageTiling), type(given[0]).__name__) if given else None
 
 
-# Creating.
+def _lists(call: Create) -> list[Any]:
+    return [node for node in call.chain if type(node) is vk.ImageDrmFormatModifierListCreateInfoEXT]
 
 
-@rule(f"{_CREATE}-tiling-02261", on=CREATE_IMAGE)
-def modifiers_are_given(call: Create) -> Finding | None:
-    """The chain has one of the two structs: a list of modifiers to choose from, or one modifier with its planes."""
-    count = len(_create_structs(call))
-    if not has_modifier(call.info) or count == 1:
+def _lists_nothing(call: Create) -> bool:
+    return any(not len(node.drm_format_modifiers) for node in _lists(call))
+
+
+def _unsuited(call: Create, modifier: int) -> str:
+    """Return why the device does not support such images with the modifier; empty if it does, or was not queried."""
+    answer = call.format.modifiers.get(modifier) if call.format is not None else None
+    return f"{modifier:#x}: {answer.unsupported}" if answer is not None and answer.unsupported else ""
+
+
+def _unsuited_in_list(call: Create) -> str:
+    """The driver may choose any modifier of the list."""
+    for node in _lists(call):
+        problems = [_unsuited(call, int(modifier)) for modifier in node.drm_format_modifiers]
+        if any(problems):
+            return "; ".join(problem for problem in problems if problem)
+    return ""
+
+
+def _unsuited_explicit(call: Create) -> str:
+    return _unsuited(call, int(call.explicit.drm_format_modifier))
+
+
+def _other_planes(call: Create) -> tuple[int, int, int] | None:
+    """Return the numbers of layouts and of the modifier's memory planes for the format, and the modifier."""
+    given, modifier = len(call.explicit.plane_layouts), int(call.explicit.drm_format_modifier)
+    answer = call.format.modifiers.get(modifier) if call.format is not None else None
+    if answer is None or answer.plane_count is None or answer.plane_count == given:
         return None
-    return (
-        "ImageCreateInfo.tiling",
-        f"it is DRM_FORMAT_MODIFIER_EXT, and the chain has {count} of ImageDrmFormatModifierListCreateInfoEXT and "
-        "ImageDrmFormatModifierExplicitCreateInfoEXT",
-        "Chain one of the two, or give ImageTiling.OPTIMAL or LINEAR.",
-    )
+    return given, answer.plane_count, modifier
 
 
-@rule(f"{_CREATE}-pNext-02262", on=CREATE_IMAGE)
-def modifiers_are_for_their_tiling(call: Create) -> Finding | None:
-    """The structs are chained with tiling DRM_FORMAT_MODIFIER only."""
-    given = _create_structs(call)
-    if not given or has_modifier(call.info):
+def _zero(vuid: str, field: str, why: str, *of_one: Condition) -> Demand:
+    """Return the row that a field of each plane's layout is 0; if the image has one layer or slice, with `of_one`."""
+
+    def broken(call: Create) -> tuple[int, int] | None:
+        for plane, layout in enumerate(call.explicit.plane_layouts):
+            given = int(getattr(layout, field))
+            if given:
+                return plane, given
         return None
-    return (
-        "ImageCreateInfo.tiling",
-        f"it is {enum_text(int(call.info.tiling), vk.ImageTiling)}, and {type(given[0]).__name__} is in the chain",
-        "Give ImageTiling.DRM_FORMAT_MODIFIER_EXT, or take the struct out of the chain.",
-    )
+
+    where = f"{_EXPLICIT_PATH}.plane_layouts[{{found[0]}}].{field}"
+    problem = f"it is {{found[1]}}, and {why}"
+    return Demand(vuid, all_of(*of_one, broken), where, problem, "Give 0.", needs=Traits.EXPLICIT)
 
 
-def _listed(call: Create) -> Finding | None:
-    """An image of a modifier that can be viewed in other formats lists them in ImageFormatListCreateInfo."""
-    if not has_modifier(call.info) or not int(call.info.flags) & _MUTABLE:
-        return None
-    return (
-        f"{type(call.info).__name__}.flags",
-        "MUTABLE_FORMAT is given with tiling DRM_FORMAT_MODIFIER_EXT, and no ImageFormatListCreateInfo",
-        "Omit MUTABLE_FORMAT.",
-    )
+def _wrong_number_queried(call: Create) -> tuple[str, int] | None:
+    """A query with tiling DRM_FORMAT_MODIFIER names one modifier, and any other query names none."""
+    count = sum(type(node) is vk.PhysicalDeviceImageDrmFormatModifierInfoEXT for node in call.chain)
+    return None if has_modifier(call.info) == bool(count) else (enum_text(int(call.info.tiling), vk.ImageTiling), count)
 
 
-rule(f"{_CREATE}-tiling-02353", f"{_QUERY}-tiling-02313", on=(CREATE_IMAGE, FORMAT_QUERY))(_listed)
+def _too_few_families(call: Create) -> str:
+    count = len(call.queried.queue_family_indices)
+    return "" if count > 1 else f"{count} elements"
 
 
-@rule(f"{_LIST}-drmFormatModifierCount-arraylength", on=CREATE_IMAGE)
-def a_modifier_is_listed(call: Create) -> Finding | None:
-    """The list has a modifier, of which the driver chooses one."""
-    for node in call.chain:
-        if type(node) is vk.ImageDrmFormatModifierListCreateInfoEXT and not len(node.drm_format_modifiers):
-            return _LIST_PATH, "it is empty", "List at least one modifier."
-    return None
-
-
-@rule(f"{_LIST}-pDrmFormatModifiers-02263", on=CREATE_IMAGE)
-def listed_modifiers_suit(call: Create) -> Finding | None:
-    """The device supports such images with each modifier of the list, because the driver may choose any."""
-    for node in call.chain:
-        if type(node) is vk.ImageDrmFormatModifierListCreateInfoEXT:
-            results = [_unsuited(call, int(modifier)) for modifier in node.drm_format_modifiers]
-            problems = [problem for problem in results if problem]
-            if problems:
-                return _LIST_PATH, "; ".join(problems), _SUITED
-    return None
-
-
-@rule(f"{_EXPLICIT}-drmFormatModifier-02264", on=CREATE_IMAGE)
-def the_explicit_modifier_suits(call: Create) -> Finding | None:
-    """The device supports such images with the modifier."""
-    explicit = _explicit(call)
-    problem = _unsuited(call, int(explicit.drm_format_modifier)) if explicit is not None else ""
-    return (f"{_EXPLICIT_PATH}.drm_format_modifier", problem, _SUITED) if problem else None
+def _wrong_families(call: Create) -> str:
+    given = [int(index) for index in call.queried.queue_family_indices]
+    count = call.device.queue_family_count if call.device is not None else None
+    if any(count is not None and index >= count for index in given):
+        return f"it is {given}, and the device has {count} queue families"
+    return f"it is {given}" if len(set(given)) < len(given) else ""
 
 
 _SUITED = (
     "Give modifiers that get_physical_device_format_properties2 lists for the format and "
     "get_physical_device_image_format_properties2 accepts for such an image."
 )
-
-
-def _unsuited(call: Create, modifier: int) -> str:
-    answer = _answer(call, modifier)
-    return f"{modifier:#x}: {answer.unsupported}" if answer is not None and answer.unsupported else ""
-
-
-@rule(f"{_EXPLICIT}-drmFormatModifierPlaneCount-arraylength", on=CREATE_IMAGE)
-def a_plane_is_placed(call: Create) -> Finding | None:
-    """The layouts are not empty: every image has a memory plane."""
-    explicit = _explicit(call)
-    if explicit is None or len(explicit.plane_layouts):
-        return None
-    return f"{_EXPLICIT_PATH}.plane_layouts", "it is empty", "Give a SubresourceLayout for each memory plane."
-
-
-@rule(f"{_EXPLICIT}-drmFormatModifierPlaneCount-02265", on=CREATE_IMAGE)
-def all_planes_are_placed(call: Create) -> Finding | None:
-    """The number of layouts is the number of the modifier's memory planes for the format."""
-    explicit = _explicit(call)
-    answer = _answer(call, int(explicit.drm_format_modifier)) if explicit is not None else None
-    if explicit is None or answer is None or answer.plane_count in (None, len(explicit.plane_layouts)):
-        return None
-    return (
-        f"{_EXPLICIT_PATH}.plane_layouts",
-        f"it has {len(explicit.plane_layouts)}, and {format_name(int(call.info.format))} has {answer.plane_count} "
-        f"memory planes with modifier {int(explicit.drm_format_modifier):#x}",
-        f"Give {answer.plane_count}.",
-    )
-
-
-def _zero(field: str, why: str, *, of_one: str = "") -> Check[Create]:
-    """Make the check that a field of each plane's layout is 0: always, or if the image has one layer or one slice."""
-
-    def check(call: Create) -> Finding | None:
-        explicit, info = _explicit(call), call.info
-        several = {"": 1, "array_layers": int(info.array_layers), "depth": int(info.extent.depth)}[of_one]
-        if explicit is None or several != 1:
-            return None
-        for plane, layout in enumerate(explicit.plane_layouts):
-            given = int(getattr(layout, field))
-            if given:
-                return f"{_EXPLICIT_PATH}.plane_layouts[{plane}].{field}", f"it is {given}, and {why}", "Give 0."
-        return None
-
-    return check
-
-
-rule(f"{_EXPLICIT}-size-02267", on=CREATE_IMAGE)(_zero("size", "the driver computes it"))
-rule(f"{_EXPLICIT}-arrayPitch-02268", on=CREATE_IMAGE)(
-    _zero("array_pitch", "the image has one layer", of_one="array_layers")
+_MUTABLE = Demand(
+    (f"{_CREATE}-tiling-02353", f"{_QUERY}-tiling-02313"),
+    has_bits("info.flags", vk.ImageCreateFlagBits.MUTABLE_FORMAT),
+    "{call.struct}.flags",
+    "MUTABLE_FORMAT is given with tiling DRM_FORMAT_MODIFIER_EXT, and no ImageFormatListCreateInfo",
+    "Omit MUTABLE_FORMAT.",
+    needs=Traits.MODIFIER | Traits.FLAGS,
 )
-rule(f"{_EXPLICIT}-depthPitch-02269", on=CREATE_IMAGE)(
-    _zero("depth_pitch", "the image has a depth of 1", of_one="depth")
-)
-
-
-# Queries.
-
-
-@rule(f"{_QUERY}-tiling-02249", on=FORMAT_QUERY)
-def modifier_is_asked_about(call: Create) -> Finding | None:
-    """A query with tiling DRM_FORMAT_MODIFIER names one modifier, and any other query names none."""
-    count = sum(type(node) is vk.PhysicalDeviceImageDrmFormatModifierInfoEXT for node in call.chain)
-    if has_modifier(call.info) == bool(count):
-        return None
-    return (
-        "PhysicalDeviceImageFormatInfo2.tiling",
-        f"it is {enum_text(int(call.info.tiling), vk.ImageTiling)}, and the chain has {count} of "
-        "PhysicalDeviceImageDrmFormatModifierInfoEXT",
-        "Give ImageTiling.OPTIMAL or LINEAR, or DRM_FORMAT_MODIFIER_EXT with the struct that names the modifier.",
-    )
-
-
-def _query_struct(call: Create) -> vk.PhysicalDeviceImageDrmFormatModifierInfoEXT | None:
-    return next((node for node in call.chain if type(node) is vk.PhysicalDeviceImageDrmFormatModifierInfoEXT), None)
-
-
-def _concurrent_families(call: Create) -> list[int] | None:
-    """Return the queue families of a query about a concurrent image; None for any other query."""
-    query = _query_struct(call)
-    if query is None or int(query.sharing_mode) != _CONCURRENT:
-        return None
-    return [int(index) for index in query.queue_family_indices]
-
-
-@rule(f"{_QUERY_MODIFIER}-sharingMode-parameter", on=FORMAT_QUERY)
-def sharing_mode_is_defined(call: Create) -> Finding | None:
-    """The sharing mode is EXCLUSIVE or CONCURRENT."""
-    query = _query_struct(call)
-    if query is None or int(query.sharing_mode) in (vk.SharingMode.EXCLUSIVE, vk.SharingMode.CONCURRENT):
-        return None
-    problem = f"{enum_text(int(query.sharing_mode), vk.SharingMode)} is not a sharing mode"
-    return f"{_QUERY_PATH}.sharing_mode", problem, "Give SharingMode.EXCLUSIVE or CONCURRENT."
-
-
 _FAMILIES = f"{_QUERY_PATH}.queue_family_indices"
 
-
-@rule(f"{_QUERY_MODIFIER}-sharingMode-02314", on=FORMAT_QUERY)
-def families_are_given(call: Create) -> Finding | None:
-    """The queue families of a concurrent image are listed."""
-    if _concurrent_families(call) != []:
-        return None
-    return _FAMILIES, "it is empty, and sharing_mode is CONCURRENT", "List the queue families, or use EXCLUSIVE."
-
-
-@rule(f"{_QUERY_MODIFIER}-sharingMode-02315", on=FORMAT_QUERY)
-def families_are_several(call: Create) -> Finding | None:
-    """A concurrent image is used by at least two queue families."""
-    given = _concurrent_families(call)
-    if given is None or len(given) > 1:
-        return None
-    problem = f"it has {len(given)} elements, and sharing_mode is CONCURRENT"
-    return _FAMILIES, problem, "List at least two queue families, or use SharingMode.EXCLUSIVE."
-
-
-@rule(f"{_QUERY_MODIFIER}-sharingMode-02316", on=FORMAT_QUERY)
-def families_exist(call: Create) -> Finding | None:
-    """Each queue family exists on the device and is listed once."""
-    given = _concurrent_families(call) or []
-    count = call.device.queue_family_count if call.device is not None else None
-    beyond = [index for index in dict.fromkeys(given) if count is not None and index >= count]
-    if len(set(given)) == len(given) and not beyond:
-        return None
-    problem = f"it is {given}, and the device has {count} queue families" if beyond else f"it is {given}"
-    return _FAMILIES, problem, "List each of the device's queue families that use the image, once."
+demand(
+    CREATE_IMAGE,
+    Demand(  # a list of modifiers to choose from, or one modifier with its planes
+        f"{_CREATE}-tiling-02261",
+        _not_one_struct,
+        "ImageCreateInfo.tiling",
+        "it is DRM_FORMAT_MODIFIER_EXT, and the chain has {found} of ImageDrmFormatModifierListCreateInfoEXT and "
+        "ImageDrmFormatModifierExplicitCreateInfoEXT",
+        "Chain one of the two, or give ImageTiling.OPTIMAL or LINEAR.",
+        needs=Traits.MODIFIER,
+    ),
+    Demand(
+        f"{_CREATE}-pNext-02262",
+        _struct_without_tiling,
+        "ImageCreateInfo.tiling",
+        "it is {found[0]}, and {found[1]} is in the chain",
+        "Give ImageTiling.DRM_FORMAT_MODIFIER_EXT, or take the struct out of the chain.",
+        never=Traits.MODIFIER,
+    ),
+)
+demand((CREATE_IMAGE, FORMAT_QUERY), _MUTABLE)
+demand(
+    CREATE_IMAGE,
+    Demand(
+        f"{_LIST}-drmFormatModifierCount-arraylength",
+        _lists_nothing,
+        _LIST_PATH,
+        "it is empty",
+        "List at least one modifier.",
+    ),
+    Demand(f"{_LIST}-pDrmFormatModifiers-02263", _unsuited_in_list, _LIST_PATH, "{found}", _SUITED),
+    Demand(
+        f"{_EXPLICIT}-drmFormatModifier-02264",
+        _unsuited_explicit,
+        f"{_EXPLICIT_PATH}.drm_format_modifier",
+        "{found}",
+        _SUITED,
+        needs=Traits.EXPLICIT,
+    ),
+    Demand(
+        f"{_EXPLICIT}-drmFormatModifierPlaneCount-arraylength",
+        is_zero("explicit.plane_layouts"),
+        f"{_EXPLICIT_PATH}.plane_layouts",
+        "it is empty",
+        "Give a SubresourceLayout for each memory plane.",
+        needs=Traits.EXPLICIT,
+    ),
+    Demand(
+        f"{_EXPLICIT}-drmFormatModifierPlaneCount-02265",
+        _other_planes,
+        f"{_EXPLICIT_PATH}.plane_layouts",
+        "it has {found[0]}, and {call.format_name} has {found[1]} memory planes with modifier {found[2]:#x}",
+        "Give {found[1]}.",
+        needs=Traits.EXPLICIT,
+    ),
+    _zero(f"{_EXPLICIT}-size-02267", "size", "the driver computes it"),
+    _zero(f"{_EXPLICIT}-arrayPitch-02268", "array_pitch", "the image has one layer", equals("info.array_layers", 1)),
+    _zero(f"{_EXPLICIT}-depthPitch-02269", "depth_pitch", "the image has a depth of 1", equals("info.extent.depth", 1)),
+)
+demand(
+    FORMAT_QUERY,
+    Demand(
+        f"{_QUERY}-tiling-02249",
+        _wrong_number_queried,
+        "PhysicalDeviceImageFormatInfo2.tiling",
+        "it is {found[0]}, and the chain has {found[1]} of PhysicalDeviceImageDrmFormatModifierInfoEXT",
+        "Give ImageTiling.OPTIMAL or LINEAR, or DRM_FORMAT_MODIFIER_EXT with the struct that names the modifier.",
+    ),
+    Demand(
+        f"{_QUERY_MODIFIER}-sharingMode-parameter",
+        not_one_of("queried.sharing_mode", frozenset(vk.SharingMode)),
+        f"{_QUERY_PATH}.sharing_mode",
+        "{call.queried.sharing_mode:d} is not a sharing mode",
+        "Give SharingMode.EXCLUSIVE or CONCURRENT.",
+        needs=Traits.QUERY_MODIFIER,
+    ),
+    Demand(
+        f"{_QUERY_MODIFIER}-sharingMode-02314",
+        is_zero("queried.queue_family_indices"),
+        _FAMILIES,
+        "it is empty, and sharing_mode is CONCURRENT",
+        "List the queue families, or use EXCLUSIVE.",
+        needs=Traits.QUERY_CONCURRENT,
+    ),
+    Demand(
+        f"{_QUERY_MODIFIER}-sharingMode-02315",
+        _too_few_families,
+        _FAMILIES,
+        "it has {found}, and sharing_mode is CONCURRENT",
+        "List at least two queue families, or use SharingMode.EXCLUSIVE.",
+        needs=Traits.QUERY_CONCURRENT,
+    ),
+    Demand(
+        f"{_QUERY_MODIFIER}-sharingMode-02316",
+        _wrong_families,
+        _FAMILIES,
+        "{found}",
+        "List each of the device's queue families that use the image, once.",
+        needs=Traits.QUERY_CONCURRENT,
+    ),
+)
 
 
 @dataclass(slots=True)
@@ -273,29 +253,37 @@ class ModifierQuery:
 MODIFIER_QUERY: Suite[ModifierQuery] = Suite("vkGetImageDrmFormatModifierPropertiesEXT")
 
 
-@rule("vkGetImageDrmFormatModifierPropertiesEXT-image-02272", on=MODIFIER_QUERY)
-def image_has_a_modifier(call: ModifierQuery) -> Finding | None:
-    """The image's tiling is DRM_FORMAT_MODIFIER."""
+_WHERE = "vkGetImageDrmFormatModifierPropertiesEXT.image"
+
+
+def _other_tiling(call: ModifierQuery) -> str:
     info = call.image.create_info
     if not isinstance(info, vk.ImageCreateInfo) or has_modifier(info):
-        return None
-    return (
-        "vkGetImageDrmFormatModifierPropertiesEXT.image",
-        f"its tiling is {enum_text(int(info.tiling), vk.ImageTiling)}",
+        return ""
+    return enum_text(int(info.tiling), vk.ImageTiling)
+
+
+def _other_device(call: ModifierQuery) -> bool:
+    return call.image.device_identity not in (0, call.device.identity)
+
+
+demand(
+    MODIFIER_QUERY,
+    Demand(
+        "vkGetImageDrmFormatModifierPropertiesEXT-image-02272",
+        _other_tiling,
+        _WHERE,
+        "its tiling is {found}",
         "Query an image that was created with ImageTiling.DRM_FORMAT_MODIFIER_EXT.",
-    )
-
-
-@rule("vkGetImageDrmFormatModifierPropertiesEXT-image-parent", on=MODIFIER_QUERY)
-def image_is_of_this_device(call: ModifierQuery) -> Finding | None:
-    """The image was created on the device that is queried."""
-    if not call.image.device_identity or call.image.device_identity == call.device.identity:
-        return None
-    return (
-        "vkGetImageDrmFormatModifierPropertiesEXT.image",
-        f"it was created on another logical device than this one of {call.device.name!r}",
+    ),
+    Demand(
+        "vkGetImageDrmFormatModifierPropertiesEXT-image-parent",
+        _other_device,
+        _WHERE,
+        "it was created on another logical device than this one of {call.device.name!r}",
         "Query the device that created it.",
-    )
+    ),
+)
 
 
 def check_get_image_drm_format_modifier_properties(image: ResourceFacts, device: DeviceFacts) -> list[Violation]:
@@ -314,20 +302,8 @@ class FormatQuery:
 PROPERTIES: Suite[FormatQuery] = Suite("vkGetPhysicalDeviceFormatProperties2")
 _FORMAT = "vkGetPhysicalDeviceFormatProperties2-format-parameter"
 _FORMAT_WHERE = "vkGetPhysicalDeviceFormatProperties2.format"
-_KNOWN = frozenset(int(one) for one in vk.Format)
-
-
-@rule(_FORMAT, on=PROPERTIES)
-def format_is_enabled(call: FormatQuery) -> Finding | None:
-    """The registry defines the format, and the device's version or extensions contain it."""
-    given = call.format
-    problem = f"{given} is not a format"
-    if given in _KNOWN:
-        needs = FORMATS.get((given - _EXTENSION_FORMATS) // 1000) if given >= _EXTENSION_FORMATS else None
-        if needs is None or not lacks(needs, call.device):
-            return None
-        problem = f"{format_name(given)} needs {needs.text}, which is not enabled"
-    return _FORMAT_WHERE, problem, "Give one of vk.Format that the device has."
+_AVAILABLE = "Give one of vk.Format that the device has."
+demand(PROPERTIES, Demand(_FORMAT, unavailable_format("format"), _FORMAT_WHERE, "{found}", _AVAILABLE))
 
 
 def check_format_properties(vk_format: int, device: DeviceFacts | None = None) -> list[Violation]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from extmem import vk
-from extmem.rules import _import_payload
 from extmem.rules._allocation import ALLOCATE, Allocation, Traits, chained
-from extmem.rules._engine import Finding, rule
+from extmem.rules._engine import Demand, demand
+from extmem.rules._handle_types import defined_types
+from extmem.rules._import_payload import capabilities_apply
 from extmem.rules._text import OPAQUE_WIN32, SIZE_IGNORED_TYPES, bits_of, types_text
 from extmem.rules.facts import ExternalMemoryFacts
-from extmem.vk.handle_types import NO_TYPES, MemoryHandleType, common, union
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 __all__ = ["dedicated_only", "unexportable"]
 
@@ -23,12 +24,8 @@ Answers = Mapping[MemoryHandleType, ExternalMemoryFacts]
 
 def dedicated_only(types: MemoryHandleType, answers: Answers) -> MemoryHandleType:
     """Return those of the types that need a dedicated allocation: as the device reports, and always D3D textures."""
-    dedicated_types = common(types, SIZE_IGNORED_TYPES)
-    for bit in bits_of(types):
-        answer = answers.get(bit)
-        if answer is not None and int(answer.features) & _DEDICATED_ONLY:
-            dedicated_types = union(dedicated_types, bit)
-    return dedicated_types
+    reported = sum(bit for bit in bits_of(types) if bit in answers and int(answers[bit].features) & _DEDICATED_ONLY)
+    return MemoryHandleType(reported | types & SIZE_IGNORED_TYPES)
 
 
 def unexportable(types: MemoryHandleType, answers: Answers, imported: MemoryHandleType = NO_TYPES) -> str:
@@ -49,30 +46,14 @@ def unexportable(types: MemoryHandleType, answers: Answers, imported: MemoryHand
     return "; ".join(wrong)
 
 
-@rule("VkExportMemoryAllocateInfo-handleTypes-parameter", on=ALLOCATE, needs=Traits.HAS_EXPORT)
-def types_are_defined(call: Allocation) -> Finding | None:
-    """The handle types are defined bits."""
-    return _import_payload.defined_types(call.export_types, _PATH)
-
-
-@rule("VkExportMemoryAllocateInfo-handleTypes-09860", on=ALLOCATE, needs=Traits.HAS_EXPORT | Traits.EXPORTS)
-def types_are_exportable(call: Allocation) -> Finding | None:
+def _unexportable(call: Allocation) -> str:
     """The types can be exported each alone, all together, and from the imported type if the call also imports."""
-    types = call.export_types
-    if not _import_payload.capabilities_apply(call, types):
-        return None
-    problem = unexportable(types, call.facts.capabilities, call.import_type)
-    if not problem:
-        return None
-    return (
-        _PATH,
-        f"on {call.device.name!r}: {problem}",
-        "Request fewer handle types; one type is enough for a memory object.",
-    )
+    if not capabilities_apply(call, call.export_types):
+        return ""
+    return unexportable(call.export_types, call.facts.capabilities, call.import_type)
 
 
-@rule("VkMemoryAllocateInfo-pNext-00639", on=ALLOCATE, needs=Traits.HAS_EXPORT | Traits.EXPORTS, never=Traits.DEDICATED)
-def dedicated_where_required(call: Allocation) -> Finding | None:
+def _undedicated(call: Allocation) -> tuple[str, str] | None:
     """Types that need a dedicated allocation have one. The NV struct for dedicated allocations counts too."""
     nv = call.dedicated_nv
     if nv is not None and (nv.image or nv.buffer):
@@ -82,27 +63,47 @@ def dedicated_where_required(call: Allocation) -> Finding | None:
         return None
     answers = call.facts.capabilities
     never = [bit for bit in bits_of(types) if bit in answers and not int(answers[bit].features) & _EXPORTABLE]
-    remedy = "Chain MemoryDedicatedAllocateInfo with the buffer or image that the memory is for."
-    if never:
-        names = types_text(sum(never))
-        remedy = (
-            f"Omit {names}: {call.device.name!r} does not export it for buffers. Where "
-            "get_physical_device_image_format_properties2 reports EXPORTABLE, dedicate the memory to such an image."
-        )
-    return _PATH, f"{types_text(types)} can be exported from dedicated allocations only", remedy
+    if not never:
+        return types_text(types), "Chain MemoryDedicatedAllocateInfo with the buffer or image that the memory is for."
+    return types_text(types), (
+        f"Omit {types_text(sum(never))}: {call.device.name!r} does not export it for buffers. Where "
+        "get_physical_device_image_format_properties2 reports EXPORTABLE, dedicate the memory to such an image."
+    )
 
 
-@rule("VkExportMemoryWin32HandleInfoKHR-handleTypes-00657", on=ALLOCATE, needs=Traits.HAS_EXPORT_WIN32)
-def attributes_belong_to_an_nt_export(call: Allocation) -> Finding | None:
+def _attributes_without_export(call: Allocation) -> str:
     """Security, access and name are given with an OPAQUE_WIN32 export only."""
     if call.export_types & OPAQUE_WIN32:
-        return None
-    if call.export:
-        actual = f"handle_types is {types_text(call.export_types)}"
-    else:
-        actual = "there is no ExportMemoryAllocateInfo"
-    return (
+        return ""
+    return f"handle_types is {types_text(call.export_types)}" if call.export else "there is no ExportMemoryAllocateInfo"
+
+
+demand(
+    ALLOCATE,
+    defined_types("VkExportMemoryAllocateInfo-handleTypes-parameter", "export_types", _PATH, needs=Traits.HAS_EXPORT),
+    Demand(
+        "VkExportMemoryAllocateInfo-handleTypes-09860",
+        _unexportable,
+        _PATH,
+        "on {call.device.name!r}: {found}",
+        "Request fewer handle types; one type is enough for a memory object.",
+        needs=Traits.HAS_EXPORT | Traits.EXPORTS,
+    ),
+    Demand(
+        "VkMemoryAllocateInfo-pNext-00639",
+        _undedicated,
+        _PATH,
+        "{found[0]} can be exported from dedicated allocations only",
+        "{found[1]}",
+        needs=Traits.HAS_EXPORT | Traits.EXPORTS,
+        never=Traits.DEDICATED,
+    ),
+    Demand(
+        "VkExportMemoryWin32HandleInfoKHR-handleTypes-00657",
+        _attributes_without_export,
         chained(vk.ExportMemoryWin32HandleInfoKHR),
-        f"security, access and name are for OPAQUE_WIN32 exports, but {actual}",
+        "security, access and name are for OPAQUE_WIN32 exports, but {found}",
         "Add OPAQUE_WIN32 to ExportMemoryAllocateInfo.handle_types, or remove ExportMemoryWin32HandleInfoKHR.",
-    )
+        needs=Traits.HAS_EXPORT_WIN32,
+    ),
+)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from extmem import vk
-from extmem.rules import _import_payload
-from extmem.rules._engine import Check, Finding, Suite, rule
+from extmem.rules._conditions import is_given, is_zero
+from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
+from extmem.rules._handle_types import defined_but_not, single_type
 from extmem.rules._text import DEFINED_TYPES, FD_TYPES, NT_TYPES, WIN32_TYPES, types_text
 from extmem.rules.facts import DeviceFacts, MemoryFacts
 from extmem.rules.violation import Violation
@@ -16,11 +17,14 @@ from extmem.vk.handle_types import MemoryHandleType
 __all__ = ["check_get_memory_fd", "check_get_memory_win32_handle", "wrong_get_info"]
 
 
+GetInfo = vk.MemoryGetWin32HandleInfoKHR | vk.MemoryGetFdInfoKHR
+
+
 @dataclass(slots=True)
 class GetHandle:
     """One call of either command."""
 
-    info: vk.MemoryGetWin32HandleInfoKHR | vk.MemoryGetFdInfoKHR
+    info: GetInfo
     device: DeviceFacts
     memory: MemoryFacts
     handle_type: MemoryHandleType
@@ -33,55 +37,18 @@ _BOTH = (GET_WIN32, GET_FD)
 _WIN32, _FD = "VkMemoryGetWin32HandleInfoKHR", "VkMemoryGetFdInfoKHR"
 
 
-@rule("vkGetMemoryWin32HandleKHR-device-parameter", "vkGetMemoryFdKHR-device-parameter", on=_BOTH)
-def device_is_alive(call: GetHandle) -> Finding | None:
-    """The device was not closed."""
-    if call.device.alive:
-        return None
-    return f"{call.where}.memory", f"its device {call.device.name!r} is closed", "Export before closing the device."
+def _type_in(vuid: str, types: int, other: str) -> Demand:
+    """Return the row that the command returns handles of the type."""
+    return Demand(
+        vuid,
+        defined_but_not("handle_type", types),
+        "{call.where}.handle_type",
+        f"{{found}} is not one of {types_text(types)}",
+        f"Use {other} for that type.",
+    )
 
 
-@rule(f"{_WIN32}-memory-parameter", f"{_FD}-memory-parameter", on=_BOTH)
-def memory_is_alive(call: GetHandle) -> Finding | None:
-    """The memory was not freed."""
-    if call.memory.alive:
-        return None
-    return f"{call.where}.memory", "the memory is freed", "Export handles before freeing the memory."
-
-
-@rule(f"{_WIN32}-pNext-pNext", f"{_FD}-pNext-pNext", on=_BOTH)
-def nothing_is_chained(call: GetHandle) -> Finding | None:
-    """No struct extends the two structs."""
-    if call.info.p_next is None:
-        return None
-    return f"{call.where}.pNext", f"{type(call.info.p_next).__name__} is chained", "Pass p_next=None."
-
-
-@rule(f"{_WIN32}-handleType-parameter", f"{_FD}-handleType-parameter", on=_BOTH)
-def type_is_defined(call: GetHandle) -> Finding | None:
-    """The handle type is exactly one bit that the registry defines."""
-    return _import_payload.single_type(call.handle_type, f"{call.where}.handle_type", zero=False)
-
-
-def _type_in(types: int, other: str) -> Check[GetHandle]:
-    def check(call: GetHandle) -> Finding | None:
-        if call.handle_type & types or call.handle_type not in DEFINED_TYPES:
-            return None
-        return (
-            f"{call.where}.handle_type",
-            f"{types_text(call.handle_type)} is not one of {types_text(types)}",
-            f"Use {other} for that type.",
-        )
-
-    return check
-
-
-rule(f"{_WIN32}-handleType-00664", on=GET_WIN32)(_type_in(WIN32_TYPES, "MemoryGetFdInfoKHR"))
-rule(f"{_FD}-handleType-00672", on=GET_FD)(_type_in(FD_TYPES, "MemoryGetWin32HandleInfoKHR"))
-
-
-@rule(f"{_WIN32}-handleType-00662", f"{_FD}-handleType-00671", on=_BOTH)
-def type_was_asked_for(call: GetHandle) -> Finding | None:
+def _not_allocated_for(call: GetHandle) -> Finding | None:
     """The memory was allocated for export as this type."""
     types = int(call.memory.export_handle_types)
     if call.handle_type & types or call.handle_type not in DEFINED_TYPES:
@@ -100,16 +67,55 @@ def type_was_asked_for(call: GetHandle) -> Finding | None:
     )
 
 
-@rule(f"{_WIN32}-handleType-00663", on=GET_WIN32)
-def nt_handle_is_asked_once(call: GetHandle) -> Finding | None:
+def _exported_before(call: GetHandle) -> str:
     """vkGetMemoryWin32HandleKHR is called once for each NT handle type; KMT types may be repeated."""
-    if not call.handle_type & NT_TYPES & int(call.memory.exported_nt_types):
-        return None
-    return (
-        f"{call.where}.handle_type",
-        f"an {types_text(call.handle_type)} handle of this memory was already exported by the device",
+    again = call.handle_type & NT_TYPES & int(call.memory.exported_nt_types)
+    return types_text(call.handle_type) if again else ""
+
+
+demand(
+    _BOTH,
+    Demand(
+        ("vkGetMemoryWin32HandleKHR-device-parameter", "vkGetMemoryFdKHR-device-parameter"),
+        is_zero("device.alive"),
+        "{call.where}.memory",
+        "its device {call.device.name!r} is closed",
+        "Export before closing the device.",
+    ),
+    Demand(
+        (f"{_WIN32}-memory-parameter", f"{_FD}-memory-parameter"),
+        is_zero("memory.alive"),
+        "{call.where}.memory",
+        "the memory is freed",
+        "Export handles before freeing the memory.",
+    ),
+    Demand(
+        (f"{_WIN32}-pNext-pNext", f"{_FD}-pNext-pNext"),
+        is_given("info.p_next"),
+        "{call.where}.pNext",
+        "{call.info.p_next.__class__.__name__} is chained",
+        "Pass p_next=None.",
+    ),
+    single_type(
+        (f"{_WIN32}-handleType-parameter", f"{_FD}-handleType-parameter"),
+        "handle_type",
+        "{call.where}.handle_type",
+        zero=False,
+    ),
+)
+demand(GET_WIN32, _type_in(f"{_WIN32}-handleType-00664", WIN32_TYPES, "MemoryGetFdInfoKHR"))
+demand(GET_FD, _type_in(f"{_FD}-handleType-00672", FD_TYPES, "MemoryGetWin32HandleInfoKHR"))
+demand(_BOTH, Demand((f"{_WIN32}-handleType-00662", f"{_FD}-handleType-00671"), _not_allocated_for))
+demand(
+    GET_WIN32,
+    Demand(
+        f"{_WIN32}-handleType-00663",
+        _exported_before,
+        "{call.where}.handle_type",
+        "an {found} handle of this memory was already exported by the device",
         "Duplicate the existing handle: NtHandle.duplicate().",
-    )
+    ),
+)
 
 
 def wrong_get_info(info: object, struct: type) -> list[Violation]:
@@ -122,21 +128,19 @@ def check_get_memory_win32_handle(
     info: vk.MemoryGetWin32HandleInfoKHR, device: DeviceFacts, memory: MemoryFacts
 ) -> list[Violation]:
     """Return all rules that this vkGetMemoryWin32HandleKHR would break."""
-    violations = wrong_struct(info, vk.MemoryGetWin32HandleInfoKHR, "vkGetMemoryWin32HandleKHR.info") or malformed(
-        [("MemoryGetWin32HandleInfoKHR", info)]
+    where = "MemoryGetWin32HandleInfoKHR"
+    return (
+        wrong_struct(info, vk.MemoryGetWin32HandleInfoKHR, "vkGetMemoryWin32HandleKHR.info")
+        or malformed([(where, info)])
+        or GET_WIN32.run(GetHandle(info, device, memory, MemoryHandleType(int(info.handle_type)), where), 0)
     )
-    if violations:
-        return violations
-    call = GetHandle(info, device, memory, MemoryHandleType(int(info.handle_type)), "MemoryGetWin32HandleInfoKHR")
-    return GET_WIN32.run(call, 0)
 
 
 def check_get_memory_fd(info: vk.MemoryGetFdInfoKHR, device: DeviceFacts, memory: MemoryFacts) -> list[Violation]:
     """Return all rules that this vkGetMemoryFdKHR would break."""
-    violations = wrong_struct(info, vk.MemoryGetFdInfoKHR, "vkGetMemoryFdKHR.info") or malformed(
-        [("MemoryGetFdInfoKHR", info)]
+    where = "MemoryGetFdInfoKHR"
+    return (
+        wrong_struct(info, vk.MemoryGetFdInfoKHR, "vkGetMemoryFdKHR.info")
+        or malformed([(where, info)])
+        or GET_FD.run(GetHandle(info, device, memory, MemoryHandleType(int(info.handle_type)), where), 0)
     )
-    if violations:
-        return violations
-    call = GetHandle(info, device, memory, MemoryHandleType(int(info.handle_type)), "MemoryGetFdInfoKHR")
-    return GET_FD.run(call, 0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from extmem.rules._engine import Finding, Suite, rule
+from extmem.rules._conditions import not_index
+from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules.violation import Violation
 
 __all__ = ["check_get_device_queue"]
@@ -13,44 +14,41 @@ __all__ = ["check_get_device_queue"]
 
 @dataclass(slots=True)
 class GetQueue:
-    """One call. queue_counts: VkQueueFamilyProperties::queueCount of each family of the physical device."""
+    """One call."""
 
     family: int
     index: int
-    queue_counts: Sequence[int]
+    families: int
+    """Number of queue families of the physical device."""
+    queues: int | None
+    """VkQueueFamilyProperties::queueCount of the family; None if the device lacks the family."""
 
 
 GET_QUEUE: Suite[GetQueue] = Suite("vkGetDeviceQueue")
-
-
-@rule("vkGetDeviceQueue-queueFamilyIndex-00384", on=GET_QUEUE)
-def family_exists(call: GetQueue) -> Finding | None:
-    """The physical device has the queue family."""
-    if 0 <= call.family < len(call.queue_counts):
-        return None
-    return (
+demand(
+    GET_QUEUE,
+    Demand(
+        "vkGetDeviceQueue-queueFamilyIndex-00384",
+        not_index("family", "families"),
         "vkGetDeviceQueue.queueFamilyIndex",
-        f"it is {call.family}, and the physical device has {len(call.queue_counts)} queue families",
+        "it is {call.family}, and the physical device has {call.families} queue families",
         "Pass the family that the VkDevice was created with.",
-    )
-
-
-@rule("vkGetDeviceQueue-queueIndex-00385", on=GET_QUEUE)
-def queue_exists(call: GetQueue) -> Finding | None:
-    """The index is less than the physical device's number of queues of the family."""
-    count = call.queue_counts[call.family] if 0 <= call.family < len(call.queue_counts) else None
-    if count is None or 0 <= call.index < count:
-        return None
-    return (
+    ),
+    Demand(
+        "vkGetDeviceQueue-queueIndex-00385",
+        not_index("index", "queues"),
         "vkGetDeviceQueue.queueIndex",
-        f"it is {call.index}, and queue family {call.family} has {count} queues",
+        "it is {call.index}, and queue family {call.family} has {call.queues} queues",
         "Pass an index below the queueCount that the VkDevice was created with for this family.",
-    )
+    ),
+)
 
 
 def check_get_device_queue(family: int, index: int, queue_counts: Sequence[int]) -> list[Violation]:
     """Return the broken rules that depend on the physical device only.
 
-    Vulkan has no query for the queues that a VkDevice was created with.
+    `queue_counts`: the number of queues of each queue family of the physical device. Vulkan has no query for the queues
+    that a VkDevice was created with.
     """
-    return GET_QUEUE.run(GetQueue(family, index, queue_counts), 0)
+    queues = queue_counts[family] if 0 <= family < len(queue_counts) else None
+    return GET_QUEUE.run(GetQueue(family, index, len(queue_counts), queues), 0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from extmem.rules import _import_payload
-from extmem.rules._engine import Check, Finding, Suite, rule
+from extmem.rules._conditions import all_of, equals, has_bits, is_zero, not_multiple
+from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._field_types import is_address, is_fd, is_handle, is_u32, misfit
+from extmem.rules._handle_types import defined_but_not, single_type
 from extmem.rules._text import (
     DEFINED_TYPES,
     DMA_BUF,
@@ -42,44 +43,26 @@ class Query:
     refusal: Refusal | None = None
     usable: bool | None = None
 
+    @property
+    def type_text(self) -> str:
+        """The handle type as text."""
+        return types_text(self.handle_type)
+
+    @property
+    def pointer(self) -> int:
+        """The handle as an address; 0 if it is not one."""
+        return int(self.handle) if isinstance(self.handle, int) else 0
+
 
 WIN32: Suite[Query] = Suite(_WIN32)
 FD: Suite[Query] = Suite(_FD)
 HOST: Suite[Query] = Suite(_HOST)
 _ALL = (WIN32, FD, HOST)
+_OPAQUE = OPAQUE_WIN32_TYPES | OPAQUE_FD
 
 
 def _all(tail: str) -> tuple[str, str, str]:
     return f"{_WIN32}-{tail}", f"{_FD}-{tail}", f"{_HOST}-{tail}"
-
-
-@rule(*_all("device-parameter"), on=_ALL)
-def device_is_alive(call: Query) -> Finding | None:
-    """The device was not closed."""
-    if call.device.alive:
-        return None
-    return f"{call.command}.device", f"the device {call.device.name!r} is closed", "Query before closing the device."
-
-
-@rule(*_all("handleType-parameter"), on=_ALL)
-def type_is_defined(call: Query) -> Finding | None:
-    """The handle type is exactly one bit that the registry defines."""
-    return _import_payload.single_type(call.handle_type, f"{call.command}.handle_type", zero=False)
-
-
-def _not_opaque(call: Query) -> Finding | None:
-    """The handle type is not opaque. Opaque types of any system are invalid."""
-    if not call.handle_type & (OPAQUE_WIN32_TYPES | OPAQUE_FD):
-        return None
-    return (
-        f"{call.command}.handle_type",
-        f"{types_text(call.handle_type)} is opaque and has no properties to query",
-        "Import it with the size and memory type that the exporter used; its descriptor has them.",
-    )
-
-
-rule(f"{_WIN32}-handleType-00666", on=WIN32)(_not_opaque)
-rule(f"{_FD}-handleType-00674", on=FD)(_not_opaque)
 
 
 def _wrong_system(call: Query, types: int, what: str) -> Finding | None:
@@ -87,21 +70,16 @@ def _wrong_system(call: Query, types: int, what: str) -> Finding | None:
 
     No rule states that directly, but a handle of another system's type is not valid.
     """
-    if (
-        call.handle_type & types
-        or call.handle_type not in DEFINED_TYPES
-        or call.handle_type & (OPAQUE_WIN32_TYPES | OPAQUE_FD)
-    ):
+    if call.handle_type & (types | _OPAQUE) or call.handle_type not in DEFINED_TYPES:
         return None
     return (
         f"{call.command}.handle_type",
-        f"{types_text(call.handle_type)} is not a type that {what} can have",
-        f"Query one of {types_text(types & ~(OPAQUE_WIN32_TYPES | OPAQUE_FD))}.",
+        f"{call.type_text} is not a type that {what} can have",
+        f"Query one of {types_text(types & ~_OPAQUE)}.",
     )
 
 
-@rule(f"{_WIN32}-handle-00665", on=WIN32)
-def handle_is_valid(call: Query) -> Finding | None:
+def _invalid_handle(call: Query) -> Finding | None:
     """The handle is open in this process and refers to memory."""
     if is_invalid_handle(call.handle):
         return f"{_WIN32}.handle", f"{handle_text(call.handle)} is not a handle", "Give an open Win32 memory handle."
@@ -115,9 +93,8 @@ def handle_is_valid(call: Query) -> Finding | None:
     return _wrong_system(call, WIN32_TYPES, "a Windows handle")
 
 
-@rule(f"{_FD}-fd-00673", on=FD)
-def fd_is_valid(call: Query) -> Finding | None:
-    """The handle is open in this process and refers to memory."""
+def _invalid_fd(call: Query) -> Finding | None:
+    """The fd is open in this process and refers to memory."""
     fd = call.handle
     if isinstance(fd, int) and fd < 0:
         return f"{_FD}.fd", f"{int(fd)} is not a file descriptor", "Give an open file descriptor."
@@ -126,48 +103,61 @@ def fd_is_valid(call: Query) -> Finding | None:
     return _wrong_system(call, OPAQUE_FD | DMA_BUF, "a file descriptor")
 
 
-@rule(f"{_HOST}-handleType-01752", on=HOST)
-def type_is_host(call: Query) -> Finding | None:
-    """The handle type is one of the two of host memory."""
-    if call.handle_type & HOST_TYPES or call.handle_type not in DEFINED_TYPES:
-        return None
-    return (
-        f"{_HOST}.handle_type",
-        f"{types_text(call.handle_type)} is not a type of host memory",
-        "Use HOST_ALLOCATION or HOST_MAPPED_FOREIGN_MEMORY.",
+def _not_opaque(vuid: str) -> Demand:
+    """Return the row that the handle type is not opaque. Opaque types of any system are invalid."""
+    return Demand(
+        vuid,
+        has_bits("handle_type", _OPAQUE),
+        "{call.command}.handle_type",
+        "{call.type_text} is opaque and has no properties to query",
+        "Import it with the size and memory type that the exporter used; its descriptor has them.",
     )
 
 
-@rule(f"{_HOST}-pHostPointer-01753", on=HOST)
-def pointer_is_aligned(call: Query) -> Finding | None:
-    """The address is a multiple of the device's alignment, which is usually the page size."""
-    alignment = call.device.min_imported_host_pointer_alignment
-    pointer = call.handle if isinstance(call.handle, int) else 0
-    if not alignment or not pointer % alignment:
-        return None
-    return (
+def _mapped(vuid: str, handle_type: MemoryHandleType, what: str) -> Demand:
+    """Return the row that an address for this handle type is mapped."""
+    return Demand(
+        vuid,
+        all_of(equals("handle_type", handle_type), equals("usable", False)),
         f"{_HOST}.host_pointer",
-        f"{int(pointer):#x} is not a multiple of the device's alignment of {alignment}",
-        f"Query memory that starts on a boundary of {alignment} bytes.",
+        f"{{call.pointer:#x}} does not point to {what} that this process has mapped for reading and writing",
+        "Give an address that is mapped for both.",
     )
 
 
-def _mapped(handle_type: MemoryHandleType, what: str) -> Check[Query]:
-    def check(call: Query) -> Finding | None:
-        if call.handle_type != handle_type or call.usable is not False:
-            return None
-        pointer = call.handle if isinstance(call.handle, int) else 0
-        return (
-            f"{_HOST}.host_pointer",
-            f"{int(pointer):#x} does not point to {what} that this process has mapped for reading and writing",
-            "Give an address that is mapped for both.",
-        )
-
-    return check
-
-
-rule(f"{_HOST}-handleType-01754", on=HOST)(_mapped(HOST_ALLOCATION, "host memory"))
-rule(f"{_HOST}-handleType-01755", on=HOST)(_mapped(HOST_MAPPED_FOREIGN_MEMORY, "foreign memory"))
+demand(
+    _ALL,
+    Demand(
+        _all("device-parameter"),
+        is_zero("device.alive"),
+        "{call.command}.device",
+        "the device {call.device.name!r} is closed",
+        "Query before closing the device.",
+    ),
+    single_type(_all("handleType-parameter"), "handle_type", "{call.command}.handle_type", zero=False),
+)
+demand(WIN32, _not_opaque(f"{_WIN32}-handleType-00666"), Demand(f"{_WIN32}-handle-00665", _invalid_handle))
+demand(FD, _not_opaque(f"{_FD}-handleType-00674"), Demand(f"{_FD}-fd-00673", _invalid_fd))
+demand(
+    HOST,
+    Demand(
+        f"{_HOST}-handleType-01752",
+        defined_but_not("handle_type", HOST_TYPES),
+        f"{_HOST}.handle_type",
+        "{found} is not a type of host memory",
+        "Use HOST_ALLOCATION or HOST_MAPPED_FOREIGN_MEMORY.",
+    ),
+    Demand(
+        f"{_HOST}-pHostPointer-01753",
+        not_multiple("pointer", "device.min_imported_host_pointer_alignment"),
+        f"{_HOST}.host_pointer",
+        "{call.pointer:#x} is not a multiple of the device's alignment of "
+        "{call.device.min_imported_host_pointer_alignment}",
+        "Query memory that starts on a boundary of {call.device.min_imported_host_pointer_alignment} bytes.",
+    ),
+    _mapped(f"{_HOST}-handleType-01754", HOST_ALLOCATION, "host memory"),
+    _mapped(f"{_HOST}-handleType-01755", HOST_MAPPED_FOREIGN_MEMORY, "foreign memory"),
+)
 
 
 _TYPE = "a value of ExternalMemoryHandleTypeFlagBits"

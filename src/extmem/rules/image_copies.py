@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from extmem import vk
-from extmem.rules._engine import Finding, Suite, rule
+from extmem.rules._conditions import not_index, not_one_of
+from extmem.rules._engine import Condition, Demand, Finding, Suite, demand
 from extmem.rules._text import bits_of
 from extmem.rules.facts import DeviceFacts, ResourceFacts
-from extmem.rules.transfer_commands import CLEARING, Place, guard, lacks_usage, overlap, queue_text, unfit_layout
+from extmem.rules.transfer_commands import CLEARING, Place, guard, layout_demand, overlap, queue_text, usage_demand
 from extmem.rules.violation import Violation
 from extmem.vk.formats import DEPTH, STENCIL, FormatFacts, copied_size, format_facts, format_name
 
@@ -87,89 +88,30 @@ def copied_extent(info: vk.ImageCreateInfo, mip_level: int, aspect: int) -> tupl
     return (0, 0, 0) if copied is None else copied[1]
 
 
-@rule(*guard(*_both("imageSubresource-07967")), on=_BOTH)
-def level_is_there(call: ImageCopy) -> Finding | None:
-    """The image has the mip level."""
-    if 0 <= call.mip_level < call.info.mip_levels:
-        return None
-    problem = f"it is {call.mip_level}, and the image has {call.info.mip_levels} mip levels"
-    return f"{call.command}.mip_level", problem, "Give one of the image's levels; the first is 0."
+def _no_aspect(call: ImageCopy) -> str:
+    """Return the aspects to choose from if none is given, which is valid for a format with one aspect only."""
+    return "" if call.aspect or call.format is None else _names(sum(call.format.copied))
 
 
-@rule(*guard(*_both("imageSubresource-07968")), on=_BOTH)
-def layer_is_there(call: ImageCopy) -> Finding | None:
-    """The image has the layer."""
-    if 0 <= call.array_layer < call.info.array_layers:
-        return None
-    problem = f"it is {call.array_layer}, and the image has {call.info.array_layers} layers"
-    return f"{call.command}.array_layer", problem, "Give one of the image's layers; the first is 0."
+def _several_aspects(call: ImageCopy) -> str:
+    return _names(call.aspect) if call.aspect & (call.aspect - 1) else ""
 
 
-@rule(
-    *guard(
-        "VkImageSubresourceLayers-aspectMask-requiredbitmask", "VkImageSubresourceLayers-aspectMask-requiredbitmask"
-    ),
-    on=_BOTH,
-)
-def aspect_is_given(call: ImageCopy) -> Finding | None:
-    """An aspect is given, if the format has several."""
-    if call.aspect or call.format is None:
-        return None
-    choice = _names(sum(call.format.copied))
-    return (
-        f"{call.command}.aspect",
-        f"no aspect is given, and {call.format_name} has several",
-        f"Pass aspect=ImageAspectFlagBits, one of {choice}; a copy takes one at a time.",
-    )
+def _foreign_aspect(*, plane: bool) -> Condition:
+    """Make the condition that the format (with or without planes) lacks the aspect: the aspect, and the format's."""
+
+    def broken(call: ImageCopy) -> tuple[str, str] | None:
+        facts = call.format
+        if facts is None or bool(facts.planes) != plane:
+            return None
+        if not call.aspect or call.aspect & (call.aspect - 1) or call.aspect in facts.copied:
+            return None
+        return _names(call.aspect), _names(sum(facts.copied))
+
+    return broken
 
 
-@rule(*guard("VkBufferImageCopy-aspectMask-09103", "VkBufferImageCopy-aspectMask-09103"), on=_BOTH)
-def one_aspect(call: ImageCopy) -> Finding | None:
-    """One aspect is given: each has a place of its own in the buffer."""
-    if call.aspect & (call.aspect - 1) == 0:
-        return None
-    return (
-        f"{call.command}.aspect",
-        f"it is {_names(call.aspect)}",
-        "Copy one aspect at a time, with a command for each.",
-    )
-
-
-def _foreign_aspect(call: ImageCopy) -> Finding | None:
-    facts = call.format
-    if facts is None or not call.aspect or call.aspect & (call.aspect - 1) or call.aspect in facts.copied:
-        return None
-    return (
-        f"{call.command}.aspect",
-        f"it is {_names(call.aspect)}, and a copy of {call.format_name} takes {_names(sum(facts.copied))}",
-        "Pass an aspect that the image's format has.",
-    )
-
-
-@rule(*guard(*_both("imageSubresource-09105")), on=_BOTH)
-def aspect_is_the_images(call: ImageCopy) -> Finding | None:
-    """The format has the aspect."""
-    return None if call.format is None or call.format.planes else _foreign_aspect(call)
-
-
-@rule(*guard(*_both("dstImage-07981", "srcImage-07981")), on=_BOTH)
-def plane_is_the_images(call: ImageCopy) -> Finding | None:
-    """The format has the plane."""
-    return _foreign_aspect(call) if call.format is not None and call.format.planes else None
-
-
-@rule(*guard(*_both("dstImage-07973", "srcImage-07973")), on=_BOTH)
-def one_sample(call: ImageCopy) -> Finding | None:
-    """The image has one sample per texel."""
-    if int(call.info.samples) == 1:
-        return None
-    problem = f"it has {int(call.info.samples)} samples for each texel"
-    return f"{call.command}.image", problem, "Resolve it to an image with one sample, and copy that."
-
-
-@rule(*guard(*_both("pRegions-00171", "pRegions-00183")), on=_BOTH)
-def region_lies_in_the_buffer(call: ImageCopy) -> Finding | None:
-    """The buffer contains the whole region."""
+def _outside_the_buffer(call: ImageCopy) -> Finding | None:
     if call.format is None:
         return f"{call.command}.image", f"the size of a texel of {call.format_name} is unknown", "Update extmem."
     if call.taken is None:
@@ -186,100 +128,149 @@ def region_lies_in_the_buffer(call: ImageCopy) -> Finding | None:
     )
 
 
-@rule(*_both("pRegions-00173", "pRegions-00184"), on=_BOTH)
-def image_and_buffer_do_not_overlap(call: ImageCopy) -> Finding | None:
-    """The command does not write memory that it reads.
-
-    Not checked for an image of several levels or layers, because their places in memory are unknown.
-    """
+def _overlaps(call: ImageCopy) -> bool:
+    """Not checked for an image of several levels or layers, because their places in memory are unknown."""
     if call.taken is None or (call.info.mip_levels, call.info.array_layers) != (1, 1):
-        return None
+        return False
     image, buffer = call.places
-    if not overlap(image, 0, buffer, call.buffer_offset, call.image.size, call.taken[1]):
+    return overlap(image, 0, buffer, call.buffer_offset, call.image.size, call.taken[1])
+
+
+_Unaligned = tuple[str, int] | None
+"""What must begin at a multiple of how many bytes; None if it does, or need not."""
+
+
+def _unaligned_texels(call: ImageCopy) -> _Unaligned:
+    if call.taken is None or call.format is None or not call.buffer_offset % call.taken[0]:
         return None
-    return (
-        f"{call.command}.buffer",
-        "the image and these bytes of the buffer overlap in memory",
-        "Copy through a buffer in other memory.",
-    )
+    return None if call.format.deep or call.format.planes else (call.format_name, call.taken[0])
 
 
-@rule(*_both("srcBuffer-00174", "dstBuffer-00191"), on=_BOTH)
-def buffer_is_for_copies(call: ImageCopy) -> Finding | None:
-    """The buffer was created with the transfer usage."""
-    usage = _BufferUsage.TRANSFER_SRC if call.command == TO_IMAGE.command else _BufferUsage.TRANSFER_DST
-    return lacks_usage(call.buffer, int(usage), f"{call.command}.buffer")
-
-
-@rule(*_both("dstImage-00177", "srcImage-00186"), on=_BOTH)
-def image_is_for_copies(call: ImageCopy) -> Finding | None:
-    """The image was created with the transfer usage."""
-    usage = _ImageUsage.TRANSFER_DST if call.command == TO_IMAGE.command else _ImageUsage.TRANSFER_SRC
-    return lacks_usage(call.image, int(usage), f"{call.command}.image")
-
-
-@rule(*_both("dstImageLayout-01396", "srcImageLayout-01397"), on=_BOTH)
-def copied_layout_fits(call: ImageCopy) -> Finding | None:
-    """The layout is one that a transfer can read or write."""
-    to_image = call.command == TO_IMAGE.command
-    fit = vk.ImageLayout.TRANSFER_DST_OPTIMAL if to_image else vk.ImageLayout.TRANSFER_SRC_OPTIMAL
-    return unfit_layout(call.layout, fit, call.device, f"{call.command}.layout")
-
-
-def _unaligned(call: ImageCopy, unit: int, what: str) -> Finding | None:
-    if call.buffer_offset % unit == 0:
+def _unaligned_plane(call: ImageCopy) -> _Unaligned:
+    if call.taken is None or call.format is None or not call.format.planes or not call.buffer_offset % call.taken[0]:
         return None
-    return (
-        f"{call.command}.buffer_offset",
-        f"it is {call.buffer_offset}, and {what} must begin at a multiple of {unit} bytes",
-        f"Use an offset that is a multiple of {unit}.",
-    )
+    return f"{_names(call.aspect)} of {call.format_name}", call.taken[0]
 
 
-@rule(*_both("dstImage-07975", "srcImage-07975"), on=_BOTH)
-def texels_are_aligned(call: ImageCopy) -> Finding | None:
-    """The offset is a multiple of the size of a texel block."""
-    if call.taken is None or call.format is None or call.format.deep or call.format.planes:
+def _unaligned_depth(call: ImageCopy) -> _Unaligned:
+    """Depth and stencil begin at a multiple of 4, whatever the size of a texel."""
+    if call.format is None or not call.format.deep or not call.buffer_offset % 4:
         return None
-    return _unaligned(call, call.taken[0], call.format_name)
+    return call.format_name, 4
 
 
-@rule(*_both("dstImage-07976", "srcImage-07976"), on=_BOTH)
-def planes_are_aligned(call: ImageCopy) -> Finding | None:
-    """The offset is a multiple of the size of a texel of the plane's format."""
-    if call.taken is None or call.format is None or not call.format.planes:
-        return None
-    return _unaligned(call, call.taken[0], f"{_names(call.aspect)} of {call.format_name}")
-
-
-@rule(*_both("dstImage-07978", "srcImage-07978"), on=_BOTH)
-def depth_is_aligned(call: ImageCopy) -> Finding | None:
-    """The offset is a multiple of 4 for depth and stencil, whatever the size of a texel."""
-    if call.format is None or not call.format.deep:
-        return None
-    return _unaligned(call, 4, call.format_name)
-
-
-@rule(*_both("commandBuffer-07737", "commandBuffer-07746"), on=_BOTH)
-def words_on_transfer_queues(call: ImageCopy) -> Finding | None:
-    """The offset is a multiple of 4 on queues that support transfers only."""
+def _unaligned_words(call: ImageCopy) -> _Unaligned:
+    """Queues that support transfers only copy words."""
     flags = call.device.queue_flags
-    if flags is None or flags & CLEARING:
+    if flags is None or flags & CLEARING or not call.buffer_offset % 4:
         return None
-    return _unaligned(call, 4, f"a copy on a queue with {queue_text(flags)}")
+    return f"a copy on a queue with {queue_text(flags)}", 4
 
 
-@rule(*_both("commandBuffer-07739", "commandBuffer-10216"), on=_BOTH)
-def depth_on_graphics_queues(call: ImageCopy) -> Finding | None:
-    """Depth and stencil are copied on queues with GRAPHICS only."""
+def _depth_without_graphics(call: ImageCopy) -> tuple[str, str] | None:
     flags = call.device.queue_flags
     if flags is None or flags & _GRAPHICS or not call.aspect & (DEPTH | STENCIL):
         return None
-    return (
-        f"{call.command}.aspect",
-        f"{_names(call.aspect)} is copied on a queue with {queue_text(flags)}",
-        "Use a device whose queue family has GRAPHICS.",
+    return _names(call.aspect), queue_text(flags)
+
+
+def _aligned(tail: str, other: str, unaligned: Condition) -> Demand:
+    """Return the row that the offset in the buffer is a multiple of a number of bytes."""
+    return Demand(
+        _both(tail, other),
+        unaligned,
+        "{call.command}.buffer_offset",
+        "it is {call.buffer_offset}, and {found[0]} must begin at a multiple of {found[1]} bytes",
+        "Use an offset that is a multiple of {found[1]}.",
     )
+
+
+def _of_the_format(tail: str, other: str, *, plane: bool) -> Demand:
+    """Return the row that the format has the aspect."""
+    return Demand(
+        guard(*_both(tail, other)),
+        _foreign_aspect(plane=plane),
+        "{call.command}.aspect",
+        "it is {found[0]}, and a copy of {call.format_name} takes {found[1]}",
+        "Pass an aspect that the image's format has.",
+    )
+
+
+demand(
+    _BOTH,
+    Demand(
+        guard(*_both("imageSubresource-07967")),
+        not_index("mip_level", "info.mip_levels"),
+        "{call.command}.mip_level",
+        "it is {call.mip_level}, and the image has {call.info.mip_levels} mip levels",
+        "Give one of the image's levels; the first is 0.",
+    ),
+    Demand(
+        guard(*_both("imageSubresource-07968")),
+        not_index("array_layer", "info.array_layers"),
+        "{call.command}.array_layer",
+        "it is {call.array_layer}, and the image has {call.info.array_layers} layers",
+        "Give one of the image's layers; the first is 0.",
+    ),
+    Demand(
+        guard(*["VkImageSubresourceLayers-aspectMask-requiredbitmask"] * 2),
+        _no_aspect,
+        "{call.command}.aspect",
+        "no aspect is given, and {call.format_name} has several",
+        "Pass aspect=ImageAspectFlagBits, one of {found}; a copy takes one at a time.",
+    ),
+    Demand(  # each aspect has a place of its own in the buffer
+        guard(*["VkBufferImageCopy-aspectMask-09103"] * 2),
+        _several_aspects,
+        "{call.command}.aspect",
+        "it is {found}",
+        "Copy one aspect at a time, with a command for each.",
+    ),
+    _of_the_format("imageSubresource-09105", "", plane=False),
+    _of_the_format("dstImage-07981", "srcImage-07981", plane=True),
+    Demand(
+        guard(*_both("dstImage-07973", "srcImage-07973")),
+        not_one_of("info.samples", (1,)),
+        "{call.command}.image",
+        "it has {call.info.samples:d} samples for each texel",
+        "Resolve it to an image with one sample, and copy that.",
+    ),
+    Demand(guard(*_both("pRegions-00171", "pRegions-00183")), _outside_the_buffer),
+    Demand(
+        _both("pRegions-00173", "pRegions-00184"),
+        _overlaps,
+        "{call.command}.buffer",
+        "the image and these bytes of the buffer overlap in memory",
+        "Copy through a buffer in other memory.",
+    ),
+)
+_COPY_IN, _COPY_OUT = TO_IMAGE.command, TO_BUFFER.command
+demand(
+    TO_IMAGE,
+    usage_demand(f"{_COPY_IN}-srcBuffer-00174", "buffer", _BufferUsage.TRANSFER_SRC, f"{_COPY_IN}.buffer"),
+    usage_demand(f"{_COPY_IN}-dstImage-00177", "image", _ImageUsage.TRANSFER_DST, f"{_COPY_IN}.image"),
+    layout_demand(f"{_COPY_IN}-dstImageLayout-01396", vk.ImageLayout.TRANSFER_DST_OPTIMAL, f"{_COPY_IN}.layout"),
+)
+demand(
+    TO_BUFFER,
+    usage_demand(f"{_COPY_OUT}-dstBuffer-00191", "buffer", _BufferUsage.TRANSFER_DST, f"{_COPY_OUT}.buffer"),
+    usage_demand(f"{_COPY_OUT}-srcImage-00186", "image", _ImageUsage.TRANSFER_SRC, f"{_COPY_OUT}.image"),
+    layout_demand(f"{_COPY_OUT}-srcImageLayout-01397", vk.ImageLayout.TRANSFER_SRC_OPTIMAL, f"{_COPY_OUT}.layout"),
+)
+demand(
+    _BOTH,
+    _aligned("dstImage-07975", "srcImage-07975", _unaligned_texels),
+    _aligned("dstImage-07976", "srcImage-07976", _unaligned_plane),
+    _aligned("dstImage-07978", "srcImage-07978", _unaligned_depth),
+    _aligned("commandBuffer-07737", "commandBuffer-07746", _unaligned_words),
+    Demand(
+        _both("commandBuffer-07739", "commandBuffer-10216"),
+        _depth_without_graphics,
+        "{call.command}.aspect",
+        "{found[0]} is copied on a queue with {found[1]}",
+        "Use a device whose queue family has GRAPHICS.",
+    ),
+)
 
 
 def _check(
@@ -297,10 +288,7 @@ def _check(
     info = image.create_info
     if not isinstance(info, vk.ImageCreateInfo):
         return []
-    facts, taken = format_facts(int(info.format)), None
-    violations = _copied(info, mip_level, aspect)
-    if violations is not None:
-        taken = violations[0], violations[2]
+    copied = _copied(info, mip_level, aspect)
     call = ImageCopy(
         suite.command,
         image,
@@ -313,8 +301,8 @@ def _check(
         aspect,
         device,
         places,
-        facts,
-        taken,
+        format_facts(int(info.format)),
+        (copied[0], copied[2]) if copied is not None else None,
     )
     return suite.run(call, 0)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from extmem import vk
-from extmem.rules._engine import Finding, Suite, rule
+from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._text import enum_text
 from extmem.rules.violation import Violation
 
@@ -115,15 +115,7 @@ CLEAR: Suite[AppliedStep] = Suite("vkCmdClearColorImage")
 _SUITES = {suite.command: suite for suite in (BARRIER, TO_IMAGE, TO_BUFFER, CLEAR)}
 
 
-@rule(
-    "VkImageMemoryBarrier-oldLayout-01197",
-    "vkCmdCopyBufferToImage-dstImageLayout-00180",
-    "vkCmdCopyImageToBuffer-srcImageLayout-00189",
-    "vkCmdClearColorImage-imageLayout-00004",
-    on=(BARRIER, TO_IMAGE, TO_BUFFER, CLEAR),
-)
-def is_in_that_layout(call: AppliedStep) -> Finding | None:
-    """The image is in the layout that the command names."""
+def _in_another_layout(call: AppliedStep) -> Finding | None:
     required = call.step.asked
     if required is None or call.step.partly:
         return None
@@ -142,6 +134,20 @@ def is_in_that_layout(call: AppliedStep) -> Finding | None:
         f"it is {enum_text(required, vk.ImageLayout)}, and the image is in {has}",
         "Pass the layout that the image is in, or change its layout with `change_layout` before.",
     )
+
+
+demand(
+    (BARRIER, TO_IMAGE, TO_BUFFER, CLEAR),
+    Demand(
+        (
+            "VkImageMemoryBarrier-oldLayout-01197",
+            "vkCmdCopyBufferToImage-dstImageLayout-00180",
+            "vkCmdCopyImageToBuffer-srcImageLayout-00189",
+            "vkCmdClearColorImage-imageLayout-00004",
+        ),
+        _in_another_layout,
+    ),
+)
 
 
 def apply(step: Step, layouts: Layouts) -> list[Violation]:

@@ -7,10 +7,19 @@ docs/design/0001-contradictions-in-the-specification.md.
 from __future__ import annotations
 
 from extmem import vk
-from extmem.rules import _import_payload
 from extmem.rules._allocation import ALLOCATE, Allocation, Traits, chained
-from extmem.rules._engine import Finding, rule
-from extmem.rules._text import DEFINED_TYPES, DMA_BUF, FD_TYPES, OPAQUE_FD, types_text
+from extmem.rules._conditions import all_of, equals, not_one_of
+from extmem.rules._engine import Demand, Finding, demand
+from extmem.rules._handle_types import defined_but_not, single_type
+from extmem.rules._import_payload import (
+    allowed_type,
+    exported_otherwise,
+    importable,
+    same_device,
+    same_size_and_type,
+    same_uuids,
+)
+from extmem.rules._text import DMA_BUF, FD_TYPES, OPAQUE_FD, types_text
 
 __all__: list[str] = []
 
@@ -19,27 +28,7 @@ _STRUCT = "VkImportMemoryFdInfoKHR"
 _ELSEWHERE = Traits.IMPORTS_FD | Traits.PAYLOAD | Traits.ELSEWHERE
 
 
-@rule(f"{_STRUCT}-handleType-parameter", on=ALLOCATE, needs=Traits.IMPORTS_FD | Traits.ODD_TYPE)
-def type_is_defined(call: Allocation) -> Finding | None:
-    """The handle type is exactly one bit that the registry defines."""
-    return _import_payload.single_type(call.fd_type, f"{_PATH}.handle_type")
-
-
-@rule(f"{_STRUCT}-handleType-00669", on=ALLOCATE, needs=Traits.IMPORTS_FD | Traits.ODD_TYPE)
-def type_is_fd(call: Allocation) -> Finding | None:
-    """The handle type is OPAQUE_FD or DMA_BUF. Values that are not a handle type break the `-parameter` rule."""
-    handle_type = call.fd_type
-    if handle_type & FD_TYPES == handle_type or handle_type not in DEFINED_TYPES:
-        return None
-    return (
-        f"{_PATH}.handle_type",
-        f"{types_text(handle_type)} handles are not file descriptors",
-        "Use OPAQUE_FD or DMA_BUF, or the import struct for that type.",
-    )
-
-
-@rule(f"{_STRUCT}-handleType-00670", on=ALLOCATE, needs=Traits.IMPORTS_FD)
-def fd_is_valid(call: Allocation) -> Finding | None:
+def _invalid_fd(call: Allocation) -> Finding | None:
     """The fd is open and refers to a payload of the handle type."""
     fd = call.fd.fd if call.fd is not None else None
     if isinstance(fd, int) and fd < 0:
@@ -57,43 +46,43 @@ def fd_is_valid(call: Allocation) -> Finding | None:
             f"{fd!r} is closed, or is not an {types_text(call.fd_type)} descriptor",
             "Give an fd that is open in this process. A successful import consumes it: import a duplicate to keep one.",
         )
-    payload = call.payload
-    if payload is None or not payload.made_by_vulkan or not payload.handle_types:
-        return None
-    if int(payload.handle_types) & call.fd_type:
-        return None
-    return (
-        f"{_PATH}.fd",
-        f"its payload was exported as {types_text(int(payload.handle_types))}, not {types_text(call.fd_type)}",
-        f"Import it as {types_text(int(payload.handle_types))}.",
-    )
+    return exported_otherwise(call, call.fd_type, f"{_PATH}.fd", "its payload")
 
 
-@rule(f"{_STRUCT}-handleType-09862", on=ALLOCATE, needs=Traits.IMPORTS_FD)
-def type_is_importable(call: Allocation) -> Finding | None:
-    """The device imports the type, for the dedicated resource or else for a transfer buffer."""
-    return _import_payload.importable(call, f"{_PATH}.handle_type")
+_OPAQUE = equals("fd_type", OPAQUE_FD)
+_NOT_DMA_BUF = not_one_of("fd_type", (DMA_BUF,))
 
-
-@rule(f"{_STRUCT}-fd-00668", on=ALLOCATE, needs=_ELSEWHERE)
-def same_physical_device(call: Allocation) -> Finding | None:
-    """The payload is on the importing device. dma-bufs are exempt by the specification's compatibility table."""
-    return None if call.fd_type == DMA_BUF else _import_payload.same_device(call, f"{_PATH}.fd")
-
-
-@rule(f"{_STRUCT}-fd-01746", f"{_STRUCT}-fd-01520", on=ALLOCATE, needs=_ELSEWHERE)
-def uuids_match(call: Allocation) -> Finding | None:
-    """Both UUIDs match for OPAQUE_FD; neither has to match for DMA_BUF. Two rules have this meaning."""
-    return None if call.fd_type == DMA_BUF else _import_payload.same_uuids(call, f"{_PATH}.fd")
-
-
-@rule("VkMemoryAllocateInfo-allocationSize-01742", on=ALLOCATE, needs=Traits.IMPORTS_FD | Traits.OUR_PAYLOAD)
-def size_and_type_are_the_exporters(call: Allocation) -> Finding | None:
-    """An opaque payload is imported with the size and memory type of its allocation; a dma-buf may differ."""
-    return _import_payload.same_size_and_type(call) if call.fd_type == OPAQUE_FD else None
-
-
-@rule("VkMemoryAllocateInfo-memoryTypeIndex-00648", on=ALLOCATE, needs=Traits.IMPORTS_FD | Traits.FOREIGN_PAYLOAD)
-def memory_type_suits_the_fd(call: Allocation) -> Finding | None:
-    """The memory type is one of those that the device reports for an fd from outside Vulkan."""
-    return _import_payload.allowed_type(call, "vkGetMemoryFdPropertiesKHR")
+demand(
+    ALLOCATE,
+    single_type(
+        f"{_STRUCT}-handleType-parameter",
+        "fd_type",
+        f"{_PATH}.handle_type",
+        needs=Traits.IMPORTS_FD | Traits.ODD_TYPE,
+    ),
+    Demand(
+        f"{_STRUCT}-handleType-00669",
+        defined_but_not("fd_type", FD_TYPES),
+        f"{_PATH}.handle_type",
+        "{found} handles are not file descriptors",
+        "Use OPAQUE_FD or DMA_BUF, or the import struct for that type.",
+        needs=Traits.IMPORTS_FD | Traits.ODD_TYPE,
+    ),
+    Demand(f"{_STRUCT}-handleType-00670", _invalid_fd, needs=Traits.IMPORTS_FD),
+    importable(f"{_STRUCT}-handleType-09862", f"{_PATH}.handle_type", Traits.IMPORTS_FD),
+    # dma-bufs are exempt by the specification's compatibility table. The two ids below have the same meaning.
+    same_device(f"{_STRUCT}-fd-00668", f"{_PATH}.fd", _ELSEWHERE, _NOT_DMA_BUF),
+    same_uuids((f"{_STRUCT}-fd-01746", f"{_STRUCT}-fd-01520"), f"{_PATH}.fd", _ELSEWHERE, _NOT_DMA_BUF),
+    # An opaque payload is imported with the size and memory type of its allocation; a dma-buf may differ.
+    Demand(
+        "VkMemoryAllocateInfo-allocationSize-01742",
+        all_of(_OPAQUE, same_size_and_type),
+        needs=Traits.IMPORTS_FD | Traits.OUR_PAYLOAD,
+    ),
+    allowed_type(
+        "VkMemoryAllocateInfo-memoryTypeIndex-00648",
+        "payload.memory_type_bits",
+        "vkGetMemoryFdPropertiesKHR",
+        Traits.IMPORTS_FD | Traits.FOREIGN_PAYLOAD,
+    ),
+)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from extmem import vk
-from extmem.rules._engine import Check, Finding, Suite, rule
+from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import D3D11_TYPES, types_text
 from extmem.rules.facts import MemoryFacts
@@ -34,57 +34,36 @@ _MUTEX = "Win32KeyedMutexAcquireReleaseInfoKHR"
 MUTEX: Suite[Mutex] = Suite("vkQueueSubmit")
 
 
-def _alive(attribute: str) -> Check[Mutex]:
-    def check(call: Mutex) -> Finding | None:
-        dead = [
-            place
-            for i, memory in enumerate(call.memories)
-            if memory is not None and not memory.alive and attribute in (place := call.place(i))
-        ]
-        if not dead:
-            return None
-        return dead[0], f"freed memory: {', '.join(dead)}", "Submit while the memory is alive."
+def _alive(vuid: str, field: str) -> Demand:
+    def broken(call: Mutex) -> tuple[str, str] | None:
+        memories = enumerate(call.memories)
+        freed = [call.place(i) for i, memory in memories if memory is not None and not memory.alive]
+        dead = [place for place in freed if field in place]
+        return (dead[0], ", ".join(dead)) if dead else None
 
-    return check
+    return Demand(vuid, broken, "{found[0]}", "freed memory: {found[1]}", "Submit while the memory is alive.")
 
 
-rule(f"Vk{_MUTEX}-pAcquireSyncs-parameter", on=MUTEX)(_alive("acquire_syncs"))
-rule(f"Vk{_MUTEX}-pReleaseSyncs-parameter", on=MUTEX)(_alive("release_syncs"))
+def _as_many(vuid: str, field: str, syncs: str) -> Demand:
+    """Return the row that two sequences have the same length."""
+
+    def broken(call: Mutex) -> tuple[int, int] | None:
+        given, wanted = len(getattr(call.info, field)), len(getattr(call.info, syncs))
+        return (given, wanted) if given != wanted else None
+
+    problem = f"it has {{found[0]}} elements for {{found[1]}} {syncs}"
+    return Demand(vuid, broken, f"{_MUTEX}.{field}", problem, f"Give one element for each of {syncs}.")
 
 
-def _as_many(attribute: str, syncs: str) -> Check[Mutex]:
-    def check(call: Mutex) -> Finding | None:
-        given, wanted = len(getattr(call.info, attribute)), len(getattr(call.info, syncs))
-        if given == wanted:
-            return None
-        return (
-            f"{_MUTEX}.{attribute}",
-            f"it has {given} elements for {wanted} {syncs}",
-            f"Give one element for each of {syncs}.",
-        )
-
-    return check
-
-
-rule(f"Vk{_MUTEX}-pAcquireKeys-parameter", on=MUTEX)(_as_many("acquire_keys", "acquire_syncs"))
-rule(f"Vk{_MUTEX}-pAcquireTimeouts-parameter", on=MUTEX)(_as_many("acquire_timeouts", "acquire_syncs"))
-rule(f"Vk{_MUTEX}-pReleaseKeys-parameter", on=MUTEX)(_as_many("release_keys", "release_syncs"))
-
-
-@rule(f"Vk{_MUTEX}-commonparent", on=MUTEX)
-def of_one_device(call: Mutex) -> Finding | None:
-    """All memories belong to one device."""
+def _devices(call: Mutex) -> int:
+    """Return the number of devices that the memories belong to, if it is not one."""
     uuids = {m.device_uuid for m in call.memories if m is not None and m.device_uuid}
     devices = {m.device_identity for m in call.memories if m is not None and m.device_identity}
     count = max(len(uuids), len(devices))
-    if count < 2:
-        return None
-    return _MUTEX, f"its memories belong to {count} devices", "Submit each device's memories to that device."
+    return count if count > 1 else 0
 
 
-@rule(f"Vk{_MUTEX}-pAcquireSyncs-00081", on=MUTEX)
-def of_direct3d_11(call: Mutex) -> Finding | None:
-    """All memories were imported from Direct3D 11."""
+def _not_of_direct3d_11(call: Mutex) -> tuple[str, str] | None:
     wrong = [
         (call.place(i), int(m.import_handle_type))
         for i, m in enumerate(call.memories)
@@ -92,12 +71,32 @@ def of_direct3d_11(call: Mutex) -> Finding | None:
     ]
     if not wrong:
         return None
-    actual = ", ".join(f"{place} was {f'imported as {types_text(t)}' if t else 'not imported'}" for place, t in wrong)
-    return (
-        wrong[0][0],
-        f"a keyed mutex needs D3D11_TEXTURE or D3D11_TEXTURE_KMT imports, but {actual}",
+    actual = (f"{place} was {f'imported as {types_text(t)}' if t else 'not imported'}" for place, t in wrong)
+    return wrong[0][0], ", ".join(actual)
+
+
+demand(
+    MUTEX,
+    _alive(f"Vk{_MUTEX}-pAcquireSyncs-parameter", "acquire_syncs"),
+    _alive(f"Vk{_MUTEX}-pReleaseSyncs-parameter", "release_syncs"),
+    _as_many(f"Vk{_MUTEX}-pAcquireKeys-parameter", "acquire_keys", "acquire_syncs"),
+    _as_many(f"Vk{_MUTEX}-pAcquireTimeouts-parameter", "acquire_timeouts", "acquire_syncs"),
+    _as_many(f"Vk{_MUTEX}-pReleaseKeys-parameter", "release_keys", "release_syncs"),
+    Demand(
+        f"Vk{_MUTEX}-commonparent",
+        _devices,
+        _MUTEX,
+        "its memories belong to {found} devices",
+        "Submit each device's memories to that device.",
+    ),
+    Demand(
+        f"Vk{_MUTEX}-pAcquireSyncs-00081",
+        _not_of_direct3d_11,
+        "{found[0]}",
+        "a keyed mutex needs D3D11_TEXTURE or D3D11_TEXTURE_KMT imports, but {found[1]}",
         "Remove the other memory; use external semaphores or fences for it.",
-    )
+    ),
+)
 
 
 def check_keyed_mutex(

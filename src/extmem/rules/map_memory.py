@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from enum import IntFlag
+
 from extmem import vk
-from extmem.rules._engine import Finding, Suite, rule
+from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import HOST_TYPES, types_text
 from extmem.rules.facts import MemoryFacts
@@ -11,37 +13,42 @@ from extmem.rules.violation import Violation
 
 __all__ = ["check_map_memory", "check_unmap_memory"]
 
-_PLACED = int(vk.MemoryMapFlagBits.PLACED_EXT)
-_RESERVE = int(vk.MemoryUnmapFlagBits.RESERVE_EXT)
-
 MAP: Suite[tuple[int, MemoryFacts]] = Suite("vkMapMemory2")
 UNMAP: Suite[tuple[int, MemoryFacts]] = Suite("vkUnmapMemory2")
 
 
-@rule("VkMemoryMapInfo-flags-09575", on=MAP)
-def host_memory_is_not_placed(call: tuple[int, MemoryFacts]) -> Finding | None:
-    """Imported host memory is not mapped at a chosen address."""
-    flags, memory = call
-    if not flags & _PLACED or not int(memory.import_handle_type) & HOST_TYPES:
-        return None
-    return (
+def _of_host_memory(flag: IntFlag) -> Condition:
+    """Make the condition that the flag is given, and the memory was imported from a host pointer: its type."""
+    bit = int(flag)
+
+    def broken(call: tuple[int, MemoryFacts]) -> str:
+        flags, memory = call
+        handle_type = int(memory.import_handle_type)
+        return types_text(handle_type) if flags & bit and handle_type & HOST_TYPES else ""
+
+    return broken
+
+
+demand(
+    MAP,
+    Demand(
+        "VkMemoryMapInfo-flags-09575",
+        _of_host_memory(vk.MemoryMapFlagBits.PLACED_EXT),
         "MemoryMapInfo.flags",
-        f"PLACED would map memory imported as {types_text(int(memory.import_handle_type))} at a chosen address",
+        "PLACED would map memory imported as {found} at a chosen address",
         "Map it without PLACED; it is mapped at its host address.",
-    )
-
-
-@rule("VkMemoryUnmapInfo-flags-09580", on=UNMAP)
-def host_memory_is_not_reserved(call: tuple[int, MemoryFacts]) -> Finding | None:
-    """The address range of imported host memory is not reserved when it is unmapped."""
-    flags, memory = call
-    if not flags & _RESERVE or not int(memory.import_handle_type) & HOST_TYPES:
-        return None
-    return (
+    ),
+)
+demand(
+    UNMAP,
+    Demand(
+        "VkMemoryUnmapInfo-flags-09580",
+        _of_host_memory(vk.MemoryUnmapFlagBits.RESERVE_EXT),
         "MemoryUnmapInfo.flags",
-        f"RESERVE would keep the range of memory imported as {types_text(int(memory.import_handle_type))}",
+        "RESERVE would keep the range of memory imported as {found}",
         "Unmap it without RESERVE.",
-    )
+    ),
+)
 
 
 def check_map_memory(info: vk.MemoryMapInfo, memory: MemoryFacts) -> list[Violation]:

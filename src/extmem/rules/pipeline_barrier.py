@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
-from extmem.rules._engine import Finding, Suite, rule
+from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._field_types import is_sequence, malformed, misfit, wrong_struct
 from extmem.rules.barriers import EXTERNAL, FOREIGN, IGNORED, Barrier, Traits, check_barrier
 from extmem.rules.facts import DeviceFacts, ResourceFacts
@@ -45,18 +45,23 @@ _MEMORY = "VUID-vkCmdPipelineBarrier-pMemoryBarriers-parameter"
 _BARRIERS2 = "VUID-vkCmdPipelineBarrier2-srcQueueFamilyIndex-10387"
 
 
-@rule(_BARRIERS, _BARRIERS2, on=(PIPELINE, PIPELINE2), needs=Traits.MOVES)
-def recorded_by_one_side(call: Recorded) -> Finding | None:
-    """The command buffer's queue family is one of the two sides. So a transfer from EXTERNAL to FOREIGN is invalid."""
-    barrier = call.barrier
-    if call.family in (barrier.src, barrier.dst) or not call.transfers:
-        return None
-    return (
-        barrier.where,
-        f"the {barrier.resource_kind} is transferred {barrier.transfer_text}, in a command buffer for queue family "
-        f"{call.family}",
+def _recorded_by_neither_side(call: Recorded) -> bool:
+    """A transfer from EXTERNAL to FOREIGN is invalid in any command buffer."""
+    return call.family not in (call.barrier.src, call.barrier.dst) and call.transfers
+
+
+demand(
+    (PIPELINE, PIPELINE2),
+    Demand(
+        (_BARRIERS, _BARRIERS2),
+        _recorded_by_neither_side,
+        "{call.barrier.where}",
+        "the {call.barrier.resource_kind} is transferred {call.barrier.transfer_text}, in a command buffer for queue "
+        "family {call.family}",
         "Release in a command buffer for the source's queue family, acquire in one for the destination's.",
-    )
+        needs=Traits.MOVES,
+    ),
+)
 
 
 def check_pipeline_barrier(

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from extmem import vk
-from extmem.rules._engine import Check, Finding, Suite, rule
+from extmem.rules._conditions import is_given, lacks_extension, lacks_feature, undefined_bits
+from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
-from extmem.rules._text import bits_of
+from extmem.rules._text import bits_of, flags_text
 from extmem.rules.facts import DeviceFacts
 from extmem.rules.transfer_commands import guard, queue_text
 from extmem.rules.violation import Violation
@@ -80,18 +81,20 @@ _MAKERS: dict[vk.AccessFlagBits, int] = {
 """The stages that make each access."""
 
 
+_SUPPORTED = {
+    int(_Queue.GRAPHICS): _GRAPHICS | _EITHER | int(_Stage.ALL_GRAPHICS | _Stage.TRANSFER),
+    int(_Queue.COMPUTE): _COMPUTE | _EITHER | int(_Stage.TRANSFER),
+    int(_Queue.TRANSFER): int(_Stage.TRANSFER),
+}
+"""The stages that a queue family with the flag supports, besides those that all of them support."""
+
+
 def _done_by(flags: int) -> int:
     """Return the stages that a queue family with these flags supports."""
-    graphics, compute = flags & int(_Queue.GRAPHICS), flags & int(_Queue.COMPUTE)
     stages = _EVERY
-    if graphics:
-        stages |= _GRAPHICS | int(_Stage.ALL_GRAPHICS)
-    if compute:
-        stages |= _COMPUTE
-    if graphics or compute:
-        stages |= _EITHER
-    if graphics or compute or flags & int(_Queue.TRANSFER):
-        stages |= int(_Stage.TRANSFER)
+    for flag, supported in _SUPPORTED.items():
+        if flags & flag:
+            stages |= supported
     return stages
 
 
@@ -103,14 +106,6 @@ def _expanded(mask: int, flags: int | None) -> int:
     if mask & int(_Stage.ALL_COMMANDS):
         mask |= queue & ~int(_Stage.HOST)
     return mask
-
-
-def _stage_names(mask: int) -> str:
-    return " | ".join(_Stage(bit).name or hex(bit) for bit in bits_of(mask)) or "0"
-
-
-def _access_names(mask: int) -> str:
-    return " | ".join(_Access(bit).name or hex(bit) for bit in bits_of(mask)) or "0"
 
 
 @dataclass(slots=True)
@@ -146,96 +141,92 @@ def _both(tail: str, other: str = "") -> tuple[str, str]:
     return f"{_COMMAND}-srcStageMask-{tail}", f"{_COMMAND}-dstStageMask-{other or tail}"
 
 
-@rule(*_both("03937"), on=(SRC, DST))
-def waits_for_something(call: Stages) -> Finding | None:
-    """The stage mask is not 0, unless synchronization2 is enabled."""
+def _waits_for_nothing(call: Stages) -> str:
+    """Return the stage that stands for none, if the mask is 0 although synchronization2 is known to be off."""
     if call.mask or call.device.synchronization2 is not False:
-        return None
-    none = "TOP_OF_PIPE" if call.side == "src" else "BOTTOM_OF_PIPE"
-    return call.where, "it is 0, and synchronization2 is not enabled", f"Pass {none} to wait for nothing."
+        return ""
+    return "TOP_OF_PIPE" if call.side == "src" else "BOTTOM_OF_PIPE"
 
 
-@rule(*_both("06461", "06462"), on=(SRC, DST))
-def queue_has_the_stages(call: Stages) -> Finding | None:
-    """The queue family supports the stages."""
+def _queue_lacks(call: Stages) -> tuple[str, str] | None:
     flags = call.device.queue_flags
     wrong = call.mask & ~_done_by(flags) if flags is not None else 0
-    if not wrong & _ALL_STAGES or flags is None:
-        return None
-    return (
-        call.where,
-        f"a queue family with {queue_text(flags)} does not support the stage {_stage_names(wrong)}",
+    return (queue_text(flags), flags_text(wrong, _Stage)) if flags is not None and wrong & _ALL_STAGES else None
+
+
+def _enabled_by(tail: str, stages: vk.PipelineStageFlagBits, lacks: Condition, what: str) -> Demand:
+    """Return the row that stages are enabled by a feature or extension."""
+    optional = int(stages)
+
+    def broken(call: Stages) -> str:
+        wrong = call.mask & optional
+        return flags_text(wrong, _Stage) if wrong and lacks(call) else ""
+
+    return Demand(_both(tail), broken, "{call.where}", f"{{found}} needs {what}, which is not enabled", "Omit it.")
+
+
+def _feature(tail: str, stages: vk.PipelineStageFlagBits, name: str) -> Demand:
+    return _enabled_by(tail, stages, lacks_feature(name), f"the feature {name}")
+
+
+def _extension(tail: str, stages: vk.PipelineStageFlagBits, *names: str) -> Demand:
+    return _enabled_by(tail, stages, lacks_extension(*names), " or ".join(names))
+
+
+demand(
+    (SRC, DST),
+    Demand(
+        _both("03937"),
+        _waits_for_nothing,
+        "{call.where}",
+        "it is 0, and synchronization2 is not enabled",
+        "Pass {found} to wait for nothing.",
+    ),
+    Demand(
+        _both("06461", "06462"),
+        _queue_lacks,
+        "{call.where}",
+        "a queue family with {found[0]} does not support the stage {found[1]}",
         "Pass stages of the queue family; ALL_COMMANDS stands for all of them.",
-    )
+    ),
+    Demand(
+        _both("parameter"),
+        undefined_bits("mask", _ALL_STAGES),
+        "{call.where}",
+        "the bits {found:#x} are not stages",
+        "Pass bits of PipelineStageFlagBits.",
+    ),
+    _feature("04090", _Stage.GEOMETRY_SHADER, "geometryShader"),
+    _feature("04091", _Stage.TESSELLATION_CONTROL_SHADER | _Stage.TESSELLATION_EVALUATION_SHADER, "tessellationShader"),
+    _extension("04092", _Stage.CONDITIONAL_RENDERING_EXT, "VK_EXT_conditional_rendering"),
+    _extension("04093", _Stage.FRAGMENT_DENSITY_PROCESS_EXT, "VK_EXT_fragment_density_map"),
+    _extension("04094", _Stage.TRANSFORM_FEEDBACK_EXT, "VK_EXT_transform_feedback"),
+    _extension("04095", _Stage.MESH_SHADER_EXT, "VK_EXT_mesh_shader", "VK_NV_mesh_shader"),
+    _extension("04096", _Stage.TASK_SHADER_EXT, "VK_EXT_mesh_shader", "VK_NV_mesh_shader"),
+    _extension(
+        "07318",
+        _Stage.FRAGMENT_SHADING_RATE_ATTACHMENT_KHR,
+        "VK_KHR_fragment_shading_rate",
+        "VK_NV_shading_rate_image",
+    ),
+    _extension("07949", _Stage.RAY_TRACING_SHADER_KHR, "VK_KHR_ray_tracing_pipeline", "VK_NV_ray_tracing"),
+    _extension("parameter", _BUILD, "VK_KHR_acceleration_structure", "VK_NV_ray_tracing"),
+    _extension(
+        "parameter",
+        _Stage.COMMAND_PREPROCESS_EXT,
+        "VK_EXT_device_generated_commands",
+        "VK_NV_device_generated_commands",
+    ),
+)
 
 
-@rule(*_both("parameter"), on=(SRC, DST))
-def stages_are_defined(call: Stages) -> Finding | None:
-    """The registry defines the bits."""
-    unknown = call.mask & ~_ALL_STAGES
-    if not unknown:
-        return None
-    return call.where, f"the bits {unknown:#x} are not stages", "Pass bits of PipelineStageFlagBits."
-
-
-def _with_feature(stages: int, feature: str) -> Check[Stages]:
-    def check(call: Stages) -> Finding | None:
-        wrong, features = call.mask & stages, call.device.features
-        if not wrong or features is None or feature in features:
-            return None
-        return call.where, f"{_stage_names(wrong)} needs the feature {feature}, which is not enabled", "Omit it."
-
-    return check
-
-
-def _with_extension(stages: int, *extensions: str) -> Check[Stages]:
-    def check(call: Stages) -> Finding | None:
-        wrong, enabled = call.mask & stages, call.device.extensions
-        if not wrong or enabled is None or enabled.intersection(extensions):
-            return None
-        problem = f"{_stage_names(wrong)} needs {' or '.join(extensions)}, which is not enabled"
-        return call.where, problem, "Omit it."
-
-    return check
-
-
-_TESSELLATION = int(_Stage.TESSELLATION_CONTROL_SHADER | _Stage.TESSELLATION_EVALUATION_SHADER)
-_MESH = ("VK_EXT_mesh_shader", "VK_NV_mesh_shader")
-_RAYS = ("VK_KHR_ray_tracing_pipeline", "VK_NV_ray_tracing")
-_FSR = ("VK_KHR_fragment_shading_rate", "VK_NV_shading_rate_image")
-_PREPARE = ("VK_EXT_device_generated_commands", "VK_NV_device_generated_commands")
-rule(*_both("04090"), on=(SRC, DST))(_with_feature(int(_Stage.GEOMETRY_SHADER), "geometryShader"))
-rule(*_both("04091"), on=(SRC, DST))(_with_feature(_TESSELLATION, "tessellationShader"))
-for _tail, _stages, _extensions in (
-    ("04092", _Stage.CONDITIONAL_RENDERING_EXT, ("VK_EXT_conditional_rendering",)),
-    ("04093", _Stage.FRAGMENT_DENSITY_PROCESS_EXT, ("VK_EXT_fragment_density_map",)),
-    ("04094", _Stage.TRANSFORM_FEEDBACK_EXT, ("VK_EXT_transform_feedback",)),
-    ("04095", _Stage.MESH_SHADER_EXT, _MESH),
-    ("04096", _Stage.TASK_SHADER_EXT, _MESH),
-    ("07318", _Stage.FRAGMENT_SHADING_RATE_ATTACHMENT_KHR, _FSR),
-    ("07949", _Stage.RAY_TRACING_SHADER_KHR, _RAYS),
-    ("parameter", _BUILD, ("VK_KHR_acceleration_structure", "VK_NV_ray_tracing")),
-    ("parameter", _Stage.COMMAND_PREPROCESS_EXT, _PREPARE),
-):
-    rule(*_both(_tail), on=(SRC, DST))(_with_extension(int(_stages), *_extensions))
-
-
-def _made_by_a_stage(call: Accesses) -> Finding | None:
-    """Each access is made by a stage of the mask."""
+def _made_by_no_stage(call: Accesses) -> tuple[str, str] | None:
+    """Return the stages, and the accesses that none of them makes."""
     if not call.stages:
         return None  # reported by another check
     stages = _expanded(call.stages, call.device.queue_flags)
-    wrong = 0
-    for bit in bits_of(call.mask):
-        if not stages & _MAKERS.get(_Access(bit), 0):
-            wrong |= bit
-    if not wrong:
-        return None
-    return (
-        call.where,
-        f"none of the stages {_stage_names(call.stages)} makes the access {_access_names(wrong)}",
-        "Add the stage that makes it, or omit the access.",
-    )
+    wrong = sum(bit for bit in bits_of(call.mask) if not stages & _MAKERS.get(_Access(bit), 0))
+    return (flags_text(call.stages, _Stage), flags_text(wrong, _Access)) if wrong else None
 
 
 BEFORE: Suite[Accesses] = Suite(_COMMAND)
@@ -244,27 +235,43 @@ BUFFER_BEFORE: Suite[Accesses] = Suite(_COMMAND)
 BUFFER_AFTER: Suite[Accesses] = Suite(_COMMAND)
 IMAGE_BEFORE: Suite[Accesses] = Suite(_COMMAND)
 IMAGE_AFTER: Suite[Accesses] = Suite(_COMMAND)
-for _vuid, _suite in (
-    ("srcAccessMask-02815", BEFORE),
-    ("dstAccessMask-02816", AFTER),
-    ("pBufferMemoryBarriers-02817", BUFFER_BEFORE),
-    ("pBufferMemoryBarriers-02818", BUFFER_AFTER),
-    ("pImageMemoryBarriers-02819", IMAGE_BEFORE),
-    ("pImageMemoryBarriers-02820", IMAGE_AFTER),
-):
-    rule(f"{_COMMAND}-{_vuid}", on=_suite)(_made_by_a_stage)
+demand(
+    (BEFORE, AFTER, BUFFER_BEFORE, BUFFER_AFTER, IMAGE_BEFORE, IMAGE_AFTER),
+    Demand(
+        (
+            f"{_COMMAND}-srcAccessMask-02815",
+            f"{_COMMAND}-dstAccessMask-02816",
+            f"{_COMMAND}-pBufferMemoryBarriers-02817",
+            f"{_COMMAND}-pBufferMemoryBarriers-02818",
+            f"{_COMMAND}-pImageMemoryBarriers-02819",
+            f"{_COMMAND}-pImageMemoryBarriers-02820",
+        ),
+        _made_by_no_stage,
+        "{call.where}",
+        "none of the stages {found[0]} makes the access {found[1]}",
+        "Add the stage that makes it, or omit the access.",
+    ),
+)
 
 
-MEMORY: Suite[tuple[str, vk.MemoryBarrier]] = Suite(_COMMAND)
+class MemoryBarrier(NamedTuple):
+    """One VkMemoryBarrier, and its path."""
+
+    where: str
+    info: vk.MemoryBarrier
 
 
-@rule(*guard("VkMemoryBarrier-pNext-pNext"), on=MEMORY)
-def nothing_is_chained(call: tuple[str, vk.MemoryBarrier]) -> Finding | None:
-    """No struct extends VkMemoryBarrier in this command."""
-    where, barrier = call
-    if barrier.p_next is None:
-        return None
-    return f"{where}.pNext", f"it is {type(barrier.p_next).__name__}", "Pass None."
+MEMORY: Suite[MemoryBarrier] = Suite(_COMMAND)
+demand(
+    MEMORY,
+    Demand(
+        guard("VkMemoryBarrier-pNext-pNext"),
+        is_given("info.p_next"),
+        "{call.where}.pNext",
+        "it is {call.info.p_next.__class__.__name__}",
+        "Pass None.",
+    ),
+)
 
 
 _BARRIERS = (
@@ -292,7 +299,7 @@ def check_stages(
             where = f"{_COMMAND}.{field}[{index}]"
             wrong = wrong_struct(barrier, struct, where) or malformed([(where, barrier)])
             if struct is vk.MemoryBarrier and not wrong:
-                violations += MEMORY.run((where, barrier), 0)
+                violations += MEMORY.run(MemoryBarrier(where, barrier), 0)
             if wrong:
                 violations += wrong if struct is vk.MemoryBarrier else []
                 continue
@@ -313,9 +320,5 @@ def _sides(barrier: Any, family: int | None) -> tuple[Side, ...]:
     src, dst = int(barrier.src_queue_family_index), int(barrier.dst_queue_family_index)
     if src == dst:
         return "src", "dst"
-    sides: list[Side] = []
-    if src == family:
-        sides.append("src")
-    if dst == family:
-        sides.append("dst")
-    return tuple(sides)
+    sides: tuple[tuple[Side, int], ...] = (("src", src), ("dst", dst))
+    return tuple(side for side, owner in sides if owner == family)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from extmem import vk
-from extmem.rules._engine import Finding, Suite, rule
+from extmem.rules._conditions import is_zero, not_index, not_one_of, undefined_bits
+from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import enum_text, flags_text
 from extmem.rules.violation import Violation
 from extmem.vk.formats import COLOR, DEPTH, PLANES, STENCIL, FormatFacts, format_facts, format_name
+from extmem.vk.modifiers import MEMORY_PLANES
 
 __all__ = ["check_get_image_subresource_layout"]
 
 _Aspect = vk.ImageAspectFlagBits
 _COMMAND, _STRUCT = "vkGetImageSubresourceLayout", "VkImageSubresource"
 _WHERE = "ImageSubresource"
-_ASPECTS = sum(int(bit) for bit in _Aspect)
 _LINEAR, _OPTIMAL = int(vk.ImageTiling.LINEAR), int(vk.ImageTiling.OPTIMAL)
 _DRM = int(vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT)
-_MEMORY_PLANES = tuple(int(getattr(_Aspect, f"MEMORY_PLANE_{number}_EXT")) for number in range(4))
 
 
 @dataclass(slots=True)
@@ -32,147 +34,129 @@ class LayoutQuery:
     image: vk.ImageCreateInfo
 
     @property
-    def format(self) -> FormatFacts | None:
-        """Facts of the image's format; None if the registry lacks it."""
-        return format_facts(int(self.image.format))
+    def tiling_text(self) -> str:
+        """Tiling of the image."""
+        return enum_text(int(self.image.tiling), vk.ImageTiling)
 
     @property
-    def tiling(self) -> int:
-        """Tiling of the image."""
-        return int(self.image.tiling)
+    def given(self) -> str:
+        """The aspect as text."""
+        return flags_text(self.aspect, _Aspect)
 
-    def wrong_aspect(self, aspects: tuple[int, ...]) -> Finding:
-        """Return the finding for an aspect that is not one of these, which the image has."""
-        have = " or ".join(flags_text(aspect, _Aspect) for aspect in aspects)
-        return (
-            f"{_WHERE}.aspect_mask",
-            f"it is {flags_text(self.aspect, _Aspect)}, and a {format_name(int(self.image.format))} image with "
-            f"{enum_text(self.tiling, vk.ImageTiling)} tiling has {have}",
-            f"Give {have}.",
-        )
+    @property
+    def format_name(self) -> str:
+        """Name of the image's format."""
+        return format_name(int(self.image.format))
+
+
+Aspects = Sequence[int]
+"""The aspects that can be queried; empty if the given one is among them, or the rule is not about such an image."""
+
+
+def _color(call: LayoutQuery, facts: FormatFacts) -> Aspects:
+    """A color image in one plane has the aspect COLOR only."""
+    is_color = not facts.deep and not facts.planes and int(call.image.tiling) in (_LINEAR, _OPTIMAL)
+    return (COLOR,) if is_color and call.aspect != COLOR else ()
+
+
+def _depth(call: LayoutQuery, facts: FormatFacts) -> Aspects:
+    """An image with depth is queried for DEPTH. By these rules an image with depth and stencil cannot be queried."""
+    return (DEPTH,) if facts.depth_size and not call.aspect & DEPTH else ()
+
+
+def _stencil(call: LayoutQuery, facts: FormatFacts) -> Aspects:
+    return (STENCIL,) if facts.stencil_size and not call.aspect & STENCIL else ()
+
+
+def _neither(call: LayoutQuery, facts: FormatFacts) -> Aspects:
+    """A color image is not queried for DEPTH or STENCIL."""
+    return facts.copied if not facts.deep and call.aspect & (DEPTH | STENCIL) else ()
+
+
+def _planes(call: LayoutQuery, facts: FormatFacts) -> Aspects:
+    """A multi-planar image is queried for one of its planes."""
+    wrong = int(call.image.tiling) == _LINEAR and call.aspect not in facts.copied
+    return PLANES[: len(facts.planes)] if wrong else ()
+
+
+def _memory_planes(call: LayoutQuery, _facts: FormatFacts | None) -> Aspects:
+    """An image with a format modifier is queried for a memory plane. The number of its planes is not checked."""
+    return MEMORY_PLANES if int(call.image.tiling) == _DRM and call.aspect not in MEMORY_PLANES else ()
+
+
+def _has_aspect(vuid: str, possible: Callable[[LayoutQuery, Any], Aspects], *, any_format: bool = False) -> Demand:
+    """Return the row that the aspect is one of those that `possible` returns."""
+
+    def broken(call: LayoutQuery) -> str:
+        facts = format_facts(int(call.image.format))
+        aspects = possible(call, facts) if facts is not None or any_format else ()
+        return " or ".join(flags_text(aspect, _Aspect) for aspect in aspects)
+
+    return Demand(
+        vuid,
+        broken,
+        f"{_WHERE}.aspect_mask",
+        "it is {call.given}, and a {call.format_name} image with {call.tiling_text} tiling has {found}",
+        "Give {found}.",
+    )
+
+
+def _several(call: LayoutQuery) -> bool:
+    return call.aspect.bit_count() > 1
 
 
 LAYOUT: Suite[LayoutQuery] = Suite(_COMMAND)
-
-
-@rule(f"{_COMMAND}-image-07790", on=LAYOUT)
-def has_a_layout(call: LayoutQuery) -> Finding | None:
-    """The image does not have OPTIMAL tiling, whose memory layout is not defined."""
-    if call.tiling in (_LINEAR, _DRM):
-        return None
-    return (
+demand(
+    LAYOUT,
+    Demand(  # the memory layout of OPTIMAL tiling is not defined
+        f"{_COMMAND}-image-07790",
+        not_one_of("image.tiling", (_LINEAR, _DRM)),
         f"{_COMMAND}.image",
-        f"it has {enum_text(call.tiling, vk.ImageTiling)} tiling, whose memory layout cannot be queried",
+        "it has {call.tiling_text} tiling, whose memory layout cannot be queried",
         "Create it with ImageTiling.LINEAR.",
-    )
-
-
-@rule(f"{_STRUCT}-aspectMask-parameter", on=LAYOUT)
-def aspect_is_defined(call: LayoutQuery) -> Finding | None:
-    """The aspect has defined bits only."""
-    unknown = call.aspect & ~_ASPECTS
-    if not unknown:
-        return None
-    return f"{_WHERE}.aspect_mask", f"{unknown:#x} is not an aspect", "Give one bit of ImageAspectFlagBits."
-
-
-@rule(f"{_STRUCT}-aspectMask-requiredbitmask", on=LAYOUT)
-def aspect_is_given(call: LayoutQuery) -> Finding | None:
-    """The aspect is not 0."""
-    if call.aspect:
-        return None
-    return f"{_WHERE}.aspect_mask", "it is 0", "Give one bit of ImageAspectFlagBits, COLOR for most images."
-
-
-@rule(f"{_COMMAND}-aspectMask-00997", on=LAYOUT)
-def one_aspect(call: LayoutQuery) -> Finding | None:
-    """The aspect is a single bit."""
-    if call.aspect.bit_count() < 2:
-        return None
-    return (
+    ),
+    Demand(
+        f"{_STRUCT}-aspectMask-parameter",
+        undefined_bits("aspect", sum(int(bit) for bit in _Aspect)),
         f"{_WHERE}.aspect_mask",
-        f"it is {flags_text(call.aspect, _Aspect)}",
+        "{found:#x} is not an aspect",
+        "Give one bit of ImageAspectFlagBits.",
+    ),
+    Demand(
+        f"{_STRUCT}-aspectMask-requiredbitmask",
+        is_zero("aspect"),
+        f"{_WHERE}.aspect_mask",
+        "it is 0",
+        "Give one bit of ImageAspectFlagBits, COLOR for most images.",
+    ),
+    Demand(
+        f"{_COMMAND}-aspectMask-00997",
+        _several,
+        f"{_WHERE}.aspect_mask",
+        "it is {call.given}",
         "Query one aspect at a time.",
-    )
-
-
-@rule(f"{_COMMAND}-mipLevel-01716", on=LAYOUT)
-def level_exists(call: LayoutQuery) -> Finding | None:
-    """The image has the mip level."""
-    have = int(call.image.mip_levels)
-    if call.level < have:
-        return None
-    return (
+    ),
+    Demand(
+        f"{_COMMAND}-mipLevel-01716",
+        not_index("level", "image.mip_levels"),
         f"{_WHERE}.mip_level",
-        f"it is {call.level}, and the image has {have} levels",
+        "it is {call.level}, and the image has {call.image.mip_levels:d} levels",
         "Give one of the image's levels; the first is 0.",
-    )
-
-
-@rule(f"{_COMMAND}-arrayLayer-01717", on=LAYOUT)
-def layer_exists(call: LayoutQuery) -> Finding | None:
-    """The image has the layer."""
-    have = int(call.image.array_layers)
-    if call.layer < have:
-        return None
-    return (
+    ),
+    Demand(
+        f"{_COMMAND}-arrayLayer-01717",
+        not_index("layer", "image.array_layers"),
         f"{_WHERE}.array_layer",
-        f"it is {call.layer}, and the image has {have} layers",
+        "it is {call.layer}, and the image has {call.image.array_layers:d} layers",
         "Give one of the image's layers; the first is 0.",
-    )
-
-
-@rule(f"{_COMMAND}-format-08886", on=LAYOUT)
-def color_is_asked_of_a_color_image(call: LayoutQuery) -> Finding | None:
-    """A color image in one plane has the aspect COLOR only."""
-    facts = call.format
-    if facts is None or facts.deep or facts.planes or call.tiling not in (_LINEAR, _OPTIMAL) or call.aspect == COLOR:
-        return None
-    return call.wrong_aspect((COLOR,))
-
-
-@rule(f"{_COMMAND}-format-04462", on=LAYOUT)
-def depth_is_asked_where_there_is_any(call: LayoutQuery) -> Finding | None:
-    """An image with depth is queried for DEPTH. By these rules an image with depth and stencil cannot be queried."""
-    facts = call.format
-    if facts is None or not facts.depth_size or call.aspect & DEPTH:
-        return None
-    return call.wrong_aspect((DEPTH,))
-
-
-@rule(f"{_COMMAND}-format-04463", on=LAYOUT)
-def stencil_is_asked_where_there_is_any(call: LayoutQuery) -> Finding | None:
-    """An image with stencil is queried for STENCIL."""
-    facts = call.format
-    if facts is None or not facts.stencil_size or call.aspect & STENCIL:
-        return None
-    return call.wrong_aspect((STENCIL,))
-
-
-@rule(f"{_COMMAND}-format-04464", on=LAYOUT)
-def neither_is_asked_where_there_is_none(call: LayoutQuery) -> Finding | None:
-    """A color image is not queried for DEPTH or STENCIL."""
-    facts = call.format
-    if facts is None or facts.deep or not call.aspect & (DEPTH | STENCIL):
-        return None
-    return call.wrong_aspect(facts.copied)
-
-
-@rule(f"{_COMMAND}-tiling-08717", on=LAYOUT)
-def a_plane_is_asked_of_planes(call: LayoutQuery) -> Finding | None:
-    """A multi-planar image is queried for one of its planes."""
-    facts = call.format
-    if facts is None or not facts.planes or call.tiling != _LINEAR or call.aspect in facts.copied:
-        return None
-    return call.wrong_aspect(PLANES[: len(facts.planes)])
-
-
-@rule(f"{_COMMAND}-tiling-09433", on=LAYOUT)
-def a_memory_plane_is_asked_of_a_modifier(call: LayoutQuery) -> Finding | None:
-    """An image with a format modifier is queried for a memory plane. The number of its planes is not checked."""
-    if call.tiling != _DRM or call.aspect in _MEMORY_PLANES:
-        return None
-    return call.wrong_aspect(_MEMORY_PLANES)
+    ),
+    _has_aspect(f"{_COMMAND}-format-08886", _color),
+    _has_aspect(f"{_COMMAND}-format-04462", _depth),
+    _has_aspect(f"{_COMMAND}-format-04463", _stencil),
+    _has_aspect(f"{_COMMAND}-format-04464", _neither),
+    _has_aspect(f"{_COMMAND}-tiling-08717", _planes),
+    _has_aspect(f"{_COMMAND}-tiling-09433", _memory_planes, any_format=True),
+)
 
 
 def check_get_image_subresource_layout(subresource: vk.ImageSubresource, image: vk.ImageCreateInfo) -> list[Violation]:

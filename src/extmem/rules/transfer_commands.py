@@ -7,13 +7,16 @@ buffers and images are in `image_copies`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from enum import IntFlag
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from extmem import vk
-from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._text import bits_of, enum_text
+from extmem.rules._conditions import not_index, not_multiple, not_positive, reaches_past
+from extmem.rules._engine import Demand, Suite, demand
+from extmem.rules._text import enum_text, flags_text
 from extmem.rules.facts import DeviceFacts, ResourceFacts
 from extmem.rules.violation import Violation
 from extmem.vk.formats import format_facts, format_name
@@ -26,10 +29,10 @@ __all__ = [
     "check_fill_buffer",
     "guard",
     "guards",
-    "lacks_usage",
+    "layout_demand",
     "overlap",
     "queue_text",
-    "unfit_layout",
+    "usage_demand",
 ]
 
 _BufferUsage, _ImageUsage = vk.BufferUsageFlagBits, vk.ImageUsageFlagBits
@@ -71,35 +74,37 @@ def overlap(first: Place | None, start: int, second: Place | None, at: int, size
     )
 
 
-def lacks_usage(resource: ResourceFacts, usage: int, where: str) -> Finding | None:
-    """Return a finding if the resource was created without a usage flag."""
-    have = int(resource.create_info.usage)
-    if have & usage:
-        return None
-    flags = _BufferUsage if resource.kind == "buffer" else _ImageUsage
-    name = flags(usage).name or hex(usage)
-    shown = " | ".join(flags(bit).name or hex(bit) for bit in bits_of(have)) or "0"
-    return where, f"the {resource.kind} was created with usage {shown}", f"Create it with usage {name} among its flags."
+def usage_demand(vuid: str, resource: str, usage: IntFlag, where: str) -> Demand:
+    """Return the row that the buffer or image in this attribute of the call was created with a usage flag."""
+    kind = "buffer" if isinstance(usage, _BufferUsage) else "image"
+    given, flags, wanted = attrgetter(f"{resource}.create_info.usage"), type(usage), int(usage)
+
+    def broken(call: Any) -> str:
+        have = int(given(call))
+        return "" if have & wanted else flags_text(have, flags)
+
+    problem = f"the {kind} was created with usage {{found}}"
+    return Demand(vuid, broken, where, problem, f"Create it with usage {usage.name} among its flags.")
 
 
 def queue_text(flags: int) -> str:
     """Return the names of queue flags."""
-    return " | ".join(_Queue(bit).name or hex(bit) for bit in bits_of(flags)) or "no flags"
+    return flags_text(flags, _Queue) if flags else "no flags"
 
 
-def unfit_layout(layout: int, fit: vk.ImageLayout, device: DeviceFacts, where: str) -> Finding | None:
-    """Return a finding if the command does not allow the layout. SHARED_PRESENT needs an extension."""
-    presentable = device.extensions is None or "VK_KHR_shared_presentable_image" in device.extensions
-    if layout in (int(_Layout.GENERAL), int(fit)) or (presentable and layout == int(_Layout.SHARED_PRESENT_KHR)):
-        return None
-    return (
-        where,
-        f"it is {enum_text(layout, _Layout)}",
-        f"Pass the layout that the image is in, GENERAL or {fit.name}; `change_layout` changes it.",
-    )
+def layout_demand(vuid: str, fit: vk.ImageLayout, where: str) -> Demand:
+    """Return the row that the command allows the call's layout. SHARED_PRESENT needs an extension."""
+    allowed = (int(_Layout.GENERAL), int(fit))
 
+    def broken(call: Any) -> str:
+        layout, extensions = call.layout, call.device.extensions
+        presentable = extensions is None or "VK_KHR_shared_presentable_image" in extensions
+        if layout in allowed or (presentable and layout == int(_Layout.SHARED_PRESENT_KHR)):
+            return ""
+        return enum_text(layout, _Layout)
 
-# Filling.
+    remedy = f"Pass the layout that the image is in, GENERAL or {fit.name}; `change_layout` changes it."
+    return Demand(vuid, broken, where, "it is {found}", remedy)
 
 
 @dataclass(slots=True)
@@ -107,79 +112,56 @@ class Fill:
     """One vkCmdFillBuffer."""
 
     buffer: ResourceFacts
+    capacity: int
+    """Size of the buffer in bytes."""
     offset: int
     size: int
-    device: DeviceFacts
-
-
-FILL: Suite[Fill] = Suite("vkCmdFillBuffer")
 
 
 def _bytes_of(buffer: ResourceFacts) -> int:
     return int(buffer.create_info.size) if isinstance(buffer.create_info, vk.BufferCreateInfo) else 0
 
 
-@rule(*guard("vkCmdFillBuffer-dstOffset-00024"), on=FILL)
-def fill_begins_inside(call: Fill) -> Finding | None:
-    """The first byte is inside the buffer."""
-    size = _bytes_of(call.buffer)
-    if 0 <= call.offset < size:
-        return None
-    return (
+FILL: Suite[Fill] = Suite("vkCmdFillBuffer")
+demand(
+    FILL,
+    Demand(
+        guard("vkCmdFillBuffer-dstOffset-00024"),
+        not_index("offset", "capacity"),
         "vkCmdFillBuffer.offset",
-        f"it is {call.offset}, outside the buffer of {size} bytes",
+        "it is {call.offset}, outside the buffer of {call.capacity} bytes",
         "Begin inside the buffer.",
-    )
-
-
-@rule(*guard("vkCmdFillBuffer-dstOffset-00025"), on=FILL)
-def fill_begins_at_a_word(call: Fill) -> Finding | None:
-    """The offset is a multiple of 4."""
-    if call.offset % 4 == 0:
-        return None
-    return (
+    ),
+    Demand(
+        guard("vkCmdFillBuffer-dstOffset-00025"),
+        not_multiple("offset", 4),
         "vkCmdFillBuffer.offset",
-        f"it is {call.offset}",
+        "it is {call.offset}",
         "Begin at a multiple of 4; write single bytes with `write`.",
-    )
-
-
-@rule(*guard("vkCmdFillBuffer-size-00026"), on=FILL)
-def something_is_filled(call: Fill) -> Finding | None:
-    """The size is not 0."""
-    if call.size > 0:
-        return None
-    return "vkCmdFillBuffer.size", f"it is {call.size}", "Fill 4 bytes or more, or omit the command."
-
-
-@rule(*guard("vkCmdFillBuffer-size-00027"), on=FILL)
-def fill_ends_inside(call: Fill) -> Finding | None:
-    """The last byte is inside the buffer."""
-    size = _bytes_of(call.buffer)
-    if not 0 <= call.offset < size or call.offset + call.size <= size:
-        return None
-    return (
+    ),
+    Demand(
+        guard("vkCmdFillBuffer-size-00026"),
+        not_positive("size"),
         "vkCmdFillBuffer.size",
-        f"{call.size} bytes from offset {call.offset} reach outside the buffer of {size} bytes",
-        f"Fill at most {size - call.offset} bytes.",
-    )
-
-
-@rule(*guard("vkCmdFillBuffer-size-00028"), on=FILL)
-def fill_ends_at_a_word(call: Fill) -> Finding | None:
-    """The size is a multiple of 4."""
-    if call.size % 4 == 0:
-        return None
-    return "vkCmdFillBuffer.size", f"it is {call.size}", "Fill a multiple of 4 bytes; write single bytes with `write`."
-
-
-@rule("vkCmdFillBuffer-dstBuffer-00029", on=FILL)
-def fill_is_a_use(call: Fill) -> Finding | None:
-    """The buffer was created with the usage TRANSFER_DST."""
-    return lacks_usage(call.buffer, int(_BufferUsage.TRANSFER_DST), "vkCmdFillBuffer.buffer")
-
-
-# Copying.
+        "it is {call.size}",
+        "Fill 4 bytes or more, or omit the command.",
+    ),
+    Demand(
+        guard("vkCmdFillBuffer-size-00027"),
+        reaches_past("offset", "size", "capacity"),
+        "vkCmdFillBuffer.size",
+        "{call.size} bytes from offset {call.offset} reach outside the buffer of {call.capacity} bytes",
+        "Fill at most {found} bytes.",
+    ),
+    Demand(
+        guard("vkCmdFillBuffer-size-00028"),
+        not_multiple("size", 4),
+        "vkCmdFillBuffer.size",
+        "it is {call.size}",
+        "Fill a multiple of 4 bytes; write single bytes with `write`.",
+    ),
+    usage_demand("vkCmdFillBuffer-dstBuffer-00029", "buffer", _BufferUsage.TRANSFER_DST, "vkCmdFillBuffer.buffer"),
+)
 
 
 @dataclass(slots=True)
@@ -191,92 +173,68 @@ class Copy:
     source_offset: int
     target_offset: int
     size: int
-    device: DeviceFacts
+    source_capacity: int
+    """Size of the source in bytes."""
+    target_capacity: int
     places: tuple[Place | None, Place | None]
 
 
+def _copies_overlap(call: Copy) -> bool:
+    """The command would write bytes that it reads; the device copies in any order."""
+    return overlap(call.places[0], call.source_offset, call.places[1], call.target_offset, call.size, call.size)
+
+
 COPY: Suite[Copy] = Suite("vkCmdCopyBuffer")
-
-
-@rule(*guard("VkBufferCopy-size-01988"), on=COPY)
-def something_is_copied(call: Copy) -> Finding | None:
-    """The size is not 0."""
-    if call.size > 0:
-        return None
-    return "vkCmdCopyBuffer.size", f"it is {call.size}", "Copy 1 byte or more, or omit the command."
-
-
-def _begins(of: Callable[[Copy], tuple[ResourceFacts, int]], field: str) -> Check[Copy]:
-    def check(call: Copy) -> Finding | None:
-        buffer, offset = of(call)
-        size = _bytes_of(buffer)
-        if 0 <= offset < size:
-            return None
-        return (
-            f"vkCmdCopyBuffer.{field}",
-            f"it is {offset}, outside the buffer of {size} bytes",
-            "Begin inside the buffer.",
-        )
-
-    return check
-
-
-def _ends(of: Callable[[Copy], tuple[ResourceFacts, int]], word: str) -> Check[Copy]:
-    def check(call: Copy) -> Finding | None:
-        buffer, offset = of(call)
-        size = _bytes_of(buffer)
-        if not 0 <= offset < size or offset + call.size <= size:
-            return None
-        return (
-            "vkCmdCopyBuffer.size",
-            f"{call.size} bytes from offset {offset} of the {word} reach outside the buffer of {size} bytes",
-            f"Copy at most {size - offset} bytes.",
-        )
-
-    return check
-
-
-def _source(call: Copy) -> tuple[ResourceFacts, int]:
-    return call.source, call.source_offset
-
-
-def _target(call: Copy) -> tuple[ResourceFacts, int]:
-    return call.target, call.target_offset
-
-
-rule(*guard("vkCmdCopyBuffer-srcOffset-00113"), on=COPY)(_begins(_source, "source_offset"))
-rule(*guard("vkCmdCopyBuffer-dstOffset-00114"), on=COPY)(_begins(_target, "target_offset"))
-rule(*guard("vkCmdCopyBuffer-size-00115"), on=COPY)(_ends(_source, "source"))
-rule(*guard("vkCmdCopyBuffer-size-00116"), on=COPY)(_ends(_target, "target"))
-
-
-@rule("vkCmdCopyBuffer-pRegions-00117", on=COPY)
-def copies_do_not_overlap(call: Copy) -> Finding | None:
-    """The command does not write bytes that it reads, because the device copies in any order."""
-    first, second = call.places
-    if not overlap(first, call.source_offset, second, call.target_offset, call.size, call.size):
-        return None
-    return (
+demand(
+    COPY,
+    Demand(
+        guard("VkBufferCopy-size-01988"),
+        not_positive("size"),
+        "vkCmdCopyBuffer.size",
+        "it is {call.size}",
+        "Copy 1 byte or more, or omit the command.",
+    ),
+    Demand(
+        guard("vkCmdCopyBuffer-srcOffset-00113"),
+        not_index("source_offset", "source_capacity"),
+        "vkCmdCopyBuffer.source_offset",
+        "it is {call.source_offset}, outside the buffer of {call.source_capacity} bytes",
+        "Begin inside the buffer.",
+    ),
+    Demand(
+        guard("vkCmdCopyBuffer-dstOffset-00114"),
+        not_index("target_offset", "target_capacity"),
         "vkCmdCopyBuffer.target_offset",
-        f"{call.size} bytes from {call.source_offset} of the source and from {call.target_offset} of the target "
+        "it is {call.target_offset}, outside the buffer of {call.target_capacity} bytes",
+        "Begin inside the buffer.",
+    ),
+    Demand(
+        guard("vkCmdCopyBuffer-size-00115"),
+        reaches_past("source_offset", "size", "source_capacity"),
+        "vkCmdCopyBuffer.size",
+        "{call.size} bytes from offset {call.source_offset} of the source reach outside the buffer of "
+        "{call.source_capacity} bytes",
+        "Copy at most {found} bytes.",
+    ),
+    Demand(
+        guard("vkCmdCopyBuffer-size-00116"),
+        reaches_past("target_offset", "size", "target_capacity"),
+        "vkCmdCopyBuffer.size",
+        "{call.size} bytes from offset {call.target_offset} of the target reach outside the buffer of "
+        "{call.target_capacity} bytes",
+        "Copy at most {found} bytes.",
+    ),
+    Demand(
+        "vkCmdCopyBuffer-pRegions-00117",
+        _copies_overlap,
+        "vkCmdCopyBuffer.target_offset",
+        "{call.size} bytes from {call.source_offset} of the source and from {call.target_offset} of the target "
         "overlap in memory",
         "Copy through another buffer.",
-    )
-
-
-@rule("vkCmdCopyBuffer-srcBuffer-00118", on=COPY)
-def source_is_copied_from(call: Copy) -> Finding | None:
-    """The source was created with the usage TRANSFER_SRC."""
-    return lacks_usage(call.source, int(_BufferUsage.TRANSFER_SRC), "vkCmdCopyBuffer.source")
-
-
-@rule("vkCmdCopyBuffer-dstBuffer-00120", on=COPY)
-def target_is_copied_to(call: Copy) -> Finding | None:
-    """The target was created with the usage TRANSFER_DST."""
-    return lacks_usage(call.target, int(_BufferUsage.TRANSFER_DST), "vkCmdCopyBuffer.target")
-
-
-# Clearing.
+    ),
+    usage_demand("vkCmdCopyBuffer-srcBuffer-00118", "source", _BufferUsage.TRANSFER_SRC, "vkCmdCopyBuffer.source"),
+    usage_demand("vkCmdCopyBuffer-dstBuffer-00120", "target", _BufferUsage.TRANSFER_DST, "vkCmdCopyBuffer.target"),
+)
 
 
 @dataclass(slots=True)
@@ -284,72 +242,68 @@ class Clear:
     """One vkCmdClearColorImage of all levels and layers."""
 
     image: ResourceFacts
+    format: int
     layout: int
     device: DeviceFacts
 
+    @property
+    def format_name(self) -> str:
+        """Name of the image's format."""
+        return format_name(self.format)
+
+
+def _cannot_be_cleared(call: Clear) -> str:
+    facts = format_facts(call.format)
+    if facts is not None and facts.deep:
+        return "a depth or stencil format"
+    return "a compressed format" if facts is not None and facts.compressed else ""
+
+
+def _queue_cannot_clear(call: Clear) -> str:
+    """Return what the queue family supports, if neither graphics nor compute."""
+    flags = call.device.queue_flags
+    return "" if flags is None or flags & CLEARING else queue_text(flags)
+
+
+def _is_converted(call: Clear) -> bool:
+    facts = format_facts(call.format)
+    return facts is not None and facts.chroma
+
 
 CLEAR: Suite[Clear] = Suite("vkCmdClearColorImage")
-
-
-def _format_of(image: ResourceFacts) -> int:
-    return int(image.create_info.format) if isinstance(image.create_info, vk.ImageCreateInfo) else 0
-
-
-@rule("vkCmdClearColorImage-image-00002", on=CLEAR)
-def clearing_is_a_use(call: Clear) -> Finding | None:
-    """The image was created with the usage TRANSFER_DST."""
-    return lacks_usage(call.image, int(_ImageUsage.TRANSFER_DST), "vkCmdClearColorImage.image")
-
-
-@rule(*guard("vkCmdClearColorImage-image-00007"), on=CLEAR)
-def clears_a_color(call: Clear) -> Finding | None:
-    """The format is a color format and not compressed. Another command clears depth and stencil."""
-    number = _format_of(call.image)
-    facts = format_facts(number)
-    if facts is None or not (facts.deep or facts.compressed):
-        return None
-    what = "a depth or stencil format" if facts.deep else "a compressed format"
-    return (
+demand(
+    CLEAR,
+    usage_demand("vkCmdClearColorImage-image-00002", "image", _ImageUsage.TRANSFER_DST, "vkCmdClearColorImage.image"),
+    Demand(  # another command clears depth and stencil
+        guard("vkCmdClearColorImage-image-00007"),
+        _cannot_be_cleared,
         "vkCmdClearColorImage.image",
-        f"its format {format_name(number)} is {what}",
+        "its format {call.format_name} is {found}",
         "Fill a buffer and copy it to the image.",
-    )
-
-
-@rule(*guard("vkCmdClearColorImage-image-01545"), on=CLEAR)
-def clears_no_chroma(call: Clear) -> Finding | None:
-    """The format does not require a Y'CbCr conversion."""
-    number = _format_of(call.image)
-    facts = format_facts(number)
-    if facts is None or not facts.chroma:
-        return None
-    return (
+    ),
+    Demand(
+        guard("vkCmdClearColorImage-image-01545"),
+        _is_converted,
         "vkCmdClearColorImage.image",
-        f"its format {format_name(number)} needs a Y'CbCr conversion",
+        "its format {call.format_name} needs a Y'CbCr conversion",
         "Fill a buffer and copy it to each plane of the image.",
-    )
-
-
-@rule("vkCmdClearColorImage-imageLayout-01394", on=CLEAR)
-def cleared_layout_fits(call: Clear) -> Finding | None:
-    """The layout is one that a transfer can write."""
-    where = "vkCmdClearColorImage.layout"
-    return unfit_layout(call.layout, _Layout.TRANSFER_DST_OPTIMAL, call.device, where)
-
-
-@rule("vkCmdClearColorImage-commandBuffer-cmdpool", on=CLEAR)
-def queue_clears(call: Clear) -> Finding | None:
-    """The queue family supports graphics or compute."""
-    flags = call.device.queue_flags
-    if flags is None or flags & CLEARING:
-        return None
-    problem = f"the queue family of the commands has {queue_text(flags)}"
-    return "vkCmdClearColorImage", problem, "Use a device whose queue family has GRAPHICS or COMPUTE."
+    ),
+    layout_demand(
+        "vkCmdClearColorImage-imageLayout-01394", _Layout.TRANSFER_DST_OPTIMAL, "vkCmdClearColorImage.layout"
+    ),
+    Demand(
+        "vkCmdClearColorImage-commandBuffer-cmdpool",
+        _queue_cannot_clear,
+        "vkCmdClearColorImage",
+        "the queue family of the commands has {found}",
+        "Use a device whose queue family has GRAPHICS or COMPUTE.",
+    ),
+)
 
 
 def check_fill_buffer(buffer: ResourceFacts, offset: int, size: int, device: DeviceFacts) -> list[Violation]:
     """Return all rules that vkCmdFillBuffer of `size` bytes from `offset` of this buffer would break."""
-    return FILL.run(Fill(buffer, offset, size, device), 0)
+    return FILL.run(Fill(buffer, _bytes_of(buffer), offset, size), 0)
 
 
 def check_copy_buffer(
@@ -363,9 +317,12 @@ def check_copy_buffer(
     places: tuple[Place | None, Place | None] = (None, None),
 ) -> list[Violation]:
     """Return all rules that vkCmdCopyBuffer of `size` bytes would break. places: of source and target, if known."""
-    return COPY.run(Copy(source, target, source_offset, target_offset, size, device, places), 0)
+    sizes = _bytes_of(source), _bytes_of(target)
+    return COPY.run(Copy(source, target, source_offset, target_offset, size, *sizes, places), 0)
 
 
 def check_clear_color_image(image: ResourceFacts, layout: int, device: DeviceFacts) -> list[Violation]:
     """Return all rules that vkCmdClearColorImage of this image in this layout would break."""
-    return CLEAR.run(Clear(image, layout, device), 0)
+    info = image.create_info
+    number = int(info.format) if isinstance(info, vk.ImageCreateInfo) else 0
+    return CLEAR.run(Clear(image, number, layout, device), 0)

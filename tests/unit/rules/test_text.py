@@ -6,7 +6,7 @@ import pytest
 
 from extmem import vk
 from extmem.rules import _text
-from extmem.rules._engine import Suite, rule
+from extmem.rules._engine import Demand, Suite, demand
 
 T = vk.ExternalMemoryHandleTypeFlagBits
 
@@ -38,4 +38,4 @@ def test_enums() -> None:
 def test_a_check_needs_one_id_for_each_suite() -> None:
     suites: tuple[Suite[int], Suite[int]] = (Suite("a"), Suite("b"))
     with pytest.raises(ValueError):
-        rule("VkOnlyOne-1", on=suites)(lambda call: None)
+        demand(suites, Demand("VkOnlyOne-1", bool))
