@@ -13,6 +13,7 @@ from extmem.rules._engine import Demand, Finding, demand
 from extmem.rules._handle_types import defined_but_not, single_type
 from extmem.rules._import_payload import allowed_type, importable
 from extmem.rules._text import HOST_ALLOCATION, HOST_MAPPED_FOREIGN_MEMORY, HOST_TYPES
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__: list[str] = []
 
