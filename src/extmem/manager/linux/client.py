@@ -35,7 +35,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from extmem import wire
-from extmem.broker.client_journal import start_time
 from extmem.errors import (
     ExtmemError,
     HandleStateError,
@@ -44,6 +43,7 @@ from extmem.errors import (
     PeerGoneError,
     PeerProtocolError,
 )
+from extmem.handles.process_start import start_time
 from extmem.manager.linux.connection import INHERIT_VARIABLE, TIMEOUT, Answer, Connection
 from extmem.manager.linux.held import State
 from extmem.manager.linux.pidfd import pidfd_of
