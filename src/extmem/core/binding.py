@@ -23,7 +23,7 @@ __all__ = ["bind", "bind_one"]
 def bind_one(device: DeviceState, buffer: BufferObject, memory: MemoryObject, offset: int) -> None:
     """See `Device.bind_buffer_memory`."""
     if isinstance(buffer, BufferObject) and isinstance(memory, MemoryObject):
-        with device.making, Uses() as uses:
+        with device.creation_lock, Uses() as uses:
             uses.add(device)
             record = uses.add(memory.record)
             if device.check == "off" or _key(device, offset, buffer, record) in device.validated:
@@ -49,7 +49,7 @@ def bind(
     found: list[rules.Violation] = []
     pairs: list[tuple[ResourceObject, MemoryObject, MemoryRecord, int]] = []
     named: set[int] = set()
-    with device.making, Uses() as uses:
+    with device.creation_lock, Uses() as uses:
         uses.add(device)
         for given in infos:
             info, resource, memory = _parts(given, kind)

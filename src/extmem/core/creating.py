@@ -37,7 +37,7 @@ def create_buffer(device: DeviceState, given: vk.BufferCreateInfo) -> BufferObje
 def _create_buffer(device: DeviceState, info: vk.BufferCreateInfo) -> BufferObject:
     key = None
     if device.check != "off":
-        key = validation_cache.of_buffer(info)
+        key = validation_cache.buffer_key(info)
         if key not in device.validated:
             known = type(info) is vk.BufferCreateInfo
             asked = rule_facts.buffer_capabilities(device, info, external_types(info)) if known else {}

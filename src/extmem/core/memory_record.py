@@ -1,4 +1,4 @@
-"""`MemoryRecord`: everything that one vkAllocateMemory made this process hold, given back once.
+"""`MemoryRecord`: everything that this process holds for one vkAllocateMemory; it is released once.
 
 ::
 
@@ -11,9 +11,9 @@ that is open in this process already creates another `DeviceMemory` for the same
 (`Held.hold`), and so has each view, each GPU array, each command that waits to be submitted, and each method while it
 runs. `close()` marks the memory as closed and releases its hold; the last hold that is released releases everything.
 
-Its parts are owners (`extmem.owning`). Where a record is lost, they are lost with it, and each gives itself
-back. What could not be given back (a silent broker, an interrupt) stays owed: `owning.work_off` and a second `close()`
-try again.
+Its parts are owners (`extmem.owning`). If a record is garbage-collected, its parts are too, and each of them releases
+its own resource. What could not be released (the broker does not reply, an interrupt) stays owed: `owning.work_off` and
+a second `close()` try again.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class MemoryRecord(Held):
         "identity",
         "import_handle_type",
         "kmt",
-        "known_by",
+        "lookup_keys",
         "lazy_share",
         "manager",
         "memory_type_index",
@@ -95,6 +95,7 @@ class MemoryRecord(Held):
         size: int,
         memory_type_index: int,
         *,
+        dedicated: rules.ResourceFacts | None = None,
         references: tuple[Reference, ...] = (),
         manager: Manager | None = None,
         name: str | None = None,
@@ -103,6 +104,7 @@ class MemoryRecord(Held):
         import_handle_type: int = 0,
         writable: bool = True,
         export_handle_types: int = 0,
+        identity: int = 0,
     ) -> None:
         # Without `super()`: each open creates one.
         self._gate = bytearray(1)
@@ -123,15 +125,15 @@ class MemoryRecord(Held):
         self.writable = writable
         self.export_handle_types = export_handle_types
         self.exported_nt_types = 0
-        self.identity = 0
+        self.identity = identity
         """The `stated_identity` of the payload of an `FdHandle` of extmem; 0 if the allocation has it."""
         self.share_reference = 0
         """The number of the object that was exported with NT or KMT handles; 0 if there is none."""
         self.lazy_share = False
         """Whether an unnamed NT share is made when a handle is first requested."""
-        self.known_by: tuple[str | int, ...] = ()
+        self.lookup_keys: tuple[str | int, ...] = ()
         """The names and object numbers under which the device finds it."""
-        self.dedicated: rules.ResourceFacts | None = None
+        self.dedicated = dedicated
         self.resource: OwnedResource | None = None
         """The buffer or image that it is dedicated to, if the high-level API made it: it ends with the memory."""
         self.companion: Allocation | None = None
@@ -139,10 +141,9 @@ class MemoryRecord(Held):
         self.pattern: Any = None
         """The GPU array that the descriptor describes, after the first was made. It keeps nothing alive."""
         self.pid = current_process.pid
-        counted = device.records
-        self.watch: weakref.ref[Held] = weakref.ref(self, counted.discard)
-        """The number under which the device tracks it."""
-        counted.add(self.watch)
+        self.watch: weakref.ref[Held] = weakref.ref(self, device.records.discard)
+        """The reference by which the device tracks it."""
+        device.records.add(self.watch)
 
     def facts(self, *, alive: bool = True) -> rules.MemoryFacts:
         """Return the tracked state, as the rules take it."""
@@ -159,7 +160,7 @@ class MemoryRecord(Held):
         )
 
     def closed_facts(self) -> Closed:
-        """Return the facts that are kept after the memory is closed."""
+        """Return the facts that remain after the memory is closed."""
         return Closed(self.device, self.descriptor, self.name, self.size, self.memory_type_index, self.writable)
 
     def gone(self) -> HandleStateError:
@@ -181,8 +182,8 @@ class MemoryRecord(Held):
 
             raise error_for(
                 Status.ACCESS_DENIED,
-                f"cannot {verb} this memory ({self.what()}): it is read-only here; ask for Access.READ_WRITE, or its "
-                "owner to grant it",
+                f"cannot {verb} this memory ({self.what()}): it is read-only in this process; open it with "
+                "Access.READ_WRITE, which its owner must grant",
             )
 
     def what(self) -> str:
@@ -191,21 +192,18 @@ class MemoryRecord(Held):
 
     def give_back(self) -> None:
         """See `Held`. In a forked child, release only what the child owns."""
-        self.device.live.forget(self)
+        self.device.open_payloads.forget(self)
         try:
             if self.pid == current_process.pid:
                 for reference in self.references:
                     reference.give_back()
         finally:
-            self._give_back_here()
+            if self.companion is not None:
+                self.companion.close()
+            if self.resource is not None:
+                self.resource.close()
+            self.device.backend.free(self.allocation)
         self.device.records.discard(self.watch)
-
-    def _give_back_here(self) -> None:
-        if self.companion is not None:
-            self.companion.close()
-        if self.resource is not None:
-            self.resource.close()
-        self.device.backend.free(self.allocation)
 
 
 class HeldMemory(NamedTuple):

@@ -70,21 +70,21 @@ def device_pointer(record: MemoryRecord) -> DevicePointer | None:
     Errors: UnsupportedError for GPU memory that was not allocated for export, and for images; DriverError.
     """
     device = record.device
-    if device.described is not None:
+    if device.descriptor_importer is not None:
         return _pointer_to(record.allocation, device)
     if device.kind == "host":
         return None
     cuda = shared_devices.cuda_device(device.uuid)
-    if cuda is None or cuda.described is None:
+    if cuda is None or cuda.descriptor_importer is None:
         return None
-    with device.making:
+    with device.creation_lock:
         imported = record.companion or _import_into_cuda(record, cuda)
     return _pointer_to(imported, cuda)
 
 
 def _import_into_cuda(record: MemoryRecord, cuda: DeviceState) -> Allocation:
     """Import memory of another device into CUDA. The caller holds the lock `making` of that device."""
-    described = cuda.described
+    described = cuda.descriptor_importer
     exported = cross_api.handle_of(record.allocation)
     if exported is None or described is None:
         raise UnsupportedError(

@@ -301,7 +301,7 @@ def test_a_typed_view_that_needs_numpy_stays_bytes_without_it(monkeypatch: pytes
 def test_closing_under_a_live_view_is_refused_and_loses_nothing(device: Device, look: object) -> None:
     memory = device.allocate((8, 8), "uint8", name=None)
     view = look(memory)  # type: ignore[operator]
-    with pytest.raises(extmem.LiveViewError, match="still looks"):
+    with pytest.raises(extmem.LiveViewError, match="is still alive"):
         memory.close()
     assert not memory.closed
     memory.numpy()[:] = 1
