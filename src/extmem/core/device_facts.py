@@ -46,8 +46,8 @@ def device_facts(backend: Backend) -> DeviceFacts:
         device_uuid=backend.identity.device_uuid,
         driver_uuid=backend.identity.driver_uuid,
         memory_types=tuple(
-            MemoryTypeFacts(int(kind.property_flags), properties.memory_heaps[kind.heap_index].size)
-            for kind in properties.memory_types
+            MemoryTypeFacts(int(memory_type.property_flags), properties.memory_heaps[memory_type.heap_index].size)
+            for memory_type in properties.memory_types
         ),
         min_imported_host_pointer_alignment=backend.min_imported_host_pointer_alignment,
         identity=next(_identities),

@@ -150,7 +150,7 @@ class DeviceState(Held, abc.ABC):
         if self.pid != current_process.pid:
             return HandleStateError(
                 f"the device {self.name} was opened by process {self.pid}, and this is its forked child "
-                f"{current_process.pid}; open it there with extmem.open_device(), or start children with spawn"
+                f"{current_process.pid}; open it in the child with extmem.open_device(), or start children with spawn"
             )
         return HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 

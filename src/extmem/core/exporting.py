@@ -231,7 +231,7 @@ def high_level_access(access: int, name: str | None) -> tuple[int, vk.SecurityAt
     """Return dwAccess and the security attributes of a share of the high-level API.
 
     The rights of the export do not limit later opens by name; the security descriptor does (B21). So the security
-    descriptor of a named read-only payload grants its own user reading only.
+    descriptor of a named read-only payload grants only reading, also to the user of this process.
     """
     if name is not None and not access & (Access.WRITE | Access.ALL):
         return access, vk.SecurityAttributes(manager().reading_alone(), False)

@@ -138,8 +138,8 @@ def _resolve_object(backend: Backend, link: vk.ImportMemoryWin32HandleInfoKHR, s
     if not importable or (name is None) == (not value) or (name is not None and handle_type in BY_NUMBER):
         # A rule reports what is wrong with it; with the rules off, this is the result that a driver would return.
         source.error = DriverError(
-            f"vkAllocateMemory: an import of {types_text(handle_type)} with handle {handle!r} and name {name!r} "
-            "leads nowhere; give one of the two, of the type that the exporter made",
+            f"vkAllocateMemory: handle {handle!r} and name {name!r} do not refer to a payload of type "
+            f"{types_text(handle_type)}; give one of the two, of the type that the exporter made",
             result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
             command="vkAllocateMemory",
         )

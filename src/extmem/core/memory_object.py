@@ -114,8 +114,8 @@ class MemoryObject:
         if isinstance(record, Closed):
             return
         # No call, and so no signal handler, runs between the two: the record of memory marked as closed is released.
-        here = get_ident()
-        unsettled[record] = here
+        this_thread = get_ident()
+        unsettled[record] = this_thread
         self._closed = True
         self._hold.release()
         record.end()

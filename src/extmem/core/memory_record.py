@@ -132,7 +132,7 @@ class MemoryRecord(Held):
         self.lazy_share = False
         """Whether an unnamed NT share is made when a handle is first requested."""
         self.lookup_keys: tuple[str | int, ...] = ()
-        """The names and object numbers under which the device finds it."""
+        """The names and object numbers under which it is in `OpenPayloads`."""
         self.dedicated = dedicated
         self.resource: OwnedResource | None = None
         """The buffer or image that it is dedicated to, if the high-level API made it: it ends with the memory."""
@@ -145,7 +145,7 @@ class MemoryRecord(Held):
         """The reference by which the device tracks it."""
         device.records.add(self.watch)
 
-    def facts(self, *, alive: bool = True) -> rules.MemoryFacts:
+    def facts(self) -> rules.MemoryFacts:
         """Return the tracked state, as the rules take it."""
         return rules.MemoryFacts(
             size=self.size,
@@ -155,7 +155,6 @@ class MemoryRecord(Held):
             dedicated=self.dedicated,
             device_uuid=self.device.uuid,
             exported_nt_types=self.exported_nt_types,
-            alive=alive,
             device_identity=self.device.facts.identity,
         )
 

@@ -34,7 +34,7 @@ _NT, _KMT, _FD = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT),
 _PATIENCE = 1.0
 """Seconds for which a named payload may be without a descriptor."""
 _POLL_INTERVAL = 0.002
-"""Seconds between two looks for the descriptor."""
+"""Seconds between two imports of such a name."""
 _ANY_HANDLE = 4
 """A value for an NT handle in a struct that is checked, if there is no handle."""
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
@@ -116,9 +116,9 @@ def open_payload(
     try:
         if not imported.descriptor and isinstance(imported.payload, Win32Payload):
             raise DescriptorError(
-                f"nothing here describes the GPU memory behind {source!r}: another program exported it, or its "
-                "exporter is gone; state its size, memory type and device with extmem.raw.import_payload(device, "
-                "handle, Descriptor(...)) (extmem.open_handle gives a handle for a name), or import it with "
+                f"the GPU memory behind {source!r} has no descriptor: another program exported it, or its exporter has "
+                "ended; state its size, memory type and device with extmem.raw.import_payload(device, handle, "
+                "Descriptor(...)) (extmem.open_handle returns a handle for a name), or import it with "
                 "vk.ImportMemoryWin32HandleInfoKHR"
             )
         device = device_of(imported.descriptor)

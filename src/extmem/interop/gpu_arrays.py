@@ -83,10 +83,10 @@ def device_pointer(record: MemoryRecord) -> DevicePointer | None:
 
 
 def _import_into_cuda(record: MemoryRecord, cuda: DeviceState) -> Allocation:
-    """Import memory of another device into CUDA. The caller holds the lock `making` of that device."""
-    described = cuda.descriptor_importer
+    """Import memory of another device into CUDA. The caller holds the `creation_lock` of that device."""
+    importer = cuda.descriptor_importer
     exported = cross_api.handle_of(record.allocation)
-    if exported is None or described is None:
+    if exported is None or importer is None:
         raise UnsupportedError(
             f"this memory of {record.device.name} was not allocated for export, so CUDA cannot import it; allocate it "
             "with handle_types=OPAQUE_FD (on Windows OPAQUE_WIN32), or copy it",
@@ -94,7 +94,7 @@ def _import_into_cuda(record: MemoryRecord, cuda: DeviceState) -> Allocation:
         )
     handle, handle_type = exported
     origin = cross_api.origin(record.descriptor, handle_type)
-    imported = record.companion = described.import_by_descriptor(handle, origin, writable=record.writable)
+    imported = record.companion = importer.import_by_descriptor(handle, origin, writable=record.writable)
     return imported
 
 
