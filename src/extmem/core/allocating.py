@@ -61,17 +61,17 @@ class ArrayTerms:
 def allocate_memory(
     device: DeviceState,
     info: vk.MemoryAllocateInfo,
-    stated: Descriptor | None = None,
+    stated_descriptor: Descriptor | None = None,
     resource: ResourceObject | None = None,
 ) -> HeldMemory:
     """Allocate or import as `info` states. Errors: see `Device.allocate_memory`.
 
-    stated: the descriptor, as stated by the caller, of a payload that carries none. resource: the buffer or image that
-        the memory is dedicated to; it is destroyed when the memory ends.
+    stated_descriptor: the one that the caller states, of a payload that carries none. resource: the buffer or image
+        that the memory is dedicated to; it is destroyed when the memory ends.
     """
     info = copied(info)
     with Uses(device) as uses:
-        memory, caller_fd = allocate_in(uses, device, info, stated=stated, resource=resource)
+        memory, caller_fd = allocate_in(uses, device, info, stated_descriptor=stated_descriptor, resource=resource)
     if caller_fd is not None:
         if caller_fd.handle is None:
             caller_fd.arm()
@@ -85,14 +85,14 @@ def allocate_in(
     info: vk.MemoryAllocateInfo,
     array_terms: ArrayTerms | None = None,
     *,
-    stated: Descriptor | None = None,
+    stated_descriptor: Descriptor | None = None,
     resource: ResourceObject | None = None,
 ) -> tuple[HeldMemory, CallerFd | None]:
     """Return the memory, and the fd that it was imported from, which is not consumed yet.
 
     uses: hold the device. info: no other code changes it. array_terms: of an allocation, not of an import.
     """
-    key = validation_cache.allocation_key(info) if stated is None else None
+    key = validation_cache.allocation_key(info) if stated_descriptor is None else None
     # The types of the fields are checked even if no rule is applied. That check has a key of its own.
     fields = ("fields", *key) if key is not None else None
     if fields not in device.validated:
@@ -107,7 +107,7 @@ def allocate_in(
         elif isinstance(link, vk.MemoryDedicatedAllocateInfo):
             dedicated = dedicated or dedicated_resource(link)
         elif source is None:
-            source = import_source.resolve(device.backend, link, uses, stated)
+            source = import_source.resolve(device.backend, link, uses, stated_descriptor)
     try:
         export_types = int(export.handle_types) if export is not None else 0
         if device.check != "off" or (source is not None and source.error is not None):

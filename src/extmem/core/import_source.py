@@ -100,19 +100,21 @@ class Source:
             self.imported = None
 
 
-def resolve(backend: Backend, link: vk.ChainStruct, uses: Uses, stated: Descriptor | None = None) -> Source | None:
+def resolve(
+    backend: Backend, link: vk.ChainStruct, uses: Uses, stated_descriptor: Descriptor | None = None
+) -> Source | None:
     """Find the source of an import struct in the chain of a vkAllocateMemory; return None for any other struct.
 
-    uses: hold the caller's fd from now on. stated: the descriptor, as stated by the caller, of a foreign payload that
+    uses: hold the caller's fd from now on. stated_descriptor: the one that the caller states, of a foreign payload that
         carries none.
     What the rules or the object manager refuse is not raised: it is the error of the source. Errors: HandleStateError
     for a handle object that is closed; UnsupportedError without an object manager.
     """
     if isinstance(link, vk.ImportMemoryWin32HandleInfoKHR) and link.handle_type:
-        return _resolve_object(backend, link, stated)
+        return _resolve_object(backend, link, stated_descriptor)
     if isinstance(link, vk.ImportMemoryFdInfoKHR) and link.handle_type:
         caller_fd = CallerFd(link.fd, uses) if isinstance(link.fd, (FdHandle, int)) else None
-        return resolve_fd(backend, int(link.handle_type), caller_fd, stated)
+        return resolve_fd(backend, int(link.handle_type), caller_fd, stated_descriptor)
     if isinstance(link, vk.ImportMemoryHostPointerInfoEXT) and link.handle_type:
         source = Source(int(link.handle_type))
         source.host_pointer = link.host_pointer if isinstance(link.host_pointer, int) else 0
@@ -120,8 +122,10 @@ def resolve(backend: Backend, link: vk.ChainStruct, uses: Uses, stated: Descript
     return None
 
 
-def _resolve_object(backend: Backend, link: vk.ImportMemoryWin32HandleInfoKHR, stated: Descriptor | None) -> Source:
-    """Import a name, NT handle or KMT number through the object manager. `backend` and `stated`: as for `resolve`."""
+def _resolve_object(
+    backend: Backend, link: vk.ImportMemoryWin32HandleInfoKHR, stated_descriptor: Descriptor | None
+) -> Source:
+    """Import a name, NT handle or KMT number through the object manager. Parameters: as for `resolve`."""
     handle_type, handle, name = link.handle_type, link.handle, link.name
     native = takes_handles(backend)
     value = int(handle) if isinstance(handle, (int, NtHandle, KmtHandle)) else 0
@@ -155,7 +159,7 @@ def _resolve_object(backend: Backend, link: vk.ImportMemoryWin32HandleInfoKHR, s
         if not isinstance(error, AccessDeniedError):
             source.refusal = _refusal(error)
         return source
-    set_payload(source, owner, imported, stated, backend)
+    set_payload(source, owner, imported, stated_descriptor, backend)
     return source
 
 
@@ -206,10 +210,13 @@ def set_payload(
     source: Source,
     owner: Manager,
     imported: Imported,
-    stated: Descriptor | None = None,
+    stated_descriptor: Descriptor | None = None,
     backend: Backend | None = None,
 ) -> None:
-    """Set the source to a payload that the object manager returned, with its facts. `stated`: as for `resolve`."""
+    """Set the source to a payload that the object manager returned, with its facts.
+
+    stated_descriptor: as for `resolve`. backend: None if the payload has a descriptor.
+    """
     source.owner, source.imported = owner, imported
     source.writable = imported.payload.writable
     payload = imported.payload if isinstance(imported.payload, Win32Payload) else None
@@ -217,12 +224,12 @@ def set_payload(
         payload.handle_type = source.handle_type
     if imported.descriptor:
         _set_descriptor(source, imported.descriptor)
-        if stated is not None and source.error is None:
-            source.error = _contradiction(stated, imported.descriptor)
+        if stated_descriptor is not None and source.error is None:
+            source.error = _contradiction(stated_descriptor, imported.descriptor)
             if source.error is not None:
                 source.facts = None  # the rules would compare the call with a descriptor that it does not state
-    elif stated is not None:
-        source.descriptor, source.facts = stated, stated.payload_facts()
+    elif stated_descriptor is not None:
+        source.descriptor, source.facts = stated_descriptor, stated_descriptor.payload_facts()
     elif backend is not None and backend.payload_backing is not Backing.HOST_FILE:
         if payload is not None:
             _set_foreign_facts(source, payload, backend)
@@ -275,7 +282,9 @@ def _handle_or_name(handle: int | str | None) -> str:
     return f"The handle {handle:#x}" if isinstance(handle, int) else f"The name {handle!r}"
 
 
-def resolve_fd(backend: Backend, handle_type: int, caller_fd: CallerFd | None, stated: Descriptor | None) -> Source:
+def resolve_fd(
+    backend: Backend, handle_type: int, caller_fd: CallerFd | None, stated_descriptor: Descriptor | None
+) -> Source:
     """Examine a file descriptor: no fd reaches the driver unchecked. caller_fd: None for a value that is not an fd."""
     source = Source(handle_type)
     source.caller_fd = caller_fd
@@ -291,10 +300,10 @@ def resolve_fd(backend: Backend, handle_type: int, caller_fd: CallerFd | None, s
             result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
             command="vkAllocateMemory",
         )
-    elif stated is not None:
-        source.descriptor, source.facts = stated, stated.payload_facts()
+    elif stated_descriptor is not None:
+        source.descriptor, source.facts = stated_descriptor, stated_descriptor.payload_facts()
         if payload is not None:
-            source.error = _contradiction(stated, payload.descriptor)
+            source.error = _contradiction(stated_descriptor, payload.descriptor)
     elif payload is not None:
         source.descriptor, source.facts = parse_descriptor(payload.descriptor)
         source.descriptor_bytes = payload.descriptor
@@ -329,7 +338,7 @@ def _uuid_text(uuid: bytes | None) -> str:
     return uuid.hex() if uuid else "none"
 
 
-def _contradiction(stated: Descriptor, data: bytes) -> DescriptorError | None:
+def _contradiction(stated_descriptor: Descriptor, data: bytes) -> DescriptorError | None:
     """Return the error for a stated descriptor that differs from the payload's own descriptor, if it carries one.
 
     Some drivers import with a wrong size or a wrong dedicated flag without an error.
@@ -338,11 +347,11 @@ def _contradiction(stated: Descriptor, data: bytes) -> DescriptorError | None:
         return None
     actual, _ = parse_descriptor(data)
     for field, wrong, right in (
-        ("a size of {} bytes", stated.allocation_size, actual.allocation_size),
-        ("dedicated: {}", stated.dedicated is not None, actual.dedicated is not None),
-        ("memory type {}", stated.memory_type_index, actual.memory_type_index),
-        ("device {}", _uuid_text(stated.device_uuid), _uuid_text(actual.device_uuid)),
-        ("producer {!r}", stated.producer, actual.producer),
+        ("a size of {} bytes", stated_descriptor.allocation_size, actual.allocation_size),
+        ("dedicated: {}", stated_descriptor.dedicated is not None, actual.dedicated is not None),
+        ("memory type {}", stated_descriptor.memory_type_index, actual.memory_type_index),
+        ("device {}", _uuid_text(stated_descriptor.device_uuid), _uuid_text(actual.device_uuid)),
+        ("producer {!r}", stated_descriptor.producer, actual.producer),
     ):
         if wrong != right:
             return DescriptorError(
