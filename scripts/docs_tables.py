@@ -104,7 +104,7 @@ def _limits() -> str:
 
 def _senders() -> str:
     return table(
-        ("message", "from", "when", "what the broker believes of it"),
+        ("message", "from", "when", "what the broker trusts in it"),
         (
             (f"`{message.__name__}`", right.who.value, right.when.value, right.believed)
             for message, right in RIGHTS.items()

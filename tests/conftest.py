@@ -40,7 +40,7 @@ ALLOWED_SKIPS = {
     "jax": r"JAX is not installed",
     "slangpy": r"slangpy is not installed",
     "pyarrow": r"PyArrow is not installed",
-    "vulkan-sharing": r"the driver says beforehand that it cannot",
+    "vulkan-sharing": r"the driver reports beforehand that it cannot",
     "planar": r"this driver has no multi-planar images",
     "modifiers": r"this driver has no DRM format modifiers",
     "linear-modifier": r"this driver has no linear DRM format modifier",
@@ -90,7 +90,7 @@ def refused_skip(reason: str, expected: set[str]) -> str | None:
     """Return why this skip is a failure; None if it is acceptable."""
     for part, pattern in ALLOWED_SKIPS.items():
         if re.search(pattern, reason):
-            return f"skipped ({reason}), but EXTMEM_EXPECT says that {part} is here" if part in expected else None
+            return f"skipped ({reason}), but EXTMEM_EXPECT contains {part}" if part in expected else None
     return f"skipped for a reason that tests/conftest.py does not list: {reason}"
 
 

@@ -1,9 +1,9 @@
 """Starting a process again, under Wine, that ended before its start was complete.
 
-How this works. Wine's CreateProcess forks, and waits until the new process has told the wineserver that it is ready.
-Sometimes (once in some ten thousand starts on a busy machine) the process ends before that, and CreateProcess fails
-with ERROR_INTERNAL_ERROR. Windows has no such case. Nothing of the program has run by then, so the call is repeated.
-Every other error is raised.
+How this works. Wine's CreateProcess forks, and waits until the new process has reported to the wineserver that it is
+ready. Sometimes (once in some ten thousand starts on a busy machine) the process ends before that, and CreateProcess
+fails with ERROR_INTERNAL_ERROR. Windows has no such case. Nothing of the program has run by then, so the call is
+repeated. Every other error is raised.
 """
 
 from __future__ import annotations

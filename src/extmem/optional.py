@@ -54,9 +54,9 @@ def _unavailable(what: str, advice: str, package: str, error: Exception, *, abse
     needed = [package or what.split(",")[0]]
     if absent:
         return UnsupportedError(f"{what} is not installed ({error}); {advice}", requires_one_of=needed)
-    reason = f"{type(error).__name__}: {error}"
     return UnsupportedError(
-        f"{what} is installed and cannot be imported ({reason}): repair that installation; {advice}",
+        f"{what} is installed and cannot be imported ({type(error).__name__}: {error}): repair that installation; "
+        f"{advice}",
         requires_one_of=needed,
     )
 

@@ -2,8 +2,8 @@
 
 Children inherit handles as with CreateProcess(bInheritHandles=TRUE).
 
-A child started here finds every inheritable NT handle of its parent under the same number, with the same access and
-still inheritable; it takes ownership of one with `extmem.raw.nt_handle(value)`. Handles are copied when the child
+A child that this module starts has every inheritable NT handle of its parent under the same number, with the same
+access, and inheritable; it takes ownership of one with `extmem.raw.nt_handle(value)`. Handles are copied when the child
 starts: a handle that the parent closes later stays open in the child.
 """
 
@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from extmem.errors import UnsupportedError
 from extmem.handles import FdHandle, NtHandle
@@ -145,8 +145,7 @@ def send_handle(sock: socket.socket, handle: FdHandle) -> None:
     Errors: UnsupportedError for another kind of socket; HandleStateError for a closed handle; PeerGoneError;
     BlockingIOError if the socket is non-blocking and full.
     """
-    sockets = fd_sockets()
-    sockets.send_handle(sock, handle)
+    fd_sockets().send_handle(sock, handle)
 
 
 def receive_handle(sock: socket.socket) -> FdHandle:
@@ -158,9 +157,7 @@ def receive_handle(sock: socket.socket) -> FdHandle:
     Errors: PeerGoneError if the other end is closed; PeerProtocolError for another message; UnsupportedError as
     `send_handle`; BlockingIOError if the socket is non-blocking and empty.
     """
-    sockets = fd_sockets()
-    received: FdHandle = sockets.receive_handle(sock)
-    return received
+    return cast("FdHandle", fd_sockets().receive_handle(sock))
 
 
 @functools.cache

@@ -132,9 +132,8 @@ def send_payload(sock: socket.socket, fd: FdHandle | int, descriptor: Descriptor
     device, like that of another user. sock: a Unix socket, SOCK_SEQPACKET.
     Ownership: the caller keeps the fd. Errors: as `process.send_handle`; HandleStateError for an fd that is not open.
     """
-    sockets = fd_sockets()
     with borrowed_fd(fd) as copy, copy.use() as owned:
-        sockets.send_unchecked(sock, owned.fd, descriptor.encode())
+        fd_sockets().send_unchecked(sock, owned.fd, descriptor.encode())
 
 
 def fd_choices(
@@ -152,16 +151,15 @@ def fd_choices(
     Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE for an fd that the device cannot import; OutOfMemoryError;
     ValueError for a handle type that is not an fd's.
     """
-    kind = _Type(handle_type)
-    return choices.fd_choices(device, int(fd), kind, int(memory_properties))
+    return choices.fd_choices(device, int(fd), _Type(handle_type), int(memory_properties))
 
 
 def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.ExternalMemoryHandleTypeFlagBits:
     """Return a type of Direct3D if the descriptor states only that; else the opaque type of Vulkan."""
     number = isinstance(handle, KmtHandle)
     own = _Type.OPAQUE_WIN32_KMT if number else _Type.OPAQUE_WIN32
-    others = (kind for kind in FROM_D3D if (kind in BY_NUMBER) == number)
-    return next((kind for kind in others if descriptor.handle_types == kind), own)
+    stated = descriptor.handle_types
+    return next((kind for kind in FROM_D3D if kind == stated and (kind in BY_NUMBER) == number), own)
 
 
 def open_section(name: str, access: int = Access.READ_WRITE) -> NtHandle:
@@ -208,17 +206,19 @@ def adopt_device(
     with late_imports():
         from extmem.devices.vulkan.adopted import adopt
 
-    backend = adopt(
-        instance,
-        physical_device,
-        device,
-        extensions=extensions,
-        features=features,
-        queue_family=queue_family_index,
-        queue=queue_index,
-        api_version=api_version,
+    return Device(
+        adopt(
+            instance,
+            physical_device,
+            device,
+            extensions=extensions,
+            features=features,
+            queue_family=queue_family_index,
+            queue=queue_index,
+            api_version=api_version,
+        ),
+        check=check,
     )
-    return Device(backend, check=check)
 
 
 def adopt_memory(

@@ -35,7 +35,7 @@ def main() -> int:
             sys.stderr.write(f"{finding.sign}, {finding.count} times\n{checking.listing(program)}\n{words}\n\n")
     shares = report.shares()
     for kind, share in shares.items():
-        sys.stderr.write(f"{kind}: {report.done[kind]} of {report.asked[kind]} ran on the driver ({share:.0%})\n")
+        sys.stderr.write(f"{kind}: {report.done[kind]} of {report.contained[kind]} ran on the driver ({share:.0%})\n")
     figures = {
         "programs": report.programs,
         "deaths": report.count("death"),

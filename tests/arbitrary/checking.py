@@ -1,8 +1,8 @@
 """Running programs in child processes under the validation layer, and collecting the findings.
 
 How this works. A `Runner` has a child (see `running`) and a collector of the layer's messages. It sends programs a
-portion at a time; markers between the messages show which program each belongs to. If a child dies, the programs that
-it answered are counted, the one that it was running is the finding, and another child goes on with the next. `shrunk`
+portion at a time; markers between the messages show which program each belongs to. If a child ends, the programs that
+it answered are counted, the one that it was running is the finding, and another child continues with the next. `shrunk`
 removes what a finding does not need, step by step and field by field.
 """
 
@@ -208,10 +208,10 @@ class Report:
 
     programs: int = 0
     findings: dict[str, Finding] = field(default_factory=dict)
-    asked: Counter[str] = field(default_factory=Counter)
+    contained: Counter[str] = field(default_factory=Counter)
     """By the kind of call: the number of programs that contain one."""
     done: Counter[str] = field(default_factory=Counter)
-    """By the kind of call: the number of programs of which one ran on the driver."""
+    """By the kind of call: the number of programs in which the driver executed one."""
 
     def add(self, program: Program, ran: Ran) -> None:
         """Count one program."""
@@ -223,7 +223,7 @@ class Report:
                 self.findings[sign] = Finding(sign, program, ran)
         for kind in KINDS:
             ends = {end for call, end, _ in ran.outcomes if call.removesuffix("2") == kind} - {"missing"}
-            self.asked[kind] += bool(ends)
+            self.contained[kind] += bool(ends)
             self.done[kind] += "ran" in ends
 
     def count(self, word: str) -> int:
@@ -231,8 +231,8 @@ class Report:
         return sum(finding.count for sign, finding in self.findings.items() if sign.startswith(word))
 
     def shares(self) -> dict[str, float]:
-        """Return, by the kind of call, the share of the programs with one of which one ran."""
-        return {kind: self.done[kind] / max(1, self.asked[kind]) for kind in KINDS}
+        """Return, by the kind of call, the share of the programs with such a call in which the driver executed one."""
+        return {kind: self.done[kind] / max(1, self.contained[kind]) for kind in KINDS}
 
 
 def run_all(runner: Runner, programs: Iterable[Program]) -> Report:

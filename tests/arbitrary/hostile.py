@@ -23,11 +23,12 @@ from extmem.devices.vulkan.fd_check import seals_of
 from extmem.sharing.descriptor import Descriptor
 from tests.arbitrary.values import Draw
 
-__all__ = ["BASES", "WAYS", "drawn", "imported"]
+__all__ = ["BASES", "FORMS", "drawn", "imported"]
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 BASES = ("own", "forged", "unsealed", "renamed", "empty", "null", "pipe", "closed")
-WAYS = ("stranger", "stated", "sized", "known")
+FORMS = ("raw", "stated", "sized", "described")
+"""How an fd is imported: as a number, with a stated descriptor (also of its size), or as an `FdHandle`."""
 _WORDS = (0, 1, 8, 16, 4095, 4096, 4097, 1 << 16, 1 << 20, 1 << 31, 1 << 40, 1 << 63, (1 << 64) - 1)
 _PLACES = (0, 8, 16, 24, 32, 64, 4080, 4088, -8, -16, -4096)
 _SIZES = (64, 4096, 65_536, 100_000)
@@ -38,7 +39,7 @@ def drawn(draw: Draw) -> dict[str, Any]:
     size = draw.choice(_SIZES)
     return {
         "base": draw.choice((*BASES, "forged", "forged", "own")),
-        "way": draw.choice(WAYS),
+        "form": draw.choice(FORMS),
         "size": size,
         "stated": draw.choice((size, size, size, 0, 1, size - 1, size + 1, 2 * size, size + 4096, 1 << 40, 1 << 63)),
         "index": draw.choice((0, 0, 0, 1, 31)),
@@ -48,7 +49,7 @@ def drawn(draw: Draw) -> dict[str, Any]:
 
 
 def imported(
-    device: Device, base: str, way: str, size: int, stated: int, index: int, words: list[list[int]], length: int
+    device: Device, base: str, form: str, size: int, stated: int, index: int, words: list[list[int]], length: int
 ) -> None:
     """Import one, read from it, and close it. Errors: those that an import may raise."""
     with device.allocate_memory(vk.MemoryAllocateInfo(size, 0, vk.ExportMemoryAllocateInfo(FD))) as memory:
@@ -59,7 +60,7 @@ def imported(
         finally:
             own.close()
         try:
-            _import(device, fd, way, memory, stated, index)
+            _import(device, fd, form, memory, stated, index)
         finally:
             if before:  # the driver reads its file once more when the exporter's memory is freed
                 os.pwrite(fd, before, 0)
@@ -102,14 +103,14 @@ def _made(own: int, base: str, words: list[list[int]], length: int) -> int:
     return fd
 
 
-def _import(device: Device, fd: int, way: str, memory: extmem.DeviceMemory, stated: int, index: int) -> None:
+def _import(device: Device, fd: int, form: str, memory: extmem.DeviceMemory, stated: int, index: int) -> None:
     info = vk.MemoryAllocateInfo(stated, index, vk.ImportMemoryFdInfoKHR(FD, -1))
-    copy = os.dup(fd) if way != "known" and _is_open(fd) else -1
+    copy = os.dup(fd) if form != "described" and _is_open(fd) else -1
     try:
-        if way == "stranger":
+        if form == "raw":
             info.p_next = vk.ImportMemoryFdInfoKHR(FD, copy if copy >= 0 else fd)
             made = device.allocate_memory(info)
-        elif way == "known":  # as a process of the same user would send it, with a false description
+        elif form == "described":  # as a process of the same user would send it, with a false description
             with memory.export_handle(FD) as handle:
                 if _is_open(fd):
                     os.dup2(fd, handle.fileno(), inheritable=False)
@@ -119,7 +120,7 @@ def _import(device: Device, fd: int, way: str, memory: extmem.DeviceMemory, stat
                 handle_types=int(FD),
                 allocation_size=stated,
                 memory_type_index=index,
-                payload_size=stated if way == "sized" else 0,
+                payload_size=stated if form == "sized" else 0,
                 device_uuid=device.uuid,
                 driver_uuid=device.identity.driver_uuid,
             )

@@ -105,7 +105,7 @@ class Run:
             self.outcomes.append((name, "missing", ""))
         except ALLOWED as error:
             self.outcomes.append((name, "refused", f"{type(error).__name__}: {error}"))
-        except Exception:  # noqa: BLE001  # this is what is looked for
+        except Exception:  # noqa: BLE001  # the finding
             self.outcomes.append((name, "escaped", traceback.format_exc()))
         else:
             self.outcomes.append((name, "ran", ""))

@@ -19,7 +19,7 @@ from extmem.api import Device
 from extmem.devices.vulkan.backend import VulkanBackend
 from tests.arbitrary import checking, programs
 from tests.arbitrary.__main__ import LEAST
-from tests.arbitrary.hostile import BASES, WAYS
+from tests.arbitrary.hostile import BASES, FORMS
 from tests.arbitrary.programs import Program
 from tests.arbitrary.values import CLASS, hints
 from tests.layer import collector
@@ -188,41 +188,41 @@ def test_a_wrong_program_is_refused_and_nothing_is_found(runner: checking.Runner
     assert ran.signs() == [] and {end for _, end, _ in ran.outcomes} == {"ran", "refused"}
 
 
-def hostile(base: str, way: str, *words: list[int], stated: int = 65_536) -> Program:
+def hostile(base: str, form: str, *words: list[int], stated: int = 65_536) -> Program:
     """A program that imports one file."""
-    more = {"base": base, "way": way, "words": list(words), "size": 65_536, "stated": stated, "index": 0, "length": 0}
+    more = {"base": base, "form": form, "words": list(words), "size": 65_536, "stated": stated, "index": 0, "length": 0}
     return [{"call": "hostile", "with": more}]
 
 
 def test_hostile_files_are_drawn_of_every_base_and_in_every_way() -> None:
     steps = [step["with"] for seed in range(4000) for step in programs.make(seed) if step["call"] == "hostile"]
-    assert {step["base"] for step in steps} == set(BASES) and {step["way"] for step in steps} == set(WAYS)
+    assert {step["base"] for step in steps} == set(BASES) and {step["form"] for step in steps} == set(FORMS)
     assert len(steps) > 100 and any(step["words"] for step in steps) and any(step["length"] for step in steps)
 
 
 def test_the_drivers_own_files_are_imported_in_every_way_and_hostile_ones_are_refused(runner: checking.Runner) -> None:
-    fine = [hostile("own", way) for way in WAYS]
-    bad = [hostile(base, way) for base in ("null", "pipe", "closed", "empty") for way in WAYS[:3]]
-    bad += [hostile("own", "stranger", stated=1 << 40), hostile("null", "known")]
+    fine = [hostile("own", form) for form in FORMS]
+    bad = [hostile(base, form) for base in ("null", "pipe", "closed", "empty") for form in FORMS[:3]]
+    bad += [hostile("own", "raw", stated=1 << 40), hostile("null", "described")]
     ran = runner.run([*fine, *bad])
     assert [one.signs() for one in ran] == [[]] * len(ran)
     assert [one.outcomes[0][1] for one in ran] == ["ran"] * len(fine) + ["refused"] * len(bad), ran
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("form", FORMS)
 def test_a_hostile_file_ends_a_process_that_compares_nothing_and_no_other(
-    layer: None, vulkan_device: Device, way: str
+    layer: None, vulkan_device: Device, form: str
 ) -> None:
     backend = vulkan_device.backend
     assert isinstance(backend, VulkanBackend)
-    form = backend.imports.fds.form(1, 0)
-    wrong = hostile("forged", way, [8, 1 << 40])
+    file_form = backend.imports.fds.form(1, 0)
+    wrong = hostile("forged", form, [8, 1 << 40])
     with checking.Runner("extmem.devices.vulkan.fd_check:learn", layer=False) as unchecked:
         ran = unchecked.run([wrong])[0]
-    assert ran.signs() == (["death: SIGSEGV"] if form is not None and form.start else []), ran
+    assert ran.signs() == (["death: SIGSEGV"] if file_form is not None and file_form.start else []), ran
     with checking.Runner(layer=False) as closed:
         ran = closed.run([wrong])[0]
-    assert ran.signs() == [] and (ran.outcomes[0][1] == "refused" or form is None or not form.start), ran
+    assert ran.signs() == [] and (ran.outcomes[0][1] == "refused" or file_form is None or not file_form.start), ran
 
 
 def test_a_death_an_error_and_a_message_are_found_and_shrunk(runner: checking.Runner) -> None:

@@ -123,7 +123,7 @@ class Draw(random.Random):
         """Return a struct with these fields; each other field is arbitrary. wild: the share of arbitrary ones among
         `valid`.
 
-        `p_next` is not drawn here, see `chain`.
+        `p_next` is not drawn; see `chain`.
         """
         made: dict[str, Value] = {CLASS: kind.__name__}
         for name, hint in hints(kind).items():

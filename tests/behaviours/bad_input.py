@@ -1,4 +1,4 @@
-"""What the tests of bad input share. It is not in steps.py, because peers import that, and they need no pytest."""
+"""Helpers of the tests of bad input. They are not in steps.py, because peers import that without pytest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.behaviours.steps import export, import_fd, import_win32
 def refused(
     kind: type[BaseException], *parts: str, device: Device | None = None, handle: NtHandle | FdHandle | None = None
 ) -> Iterator[list[BaseException]]:
-    """The block raises exactly this class of error with all of `said`, and the handle can still be imported."""
+    """Check that the block raises this class of error with all `parts` in its message, and consumes no handle."""
     box: list[BaseException] = []
     with pytest.raises(kind) as caught:
         yield box

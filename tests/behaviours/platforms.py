@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from extmem.manager.windows.names import directory
+from extmem.manager.windows.names import session_directory
 from extmem.vk import ExternalMemoryHandleTypeFlagBits
 
 WINDOWS = sys.platform == "win32"
@@ -27,7 +27,7 @@ def _session() -> int:
 
 SESSION = _session()
 """The session that names belong to; for a user's broker it is 1."""
-DIRECTORY = directory(SESSION)
+DIRECTORY = session_directory(SESSION)
 """The directory of names, with the last backslash."""
 
 

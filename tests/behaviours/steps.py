@@ -7,7 +7,8 @@ import random
 from extmem import vk
 from extmem.api import Device, DeviceMemory
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.objects import ObjectManager, Token
+from extmem.objects import Token
+from tests.described_manager import DescribedManager
 
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
 KMT = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32_KMT
@@ -102,9 +103,9 @@ def get(memory: DeviceMemory, count: int = 4, at: int = 0) -> bytes:
         return bytes(view[at : at + count])
 
 
-def model(**options: object) -> ObjectManager:
+def model(**options: object) -> DescribedManager:
     """The model of the object manager alone, for tests of objects of other types or of other users."""
-    return ObjectManager(random=random.Random(7).randrange, **options)  # type: ignore[arg-type]  # passed through
+    return DescribedManager(random=random.Random(7).randrange, **options)  # type: ignore[arg-type]  # passed through
 
 
 ALICE, BOB, CAROL = Token(1000, 1000), Token(1001, 1001), Token(1002, 1002, frozenset({1000}))

@@ -158,9 +158,9 @@ def test_B31_inheritance_needs_the_flag_and_a_child_that_inherits(device: Device
             heir("raw.nt_handle(value).take()", value=int(flagged))
             for value in (int(opened), int(plain)):
                 assert heir.fails("raw.nt_handle(value)", value=value).is_a(errors.InvalidHandleError)
-        with Peer() as stranger:  # CreateProcess(bInheritHandles=FALSE)
-            stranger(PEER + "\nfrom extmem import raw")
-            assert stranger.fails("raw.nt_handle(value)", value=int(flagged)).is_a(errors.InvalidHandleError)
+        with Peer() as unrelated:  # CreateProcess(bInheritHandles=FALSE)
+            unrelated(PEER + "\nfrom extmem import raw")
+            assert unrelated.fails("raw.nt_handle(value)", value=int(flagged)).is_a(errors.InvalidHandleError)
         with extmem.open_handle(name, inherit=True) as asked:
             assert asked.info.inherit
 

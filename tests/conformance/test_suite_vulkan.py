@@ -41,7 +41,7 @@ class Loner(Device):
 def shares() -> None:
     """Skip once for all cases where a driver of Windows shares nothing; there the suite runs on the fake driver."""
     if vulkan_bed.stands_in():
-        pytest.skip("the driver says beforehand that it cannot: it exports and imports no OPAQUE_WIN32")
+        pytest.skip("the driver reports beforehand that it cannot: it exports and imports no OPAQUE_WIN32")
 
 
 def run(
@@ -58,7 +58,7 @@ def run(
         # Wine passes no Win32 handles to a driver of Linux.
         if device.name.startswith("llvmpipe") and sys.platform == "linux":
             raise
-        pytest.skip(f"the driver says beforehand that it cannot: {reason}")
+        pytest.skip(f"the driver reports beforehand that it cannot: {reason}")
 
 
 @pytest.mark.parametrize(("scenario", "variant"), CASES)

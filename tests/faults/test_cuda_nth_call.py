@@ -44,13 +44,13 @@ class World:
         self.name = f"cuda faults {next(_names)}"
         self.device = keep(opened())
         self.vulkan = keep(extmem.open_device(kind="vulkan"))
-        self.house = keep(extmem.open_device(kind="host"))
+        self.host = keep(extmem.open_device(kind="host"))
         self.memory = keep(self.device.allocate(SIZE, name=self.name))
         self.handle = keep(self.memory.export_handle(W32))
         self.fd = keep(self.memory.export_handle(FD))
         self.numbered = keep(self.device.allocate(SIZE, handle_types=int(KMT)))
         self.rendered = keep(self.vulkan.allocate(SIZE, name=f"{self.name} rendered"))
-        self.hosted = keep(self.house.allocate(SIZE, name=f"{self.name} hosted"))
+        self.hosted = keep(self.host.allocate(SIZE, name=f"{self.name} hosted"))
         self.described = Descriptor.parse(self.fd.payload.descriptor)
         _array(self, self.device)  # opens the CUDA device that is used for all Vulkan memory of this GPU
         self.before = fake.alive()

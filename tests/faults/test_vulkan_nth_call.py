@@ -61,10 +61,10 @@ class World:
             self.fd = keep(fd(self.device, self.memory))
         self.numbered = keep(export(self.device, types=KMT))
         self.number = kmt(self.device, self.numbered)
-        self.house = keep(extmem.open_device(kind="host"))
-        self.hosted = keep(self.house.allocate(SIZE))
+        self.host = keep(extmem.open_device(kind="host"))
+        self.hosted = keep(self.host.allocate(SIZE))
         self.hosted_handle = keep(self.hosted.export_handle(W32))
-        self.everyday = keep(self.device.allocate((SIZE,), name=f"{self.name} everyday"))
+        self.high_level = keep(self.device.allocate((SIZE,), name=f"{self.name} high-level"))
         # Devices and memory make some things once and keep them: these exist before anything is counted.
         assert self.hosted.read().size == SIZE
         if FDS:
@@ -79,7 +79,7 @@ class World:
         import_win32(self.device, self.number, kind=KMT).close()
         if FDS:
             import_fd(self.device, self.fd.duplicate()).close()
-        assert not self.hosted_handle.closed and not self.everyday.closed
+        assert not self.hosted_handle.closed and not self.high_level.closed
         assert self.fake.alive() == self.before
         assert not self.fake.misuses, [str(misuse) for misuse in self.fake.misuses]
 
@@ -149,7 +149,7 @@ def _mapped(device: Device) -> None:
         memory.invalidate()
 
 
-def _everyday(device: Device, dedicated: bool) -> None:
+def _allocate_array(device: Device, dedicated: bool) -> None:
     with device.allocate((16, 16), "float32", dedicated=dedicated) as memory:
         memory.export_handle(W32).close()
         if FDS:
@@ -157,8 +157,8 @@ def _everyday(device: Device, dedicated: bool) -> None:
 
 
 def _import_bare_fd(world: World, device: Device) -> None:
-    with raw.fd_handle(world.fd.duplicate().take()) as stranger:
-        import_fd(device, stranger).close()
+    with raw.fd_handle(world.fd.duplicate().take()) as undescribed:
+        import_fd(device, undescribed).close()
 
 
 def _bridged(world: World, device: Device) -> None:
@@ -183,8 +183,8 @@ OPERATIONS: dict[str, Callable[[World, Device], object]] = {
     "create an image": lambda w, d: _image(d).close(),
     "where texels lie": lambda w, d: _layout(d),
     "allocate": lambda w, d: d.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)).close(),
-    "allocate an array": lambda w, d: _everyday(d, False),
-    "allocate an array alone": lambda w, d: _everyday(d, True),
+    "allocate an array": lambda w, d: _allocate_array(d, False),
+    "allocate an array alone": lambda w, d: _allocate_array(d, True),
     "write, fill and read": lambda w, d: _moved(d),
     "map, flush and invalidate": lambda w, d: _mapped(d),
     "export NT, named": lambda w, d: export(d, name=f"{w.name} other").close(),
@@ -195,8 +195,8 @@ OPERATIONS: dict[str, Callable[[World, Device], object]] = {
     "import by handle": lambda w, d: import_win32(d, w.handle).close(),
     "import by number": lambda w, d: import_win32(d, w.number, kind=KMT).close(),
     "import our fd": _known,
-    "import a stranger's fd": _import_bare_fd,
-    "open by name": lambda w, d: d.open(f"{w.name} everyday").close(),
+    "import a raw fd": _import_bare_fd,
+    "open by name": lambda w, d: d.open(f"{w.name} high-level").close(),
     "open an fd": _opened_fd,
     "open a host payload": _bridged,
     "dedicated buffer, bound, imported, bound": lambda w, d: _dedicated(d, _buffer, lambda r: {"buffer": r}),
@@ -204,7 +204,7 @@ OPERATIONS: dict[str, Callable[[World, Device], object]] = {
 }
 
 
-OF_FDS = {"export fd", "get an fd", "import our fd", "import a stranger's fd", "open an fd"}
+OF_FDS = {"export fd", "get an fd", "import our fd", "import a raw fd", "open an fd"}
 
 
 def names(*without: str) -> list[Any]:

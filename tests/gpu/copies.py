@@ -50,7 +50,7 @@ def watched(torch: Any, work: Callable[[Callable[[], None]], None]) -> Watched:
     """Run `work`, which calls its argument once it holds everything that it needs. Errors: NotWatchingError."""
     free = 0
 
-    def look() -> None:
+    def measure() -> None:
         nonlocal free
         torch.cuda.synchronize()
         free = torch.cuda.mem_get_info()[0]
@@ -63,7 +63,7 @@ def watched(torch: Any, work: Callable[[Callable[[], None]], None]) -> Watched:
     activities = torch.profiler.ProfilerActivity
     # (acc_events: otherwise a second profile in one process warns that the first one's events are lost.)
     with torch.profiler.profile(activities=[activities.CPU, activities.CUDA], acc_events=True) as profiler:
-        work(look)
+        work(measure)
         torch.cuda.synchronize()
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "trace.json")
@@ -73,11 +73,11 @@ def watched(torch: Any, work: Callable[[Callable[[], None]], None]) -> Watched:
     kernels = sum(event.get("cat") in _KERNELS for event in events)
     if not kernels:
         raise NotWatchingError(
-            "the profiler's trace has no kernel, though one ran: CUPTI tells nothing here (is libcupti there, and may "
+            "the profiler's trace has no kernel, though one ran: CUPTI reports nothing (is libcupti installed, and may "
             f"this user profile the GPU?); it has {sorted({str(event.get('cat')) for event in events})}"
         )
     if not free:
-        raise NotWatchingError("the work did not say when it had everything that it needs")
+        raise NotWatchingError("the work did not call its argument when it held everything that it needs")
     copies = [(event["name"], int(event["args"]["bytes"])) for event in events if event.get("cat") in _COPIES]
     return Watched(copies, kernels, before - free, torch.cuda.max_memory_allocated() - held)
 

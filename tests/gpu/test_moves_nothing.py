@@ -118,5 +118,5 @@ def test_copies_of_every_kind_are_seen(
 def test_a_trace_without_a_kernel_proves_nothing(torch: Any) -> None:
     with pytest.raises(copies.NotWatchingError, match="no kernel"):
         copies.watched(torch, lambda look: look())
-    with pytest.raises(copies.NotWatchingError, match="did not say"):
+    with pytest.raises(copies.NotWatchingError, match="did not call its argument"):
         copies.watched(torch, lambda look: torch.zeros(8, device="cuda").add_(1))

@@ -251,7 +251,7 @@ def _interrupted(world: World, case: Case, name: str, operation: Operation, poin
         _without_frames(error)
     except ALLOWED as error:
         _without_frames(error)
-    except Exception as error:  # noqa: BLE001  # told with where it was
+    except Exception as error:  # noqa: BLE001  # reported with its point
         found.note(what, error)
         _without_frames(error)
     canaries = _Canaries()
@@ -262,7 +262,7 @@ def _interrupted(world: World, case: Case, name: str, operation: Operation, poin
         elif name not in case.ending and case.probe is not None:
             world.check(case.probe(scene), scene.tag)
         scene.end()
-    except Exception as error:  # noqa: BLE001  # told with where it was
+    except Exception as error:  # noqa: BLE001  # reported with its point
         found.note(f"{what}, afterwards", error)
         _without_frames(error)
         with contextlib.suppress(Exception):
@@ -319,7 +319,7 @@ class _Canaries:
 
     def end(self) -> list[str]:
         """Close them and return those that were closed already."""
-        gone = []
+        closed = []
         for fd, inode in self._files.items():
             try:
                 there = os.fstat(fd).st_ino == inode
@@ -328,5 +328,5 @@ class _Canaries:
             if there:
                 os.close(fd)
             else:
-                gone.append(f"fd {fd} was closed twice")
-        return gone
+                closed.append(f"fd {fd} was closed twice")
+        return closed

@@ -36,7 +36,7 @@ def python(text: str, where: str, namespace: dict[str, Any]) -> str:
     """Run the block. Return what went wrong; "" if nothing did."""
     try:
         exec(compile(text, where, "exec"), namespace)
-    except BaseException:  # noqa: BLE001  # a document may raise anything; it is told, not hidden
+    except BaseException:  # noqa: BLE001  # a document may raise anything; it is reported
         return traceback.format_exc()
     return ""
 

@@ -25,7 +25,7 @@ NEED_PACKAGE = {"frames_to_torch.py": ("torch", "PyTorch"), "slangpy_buffer.py":
 MARKS = {
     "foreign_binding.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "slangpy_buffer.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
-    "readonly_publish.py": pytest.mark.linux_only("hands the payload's fd to a stranger"),
+    "readonly_publish.py": pytest.mark.linux_only("passes the payload's fd to an unrelated program"),
     "frames_to_torch.py": pytest.mark.slow("needs PyTorch, which takes seconds to import"),
     "render_to_consumer.py": SHARES_NOTHING,
 }

@@ -49,10 +49,10 @@ print("done")
 """
 
 
-def _run(house: Runtime, code: str) -> None:
+def _run(own_runtime: Runtime, code: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _BEGIN + code + _END],
-        env=python_environment(house.environment),
+        env=python_environment(own_runtime.environment),
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -64,8 +64,8 @@ def _run(house: Runtime, code: str) -> None:
 @LINUX
 @pytest.mark.parametrize("name", ["allocate", "open_handle", "pickle fd"])
 def test_any_call_may_be_the_first(name: str) -> None:
-    with Runtime() as house:
-        _run(house, FIRST[name])
+    with Runtime() as own_runtime:
+        _run(own_runtime, FIRST[name])
 
 
 @LINUX
@@ -89,6 +89,6 @@ for thread in threads:
     thread.join()
 assert not failures, failures
 """
-    with Runtime() as house:
+    with Runtime() as own_runtime:
         for _ in range(3):
-            _run(house, code)
+            _run(own_runtime, code)

@@ -68,7 +68,7 @@ def test_operations_in_threads_work_on_their_own_object_or_refuse(
 ) -> None:
     case = operations.case(world, kind)
     if case is None and world.device.kind == "vulkan":
-        pytest.skip(f"the driver says beforehand that it cannot make objects of the class {kind}")
+        pytest.skip(f"the driver reports beforehand that it cannot make objects of the class {kind}")
     assert case is not None
     found = rounds.Findings()
     with no_leaks(), rounds.switching_often(), rounds.churn(world), rounds.Crew(2) as two, rounds.Crew(3) as three:

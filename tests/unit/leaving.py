@@ -1,4 +1,4 @@
-"""A fixture of every test of memory objects: nothing is left behind."""
+"""The fixture `nothing_left`, a leak check around each test of memory objects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest, runtime: object) -> Iterator[None]:
-    """Requested first, so it looks last. Pure tests need no object manager, and are left alone."""
+    """Check for leaks after all other fixtures have ended. Tests without a device or a name are not checked."""
     if not {"device", "name"} & set(request.fixturenames):
         yield
         return

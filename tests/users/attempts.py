@@ -140,7 +140,7 @@ ATTEMPTS: Final = (
 )
 
 IN_THE_WINDOW: Final = (
-    Attempt("announced_first(lent.payload.fd, wire.AnnounceRecord(record, b'self-description', 1))", owner=False),
+    Attempt("announced_first(shared.payload.fd, wire.AnnounceRecord(record, b'self-description', 1))", owner=False),
     Attempt("announced_first(own, wire.AnnounceRecord(record, b'self-description', 1))", owner=False),
     Attempt("announced_first(None, wire.AnnounceReference(1, 1, 1, True, ALL, False))", owner=False),
     Attempt("announced_first(None, wire.AnnounceHandle(4, 1, 1, ALL, False, False))", owner=False),
@@ -148,5 +148,5 @@ IN_THE_WINDOW: Final = (
 )
 """What is attempted while the next broker takes announcements and the owner has not announced yet.
 
-`lent` is what the other user holds of `shown`, `own` a file of the other user.
+`shared` is the other user's import of `shown`, `own` a file of the other user.
 """

@@ -44,7 +44,7 @@ class Findings:
     escalations: list[str] = field(default_factory=list)
     """Attempts that got something, and payloads that are not as their owner made them."""
     wrong: list[str] = field(default_factory=list)
-    """Errors that are not refusals, and attempts that failed for the owner as well."""
+    """Errors that are not refusals, and attempts that also failed for the owner."""
     ended: list[str] = field(default_factory=list)
     """Brokers that ended."""
 
@@ -55,14 +55,14 @@ class Findings:
         self.ended += other.ended
         return self
 
-    def judge(self, who: str, attempt: Attempt, got: str | None, error: str | None, message: str | None) -> None:
+    def count(self, who: str, attempt: Attempt, got: str | None, error: str | None, message: str | None) -> None:
         """Count an attempt of another user."""
         self.attempts += 1
         if error is None:
             if got != attempt.nothing:
                 self.escalations.append(f"{who} got {got} by {attempt.source}")
         elif error not in REFUSALS:
-            self.wrong.append(f"{who} was told {error} for {attempt.source}: {message}")
+            self.wrong.append(f"{who} got {error} for {attempt.source}: {message}")
 
 
 def run(seed: str, attempts: Sequence[Attempt] = ATTEMPTS) -> Findings:
@@ -87,7 +87,7 @@ def _through_the_systems_broker(
             peer(PEER + BECOME + OTHERS + f"become({uid})\n" + SYSTEM)
         known = owner(_OWNER + _KNOWN, **names)
         for attempt in order:
-            found.judge("another user", attempt, *other("attempted(source, known)", source=attempt.source, known=known))
+            found.count("another user", attempt, *other("attempted(source, known)", source=attempt.source, known=known))
         see(found, owner)
         if not alive(found, broker):
             return
@@ -96,21 +96,21 @@ def _through_the_systems_broker(
                 got, error, message = owner("attempted(source, known)", source=attempt.source, known=known)
                 if error is not None or got == attempt.nothing:
                     found.wrong.append(f"its owner got {got or message} by {attempt.source}")
-        other("lent, own = m.import_by_name(shown), payload(b'evil!')", **names)
+        other("shared, own = m.import_by_name(shown), payload(b'evil!')", **names)
         os.kill(owner.pid, signal.SIGSTOP)
         try:
             broker.kill()
             successor = stack.enter_context(next_broker(runtime, system=True))
             for attempt in IN_THE_WINDOW:
                 answer = other("attempted(source, known)", source=attempt.source, known=known)
-                found.judge("another user, after a killed broker,", attempt, *answer)
+                found.count("another user, after a killed broker,", attempt, *answer)
         finally:
             os.kill(owner.pid, signal.SIGCONT)
         see(found, owner)
         for attempt in order:
             if attempt.source.startswith(("reads", "m.open", "m.import_by_name", "writable", "reopened")):
                 answer = other("attempted(source, known)", source=attempt.source, known=known)
-                found.judge("another user, of what came back,", attempt, *answer)
+                found.count("another user, of what came back,", attempt, *answer)
         alive(found, successor)
 
 
@@ -127,7 +127,7 @@ def _through_an_inherited_connection(
         )
         answers = [line for line in heir(owner, source).splitlines() if line]
         for attempt, line in zip(order, answers, strict=False):
-            found.judge("an heir of another user", attempt, *_answer(line))
+            found.count("an heir of another user", attempt, *_answer(line))
         if len(answers) != len(order):
             found.wrong.append(f"an heir of another user ended early: {answers[-1:]}")
         if runtime.broker_pid() != pid:

@@ -47,7 +47,7 @@ def path_of(name: str) -> str:
 def test_a_name_is_a_section_under_our_prefix_folded(device: Device, name: str) -> None:
     with export(device, name=f"{name} Ünnamed") as memory, nt(device, memory) as handle:
         kernel_name = calls.name_of(int(handle))
-        assert kernel_name == f"{names.directory(calls.session(os.getpid()))}extmem.{name.upper()} ÜNNAMED"
+        assert kernel_name == f"{names.session_directory(calls.session(os.getpid()))}extmem.{name.upper()} ÜNNAMED"
         assert calls.type_of(int(handle)) == "Section" == handle.info.type_name
         assert handle.info.name.endswith(f"\\{name} Ünnamed")
 

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from extmem.api.commands import Commands
 from extmem.core import memory_buffer
+from extmem.core.memory_object import MemoryObject
+from extmem.core.resources import BufferObject
 from extmem.devices.optional_protocols import ReleasesOwnership
 from extmem.errors import UnsupportedError
-from extmem.interop import gpu_arrays
-
-if TYPE_CHECKING:
-    from extmem.core.memory_object import MemoryObject
-    from extmem.core.resources import BufferObject
-    from extmem.interop import DeviceArray
+from extmem.interop import DeviceArray, gpu_arrays
 
 __all__ = ["on_queue", "on_stream", "stream_address"]
 

@@ -20,22 +20,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from extmem import rules, vk
-from extmem.core.command_arguments import check_structs, each, number, own_structs, region, rest
-from extmem.core.command_state import LayoutTracker, Steps, barrier_step, buffer_step, reads, whole_step, writes
+from extmem.core.command_arguments import check_structs, copied_structs, region, remaining_bytes, structs_in
+from extmem.core.command_state import LayoutTracker, Steps, barrier_step, buffer_step, use_step, whole_step
+from extmem.core.device_state import DeviceState
+from extmem.core.memory_record import MemoryRecord
 from extmem.core.placement import place_of
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject
+from extmem.devices.backend import Recorder
+from extmem.devices.types import ImageRegion
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
 from extmem.owning import Lock, Uses
-
-if TYPE_CHECKING:
-    from extmem.core.device_state import DeviceState
-    from extmem.core.memory_record import MemoryRecord
-    from extmem.devices.backend import Recorder
-    from extmem.devices.types import ImageRegion
+from extmem.sharing.layout import whole_number
 
 __all__ = ["Commands"]
 
@@ -183,9 +182,7 @@ class Commands:
 
         The barriers are recorded as given, and the command is also ordered with the transfers before and after it.
         """
-        self._barrier(
-            src_stage_mask, dst_stage_mask, memory_barriers, buffer_memory_barriers, image_memory_barriers, None
-        )
+        self._barrier(src_stage_mask, dst_stage_mask, memory_barriers, buffer_memory_barriers, image_memory_barriers)
 
     def _barrier(
         self,
@@ -194,15 +191,15 @@ class Commands:
         memory_barriers: Sequence[vk.MemoryBarrier],
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
-        afterwards: tuple[ResourceObject, bool] | None,
+        afterwards: tuple[ResourceObject, bool] | None = None,
     ) -> None:
         device = self._device
-        masks = number(src_stage_mask, "src_stage_mask"), number(dst_stage_mask, "dst_stage_mask")
-        memories = own_structs(memory_barriers)
-        of_buffers = own_structs(buffer_memory_barriers)
-        of_images = own_structs(image_memory_barriers)
-        buffers = [self._check_usable(getattr(one, "buffer", one), BufferObject) for one in each(of_buffers)]
-        images = [self._check_usable(getattr(one, "image", one), ImageObject) for one in each(of_images)]
+        masks = whole_number(src_stage_mask, "src_stage_mask"), whole_number(dst_stage_mask, "dst_stage_mask")
+        memories = copied_structs(memory_barriers)
+        of_buffers = copied_structs(buffer_memory_barriers)
+        of_images = copied_structs(image_memory_barriers)
+        buffers = [self._check_usable(getattr(one, "buffer", one), BufferObject) for one in structs_in(of_buffers)]
+        images = [self._check_usable(getattr(one, "image", one), ImageObject) for one in structs_in(of_images)]
         facts = device.backend.queue_facts
         violations = rules.check_pipeline_barrier(
             of_buffers,
@@ -226,13 +223,12 @@ class Commands:
         for barriers, struct in ((memories, vk.MemoryBarrier), (of_buffers, vk.BufferMemoryBarrier)):
             check_structs(barriers, struct)
         check_structs(of_images, vk.ImageMemoryBarrier)
-        for image, image_barrier in zip(images, of_images, strict=True):
-            if image_barrier.old_layout != image_barrier.new_layout:
-                self._check_writable(image, "change the layout of an image in")
-        # In the recorded barriers, the raw handles replace the objects.
+        # In the recorded barriers, which are copies, the raw handles replace the objects.
         for buffer, buffer_barrier in zip(buffers, of_buffers, strict=True):
             buffer_barrier.buffer = buffer.native.raw
         for image, image_barrier in zip(images, of_images, strict=True):
+            if image_barrier.old_layout != image_barrier.new_layout:
+                self._check_writable(image, "change the layout of an image in")
             image_barrier.image = image.native.raw
         self._add(
             lambda recorder: recorder.pipeline_barrier(*masks, memories, of_buffers, of_images),
@@ -247,11 +243,11 @@ class Commands:
     def fill_buffer(self, buffer: BufferObject, word: int, *, offset: int = 0, size: int | None = None) -> None:
         """vkCmdFillBuffer with a 32-bit word. Offset and size are multiples of 4; None fills to the end."""
         self._check_target(buffer, BufferObject, "fill")
-        start, value = number(offset, "offset"), number(word, "word")
-        count = rest((buffer.size, start), whole=4) if size is None else number(size, "size")
+        start, value = whole_number(offset, "offset"), whole_number(word, "word")
+        count = remaining_bytes((buffer.size, start), multiple=4) if size is None else whole_number(size, "size")
         if not 0 <= value < _WORD:
             raise ValueError(f"word is {value:#x}; give a value of 32 bits, 0 to {_WORD - 1:#x}")
-        steps = [writes(buffer, "vkCmdFillBuffer.buffer")]
+        steps = [use_step(buffer, "vkCmdFillBuffer.buffer")]
         self._check(rules.check_fill_buffer(buffer.facts, start, count, self._device.facts), "vkCmdFillBuffer", steps)
         native = buffer.native
         self._add(lambda recorder: recorder.fill_buffer(native, start, count, value), buffer, steps=steps)
@@ -271,11 +267,11 @@ class Commands:
         """
         self._check_usable(source, BufferObject)
         self._check_target(target, BufferObject, "copy to")
-        start, at = number(source_offset, "source_offset"), number(target_offset, "target_offset")
-        count = rest((source.size, start), (target.size, at)) if size is None else number(size, "size")
+        start, at = whole_number(source_offset, "source_offset"), whole_number(target_offset, "target_offset")
+        count = remaining_bytes((source.size, start), (target.size, at)) if size is None else whole_number(size, "size")
         places, facts = (self._place(source), self._place(target)), self._device.facts
         violations = rules.check_copy_buffer(source.facts, target.facts, start, at, count, facts, places=places)
-        steps = [reads(source, "vkCmdCopyBuffer.source"), writes(target, "vkCmdCopyBuffer.target")]
+        steps = [use_step(source, "vkCmdCopyBuffer.source", reads=True), use_step(target, "vkCmdCopyBuffer.target")]
         self._check(violations, "vkCmdCopyBuffer", steps)
         first, second = source.native, target.native
         self._add(lambda recorder: recorder.copy_buffer(first, start, second, at, count), source, target, steps=steps)
@@ -300,12 +296,13 @@ class Commands:
         """
         self._check_usable(buffer, BufferObject)
         self._check_target(image, ImageObject, "copy to an image in")
-        now, part = number(layout, "layout"), region(image.create_info, buffer_offset, mip_level, array_layer, aspect)
+        now = whole_number(layout, "layout")
+        part = region(image.create_info, buffer_offset, mip_level, array_layer, aspect)
         violations = rules.check_copy_buffer_to_image(
             buffer.facts, image.facts, now, self._device.facts, **self._copy_arguments(image, buffer, part)
         )
         steps: Steps = [
-            reads(buffer, "vkCmdCopyBufferToImage.buffer"),
+            use_step(buffer, "vkCmdCopyBufferToImage.buffer", reads=True),
             (image, whole_step("vkCmdCopyBufferToImage", now, part.mip_level, part.array_layer)),
         ]
         self._check(violations, "vkCmdCopyBufferToImage", steps)
@@ -329,13 +326,14 @@ class Commands:
         """
         self._check_usable(image, ImageObject)
         self._check_target(buffer, BufferObject, "copy to")
-        now, part = number(layout, "layout"), region(image.create_info, buffer_offset, mip_level, array_layer, aspect)
+        now = whole_number(layout, "layout")
+        part = region(image.create_info, buffer_offset, mip_level, array_layer, aspect)
         violations = rules.check_copy_image_to_buffer(
             image.facts, buffer.facts, now, self._device.facts, **self._copy_arguments(image, buffer, part)
         )
         steps: Steps = [
             (image, whole_step("vkCmdCopyImageToBuffer", now, part.mip_level, part.array_layer)),
-            writes(buffer, "vkCmdCopyImageToBuffer.buffer"),
+            use_step(buffer, "vkCmdCopyImageToBuffer.buffer"),
         ]
         self._check(violations, "vkCmdCopyImageToBuffer", steps)
         first, second = image.native, buffer.native
@@ -346,7 +344,7 @@ class Commands:
     ) -> None:
         """vkCmdClearColorImage of all levels and layers to four floats (red, green, blue, alpha)."""
         self._check_target(image, ImageObject, "clear an image in")
-        parts, now = tuple(float(part) for part in color), number(layout, "layout")
+        parts, now = tuple(float(part) for part in color), whole_number(layout, "layout")
         if len(parts) != 4:
             raise ValueError(f"color is {color!r}, with {len(parts)} parts; give four floats")
         steps = [(image, whole_step("vkCmdClearColorImage", now))]
@@ -390,7 +388,7 @@ class Commands:
                 if resource.closed
                 else f"of another device ({resource.device.name}); use one of this device"
                 if resource.device is not self._device
-                else "bound to no memory; bind it to memory of this device first"
+                else "not bound to memory; bind it to memory of this device first"
                 if memory is None
                 else "bound to memory that is closed; create another one, and bind it to memory that is open"
             )

@@ -22,7 +22,7 @@ from extmem.core.memory_record import Closed
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.owning import Uses, late_imports, unsettled, work_off
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -162,7 +162,7 @@ class Device(DeviceState):
         Errors: HandleStateError for memory that is not mapped; ValueError for a range outside its memory; DriverError.
         """
         with Uses(self) as uses:
-            for allocation, offset, size in operations.mapped_ranges.checked(
+            for allocation, offset, size in operations.mapped_ranges.check_ranges(
                 self, ranges, "vkFlushMappedMemoryRanges", uses
             ):
                 self.backend.flush(allocation, offset, size)
@@ -170,7 +170,7 @@ class Device(DeviceState):
     def invalidate_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
         """vkInvalidateMappedMemoryRanges: make writes of the device visible to the host. Otherwise as for flushing."""
         with Uses(self) as uses:
-            for allocation, offset, size in operations.mapped_ranges.checked(
+            for allocation, offset, size in operations.mapped_ranges.check_ranges(
                 self, ranges, "vkInvalidateMappedMemoryRanges", uses
             ):
                 self.backend.invalidate(allocation, offset, size)
@@ -181,7 +181,7 @@ class Device(DeviceState):
         At most one call for each memory object and NT type (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663). To
         get more handles, duplicate the handle, or use `DeviceMemory.export_handle`, which returns duplicates.
         """
-        info = copied(info)
+        info = copy_struct(info)
         with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetWin32HandleInfoKHR).use() as record:
             self.report(
                 rules.check_get_memory_win32_handle(info, self.facts, record.facts()),
@@ -191,7 +191,7 @@ class Device(DeviceState):
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: return a new fd at each call, owned by the caller."""
-        info = copied(info)
+        info = copy_struct(info)
         with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetFdInfoKHR).use() as record:
             return operations.exporting.get_memory_fd(self, record, info)
 
@@ -300,7 +300,7 @@ class Device(DeviceState):
 
 
 class DeviceMemory(MemoryObject):
-    """Memory of a device, allocated here or imported (VkDeviceMemory).
+    """Memory of a device (VkDeviceMemory), allocated or imported.
 
     Ownership: holds the payload, and for NT types its shared object and name, until `close()`. Views (memoryviews,
     arrays) keep it alive too; `close()` raises LiveViewError while a view is alive. Memory that is garbage-collected

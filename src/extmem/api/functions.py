@@ -86,8 +86,9 @@ def open(
             if held is not None:
                 return DeviceMemory(*held)
     elif isinstance(source, FdHandle) and source.payload is not None:
-        device_of = operations.shared_devices.device_of
-        return DeviceMemory(*operations.opening.open_on(device_of(source.payload.descriptor), source, None))
+        return DeviceMemory(
+            *operations.opening.open_on(operations.shared_devices.device_of(source.payload.descriptor), source, None)
+        )
     elif isinstance(source, FdHandle):
         device_for = operations.shared_devices.device_for
         return DeviceMemory(
@@ -96,8 +97,7 @@ def open(
             )
         )
     owner, imported = operations.opening.find_payload(source, access)
-    held = operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source)
-    return DeviceMemory(*held)
+    return DeviceMemory(*operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source))
 
 
 def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:
@@ -119,8 +119,9 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
 
 def open_claimed(imported: Imported) -> DeviceMemory:
     """Return the memory of a claimed ticket, on the device of the payload."""
-    device_of = operations.shared_devices.device_of
-    return DeviceMemory(*operations.opening.open_payload(device_of, operations.manager(), imported, None))
+    return DeviceMemory(
+        *operations.opening.open_payload(operations.shared_devices.device_of, operations.manager(), imported, None)
+    )
 
 
 def _uuid_bytes(value: bytes | str | UUID | None) -> bytes | None:

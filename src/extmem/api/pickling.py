@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from extmem import vk
 from extmem.api import functions, unclaimed
@@ -30,9 +30,6 @@ from extmem.objects import Share
 from extmem.owning import copy_fd, out_of_descriptors
 from extmem.sharing.kinds import Backing
 
-if TYPE_CHECKING:
-    from extmem.core.memory_record import MemoryRecord
-
 __all__ = ["reduce_fd_handle", "reduce_memory", "reduce_nt_handle"]
 
 _OPAQUE_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
@@ -41,16 +38,12 @@ _OPAQUE_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
     """Reduce memory for pickling. The receiver gets another memory object with the same rights."""
     with memory.use() as record:
-        return _reduce_memory(record)
-
-
-def _reduce_memory(record: MemoryRecord) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
-    exporting.share_on_demand(record)
-    if not record.references:
-        # The memory was shared by fd only. The ticket alone refers to the unnamed object that is published here.
-        exporting.publish(record, ShareTerms(Share.NT, None, None))
-    owner = record.manager or manager()
-    return _receive_memory, (_bound_ticket(owner, owner.offer(reference=record.references[0].number)),)
+        exporting.share_on_demand(record)
+        if not record.references:
+            # The memory was shared by fd only. The ticket alone refers to the unnamed object that is published here.
+            exporting.publish(record, ShareTerms(Share.NT, None, None))
+        owner = record.manager or manager()
+        return _receive_memory, (_bound_ticket(owner, owner.offer(reference=record.references[0].number)),)
 
 
 def _receive_memory(ticket: bytes) -> DeviceMemory:

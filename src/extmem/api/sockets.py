@@ -77,10 +77,9 @@ def receive_handle(sock: socket.socket) -> FdHandle:
             f"the peer sends handles in format {message.format}, and this extmem reads {_FORMAT}; update the older one"
         )
     payload = message.payload
-    if payload is not None:
-        # The flag is valid only if the peer runs as this user.
-        if payload.trusted and transport.uid_of(sock) != os.getuid():
-            payload = msgspec.structs.replace(payload, trusted=False)
+    # The flag is valid only if the peer runs as this user.
+    if payload is not None and payload.trusted and transport.uid_of(sock) != os.getuid():
+        payload = msgspec.structs.replace(payload, trusted=False)
     return FdHandle(owned, payload)
 
 

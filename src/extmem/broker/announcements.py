@@ -12,16 +12,11 @@ that one reference, handle or ticket and nothing else.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from extmem import wire
 from extmem.broker.fd_closer import FdCloser
@@ -44,7 +39,6 @@ from extmem.objects import (
     PayloadRecord,
     ReferenceRecord,
     Refused,
-    RestoredPayload,
     Share,
     Status,
     TicketRecord,
@@ -52,9 +46,8 @@ from extmem.objects import (
 )
 from extmem.owning import OwnedFd
 from extmem.sharing.kinds import Backing
-from extmem.wire import READ_ONLY, READ_WRITE
 
-__all__ = ["DONE", "Announcements", "Answer", "Facts", "no_descriptors"]
+__all__ = ["DONE", "Announcements", "Answer", "Facts", "Loop", "no_descriptors"]
 
 Answer: TypeAlias = tuple[wire.Reply, Sequence[int]]
 """A reply and the file descriptors to send beside it (borrowed)."""
@@ -96,6 +89,21 @@ class Facts:
         self.records: dict[tuple[int, int, int, bool], bytes] = {}
 
 
+class Loop(NamedTuple):
+    """The functions of the server's loop that requests need."""
+
+    watch_process: Callable[[int], None]
+    """Wait for this pidfd."""
+    add_descendant: Callable[[socket.socket, int, Session], Session | None]
+    """Serve this end of the connection of a child of that session's process."""
+    drop: Callable[[Session], None]
+    """Close a client's connection."""
+    wake_at: Callable[[float], None]
+    """Run the timed work at that time."""
+    payload_changed: Callable[[], None]
+    """Called when the file descriptors of a payload have been replaced."""
+
+
 class Announcements:
     """The state besides the model, and the handlers of announcements."""
 
@@ -108,6 +116,7 @@ class Announcements:
         signer: Signer,
         quota: FdQuota,
         now: Callable[[], float],
+        loop: Loop,
     ) -> None:
         self.quota = quota
         self.model = model
@@ -119,16 +128,7 @@ class Announcements:
         self.facts: dict[int, Facts] = {}
         self.processes: dict[ProcessKey, int] = {}
         """The object manager's id of each process (of the latest connection, if it has several)."""
-        self.watch_process: Callable[[int], None] = _ignore
-        """Make the server wait for this pidfd."""
-        self.add_descendant: Callable[[socket.socket, int, Session], Session | None] = _ignore_descendant
-        """Make the server serve this end of the connection of a child of that session's process."""
-        self.drop: Callable[[Session], None] = _ignore_drop
-        """Make the server close a client's connection."""
-        self.wake_at: Callable[[float], None] = _ignore_time
-        """Make the server's loop run its timed work at that time."""
-        self.payload_changed: Callable[[], None] = _ignore_change
-        """Called when the file descriptors of a payload have been replaced."""
+        self.loop = loop
 
     def dispose(self, session: Session, fds: Iterable[int]) -> None:
         """Close file descriptors that a client sent and that do not belong to a payload."""
@@ -157,15 +157,26 @@ class Announcements:
                 self.dispose(session, fds)
                 return wire.RecordBack(0, 0, False), ()
             with self.on_account(session, given.identity):
-                back = self._restore(session, record, given.identity, m.descriptor)
+                restored = PayloadRecord(
+                    record.payload,
+                    given.identity,
+                    m.descriptor,
+                    Share(record.share),
+                    record.writable,
+                    record.kmt or None,
+                    record.strict_kmt,
+                    record.uid,
+                    known_kind(record.object_kind),
+                )
+                back = self.model.restore_payload(session.process, restored)
         except BaseException:
             self.dispose(session, fds)
             raise
-        self.has(session, back.payload, READ_WRITE if given.writable else READ_ONLY)
+        self.has(session, back.payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
         self.payloads.add(back.payload, given, fds, uid, session.process)
         if record.writable:
             self.payloads.upgrade(back.payload, uid)
-        self.payload_changed()
+        self.loop.payload_changed()
         if back.payload not in self.facts:
             self.facts[back.payload] = Facts(
                 m.descriptor,
@@ -261,24 +272,6 @@ class Announcements:
         except Refused:
             return True
 
-    def _restore(
-        self, session: Session, record: wire.HolderRecord, identity: Identity, description: bytes
-    ) -> RestoredPayload:
-        return self.model.restore_payload(
-            session.process,
-            PayloadRecord(
-                record.payload,
-                identity,
-                description,
-                Share(record.share),
-                record.writable,
-                record.kmt or None,
-                record.strict_kmt,
-                record.uid,
-                known_kind(record.object_kind),
-            ),
-        )
-
     def _prove(self, session: Session, payload: int, shared: int, granted: int, *, exporting: bool = False) -> None:
         """Refuse what is not covered by a record that the sender has announced."""
         for allowed, exports in session.proven.get((payload, shared), ()):
@@ -313,7 +306,7 @@ class Announcements:
         self.model.restore_ticket(
             session.process, TicketRecord(ticket, m.source, m.payload, m.object or None, m.granted)
         )
-        self.wake_at(self.tickets.offered(ticket, session.process, self._now()))
+        self.loop.wake_at(self.tickets.offered(ticket, session.process, self._now()))
         if received:
             self.bind(session, ticket, received[0])
         return DONE, ()
@@ -330,7 +323,7 @@ class Announcements:
         fresh = self.tickets.bind(ticket, pidfd, session.process)
         if fresh is not None:
             try:
-                self.watch_process(fresh)
+                self.loop.watch_process(fresh)
             except OSError as error:
                 self.tickets.unbind(ticket)
                 raise no_descriptors(error) from None
@@ -402,24 +395,3 @@ def no_descriptors(error: OSError) -> Refused:
         Status.INSUFFICIENT_RESOURCES,
         f"The broker is out of resources ({error.strerror}). {_WAYS_OUT.get(error.errno or 0, _FEWER)}",
     )
-
-
-def _ignore(pidfd: int) -> None:
-    """Used until the server sets its own function."""
-
-
-def _ignore_descendant(sock: socket.socket, process: int, parent: Session) -> Session | None:
-    """Used until the server sets its own function."""
-    return None
-
-
-def _ignore_drop(session: Session) -> None:
-    """Used until the server sets its own function."""
-
-
-def _ignore_time(when: float) -> None:
-    """Used until the server sets its own function."""
-
-
-def _ignore_change() -> None:
-    """Used until the server sets its own function."""

@@ -6,11 +6,6 @@ How this works. A piece of work is a generator, which yields after some hundred 
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 from collections import deque
 from collections.abc import Iterator
 from typing import Final

@@ -12,11 +12,6 @@ until then, because it may itself be killed before those clients have announced.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import functools
 import os
@@ -116,11 +111,9 @@ class Journal:
         beside = self._path.with_name(f".{self._path.name}.new")
         lines = [msgspec.json.encode(_line(client, come=True)) for client in self._clients.values()]
         try:
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                os.write(fd, b"".join(line + b"\n" for line in lines))
-            finally:
-                os.close(fd)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            with open(os.open(beside, flags, 0o600), "wb") as file:
+                file.write(b"".join(line + b"\n" for line in lines))
             os.replace(beside, self._path)
         except OSError:
             return

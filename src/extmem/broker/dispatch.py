@@ -7,11 +7,6 @@ the refusal. File descriptors that came with a request belong to its `OwnedFd`s 
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import errno
 import os
 import socket
@@ -21,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from extmem import wire
-from extmem.broker.announcements import DONE, Answer, Facts, Received, no_descriptors
+from extmem.broker.announcements import DONE, Answer, Facts, Loop, Received, no_descriptors
 from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given, inspect
 from extmem.broker.fd_quota import CLIENT, FdQuota
@@ -39,7 +34,6 @@ from extmem.objects import (
     Status,
 )
 from extmem.owning import OwnedFd
-from extmem.wire import READ_ONLY, READ_WRITE
 
 __all__ = ["Answer", "Dispatch"]
 
@@ -59,8 +53,9 @@ class Dispatch(Granting):
         signer: Signer,
         quota: FdQuota,
         now: Callable[[], float],
+        loop: Loop,
     ) -> None:
-        super().__init__(model, payloads, tickets, closer, signer, quota, now)
+        super().__init__(model, payloads, tickets, closer, signer, quota, now, loop)
         # The type of the table cannot express that each handler takes the type of its key.
         self.handlers: dict[type[Any], Callable[[Session, Any, Received], Answer]] = {
             wire.Export: self._export,
@@ -138,7 +133,7 @@ class Dispatch(Granting):
                 strict_kmt=record.strict_kmt,
             )
             self.facts[payload] = facts
-        self.has(session, payload, READ_WRITE if given.writable else READ_ONLY)
+        self.has(session, payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
         granted = self.model.reference(session.process, made.reference).granted
         return (
             wire.Exported(
@@ -294,7 +289,7 @@ class Dispatch(Granting):
     def _heir(self, session: Session, child: int) -> tuple[Session, socket.socket]:
         """Return the session of a child that will connect, and the child's end of the connection. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        heir = self.add_descendant(ours, child, session)
+        heir = self.loop.add_descendant(ours, child, session)
         if heir is None:
             theirs.close()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -309,7 +304,7 @@ class Dispatch(Granting):
     def _offer(self, session: Session, m: wire.Offer, received: Received) -> Answer:
         ticket = self.model.offer(session.process, reference=m.reference, handle=m.handle, kmt=m.kmt)
         session.made = Made(ticket=ticket)
-        self.wake_at(self.tickets.offered(ticket, session.process, self._now()))
+        self.loop.wake_at(self.tickets.offered(ticket, session.process, self._now()))
         return wire.Ticket(ticket.to_bytes(16, "big")), ()
 
     def _claim(self, session: Session, m: wire.Claim, received: Received) -> Answer:
@@ -364,10 +359,8 @@ def _file_with(data: bytes) -> int:
     except OSError as error:
         raise no_descriptors(error) from None
     try:
-        os.truncate(fd, len(data))
-        written = 0
-        while written < len(data):
-            written += os.pwrite(fd, data[written:], written)
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
     except OSError as error:
         os.close(fd)
         raise no_descriptors(error) from None

@@ -9,11 +9,6 @@ the connections of a user who has too many (`LIMIT`).
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import os
 import threading

@@ -14,11 +14,6 @@ tmpfs, in the list of mounts of this process or of the sender.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import fcntl
 import functools
 import itertools
@@ -223,11 +218,8 @@ def _field(info: bytes, name: bytes) -> int:
 
 @functools.cache
 def _memory_mount() -> int:
-    fd = os.memfd_create("extmem-probe", os.MFD_CLOEXEC)
-    try:
-        return _field(_info(fd), b"mnt_id:")
-    finally:
-        os.close(fd)
+    with open(os.memfd_create("extmem-probe", os.MFD_CLOEXEC), "rb") as file:
+        return _field(_info(file.fileno()), b"mnt_id:")
 
 
 def _on_devices(mount: int, sender: int) -> bool:

@@ -9,11 +9,6 @@ have not sent Hello, which may ask for the broker's status or end it, and for th
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import os
 import resource
@@ -107,7 +102,3 @@ class FdQuota:
     def end(self, client: int) -> None:
         """Close the account of a client that has ended. What others still hold of it stays charged to its user."""
         self._clients.pop(client, None)
-
-    def of_user(self, user: int) -> int:
-        """Return how many the user has."""
-        return self._users[user]

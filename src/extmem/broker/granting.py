@@ -10,11 +10,6 @@ What a request created is recorded (`Session.made`), so that it can be undone if
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 from collections.abc import Sequence
 
@@ -150,10 +145,10 @@ class Granting(Announcements):
                 self.model.withdraw(session.process, made.ticket)
             self.tickets.done(made.ticket)
         if made.child is not None:
-            self.drop(made.child)
+            self.loop.drop(made.child)
 
     def _put_back(self, session: Session, claimed: Claimed) -> None:
         ticket = self.model.put_back(session.process, claimed)
         if ticket is not None:
             sender = 0 if ticket.sender is None else ticket.sender.id
-            self.wake_at(self.tickets.offered(ticket.id, sender, self._now()))
+            self.loop.wake_at(self.tickets.offered(ticket.id, sender, self._now()))

@@ -9,11 +9,6 @@ the old connection are dropped with it.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import os
 import socket
 from typing import Final

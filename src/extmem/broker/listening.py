@@ -13,11 +13,6 @@ reserve. If there are too many of them, the oldest is closed, because a client s
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import errno
 import functools

@@ -13,11 +13,6 @@ socket. If another broker holds the lock by then, the directory is lost, and the
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import ctypes
 import fcntl
@@ -31,15 +26,15 @@ from extmem.wire import transport
 from extmem.wire.peers import require_broker
 from extmem.wire.runtime_dir import RuntimeDir, address_in
 
-__all__ = ["CHECK_INTERVAL", "DirectoryLostError", "OwnedDirectory", "hand_over", "holder", "listen", "lock_of"]
+__all__ = ["CHECK_INTERVAL", "DirectoryLostError", "OwnedDirectory", "hand_over", "listen", "lock_of"]
 
 CHECK_INTERVAL: Final = 1.0
 """Seconds between two checks where inotify is not available."""
 _BACKLOG: Final = 512
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 # <sys/inotify.h>
 _IN_ATTRIB, _IN_MOVED_FROM, _IN_DELETE, _IN_DELETE_SELF, _IN_MOVE_SELF = 0x4, 0x40, 0x200, 0x400, 0x800
 _EVENTS: Final = _IN_ATTRIB | _IN_MOVED_FROM | _IN_DELETE | _IN_DELETE_SELF | _IN_MOVE_SELF
-_IN_NONBLOCK, _IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 
 
 class DirectoryLostError(Exception):
@@ -62,18 +57,6 @@ def lock_of(directory: RuntimeDir, opened: int) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def holder(directory: RuntimeDir, opened: int) -> str:
-    """Return the pid of the broker that has the lock, as its file contains it."""
-    try:
-        fd = os.open(directory.broker_lock.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=opened)
-    except OSError:
-        return "unknown"
-    try:
-        return os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-    finally:
-        os.close(fd)
 
 
 def listen(directory: RuntimeDir, opened: int) -> socket.socket:
@@ -104,7 +87,7 @@ class OwnedDirectory:
         self.directory = directory
         self._lock = lock
         self._socket = self._inode(directory.socket)
-        self.watch = _inotify()
+        self.watch = int(_LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         """The inotify file descriptor to wait for; -1 where a timer is used."""
         self._watch_again(opened)
 
@@ -131,8 +114,7 @@ class OwnedDirectory:
 
         Raises DirectoryLostError if another broker has it; OSError, UnsupportedError where it cannot be taken now.
         """
-        opened = self.directory.prepare()
-        try:
+        with contextlib.closing(self.directory.prepare()) as opened:
             held = os.fstat(self._lock)
             if self._inode(self.directory.broker_lock) != (held.st_dev, held.st_ino):
                 try:
@@ -144,8 +126,6 @@ class OwnedDirectory:
             listener = listen(self.directory, opened.fd)
             self._socket = self._inode(self.directory.socket)
             self._watch_again(opened.fd)
-        finally:
-            opened.close()
         return listener
 
     def leave(self) -> None:
@@ -182,22 +162,15 @@ def hand_over(directory: RuntimeDir, key: bytes) -> bool:
         opened = directory.open()
         if opened is None:
             return False
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as sock:
-                sock.settimeout(1.0)
-                sock.connect(address_in(opened.fd, directory.socket.name))
-                require_broker(sock, directory)
-                transport.send(sock, wire.encode(wire.Follow(key)))
-                packet = transport.receive(sock)
-                return packet is not None and type(wire.decode_reply(packet[0])) is wire.Done
-        finally:
-            opened.close()
+        with (
+            contextlib.closing(opened),
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as sock,
+        ):
+            sock.settimeout(1.0)
+            sock.connect(address_in(opened.fd, directory.socket.name))
+            require_broker(sock, directory)
+            transport.send(sock, wire.encode(wire.Follow(key)))
+            packet = transport.receive(sock)
+            return packet is not None and type(wire.decode_reply(packet[0])) is wire.Done
     except (OSError, UnsupportedError, PeerProtocolError):
         return False
-
-
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
-
-
-def _inotify() -> int:
-    return int(_LIBC.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC))

@@ -20,11 +20,6 @@ may write to it and to processes of the user that shared it (`dispatch`); among 
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import fcntl
 import os

@@ -9,11 +9,6 @@ process has its pid. A pidfd becomes readable when its process ends.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import functools
 import os
 import socket

@@ -9,11 +9,6 @@ of all others are refused.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import os
 import socket
 import time
@@ -164,7 +159,7 @@ class Recovering(Greeting):
     def _end_announcing(self, session: Session) -> None:
         session.announcing = False
         session.proven.clear()
-        self._background.add(self._withdrawing(self._model.finishing(session.process)))
+        self._background.add(self._collecting(self._model.finishing(session.process)))
         self._window.announced(session.credentials.pid)
         self._wake_at(time.monotonic())
 

@@ -8,11 +8,6 @@ client that lost its reply and continues over another connection (`greeting`).
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import functools
 import os
 import socket
@@ -21,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from extmem import wire
-from extmem.broker.announcements import no_descriptors
+from extmem.broker.announcements import Loop, no_descriptors
 from extmem.broker.background import BackgroundWork
 from extmem.broker.client_journal import Journal
 from extmem.broker.dispatch import Dispatch
@@ -61,12 +56,10 @@ class Replying(Listening):
         self._payloads = PayloadFds(self._closer, quota)
         self._tickets = tickets
         self._open_cache = OpenCache(model, self._payloads)
-        self._dispatch = Dispatch(model, self._payloads, self._tickets, self._closer, signer, quota, time.monotonic)
-        self._dispatch.watch_process = self._watch
-        self._dispatch.add_descendant = self._add_descendant
-        self._dispatch.drop = self._drop
-        self._dispatch.wake_at = self._wake_at
-        self._dispatch.payload_changed = self._open_cache.clear
+        loop = Loop(self._watch, self._add_descendant, self._drop, self._wake_at, self._open_cache.clear)
+        self._dispatch = Dispatch(
+            model, self._payloads, self._tickets, self._closer, signer, quota, time.monotonic, loop
+        )
 
     def _ended(self, session: Session) -> None:
         """End all that a client held."""
@@ -74,16 +67,9 @@ class Replying(Listening):
             if session.key is not None and self._dispatch.processes.get(session.key) == session.process:
                 del self._dispatch.processes[session.key]
             self._quota.end(session.process)
-            self._background.add(self._detaching(session.process))
+            self._background.add(self._collecting(self._model.detaching(session.process)))
         if not self._sessions:
             self._open_cache.clear()
-
-    def _detaching(self, process: int) -> Iterator[None]:
-        """End all that the process held, in steps."""
-        for _ in self._model.detaching(process):
-            self._dispatch.collect()
-            yield
-        self._dispatch.collect()
 
     def _watch(self, pidfd: int) -> None:
         """Wait for the end of a process that tickets are bound to."""
@@ -91,9 +77,10 @@ class Replying(Listening):
 
     def _process_ended(self, pidfd: int) -> None:
         self._others.pop(pidfd, None)
-        self._background.add(self._withdrawing(self._tickets.died(pidfd)))
+        self._background.add(self._collecting(self._tickets.died(pidfd)))
 
-    def _withdrawing(self, steps: Iterator[None]) -> Iterator[None]:
+    def _collecting(self, steps: Iterator[None]) -> Iterator[None]:
+        """Carry out the steps, and `collect` what they end."""
         for _ in steps:
             self._dispatch.collect()
             yield

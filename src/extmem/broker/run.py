@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import gc
 import os
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +16,13 @@ from typing import Final
 
 from extmem.broker.client_journal import Journal, RecoveryWindow
 from extmem.broker.fd_quota import FdQuota, raise_limit
-from extmem.broker.owned_directory import OwnedDirectory, holder, listen, lock_of
+from extmem.broker.owned_directory import OwnedDirectory, listen, lock_of
 from extmem.broker.server import Server
 from extmem.broker.signing import Signer, read_key
 from extmem.broker.tickets import SECONDS, Tickets
 from extmem.errors import UnsupportedError
 from extmem.objects import ObjectManager
-from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, RuntimeDir, runtime_directory
+from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, RuntimeDir, lock_holder, runtime_directory
 
 __all__ = ["IDLE", "run"]
 
@@ -95,16 +91,13 @@ def _occupy_standard() -> None:
 
 def _server(where: RuntimeDir, *, system: bool) -> Server:
     os.umask(0o077)
-    opened = where.prepare()
-    try:
+    with contextlib.closing(where.prepare()) as opened:
         lock = _take_lock(where, opened.fd)
         try:
             return _locked(where, opened.fd, lock, system=system)
         except BaseException:
             os.close(lock)
             raise
-    finally:
-        opened.close()
 
 
 def _locked(where: RuntimeDir, opened: int, lock: int, *, system: bool) -> Server:
@@ -146,8 +139,9 @@ def _take_lock(where: RuntimeDir, opened: int) -> int:
             return lock_of(where, opened)
         except BlockingIOError:
             if time.monotonic() >= deadline:
+                holder = lock_holder(where.broker_lock.name, opened)
                 raise UnsupportedError(
-                    f"another broker is running in {where.path} (process {holder(where, opened)} holds "
+                    f"another broker is running in {where.path} (process {holder or 'unknown'} holds "
                     f"{where.broker_lock}); end it with `extmem broker stop`, or use another directory",
                     requires_one_of=["another EXTMEM_RUNTIME_DIR"],
                 ) from None

@@ -11,15 +11,11 @@ held is closed. A client that does not read its replies is not read from, and is
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import math
 import os
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence

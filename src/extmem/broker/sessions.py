@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import os
 import socket
 import time
@@ -20,7 +15,6 @@ from extmem.broker.snapshot_pages import SnapshotPages
 from extmem.errors import PeerGoneError
 from extmem.objects import Claimed, Token
 from extmem.wire import transport
-from extmem.wire.transport import Credentials
 
 __all__ = ["Session"]
 
@@ -109,7 +103,7 @@ class Session:
         """Number of requests after Hello that were replied to."""
         self.made: Made | None = None
         """What the last of them created."""
-        self.credentials = Credentials(0, 0, 0)
+        self.credentials = transport.Credentials(0, 0, 0)
         self.token = Token(0, 0, frozenset())
         self.held: dict[int, int] = {}
         """Payload → modes (READ_ONLY, READ_WRITE bits) of the file descriptors that the client has."""
@@ -134,7 +128,7 @@ class Session:
         else:
             self.identify(transport.credentials_of(sock), transport.groups_of(sock))
 
-    def identify(self, credentials: Credentials, groups: frozenset[int]) -> None:
+    def identify(self, credentials: transport.Credentials, groups: frozenset[int]) -> None:
         """Set the credentials, as the kernel reports them."""
         self.credentials = credentials
         self.token = Token(credentials.uid, credentials.gid, groups)

@@ -7,11 +7,6 @@ creates and later ones read. A client can return a record unchanged, and cannot 
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import contextlib
 import hashlib
 import hmac
@@ -113,11 +108,9 @@ def restore_key(directory: RuntimeDir, key: bytes) -> None:
         opened = directory.open()
         if opened is None:
             return
-        try:
+        with contextlib.closing(opened):
             if directory.key.name not in os.listdir(f"/proc/self/fd/{opened.fd}"):
                 _write(directory, opened.fd, key)
-        finally:
-            opened.close()
 
 
 def _write(directory: RuntimeDir, opened: int, key: bytes) -> None:
@@ -125,10 +118,7 @@ def _write(directory: RuntimeDir, opened: int, key: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(beside, dir_fd=opened)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(beside, flags, 0o600, dir_fd=opened)
-    try:
-        os.write(fd, key)
-    finally:
-        os.close(fd)
+    with open(os.open(beside, flags, 0o600, dir_fd=opened), "wb") as file:
+        file.write(key)
     # The file is complete when it gets its name; the caller holds the broker's lock.
     os.rename(beside, directory.key.name, src_dir_fd=opened, dst_dir_fd=opened)

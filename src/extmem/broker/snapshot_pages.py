@@ -6,11 +6,6 @@ handles and holders, or has `ROOM` bytes, whichever comes first.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 from collections.abc import Iterator
 from typing import Final
 

@@ -8,11 +8,6 @@ Neither depends on whether the sender still runs.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -92,10 +87,6 @@ class Tickets:
         self._watched[known][1].add(ticket)
         self._bound[ticket] = known
         return fresh
-
-    def watches(self, fd: int) -> bool:
-        """Return whether this is one of the pidfds."""
-        return fd in self._watched
 
     def died(self, pidfd: int) -> Iterator[None]:
         """Cancel the tickets that an ended process has not claimed, in steps."""

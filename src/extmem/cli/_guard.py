@@ -80,11 +80,10 @@ def _exit_on_signals() -> Iterator[None]:
 
 
 def _report(error: BaseException) -> None:
-    if os.environ.get("EXTMEM_TRACEBACK") == "1":
-        words("".join(traceback.format_exception(error)).rstrip("\n"))
-        return
-    for line in describe_error(error):
-        words(line)
+    with_traceback = os.environ.get("EXTMEM_TRACEBACK") == "1"
+    lines = traceback.format_exception(error) if with_traceback else describe_error(error)
+    for line in lines:
+        words(line.rstrip("\n"))
 
 
 def describe_error(error: BaseException) -> list[str]:
@@ -92,8 +91,8 @@ def describe_error(error: BaseException) -> list[str]:
     violations = tuple(getattr(error, "violations", ()))
     name = type(error).__name__
     if violations and name == "RuleViolation":
-        command = getattr(error, "command", "")
-        lines = [f"error: {name}: {command or 'the call'} breaks {len(violations)} rule" + "s" * (len(violations) != 1)]
+        call = getattr(error, "command", "") or "the call"
+        lines = [f"error: {name}: {call} breaks {len(violations)} rule" + "s" * (len(violations) != 1)]
     else:
         # Continuation lines are indented, so that text of another program cannot look like a line of this output.
         text = str(error).replace("\n", "\n    ")

@@ -31,7 +31,6 @@ __all__ = [
     "counted",
     "emit_json",
     "emit_line",
-    "on_terminal",
     "prepare",
     "table",
     "width",
@@ -82,17 +81,12 @@ def words(text: str) -> None:
     sys.stderr.flush()
 
 
-def on_terminal(stream: IO[str]) -> bool:
-    """Whether the stream is a terminal. (Rich handles NO_COLOR and TERM=dumb.)"""
-    return stream.isatty()
-
-
 def width(stream: IO[str]) -> int:
     """Return the number of columns: COLUMNS if it is set, else those of the terminal, else no limit."""
     stated = os.environ.get("COLUMNS", "")
     if stated.isdigit() and int(stated) > 0:
         return int(stated)
-    return shutil.get_terminal_size().columns if on_terminal(stream) else _UNBOUNDED
+    return shutil.get_terminal_size().columns if stream.isatty() else _UNBOUNDED
 
 
 def console(stream: IO[str]) -> Console:
@@ -115,8 +109,7 @@ def table(
     rows = [[_cleaned(cell) for cell in row] for row in rows]
     screen = console(target)
     *others, last = _natural_widths(headers, rows)
-    room = screen.width - sum(others)
-    if room < min(last, _READABLE):
+    if screen.width - sum(others) < min(last, _READABLE):
         _records(headers, rows, title, target)
         return
     if len(rows) > _MANY:

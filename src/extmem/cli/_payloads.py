@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from extmem import vk
 from extmem.cli._out import bytes_in_words, clean, table
+from extmem.errors import DescriptorError
 from extmem.manager import process_name
-
-if TYPE_CHECKING:
-    from extmem.objects import PayloadRow
-    from extmem.sharing.descriptor import Descriptor
+from extmem.objects import PayloadRow, Share
+from extmem.sharing.descriptor import Descriptor
+from extmem.vk.value_text import enum_text
 
 __all__ = ["access_in_words", "describe_kind", "describe_payload", "payload_table", "process_name", "short_name"]
 
@@ -38,8 +39,6 @@ def access_in_words(mask: int) -> str:
 
 def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
     """Return the contents of a payload as plain data: `{"type": "array" | "image" | "buffer" | "bytes", …}`."""
-    from extmem import vk
-
     if descriptor.array is not None:
         return {
             "type": "array",
@@ -48,8 +47,7 @@ def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
             "strides": list(descriptor.array.strides),
         }
     if descriptor.image is not None:
-        image = descriptor.image
-        return _image(image.format, list(image.extent), image.tiling)
+        return _image(descriptor.image.format, list(descriptor.image.extent), descriptor.image.tiling)
     dedicated = descriptor.dedicated
     if isinstance(dedicated, vk.ImageCreateInfo):
         extent = dedicated.extent
@@ -61,17 +59,12 @@ def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
 
 
 def _image(number: int, extent: list[int], tiling: int) -> dict[str, Any]:
-    from extmem import vk
-
-    try:
-        name = vk.Format(number).name
-    except ValueError:
-        name = str(number)
-    try:
-        tiling_name = vk.ImageTiling(tiling).name
-    except ValueError:
-        tiling_name = str(tiling)
-    return {"type": "image", "format": name, "extent": extent, "tiling": tiling_name}
+    return {
+        "type": "image",
+        "format": enum_text(number, vk.Format),
+        "extent": extent,
+        "tiling": enum_text(tiling, vk.ImageTiling),
+    }
 
 
 def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_name) -> dict[str, Any]:
@@ -79,15 +72,10 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
 
     processes: returns the name of a process by its pid.
     """
-    from extmem.errors import DescriptorError
-    from extmem.objects import Share
-    from extmem.sharing.descriptor import Descriptor
-
     try:
         descriptor = Descriptor.parse(row.descriptor)
     except DescriptorError:
         descriptor = None
-    share = "NT" if row.share & Share.NT else "KMT" if row.share & Share.KMT else "fd"
     return {
         "payload": row.payload,
         "object_kind": row.object_kind.name.lower(),
@@ -99,7 +87,7 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
         "kind": describe_kind(descriptor) if descriptor is not None else None,
         "device": descriptor.device_name if descriptor is not None else None,
         "read_only": descriptor.read_only if descriptor is not None else None,
-        "share": share,
+        "share": "NT" if row.share & Share.NT else "KMT" if row.share & Share.KMT else "fd",
         "in_flight": row.in_flight,
         "kmt": row.kmt or None,
         "security": [shared.sddl for shared in row.objects],

@@ -21,8 +21,7 @@ import traceback
 from collections.abc import Generator, Mapping
 from multiprocessing.connection import Pipe
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from extmem.cli._out import words
 from extmem.errors import PeerError
@@ -72,7 +71,7 @@ class WorkerError(PeerError):
 
 
 class Worker:
-    """A worker process. `close()` ends it; it is safe to call twice."""
+    """A worker process. `close()` ends it; it is safe to call twice. Use it with `contextlib.closing`."""
 
     def __init__(self, title: str, environment: Mapping[str, str] | None = None) -> None:
         self.title = title
@@ -170,14 +169,6 @@ class Worker:
             f"the {self.title} (pid {self.pid}) has ended with exit code {self.process.returncode}"
             + (f":\n{output}" * bool(output))
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _run(connection: Connection[Any, Any], task: str, arguments: tuple[object, ...]) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from enum import StrEnum
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,87 +17,63 @@ from extmem.errors import UnsupportedError
 if TYPE_CHECKING:
     from extmem.cli._bench.measure import Figure
 
-__all__ = ["Subject", "bench"]
+__all__ = ["bench"]
 
 
-class Subject(StrEnum):
-    """The subjects of the benchmarks."""
-
-    OPEN = "open"
-    BROKER = "broker"
-    CHECKS = "checks"
-    IMPORTS = "imports"
-    START = "start"
-    VULKAN = "vulkan"
-    CUDA = "cuda"
-
-
-_MODULES = {
-    Subject.OPEN: "opening",
-    Subject.BROKER: "many_clients",
-    Subject.CHECKS: "checking",
-    Subject.IMPORTS: "importing",
-    Subject.START: "starting",
-    Subject.VULKAN: "gpu",
-    Subject.CUDA: "cuda",
+_SUBJECTS = {
+    "open": ("opening", 500),
+    "broker": ("many_clients", 400),
+    "checks": ("checking", 2000),
+    "imports": ("importing", 200),
+    "start": ("starting", 200),
+    "vulkan": ("gpu", 200),
+    "cuda": ("cuda", 200),
 }
-_EVERYWHERE = (Subject.OPEN, Subject.CHECKS, Subject.START)
+"""The module of each subject, and its number of rounds."""
+_EVERYWHERE = ("open", "checks", "start")
 """Subjects that are also measured on Windows."""
-_ROUNDS = {
-    Subject.OPEN: 500,
-    Subject.BROKER: 400,
-    Subject.CHECKS: 2000,
-    Subject.IMPORTS: 200,
-    Subject.START: 200,
-    Subject.VULKAN: 200,
-    Subject.CUDA: 200,
-}
 _QUICK = 20
 
 
-def _available() -> list[Subject]:
+def _available() -> Iterable[str]:
     """Return the subjects that can be measured on this machine, which may lack a Vulkan or a CUDA device."""
     if sys.platform != "linux":
-        return list(_EVERYWHERE)
+        return _EVERYWHERE
     from extmem.devices import cuda, vulkan
 
-    devices = {Subject.VULKAN: vulkan.offers, Subject.CUDA: cuda.offers}
-    return [subject for subject in Subject if subject not in devices or devices[subject]()]
+    devices = {"vulkan": vulkan.offers, "cuda": cuda.offers}
+    return [subject for subject in _SUBJECTS if subject not in devices or devices[subject]()]
 
 
-def _measure(subject: Subject, *, quick: bool, kills: int | None) -> Iterator[Figure]:
+def _measure(subject: str, *, quick: bool, kills: int | None) -> Iterator[Figure]:
     from extmem.cli._bench.environment import Environment
 
     if sys.platform != "linux" and subject not in _EVERYWHERE:
         raise UnsupportedError(
-            f"the subject {subject.value} needs Linux, for its broker, fds and /proc; "
-            f"choose from: {', '.join(_EVERYWHERE)}"
+            f"the subject {subject} needs Linux, for its broker, fds and /proc; choose from: {', '.join(_EVERYWHERE)}"
         )
-    figures = import_module(f"extmem.cli._bench.{_MODULES[subject]}").figures
-    more = {"kills": kills} if subject is Subject.VULKAN else {}
-    with Environment() as env:
-        rounds = _QUICK if quick else _ROUNDS[subject]
-        yield from figures(env, rounds, _reporter(subject), quick=quick, **more)
-
-
-def _reporter(subject: Subject) -> Callable[[str], None]:
-    return lambda text: words(f"{subject.value}: {text} ...")
+    module, rounds = _SUBJECTS[subject]
+    figures = import_module(f"extmem.cli._bench.{module}").figures
+    more = {"kills": kills} if subject == "vulkan" else {}
+    with contextlib.closing(Environment()) as env:
+        yield from figures(
+            env, _QUICK if quick else rounds, lambda text: words(f"{subject}: {text} ..."), quick=quick, **more
+        )
 
 
 def figure_row(figure: Figure) -> tuple[str, str, str, str]:
     """Return a row of the table: name, value with its unit, bound, verdict."""
     value = f"{figure.value:,.0f}" if figure.value == int(figure.value) else f"{figure.value:,.4g}"
-    verdict = "-" if figure.bound is None else "ok" if figure.ok else "MISSED"
     return (
         figure.name,
         f"{value} {figure.unit}",
         f"{figure.direction} {figure.bound or 0:g}" if figure.direction else "-",
-        verdict,
+        "-" if figure.bound is None else "ok" if figure.ok else "MISSED",
     )
 
 
 @click.command(short_help="Measure what sharing costs.")
-@click.argument("subjects", metavar="[SUBJECT]...", type=click.Choice([subject.value for subject in Subject]), nargs=-1)
+@click.argument("subjects", metavar="[SUBJECT]...", type=click.Choice(list(_SUBJECTS)), nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, value, unit, bound (or null), ok.")
 @click.option("--kills", type=click.IntRange(min=1), help="Number of processes that vulkan kills; 200 by default.")
 @click.option("--quick", is_flag=True, hidden=True)
@@ -113,11 +89,7 @@ def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, quick: bo
 
     Exit codes: 0 all bounds hold; 1 one is missed, or measuring failed; 2 wrong arguments; 130 interrupted.
     """
-    figures = [
-        figure
-        for subject in map(Subject, subjects or _available())
-        for figure in _measure(subject, quick=quick, kills=kills)
-    ]
+    figures = [figure for subject in subjects or _available() for figure in _measure(subject, quick=quick, kills=kills)]
     if as_json:
         emit_json([figure.to_dict() for figure in figures])
     else:

@@ -102,21 +102,22 @@ def run(system: bool, as_json: bool) -> None:
 
     Exit codes: 0 it has ended; 1 it could not start, or another one runs.
     """
-    if sys.platform != "linux":
+    if sys.platform == "linux":
+        from extmem.broker.run import run as run_broker
+        from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, runtime_directory
+
+        where = SYSTEM_DIRECTORY if system else runtime_directory().path
+        words(f"Starting a broker in {where}; Ctrl-C ends it.")
+        code = run_broker(None, system=system)
+        if as_json:
+            emit_json({"directory": str(where), "left": code == 0})
+        if code:
+            raise click.exceptions.Exit(FAILED)
+        words("The broker has ended.")
+    else:
         raise UnsupportedError(
             "the broker runs on Linux only; on Windows the kernel is the object manager", requires_one_of=["Linux"]
         )
-    from extmem.broker.run import run as run_broker
-    from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, runtime_directory
-
-    where = SYSTEM_DIRECTORY if system else runtime_directory().path
-    words(f"Starting a broker in {where}; Ctrl-C ends it.")
-    code = run_broker(None, system=system)
-    if as_json:
-        emit_json({"directory": str(where), "left": code == 0})
-    if code:
-        raise click.exceptions.Exit(FAILED)
-    words("The broker has ended.")
 
 
 @broker.command

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from extmem.cli._guard import FAILED, guarded
-from extmem.cli._out import bytes_in_words, console, emit_json, emit_line, on_terminal, words
+from extmem.cli._out import bytes_in_words, console, emit_json, emit_line, words
 from extmem.errors import NameNotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -28,14 +28,10 @@ _HEIGHT, _WIDTH = 270, 480
 _COLUMNS, _SHOWN = 4, 12
 
 
-class _Progress(Protocol):
-    def __call__(self, done: int) -> None: ...
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[_Progress]:
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
     """Report the progress: by a live bar on a terminal, by some lines in a pipe."""
-    if not on_terminal(sys.stderr):
+    if not sys.stderr.isatty():
 
         def line(done: int) -> None:
             if done % max(1, total // 4) == 0 or done == total:
@@ -86,9 +82,9 @@ class _Demo:
             self.show("  (host memory in place of GPU memory; names, handles, rights and rules are the same)")
         self.show(f"Process {exporter.pid} shares {bytes_in_words(device['size'])} for reading, named {self.name!r}.")
         opened = importer.call(f"{_ACTS}:importer_open", self.name)
-        shape = " x ".join(map(str, opened["shape"]))
-        copied = "nothing copied" if opened["host_visible"] else "in the GPU's memory"
-        self.show(f"Process {importer.pid} opens that name: {shape} {opened['dtype']}, read-only, {copied}.")
+        array = f"{' x '.join(map(str, opened['shape']))} {opened['dtype']}"
+        where = "nothing copied" if opened["host_visible"] else "in the GPU's memory"
+        self.show(f"Process {importer.pid} opens that name: {array}, read-only, {where}.")
         self.expect(opened["read_only"], "the importer got the right to write")
         bad = []
         with _progress(self.frames) as progress:
@@ -107,8 +103,7 @@ class _Demo:
         """Show the holders of the payload while both processes run."""
         from extmem.cli._payloads import payload_table
 
-        held = self._ours()
-        self.facts["held"] = held
+        held = self.facts["held"] = self._ours()
         self.expect(
             len(held) == 1 and len(held[0]["holders"]) == 2, f"{len(held)} payloads are listed, not one held by two"
         )
@@ -118,10 +113,9 @@ class _Demo:
 
     def refuse(self, importer: Worker) -> None:
         """Let the importer try to write to the read-only payload."""
-        refusals = importer.call(f"{_ACTS}:try_to_write", self.name)
-        self.facts["refusals"] = refusals
+        self.facts["refusals"] = importer.call(f"{_ACTS}:try_to_write", self.name)
         self.show("The importer tries to write:")
-        for refusal in refusals:
+        for refusal in self.facts["refusals"]:
             self.expect(bool(refusal["error"]), f"the importer was able to {refusal['attempt']}")
             self.show(f"  {refusal['attempt']}: refused by {refusal['by']}")
             self.show(f"    {refusal['error'].splitlines()[0] if refusal['error'] else '(allowed)'}")
@@ -142,30 +136,26 @@ class _Demo:
         """End the exporter first; the payload stays until the importer ends, too."""
         exporter.call(f"{_ACTS}:exporter_close")
         exporter.leave()
-        alone = self._ours()
-        self.expect(
-            len(alone) == 1 and len(alone[0]["holders"]) == 1, "the importer lost the payload with its exporter"
-        )
+        holders = [len(payload["holders"]) for payload in self._ours()]
+        self.expect(holders == [1], "the importer lost the payload with its exporter")
         self.show("The exporter has ended; the importer still holds the payload and its name.")
         importer.call(f"{_ACTS}:importer_close")
         importer.leave()
 
     def prove(self, descriptors: int, broker_before: int) -> None:
         """Check that no payload, no name and no fd is left."""
+        import extmem
         from extmem.manager import manager
 
-        owner = manager()
-        deadline = time.monotonic() + 5  # the broker learns of the end of a process a moment later
+        deadline = time.monotonic() + 5  # the broker detects the end of a process a moment later
         while (left := self._ours()) and time.monotonic() < deadline:
             time.sleep(0.01)
-        name_exists = True
         try:
-            imported = owner.import_by_name(self.name)
-            imported.payload.close()
-            owner.release(imported.number)
+            extmem.open_handle(self.name, extmem.Access.READ).close()
+            name_exists = True
         except NameNotFoundError:
             name_exists = False
-        state = owner.status()
+        state = manager().status()
         broker = (state.fds if state is not None else 0) - broker_before
         own = _open_files() - descriptors
         self.facts["left"] = {
@@ -246,7 +236,7 @@ def demo(out: Path, frames: int, as_json: bool) -> None:
     state = manager().status()
     before = _open_files(), state.fds if state is not None else 0
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    with Worker("exporter", one_thread) as exporter, Worker("importer", one_thread) as importer:
+    with closing(Worker("exporter", one_thread)) as exporter, closing(Worker("importer", one_thread)) as importer:
         run.share(exporter, importer)
         run.show_holders()
         run.refuse(importer)

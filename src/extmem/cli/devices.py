@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,11 +54,8 @@ def describe_offer(offer: Offer) -> dict[str, Any]:
     try:
         if offer.answers is not None:
             return {**facts, **_queried(offer.answers())}
-        backend = offer.open()
-        try:
+        with closing(offer.open()) as backend:
             return {**facts, **_queried(backend)}
-        finally:
-            backend.close()
     except (DriverError, UnsupportedError) as error:
         return {**facts, "problem": str(error)}
 
@@ -80,45 +78,40 @@ def _queried(device: Answers) -> dict[str, Any]:
             }
             for index, memory_type in enumerate(memory.memory_types)
         ],
-        "handle_types": [_handle_type(device, handle_type) for handle_type in _handle_types()],
+        "handle_types": [_handle_type(device, handle_type) for handle_type in vk.ExternalMemoryHandleTypeFlagBits],
     }
-
-
-def _handle_types() -> Iterable[vk.ExternalMemoryHandleTypeFlagBits]:
-    from extmem import vk
-
-    return tuple(vk.ExternalMemoryHandleTypeFlagBits)
 
 
 def _handle_type(device: Answers, handle_type: vk.ExternalMemoryHandleTypeFlagBits) -> dict[str, Any]:
     from extmem import vk
     from extmem.errors import UnsupportedError
 
-    usage = vk.BufferUsageFlagBits(0)
-    for name in _BUFFER_USAGE:
-        usage |= vk.BufferUsageFlagBits[name]
+    usage = vk.BufferUsageFlagBits(sum(vk.BufferUsageFlagBits[name] for name in _BUFFER_USAGE))
     buffers = vk.PhysicalDeviceExternalBufferInfo(vk.BufferCreateFlagBits(0), usage, handle_type)
     images = []
     for format_name, tiling, usages in _IMAGES:
-        image_usage = vk.ImageUsageFlagBits(0)
-        for name in usages:
-            image_usage |= vk.ImageUsageFlagBits[name]
         query = vk.PhysicalDeviceImageFormatInfo2(
             vk.Format[format_name],
             vk.ImageType.TYPE_2D,
             vk.ImageTiling[tiling],
-            image_usage,
+            vk.ImageUsageFlagBits(sum(vk.ImageUsageFlagBits[name] for name in usages)),
             vk.ImageCreateFlagBits(0),
             vk.PhysicalDeviceExternalImageFormatInfo(handle_type),
         )
-        properties = None
-        reason = ""
+        properties, reason = None, ""
         try:
             properties = vk.find(device.image_format_properties(query), vk.ExternalImageFormatProperties)
         except UnsupportedError as error:
             reason = str(error)
-        answer = _capability(properties.external_memory_properties if properties is not None else None)
-        images.append({"format": format_name, "tiling": tiling, "usage": list(usages), **answer, "reason": reason})
+        images.append(
+            {
+                "format": format_name,
+                "tiling": tiling,
+                "usage": list(usages),
+                **_capability(properties.external_memory_properties if properties is not None else None),
+                "reason": reason,
+            }
+        )
     return {
         "type": _without_vendor(handle_type.name),
         "buffer": {
@@ -132,17 +125,15 @@ def _handle_type(device: Answers, handle_type: vk.ExternalMemoryHandleTypeFlagBi
 def _capability(properties: vk.ExternalMemoryProperties | None) -> dict[str, Any]:
     from extmem import vk
 
-    features = vk.ExternalMemoryFeatureFlagBits(int(properties.external_memory_features) if properties else 0)
-    supported = properties is not None and bool(features)
+    known = properties or vk.ExternalMemoryProperties()
+    features = vk.ExternalMemoryFeatureFlagBits(int(known.external_memory_features))
     types = vk.ExternalMemoryHandleTypeFlagBits
     return {
         "export": bool(features & vk.ExternalMemoryFeatureFlagBits.EXPORTABLE),
         "import": bool(features & vk.ExternalMemoryFeatureFlagBits.IMPORTABLE),
         "dedicated_only": bool(features & vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY),
-        "compatible": _names(types, properties.compatible_handle_types) if properties is not None and supported else [],
-        "export_from_imported": (
-            _names(types, properties.export_from_imported_handle_types) if properties is not None and supported else []
-        ),
+        "compatible": _names(types, known.compatible_handle_types) if features else [],
+        "export_from_imported": _names(types, known.export_from_imported_handle_types) if features else [],
     }
 
 
@@ -166,8 +157,8 @@ def _resources(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _abilities(answer: dict[str, Any]) -> str:
-    words = [word for word in ("export", "import") if answer[word]]
-    return ", ".join(words) + ("\ndedicated only" if answer["dedicated_only"] else "")
+    abilities = ", ".join(word for word in ("export", "import") if answer[word])
+    return f"{abilities}\ndedicated only" if answer["dedicated_only"] else abilities
 
 
 def _grouped(entry: dict[str, Any], columns: Callable[[dict[str, Any]], tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -196,29 +187,27 @@ def _relation_rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def _draw(facts: dict[str, Any]) -> None:
     emit_line(f"{facts['kind']}: {clean(facts['name'])}")
-    identity = (
+    # A UUID is not wrapped: in a narrow window it is printed below its label.
+    narrow = width(sys.stdout) < 48
+    for label, value in (
         ("driver", clean(f"{facts['driver']} {facts['driver_version']}")),
         ("device UUID", facts["device_uuid"]),
         ("driver UUID", facts["driver_uuid"]),
         ("LUID", facts["luid"] or "none"),
-    )
-    # A UUID is not wrapped: in a narrow window it is printed below its label.
-    narrow = width(sys.stdout) < 48
-    for label, value in identity:
+    ):
         emit_line(f"  {label}\n    {value}" if narrow else f"  {label:12} {value}")
     emit_line()
     if facts["problem"]:
         emit_line(f"This device cannot be queried: {clean(facts['problem'])}")
         emit_line()
         return
-    heaps = facts["memory_heaps"]
     table(
         ("memory type", "properties", "heap"),
         [
             (
                 str(memory_type["index"]),
                 "\n".join(memory_type["flags"]) or "-",
-                f"{memory_type['heap']}: {bytes_in_words(heaps[memory_type['heap']]['size'])}",
+                f"{memory_type['heap']}: {bytes_in_words(facts['memory_heaps'][memory_type['heap']]['size'])}",
             )
             for memory_type in facts["memory_types"]
         ],
@@ -236,16 +225,17 @@ def _draw(facts: dict[str, Any]) -> None:
     )
     for entry in entries:
         refused = [image["format"] for image in entry["images"] if not _supported(image)]
-        if refused:
-            emit_line(f"{entry['type']}: no images of these formats:")
-            for name in dict.fromkeys(refused):
-                emit_line(f"  {name}")
+        _list(f"{entry['type']}: no images of these formats:", refused)
     absent = [entry["type"] for entry in facts["handle_types"] if not _resources(entry)]
+    _list("Not supported by this device:", absent)
     if absent:
-        emit_line("Not supported by this device:")
-        for name in absent:
-            emit_line(f"  {name}")
         emit_line()
+
+
+def _list(title: str, names: list[str]) -> None:
+    """Write the title and each name once, if there are names."""
+    for line in [title, *(f"  {name}" for name in dict.fromkeys(names))] if names else []:
+        emit_line(line)
 
 
 @click.command(short_help="List every device with its memory types and handle types.")

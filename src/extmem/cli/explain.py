@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from extmem.cli._guard import FAILED, guarded
-from extmem.cli._out import clean, emit_json, emit_line, on_terminal, width, words
+from extmem.cli._out import clean, console, emit_json, emit_line, width, words
 
 if TYPE_CHECKING:
     from extmem.rules.explain import Explanation
@@ -24,22 +24,20 @@ def _paragraphs(text: str) -> None:
     columns = min(width(sys.stdout), _READABLE)
     for paragraph in text.split("\n\n"):
         for line in paragraph.splitlines():
-            hanging = "  " if line.startswith("- ") else ""
-            fitted = textwrap.wrap(line, columns, subsequent_indent=hanging, break_on_hyphens=False)
-            for piece in fitted if on_terminal(sys.stdout) or columns < _READABLE else [line]:
+            fitted = textwrap.wrap(
+                line, columns, subsequent_indent="  " if line.startswith("- ") else "", break_on_hyphens=False
+            )
+            for piece in fitted if sys.stdout.isatty() or columns < _READABLE else [line]:
                 emit_line(piece)
         emit_line()
 
 
 def _code(title: str, source: str) -> None:
     emit_line(title)
-    if on_terminal(sys.stdout):
+    if sys.stdout.isatty():
         from rich.syntax import Syntax
 
-        from extmem.cli._out import console
-
-        screen = console(sys.stdout)
-        screen.print(
+        console(sys.stdout).print(
             Syntax(
                 source.strip("\n"),
                 "python",
@@ -49,10 +47,9 @@ def _code(title: str, source: str) -> None:
                 word_wrap=True,
             )
         )
-        emit_line()
-        return
-    for line in source.strip("\n").splitlines():
-        emit_line(f"    {line}".rstrip())
+    else:
+        for line in source.strip("\n").splitlines():
+            emit_line(f"    {line}".rstrip())
     emit_line()
 
 

@@ -1,1 +1,1 @@
-"""Operations on memory: each takes the state of a device and gives a record. No class in here is public."""
+"""Operations on memory: each takes the state of a device and returns a record. No class in it is public."""

@@ -1,4 +1,4 @@
-"""All modules that `operations` gives, imported together."""
+"""The modules that are attributes of `operations`, imported together."""
 
 from extmem.core import (
     adopting,

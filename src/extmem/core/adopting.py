@@ -14,7 +14,7 @@ from extmem.core.memory_record import HeldMemory, MemoryRecord
 from extmem.devices.optional_protocols import AdoptsMemory, WrapsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
 from extmem.owning import Uses
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 __all__ = ["adopt_memory", "adopt_pointer", "adopt_resource"]
 
@@ -27,7 +27,7 @@ _BAD_HANDLE = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 
 def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, *, imported: int) -> HeldMemory:
     """Adopt a VkDeviceMemory that other code allocated as `info` states, and share it as the chain states."""
-    backend, info = _adopting_backend(device, "VkDeviceMemory"), copied(info)
+    backend, info = _adopting_backend(device, "VkDeviceMemory"), copy_struct(info)
     memory = _number(memory, "VkDeviceMemory")
     if imported:
         imported = arguments.single_type(imported, "imported")
@@ -106,7 +106,7 @@ def adopt_resource(
 ) -> Any:
     """Adopt a VkBuffer or VkImage that other code created as `info` states."""
     what = f"Vk{kind.capitalize()}"
-    backend, number, info = _adopting_backend(device, what), _number(number, what), copied(info)
+    backend, number, info = _adopting_backend(device, what), _number(number, what), copy_struct(info)
     create: Any = creating.create_buffer if kind == "buffer" else creating.create_image
     make: Any = device.make_buffer if kind == "buffer" else device.make_image
     with device.use(), device.creation_lock, create(device, info) as twin:

@@ -29,8 +29,8 @@ from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
 from extmem.sharing.descriptor import Descriptor
-from extmem.vk.copies import copied
 from extmem.vk.handle_types import SIZED_BY_D3D
+from extmem.vk.struct_copies import copy_struct
 
 __all__ = [
     "ArrayTerms",
@@ -69,7 +69,7 @@ def allocate_memory(
     stated_descriptor: the one that the caller states, of a payload that carries none. resource: the buffer or image
         that the memory is dedicated to; it is destroyed when the memory ends.
     """
-    info = copied(info)
+    info = copy_struct(info)
     with Uses(device) as uses:
         memory, caller_fd = allocate_in(uses, device, info, stated_descriptor=stated_descriptor, resource=resource)
     if caller_fd is not None:

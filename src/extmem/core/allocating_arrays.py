@@ -17,7 +17,7 @@ from extmem.owning import Uses
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import itemsize
 from extmem.sharing.layout import contiguous_strides
-from extmem.vk.words import types_text
+from extmem.vk.value_text import types_text
 
 __all__ = ["allocate"]
 

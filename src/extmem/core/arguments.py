@@ -1,12 +1,10 @@
-"""Arguments of the high-level calls, as the layers below take them: plain strings and integers, or an error."""
+"""Arguments of calls, converted to the plain strings and integers of the layers below, or refused."""
 
 from __future__ import annotations
 
-import operator
-
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.sharing.dtypes import dtype_name
-from extmem.sharing.layout import Axes, axes_of
+from extmem.sharing.layout import Axes, axes_of, whole_number
 
 __all__ = [
     "access_of",
@@ -22,17 +20,20 @@ __all__ = [
 
 
 def array_of(shape: Axes, dtype: object) -> tuple[tuple[int, ...], str]:
-    """Extents and element type of an array to be allocated. Errors: TypeError; ValueError for one without elements."""
+    """Return extents and element type of an array to allocate.
+
+    Errors: TypeError; ValueError for an array without axes or elements.
+    """
     extents, element = axes_of(shape, "shape"), dtype_name(dtype)
     if not extents:
-        raise ValueError("shape () has no axis; give at least one, such as (1,)")
+        raise ValueError("shape () has no axes; give at least one, such as (1,)")
     if min(extents) <= 0:
-        raise ValueError(f"shape {extents} holds no element; give positive extents")
+        raise ValueError(f"shape {extents} has no elements; give positive extents")
     return extents, element
 
 
 def name_of(name: str | None) -> str | None:
-    """A name as a plain str, of a subclass too (NumPy's strings). TypeError for anything else."""
+    """Return a name as a plain str, also if it is of a subclass (NumPy's strings). Errors: TypeError."""
     if name is None or type(name) is str:
         return name
     if isinstance(name, str):
@@ -41,7 +42,7 @@ def name_of(name: str | None) -> str | None:
 
 
 def access_of(access: int) -> int:
-    """Rights as an access mask. TypeError for words and other types, ValueError beyond 32 bits."""
+    """Return rights as an access mask. Errors: TypeError for text and other types; ValueError beyond 32 bits."""
     mask = whole_number(
         access, "access", "give extmem.Access.READ, extmem.Access.READ_WRITE, or an access mask as an integer"
     )
@@ -51,7 +52,7 @@ def access_of(access: int) -> int:
 
 
 def types_of(handle_types: int) -> int:
-    """External types as bits. TypeError for words and other types, ValueError beyond 31 bits."""
+    """Return external types as bits. Errors: TypeError for text and other types; ValueError beyond 31 bits."""
     bits = whole_number(handle_types, "handle_types", "give bits of extmem.vk.ExternalMemoryHandleTypeFlagBits")
     if not 0 <= bits < 1 << 31:
         raise ValueError(
@@ -60,16 +61,8 @@ def types_of(handle_types: int) -> int:
     return bits
 
 
-def whole_number(value: object, what: str, advice: str = "give an integer") -> int:
-    """Return the int of an integer of any type (`__index__`). TypeError for other types, floats and text included."""
-    try:
-        return operator.index(value)  # type: ignore[arg-type]  # that is what is found out here
-    except TypeError:
-        raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; {advice}") from None
-
-
 def single_type(handle_type: int, what: str = "handle_type") -> int:
-    """One external type. TypeError for words and other types, ValueError for what is not one bit of 32."""
+    """Return one external type. Errors: TypeError for text and other types; ValueError if it is not one of 32 bits."""
     bit = whole_number(handle_type, what, "give one bit of extmem.vk.ExternalMemoryHandleTypeFlagBits")
     if not 0 < bit < 1 << 32 or bit.bit_count() != 1:
         raise ValueError(
@@ -79,26 +72,26 @@ def single_type(handle_type: int, what: str = "handle_type") -> int:
 
 
 def check_share(name: str | None, access: int | None) -> None:
-    """Refuse a name with no right behind it. Errors: ValueError."""
+    """Refuse a name together with rights that grant no access. Errors: ValueError."""
     if name is not None and access == 0:
         raise ValueError(
-            f"access=0 grants nothing to others, and {name!r} is there for others to open; give extmem.Access.READ or "
-            "extmem.Access.READ_WRITE, or no name"
+            f"access=0 grants nothing to others, so they could not open {name!r}; give extmem.Access.READ or "
+            "extmem.Access.READ_WRITE, or omit the name"
         )
 
 
 def of_another_device(memory: object, device: object) -> HandleStateError:
-    """The error for memory that is given to a device which it is not of, though it may be on the same GPU."""
+    """Return the error for memory of another device, which may be on the same GPU."""
     return HandleStateError(
-        f"{memory!r} belongs to {device!r}, which was opened apart from this one; pass memory of this device, or "
-        "import it here (extmem.Device.open)"
+        f"{memory!r} belongs to {device!r}, which was opened separately from this one; pass memory of this device, or "
+        "import it into this device (extmem.Device.open)"
     )
 
 
 def not_copied(what: str) -> UnsupportedError:
-    """The error for the copy module, which would make an alias of memory: one more object to be closed."""
+    """Return the error for the copy module. A copy would be another object for the same memory, to close separately."""
     return UnsupportedError(
-        f"memory is not copied by the copy module ({what}): read() copies its contents, device.allocate(shape, dtype) "
-        "and write() make another payload of them, and open(name) another memory object on the same payload",
+        f"the copy module does not copy memory ({what}): read() copies its contents, device.allocate(shape, dtype) "
+        "and write() create another payload, and open(name) creates another memory object for the same payload",
         requires_one_of=["read()", "write()", "open()"],
     )

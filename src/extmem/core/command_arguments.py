@@ -1,48 +1,42 @@
-"""What a command takes out of its arguments: everything is read once, before anything is checked.
+"""Arguments of commands: each is read once, before anything is checked.
 
-A struct or sequence is the caller's, and may hold something else the next time. So what is checked is a copy, and that
-copy is what is recorded.
+The caller can change a struct or sequence at any time. Therefore a copy is checked, and the same copy is recorded.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import SupportsIndex, TypeVar
 
 from extmem import rules, vk
 from extmem.devices.types import ImageRegion
-from extmem.vk.copies import copied
+from extmem.sharing.layout import whole_number
+from extmem.vk.struct_copies import copy_struct
 
-__all__ = ["check_structs", "each", "number", "own_structs", "region", "rest"]
+__all__ = ["check_structs", "copied_structs", "region", "remaining_bytes", "structs_in"]
 
 S = TypeVar("S", bound=vk.ChainStruct)
 
 
-def number(value: SupportsIndex, name: str) -> int:
-    """An integer. TypeError for anything else."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}, and it takes an integer") from None
+def copied_structs(given: Sequence[S]) -> Sequence[S]:
+    """Return a tuple of copies of structs. What is not a sequence is returned unchanged, so that the rules report it.
 
-
-def own_structs(given: Sequence[S]) -> Sequence[S]:
-    """Copies of the structs of a sequence. What the rules refuse, another class or no sequence, stays as it is."""
+    So are elements that are not structs of `extmem.vk`.
+    """
     if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
         return given
-    return tuple(copied(one) for one in tuple(given))
+    return tuple(copy_struct(struct) for struct in tuple(given))
 
 
-def each(given: Sequence[S]) -> Sequence[S]:
-    """The structs that `own_structs` returned; none for what is not a sequence."""
+def structs_in(given: Sequence[S]) -> Sequence[S]:
+    """Return the structs that `copied_structs` returned; an empty sequence if its argument was not a sequence."""
     return given if isinstance(given, tuple) else ()
 
 
-def check_structs(given: object, kind: type[vk.ChainStruct]) -> None:
-    """TypeError for what `own_structs` left as it was: where the rules are not asked, nobody else refuses it."""
-    if not isinstance(given, tuple) or any(type(one) is not kind for one in given):
-        raise TypeError(f"{given!r} is not a sequence of vk.{kind.__name__}; pass one")
+def check_structs(given: object, struct: type[vk.ChainStruct]) -> None:
+    """Raise TypeError for what `copied_structs` returned unchanged. The rules do not refuse it with check="off"."""
+    if not isinstance(given, tuple) or any(type(element) is not struct for element in given):
+        raise TypeError(f"{given!r} is not a sequence of vk.{struct.__name__}; pass one")
 
 
 def region(
@@ -52,19 +46,20 @@ def region(
     array_layer: SupportsIndex,
     aspect: SupportsIndex | None,
 ) -> ImageRegion:
-    """One whole level of one layer in one aspect of an image; without an extent where the image lacks them."""
-    level = number(mip_level, "mip_level")
-    chosen = rules.default_aspect(info) if aspect is None else number(aspect, "aspect")
+    """Return one whole level of one layer in one aspect of an image; its extent is zero if the image lacks them."""
+    level = whole_number(mip_level, "mip_level")
+    chosen = rules.default_aspect(info) if aspect is None else whole_number(aspect, "aspect")
     extent = rules.copied_extent(info, level, chosen)
-    layer = number(array_layer, "array_layer")
-    return ImageRegion(number(buffer_offset, "buffer_offset"), level, layer, chosen, extent=extent)
+    layer = whole_number(array_layer, "array_layer")
+    return ImageRegion(whole_number(buffer_offset, "buffer_offset"), level, layer, chosen, extent=extent)
 
 
-def rest(*parts: tuple[int, int], whole: int = 1) -> int:
-    """How many bytes buffers of these sizes have from these offsets on, all of them; a multiple of `whole`.
+def remaining_bytes(*buffers: tuple[int, int], multiple: int = 1) -> int:
+    """Return the number of bytes after the offset in each of the buffers (size, offset), rounded down to `multiple`.
 
-    `whole` where an offset is outside: then that is at fault, and not a size that nobody gave.
+    If an offset is outside its buffer, return `multiple`: the rules then report the offset, and not a size that the
+    caller did not pass.
     """
-    if all(0 <= offset < size for size, offset in parts):
-        return min(size - offset for size, offset in parts) // whole * whole
-    return whole
+    if all(0 <= offset < size for size, offset in buffers):
+        return min(size - offset for size, offset in buffers) // multiple * multiple
+    return multiple

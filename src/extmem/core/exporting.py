@@ -20,7 +20,7 @@ from extmem.manager import Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.sharing.kinds import Backing
 from extmem.vk.handle_types import FROM_D3D
-from extmem.vk.words import types_text
+from extmem.vk.value_text import types_text
 
 __all__ = [
     "export_handle",

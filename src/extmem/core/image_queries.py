@@ -1,8 +1,10 @@
-"""What a device answers about images, before one is made: limits, sharing, and DRM format modifiers."""
+"""Queries of a device before an image is created: limits, external memory, and DRM format modifiers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,68 +17,65 @@ from extmem.vk.modifiers import questions
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
 
-__all__ = ["ImageAnswer", "ask_of_image", "check_image_size", "image_capabilities"]
+__all__ = ["ImageSupport", "check_image_size", "image_capabilities", "query_image"]
 
 _DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
 
 
 @dataclass(slots=True)
-class ImageAnswer:
-    """What a device answered about images like one that is to be made."""
+class ImageSupport:
+    """A device's support for the images of one create info."""
 
     external: dict[int, rules.ExternalMemoryFacts] = field(default_factory=dict)
-    """For each handle type."""
+    """Support for external memory, by handle type."""
     format: rules.ImageFormatFacts | None = None
-    """None where it was not asked, because format, type, tiling, usage, flags or modifiers are not valid."""
+    """None if it was not queried, because format, type, tiling, usage, flags or modifiers are not valid."""
     refusal: UnsupportedError | None = None
-    """VK_ERROR_FORMAT_NOT_SUPPORTED, where that was the answer."""
+    """VK_ERROR_FORMAT_NOT_SUPPORTED, if the device returned it."""
 
 
-def ask_of_image(device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[int]) -> ImageAnswer:
-    """vkGetPhysicalDeviceImageFormatProperties2 for images like this one, shared as each of `types` and as none.
+def query_image(device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[int]) -> ImageSupport:
+    """vkGetPhysicalDeviceImageFormatProperties2 for such images, shared as each of `types`, and not shared.
 
-    Of an image that may have several modifiers all are asked about, since the driver chooses.
+    If the driver can choose between several modifiers, each of them is queried.
     """
-    answer = ImageAnswer()
-    asked = questions(info)
-    if any(rules.check_external_image_format_info(question, device.facts) for question in asked.values()):
-        return answer
-    found, refused = [], {}
-    for modifier, question in asked.items():
+    support = ImageSupport()
+    queries = questions(info)
+    if any(rules.check_external_image_format_info(query, device.facts) for query in queries.values()):
+        return support
+    limits, refused = [], {}
+    for modifier, query in queries.items():
         try:
-            found.append(device.backend.image_format_properties(question).image_format_properties)
+            limits.append(device.backend.image_format_properties(query).image_format_properties)
         except UnsupportedError as refusal:
-            answer.refusal = answer.refusal or refusal
+            support.refusal = support.refusal or refusal
             refused[modifier] = str(refusal)
-    modifiers = _modifiers(device, info, [m for m in asked if m is not None], refused)
-    if answer.refusal is not None:
-        answer.format = rules.ImageFormatFacts(unsupported=str(answer.refusal), modifiers=modifiers)
-        return answer
+    modifiers = _modifiers(device, info, [m for m in queries if m is not None], refused)
+    if support.refusal is not None:
+        support.format = rules.ImageFormatFacts(unsupported=str(support.refusal), modifiers=modifiers)
+        return support
     for bit in types:
-        answer.external[bit], shared = _shared(device, info, bit)
-        found += shared
-    samples = int(found[0].sample_counts)
-    for one in found[1:]:
-        samples &= int(one.sample_counts)
-    answer.format = rules.ImageFormatFacts(
+        support.external[bit], shared = _query_shared(device, info, bit)
+        limits += shared
+    support.format = rules.ImageFormatFacts(
         max_extent=(
-            min(int(one.max_extent.width) for one in found),
-            min(int(one.max_extent.height) for one in found),
-            min(int(one.max_extent.depth) for one in found),
+            min(int(limit.max_extent.width) for limit in limits),
+            min(int(limit.max_extent.height) for limit in limits),
+            min(int(limit.max_extent.depth) for limit in limits),
         ),
-        max_mip_levels=min(int(one.max_mip_levels) for one in found),
-        max_array_layers=min(int(one.max_array_layers) for one in found),
-        sample_counts=samples,
-        max_resource_size=min(int(one.max_resource_size) for one in found),
+        max_mip_levels=min(int(limit.max_mip_levels) for limit in limits),
+        max_array_layers=min(int(limit.max_array_layers) for limit in limits),
+        sample_counts=_common_bits(limit.sample_counts for limit in limits),
+        max_resource_size=min(int(limit.max_resource_size) for limit in limits),
         modifiers=modifiers,
     )
-    return answer
+    return support
 
 
 def _modifiers(
     device: DeviceState, info: vk.ImageCreateInfo, named: Sequence[int], refused: dict[int | None, str]
 ) -> dict[int, rules.ModifierFacts]:
-    """What the device says of each modifier."""
+    """Return the number of planes of each modifier, or the reason why the device does not support it."""
     if not named or not isinstance(device.backend, DescribesFormats):
         return {modifier: rules.ModifierFacts(unsupported=refused.get(modifier, "")) for modifier in named}
     listed = vk.find(device.backend.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
@@ -90,50 +89,55 @@ def _modifiers(
 def image_capabilities(
     device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[int]
 ) -> dict[int, rules.ExternalMemoryFacts]:
-    """vkGetPhysicalDeviceImageFormatProperties2 for each of the types (single bits), for images like this one."""
-    return {bit: _shared(device, info, bit)[0] for bit in types}
+    """vkGetPhysicalDeviceImageFormatProperties2 for each of the types (single bits), for such images."""
+    return {bit: _query_shared(device, info, bit)[0] for bit in types}
 
 
-def _shared(
+def _query_shared(
     device: DeviceState, info: vk.ImageCreateInfo, bit: int
 ) -> tuple[rules.ExternalMemoryFacts, list[vk.ImageFormatProperties]]:
-    """What such images can do with one handle type, as far as all their modifiers can; the limits of each."""
+    """Return what such images support for one handle type with all their modifiers, and the limits of each modifier."""
     limits, answers = [], []
-    for question in questions(info, bit).values():
+    for query in questions(info, bit).values():
         try:
-            shared = device.backend.image_format_properties(question)
+            shared = device.backend.image_format_properties(query)
         except UnsupportedError:
-            # VK_ERROR_FORMAT_NOT_SUPPORTED: the type does not suit such an image at all
+            # VK_ERROR_FORMAT_NOT_SUPPORTED: such images do not support the type at all.
             return rules.ExternalMemoryFacts(0, 0, 0), []
         limits.append(shared.image_format_properties)
         external = vk.find(shared, vk.ExternalImageFormatProperties)
         answers.append(external.external_memory_properties if external is not None else vk.ExternalMemoryProperties())
-    features, exported, compatible, alone = -1, -1, -1, 0
-    for answer in answers:
-        features &= int(answer.external_memory_features)
-        alone |= int(answer.external_memory_features) & _DEDICATED_ONLY
-        exported &= int(answer.export_from_imported_handle_types)
-        compatible &= int(answer.compatible_handle_types)
-    return rules.ExternalMemoryFacts(features | alone, exported, compatible), limits
+    features = [int(answer.external_memory_features) for answer in answers]
+    dedicated_only = max(feature & _DEDICATED_ONLY for feature in features)
+    return rules.ExternalMemoryFacts(
+        _common_bits(features) | dedicated_only,
+        _common_bits(answer.export_from_imported_handle_types for answer in answers),
+        _common_bits(answer.compatible_handle_types for answer in answers),
+    ), limits
 
 
-def check_image_size(device: DeviceState, info: vk.ImageCreateInfo, answer: rules.ImageFormatFacts | None) -> None:
-    """Refuse an image whose texels alone are more than maxResourceSize: no rule demands it, and drivers need not check.
+def _common_bits(masks: Iterable[int]) -> int:
+    """Return the bits that all of the masks have."""
+    return functools.reduce(operator.and_, map(int, masks))
+
+
+def check_image_size(device: DeviceState, info: vk.ImageCreateInfo, support: rules.ImageFormatFacts | None) -> None:
+    """Refuse an image whose texels alone need more than maxResourceSize. No rule requires it, and drivers do not check.
 
     Errors: UnsupportedError.
     """
-    facts, most = format_facts(int(info.format)), answer.max_resource_size if answer is not None else 0
-    if facts is None or not most:
+    facts, limit = format_facts(int(info.format)), support.max_resource_size if support is not None else 0
+    if facts is None or not limit:
         return
     size, extent = 0, (int(info.extent.width), int(info.extent.height), int(info.extent.depth))
     for level in range(int(info.mip_levels)):
         texels = max(1, extent[0] >> level), max(1, extent[1] >> level), max(1, extent[2] >> level)
         size += sum(copied_size(facts, aspect, texels)[2] for aspect in facts.copied)
     size *= int(info.array_layers) * int(info.samples)
-    if size > most:
+    if size > limit:
         raise UnsupportedError(
             f"the image has {size} bytes of texels ({' x '.join(map(str, extent))}, {int(info.mip_levels)} levels, "
             f"{int(info.array_layers)} layers, {int(info.samples)} samples), and images of {device.name} have at most "
-            f"{most} (maxResourceSize); create a smaller one",
-            requires_one_of=[f"an image of {most} bytes or less"],
+            f"{limit} (maxResourceSize); create a smaller one",
+            requires_one_of=[f"an image of {limit} bytes or less"],
         )

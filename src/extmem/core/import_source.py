@@ -36,7 +36,7 @@ from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
-from extmem.vk.words import types_text
+from extmem.vk.value_text import types_text
 
 __all__ = [
     "Source",

@@ -1,4 +1,4 @@
-"""Ranges of mapped memory, for vkFlushMappedMemoryRanges and vkInvalidateMappedMemoryRanges: checked, then named."""
+"""The check of the ranges of vkFlushMappedMemoryRanges and vkInvalidateMappedMemoryRanges."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from extmem.core import arguments
 from extmem.core.memory_object import MemoryObject
 from extmem.errors import HandleStateError
 from extmem.owning import Uses
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation
 
-__all__ = ["checked"]
+__all__ = ["check_ranges"]
 
 _WHOLE = int(vk.WHOLE_SIZE)
 
 
-def checked(
+def check_ranges(
     device: DeviceState, ranges: Sequence[vk.MappedMemoryRange], command: str, uses: Uses
 ) -> list[tuple[Allocation, int, int]]:
-    """Allocation, offset and size in bytes of each range; VK_WHOLE_SIZE reaches to the end. All are checked first.
+    """Return allocation, offset and size (bytes) of each range. VK_WHOLE_SIZE extends to the end of the memory.
 
-    uses: holds the memory until the command is done.
+    uses: holds the memory until the command has completed.
     Errors: TypeError for what is not a range of memory; HandleStateError for memory of another device, or that is not
-    mapped; ValueError where a range reaches outside its memory.
+    mapped; ValueError for a range that extends outside its memory.
     """
-    found = []
+    checked = []
     for index, given in enumerate(ranges):
-        area = copied(given)
+        area = copy_struct(given)
         where = f"{command}: range {index}"
         if not isinstance(area, vk.MappedMemoryRange):
             raise TypeError(f"{where} is {area!r}; pass a vk.MappedMemoryRange")
@@ -46,12 +46,12 @@ def checked(
         if not record.allocation.mapped:
             raise HandleStateError(f"{where}: {memory!r} is not mapped (VUID-VkMappedMemoryRange-memory-00684); map it")
         offset = arguments.whole_number(area.offset, f"{where}: offset")
-        asked = arguments.whole_number(area.size, f"{where}: size")
-        size = record.size - offset if asked == _WHOLE else asked
+        requested = arguments.whole_number(area.size, f"{where}: size")
+        size = record.size - offset if requested == _WHOLE else requested
         if offset < 0 or size < 1 or offset + size > record.size:
             raise ValueError(
-                f"{where}: {asked} bytes from offset {offset} are no part of the memory's {record.size} bytes "
-                "(VUID-VkMappedMemoryRange-size-00685, -00686); nothing was done"
+                f"{where}: {requested} bytes from offset {offset} are not within the {record.size} bytes of the memory "
+                "(VUID-VkMappedMemoryRange-size-00685, -00686), and no range was processed; pass a range within it"
             )
-        found.append((record.allocation, offset, size))
-    return found
+        checked.append((record.allocation, offset, size))
+    return checked

@@ -36,5 +36,5 @@ def buffer_over(memory: MemoryObject) -> BufferObject:
         if buffer.memory is None:
             binding.bind_one(record.device, buffer, memory, record.descriptor.payload_offset)
         elif buffer.memory.closed:
-            buffer.rejoin(memory)  # another memory object of the same payload, which bound it
+            buffer.bind(memory, buffer.memory_offset)  # the device bound it through another memory object
         return buffer

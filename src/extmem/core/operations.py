@@ -1,9 +1,9 @@
-"""The operations on memory, imported when the first of them is asked for.
+"""The operations on memory, imported at the first use of any of them.
 
-How this works. Opening a device is quick, and a program may open one and do no more. So the classes and functions of
-`api` reach the rest of this layer through this module: `operations.allocating`, `operations.exporting`. The first
-access imports `_operations`, which imports all the others: one thread does that, and other threads wait for it at the
-import lock of `_operations`. From then on the names are attributes of this module, as of any other.
+How this works. The import of the operations takes longer than opening a device, and a program may only open one.
+Therefore `api` accesses the rest of this layer as attributes of this module: `operations.allocating`,
+`operations.exporting`. The first access imports `_operations`, which imports all the others. One thread imports; other
+threads wait at the import lock of `_operations`. Afterwards the names are ordinary attributes of this module.
 """
 
 from __future__ import annotations
@@ -20,5 +20,5 @@ else:
 
         if name not in _operations.__all__:
             raise AttributeError(f"module 'extmem.core.operations' has no attribute {name!r}")
-        globals().update((each, getattr(_operations, each)) for each in _operations.__all__)
+        globals().update((module, getattr(_operations, module)) for module in _operations.__all__)
         return globals()[name]

@@ -1,4 +1,4 @@
-"""Buffers and images: what memory is bound to, with the state that the binding and dedicated rules need."""
+"""Buffers and images, with the state that the rules of bindings, dedicated memory and commands need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extmem import rules, vk
 from extmem.core import validation_cache
 from extmem.errors import HandleStateError
 from extmem.owning import Held, late_imports, unsettled
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -28,9 +28,9 @@ _identities = itertools.count(1)
 
 
 class ResourceObject(Held, abc.ABC):
-    """What buffers and images share. Made by the device; `close()` destroys it.
+    """Base class of buffers and images. Made by the device; `close()` destroys it.
 
-    Threads: as `DeviceMemory`. A buffer or image that recorded commands use is destroyed when those are done.
+    Threads: as `DeviceMemory`. A buffer or image that recorded commands use is destroyed when they have completed.
     """
 
     __slots__ = (
@@ -42,6 +42,7 @@ class ResourceObject(Held, abc.ABC):
         "_memory",
         "_memory_offset",
         "_native",
+        "submitted_state",
     )
 
     _word: str
@@ -55,6 +56,9 @@ class ResourceObject(Held, abc.ABC):
         self._facts: rules.ResourceFacts | None = None
         self._bound = native.bound
         self._closed = False
+        self.submitted_state: rules.Layouts | rules.Ownership | None = None
+        """The layouts of an image, or the ownership of a buffer, after the submitted commands; None if unknown, because
+        other code created it or has its raw handle (for the library itself)."""
 
     @property
     def device(self) -> DeviceState:
@@ -63,62 +67,61 @@ class ResourceObject(Held, abc.ABC):
 
     @property
     def native(self) -> NativeResource:
-        """What the device has (for the library itself)."""
+        """The resource of the backend (for the library itself)."""
         return self._native
 
     @property
     def requirements(self) -> Requirements:
-        """VkMemoryRequirements2 with VkMemoryDedicatedRequirements: size, alignment, types, dedicated or not."""
+        """VkMemoryRequirements2 with VkMemoryDedicatedRequirements; size and alignment are in bytes."""
         return self._native.requirements
 
     @property
     def memory(self) -> MemoryObject | None:
-        """The memory it is bound to, None before."""
+        """The memory that it is bound to; None before the binding."""
         return self._memory
 
     @property
     def memory_offset(self) -> int:
-        """Where in the allocation it begins, in bytes."""
+        """Offset of its first byte in the allocation, in bytes."""
         return self._memory_offset
 
     @property
     def facts(self) -> rules.ResourceFacts:
-        """Its tracked state, as the rules take it (for the library itself)."""
-        facts = self._facts
-        if facts is None:
-            facts = self._facts = self._look()
+        """The tracked state, as the rules take it (for the library itself)."""
+        facts = self._facts or self._query_facts()
         if facts.bound != self._bound or facts.alive == self._closed:
-            # Made anew only when somebody asks: most resources are bound once and never looked at again.
-            facts = self._facts = dataclasses.replace(facts, bound=self._bound, alive=not self._closed)
+            # A binding does not update the facts, because the facts of most resources are not read after it.
+            facts = dataclasses.replace(facts, bound=self._bound, alive=not self._closed)
+        self._facts = facts
         return facts
 
     @abc.abstractmethod
-    def _look(self) -> rules.ResourceFacts:
-        """Its facts, gathered anew."""
+    def _query_facts(self) -> rules.ResourceFacts:
+        """Return new facts."""
 
-    def _look_now(self) -> None:
-        """Gather the facts while it is made; where that fails, nothing was made."""
+    def _store_facts(self) -> None:
+        """Query the facts during the construction. After an error the resource is closed."""
         try:
-            self._facts = self._look()
+            self._facts = self._query_facts()
         except BaseException:
             self.close()
             raise
 
     @property
     def closed(self) -> bool:
-        """True once destroyed."""
+        """True after `close()`."""
         return self._closed
 
     @property
     def fresh(self) -> bool:
-        """Whether it was never bound, and lives (for the library itself)."""
+        """Whether it is neither bound nor closed (for the library itself)."""
         return not self._bound and not self._closed
 
     def close(self) -> None:
         """vkDestroyBuffer, vkDestroyImage. Safe to call twice; the memory is not closed."""
-        # No call between the two, so no signal handler either: what is marked as closed, somebody gives back.
-        here = get_ident()
-        unsettled[self] = here
+        # No call, and so no signal handler, runs between the two: a resource that is marked as closed is released.
+        this_thread = get_ident()
+        unsettled[self] = this_thread
         self._closed = True
         self.end()
 
@@ -129,19 +132,21 @@ class ResourceObject(Held, abc.ABC):
 
     def gone(self) -> HandleStateError:
         """See `Held`."""
-        return HandleStateError(f"this {self._word} is destroyed; make another one")
+        return HandleStateError(f"this {self._word} is destroyed; create another one")
 
     @property
     def bound_elsewhere(self) -> bool:
-        """Whether another binding bound it, to memory that is not known here (for the library itself)."""
+        """Whether another Python binding bound it, to memory that extmem does not track (for the library itself)."""
         return self._bound and self.memory is None and not self._closed
 
     @property
     def raw(self) -> int:
-        """VkBuffer or VkImage as a number; 0 on the host device, which needs none.
+        """VkBuffer or VkImage as a number; 0 on the host device, which has no such handles.
 
-        Errors: HandleStateError once destroyed, and in a forked child.
+        The caller may change the layout of an image, or the owner of a buffer, so these are no longer checked.
+        Errors: HandleStateError after `close()`, and in a forked child.
         """
+        self.submitted_state = None
         if self._closed:
             raise self.gone()
         self._device.check_process()
@@ -151,38 +156,34 @@ class ResourceObject(Held, abc.ABC):
         return number
 
     def __dir__(self) -> list[str]:
-        # Completion and debuggers read all that is listed here, and this raises once the resource is destroyed.
+        # Completion and debuggers read every listed attribute, and `raw` raises once the resource is destroyed.
         return [name for name in super().__dir__() if not (self._closed and name == "raw")]
 
     @property
     def _map_size(self) -> int:
-        """How many bytes `map` shows."""
+        """Size of the memoryview that `map` returns, in bytes."""
         return self.requirements.size
 
     def bind(self, memory: MemoryObject, offset: int) -> None:
-        """Remember the binding, after the device made it (for the library itself)."""
+        """Record a binding that the device has made (for the library itself)."""
         self._memory = memory
         self._memory_offset = offset
         self._bound = True
 
-    def rejoin(self, memory: MemoryObject) -> None:
-        """Another memory object of the payload that it is bound to has it from now on (for the library itself)."""
-        self._memory = memory
-
     def map(self) -> memoryview:
-        """A memoryview (format "B") of its bytes in the bound memory, as the device has them.
+        """Return a memoryview (format "B") of its bytes in the bound memory, in the layout of the device.
 
-        Of a buffer `size` bytes, of an image `requirements.size`. Errors: HandleStateError before it is bound; as
-        `DeviceMemory.map`.
+        It has `size` bytes for a buffer, and `requirements.size` bytes for an image.
+        Errors: HandleStateError before it is bound; as `DeviceMemory.map`.
         """
-        if self._closed or self.memory is None:
-            if self._closed:
-                state = "destroyed; make another one"
-            elif self._bound:
-                state = "bound by another binding, to memory that is not known here; map that memory there"
-            else:
-                state = f"bound to no memory; bind it with Device.bind_{self._word}_memory first"
-            raise HandleStateError(f"this {self._word} is {state}")
+        if self._closed:
+            raise self.gone()
+        if self.memory is None:
+            raise HandleStateError(
+                f"another Python binding bound this {self._word}, to memory that extmem does not track; map it there"
+                if self._bound
+                else f"this {self._word} is not bound to memory; bind it with Device.bind_{self._word}_memory first"
+            )
         return self.memory.map_part(self.memory_offset, self._map_size)
 
     def __enter__(self) -> Self:
@@ -201,7 +202,7 @@ class ResourceObject(Held, abc.ABC):
 class BufferObject(ResourceObject):
     """A VkBuffer."""
 
-    __slots__ = ("ownership", "verdict")
+    __slots__ = ("verdict",)
     _info: vk.BufferCreateInfo
     _word = "buffer"
 
@@ -213,36 +214,30 @@ class BufferObject(ResourceObject):
         *,
         native: NativeResource | None = None,
     ) -> None:
-        """info: nobody else changes it from now on: it is made and checked by this, as is what is done with it.
+        """info: the caller does not change it afterwards; it is used for the creation and for all checks.
 
-        verdict: what its creation was remembered by, if it was. native: one that another binding created.
+        verdict: the key of the creation in the validation cache; None if the call is not cached.
+        native: a resource that another Python binding created.
         """
         super().__init__(device, device.backend.create_buffer(info) if native is None else native)
         self.verdict = verdict
-        """What calls with it are remembered by (for the library itself)."""
+        """The part of the keys of calls with this buffer, in the validation cache (for the library itself)."""
         self._info = info
-        self.ownership: rules.Ownership | None = rules.Ownership() if native is None else None
-        """Whether submitted commands released it (for the library itself); None once others have its handle."""
-        if verdict is None:  # else its calls are remembered, and its facts are rarely asked for
-            self._look_now()
+        self.submitted_state = rules.Ownership() if native is None else None
+        if verdict is None:  # calls with a key are cached, so the facts are rarely needed
+            self._store_facts()
 
-    @property
-    def raw(self) -> int:
-        """See `Resource.raw`. Whoever has it may acquire the buffer; so its owner is not checked any more."""
-        self.ownership = None
-        return super().raw
-
-    def _look(self) -> rules.ResourceFacts:
+    def _query_facts(self) -> rules.ResourceFacts:
         with late_imports():
-            from extmem.core import rule_facts  # with the rules, which most buffers do not need
+            from extmem.core import rule_facts  # imports the rules, which most buffers do not need
 
         types = validation_cache.buffer_types(self.verdict)
         return rule_facts.buffer_facts(self.device, self._info, self.requirements, next(_identities), types)
 
     @property
     def create_info(self) -> vk.BufferCreateInfo:
-        """The VkBufferCreateInfo that it was made from, chain included; a new copy each time."""
-        return copied(self._info)
+        """The VkBufferCreateInfo that it was created from, chain included; a new copy at each access."""
+        return copy_struct(self._info)
 
     @property
     def size(self) -> int:
@@ -257,7 +252,7 @@ class BufferObject(ResourceObject):
 class ImageObject(ResourceObject):
     """A VkImage."""
 
-    __slots__ = ("_capabilities", "layouts")
+    __slots__ = ("_capabilities",)
     _info: vk.ImageCreateInfo
     _word = "image"
 
@@ -269,66 +264,58 @@ class ImageObject(ResourceObject):
         *,
         native: NativeResource | None = None,
     ) -> None:
-        """info: as for `Buffer`. capabilities: what such images can do with each handle type, where the device was
-        asked already. native: one that another binding created.
-        """
+        """info, native: as for `BufferObject`. capabilities: support of such images, by handle type; None: query it."""
         super().__init__(device, device.backend.create_image(info) if native is None else native)
         self._capabilities = capabilities
         self._info = info
-        self.layouts: rules.Layouts | None = rules.Layouts(info) if native is None else None
-        """The layouts that submitted commands left it in (for the library itself); None once others have its handle."""
-        self._look_now()
+        self.submitted_state = rules.Layouts(info) if native is None else None
+        self._store_facts()
 
-    @property
-    def raw(self) -> int:
-        """See `Resource.raw`. Whoever has it may change the image's layout; so that is not checked any more."""
-        self.layouts = None
-        return super().raw
-
-    def _look(self) -> rules.ResourceFacts:
+    def _query_facts(self) -> rules.ResourceFacts:
         with late_imports():
             from extmem.core import rule_facts
 
-        known = self._capabilities
-        return rule_facts.image_facts(self.device, self._exact, self.requirements, next(_identities), known)
+        return rule_facts.image_facts(
+            self.device, self._exact, self.requirements, next(_identities), self._capabilities
+        )
 
     @property
     def _exact(self) -> vk.ImageCreateInfo:
-        """What makes the identical image: `create_info`, or where a driver chose the modifier, with its choice."""
-        made = self._native.create_info
-        return made if self._native.planes and isinstance(made, vk.ImageCreateInfo) else self._info
+        """The create info of an identical image: `create_info`, with the modifier if the driver chose one."""
+        info = self._native.create_info
+        return info if self._native.planes and isinstance(info, vk.ImageCreateInfo) else self._info
 
     @property
     def create_info(self) -> vk.ImageCreateInfo:
-        """The VkImageCreateInfo that it was made from, chain included; a new copy each time."""
-        return copied(self._info)
+        """The VkImageCreateInfo that it was created from, chain included; a new copy at each access."""
+        return copy_struct(self._info)
 
     def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
-        """vkGetImageSubresourceLayout: offset, size and pitches in bytes, of an image that was created LINEAR.
+        """vkGetImageSubresourceLayout: return offset, size and pitches in bytes, of an image with LINEAR tiling.
 
-        Of an image with a DRM format modifier the aspects are its memory planes, `MEMORY_PLANE_0_EXT` to `_3_EXT`.
+        The aspects of an image with a DRM format modifier are its memory planes, `MEMORY_PLANE_0_EXT` to `_3_EXT`.
 
-        Errors: RuleViolation for a level, layer or aspect that the image lacks, and for OPTIMAL tiling (unchecked:
-        UnsupportedError); HandleStateError once destroyed, and where its device is closed.
+        Errors: RuleViolation for a level, layer or aspect that the image lacks, and for OPTIMAL tiling
+        (UnsupportedError with check="off"); HandleStateError after `close()`, and if the device is closed.
         """
-        subresource = copied(subresource)
+        subresource = copy_struct(subresource)
         with self._device.use() as device, self.use():
-            found = rules.check_get_image_subresource_layout(subresource, self._exact)
-            device.report(found, "vkGetImageSubresourceLayout")
+            violations = rules.check_get_image_subresource_layout(subresource, self._exact)
+            device.report(violations, "vkGetImageSubresourceLayout")
             return device.backend.image_subresource_layout(self._exact, subresource)
 
 
 def keep_resource(record: MemoryRecord, resource: ResourceObject) -> None:
-    """The dedicated buffer or image of a memory object, which extmem made for it: it ends with the memory.
+    """Store the dedicated buffer or image that extmem created for a memory object; it ends with the memory.
 
-    Copies bind it by themselves, unless the caller would break a rule by binding it, as where the payload's description
-    states a resource that was not made for external memory.
+    The copies of the backend bind it, unless the binding breaks a rule. It does, for example, if the descriptor of the
+    payload states a resource that was not created for external memory.
     """
-    resource.native.private = record.device.check == "off" or not _breaks(record, resource)
+    resource.native.private = record.device.check == "off" or not _binding_breaks_rule(record, resource)
     record.resource = resource
 
 
-def _breaks(record: MemoryRecord, resource: ResourceObject) -> bool:
+def _binding_breaks_rule(record: MemoryRecord, resource: ResourceObject) -> bool:
     facts, memory = resource.facts, record.facts()
     if facts.kind == "buffer":
         return bool(rules.check_bind_buffer_memory(vk.BindBufferMemoryInfo(), facts, memory))

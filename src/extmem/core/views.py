@@ -1,11 +1,11 @@
-"""Views: memoryviews through which a program looks at a payload, zero copy.
+"""Views: memoryviews of a payload, zero copy.
 
-How this works. A view is over a ctypes array, which holds the memory's record, not the other way round: while the
-array lives, nothing that it looks at is given back. The memory knows its arrays by weak references. Where another
-thread closes the memory while the array is made, everything is given back when the array is lost.
+How this works. A view is over a ctypes array. The array refers to the record of the memory, and holds it: while the
+array is alive, the mapping is not released. The memory object has weak references to its arrays. If another thread
+closes the memory while the array is created, everything is released when the array is garbage-collected.
 
-Bytes that a program writes to a payload may be of that payload, seen through a view or by their address. `shares_bytes`
-finds these: a device copies in pieces, so what is written must not change what is still to be read.
+Bytes that a program writes to a payload may belong to that payload, through a view or by their address. `shares_bytes`
+detects these: a device copies in pieces, so a piece that it writes must not change the source of a later piece.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from extmem import rules
 from extmem.core.placement import place_of
 from extmem.owning import unsettled
 
@@ -25,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["shares_bytes", "view", "view_of_all"]
 
 _LIVE: dict[int, ref[Any]] = {}
-"""Every array that a view looks through, by its id."""
+"""All arrays that have views, by their id."""
 
 
 def view(record: MemoryRecord, arrays: list[ref[Any]]) -> memoryview:
-    """The payload's bytes, read-only where they may not be written. Errors: as `view_of_all`."""
+    """Return the bytes of the payload, read-only if they may not be written. Errors: as `view_of_all`."""
     octets, descriptor = view_of_all(record, arrays), record.descriptor
     if descriptor.payload_size == record.size:
         return octets
@@ -37,14 +36,14 @@ def view(record: MemoryRecord, arrays: list[ref[Any]]) -> memoryview:
 
 
 def view_of_all(record: MemoryRecord, arrays: list[ref[Any]]) -> memoryview:
-    """The bytes of the whole allocation, as bound resources lie in it; read-only where they may not be written.
+    """Return the bytes of the whole allocation, which bound resources refer to; read-only if they may not be written.
 
-    arrays: what views of this memory look through, while there are any.
+    arrays: the live array of this memory object, if there is one; a new one is added.
     Errors: HandleStateError; as `Allocation.map`.
     """
     array: Any = None
-    for seen in arrays:
-        array = seen()
+    for live in arrays:
+        array = live()
         break
     if array is None:
         array = _mapped(record)
@@ -56,13 +55,13 @@ def view_of_all(record: MemoryRecord, arrays: list[ref[Any]]) -> memoryview:
 def _mapped(record: MemoryRecord) -> Any:
     hold = record.hold()
     try:
-        array = _bytes_of(record.size).from_address(record.allocation.map(record.writable).address)
+        array = _array_type(record.size).from_address(record.allocation.map(record.writable).address)
         array.record, array.hold = record, hold
         key = id(array)
         _LIVE[key] = ref(array, lambda _: _LIVE.pop(key, None))
     finally:
-        # The frame of an exception must not keep the hold. As at the end of a `Use`, no signal handler runs before it
-        # is noted that the record is to be given back.
+        # The frame of an exception must not keep the hold. As at the end of a `Use`, no signal handler runs between the
+        # end of the hold and the record's entry in `unsettled`.
         del hold
         if record.closing:
             unsettled[record] = 0
@@ -71,13 +70,13 @@ def _mapped(record: MemoryRecord) -> Any:
 
 
 def shares_bytes(octets: memoryview, record: MemoryRecord) -> bool:
-    """Whether some of these bytes may lie in the payload of `record`, as far as this process sees it.
+    """Return whether some of these bytes may belong to the payload of `record`, as far as this process can detect it.
 
-    Through its own mapping, or a view of any memory object that is known to have the same payload.
+    They may, in the mapping of the record, and in a view of any memory object that is known to have the same payload.
     """
     if not octets.nbytes or isinstance(octets.obj, bytes):
         return False
-    ranges = [(ctypes.addressof(array), array.record.size) for array in _looked_through(record)]
+    ranges = [(ctypes.addressof(array), array.record.size) for array in _arrays_over(record)]
     if record.allocation.mapped:
         ranges.append((record.allocation.map(record.writable).address, record.size))
     if not ranges:
@@ -88,22 +87,22 @@ def shares_bytes(octets: memoryview, record: MemoryRecord) -> bool:
     return any(start < first + size and first < start + octets.nbytes for first, size in ranges)
 
 
-def _looked_through(record: MemoryRecord) -> list[Any]:
-    """What live views of this payload look through."""
-    arrays = [array for known in list(_LIVE.values()) if (array := known()) is not None]
+def _arrays_over(record: MemoryRecord) -> list[Any]:
+    """Return the live arrays over memory that overlaps this payload."""
+    arrays = [array for live in list(_LIVE.values()) if (array := live()) is not None]
     if not arrays:
         return []
-    here = place_of(record, 0)
-    return [a for a in arrays if a.record is record or _overlap(here, record.size, a.record)]
+    from extmem.rules.transfer_commands import overlap  # a part of the rules, which opening a device does not need
 
-
-def _overlap(place: rules.Place, size: int, other: MemoryRecord) -> bool:
-    from extmem.rules.transfer_commands import overlap  # of the rules, which opening a device does not need
-
-    return overlap(place, 0, place_of(other, 0), 0, size, other.size)
+    place, size = place_of(record, 0), record.size
+    return [
+        array
+        for array in arrays
+        if array.record is record or overlap(place, 0, place_of(array.record, 0), 0, size, array.record.size)
+    ]
 
 
 @lru_cache(maxsize=256)
-def _bytes_of(size: int) -> Any:
-    """The ctypes array type. Making one takes longer than mapping."""
+def _array_type(size: int) -> Any:
+    """Return a ctypes array type. Creating one takes longer than mapping."""
     return type("View", (ctypes.c_ubyte * size,), {"__slots__": ("hold", "record")})

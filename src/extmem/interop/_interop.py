@@ -14,7 +14,7 @@ from extmem.interop.numpy_views import (
 )
 from extmem.interop.writing import octets_to_write
 from extmem.sharing.dtypes import dtype_name, itemsize
-from extmem.sharing.layout import ArrayLayout, Axes, axes_of, contiguous_strides, layout_for, whole
+from extmem.sharing.layout import ArrayLayout, Axes, axes_of, contiguous_strides, layout_for
 
 __all__ = [
     "ArrayLayout",
@@ -41,5 +41,4 @@ __all__ = [
     "torch_tensor_on_host",
     "transfer",
     "typed_view",
-    "whole",
 ]

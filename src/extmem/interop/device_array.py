@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 from extmem import optional
 from extmem.interop.numpy_views import refuse_pytorch
@@ -114,10 +114,9 @@ class DeviceArray:
         """The interface, version 3. Its `stream` is None, because no work has to be waited for."""
         layout = self.layout
         plain = layout.strides == contiguous_strides(layout.shape, itemsize(layout.dtype))
-        name = layout.dtype
         return {
             "shape": layout.shape,
-            "typestr": typestr(name),
+            "typestr": typestr(layout.dtype),
             "data": (self.pointer if prod(layout.shape) else 0, self.read_only),
             "strides": None if plain else layout.strides,
             "stream": None,
@@ -168,8 +167,7 @@ class DeviceArray:
         kept = view.view(dtype=dtype)
         kept.keep = self._keep
         # -1: there is no work to wait for, so cuda-core need not order any streams.
-        capsule: object = kept.__dlpack__(stream=-1, max_version=max_version)
-        return capsule
+        return cast("object", kept.__dlpack__(stream=-1, max_version=max_version))
 
     def _cuda_core_view(self) -> tuple[Any, Any]:
         numpy, buffer, view = _cuda_core()

@@ -26,13 +26,9 @@ def _not_taken(what: str, array: DeviceArray, error: Exception, reason: str = ""
     )
 
 
-def _torch(advice: str) -> Any:
-    return optional.load("torch", what="PyTorch", advice=advice)
-
-
 def torch_tensor(array: DeviceArray) -> Any:
     """Return a tensor on the GPU. Errors: UnsupportedError without PyTorch, or for a build that cannot use this GPU."""
-    torch = _torch("install a build for CUDA, as described on pytorch.org")
+    torch = optional.load("torch", what="PyTorch", advice="install a build for CUDA, as described on pytorch.org")
     try:
         if not array.read_only:
             return _plain_tensor(torch, array)
@@ -64,7 +60,9 @@ def _missing_gpu_reason(torch: Any) -> str:
 
 def torch_tensor_on_host(array: numpy.ndarray[Any, Any]) -> Any:
     """Return a tensor over host memory. array: the NumPy array over the memory."""
-    torch = _torch("install it as described on pytorch.org; a build for the CPU is sufficient")
+    torch = optional.load(
+        "torch", what="PyTorch", advice="install it as described on pytorch.org; a build for the CPU is sufficient"
+    )
     if array.flags.writeable:
         return torch.from_numpy(array)
     import ctypes
@@ -89,8 +87,9 @@ def cupy_array(array: DeviceArray) -> Any:
 
     Errors: UnsupportedError without CuPy, or for a build that cannot use this GPU.
     """
-    advice = "pip install cupy-cuda13x (or the package for the CUDA version of the driver)"
-    cupy = optional.load("cupy", what="CuPy", advice=advice)
+    cupy = optional.load(
+        "cupy", what="CuPy", advice="pip install cupy-cuda13x (or the package for the CUDA version of the driver)"
+    )
     try:
         with cupy.cuda.Device(array.ordinal):
             return cupy.asarray(array)

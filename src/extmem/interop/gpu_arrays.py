@@ -10,19 +10,17 @@ of that layout needs no call of the driver.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from weakref import ref
 
 from extmem.core import cross_api, shared_devices
+from extmem.core.device_state import DeviceState
+from extmem.core.memory_object import MemoryObject
+from extmem.core.memory_record import MemoryRecord
+from extmem.devices.backend import Allocation
 from extmem.errors import InternalError, UnsupportedError
 from extmem.interop.device_array import DeviceArray
 from extmem.sharing.layout import Axes, layout_for
-
-if TYPE_CHECKING:
-    from extmem.core.device_state import DeviceState
-    from extmem.core.memory_object import MemoryObject
-    from extmem.core.memory_record import MemoryRecord
-    from extmem.devices.backend import Allocation
 
 __all__ = ["ArrayHold", "DevicePointer", "device_array", "device_pointer", "no_gpu_error", "shared_hold"]
 
@@ -94,8 +92,8 @@ def _import_into_cuda(record: MemoryRecord, cuda: DeviceState) -> Allocation:
         )
     handle, handle_type = exported
     origin = cross_api.origin(record.descriptor, handle_type)
-    imported = record.companion = importer.import_by_descriptor(handle, origin, writable=record.writable)
-    return imported
+    record.companion = importer.import_by_descriptor(handle, origin, writable=record.writable)
+    return record.companion
 
 
 def _pointer_to(allocation: Allocation, device: DeviceState) -> DevicePointer:
@@ -118,39 +116,28 @@ def device_array(
 
     Errors: as `device_pointer`; ValueError for an invalid layout; HandleStateError.
     """
-    with memory.use() as record:
-        return _device_array(memory, record, dtype, shape, strides, offset)
-
-
-def _device_array(
-    memory: MemoryObject,
-    record: MemoryRecord,
-    dtype: object,
-    shape: Axes,
-    strides: Axes,
-    offset: int,
-) -> DeviceArray | None:
     as_described = dtype is None and shape is None and strides is None and not offset
-    pattern = record.pattern if as_described else None
-    if pattern is None:
-        address = device_pointer(record)
-        if address is None:
-            return None
-        described = record.descriptor
-        layout = layout_for(
-            described.payload_size, described.array, dtype=dtype, shape=shape, strides=strides, offset=offset
-        )
-        pattern = DeviceArray(
-            address.pointer + described.payload_offset,
-            layout,
-            address.ordinal,
-            read_only=not record.writable,
-            keep=None,
-            hosted=address.hosted,
-        )
-        if as_described:
-            record.pattern = pattern
-    return pattern.kept_by(shared_hold(record, memory.gpu_holds))
+    with memory.use() as record:
+        pattern = record.pattern if as_described else None
+        if pattern is None:
+            address = device_pointer(record)
+            if address is None:
+                return None
+            described = record.descriptor
+            layout = layout_for(
+                described.payload_size, described.array, dtype=dtype, shape=shape, strides=strides, offset=offset
+            )
+            pattern = DeviceArray(
+                address.pointer + described.payload_offset,
+                layout,
+                address.ordinal,
+                read_only=not record.writable,
+                keep=None,
+                hosted=address.hosted,
+            )
+            if as_described:
+                record.pattern = pattern
+        return pattern.kept_by(shared_hold(record, memory.gpu_holds))
 
 
 def no_gpu_error(what: str, device: DeviceState) -> UnsupportedError:

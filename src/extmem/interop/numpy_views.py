@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from math import prod
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from extmem import optional
 from extmem.errors import UnsupportedError
@@ -48,8 +48,12 @@ CPU_DEVICE = (1, 0)
 
 def numpy_module() -> Any:
     """Return the module NumPy. Errors: UnsupportedError with the reason, where it cannot be imported."""
-    advice = "numpy(), read() and DLPack need it: pip install 'extmem[numpy]', or use the bytes of map()"
-    return optional.load("numpy", what="NumPy", advice=advice, package="numpy")
+    return optional.load(
+        "numpy",
+        what="NumPy",
+        advice="numpy(), read() and DLPack need it: pip install 'extmem[numpy]', or use the bytes of map()",
+        package="numpy",
+    )
 
 
 def numpy_view(buffer: memoryview, layout: ArrayLayout) -> numpy.ndarray[Any, Any]:
@@ -58,10 +62,10 @@ def numpy_view(buffer: memoryview, layout: ArrayLayout) -> numpy.ndarray[Any, An
     # object that exports the buffer, which may be writable: NumPy would then accept `flags.writeable = True`, and the
     # first write would be a segmentation fault.
     octets = numpy_module().frombuffer(buffer, "uint8")
-    array: numpy.ndarray[Any, Any] = numpy_module().ndarray(
-        layout.shape, layout.dtype, buffer=octets, offset=layout.offset, strides=layout.strides
+    return cast(
+        "numpy.ndarray[Any, Any]",
+        numpy_module().ndarray(layout.shape, layout.dtype, buffer=octets, offset=layout.offset, strides=layout.strides),
     )
-    return array
 
 
 def new_octets(size: int) -> memoryview:
@@ -99,10 +103,9 @@ def typed_view(buffer: memoryview, described: DescribedArray | None) -> memoryvi
     if code is not None and described.strides == contiguous_strides(described.shape, item):
         return buffer[: prod(described.shape) * item].cast(code, described.shape)
     try:
-        array: Any = numpy_view(buffer, ArrayLayout(described.shape, described.dtype, described.strides))
+        return numpy_view(buffer, ArrayLayout(described.shape, described.dtype, described.strides)).data
     except UnsupportedError:
         return buffer
-    return memoryview(array)
 
 
 def as_requested(array: numpy.ndarray[Any, Any], dtype: object, copy: bool | None) -> numpy.ndarray[Any, Any]:
@@ -115,8 +118,7 @@ def as_requested(array: numpy.ndarray[Any, Any], dtype: object, copy: bool | Non
         raise ValueError(
             f"cannot view {array.dtype} memory as {dtype} without a copy; pass copy=None, or numpy(dtype=…)"
         )
-    converted: numpy.ndarray[Any, Any] = array.astype(numpy_module().dtype(dtype))
-    return converted
+    return cast("numpy.ndarray[Any, Any]", array.astype(numpy_module().dtype(dtype)))
 
 
 def dlpack_capsule(

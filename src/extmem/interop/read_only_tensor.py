@@ -3,8 +3,8 @@
 How this works. PyTorch has no read-only tensors: a write to a tensor over a read-only mapping ends the process. This
 subclass intercepts every operation before it runs (`__torch_dispatch__`). The schema of the operation declares which
 arguments it writes to and which of its results are views. Some methods of PyTorch do not work on such subclasses, and
-some access the bytes without an operation: printing, `tolist`, `numpy`, pickling, storages, DLPack. Those are defined
-here. They read through a plain tensor over the same bytes (`_plain`), which is never returned to the program.
+some access the bytes without an operation: printing, `tolist`, `numpy`, pickling, storages, DLPack. This class
+defines those. They read through a plain tensor over the same bytes (`_plain`), which is never returned to the program.
 
 Not intercepted: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`, and operators of other
 libraries whose schema does not declare what they write.
@@ -12,7 +12,7 @@ libraries whose schema does not declare what they write.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 
@@ -21,7 +21,7 @@ from extmem.interop.numpy_views import as_requested, dlpack_capsule
 
 __all__ = ["ReadOnlyTensor"]
 
-_REMEDY = "ask for Access.READ_WRITE when opening it (its owner has to grant it), or write to a copy: tensor.clone()"
+_REMEDY = "open it with Access.READ_WRITE (its owner has to grant that), or write to a copy: tensor.clone()"
 
 
 class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
@@ -56,8 +56,7 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
         return f"{text[:-1]}, read_only=True)" if text.endswith(")") else text
 
     def __format__(self, specification: str) -> str:
-        text: str = self._plain().__format__(specification)
-        return text if specification else repr(self)
+        return cast("str", self._plain().__format__(specification)) if specification else repr(self)
 
     def tolist(self) -> Any:
         """Return the elements as nested lists."""
@@ -99,8 +98,7 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
     # Copies.
 
     def __copy__(self) -> ReadOnlyTensor:
-        alias: ReadOnlyTensor = self.detach()
-        return alias
+        return cast("ReadOnlyTensor", self.detach())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         memo[id(self)] = copied = self.detach().clone().requires_grad_(self.requires_grad)
@@ -124,9 +122,13 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
     ) -> object:
         if self.device.type != "cpu":
             raise BufferError(f"this tensor is read-only, and the capsules of PyTorch have no flag for that; {_REMEDY}")
-        # The default of PyTorch for `stream` is -1, which means no stream.
-        requested = None if stream == -1 else stream
-        return dlpack_capsule(self.numpy(), stream=requested, max_version=max_version, dl_device=dl_device, copy=copy)
+        return dlpack_capsule(
+            self.numpy(),
+            stream=None if stream == -1 else stream,  # PyTorch's default, -1, means no stream
+            max_version=max_version,
+            dl_device=dl_device,
+            copy=copy,
+        )
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -135,7 +137,7 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
 
     def untyped_storage(self) -> NoReturn:
         """Raise PermissionError: writes to a storage cannot be intercepted."""
-        raise PermissionError(f"this memory is read-only here, and its storage would allow writes; {_REMEDY}")
+        raise PermissionError(f"this memory is read-only in this process, and its storage allows writes; {_REMEDY}")
 
     def storage(self) -> NoReturn:
         """Raise PermissionError, as `untyped_storage` does."""
@@ -163,7 +165,7 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
 
 
 def _refuse(name: str) -> NoReturn:
-    raise PermissionError(f"{name} would write to memory that is read-only here; {_REMEDY}")
+    raise PermissionError(f"{name} would write to memory that is read-only in this process; {_REMEDY}")
 
 
 def _contains_read_only(value: Any) -> bool:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from extmem.core import views
 from extmem.interop.numpy_views import new_octets, numpy_view
 from extmem.interop.writing import octets_to_write
-from extmem.sharing.layout import layout_for
-from extmem.sharing.layout import whole as whole_number
+from extmem.sharing.layout import layout_for, whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -132,7 +132,7 @@ def _read_data(data: object, described: DescribedArray | None) -> _Data:
 
 def _is_array(data: object, numpy: Any) -> bool:
     return isinstance(data, numpy.generic) or any(
-        hasattr(data, way) for way in ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
+        hasattr(data, protocol) for protocol in ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
     )
 
 

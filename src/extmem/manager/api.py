@@ -5,13 +5,11 @@ from __future__ import annotations
 import abc
 import socket
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from extmem.errors import UnsupportedError
-from extmem.handles import HandleEntry, HandleInfo
-from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, error_for
-from extmem.objects.kmt import bad_number
+from extmem.handles import HandleEntry, NtHandleTable
+from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, bad_number, error_for
 from extmem.owning import Owner, Step
 from extmem.sharing.kinds import Backing, ObjectKind, Share
 from extmem.sharing.payload import Page
@@ -84,8 +82,8 @@ class BrokerStatus:
     longest_turn: float
 
 
-class Manager(abc.ABC):
-    """Shared objects, their names and this process's handle table. Thread-safe; implements `handles.NtHandleTable`.
+class Manager(NtHandleTable, abc.ABC):
+    """Shared objects, their names and this process's handle table. Thread-safe.
 
     Errors of every call: the object manager's refusals (`ObjectManagerError` classes), PeerGoneError if it does not
     answer, UnsupportedError where there is none.
@@ -172,18 +170,13 @@ class Manager(abc.ABC):
     def release(self, number: int) -> None:
         """Release a reference. In a forked child, nothing happens for one of its parent."""
 
-    @abc.abstractmethod
     def release_once(self, number: int) -> None:
         """`release` for the owner of a reference: nothing happens if it is released already."""
+        self.release(number)
 
     @abc.abstractmethod
     def when_reference_lost(self, number: int) -> Iterable[Step]:
         """Return the steps that release a reference when its owner is lost: C code, which cannot block or raise."""
-
-    @property
-    @abc.abstractmethod
-    def lock(self) -> AbstractContextManager[object]:
-        """See `NtHandleTable`."""
 
     @abc.abstractmethod
     def get_handle(self, number: int, entry: HandleEntry | None = None) -> int:
@@ -202,41 +195,6 @@ class Manager(abc.ABC):
             "with extmem.open_handle",
             requires_one_of=["Windows"],
         )
-
-    @abc.abstractmethod
-    def close(self, value: int, entry: HandleEntry | None = None) -> None:
-        """CloseHandle. See `NtHandleTable`."""
-
-    @abc.abstractmethod
-    def when_lost(self, value: int) -> Iterable[Step]:
-        """See `NtHandleTable`."""
-
-    @abc.abstractmethod
-    def duplicate(
-        self,
-        value: int,
-        *,
-        desired: int | None,
-        inherit: bool,
-        same_attributes: bool,
-        close_source: bool,
-        into: int | None,
-        entry: HandleEntry | None = None,
-        source_entry: HandleEntry | None = None,
-    ) -> int:
-        """DuplicateHandle; as `NtHandleTable.duplicate`."""
-
-    @abc.abstractmethod
-    def same_object(self, a: int, b: int) -> bool:
-        """CompareObjectHandles."""
-
-    @abc.abstractmethod
-    def info(self, value: int) -> HandleInfo:
-        """GetHandleInformation and NtQueryObject."""
-
-    @abc.abstractmethod
-    def set_flags(self, value: int, mask: int, flags: int) -> None:
-        """SetHandleInformation."""
 
     @abc.abstractmethod
     def kmt_alive(self, number: int) -> bool:

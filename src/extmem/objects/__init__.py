@@ -16,26 +16,25 @@ from extmem.objects.access import (
 )
 from extmem.objects.core import STEP
 from extmem.objects.entities import Identity, Reference
+from extmem.objects.kmt import SLOTS, bad_number, number_at
 from extmem.objects.lifetimes import KEEPS, Holder, Keeps
 from extmem.objects.model import ObjectManager
-from extmem.objects.names import MAX_UNITS, NameKey, resolve_name
+from extmem.objects.names import MAX_UNITS, NameKey, parse_path, resolve_name, session_directory
 from extmem.objects.object_types import MEMORY, OBJECT_TYPES, RESOURCE_WRITE, ObjectType, known_kind
 from extmem.objects.records import (
     HandleRecord,
-    Held,
     ObjectRecord,
     PayloadRecord,
     ReferenceRecord,
-    Restored,
     RestoredPayload,
     TicketRecord,
 )
 from extmem.objects.results import Claimed, Exported, HandleInfo, Imported, Limits
 from extmem.objects.sddl import format_sddl, parse_sddl
-from extmem.objects.security import SecurityDescriptor, Token, default_descriptor, granted
+from extmem.objects.security import SecurityDescriptor, Token, default_descriptor
 from extmem.objects.snapshot import HandleRow, HolderRow, ObjectRow, Part, PayloadRow, assemble
 from extmem.objects.status import WINERROR, Refused, Status, error_for
-from extmem.objects.table import FLAG_INHERIT, FLAG_PROTECT
+from extmem.objects.table import FLAG_INHERIT, FLAG_PROTECT, no_entry
 from extmem.sharing.kinds import ObjectKind, Share
 
 __all__ = [
@@ -50,6 +49,7 @@ __all__ = [
     "MAXIMUM_ALLOWED",
     "MAX_UNITS",
     "READ_CONTROL",
+    "SLOTS",
     "RESOURCE_WRITE",
     "STEP",
     "SYNCHRONIZE",
@@ -61,7 +61,6 @@ __all__ = [
     "HandleInfo",
     "HandleRecord",
     "HandleRow",
-    "Held",
     "Holder",
     "HolderRow",
     "Imported",
@@ -82,7 +81,6 @@ __all__ = [
     "PayloadRecord",
     "PayloadRow",
     "Refused",
-    "Restored",
     "RestoredPayload",
     "SecurityDescriptor",
     "Share",
@@ -90,11 +88,15 @@ __all__ = [
     "TicketRecord",
     "Token",
     "assemble",
+    "bad_number",
     "default_descriptor",
     "error_for",
     "format_sddl",
-    "granted",
     "known_kind",
+    "no_entry",
+    "number_at",
+    "parse_path",
     "parse_sddl",
     "resolve_name",
+    "session_directory",
 ]

@@ -18,7 +18,7 @@ from extmem.objects.directory import Directory
 from extmem.objects.entities import Identity, Payload, Process, Reference, SharedObject, Ticket, User
 from extmem.objects.kernel_object import KernelObject
 from extmem.objects.kmt import KmtTable
-from extmem.objects.lifetimes import KEEPS, Holder, Keeps
+from extmem.objects.lifetimes import ANNOUNCEMENT, NT_HANDLE, ORPHANED_TICKET, Keeps
 from extmem.objects.names import NameKey, resolve_name
 from extmem.objects.object_types import ObjectType
 from extmem.objects.results import Limits
@@ -29,9 +29,6 @@ from extmem.sharing.kinds import Share
 
 __all__ = ["STEP", "Core"]
 
-_HANDLE: Final = KEEPS[Holder.NT_HANDLE]
-_ANNOUNCEMENT: Final = KEEPS[Holder.ANNOUNCEMENT]
-_ORPHANED: Final = KEEPS[Holder.ORPHANED_TICKET]
 STEP: Final = 256
 """Number of items that one step of a long operation ends."""
 _ID_RANGE: Final = 1 << 63  # ids are sent as 64-bit integers
@@ -162,10 +159,6 @@ class Core:
         child.parent.children -= 1
         child.parent = None
 
-    def processes(self) -> tuple[int, ...]:
-        """Return the ids of all attached processes, oldest first."""
-        return tuple(self._processes)
-
     def take_released(self) -> list[int]:
         """Return the payloads that have ended since the last call, in that order.
 
@@ -246,7 +239,7 @@ class Core:
     def _retain_handle(self, target: KernelObject) -> None:
         target.handles += 1
         if isinstance(target, SharedObject):
-            self._retain(_HANDLE, target.payload, target)
+            self._retain(NT_HANDLE, target.payload, target)
         else:
             target.refs += 1
 
@@ -265,7 +258,7 @@ class Core:
         target = entry.object
         target.handles -= 1
         if isinstance(target, SharedObject):
-            self._release(_HANDLE, target.payload, target)
+            self._release(NT_HANDLE, target.payload, target)
         else:
             target.refs -= 1
 
@@ -292,8 +285,8 @@ class Core:
         if not ticket.keeps.payload:
             self._forget_ticket(ticket)  # its time was over
             return
-        kept, ticket.keeps = ticket.keeps, _ORPHANED
-        self._retain(_ORPHANED, ticket.payload, ticket.object)
+        kept, ticket.keeps = ticket.keeps, ORPHANED_TICKET
+        self._retain(ORPHANED_TICKET, ticket.payload, ticket.object)
         self._release(kept, ticket.payload, ticket.object)
         if ticket.sender is not None:
             del ticket.sender.tickets[ticket.id]
@@ -316,7 +309,7 @@ class Core:
 
     def _announce(self, owner: Process, payload: Payload, shared: SharedObject | None) -> None:
         payload.exporters += 1  # the exporter may announce later, so a strict number is kept for it
-        self._retain(_ANNOUNCEMENT, payload, shared)
+        self._retain(ANNOUNCEMENT, payload, shared)
 
     def _ending_announcements(self, owner: Process) -> Iterator[None]:
         done = 0
@@ -327,7 +320,7 @@ class Core:
                 shared = None
             payload = owner.announced_payloads.popitem()[1] if shared is None else shared.payload
             payload.exporters -= 1
-            self._release(_ANNOUNCEMENT, payload, shared)
+            self._release(ANNOUNCEMENT, payload, shared)
             if not (done := done + 1) % STEP:
                 yield
 

@@ -12,7 +12,20 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-__all__ = ["KEEPS", "Holder", "Keeps"]
+__all__ = [
+    "ANNOUNCEMENT",
+    "DEMOTED_TICKET",
+    "EXPORTER",
+    "IMPORTED_KMT",
+    "IMPORTED_NT",
+    "KEEPS",
+    "KMT_TICKET",
+    "NT_HANDLE",
+    "NT_TICKET",
+    "ORPHANED_TICKET",
+    "Holder",
+    "Keeps",
+]
 
 
 class Keeps(NamedTuple):
@@ -60,3 +73,14 @@ KEEPS: Final[Mapping[Holder, Keeps]] = MappingProxyType(
     }
 )
 """The lifetime table. Whatever keeps a shared object also keeps its payload."""
+
+# The rows by which the model counts.
+EXPORTER: Final = KEEPS[Holder.EXPORTER]
+NT_HANDLE: Final = KEEPS[Holder.NT_HANDLE]
+IMPORTED_NT: Final = KEEPS[Holder.IMPORTED_NT]
+IMPORTED_KMT: Final = KEEPS[Holder.IMPORTED_KMT]
+NT_TICKET: Final = KEEPS[Holder.NT_TICKET]
+KMT_TICKET: Final = KEEPS[Holder.KMT_TICKET]
+ORPHANED_TICKET: Final = KEEPS[Holder.ORPHANED_TICKET]
+DEMOTED_TICKET: Final = KEEPS[Holder.DEMOTED_TICKET]
+ANNOUNCEMENT: Final = KEEPS[Holder.ANNOUNCEMENT]

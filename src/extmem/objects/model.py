@@ -23,6 +23,6 @@ class ObjectManager(Handles, Restoring, Snapshots):
     """Names, shared objects, handle tables and KMT numbers of one session, for any number of processes.
 
     Every call takes the id of the calling process from `attach`. It returns, or raises `Refused`, and then nothing has
-    changed (except by `duplicate` with `close_source`, B40, and `restore`). Ids of payloads and objects are random
+    changed (except by `duplicate` with `close_source`, B40). Ids of payloads and objects are random
     63-bit numbers.
     """

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from extmem.objects.status import Refused, Status
 
-__all__ = ["MAX_UNITS", "NameKey", "parse_path", "resolve_name"]
+__all__ = ["MAX_UNITS", "NameKey", "parse_path", "resolve_name", "session_directory"]
 
 MAX_UNITS: Final = 260
 """Length limit of a name in UTF-16 units, prefixes included (B7: the documented D3D limit; drivers check no other)."""
@@ -57,7 +57,7 @@ def parse_path(path: str, session: int) -> NameKey:
     Refused as `resolve_name`, and PATH_SYNTAX_BAD.
     """
     for where in {0, session}:
-        root = _root(where)
+        root = session_directory(where)
         leaf = path[len(root) :]
         if path.startswith(root) and "\\" not in leaf:
             return resolve_name(leaf, where)
@@ -118,12 +118,13 @@ def _check_units(name: str) -> None:
         )
 
 
-def _root(session: int) -> str:
+def session_directory(session: int) -> str:
+    """Return the full path of a session's directory of named objects, with the last backslash."""
     return f"\\Sessions\\{session}\\BaseNamedObjects\\" if session else "\\BaseNamedObjects\\"
 
 
 def _key(session: int, leaf: str) -> NameKey:
-    return NameKey(f"{session}\\{_fold(leaf)}", _root(session) + leaf, session == 0)
+    return NameKey(f"{session}\\{_fold(leaf)}", session_directory(session) + leaf, session == 0)
 
 
 def _fold(text: str) -> str:

@@ -57,14 +57,14 @@ class ObjectType:
         if not mask & GENERIC:
             return mask
         mapped = mask & ~GENERIC
-        if mask & GENERIC_READ:
-            mapped |= self.read
-        if mask & GENERIC_WRITE:
-            mapped |= self.write
-        if mask & GENERIC_EXECUTE:
-            mapped |= self.execute
-        if mask & GENERIC_ALL:
-            mapped |= self.all
+        for bit, rights in (
+            (GENERIC_READ, self.read),
+            (GENERIC_WRITE, self.write),
+            (GENERIC_EXECUTE, self.execute),
+            (GENERIC_ALL, self.all),
+        ):
+            if mask & bit:
+                mapped |= rights
         return mapped
 
     def requested(self, mask: int) -> int:
@@ -80,10 +80,11 @@ class ObjectType:
             )
         unknown = mask & ~(self.valid | GENERIC | MAXIMUM_ALLOWED)
         if unknown:
+            specific = ", ".join(f"{name} ({bit:#x})" for bit, name in self.specific)
             raise Refused(
                 Status.ACCESS_DENIED,
                 f"The access mask 0x{mask:08X} contains bits that {self.noun} does not have (0x{unknown:08X}). Request "
-                f"GENERIC_READ (0x80000000) and {self._specific_in_words()}, or MAXIMUM_ALLOWED (0x02000000).",
+                f"GENERIC_READ (0x80000000) and {specific}, or MAXIMUM_ALLOWED (0x02000000).",
             )
         return self.map_generic(mask)
 
@@ -94,9 +95,6 @@ class ObjectType:
         if rest:
             words.append(f"0x{rest:X}")
         return f"{' | '.join(words) if words else 'no rights'} (0x{mask:08X})"
-
-    def _specific_in_words(self) -> str:
-        return ", ".join(f"{name} ({bit:#x})" for bit, name in self.specific)
 
 
 _TYPES: Final = {

@@ -1,9 +1,8 @@
 """What a client announces after the object manager was killed: one frozen record for each thing that it holds.
 
-The client keeps these while it runs; `ObjectManager.describe` returns the same from the manager's side. Ids of payloads
-and shared objects are random 63-bit numbers that stay the same across a restore, so that announcements of one thing by
-several clients can be recognised as one. Numbers of references and handle values belong to the process, and are
-restored as they were.
+The client keeps these while it runs. Ids of payloads and shared objects are random 63-bit numbers that stay the same
+across a restore, so that announcements of one thing by several clients can be recognised as one. Numbers of references
+and handle values belong to the process, and are restored as they were.
 """
 
 from __future__ import annotations
@@ -15,11 +14,9 @@ from extmem.sharing.kinds import ObjectKind, Share
 
 __all__ = [
     "HandleRecord",
-    "Held",
     "ObjectRecord",
     "PayloadRecord",
     "ReferenceRecord",
-    "Restored",
     "RestoredPayload",
     "TicketRecord",
 ]
@@ -91,17 +88,6 @@ class TicketRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Everything that one process holds, in an order in which it can be announced."""
-
-    payloads: tuple[PayloadRecord, ...] = ()
-    objects: tuple[ObjectRecord, ...] = ()
-    references: tuple[ReferenceRecord, ...] = ()
-    handles: tuple[HandleRecord, ...] = ()
-    tickets: tuple[TicketRecord, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class RestoredPayload:
     """The result of announcing a payload: its id from now on, and its KMT number.
 
@@ -111,11 +97,3 @@ class RestoredPayload:
 
     payload: int
     kmt: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """The result of `ObjectManager.restore`: `nameless` are objects whose names were taken in the meantime."""
-
-    payloads: tuple[RestoredPayload, ...]
-    nameless: tuple[int, ...]

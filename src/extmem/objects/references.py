@@ -6,12 +6,10 @@ holds. The kind of the payload decides its rights (`object_types`); everything e
 
 from __future__ import annotations
 
-from typing import Final
-
 from extmem.objects.access import MAXIMUM_ALLOWED, READ_CONTROL
 from extmem.objects.core import Core
 from extmem.objects.entities import Identity, Payload, Process, Reference, SharedObject
-from extmem.objects.lifetimes import KEEPS, Holder
+from extmem.objects.lifetimes import EXPORTER, IMPORTED_KMT, IMPORTED_NT
 from extmem.objects.names import NameKey
 from extmem.objects.object_types import OBJECT_TYPES, known_kind
 from extmem.objects.results import Exported, Imported
@@ -22,10 +20,7 @@ from extmem.sharing.kinds import ObjectKind, Share
 
 __all__ = ["References"]
 
-_EXPORTER: Final = KEEPS[Holder.EXPORTER]
-_IMPORTED_NT: Final = KEEPS[Holder.IMPORTED_NT]
-_ON_PAYLOAD, _ON_OBJECT, _ON_KMT = _IMPORTED_NT.payload, _IMPORTED_NT.object, _IMPORTED_NT.kmt
-_IMPORTED_KMT: Final = KEEPS[Holder.IMPORTED_KMT]
+_ON_PAYLOAD, _ON_OBJECT, _ON_KMT = IMPORTED_NT.payload, IMPORTED_NT.object, IMPORTED_NT.kmt
 
 
 class References(Core):
@@ -95,7 +90,7 @@ class References(Core):
         if payload is None:
             payload = self._new_payload(identity, descriptor, share, kind, uid=owner.token.uid, writable=writable)
         shared = self._new_object(self._fresh_id(self._objects), owner, payload, key, sd, writable=writable)
-        new = Reference(payload, shared, _EXPORTER, granted & shared.ceiling, exporting=True, inherit=inherit)
+        new = Reference(payload, shared, EXPORTER, granted & shared.ceiling, exporting=True, inherit=inherit)
         return Exported(self._add_reference(owner, new), payload.id, shared.id, None)
 
     def import_by_name(
@@ -219,21 +214,21 @@ class References(Core):
                     self._discard_payload(payload)
                 raise
             payload.strict_kmt = strict_kmt
-        new = Reference(payload, None, _EXPORTER, self._kmt_rights(payload), exporting=True)
+        new = Reference(payload, None, EXPORTER, self._kmt_rights(payload), exporting=True)
         return Exported(self._add_reference(owner, new), payload.id, None, payload.kmt)
 
     def _import_nt(self, owner: Process, shared: SharedObject, granted: int) -> Imported:
         self._check_readable(granted, shared.type)
         self._reference_room(owner)
         payload = shared.payload
-        reference = self._add_reference(owner, Reference(payload, shared, _IMPORTED_NT, granted))
+        reference = self._add_reference(owner, Reference(payload, shared, IMPORTED_NT, granted))
         name = None if shared.name is None else shared.name.display
         return Imported(reference, payload.id, shared.id, granted, None, name, payload.object_kind)
 
     def _import_kmt(self, owner: Process, payload: Payload) -> Imported:
         self._reference_room(owner)
         granted = self._kmt_rights(payload)
-        reference = self._add_reference(owner, Reference(payload, None, _IMPORTED_KMT, granted))
+        reference = self._add_reference(owner, Reference(payload, None, IMPORTED_KMT, granted))
         return Imported(reference, payload.id, None, granted, payload.kmt, None, payload.object_kind)
 
     @staticmethod

@@ -1,8 +1,8 @@
-"""Restoring what a process held after the object manager was killed, and describing what it holds (`records`).
+"""Restoring what a process held after the object manager was killed (`records`), and describing payloads and objects.
 
 How this works. A client that connects again announces payloads, then the objects on them, then its references, handles
 and tickets. Announcements of several clients about one payload (same identity) or object (same id) merge. The
-announcement itself holds what is announced until `restore_done`, so that nothing ends half-way; what has no other
+announcement itself holds what is announced until `finishing`, so that nothing ends half-way; what has no other
 holder ends then. If two objects claim one name, the one that was created last gets it, since the other must have lost
 the name before; the other stays without a name. Records come from clients and are checked for contradictions like any
 other input. The caller must prove that a process held what it announces (the broker signs records).
@@ -14,16 +14,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from extmem.objects.entities import Identity, Payload, Process, Reference, SharedObject, Ticket, User
-from extmem.objects.lifetimes import KEEPS, Holder
+from extmem.objects.lifetimes import EXPORTER, IMPORTED_KMT, IMPORTED_NT, KMT_TICKET, NT_TICKET
 from extmem.objects.names import NameKey, parse_path
 from extmem.objects.object_types import OBJECT_TYPES
 from extmem.objects.records import (
     HandleRecord,
-    Held,
     ObjectRecord,
     PayloadRecord,
     ReferenceRecord,
-    Restored,
     RestoredPayload,
     TicketRecord,
 )
@@ -36,9 +34,6 @@ from extmem.sharing.kinds import Share
 
 __all__ = ["Restoring"]
 
-_EXPORTER: Final = KEEPS[Holder.EXPORTER]
-_IMPORTED_NT: Final = KEEPS[Holder.IMPORTED_NT]
-_IMPORTED_KMT: Final = KEEPS[Holder.IMPORTED_KMT]
 _SOURCES: Final = ("reference", "handle", "kmt")
 _ID_MAX: Final = (1 << 63) - 1
 _REFERENCE_MAX: Final = (1 << 53) - 1
@@ -48,21 +43,6 @@ class Restoring(Tickets):
     """Announcing and describing what a process holds."""
 
     # -- announcing -------------------------------------------------------------------------------------------------
-
-    def restore(self, process: int, held: Held) -> Restored:
-        """Announce everything. On Refused, what was announced before the refused record stays."""
-        try:
-            payloads = tuple(self.restore_payload(process, record) for record in held.payloads)
-            named = [(record, self.restore_object(process, record)) for record in held.objects]
-            for reference in held.references:
-                self.restore_reference(process, reference)
-            for handle in held.handles:
-                self.restore_handle(process, handle)
-            for ticket in held.tickets:
-                self.restore_ticket(process, ticket)
-        finally:
-            self.restore_done(process)
-        return Restored(payloads, tuple(record.object for record, kept in named if not kept))
 
     def restore_payload(self, process: int, record: PayloadRecord) -> RestoredPayload:
         """Announce a payload. The further records of this process use the id `record.payload`.
@@ -152,7 +132,7 @@ class Restoring(Tickets):
         self._reference_room(owner)
         if record.reference in owner.references:
             raise _contradiction(f"the reference {record.reference} exists in process {owner.pid} already")
-        keeps = _EXPORTER if record.exporting else _IMPORTED_KMT if shared is None else _IMPORTED_NT
+        keeps = EXPORTER if record.exporting else IMPORTED_KMT if shared is None else IMPORTED_NT
         granted = self._kmt_rights(payload) if shared is None else record.granted & shared.ceiling
         following = max(owner.next_reference, record.reference + 1)
         owner.next_reference = record.reference
@@ -187,62 +167,15 @@ class Restoring(Tickets):
             raise _contradiction(f"a ticket for a {record.source!r} on a payload shared by {payload.share.name}")
         self._ticket_room(owner.token.uid)
         granted = self._kmt_rights(payload) if shared is None else record.granted & shared.ceiling
-        keeps = self._ticket_keeps(shared)
+        keeps = KMT_TICKET if shared is None else NT_TICKET
         user = User(owner.token.uid)
         self._put_ticket(Ticket(record.ticket, user, owner, record.source, payload, shared, granted, keeps))
 
-    def restore_done(self, process: int) -> None:
-        """End the announcements of a process: what it announced and no one holds ends now."""
-        for _ in self.finishing(process):
-            pass
-
     def finishing(self, process: int) -> Iterator[None]:
-        """`restore_done` in steps."""
+        """End the announcements of a process, in steps: what it announced and no process holds ends now."""
         return self._ending_announcements(self._process(process))
 
     # -- describing -------------------------------------------------------------------------------------------------
-
-    def describe(self, process: int) -> Held:
-        """Return all that a process holds, as it would announce it to a new manager.
-
-        Demoted tickets are not part of it: they keep nothing alive, and another process may announce their payload
-        later.
-        """
-        owner = self._process(process)
-        payloads: dict[int, PayloadRecord] = {}
-        objects: dict[int, ObjectRecord] = {}
-
-        def note(payload: Payload, shared: SharedObject | None) -> None:
-            if payload.id not in payloads:
-                payloads[payload.id] = self.payload_record(payload.id)
-            if shared is not None and shared.id not in objects:
-                objects[shared.id] = self.object_record(shared.id)
-
-        references = []
-        for number, m in owner.references.items():
-            note(m.payload, m.object)
-            shared_id = None if m.object is None else m.object.id
-            references.append(ReferenceRecord(number, m.payload.id, shared_id, m.exporting, m.granted, m.inherit))
-        handles = []
-        for value, entry in owner.table:
-            if isinstance(shared := entry.object, SharedObject):
-                note(shared.payload, shared)
-                flags = entry.flags
-                handles.append(
-                    HandleRecord(
-                        value, shared.id, entry.granted, bool(flags & FLAG_INHERIT), bool(flags & FLAG_PROTECT)
-                    )
-                )
-        tickets = []
-        for t in owner.tickets.values():
-            if not t.keeps.payload:
-                continue
-            note(t.payload, t.object)
-            shared_id = None if t.object is None else t.object.id
-            tickets.append(TicketRecord(t.id, t.source, t.payload.id, shared_id, t.granted))
-        return Held(
-            tuple(payloads.values()), tuple(objects.values()), tuple(references), tuple(handles), tuple(tickets)
-        )
 
     def find_payload(self, identity: Identity) -> int | None:
         """Return the id of the live payload with this identity, or None."""

@@ -52,6 +52,11 @@ _ACE_FLAGS: Final = {
     "NP": AceFlag.NO_PROPAGATE,
     "IO": AceFlag.INHERIT_ONLY,
 }
+_DACL_FLAGS: Final = {
+    "P": DaclFlag.PROTECTED,
+    "AR": DaclFlag.AUTO_INHERIT_REQ,
+    "AI": DaclFlag.AUTO_INHERITED,
+}
 _KINDS: Final = {"A": AceKind.ALLOW, "D": AceKind.DENY}
 _ALIASES: Final = {"WD": EVERYONE, "OW": OWNER_RIGHTS}
 _SID: Final = re.compile(r"S-(\d{1,10})((?:-\d{1,10}){2,16})(?![\d-])", re.ASCII)
@@ -84,15 +89,7 @@ def parse_sddl(text: str, token: Token, object_type: ObjectType) -> SecurityDesc
 def format_sddl(sd: SecurityDescriptor, object_type: ObjectType) -> str:
     """Return the text of a descriptor. `parse_sddl` of it, with the owner's token, gives an equal descriptor."""
     letters = rights_of(object_type)
-    flags = "".join(
-        word
-        for word, bit in (
-            ("P", DaclFlag.PROTECTED),
-            ("AR", DaclFlag.AUTO_INHERIT_REQ),
-            ("AI", DaclFlag.AUTO_INHERITED),
-        )
-        if sd.flags & bit
-    )
+    flags = "".join(word for word, bit in _DACL_FLAGS.items() if sd.flags & bit)
     body = _NULL_DACL if sd.dacl is None else "".join(_format_ace(ace, letters) for ace in sd.dacl)
     return f"O:{sd.owner}G:{_format_sid(sd.group)}D:{flags}{body}"
 
@@ -180,14 +177,10 @@ class _Parser:
         while True:
             if self.take(_NULL_DACL):
                 return None, flags
-            if self.take("P"):
-                flags |= DaclFlag.PROTECTED
-            elif self.take("AI"):
-                flags |= DaclFlag.AUTO_INHERITED
-            elif self.take("AR"):
-                flags |= DaclFlag.AUTO_INHERIT_REQ
-            else:
+            word = next((word for word in _DACL_FLAGS if self.take(word)), None)
+            if word is None:
                 break
+            flags |= _DACL_FLAGS[word]
         aces: list[Ace] = []
         while self.text.startswith("(", self.at):
             if len(aces) == MAX_ACES:

@@ -28,7 +28,6 @@ __all__ = [
     "allowed",
     "default_descriptor",
     "grant",
-    "granted",
     "group_sid",
     "user_sid",
 ]
@@ -135,19 +134,12 @@ def allowed(sd: SecurityDescriptor, token: Token, object_type: ObjectType) -> in
     return rights
 
 
-def granted(sd: SecurityDescriptor, token: Token, desired: int, object_type: ObjectType) -> int:
+def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceiling: int) -> int:
     """Return the specific mask that a handle gets by an open: the access check.
 
+    rights: those of `user` by the DACL (`allowed`). ceiling: the rights that the object can give.
     Raises Refused ACCESS_DENIED: for 0 (B18), for bits that the type does not have (B23), for rights that the DACL does
     not allow.
-    """
-    return grant(allowed(sd, token, object_type), desired, object_type, user=token.uid, ceiling=object_type.valid)
-
-
-def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceiling: int) -> int:
-    """`granted`, for a caller that knows the rights of `user` by the DACL.
-
-    ceiling: the rights that the object can give.
     """
     if desired == 0:
         raise Refused(

@@ -107,13 +107,6 @@ class _Tally:
 class Snapshots(Core):
     """Reading the state."""
 
-    def snapshot(self, token: Token | None = None) -> list[PayloadRow]:
-        """Every live payload with its objects and holders. Takes time in the number of everything that is held.
-
-        token: only what this user may open, as `walk`.
-        """
-        return assemble(part for part in self.walk(token) if part is not None)
-
     def walk(self, token: Token | None = None) -> Iterator[Part | None]:
         """Yield the parts of a snapshot, one after the other; None at the end of a step without a part.
 
@@ -140,25 +133,13 @@ class Snapshots(Core):
             )
             yield Part(payload.id, row)
             for shared in objects:
-                yield Part(payload.id, object=_object_row(shared))
+                name = None if shared.name is None else shared.name.display
+                shared_row = ObjectRow(shared.id, name, shared.sddl, shared.handles, shared.refs)
+                yield Part(payload.id, object=shared_row)
         for process in list(self._processes.values()):
             yield from _holdings(process, seen, viewer)
         for user in list(self._users.values()):
             yield from _in_flight(user, seen, viewer)
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of everything that exists. All are zero once every process has left."""
-        processes = self._processes.values()
-        return {
-            "processes": len(self._processes),
-            "payloads": len(self._payloads),
-            "objects": len(self._objects),
-            "names": len(self._directory),
-            "kmt_numbers": len(self._kmt),
-            "tickets": len(self._tickets),
-            "references": sum(len(process.references) for process in processes),
-            "handles": sum(len(process.table) for process in processes),
-        }
 
 
 def assemble(parts: Iterable[Part]) -> list[PayloadRow]:
@@ -247,8 +228,3 @@ def _in_flight(user: User, seen: set[int], viewer: Token | None) -> Iterator[Par
             yield None
     for payload, count in found.items():
         yield Part(payload, in_flight=count)
-
-
-def _object_row(shared: SharedObject) -> ObjectRow:
-    name = None if shared.name is None else shared.name.display
-    return ObjectRow(shared.id, name, shared.sddl, shared.handles, shared.refs)

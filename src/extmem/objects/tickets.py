@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from extmem.objects.entities import Payload, Process, SharedObject, Ticket, User
-from extmem.objects.lifetimes import KEEPS, Holder, Keeps
+from extmem.objects.lifetimes import DEMOTED_TICKET, KMT_TICKET, NT_TICKET, ORPHANED_TICKET
 from extmem.objects.object_types import OBJECT_TYPES
 from extmem.objects.references import References
 from extmem.objects.results import Claimed
@@ -26,10 +26,6 @@ from extmem.objects.status import Refused, Status
 
 __all__ = ["Tickets"]
 
-_NT: Final = KEEPS[Holder.NT_TICKET]
-_KMT: Final = KEEPS[Holder.KMT_TICKET]
-_ORPHANED: Final = KEEPS[Holder.ORPHANED_TICKET]
-_DEMOTED: Final = KEEPS[Holder.DEMOTED_TICKET]
 _TICKET_RANGE: Final = 1 << 128
 
 
@@ -98,13 +94,15 @@ class Tickets(References):
         keeps nothing alive).
         """
         claimer = self._process(process)
-        ticket = claimed.ticket if isinstance(claimed.ticket, Ticket) and not self._has(claimed.ticket) else None
+        ticket = (
+            claimed.ticket if isinstance(claimed.ticket, Ticket) and claimed.ticket.id not in self._tickets else None
+        )
         if ticket is not None and self._payloads.get(ticket.payload.id) is not ticket.payload:
             ticket = None
         if ticket is not None:
             if ticket.sender is not None and ticket.sender.ended:
                 ticket.sender = None
-                ticket.keeps = _ORPHANED if ticket.keeps.payload else _DEMOTED
+                ticket.keeps = ORPHANED_TICKET if ticket.keeps.payload else DEMOTED_TICKET
             self._put_ticket(ticket)
         if claimed.imported is not None:
             self._drop_reference(claimer, claimed.imported.reference)
@@ -141,13 +139,10 @@ class Tickets(References):
         if found.sender is None:
             self._drop_ticket(found)
         elif found.keeps.payload:
-            kept, found.keeps = found.keeps, _DEMOTED
+            kept, found.keeps = found.keeps, DEMOTED_TICKET
             found.user.weak[ticket] = found
             self._release(kept, found.payload, found.object)
-        return self._has(found)
-
-    def _has(self, ticket: Ticket) -> bool:
-        return ticket.id in self._tickets
+        return ticket in self._tickets
 
     def _claim(self, claimer: Process, ticket: Ticket) -> Claimed:
         shared, payload = ticket.object, ticket.payload
@@ -172,13 +167,9 @@ class Tickets(References):
     def _issue(self, sender: Process, source: str, payload: Payload, shared: SharedObject | None, granted: int) -> int:
         while (number := self._random(_TICKET_RANGE)) in self._tickets or not number:
             pass
-        keeps = self._ticket_keeps(shared)
+        keeps = KMT_TICKET if shared is None else NT_TICKET
         self._put_ticket(Ticket(number, User(sender.token.uid), sender, source, payload, shared, granted, keeps))
         return number
-
-    @staticmethod
-    def _ticket_keeps(shared: SharedObject | None) -> Keeps:
-        return _KMT if shared is None else _NT
 
     def _put_ticket(self, ticket: Ticket) -> None:
         ticket.user = self._users.setdefault(ticket.user.uid, ticket.user)

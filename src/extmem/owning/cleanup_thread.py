@@ -16,14 +16,12 @@ import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from extmem.errors import ExtmemError
 from extmem.owning._join_thread import join_thread
 from extmem.owning.lock import Lock
-
-if TYPE_CHECKING:
-    from extmem.owning.owner import Step
+from extmem.owning.owner import Step
 
 __all__ = ["step"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from extmem import vk
 from extmem.vk.handle_types import SIZED_BY_D3D
-from extmem.vk.words import bits_of, enum_text, flags_text, types_text
+from extmem.vk.value_text import bits_of, enum_text, flags_text, types_text
 
 __all__ = [
     "D3D11_TYPES",

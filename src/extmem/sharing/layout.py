@@ -11,7 +11,7 @@ from typing import Protocol, SupportsIndex, TypeAlias
 
 from extmem.sharing.dtypes import dtype_name, itemsize
 
-__all__ = ["ArrayLayout", "Axes", "DescribedArray", "axes_of", "contiguous_strides", "layout_for", "whole"]
+__all__ = ["ArrayLayout", "Axes", "DescribedArray", "axes_of", "contiguous_strides", "layout_for", "whole_number"]
 
 
 Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex] | None
@@ -44,12 +44,15 @@ class ArrayLayout:
     offset: int = 0
 
 
-def whole(value: SupportsIndex, what: str) -> int:
-    """A whole number of any integer type (NumPy's too). TypeError for anything else: nothing is rounded."""
+def whole_number(value: object, what: str, advice: str = "give a whole number") -> int:
+    """Return the int of an integer of any type, such as NumPy's. TypeError for other types, floats and text included.
+
+    what: the name of the value, for the message. advice: the end of the message.
+    """
     try:
-        return operator.index(value)
+        return operator.index(value)  # type: ignore[arg-type]  # this is the check of the type
     except TypeError:
-        raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; give a whole number") from None
+        raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; {advice}") from None
 
 
 def axes_of(values: Axes, what: str) -> tuple[int, ...]:
@@ -60,7 +63,7 @@ def axes_of(values: Axes, what: str) -> tuple[int, ...]:
         except TypeError:
             pass
         try:
-            return tuple(map(whole, values, map(f"{what}[{{}}]".format, count())))  # type: ignore[arg-type]
+            return tuple(map(whole_number, values, map(f"{what}[{{}}]".format, count())))  # type: ignore[arg-type]
         except TypeError as error:
             if isinstance(values, Iterable):
                 raise error from None
@@ -91,7 +94,7 @@ def layout_for(
     With a dtype and no shape the rest of the payload is one axis; with strides the shape is the described one, unless
     it is given. Errors: ValueError with the sizes; TypeError for what are not whole numbers.
     """
-    offset = whole(offset, "offset")
+    offset = whole_number(offset, "offset")
     if described is not None and dtype is None and shape is None and strides is None and offset == 0:
         return ArrayLayout(described.shape, described.dtype, described.strides)
     name = dtype_name(dtype) if dtype is not None else described.dtype if described is not None else "uint8"

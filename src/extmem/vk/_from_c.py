@@ -7,8 +7,7 @@ registry when this was generated stays an int, and unknown flag bits stay in the
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum, IntFlag
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from extmem.vk._base import ChainStruct, SecurityAttributes, Struct
 from extmem.vk._fields import FieldSpec
@@ -86,16 +85,14 @@ def _address(pointer: Any) -> int:
 
 
 def _enum(number: int, spec: FieldSpec) -> int:
-    cls: type[IntEnum] = getattr(enums, spec.type_name)
     try:
-        return cls(number)
+        return cast("int", getattr(enums, spec.type_name)(number))
     except ValueError:
         return number
 
 
 def _flags(number: int, spec: FieldSpec) -> int:
-    cls: type[IntFlag] = getattr(flags, spec.type_name)
-    return cls(number)
+    return cast("int", getattr(flags, spec.type_name)(number))
 
 
 def _plain(memory: Any, spec: FieldSpec, where: str) -> Any:

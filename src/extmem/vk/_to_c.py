@@ -1,9 +1,10 @@
 """Structs of `extmem.vk` → C memory.
 
-How this works: each struct in the chain becomes one `ffi.new` block. The generated table has the field from which each
-member is filled, and `_WRITERS` has the function that fills it. cffi frees a block with the last Python reference to
-it, and pointers inside C memory are not references. So every block is put into one list that the resulting `CStruct`
-owns.
+How this works: each struct in the chain becomes one `ffi.new` block. Each field is converted to the value that cffi
+needs for the C member, and cffi writes all values of a block at once; structs inside the struct are parts of that
+value. What a conversion needs is prepared once for each struct class, from the generated table: `_Member`. cffi frees
+a block with the last Python reference to it, and pointers inside C memory are not references. So every block is put
+into one list that the resulting `CStruct` owns.
 
 This module checks only whether a value fits its C type, not what it means. A value that does not fit raises ValueError,
 and a value of the wrong type raises TypeError; the message has the field and the reason.
@@ -12,7 +13,8 @@ and a value of the wrong type raises TypeError; the message has the field and th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from functools import cache
+from typing import Any, NamedTuple, NoReturn
 
 from extmem.vk._base import ChainStruct, SecurityAttributes, Struct
 from extmem.vk._fields import FieldSpec
@@ -55,9 +57,51 @@ def to_c(struct: Struct) -> CStruct:
             attributes contain SDDL text, which the platform's manager must convert to a security descriptor first.
         TypeError: a field has a value of another type, or `struct` is not a struct of `extmem.vk`.
     """
+    if not isinstance(struct, Struct):
+        raise TypeError(f"{struct!r} is not a struct of extmem.vk")
     keep: list[Any] = []
-    cdata = _chain(struct, keep)
-    return CStruct(struct, cdata, keep)
+    build = _security_attributes if isinstance(struct, SecurityAttributes) else _chain
+    return CStruct(struct, build(struct, keep), keep)
+
+
+class _Member:
+    """A member of a struct, or an element of that member, with what the conversion of its values needs.
+
+    name: the name of the field. where: the names of the struct and the member, for messages. convert: the function that
+    returns the C value for a value of the field. lowest, highest: the range of its C type, if that is an integer.
+    element: the elements, of an array or a sequence.
+    """
+
+    __slots__ = ("c_name", "c_type", "convert", "counter", "element", "highest", "lowest", "name", "spec", "where")
+    element: _Member
+
+    def __init__(self, where: str, spec: FieldSpec, kind: str, c_type: Any) -> None:
+        self.where = where
+        self.spec = spec
+        self.c_name, self.name, self.counter = spec.c_name, spec.name, spec.counter
+        self.convert = _CONVERTERS[kind]
+        self.c_type = c_type
+        if kind in ("array", "sequence", "inline_sequence"):
+            self.element = _Member(where, spec, spec.element, c_type.item)
+        signed = c_type.kind == "primitive" and int(ffi.cast(c_type, -1)) < 0
+        bits = 8 * ffi.sizeof(c_type) - signed
+        self.lowest, self.highest = -(1 << bits) if signed else 0, (1 << bits) - 1
+
+
+class _Layout(NamedTuple):
+    """The C type of a pointer to a struct, and the members that are filled from fields."""
+
+    pointer: Any
+    members: tuple[_Member, ...]
+
+
+@cache  # one entry for each struct of the registry
+def _layout(c_name: str) -> _Layout:
+    fields = dict(ffi.typeof(c_name).fields)
+    return _Layout(
+        ffi.typeof(f"{c_name} *"),
+        tuple(_Member(f"{c_name}.{spec.c_name}", spec, spec.kind, fields[spec.c_name].type) for spec in FIELDS[c_name]),
+    )
 
 
 def _chain(first: Struct, keep: list[Any]) -> Any:
@@ -66,8 +110,9 @@ def _chain(first: Struct, keep: list[Any]) -> Any:
     seen: set[int] = set()
     link: Struct | None = first
     while link is not None:
-        block = _new(link, keep)
-        _fill(block, link, keep)
+        layout = _layout(link.C_NAME)
+        block = ffi.new(layout.pointer, _values(link, layout.members, keep))
+        keep.append(block)
         if previous is None:
             head = block
         else:
@@ -87,51 +132,29 @@ def _chain(first: Struct, keep: list[Any]) -> Any:
     return head
 
 
-def _new(struct: Struct, keep: list[Any]) -> Any:
-    if not isinstance(struct, Struct):
-        raise TypeError(f"{struct!r} is not a struct of extmem.vk")
-    block = ffi.new(f"{struct.C_NAME} *")
-    keep.append(block)
-    return block
-
-
-def _fill(block: Any, struct: Struct, keep: list[Any]) -> None:
-    """Fill the members of one struct; the caller links the chain."""
-    if isinstance(struct, SecurityAttributes):
-        _fill_security(block, struct, keep)
-        return
-    if isinstance(struct, ChainStruct):
-        block.sType = int(struct.S_TYPE)
-    counts: dict[str, tuple[str, int]] = {}
-    for spec in FIELDS[struct.C_NAME]:
-        value = getattr(struct, spec.name)
-        where = f"{struct.C_NAME}.{spec.c_name}"
-        try:
-            _WRITERS[spec.kind](block, spec, value, keep, where)
-        except OverflowError:
-            raise ValueError(f"{where}: {value!r} does not fit {_c_type(block, spec.c_name)}") from None
-        if spec.counter:
-            other, length = counts.setdefault(spec.counter, (spec.name, len(value)))
-            if length != len(value):
-                raise ValueError(
-                    f"{where}: has {len(value)} elements, but {other} has {length}, and {spec.counter} counts both; "
-                    "give both the same length"
-                )
-            setattr(block, spec.counter, length)
-
-
-def _c_type(block: Any, member: str) -> str:
-    fields = dict(ffi.typeof(block).item.fields)
-    return str(fields[member].type.cname)
+def _values(struct: Struct, members: tuple[_Member, ...], keep: list[Any]) -> dict[str, Any]:
+    """Return the values of the C members of one struct, without pNext."""
+    values: dict[str, Any] = {"sType": struct.S_TYPE} if isinstance(struct, ChainStruct) else {}
+    for member in members:
+        value = getattr(struct, member.name)
+        values[member.c_name] = member.convert(value, member, keep, member.where)
+        counter = member.counter
+        if counter and values.setdefault(counter, len(value)) != len(value):
+            other = next(sequence.name for sequence in members if sequence.counter == counter)
+            raise ValueError(
+                f"{member.where}: has {len(value)} elements, but {other} has {values[counter]}, "
+                f"and {counter} counts both; give both the same length"
+            )
+    return values
 
 
 def _wrong(where: str, value: object, wanted: str) -> NoReturn:
     raise TypeError(f"{where}: {value!r} is not {wanted}")
 
 
-def integer(value: object, where: str) -> int:
+def _integer(value: object, where: str) -> int:
     """Return `value` if it is a number, or the number that it represents; see the module `extmem.vk.abi`."""
-    if type(value) is int:
+    if isinstance(value, int):
         return value
     if value is None:
         return 0
@@ -145,41 +168,36 @@ def integer(value: object, where: str) -> int:
     return int(value)  # type: ignore[call-overload,no-any-return]  # the condition above ensures that int() works
 
 
-def _pointer(value: object, where: str) -> Any:
-    number = integer(value, where)
+def _int(value: object, member: _Member, keep: list[Any], where: str) -> int:
+    number = value if isinstance(value, int) else _integer(value, where)
+    if not member.lowest <= number <= member.highest:
+        raise ValueError(f"{where}: {value!r} does not fit {member.c_type.cname}")
+    return number
+
+
+def _pointer(value: object, member: _Member | None, keep: list[Any], where: str) -> Any:
+    number = _integer(value, where)
     # cffi's cast would drop the upper bits silently. Negative numbers such as INVALID_HANDLE_VALUE (-1) are allowed.
     if not -(1 << (POINTER_BITS - 1)) <= number < 1 << POINTER_BITS:
         raise ValueError(f"{where}: {number:#x} does not fit a pointer of {POINTER_BITS} bits")
     return ffi.cast("void *", number)
 
 
-def _write_int(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
-    setattr(block, spec.c_name, integer(value, where))
-
-
-def _write_pointer(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
-    setattr(block, spec.c_name, _pointer(value, where))
-
-
-def _write_float(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
-    setattr(block, spec.c_name, _float(value, where))
-
-
-def _float(value: object, where: str) -> float:
+def _float(value: object, member: _Member, keep: list[Any], where: str) -> float:
     if not isinstance(value, (int, float)):
         _wrong(where, value, "a number")
     return float(value)
 
 
-def _write_bool(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
+def _bool(value: object, member: _Member, keep: list[Any], where: str) -> int:
     if not isinstance(value, int):
         _wrong(where, value, "a bool")
-    setattr(block, spec.c_name, 1 if value else 0)
+    return 1 if value else 0
 
 
-def _write_wstr(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
+def _wstr(value: object, member: _Member, keep: list[Any], where: str) -> Any:
     if value is None:
-        return
+        return ffi.NULL
     if not isinstance(value, str):
         _wrong(where, value, "a str or None")
     if "\0" in value:
@@ -194,10 +212,10 @@ def _write_wstr(block: Any, spec: FieldSpec, value: object, keep: list[Any], whe
     units = ffi.new("uint16_t[]", len(encoded) // 2 + 1)
     ffi.buffer(units)[: len(encoded)] = encoded
     keep.append(units)
-    setattr(block, spec.c_name, units)
+    return units
 
 
-def _write_chars(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
+def _chars(value: object, member: _Member, keep: list[Any], where: str) -> bytes:
     if not isinstance(value, str):
         _wrong(where, value, "a str")
     if "\0" in value:
@@ -206,120 +224,102 @@ def _write_chars(block: Any, spec: FieldSpec, value: object, keep: list[Any], wh
         encoded = value.encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError(f"{where}: {value!r} holds half a surrogate pair, which UTF-8 cannot express") from None
-    if len(encoded) >= spec.length:
-        raise ValueError(f"{where}: {len(encoded)} bytes of UTF-8 and a NUL do not fit {spec.length} bytes")
-    setattr(block, spec.c_name, encoded)
+    if len(encoded) >= member.spec.length:
+        raise ValueError(f"{where}: {len(encoded)} bytes of UTF-8 and a NUL do not fit {member.spec.length} bytes")
+    return encoded
 
 
-def _write_bytes(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
+def _bytes(value: object, member: _Member, keep: list[Any], where: str) -> bytes:
     if not isinstance(value, (bytes, bytearray, memoryview)):
         _wrong(where, value, "bytes")
     data = bytes(value)
-    if len(data) != spec.length:
-        raise ValueError(f"{where}: has {len(data)} bytes, must have {spec.length}")
-    ffi.buffer(getattr(block, spec.c_name))[:] = data
+    if len(data) != member.spec.length:
+        raise ValueError(f"{where}: has {len(data)} bytes, must have {member.spec.length}")
+    return data
 
 
-def _write_struct(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
-    _fill_inner(getattr(block, spec.c_name), spec, value, keep, where)
-
-
-def _fill_inner(target: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
-    """Fill a struct that is a member of another struct, with its chain if it has one."""
-    if not isinstance(value, Struct) or value.C_NAME != f"Vk{spec.type_name}":
-        _wrong(where, value, f"a {spec.type_name}")
-    _fill(target, value, keep)
+def _struct(value: object, member: _Member, keep: list[Any], where: str) -> dict[str, Any]:
+    """Return the values of a struct that is a part of another struct, with its chain if it has one."""
+    if not isinstance(value, Struct) or value.C_NAME != f"Vk{member.spec.type_name}":
+        _wrong(where, value, f"a {member.spec.type_name}")
+    values = _values(value, _layout(value.C_NAME).members, keep)
     if isinstance(value, ChainStruct) and value.p_next is not None:
-        target.pNext = _chain(value.p_next, keep)
+        values["pNext"] = _chain(value.p_next, keep)
+    return values
 
 
-def _elements(target: Any, spec: FieldSpec, value: Sequence[object], keep: list[Any], where: str) -> None:
-    for index, element in enumerate(value):
-        at = f"{where}[{index}]"
-        if spec.element == "struct":
-            _fill_inner(target[index], spec, element, keep, at)
-        elif spec.element == "float":
-            target[index] = _float(element, at)
-        else:
-            try:
-                target[index] = integer(element, at)
-            except OverflowError:
-                raise ValueError(f"{at}: {element!r} does not fit {ffi.typeof(target).item.cname}") from None
-
-
-def _sequence(value: object, where: str) -> Sequence[object]:
-    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+def _elements(value: object, member: _Member, keep: list[Any], where: str) -> list[Any]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, (tuple, Sequence)):  # Sequence alone takes 0.2 µs
         _wrong(where, value, "a sequence")
-    return value
+    element = member.element
+    return [element.convert(one, element, keep, f"{where}[{index}]") for index, one in enumerate(value)]
 
 
-def _write_array(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
-    values = _sequence(value, where)
-    if len(values) != spec.length:
-        raise ValueError(f"{where}: has {len(values)} elements, must have {spec.length}")
-    _elements(getattr(block, spec.c_name), spec, values, keep, where)
+def _array(value: object, member: _Member, keep: list[Any], where: str) -> list[Any]:
+    elements = _elements(value, member, keep, where)
+    if len(elements) != member.spec.length:
+        raise ValueError(f"{where}: has {len(elements)} elements, must have {member.spec.length}")
+    return elements
 
 
-def _write_inline_sequence(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
-    values = _sequence(value, where)
-    if len(values) > spec.length:
-        raise ValueError(f"{where}: has {len(values)} elements, there is room for {spec.length}")
-    _elements(getattr(block, spec.c_name), spec, values, keep, where)
+def _inline_sequence(value: object, member: _Member, keep: list[Any], where: str) -> list[Any]:
+    elements = _elements(value, member, keep, where)
+    if len(elements) > member.spec.length:
+        raise ValueError(f"{where}: has {len(elements)} elements, there is room for {member.spec.length}")
+    return elements
 
 
-def _write_sequence(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
-    values = _sequence(value, where)
-    if not values:
-        return
-    target = ffi.new(f"{spec.c_type}[]", len(values))
+def _sequence(value: object, member: _Member, keep: list[Any], where: str) -> Any:
+    elements = _elements(value, member, keep, where)
+    if not elements:
+        return ffi.NULL
+    target = ffi.new(f"{member.spec.c_type}[]", elements)
     keep.append(target)
-    _elements(target, spec, values, keep, where)
-    setattr(block, spec.c_name, target)
+    return target
 
 
-def _write_security(block: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
+def _security(value: object, member: _Member, keep: list[Any], where: str) -> Any:
     if value is None:
-        return
+        return ffi.NULL
     if not isinstance(value, SecurityAttributes):
         _wrong(where, value, "a SecurityAttributes or None")
-    target = _new(value, keep)
-    _fill_security(target, value, keep)
-    setattr(block, spec.c_name, target)
+    return _security_attributes(value, keep)
 
 
-def _fill_security(block: Any, value: SecurityAttributes, keep: list[Any]) -> None:
+def _security_attributes(value: Any, keep: list[Any]) -> Any:
     where = "SECURITY_ATTRIBUTES.lpSecurityDescriptor"
     descriptor = value.security_descriptor
-    block.nLength = ffi.sizeof("SECURITY_ATTRIBUTES")
-    block.bInheritHandle = 1 if value.inherit_handle else 0
     if isinstance(descriptor, str):
         raise ValueError(
             f"{where}: {descriptor!r} is SDDL text, and C needs a security descriptor, which the platform's manager "
             "must build first; pass the security descriptor's bytes or its address"
         )
     if isinstance(descriptor, (bytes, bytearray, memoryview)):
-        data = ffi.new("uint8_t[]", bytes(descriptor))
-        keep.append(data)
-        block.lpSecurityDescriptor = data
+        address = ffi.new("uint8_t[]", bytes(descriptor))
+        keep.append(address)
     else:
-        block.lpSecurityDescriptor = _pointer(descriptor, where)
+        address = _pointer(descriptor, None, keep, where)
+    length = ffi.sizeof("SECURITY_ATTRIBUTES")
+    block = ffi.new("SECURITY_ATTRIBUTES *", (length, address, 1 if value.inherit_handle else 0))
+    keep.append(block)
+    return block
 
 
-_WRITERS: dict[str, Callable[[Any, FieldSpec, Any, list[Any], str], None]] = {
-    "int": _write_int,
-    "enum": _write_int,
-    "flags": _write_int,
-    "handle": _write_int,
-    "pointer_handle": _write_pointer,
-    "address": _write_pointer,
-    "bool": _write_bool,
-    "float": _write_float,
-    "wstr": _write_wstr,
-    "chars": _write_chars,
-    "bytes": _write_bytes,
-    "struct": _write_struct,
-    "security": _write_security,
-    "array": _write_array,
-    "sequence": _write_sequence,
-    "inline_sequence": _write_inline_sequence,
+_CONVERTERS: dict[str, Callable[[Any, _Member, list[Any], str], Any]] = {
+    "int": _int,
+    "enum": _int,
+    "flags": _int,
+    "handle": _int,
+    "pointer_handle": _pointer,
+    "address": _pointer,
+    "bool": _bool,
+    "float": _float,
+    "wstr": _wstr,
+    "chars": _chars,
+    "bytes": _bytes,
+    "struct": _struct,
+    "security": _security,
+    "array": _array,
+    "sequence": _sequence,
+    "inline_sequence": _inline_sequence,
 }

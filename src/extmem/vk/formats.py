@@ -7,6 +7,7 @@ it, and one for each plane, for copies.
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import NamedTuple
 
 from extmem.vk._generated.enums import Format
@@ -102,10 +103,8 @@ def copied_size(facts: FormatFacts, aspect: int, extent: Extent) -> tuple[int, E
     else:
         size = {DEPTH: facts.depth_size, STENCIL: facts.stencil_size}.get(aspect) or facts.block_size
         blocks = facts.block_extent
-    total = size
-    for length, block in zip(extent, blocks, strict=True):
-        total *= -(-length // block)
-    return size, extent, total
+    count = prod(-(-length // block) for length, block in zip(extent, blocks, strict=True))
+    return size, extent, size * count
 
 
 def texel_size(vk_format: int) -> int | None:

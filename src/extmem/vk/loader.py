@@ -59,7 +59,6 @@ class Loader:
 
     def __init__(self) -> None:
         problems = []
-        self._library: Any = None
         for name in _NAMES:
             try:
                 self._library = ffi.dlopen(name)
@@ -67,8 +66,7 @@ class Loader:
                 break
             except (OSError, ffi.error) as error:
                 problems.append(str(error))
-                self._library = None
-        if self._library is None:
+        else:
             raise UnsupportedError(
                 f"this machine has no Vulkan loader ({'; '.join(problems)}); install it (Debian and Ubuntu: "
                 "apt-get install libvulkan1), with a driver for the GPU",

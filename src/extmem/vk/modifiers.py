@@ -64,8 +64,9 @@ def questions(info: ImageCreateInfo, handle_type: int = 0) -> dict[int | None, P
         if handle_type:
             chain = PhysicalDeviceExternalImageFormatInfo(ExternalMemoryHandleTypeFlagBits(handle_type))
         if modifier is not None:
-            families = info.queue_family_indices
-            chain = PhysicalDeviceImageDrmFormatModifierInfoEXT(modifier, info.sharing_mode, families, chain)
+            chain = PhysicalDeviceImageDrmFormatModifierInfoEXT(
+                modifier, info.sharing_mode, info.queue_family_indices, chain
+            )
         queries[modifier] = PhysicalDeviceImageFormatInfo2(
             info.format, info.image_type, info.tiling, info.usage, info.flags, chain
         )

@@ -13,8 +13,8 @@ decoder; the object manager checks what a value means.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
-from typing import Final, SupportsIndex, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Final, SupportsIndex, TypeAlias, TypeVar
 
 import msgspec
 
@@ -180,6 +180,7 @@ __all__ = [
     "fds_of",
 ]
 
+T = TypeVar("T")
 Request: TypeAlias = (
     Hello
     | Export
@@ -244,6 +245,13 @@ FDS: Final[Mapping[type[Message], int]] = {
     Channel: 1,
 }
 """File descriptors beside each type of message, where its fields do not decide (`fds_of`); 0 for those not listed."""
+_COUNTS: Final[Mapping[type[Message], Callable[[object], int]]] = {
+    Imported: operator.attrgetter("fds"),
+    Fds: operator.attrgetter("count"),
+    Duplicate: operator.attrgetter("into"),
+    AnnounceTicket: operator.attrgetter("bound"),
+}
+"""The fields that state the number of file descriptors."""
 
 
 SIGNATURE: Final = 16
@@ -320,9 +328,6 @@ def _as_builtin(value: object) -> object:
 _encoder = msgspec.msgpack.Encoder(enc_hook=_as_builtin)
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
-_facts = msgspec.msgpack.Decoder(ImportFacts)
-_records = msgspec.msgpack.Decoder(HolderRecord)
-_parts = msgspec.msgpack.Decoder(list[Part])
 
 NOT_DECODED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """The exceptions of a decoder for bytes that are not a message."""
@@ -339,56 +344,36 @@ IMPORTED_HEAD: Final = encode(Imported(0, 0, b""))[:2]
 def fds_of(message: Request | Reply) -> int:
     """Return how many file descriptors belong beside this message."""
     kind = type(message)
-    if kind is Imported:
-        return message.fds  # type: ignore[union-attr]  # (isinstance would be slower)
+    count = _COUNTS.get(kind)
+    if count is not None:
+        return int(count(message))
     if kind is Handle:
         return min(message.handles, MAX_FDS) if message.mode else 0  # type: ignore[union-attr]
     if kind is Export or kind is AnnounceRecord:
         return last_part(message.handles)  # type: ignore[union-attr]
-    if kind is Fds:
-        return message.count  # type: ignore[union-attr]
-    if kind is Duplicate:
-        return int(message.into)  # type: ignore[union-attr]
-    if kind is AnnounceTicket:
-        return int(message.bound)  # type: ignore[union-attr]
     return FDS.get(kind, 0)
 
 
-def decode_request(data: bytes) -> Request:
-    """Decode a request from a client's packet. Raises PeerProtocolError for anything else."""
-    try:
-        return _requests.decode(data)
-    except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are not a request: {error}") from None
+def _strict(decoder: msgspec.msgpack.Decoder[T], what: str) -> Callable[[bytes], T]:
+    """Return the function that decodes untrusted bytes. It raises PeerProtocolError for anything else than `what`."""
+    decode = decoder.decode
+
+    def decode_strictly(data: bytes) -> T:
+        try:
+            return decode(data)
+        except NOT_DECODED as error:
+            raise PeerProtocolError(f"{len(data)} bytes are not {what}: {error}") from None
+
+    return decode_strictly
 
 
-def decode_reply(data: bytes) -> Reply:
-    """Decode a reply from the broker's packet. Raises PeerProtocolError for anything else."""
-    try:
-        return _replies.decode(data)
-    except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are not a reply: {error}") from None
-
-
-def decode_facts(data: bytes) -> ImportFacts:
-    """Decode the facts of an import. Raises PeerProtocolError for anything else."""
-    try:
-        return _facts.decode(data)
-    except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are not the facts of an import: {error}") from None
-
-
-def decode_record(data: bytes) -> HolderRecord:
-    """Decode a record without its signature. Raises PeerProtocolError for anything else."""
-    try:
-        return _records.decode(data)
-    except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are not a record: {error}") from None
-
-
-def decode_parts(data: bytes) -> list[Part]:
-    """Decode the parts of a page of a snapshot. Raises PeerProtocolError for anything else."""
-    try:
-        return _parts.decode(data)
-    except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are not a page of a snapshot: {error}") from None
+decode_request = _strict(_requests, "a request")
+"""Decode a request from a client's packet."""
+decode_reply = _strict(_replies, "a reply")
+"""Decode a reply from the broker's packet."""
+decode_facts = _strict(msgspec.msgpack.Decoder(ImportFacts), "the facts of an import")
+"""Decode the facts of an import."""
+decode_record = _strict(msgspec.msgpack.Decoder(HolderRecord), "a record")
+"""Decode a record without its signature."""
+decode_parts = _strict(msgspec.msgpack.Decoder(list[Part]), "a page of a snapshot")
+"""Decode the parts of a page of a snapshot."""

@@ -20,6 +20,7 @@ import sys
 if sys.platform != "linux":
     raise ImportError("the broker's directory exists on Linux only; extmem.manager selects what the system has")
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -34,7 +35,15 @@ from extmem.errors import UnsupportedError
 from extmem.owning import OwnedFd
 from extmem.wire.limits import PROTOCOL_VERSION
 
-__all__ = ["SYSTEM_DIRECTORY", "RunningBroker", "RuntimeDir", "address_in", "brokers_in", "runtime_directory"]
+__all__ = [
+    "SYSTEM_DIRECTORY",
+    "RunningBroker",
+    "RuntimeDir",
+    "address_in",
+    "brokers_in",
+    "lock_holder",
+    "runtime_directory",
+]
 
 SYSTEM_DIRECTORY = Path("/run/extmem")
 # sun_path holds 108 bytes with the final NUL.
@@ -251,7 +260,7 @@ def brokers_in(directory: RuntimeDir) -> list[RunningBroker]:
         return []
     for name in names:
         match = _LOCK.fullmatch(name)
-        pid = _locked_by(directory.path / name) if match is not None else None
+        pid = lock_holder(directory.path / name) if match is not None else None
         if match is None or pid is None:
             continue
         version = int(match[1]) if match[1] else _UNNAMED_VERSION
@@ -259,21 +268,23 @@ def brokers_in(directory: RuntimeDir) -> list[RunningBroker]:
     return sorted(found)
 
 
-def _locked_by(path: Path) -> int | None:
-    """Return the pid of the process of this user that holds a lock; 0 where it is unknown, None where none holds it."""
+def lock_holder(lock: str | Path, directory: int | None = None) -> int | None:
+    """Return the pid of the process of this user that holds a broker's lock; 0 where it is unknown, None where no
+    process holds it.
+
+    lock: the path of the file, or its name in an opened directory.
+    """
     try:
-        lock = OwnedFd.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        opened = OwnedFd.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     except OSError:
-        return None
-    try:
-        fcntl.flock(lock.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if os.fstat(lock.fd).st_uid != os.geteuid():
+        return None  # there is no lock, or it belongs to another user (the system-wide broker)
+    with contextlib.closing(opened):
+        try:
+            fcntl.flock(opened.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if os.fstat(opened.fd).st_uid == os.geteuid():
+                text = os.pread(opened.fd, 32, 0).decode("ascii", "replace").strip()
+                return int(text) if text.isdecimal() else 0
+        except OSError:
             return None
-        text = os.pread(lock.fd, 32, 0).decode("ascii", "replace").strip()
-        return int(text) if text.isdecimal() else 0
-    except OSError:
-        return None
-    finally:
-        lock.close()
     return None

@@ -96,7 +96,7 @@ def send_many(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None
     has gone, PeerProtocolError when the packet is longer than MAX_MESSAGE (the peer would refuse it).
     """
     if len(data) > MAX_MESSAGE:
-        raise _too_long(data)
+        raise PeerProtocolError(f"a message of {len(data)} bytes cannot be sent: at most {MAX_MESSAGE} are allowed")
     try:
         if not fds:
             sock.send(data, _SEND_FLAGS)
@@ -166,10 +166,6 @@ def receive_many(
     if owned and min(fds) < OwnedFd.first:
         owned = [one.above_standard_streams() for one in owned]
     return (data, owned, sender) if data else None
-
-
-def _too_long(data: bytes) -> PeerProtocolError:
-    return PeerProtocolError(f"a message of {len(data)} bytes cannot be sent: at most {MAX_MESSAGE} are allowed")
 
 
 def _gone(error: OSError) -> PeerGoneError:

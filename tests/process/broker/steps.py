@@ -93,14 +93,14 @@ def tried(what):
     try: return what()
     except ExtmemError as error: return type(error).__name__
 def writes(found):
-    '''Whether the descriptor of an import lets this process write.'''
+    '''Whether this process can write through the fd of an import.'''
     try:
         with mmap.mmap(found.payload.fd, 4096) as view: view[:4] = b'evil'
         return True
     except PermissionError:
         return False
 def attempts(fd):
-    '''All the ways of giving the descriptor of a read-only payload back as something better.'''
+    '''Attempts to share the fd of a read-only payload again, with the right to write.'''
     from extmem.sharing.kinds import Backing
     how = dict(access=ALL, sddl='D:(A;;GA;;;WD)', inherit=False)
     yield lambda: m.export([fd], b'', share=Share.NT, name='as opaque', backing=Backing.DRIVER_FD, **how)
@@ -109,7 +109,7 @@ def attempts(fd):
     yield lambda: m.export([fd], b'', share=Share.KMT, name=None, backing=Backing.DRIVER_FD, **how)
     yield lambda: m.export([fd], b'', share=Share.KMT, name=None, **how)
 def climb(found):
-    '''What came of all attempts to write: True where one did.'''
+    '''The results of all attempts to write: True if one wrote.'''
     done = []
     for attempt in attempts(found.payload.fd):
         made = tried(attempt)
@@ -117,8 +117,8 @@ def climb(found):
             done.append(made)
             continue
         handle = tried(lambda: m.get_handle(made.number)) if made.object else None
-        for way in (lambda: m.import_by_handle(handle), lambda: m.import_by_kmt(made.kmt)):
-            got = tried(way)
+        for attempt in (lambda: m.import_by_handle(handle), lambda: m.import_by_kmt(made.kmt)):
+            got = tried(attempt)
             if not isinstance(got, str): done.append(writes(got))
     for name in ('as opaque', 'stated', 'as host'):
         got = tried(lambda: m.import_by_name(name, READ_WRITE))

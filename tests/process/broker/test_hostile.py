@@ -1,4 +1,4 @@
-"""Whatever one client does, it costs that client its connection, and no other anything."""
+"""A client that breaks the format loses its connection, and no other client is affected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the broker is given allows a user what its open mode and the object's security descriptor both allow."""
+"""The rights of a user to a payload: those that the fd's open mode and the object's security descriptor both grant."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_a_holder_that_never_comes_is_not_waited_for(own_runtime: Runtime, start
         os.kill(holder.pid, signal.SIGCONT)
     assert holder("reads('x'), text(i)") == (b"mine.", b"hello")
     assert holder(
-        "len(logged), str(RUNTIME) in logged[0], '2 references and 1 handles' in logged[0]".replace(
+        "len(logged), str(RUNTIME) in logged[0], '2 memory objects and 1 handles' in logged[0]".replace(
             "str(RUNTIME)", repr(str(own_runtime.path))
         )
     ) == (1, True, True)

@@ -38,7 +38,7 @@ def held():
     payloads = sorted((p.id, p.holders, sorted(p.fds)) for p in s.payloads.values())
     return sorted(s.references), sorted(s.handles), payloads
 def there():
-    '''What the broker says of this process, without what depends on the order of things.'''
+    '''The broker's rows about this process, without values that depend on the order of calls.'''
     return [(row.names, [(o.handle_count, o.pointer_count) for o in row.objects],
         [(x.pid == os.getpid(), x.references, [y.value for y in x.handles], x.tickets) for x in row.holders])
         for row in m.snapshot()]

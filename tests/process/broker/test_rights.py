@@ -1,4 +1,4 @@
-"""Which messages are allowed: control only to the broker's own user and root; each user learns what it may open."""
+"""Which messages are allowed: control by the broker's own user and root; each user lists only what it may open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One client's failure, or what the system refuses for one, affects that client: the broker and all others go on."""
+"""A failure of one client, or of a system call for it, affects that client only: the broker serves all others."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from extmem.testing.waiting import wait_until
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    with Worker("helper") as one:
+    with closing(Worker("helper")) as one:
         yield one
 
 
@@ -63,14 +64,14 @@ def test_ctrl_c_does_not_reach_it(worker: Worker) -> None:
 
 
 def test_it_ends_when_its_owner_hangs_up() -> None:
-    with Worker("helper") as worker:
+    with closing(Worker("helper")) as worker:
         worker.call("os:getpid")
         worker.leave()
         assert worker.process.returncode == 0
 
 
 def test_closing_ends_it_whatever_it_does() -> None:
-    with Worker("helper") as worker:
+    with closing(Worker("helper")) as worker:
         worker.start("time:sleep", 1000)
         began = time.monotonic()
     assert worker.process.returncode is not None
@@ -78,7 +79,7 @@ def test_closing_ends_it_whatever_it_does() -> None:
 
 
 def test_no_worker_outlives_an_owner_that_is_killed() -> None:
-    with Runtime() as house, Worker("owner", house.environment) as owner:
+    with Runtime() as house, closing(Worker("owner", house.environment)) as owner:
         inner = owner.call("tests.process.cli.nested:start")
         assert inner in house.processes()
         owner.kill()

@@ -223,7 +223,7 @@ def test_a_failed_import_may_have_closed_the_fd(backend: VulkanBackend) -> None:
         with pytest.raises(DriverError):
             import_fd(backend, forged, SIZE, 0)
     os.fstat(forged)
-    os.write(there, b"nobody closed a stranger's")
-    assert os.read(here, 99) == b"nobody closed a stranger's"
+    os.write(there, b"this fd was not closed")
+    assert os.read(here, 99) == b"this fd was not closed"
     for fd in (forged, here, there):
         os.close(fd)

@@ -138,7 +138,7 @@ def test_a_device_that_is_dropped_with_everything_on_it(device: Device, peer: Pe
 def forking(peer: Peer, name: str) -> Peer:
     peer(PEER + FORKED)
     peer("memory = export(device, name=name)\nhandle = nt(device, memory)\nmemory.write(b'mine')", name=name)
-    peer("everyday = extmem.open(name)\nassert everyday.device.kind == 'vulkan'")
+    peer("high_level = extmem.open(name)\nassert high_level.device.kind == 'vulkan'")
     return peer
 
 
@@ -154,7 +154,7 @@ def forking(peer: Peer, name: str) -> Peer:
         "export(device)",
         "device.create_buffer(vk.BufferCreateInfo(size=64, usage=vk.BufferUsageFlagBits.TRANSFER_SRC))",
         "by_name(device, name)",
-        "everyday.read()",
+        "high_level.read()",
         "handle.info",
     ],
 )
@@ -168,10 +168,10 @@ def test_a_forked_child_is_refused_what_is_its_parents(forking: Peer, source: st
 @pytest.mark.parametrize("polite", [True, False])
 def test_a_forked_child_closes_nothing_of_its_parent(forking: Peer, polite: bool) -> None:
     forking(
-        "forked('memory.close() or everyday.close() or handle.close() or device.backend.close()', polite)",
+        "forked('memory.close() or high_level.close() or handle.close() or device.backend.close()', polite)",
         polite=polite,
     )
-    assert forking("bytes(memory.read()[:4]), bytes(everyday.read()[:4]), handle.info.handle_count") == (
+    assert forking("bytes(memory.read()[:4]), bytes(high_level.read()[:4]), handle.info.handle_count") == (
         b"mine",
         b"mine",
         1,

@@ -171,10 +171,10 @@ def test_a_dma_buf_of_this_driver_is_imported_as_an_image(device: Device, dma_bu
                     int(DMA_BUF), needs.size, index, dedicated=dedicated, made_by_vulkan=False, device_uuid=device.uuid
                 )
                 fd = device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, DMA_BUF))
-                stranger = FdHandle(os.dup(int(fd)))
+                undescribed = FdHandle(os.dup(int(fd)))
                 fd.close()
                 with extmem.open_device(kind="vulkan") as other:
-                    with extmem.raw.import_payload(other, stranger, described) as opened:
+                    with extmem.raw.import_payload(other, undescribed, described) as opened:
                         assert isinstance(opened.resource, Image)
                         other.bind_image_memory(opened.resource, opened)
                         assert get_texels(other, opened.resource, len(TEXELS)) == TEXELS

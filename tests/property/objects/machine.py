@@ -14,7 +14,8 @@ from typing import ClassVar, NamedTuple
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, Claimed, Imported, ObjectManager, Refused, Share, Status, Token
+from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, Claimed, Imported, Refused, Share, Status, Token
+from tests.described_manager import DescribedManager
 
 USER = Token(1000, 1000)
 PICK = st.integers(0, 1000)
@@ -85,7 +86,7 @@ class Model:
 class Machine(RuleBasedStateMachine):
     """Random operations by up to five processes of one user."""
 
-    manager_class: ClassVar[type[ObjectManager]] = ObjectManager
+    manager_class: ClassVar[type[DescribedManager]] = DescribedManager
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from extmem.objects import Claimed, Held, Imported, ObjectManager, Refused
+from extmem.objects import Claimed, Imported, Refused
 from extmem.objects.directory import Directory
 from extmem.objects.entities import Payload, Process, Reference, SharedObject, Ticket
 from extmem.objects.lifetimes import Keeps
 from extmem.objects.names import NameKey, resolve_name
+from tests.described_manager import DescribedManager, Held
 from tests.property.objects.machine import Machine
 
 RULES_KEPT = settings(max_examples=60, stateful_step_count=50, deadline=None)
@@ -35,7 +36,7 @@ def test_the_object_manager_keeps_to_the_model() -> None:
     run_state_machine_as_test(Machine, settings=RULES_KEPT)
 
 
-class ImportDoesNotPinTheObject(ObjectManager):
+class ImportDoesNotPinTheObject(DescribedManager):
     """B73 broken: imported memory keeps only the payload alive."""
 
     def _import_nt(self, owner: Process, shared: SharedObject, granted: int) -> Imported:
@@ -43,7 +44,7 @@ class ImportDoesNotPinTheObject(ObjectManager):
         return Imported(reference, shared.payload.id, shared.id, granted, None, None, shared.payload.object_kind)
 
 
-class NamesOutliveTheirObjects(ObjectManager):
+class NamesOutliveTheirObjects(DescribedManager):
     """B12 broken: names are not removed from the directory."""
 
     def __init__(self, **options: object) -> None:
@@ -56,7 +57,7 @@ class NamesOutliveTheirObjects(ObjectManager):
         self._directory = Lingering()
 
 
-class NamesAreCaseSensitive(ObjectManager):
+class NamesAreCaseSensitive(DescribedManager):
     """B5 broken."""
 
     def _resolve(self, name: str) -> NameKey:
@@ -64,7 +65,7 @@ class NamesAreCaseSensitive(ObjectManager):
         return key._replace(key=key.display)
 
 
-class TakenNamesAreTakenOver(ObjectManager):
+class TakenNamesAreTakenOver(DescribedManager):
     """B10 broken: an export under a live name succeeds."""
 
     def __init__(self, **options: object) -> None:
@@ -81,7 +82,7 @@ class TakenNamesAreTakenOver(ObjectManager):
         self._directory = Yielding()
 
 
-class NumbersDieWithTheExporter(ObjectManager):
+class NumbersDieWithTheExporter(DescribedManager):
     """B58 broken: every number is strict."""
 
     def _new_payload(self, *args: object, **options: object) -> Payload:
@@ -94,7 +95,7 @@ class NumbersDieWithTheExporter(ObjectManager):
         super()._release(keeps, payload, shared)
 
 
-class HandleValuesAreNotReused(ObjectManager):
+class HandleValuesAreNotReused(DescribedManager):
     """B41 broken: freed values are not used again."""
 
     def _close(self, owner: Process, value: int) -> None:
@@ -102,7 +103,7 @@ class HandleValuesAreNotReused(ObjectManager):
         owner.table._free.clear()
 
 
-class PayloadsAreReleasedTwice(ObjectManager):
+class PayloadsAreReleasedTwice(DescribedManager):
     """The broker would close an fd that belongs to another payload."""
 
     def take_released(self) -> list[int]:
@@ -110,21 +111,21 @@ class PayloadsAreReleasedTwice(ObjectManager):
         return released + released[:1]
 
 
-class TicketsEndWithTheirSender(ObjectManager):
+class TicketsEndWithTheirSender(DescribedManager):
     """What a worker has sent ends with it."""
 
     def _orphan(self, ticket: Ticket) -> None:
         self._drop_ticket(ticket)
 
 
-class NamesOutliveAllLivingHolders(ObjectManager):
+class NamesOutliveAllLivingHolders(DescribedManager):
     """A reference in flight whose sender has ended also keeps the name."""
 
     def _unname(self, shared: SharedObject) -> None:
         pass
 
 
-class WhatNobodyTakesStaysForEver(ObjectManager):
+class WhatNobodyTakesStaysForEver(DescribedManager):
     """A ticket whose sender has ended does not end in time."""
 
     def expire(self, ticket: int) -> bool:
@@ -132,7 +133,7 @@ class WhatNobodyTakesStaysForEver(ObjectManager):
         return found is not None if found is None or found.sender is None else super().expire(ticket)
 
 
-class NumbersOutliveTheirHolders(ObjectManager):
+class NumbersOutliveTheirHolders(DescribedManager):
     """A ticket whose sender has ended keeps the KMT number."""
 
     def _orphan(self, ticket: Ticket) -> None:
@@ -141,14 +142,14 @@ class NumbersOutliveTheirHolders(ObjectManager):
             ticket.payload.kmt_refs += 1
 
 
-class TicketsCanBeClaimedTwice(ObjectManager):
+class TicketsCanBeClaimedTwice(DescribedManager):
     """A claim leaves the ticket in flight."""
 
     def claim(self, process: int, ticket: int) -> Claimed:
         return self._claim(self._process(process), self._tickets[ticket])
 
 
-class UndoneClaimsEndTheTicket(ObjectManager):
+class UndoneClaimsEndTheTicket(DescribedManager):
     """A receiver that did not get the reply to its claim cannot repeat it."""
 
     def put_back(self, process: int, claimed: Claimed) -> Ticket | None:
@@ -158,7 +159,7 @@ class UndoneClaimsEndTheTicket(ObjectManager):
         return ticket
 
 
-class ChildrenInheritEverything(ObjectManager):
+class ChildrenInheritEverything(DescribedManager):
     """B31 broken: handles without the inherit flag are inherited."""
 
     def inherit(self, parent: int, *, only: Collection[int] | None = None) -> int:
@@ -172,7 +173,7 @@ class ChildrenInheritEverything(ObjectManager):
         return child
 
 
-class DeadProcessesKeepTheirHandles(ObjectManager):
+class DeadProcessesKeepTheirHandles(DescribedManager):
     """B78 broken."""
 
     def detach(self, process: int) -> None:
@@ -181,7 +182,7 @@ class DeadProcessesKeepTheirHandles(ObjectManager):
         super().detach(process)
 
 
-class RestoredNamesAreLost(ObjectManager):
+class RestoredNamesAreLost(DescribedManager):
     """The names of a killed manager are not restored."""
 
     def describe(self, process: int) -> Held:
@@ -210,7 +211,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_a_manager_with_a_planted_fault_is_caught(fault: type[ObjectManager]) -> None:
+def test_a_manager_with_a_planted_fault_is_caught(fault: type[DescribedManager]) -> None:
     class Faulty(Machine):
         manager_class = fault
 

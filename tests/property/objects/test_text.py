@@ -12,7 +12,6 @@ from extmem.objects import (
     Status,
     Token,
     format_sddl,
-    granted,
     parse_sddl,
     resolve_name,
 )
@@ -25,6 +24,7 @@ from extmem.objects.security import (
     AceKind,
     DaclFlag,
     allowed,
+    grant,
     group_sid,
     user_sid,
 )
@@ -91,7 +91,7 @@ def test_the_access_check_takes_the_first_ace_of_every_bit(sd: SecurityDescripto
 def test_an_open_grants_the_requested_access_or_fails(sd: SecurityDescriptor, token: Token, desired: int) -> None:
     rights = allowed(sd, token, MEMORY)
     try:
-        got = granted(sd, token, desired, MEMORY)
+        got = grant(allowed(sd, token, MEMORY), desired, MEMORY, user=token.uid, ceiling=MEMORY.valid)
     except Refused as refusal:
         assert refusal.status is Status.ACCESS_DENIED
         maximum = bool(desired & 0x0200_0000)

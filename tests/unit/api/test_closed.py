@@ -35,9 +35,9 @@ READABLE = {
     }
     | {"resource", "read_only", "closed", "close", "repr", "__array_interface__"},
     "Buffer": {"device", "size", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
-    | {"verdict", "ownership"},
+    | {"verdict", "submitted_state"},
     "Image": {"device", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
-    | {"layouts"},
+    | {"submitted_state"},
     "Commands": {"the block's end"},
 }
 """What can be read of a closed object of each class: its description, and facts that were recorded when it was made."""

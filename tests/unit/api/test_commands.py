@@ -211,7 +211,7 @@ def test_what_reaches_outside_is_refused(command: Any, words: str, any_device: D
 def test_resources_must_be_usable_here(any_device: Device) -> None:
     with Bound(any_device) as a:
         unbound = any_device.create_buffer(vk.BufferCreateInfo(size=64, usage=USAGE))
-        with unbound, pytest.raises(extmem.HandleStateError, match="bound to no memory"):
+        with unbound, pytest.raises(extmem.HandleStateError, match="not bound to memory"):
             with any_device.commands() as commands:
                 commands.fill_buffer(unbound, 0)
         with pytest.raises(extmem.HandleStateError, match="destroyed"), any_device.commands() as commands:

@@ -142,7 +142,7 @@ def test_opening_the_handle_of_what_is_open_by_name(device: Device, name: str) -
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), -1, (2, -2)])
 def test_shapes_without_elements(device: Device, shape: object) -> None:
-    text = "has no axis; give at least one" if shape == () else "holds no element; give positive extents"
+    text = "has no axes; give at least one" if shape == () else "has no elements; give positive extents"
     with pytest.raises(ValueError, match=text):
         device.allocate(shape)  # type: ignore[arg-type]
     with device.allocate((1,)) as memory:
@@ -204,7 +204,7 @@ def test_a_violation_reports_all_that_it_breaks(device: Device) -> None:
 def test_buffers_have_states(device: Device) -> None:
     with device.create_buffer(_buffer_info()) as buffer:
         assert buffer.memory is None and "unbound" in repr(buffer) and buffer.create_info.size == SIZE
-        with pytest.raises(errors.HandleStateError, match="bound to no memory"):
+        with pytest.raises(errors.HandleStateError, match="not bound to memory"):
             buffer.map()
         with export(device, size=SIZE * 2) as memory:
             device.bind_buffer_memory(buffer, memory, SIZE)

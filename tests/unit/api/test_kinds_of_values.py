@@ -124,7 +124,7 @@ def test_a_buffer_has_no_layout(device: Device) -> None:
 def test_memory_of_one_device_is_exported_by_that(device: Device) -> None:
     with extmem.open_device(kind="host") as other, device.allocate(64) as memory:
         for asked in (vk.MemoryGetFdInfoKHR(memory, T.OPAQUE_FD),):
-            with pytest.raises(HandleStateError, match="opened apart from this one"):
+            with pytest.raises(HandleStateError, match="opened separately from this one"):
                 other.get_memory_fd(asked)
             device.get_memory_fd(asked).close()
 

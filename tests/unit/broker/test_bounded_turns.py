@@ -8,18 +8,19 @@ import pytest
 
 from extmem.broker import background, snapshot_pages
 from extmem.broker.tickets import SECONDS, Tickets
-from extmem.objects import GENERIC_ALL, STEP, Limits, ObjectManager, Part, Share, Token
+from extmem.objects import GENERIC_ALL, STEP, Limits, Part, Share, Token
+from tests.described_manager import DescribedManager
 
 TOKEN = Token(1000, 1000)
 MANY = 20_000
 
 
 @pytest.fixture(scope="module")
-def model() -> ObjectManager:
+def model() -> DescribedManager:
     """One process with very many objects of each kind, and one with few."""
     import random
 
-    made = ObjectManager(random=random.Random(1).randrange, limits=Limits(tickets=MANY))
+    made = DescribedManager(random=random.Random(1).randrange, limits=Limits(tickets=MANY))
     for number in (1, 2):
         made.attach(TOKEN, number)
     exported = made.export(
@@ -58,7 +59,7 @@ class Counted:
         return part
 
 
-def test_a_page_of_a_snapshot_visits_so_many_things_and_has_so_many_bytes(model: ObjectManager) -> None:
+def test_a_page_of_a_snapshot_visits_so_many_things_and_has_so_many_bytes(model: DescribedManager) -> None:
     walk = Counted(model.walk())
     telling = snapshot_pages.SnapshotPages(walk)
     count = 0
@@ -71,7 +72,7 @@ def test_a_page_of_a_snapshot_visits_so_many_things_and_has_so_many_bytes(model:
     assert count > 2 * MANY / snapshot_pages.VISITED
 
 
-def test_the_pages_together_are_the_snapshot(model: ObjectManager) -> None:
+def test_the_pages_together_are_the_snapshot(model: DescribedManager) -> None:
     from extmem import wire
     from extmem.objects import assemble
 
@@ -82,7 +83,7 @@ def test_the_pages_together_are_the_snapshot(model: ObjectManager) -> None:
     assert assemble(parts) == model.snapshot()
 
 
-def test_a_page_of_handle_values_looks_at_so_many_values(model: ObjectManager) -> None:
+def test_a_page_of_handle_values_looks_at_so_many_values(model: DescribedManager) -> None:
     values, after, rounds = [], 0, 0
     while True:
         page, after = model.handle_values(1, after, 1_024)
@@ -95,7 +96,7 @@ def test_a_page_of_handle_values_looks_at_so_many_values(model: ObjectManager) -
 
 
 def test_a_page_of_an_almost_empty_table_looks_at_no_more_values() -> None:
-    made = ObjectManager(random=lambda n: 1 % n)
+    made = DescribedManager(random=lambda n: 1 % n)
     made.attach(TOKEN, 1)
     exported = made.export(1, (1, 1), b"", share=Share.NT, name=None, access=GENERIC_ALL, sddl=None, inherit=False)
     handles = [made.get_handle(1, exported.reference) for _ in range(5_000)]
@@ -107,7 +108,7 @@ def test_a_page_of_an_almost_empty_table_looks_at_no_more_values() -> None:
 
 
 def test_the_end_of_a_process_is_done_in_steps() -> None:
-    made = ObjectManager(random=lambda n: 1 % n, limits=Limits())
+    made = DescribedManager(random=lambda n: 1 % n, limits=Limits())
     made.attach(TOKEN, 1)
     exported = made.export(1, (1, 1), b"", share=Share.NT, name=None, access=GENERIC_ALL, sddl=None, inherit=False)
     for _ in range(3_000):
@@ -144,7 +145,7 @@ def test_a_turn_does_so_many_steps_of_what_is_left_to_do() -> None:
     assert not todo.pieces
 
 
-def test_so_many_references_end_at_a_time(model: ObjectManager) -> None:
+def test_so_many_references_end_at_a_time(model: DescribedManager) -> None:
     tickets = Tickets(model)
     for _ in range(1_000):
         tickets.offered(model.offer(2, reference=1), 2, 0.0)

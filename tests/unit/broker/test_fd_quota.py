@@ -67,9 +67,9 @@ def test_what_a_client_leaves_to_others_is_its_users() -> None:
     quota = FdQuota(20_000, "here")
     quota.take(1000, 1, 50)
     quota.end(1)
-    assert quota.of_user(1000) == 50 == quota.used
+    assert quota._users[1000] == 50 == quota.used
     quota.give(1000, 1, 50)
-    assert quota.used == 0 and quota.of_user(1000) == 0
+    assert quota.used == 0 and quota._users[1000] == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(-3, 5)), max_size=200))
@@ -90,4 +90,4 @@ def test_the_accounts_add_up_and_the_reserve_stays(steps: list[tuple[int, int, i
         held[key] = held.get(key, 0) + count
     assert quota.used == sum(held.values()) <= 120 - quota.reserve
     for user in range(3):
-        assert quota.of_user(user) == sum(count for (owner, _), count in held.items() if owner == user)
+        assert quota._users[user] == sum(count for (owner, _), count in held.items() if owner == user)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extmem import wire
+from extmem.broker.announcements import Loop
 from extmem.broker.dispatch import Dispatch
 from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given
@@ -22,7 +23,8 @@ from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Session
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
-from extmem.objects import Limits, ObjectManager, Refused, Share, Token
+from extmem.objects import Limits, Refused, Share, Token
+from tests.described_manager import DescribedManager
 
 NAMES = ("a", "A", "b", "Local\\a")
 MASKS = (0, 1, 0x80000000, 0x80000001, 0x02000000)
@@ -34,13 +36,14 @@ class World:
     """The same parts as in two brokers, with and without the quick way. Equal seeds give equal ids."""
 
     def __init__(self, *, quick: bool) -> None:
-        self.model = ObjectManager(random=Random(5).randrange, limits=Limits(references=6))
+        self.model = DescribedManager(random=Random(5).randrange, limits=Limits(references=6))
         self.closer = FdCloser()
         self.quota = FdQuota(10_000, "here")
         self.payloads = PayloadFds(self.closer, self.quota)
         self.tickets = Tickets(self.model)
+        signer, loop = Signer(bytes(32)), Loop(*[lambda *_: None] * 5)
         self.dispatch = Dispatch(
-            self.model, self.payloads, self.tickets, self.closer, Signer(bytes(32)), self.quota, lambda: 0.0
+            self.model, self.payloads, self.tickets, self.closer, signer, self.quota, lambda: 0.0, loop
         )
         self.quick = OpenCache(self.model, self.payloads) if quick else None
         self.ends: list[socket.socket] = []

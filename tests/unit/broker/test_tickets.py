@@ -13,15 +13,16 @@ from random import Random
 import pytest
 
 from extmem.broker.tickets import SECONDS, Tickets
-from extmem.objects import ObjectManager, Refused, Share, Token
+from extmem.objects import Refused, Share, Token
 from extmem.sharing.payload import OwnedFd
+from tests.described_manager import DescribedManager
 
 TOKEN = Token(1000, 1000, frozenset())
 
 
 class World:
     def __init__(self) -> None:
-        self.model = ObjectManager(random=Random(1).randrange)
+        self.model = DescribedManager(random=Random(1).randrange)
         self.sender = self.model.attach(TOKEN, 1)
         self.receiver = self.model.attach(TOKEN, 2)
         self.tickets = Tickets(self.model)
@@ -104,11 +105,11 @@ def test_a_bound_one_outlasts_the_minute(world: World, child: subprocess.Popen[b
 def test_a_death_withdraws_what_was_for_the_dead(world: World, child: subprocess.Popen[bytes]) -> None:
     ticket, other = world.offer(), world.offer()
     pidfd = world.bind(ticket, child.pid)
-    assert pidfd is not None and world.tickets.watches(pidfd)
+    assert pidfd is not None and pidfd in world.tickets._watched
     child.kill()
     assert died(pidfd)
     finish(world.tickets.died(pidfd))
-    assert not world.claimable(ticket) and world.claimable(other) and not world.tickets.watches(pidfd)
+    assert not world.claimable(ticket) and world.claimable(other) and pidfd not in world.tickets._watched
 
 
 def test_one_process_is_watched_once_for_many_tickets(world: World, child: subprocess.Popen[bytes]) -> None:
@@ -116,9 +117,9 @@ def test_one_process_is_watched_once_for_many_tickets(world: World, child: subpr
     pidfd = world.bind(first, child.pid)
     assert pidfd is not None and world.bind(second, child.pid) is None
     world.tickets.done(first)
-    assert world.tickets.watches(pidfd)
+    assert pidfd in world.tickets._watched
     world.tickets.done(second)
-    assert not world.tickets.watches(pidfd)
+    assert pidfd not in world.tickets._watched
 
 
 def test_binding_again_is_to_the_new_process(world: World, child: subprocess.Popen[bytes]) -> None:

@@ -17,8 +17,9 @@ from extmem.cli._payloads import (
     process_name,
     short_name,
 )
-from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, ObjectManager, PayloadRow, Share, Token
+from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, PayloadRow, Share, Token
 from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
+from tests.described_manager import DescribedManager
 
 
 def _array(pid: int) -> bytes:
@@ -28,7 +29,7 @@ def _array(pid: int) -> bytes:
 
 def _rows(share: Share, name: str | None = None) -> list[PayloadRow]:
     """Return the row of a payload that this process exported and process 1 imported, which has a handle if possible."""
-    model = ObjectManager(random=random.Random(1).randrange)
+    model = DescribedManager(random=random.Random(1).randrange)
     mine, other = (model.attach(Token(0, 0, frozenset()), pid) for pid in (os.getpid(), 1))
     made = model.export(
         mine, ((1, 2),), _array(os.getpid()), share=share, name=name, access=GENERIC_ALL, sddl=None, inherit=False

@@ -134,7 +134,7 @@ def test_commands_use_what_another_binding_bound() -> None:
                     commands.fill_buffer(seen, 0x05050505)
                     commands.copy_buffer_to_image(seen, drawn, layout=vk.ImageLayout.TRANSFER_DST_OPTIMAL)
                 assert memory.read_bytes(0, 256) == b"\5" * 256
-                with pytest.raises(extmem.HandleStateError, match="bound by another binding"):
+                with pytest.raises(extmem.HandleStateError, match="another Python binding bound this buffer"):
                     seen.map()
                 with device.allocate_memory(vk.MemoryAllocateInfo(4096, 0)) as other:
                     with pytest.raises(extmem.RuleViolation, match="07459"):
@@ -142,7 +142,7 @@ def test_commands_use_what_another_binding_bound() -> None:
             with pytest.raises(extmem.HandleStateError, match="destroyed"), device.commands() as commands:
                 commands.fill_buffer(seen, 0)
             unbound = raw.adopt_buffer(device, buffer.raw, COPIED)
-            with pytest.raises(extmem.HandleStateError, match="bound to no memory"), device.commands() as commands:
+            with pytest.raises(extmem.HandleStateError, match="not bound to memory"), device.commands() as commands:
                 commands.fill_buffer(unbound, 0)
             unbound.close()
     assert not fake.misuses, [str(misuse) for misuse in fake.misuses]

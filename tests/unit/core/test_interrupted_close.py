@@ -43,8 +43,8 @@ def test_the_next_allocation_can_have_the_name(device: Device) -> None:
     memory.close()
 
 
-@pytest.mark.parametrize("door", [extmem.open, extmem.open_handle])
-def test_who_opens_next_finds_nobody_who_has_it(device: Device, door: Callable[[str], object]) -> None:
+@pytest.mark.parametrize("call", [extmem.open, extmem.open_handle])
+def test_who_opens_next_finds_nobody_who_has_it(device: Device, call: Callable[[str], object]) -> None:
     kept: list[extmem.DeviceMemory] = []
 
     def leave() -> None:
@@ -53,5 +53,5 @@ def test_who_opens_next_finds_nobody_who_has_it(device: Device, door: Callable[[
 
     interrupt(leave)
     with pytest.raises(extmem.NameNotFoundError):
-        door("left")
+        call("left")
     kept.pop().close()

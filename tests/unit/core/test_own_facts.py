@@ -18,7 +18,7 @@ from extmem.api import Buffer, Device
 from extmem.devices.host import HAS_FDS
 from extmem.errors import RuleViolation
 from extmem.sharing.descriptor import Descriptor
-from extmem.vk.copies import copied
+from extmem.vk.struct_copies import copy_struct
 
 TRANSFER = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _Type = vk.ExternalMemoryHandleTypeFlagBits
@@ -60,7 +60,7 @@ def spoil(info: Any) -> None:
 @pytest.mark.parametrize("make", [buffer_info, image_info])
 @pytest.mark.parametrize("whose", ["the caller's struct", "a getter's answer"])
 def test_a_resource_stays_as_it_was_made(device: Device, make: Callable[[], Any], whose: str) -> None:
-    info, before = make(), copied(make())
+    info, before = make(), copy_struct(make())
     with device.create_buffer(info) if isinstance(info, vk.BufferCreateInfo) else device.create_image(info) as made:
         spoil(info if whose == "the caller's struct" else made.create_info)
         assert made.create_info == before == made.facts.create_info == made.native.create_info
@@ -105,7 +105,7 @@ def test_what_a_resource_is_cannot_be_assigned(device: Device, name: str) -> Non
 
 @pytest.mark.parametrize("make", [buffer_info, image_info])
 def test_a_descriptor_stays_as_it_was_stated(make: Callable[[], Any]) -> None:
-    info, before = make(), copied(make())
+    info, before = make(), copy_struct(make())
     stated = Descriptor(handle_types=1, allocation_size=4096, dedicated=info)
     octets = stated.encode()
     spoil(info)
@@ -155,7 +155,7 @@ def test_memory_properties_are_a_copy(device: Device) -> None:
 
 def test_a_copy_shares_nothing_that_can_change() -> None:
     info = image_info()
-    made = copied(info)
+    made = copy_struct(info)
     assert made is not info and made.extent is not info.extent and made.p_next is not info.p_next
     assert made.queue_family_indices == (0,)
     assert made.extent == info.extent and made.p_next == info.p_next
@@ -163,13 +163,13 @@ def test_a_copy_shares_nothing_that_can_change() -> None:
 
 def test_handles_in_a_copy_are_the_same_objects() -> None:
     thing = object()
-    assert copied(vk.ImportMemoryFdInfoKHR(FD, thing)).fd is thing  # type: ignore[arg-type]
+    assert copy_struct(vk.ImportMemoryFdInfoKHR(FD, thing)).fd is thing  # type: ignore[arg-type]
 
 
 def test_a_chain_that_ends_in_itself_does_so_in_the_copy() -> None:
     first, second = vk.ExportMemoryAllocateInfo(1), vk.MemoryDedicatedAllocateInfo()
     first.p_next, second.p_next = second, second
-    made = copied(first)
+    made = copy_struct(first)
     assert made.p_next is not second and made.p_next is not None and made.p_next.p_next is made.p_next
 
 
@@ -180,18 +180,18 @@ def test_what_cannot_be_a_struct_is_left_to_the_rules() -> None:
     ring: list[object] = []
     ring.append(ring)
     for odd in (None, 5, "x", Other(1, 1, 1), object()):
-        assert copied(odd) is odd
-        assert copied(vk.MemoryAllocateInfo(1, 0, odd)).p_next is odd  # type: ignore[arg-type]
-    assert copied(vk.BufferCreateInfo(queue_family_indices=ring)) is not None  # type: ignore[arg-type]
+        assert copy_struct(odd) is odd
+        assert copy_struct(vk.MemoryAllocateInfo(1, 0, odd)).p_next is odd  # type: ignore[arg-type]
+    assert copy_struct(vk.BufferCreateInfo(queue_family_indices=ring)) is not None  # type: ignore[arg-type]
     deep: Any = vk.Extent3D(1, 1, 1)
     for _ in range(5000):
         deep = vk.Extent3D(deep, 1, 1)
-    assert copied(deep).width is not deep.width
+    assert copy_struct(deep).width is not deep.width
     long = vk.ExportMemoryAllocateInfo(1)
     for _ in range(5000):
         long = vk.ExportMemoryAllocateInfo(1, long)
     with pytest.raises(ValueError, match="more than 4096"):
-        copied(long)
+        copy_struct(long)
 
 
 def test_a_resource_of_another_binding_is_judged_by_its_own_facts(vulkan_device: Device) -> None:

@@ -72,7 +72,7 @@ def test_a_range_outside_the_memory_is_refused_before_any_is_done(
     memory.map()
     for offset, size in ((0, SIZE + 1), (SIZE, int(vk.WHOLE_SIZE)), (-1, 4), (SIZE - 4, 8), (0, 0)):
         before = len(fake.calls)
-        with pytest.raises(ValueError, match=rf"range 1: {size} bytes from offset {offset} are no part of .*{SIZE}"):
+        with pytest.raises(ValueError, match=rf"range 1: {size} bytes from offset {offset} are not within .*{SIZE}"):
             VERBS[verb](lax, [area(memory), area(memory, offset, size)])
         assert len(fake.calls) == before
     VERBS[verb](lax, [area(memory), area(memory, SIZE - 4, 4)])
@@ -109,8 +109,8 @@ def test_on_the_host_device_there_is_nothing_to_do(device: Device, verb: str) ->
 @pytest.mark.parametrize(
     ("ranges", "words"),
     [
-        (lambda memory: [area(memory, offset="1")], "range 0: offset is '1', a str; give an integer"),  # type: ignore[arg-type]
-        (lambda memory: [area(memory), area(memory, size=1.7)], "range 1: size is 1.7, a float; give an integer"),  # type: ignore[arg-type]
+        (lambda memory: [area(memory, offset="1")], "range 0: offset is '1', a str; give a whole number"),  # type: ignore[arg-type]
+        (lambda memory: [area(memory), area(memory, size=1.7)], "range 1: size is 1.7, a float; give a whole number"),  # type: ignore[arg-type]
         (lambda memory: [None], "range 0 is None; pass a vk.MappedMemoryRange"),
         (lambda memory: [memory], "range 0 is <DeviceMemory.*; pass a vk.MappedMemoryRange"),
     ],

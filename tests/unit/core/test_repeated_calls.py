@@ -90,7 +90,7 @@ CALLS: dict[str, Callable[[FdHandle], Any]] = {
     "a closed handle": lambda handle: info(closed(handle)),
     "another file behind the handle": lambda handle: info(another_file(handle)),
     "a directory behind the handle": lambda handle: info(a_directory(handle)),
-    "a stranger's handle": lambda handle: info(distrusted(handle)),
+    "a handle of another program": lambda handle: info(distrusted(handle)),
     "with an export": lambda handle: info(handle, link=vk.ExportMemoryAllocateInfo(FD)),
     "with an empty dedication": lambda handle: info(handle, link=vk.MemoryDedicatedAllocateInfo()),
     "cut short": lambda handle: info(cut_short(handle)),

@@ -67,7 +67,7 @@ def test_a_read_only_tensor_is_not_written(how: str, device: Device, name: str) 
         with device.open(name) as other:
             assert other.read_only
             tensor = other.torch()
-            with pytest.raises(PermissionError, match=r"read-only here; ask for Access\.READ_WRITE"):
+            with pytest.raises(PermissionError, match=r"read-only in this process; open it with Access\.READ_WRITE"):
                 WRITES[how](tensor)
             del tensor
             gc.collect()

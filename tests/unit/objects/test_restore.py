@@ -1,4 +1,4 @@
-"""Announcing again what one holds, after the manager was killed; and the snapshot that tells it (B78's other half)."""
+"""Announcements to the next object manager after one was killed, and the snapshots that list them (B78)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from extmem.objects import (
     GENERIC_ALL,
     HandleRecord,
-    Held,
     ObjectRecord,
     PayloadRecord,
     ReferenceRecord,
@@ -17,6 +16,7 @@ from extmem.objects import (
     Status,
     TicketRecord,
 )
+from tests.described_manager import Held
 from tests.unit.objects.world import World, refused, small
 
 SDDL = "O:S-1-22-1-1000G:S-1-22-2-1000D:(A;;GA;;;S-1-22-1-1000)"

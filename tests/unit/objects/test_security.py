@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from extmem.objects import GENERIC_ALL, MEMORY, Status, Token, default_descriptor, granted, parse_sddl
-from extmem.objects.security import allowed
+from extmem.objects import (
+    GENERIC_ALL,
+    MEMORY,
+    ObjectType,
+    SecurityDescriptor,
+    Status,
+    Token,
+    default_descriptor,
+    parse_sddl,
+)
+from extmem.objects.security import allowed, grant
 from tests.unit.objects.world import ALICE, EVE, READ_WRITE, ROOT, World, refused
 
 ALL = 0x1F0001
@@ -83,6 +92,12 @@ def test_B33_groups_and_users_are_meant_by_their_sids() -> None:
 def test_B35_the_recipe_of_common_programs_opens_to_everyone(world: World) -> None:
     world.export("frames", sddl="D:(A;OICI;0x1FFFFF;;;WD)", inherit=True, access=READ_WRITE)
     assert world.m.import_by_name(world.eve, "frames", READ_WRITE).granted == 0x20001
+
+
+def granted(sd: SecurityDescriptor, token: Token, desired: int, object_type: ObjectType) -> int:
+    """The access check of an open, of an object that can give all rights."""
+    rights = allowed(sd, token, object_type)
+    return grant(rights, desired, object_type, user=token.uid, ceiling=object_type.valid)
 
 
 def test_granted_is_all_or_nothing() -> None:

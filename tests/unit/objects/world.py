@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from extmem import objects
-from extmem.objects import Exported, Identity, Limits, ObjectManager, Refused, Share, Status, Token
+from extmem.objects import Exported, Identity, Limits, Refused, Share, Status, Token
+from tests.described_manager import DescribedManager
 
 ALICE = Token(1000, 1000, frozenset({27}))
 EVE = Token(2000, 2000)
@@ -23,7 +24,7 @@ class World:
 
     def __init__(self, **options: Any) -> None:
         self.random = random.Random(7)
-        self.m = ObjectManager(random=self.random.randrange, **options)
+        self.m = DescribedManager(random=self.random.randrange, **options)
         self.a = self.m.attach(ALICE, 100)
         self.b = self.m.attach(ALICE, 200)
         self.eve = self.m.attach(EVE, 300)

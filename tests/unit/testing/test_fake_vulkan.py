@@ -74,9 +74,9 @@ def test_counters_say_what_lives(fake: fake_vulkan.FakeVulkan) -> None:
 
 
 def test_new_memory_is_garbage_and_high_level_memory_is_not(device: Device) -> None:
-    with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory, device.allocate(SIZE) as everyday:
+    with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory, device.allocate(SIZE) as high_level:
         assert memory.read()[0] == memory.read()[-1] == 0xCD
-        assert not everyday.read().any()
+        assert not high_level.read().any()
 
 
 @pytest.mark.linux_only("the fake driver's fds are memory files")

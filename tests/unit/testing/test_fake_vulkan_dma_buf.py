@@ -88,12 +88,12 @@ def test_it_is_imported_without_a_sample(fake: fake_vulkan.FakeVulkan, device: D
 
 
 def test_what_the_kernel_calls_no_dma_buf_never_reaches_a_driver(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
-    with file("something else") as stranger, file() as real:
-        for fd in (stranger, *os.pipe()):
+    with file("something else") as other, file() as real:
+        for fd in (other, *os.pipe()):
             with pytest.raises(extmem.RuleViolation, match="the kernel does not call it a dma-buf") as caught:
                 take(device, fd)
             assert "VUID-VkImportMemoryFdInfoKHR-handleType-00670" in caught.value.vuids
-            if fd != stranger:
+            if fd != other:
                 os.close(fd)
         assert not fake.bad_imports and "vkGetMemoryFdPropertiesKHR" not in fake.calls
         take(device, real).close()
@@ -133,8 +133,8 @@ def test_an_opaque_fd_that_the_device_does_not_export_is_proved_all_the_same() -
             memory.fill(9)
             number, size = os.dup(int(handle)), memory.allocation_size
     taker = fake_vulkan.FakeVulkan([importer(opaque_too=True)])
-    with fake_vulkan.installed(taker), extmem.open_device(kind="vulkan") as device, file("a stranger") as stranger:
-        for fd, right in ((number, True), (stranger, False)):
+    with fake_vulkan.installed(taker), extmem.open_device(kind="vulkan") as device, file("another") as other:
+        for fd, right in ((number, True), (other, False)):
             handle = FdHandle(os.dup(fd))
             info = vk.MemoryAllocateInfo(size, SEEN, vk.ImportMemoryFdInfoKHR(FD, handle))
             if right:

@@ -73,9 +73,9 @@ def bad_fd(kind: str) -> Iterator[int]:
 
 def _works(device: Device) -> None:
     with export(device, types=FD) as memory, fd(device, memory) as ours:
-        stranger = raw.fd_handle(ours.duplicate().take())
+        undescribed = raw.fd_handle(ours.duplicate().take())
         memory.write(_KEPT * (SIZE // 4))
-        with import_fd(device, stranger) as imported:
+        with import_fd(device, undescribed) as imported:
             assert bytes(imported.read()[:4]) == _KEPT
 
 
@@ -134,8 +134,8 @@ def test_other_sizes_and_types_are_refused_where_there_is_a_descriptor(manner: s
                 import_fd(device, ours, size=SIZE)
             import_win32(device, handle, size=2 * SIZE).close()
             # A bare fd has no descriptor. This driver writes the size into its files, so that samples show it.
-            with raw.fd_handle(fd(device, memory).take()) as stranger, pytest.raises(extmem.DriverError):
-                import_fd(device, stranger, size=SIZE)
+            with raw.fd_handle(fd(device, memory).take()) as undescribed, pytest.raises(extmem.DriverError):
+                import_fd(device, undescribed, size=SIZE)
 
 
 @pytest.mark.parametrize("manner", ["none", "takes_minus_one"])

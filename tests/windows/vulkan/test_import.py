@@ -184,8 +184,8 @@ def test_an_importer_keeps_the_name(device: Device, name: str) -> None:
         imported = by_name(device, name) if again else import_win32(device, handle)
         memory.close()
         handle.close()
-        with by_name(device, name) as other, extmem.open(name) as everyday:
-            assert get(other) == get(everyday) == b"kept"
+        with by_name(device, name) as other, extmem.open(name) as high_level:
+            assert get(other) == get(high_level) == b"kept"
         imported.close()
         with pytest.raises(errors.NameNotFoundError):
             by_name(device, name)

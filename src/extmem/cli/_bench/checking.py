@@ -6,17 +6,16 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import extmem
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, unbounded
-from extmem.cli._bench.sharing import import_by_name
+from extmem.cli._bench.measure import Figure, at_most, interleaved, microseconds, ratio, unbounded
+from extmem.cli._bench.sharing import SHARE, import_by_name, timed
 
 __all__ = ["figures"]
 
-_HERE = __name__
 _FORBIDDEN = ("numpy", "click", "rich")
 _PROBE = (
     "import sys, extmem, extmem.api, extmem.vk\n"
@@ -28,17 +27,16 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     """Measure `rounds` imports with and without checks."""
     exporter, importer = env.worker("exporter"), env.worker("importer")
     name = env.name("checks")
-    exporter.call("extmem.cli._bench.sharing:share", [(name, 1 << 20)])
+    exporter.call(SHARE, [(name, 1 << 20)])
     report(f"importing {rounds} times checked, in turns with unchecked")
-    checked, unchecked = importer.call(f"{_HERE}:compare", name, rounds)
+    checked, unchecked = importer.call(f"{__name__}:compare", name, rounds)
     yield at_most("a checked import against an unchecked one", ratio(checked, unchecked), 1.5)
-    yield unbounded("an unchecked import", statistics.median(unchecked) / 1000, "µs")
+    yield microseconds("an unchecked import", unchecked)
     yield unbounded("checking it", (statistics.median(checked) - statistics.median(unchecked)) / 1000, "µs")
     report("counting the modules that import extmem loads")
-    paths = os.pathsep.join([p for p in sys.path if p])
     loaded = subprocess.run(
         [sys.executable, "-c", _PROBE],
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
         check=True,
@@ -56,14 +54,5 @@ def compare(name: str, rounds: int) -> list[list[int]]:
         with extmem.open(name, device=checked) as first:
             size, memory_type = first.allocation_size, first.memory_type_index
 
-        def importing(device: extmem.Device) -> Callable[[], int]:
-            def step() -> int:
-                start = time.perf_counter_ns()
-                memory = import_by_name(device, name, size, memory_type)
-                spent = time.perf_counter_ns() - start
-                memory.close()
-                return spent
-
-            return step
-
-        return interleaved(rounds, importing(checked), importing(unchecked))
+        steps = [timed(partial(import_by_name, device, name, size, memory_type)) for device in (checked, unchecked)]
+        return interleaved(rounds, *steps)

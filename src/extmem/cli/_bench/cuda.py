@@ -14,21 +14,23 @@ A part that fails is one figure that is not ok; the other parts are still measur
 from __future__ import annotations
 
 import os
-import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import extmem
-from extmem.cli._bench.floor import compile_floor
-from extmem.cli._bench.measure import TURNS, Figure, at_least, at_most, ratio, ratio_in_turns, unbounded
-
-if sys.platform != "linux":
-    raise ImportError("this benchmark measures the broker and opaque fds of Linux")
-
-from extmem.cli._bench.cuda_rounds import TURN
 from extmem.cli._bench.environment import Environment
+from extmem.cli._bench.floor import compile_floor
+from extmem.cli._bench.measure import (
+    TURNS,
+    Figure,
+    at_least,
+    at_most,
+    measured_parts,
+    microseconds,
+    ratio,
+    ratio_in_turns,
+    unbounded,
+)
 
 __all__ = ["figures"]
 
@@ -36,6 +38,8 @@ _ROUNDS = "extmem.cli._bench.cuda_rounds"
 _SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "256 MiB": 256 << 20, "4 GiB": 4 << 30, "32 GiB": 32 << 30}
 _BOUNDS = {"4 KiB": 1.5, "256 MiB": 1.05, "4 GiB": 1.05, "32 GiB": 1.05}
 _BIG, _FEW = 4 << 30, 50
+_TURN = 10
+"""Number of rounds of one side before the other's turn: a driver that maps much memory empties the caches."""
 _FASTER = 5.0
 _CHURNED = 1_000
 _DEADLINE = 600.0
@@ -47,17 +51,12 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
         uuid, room = device.uuid, device.memory_properties.memory_heaps[0].size
         report(device.name)
     sizes = dict(list((label, size) for label, size in _SIZES.items() if size <= room // 4)[: 2 if quick else None])
-    parts: dict[str, Callable[[], Iterator[Figure]]] = {
-        "importing": lambda: _importing(env, uuid, sizes, rounds if quick else max(rounds, TURNS * TURN), report),
+    parts = {
+        "importing": lambda: _importing(env, uuid, sizes, rounds if quick else max(rounds, TURNS * _TURN), report),
         "passing": lambda: _passing(env, uuid, sizes, rounds, report),
         "leaks": lambda: _leaks(env, uuid, 50 if quick else _CHURNED, report),
     }
-    for part, measure in parts.items():
-        try:
-            yield from measure()
-        except (extmem.ExtmemError, OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
-            report(f"{part} failed: {error}")
-            yield at_most(f"{part}: could not be measured", 1, 0, "failed")
+    yield from measured_parts(parts, report)
 
 
 def _importing(
@@ -68,13 +67,11 @@ def _importing(
     for label, size in sizes.items():
         report(f"importing {label}")
         count = min(rounds, _FEW) if size >= _BIG else rounds
-        c, ours, named = worker.call(f"{_ROUNDS}:importing", library, uuid, size, count, deadline=_DEADLINE)
-        yield unbounded(f"import and map {label}: by C", statistics.median(c) / 1000, "microseconds")
-        name = f"import and map {label}: by fd against C"
-        bound = _BOUNDS.get(label)
-        times = ratio_in_turns(ours, c, TURN)
-        yield at_most(name, times, bound) if bound is not None else unbounded(name, times, "ratio")
-        yield unbounded(f"import and map {label}: by name against C", ratio_in_turns(named, c, TURN), "ratio")
+        c, ours, named = worker.call(f"{_ROUNDS}:importing", library, uuid, size, count, _TURN, deadline=_DEADLINE)
+        yield microseconds(f"import and map {label}: by C", c)
+        name, by_fd = f"import and map {label}: by fd against C", ratio_in_turns(ours, c, _TURN)
+        yield at_most(name, by_fd, _BOUNDS[label]) if label in _BOUNDS else unbounded(name, by_fd, "ratio")
+        yield unbounded(f"import and map {label}: by name against C", ratio_in_turns(named, c, _TURN), "ratio")
     env.dismiss(worker)
 
 
@@ -91,7 +88,7 @@ def _passing(
         env.dismiss(sender)
         env.dismiss(receiver)
         for what, times in (("by name", ours), ("by torch.multiprocessing", torch), ("the socket alone", bare)):
-            yield unbounded(f"pass a tensor of {label}: {what}", statistics.median(times) / 1000, "microseconds")
+            yield microseconds(f"pass a tensor of {label}: {what}", times)
         yield at_least(f"pass a tensor of {label}: times as fast as torch.multiprocessing", ratio(torch, ours), _FASTER)
 
 

@@ -17,28 +17,27 @@ import os
 import socket
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import extmem
 from extmem import vk
 from extmem.cli._bench.floor import CudaFloor
 from extmem.cli._bench.measure import interleaved
+from extmem.cli._bench.sharing import timed
 
 if sys.platform != "linux":
     raise ImportError("this benchmark measures the broker and opaque fds of Linux")
 
-__all__ = ["TURN"]
+__all__ = ["churn", "importing", "passing", "receive"]
 
 _FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 _PATIENCE = 60.0
-TURN = 10
-"""Number of rounds of one side before the other's turn: a driver that maps much memory empties the caches."""
 _NOTHING = b"\0"
 """The empty request."""
-_clock = time.perf_counter_ns
 
 
-def importing(library: str, uuid: bytes, size: int, rounds: int) -> list[list[int]]:
+def importing(library: str, uuid: bytes, size: int, rounds: int, turn: int) -> list[list[int]]:
     """Return the nanoseconds of each round: by C, by extmem with an fd handle, by extmem with a name."""
     floor = CudaFloor(library, uuid)
     with (
@@ -46,28 +45,18 @@ def importing(library: str, uuid: bytes, size: int, rounds: int) -> list[list[in
         extmem.open_device(kind="cuda", uuid=uuid) as cuda,
         vulkan.allocate(size, name=f"bench cuda {size}") as memory,
     ):
-        dedicated = memory.descriptor.dedicated is not None
 
         def by_c() -> int:
             with memory.export_handle(_FD) as handle:
-                return floor.imported(int(handle), memory.allocation_size, dedicated=dedicated)
+                return floor.imported(
+                    int(handle), memory.allocation_size, dedicated=memory.descriptor.dedicated is not None
+                )
 
         def by_fd() -> int:
-            handle = memory.export_handle(_FD)
-            start = _clock()
-            other = cuda.open(handle)
-            end = _clock()
-            other.close()
-            return end - start
+            return timed(partial(cuda.open, memory.export_handle(_FD)))()
 
-        def by_name() -> int:
-            start = _clock()
-            other = cuda.open(f"bench cuda {size}")
-            end = _clock()
-            other.close()
-            return end - start
-
-        times = interleaved(rounds, by_c, by_fd, by_name, warm_up=5, turn=TURN)
+        by_name = timed(partial(cuda.open, f"bench cuda {size}"))
+        times = interleaved(rounds, by_c, by_fd, by_name, warm_up=5, turn=turn)
     floor.close()
     return times
 
@@ -126,28 +115,28 @@ def passing(address: str, uuid: bytes, size: int, rounds: int) -> list[list[int]
             message = name.encode()
 
             def by_name() -> int:
-                start = _clock()
+                start = time.perf_counter_ns()
                 peer.send(message)
                 answer = peer.recv(8)
-                end = _clock()
+                end = time.perf_counter_ns()
                 if int.from_bytes(answer, "little") != size:
                     raise OSError("the receiver has ended")
                 return end - start
 
             def by_torch() -> int:
-                start = _clock()
+                start = time.perf_counter_ns()
                 tensors.put(tensor)
                 answer = answers.get()  # a timeout would take time; the parent process has a deadline
-                end = _clock()
+                end = time.perf_counter_ns()
                 if answer != size:
                     raise OSError("the receiver of PyTorch got another tensor")
                 return end - start
 
             def by_socket() -> int:
-                start = _clock()
+                start = time.perf_counter_ns()
                 peer.send(_NOTHING)
                 peer.recv(8)
-                return _clock() - start
+                return time.perf_counter_ns() - start
 
             times = interleaved(rounds, by_name, by_torch, by_socket, warm_up=10)
     finally:

@@ -7,8 +7,6 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from extmem.cli._worker import Worker
 
@@ -16,7 +14,10 @@ __all__ = ["Environment"]
 
 
 class Environment:
-    """A private runtime directory with worker processes. On Linux the workers share a broker of their own."""
+    """A private runtime directory with worker processes. On Linux the workers share a broker of their own.
+
+    Use it with `contextlib.closing`.
+    """
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="extmem-bench-"))
@@ -52,11 +53,3 @@ class Environment:
 
             end_broker(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -20,26 +20,28 @@ _HERE = Path(__file__).parent
 _COMPILERS = ("cc", "gcc", "clang")
 _FAILED_SYSTEM = -1000
 _Address, _U64, _U32, _Int = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_int
-_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "floor_open": (_Address, (ctypes.c_char_p,)),
-    "floor_close": (None, (_Address,)),
-    "floor_pass": (ctypes.c_int64, (_Address, _Int, _U64, _U32, _U64, _U32)),
-    "floor_take": (ctypes.c_int64, (_Address, _Int)),
-    "floor_import": (ctypes.c_int64, (_Address, _Int, _U64, _U32, _U64, _U32)),
-    "floor_budget": (_U64, (_Address, _U32)),
+_SIGNATURES: dict[str, dict[str, tuple[Any, tuple[Any, ...]]]] = {
+    "floor": {
+        "floor_open": (_Address, (ctypes.c_char_p,)),
+        "floor_close": (None, (_Address,)),
+        "floor_pass": (ctypes.c_int64, (_Address, _Int, _U64, _U32, _U64, _U32)),
+        "floor_take": (ctypes.c_int64, (_Address, _Int)),
+        "floor_import": (ctypes.c_int64, (_Address, _Int, _U64, _U32, _U64, _U32)),
+        "floor_budget": (_U64, (_Address, _U32)),
+    },
+    "cuda_floor": {
+        "cuda_floor_open": (_Address, (ctypes.c_char_p,)),
+        "cuda_floor_close": (None, (_Address,)),
+        "cuda_floor_import": (ctypes.c_int64, (_Address, _Int, _U64, _U32)),
+    },
 }
-
-_CUDA_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "cuda_floor_open": (_Address, (ctypes.c_char_p,)),
-    "cuda_floor_close": (None, (_Address,)),
-    "cuda_floor_import": (ctypes.c_int64, (_Address, _Int, _U64, _U32)),
-}
+"""The functions of each library by the prefix of their names, with the types of results and arguments."""
 
 
 def compile_floor(directory: Path, source: str = "floor.c") -> str:
     """Compile a source file. Return the path of the library. Errors: UnsupportedError without a working compiler."""
-    wanted = [os.environ["CC"]] if os.environ.get("CC") else []
-    compiler = next(filter(None, map(shutil.which, (*wanted, *_COMPILERS))), None)
+    compilers = filter(None, (os.environ.get("CC"), *_COMPILERS))
+    compiler = next(filter(None, map(shutil.which, compilers)), None)
     if compiler is None:
         raise UnsupportedError(
             "this benchmark compares with C code and needs a C compiler; install one (Debian: apt-get install gcc)",
@@ -58,18 +60,30 @@ def compile_floor(directory: Path, source: str = "floor.c") -> str:
     return str(library)
 
 
-class Floor:
-    """A VkDevice in C. `close` destroys it; each call frees its own objects before it returns."""
+class _LoadedFloor:
+    """A device in C. Each call frees its own objects before it returns."""
+
+    def __init__(self, library: str, device_uuid: bytes, prefix: str, kind: str) -> None:
+        self._library = ctypes.CDLL(library)
+        for name, (result, arguments) in _SIGNATURES[prefix].items():
+            function = getattr(self._library, name)
+            function.restype, function.argtypes = result, arguments
+        self._close = getattr(self._library, f"{prefix}_close")
+        self._floor = getattr(self._library, f"{prefix}_open")(device_uuid)
+        if not self._floor:
+            raise UnsupportedError(f"the C code found no {kind} device with UUID {device_uuid.hex()}")
+
+    def close(self) -> None:
+        """Destroy the VkDevice and its VkInstance, or release the primary context of the GPU."""
+        floor, self._floor = self._floor, None
+        self._close(floor)
+
+
+class Floor(_LoadedFloor):
+    """A VkDevice in C."""
 
     def __init__(self, library: str, device_uuid: bytes) -> None:
-        loaded = ctypes.CDLL(library)
-        for name, (result, arguments) in _SIGNATURES.items():
-            function = getattr(loaded, name)
-            function.restype, function.argtypes = result, arguments
-        self._library = loaded
-        self._floor = loaded.floor_open(device_uuid)
-        if not self._floor:
-            raise UnsupportedError(f"the C code found no Vulkan device with UUID {device_uuid.hex()}")
+        super().__init__(library, device_uuid, "floor", "Vulkan")
 
     def passed(self, socket: int, size: int, memory_type: int, buffer_size: int, usage: int) -> int:
         """Return the nanoseconds of an export, its passing through the socket, and its import and binding there."""
@@ -87,33 +101,16 @@ class Floor:
         """Return the number of free bytes of a heap (VK_EXT_memory_budget); 0 if the driver does not report it."""
         return int(self._library.floor_budget(self._floor, heap))
 
-    def close(self) -> None:
-        """Destroy the VkDevice and the VkInstance."""
-        floor, self._floor = self._floor, None
-        self._library.floor_close(floor)
 
-
-class CudaFloor:
-    """A GPU's primary context in C. `close` releases it; each call frees its own objects before it returns."""
+class CudaFloor(_LoadedFloor):
+    """A GPU's primary context in C."""
 
     def __init__(self, library: str, device_uuid: bytes) -> None:
-        loaded = ctypes.CDLL(library)
-        for name, (result, arguments) in _CUDA_SIGNATURES.items():
-            function = getattr(loaded, name)
-            function.restype, function.argtypes = result, arguments
-        self._library = loaded
-        self._floor = loaded.cuda_floor_open(device_uuid)
-        if not self._floor:
-            raise UnsupportedError(f"the C code found no CUDA device with UUID {device_uuid.hex()}")
+        super().__init__(library, device_uuid, "cuda_floor", "CUDA")
 
     def imported(self, fd: int, size: int, *, dedicated: bool) -> int:
         """Return the nanoseconds of copying an fd, importing and mapping it, and querying the mapped pointer."""
         return _checked(self._library.cuda_floor_import(self._floor, fd, size, int(dedicated)))
-
-    def close(self) -> None:
-        """Release the primary context."""
-        floor, self._floor = self._floor, None
-        self._library.cuda_floor_close(floor)
 
 
 def _checked(value: int) -> int:

@@ -24,16 +24,26 @@ import gc
 import os
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 
 import extmem
 from extmem import vk
 from extmem.cli._bench.floor import Floor, compile_floor
-from extmem.cli._bench.measure import TURNS, Figure, at_most, interleaved, ratio, ratio_in_turns, unbounded
+from extmem.cli._bench.measure import (
+    TURNS,
+    Figure,
+    at_most,
+    interleaved,
+    measured_parts,
+    microseconds,
+    ratio,
+    ratio_in_turns,
+    unbounded,
+)
 from extmem.devices.vulkan.backend import VulkanBackend
 
 if sys.platform != "linux":
@@ -41,13 +51,12 @@ if sys.platform != "linux":
 
 from extmem.cli._bench import killing
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.machine import broker_of, descriptors_of, resident_kib
+from extmem.cli._bench.machine import broker_of, descriptors_of, holdings, processors, resident_kib
 from extmem.cli._bench.passing import USAGE, HandleType, Payload, buffer_info, exportable
-from extmem.cli._bench.sharing import import_by_name
+from extmem.cli._bench.sharing import SHARE, import_by_name, timed
 
 __all__ = ["figures"]
 
-_HERE = __name__
 _PASSING = "extmem.cli._bench.passing"
 _GPU_SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "256 MiB": 256 << 20, "4 GiB": 4 << 30}
 _SOFTWARE_SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20}
@@ -58,8 +67,6 @@ _CHURNED = 4_096
 _SOFTWARE_VICTIM, _GPU_VICTIM = 1 << 20, 64 << 20
 _AGAIN = 20.0
 """Bound of opening again in microseconds, for every size."""
-_clock = time.perf_counter_ns
-_kept: list[Any] = []
 
 
 class _Subject(NamedTuple):
@@ -81,7 +88,7 @@ def figures(
     """Measure `rounds` of each comparison, with `kills` kills. Errors: UnsupportedError without Vulkan."""
     subject = _open_subject(quick)
     report(f"{subject.name}, {'a software driver' if subject.software else 'a GPU'}")
-    parts: dict[str, Callable[[], Iterator[Figure]]] = {
+    parts = {
         "passing": lambda: _passing(env, subject, rounds, report, quick=quick),
         "opening again": lambda: _again(env, subject, rounds, report),
         "importing": lambda: _importing(env, subject, rounds, report),
@@ -90,17 +97,12 @@ def figures(
             env, subject.uuid, subject.victim, (_FEW if quick else 200) if kills is None else kills, report
         ),
     }
-    for part, measure in parts.items():
-        try:
-            yield from measure()
-        except (extmem.ExtmemError, OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
-            report(f"{part} failed: {error}")
-            yield at_most(f"{part}: could not be measured", 1, 0, "failed")
+    yield from measured_parts(parts, report)
 
 
 def _open_subject(quick: bool) -> _Subject:
     with extmem.open_device(kind="vulkan") as device:
-        software = device_type(device) not in _GPUS
+        software = _backend(device).device.physical.device_type not in _GPUS
         sizes = dict(list((_SOFTWARE_SIZES if software else _GPU_SIZES).items())[: 2 if quick else None])
         payloads = {}
         for label, size in sizes.items():
@@ -108,22 +110,21 @@ def _open_subject(quick: bool) -> _Subject:
             if payload.size <= device.facts.memory_types[payload.memory_type].heap_size // 2:
                 payloads[label] = payload
         victim = exportable(device, _SOFTWARE_VICTIM if software else _GPU_VICTIM)
-        mappable = _backend(device).device.host_visible[victim.memory_type]
-        return _Subject(device.uuid, device.name, software, mappable, payloads, victim)
+        return _Subject(
+            device.uuid,
+            device.name,
+            software,
+            _backend(device).device.host_visible[victim.memory_type],
+            payloads,
+            victim,
+        )
 
 
 _GPUS = (vk.PhysicalDeviceType.DISCRETE_GPU, vk.PhysicalDeviceType.INTEGRATED_GPU, vk.PhysicalDeviceType.VIRTUAL_GPU)
 
 
-def device_type(device: extmem.Device) -> vk.PhysicalDeviceType:
-    """Return the VkPhysicalDeviceType of an opened Vulkan device."""
-    return _backend(device).device.physical.device_type
-
-
 def _backend(device: extmem.Device) -> VulkanBackend:
-    if not isinstance(device.backend, VulkanBackend):
-        raise TypeError(f"{device!r} is not a Vulkan device")
-    return device.backend
+    return cast("VulkanBackend", device.backend)
 
 
 def _bounded(name: str, value: float, bound: float, has_bound: bool) -> Figure:
@@ -136,46 +137,38 @@ def _bounded(name: str, value: float, bound: float, has_bound: bool) -> Figure:
 def _passing(
     env: Environment, subject: _Subject, rounds: int, report: Callable[[str], None], *, quick: bool
 ) -> Iterator[Figure]:
-    library = compile_floor(env.directory)
-    c_address, our_address, named_address = (str(env.directory / f"{who}.sock") for who in ("c", "ours", "named"))
-    c_exporter, c_importer = env.worker("c exporter"), env.worker("c importer")
-    exporter, importer = env.worker("exporter"), env.worker("importer")
-    namer, finder = env.worker("exporter by name"), env.worker("importer by name")
     # All exporters run on one processor and all importers on another: the choice of processors makes a larger
     # difference than the code that is compared.
-    processors = sorted(os.sched_getaffinity(0))
-    for side, workers in ((1, (c_exporter, exporter, namer)), (2, (c_importer, importer, finder))):
-        for worker in workers:
-            worker.call(f"{_PASSING}:bind_to", processors[side * len(processors) // 3])
-    c_exporter.call(f"{_PASSING}:listen", c_address)
-    exporter.call(f"{_PASSING}:listen", our_address)
-    namer.call(f"{_PASSING}:listen", named_address)
-    c_importer.start(f"{_PASSING}:take_by_c", c_address, library, subject.uuid)
-    importer.start(f"{_PASSING}:take_by_fd", our_address)
-    finder.start(f"{_PASSING}:take_by_name", named_address)
+    numbers = processors()
+    exporters, importers = [], []
+    passing: dict[str, Callable[..., list[int]]] = {}
+    for way, arguments in (("by_fd", ()), ("by_c", (compile_floor(env.directory), subject.uuid)), ("by_name", ())):
+        exporter, importer = env.worker(f"exporter {way}"), env.worker(f"importer {way}")
+        exporter.call(f"{_PASSING}:bind_to", numbers[len(numbers) // 3])
+        importer.call(f"{_PASSING}:bind_to", numbers[2 * len(numbers) // 3])
+        address = str(env.directory / f"{way}.sock")
+        exporter.call(f"{_PASSING}:listen", address)
+        importer.start(f"{_PASSING}:take_{way}", address, *arguments)
+        exporters.append(exporter)
+        importers.append(importer)
+        passing[way] = partial(exporter.call, f"{_PASSING}:pass_{way}", *arguments)
     few, many = max(_FEW, rounds // 5), rounds if quick else max(rounds, TURNS * _TURN)
     for label, payload in subject.payloads.items():
         count = few if payload.size >= _BIG else many
         report(f"passing {label} to another process {count} times, in turns with C")
-
-        def ours(rounds: int, payload: Payload = payload) -> list[int]:
-            return list(exporter.call(f"{_PASSING}:pass_by_fd", payload, rounds))
-
-        def by_c(rounds: int, payload: Payload = payload) -> list[int]:
-            return list(c_exporter.call(f"{_PASSING}:pass_by_c", library, subject.uuid, payload, rounds))
-
-        def by_name(rounds: int, payload: Payload = payload) -> list[int]:
-            return list(namer.call(f"{_PASSING}:pass_by_name", payload, rounds))
-
-        mine, theirs = _in_turns(count, ours, by_c)
-        [named] = _in_turns(few, by_name)
+        mine, theirs = _in_turns(count, partial(passing["by_fd"], payload), partial(passing["by_c"], payload))
+        [named] = _in_turns(few, partial(passing["by_name"], payload))
         bound = 1.5 if payload.size <= _SMALL else 1.05
-        name = f"export, pass, import and bind {label}, checked, against C"
-        yield _bounded(name, ratio_in_turns(mine, theirs, _TURN), bound, not subject.software)
-        yield unbounded(f"export, pass, import and bind {label}", statistics.median(mine) / 1000, "µs")
-        yield unbounded(f"the same by C, {label}", statistics.median(theirs) / 1000, "µs")
-        yield unbounded(f"the same by name, through the object manager, {label}", statistics.median(named) / 1000, "µs")
-    for worker in (exporter, c_exporter, namer, importer, c_importer, finder):
+        yield _bounded(
+            f"export, pass, import and bind {label}, checked, against C",
+            ratio_in_turns(mine, theirs, _TURN),
+            bound,
+            not subject.software,
+        )
+        yield microseconds(f"export, pass, import and bind {label}", mine)
+        yield microseconds(f"the same by C, {label}", theirs)
+        yield microseconds(f"the same by name, through the object manager, {label}", named)
+    for worker in exporters + importers:
         worker.leave()
 
 
@@ -200,8 +193,8 @@ def _again(env: Environment, subject: _Subject, rounds: int, report: Callable[[s
     labels = list(subject.payloads)
     names = {label: f"bench again {label}" for label in labels}
     report(f"opening again {', '.join(labels)}, {rounds} times each")
-    exporter.call(f"{_HERE}:share", [(names[label], subject.payloads[label].buffer_size) for label in labels])
-    *again, imported = opener.call(f"{_HERE}:open_again", list(names.values()), rounds)
+    exporter.call(SHARE, [(names[label], subject.payloads[label].buffer_size) for label in labels], "vulkan")
+    *again, imported = opener.call(f"{__name__}:open_again", list(names.values()), rounds)
     for label, times in zip(labels, again, strict=True):
         yield at_most(f"open again in the same process, {label}", statistics.median(times) / 1000, _AGAIN, "µs")
     yield unbounded(f"open again, {labels[-1]}, against importing it again", ratio(again[-1], imported), "ratio")
@@ -215,28 +208,28 @@ def _importing(env: Environment, subject: _Subject, rounds: int, report: Callabl
         return
     worker = env.worker("importer")
     report(f"importing 4 KiB {rounds} times, checked and unchecked, in turns with C")
-    library = compile_floor(env.directory)
-    off, checked, theirs = worker.call(f"{_HERE}:compare_imports", library, subject.payloads["4 KiB"], rounds)
+    off, checked, theirs = worker.call(
+        f"{__name__}:compare_imports", compile_floor(env.directory), subject.payloads["4 KiB"], rounds
+    )
     what = "import, bind and map an fd of extmem"
     yield _bounded(f"{what}, unchecked, against C", ratio(off, theirs), 5.0, subject.software)
     yield _bounded(f"{what}, checked, against C", ratio(checked, theirs), 6.0, subject.software)
-    yield unbounded(f"{what}, unchecked", statistics.median(off) / 1000, "µs")
-    yield unbounded(f"{what}, checked", statistics.median(checked) / 1000, "µs")
-    yield unbounded(f"{what}, by C", statistics.median(theirs) / 1000, "µs")
+    yield microseconds(f"{what}, unchecked", off)
+    yield microseconds(f"{what}, checked", checked)
+    yield microseconds(f"{what}, by C", theirs)
     worker.leave()
 
 
 def _leaks(env: Environment, subject: _Subject, count: int, report: Callable[[str], None]) -> Iterator[Figure]:
     exporter, importer = env.worker("exporter"), env.worker("importer")
     report(f"importing, binding and closing {count} times")
-    payload = subject.payloads["1 MiB"]
-    exporter.call(f"{_HERE}:share", [("bench leaving", payload.buffer_size)])
+    exporter.call(SHARE, [("bench leaving", subject.payloads["1 MiB"].buffer_size)], "vulkan")
     importer.call(
-        f"{_HERE}:import_and_close", "bench leaving", 4
+        f"{__name__}:import_and_close", "bench leaving", 4
     )  # from now on it is connected, and the other workers have ended
     broker = broker_of(env.directory)
     before = descriptors_of(broker)
-    left, grown = importer.call(f"{_HERE}:import_and_close", "bench leaving", count)
+    left, grown = importer.call(f"{__name__}:import_and_close", "bench leaving", count)
     for what, amount in left.items():
         yield at_most(f"{what} left after {count} imports", amount, 0, "left")
     yield at_most(f"fds of the broker left after {count} imports", descriptors_of(broker) - before, 0, "left")
@@ -248,35 +241,13 @@ def _leaks(env: Environment, subject: _Subject, count: int, report: Callable[[st
 # Tasks of the processes.
 
 
-def share(payloads: list[tuple[str, int]]) -> None:
-    """Exporter: share payloads with these names and sizes until the process ends."""
-    device = extmem.open_device(kind="vulkan")
-    _kept.extend([device, *(device.allocate(size, name=name) for name, size in payloads)])
-
-
 def open_again(names: list[str], rounds: int) -> list[list[int]]:
     """Opener: return the nanoseconds of opening each open name again, then of importing the last one again."""
     kept = [extmem.open(name) for name in names]
     last = kept[-1]
 
-    def opening(name: str) -> Callable[[], int]:
-        def step() -> int:
-            start = _clock()
-            memory = extmem.open(name)
-            spent = _clock() - start
-            memory.close()
-            return spent
-
-        return step
-
-    def importing() -> int:
-        start = _clock()
-        memory = import_by_name(last.device, names[-1], last.allocation_size, last.memory_type_index)
-        spent = _clock() - start
-        memory.close()
-        return spent
-
-    times = interleaved(rounds, *map(opening, names), importing)
+    importing = partial(import_by_name, last.device, names[-1], last.allocation_size, last.memory_type_index)
+    times = interleaved(rounds, *(timed(partial(extmem.open, name)) for name in names), timed(importing))
     for memory in kept:
         memory.close()
     return times
@@ -295,18 +266,14 @@ def compare_imports(library: str, payload: Payload, rounds: int) -> list[list[in
         floor = Floor(library, checked.uuid)
 
         def importing(device: extmem.Device) -> Callable[[], int]:
-            mappable = _backend(device).device.host_visible[payload.memory_type]
-
             def step() -> int:
                 buffer = device.create_buffer(buffer_info(payload.buffer_size, opaque))
-                start = _clock()
-                copy = handle.duplicate()
-                imported = device.allocate_memory(
-                    vk.MemoryAllocateInfo(payload.size, payload.memory_type, vk.ImportMemoryFdInfoKHR(opaque, copy))
-                )
+                start = time.perf_counter_ns()
+                link = vk.ImportMemoryFdInfoKHR(opaque, handle.duplicate())
+                imported = device.allocate_memory(vk.MemoryAllocateInfo(payload.size, payload.memory_type, link))
                 device.bind_buffer_memory(buffer, imported)
-                view = imported.map() if mappable else None
-                spent = _clock() - start
+                view = imported.map()
+                spent = time.perf_counter_ns() - start
                 del view
                 buffer.close()
                 imported.close()
@@ -328,13 +295,12 @@ def import_and_close(name: str, count: int) -> tuple[dict[str, int], int]:
     with extmem.open_device(kind="vulkan") as device:
         with extmem.open(name, device=device) as first:
             size, memory_type, buffer_size = first.allocation_size, first.memory_type_index, first.size
-        mappable = _backend(device).device.host_visible[memory_type]
 
         def once() -> None:
             with device.create_buffer(buffer_info(buffer_size, HandleType.OPAQUE_WIN32)) as buffer:
                 memory = import_by_name(device, name, size, memory_type)
                 device.bind_buffer_memory(buffer, memory)
-                if mappable:
+                if _backend(device).device.host_visible[memory_type]:
                     memory.map()[0]
                 memory.close()
 
@@ -346,17 +312,9 @@ def import_and_close(name: str, count: int) -> tuple[dict[str, int], int]:
         for _ in range(count):
             once()
         gc.collect()
-        grown = resident_kib(os.getpid()) - resident
-        return {what: amount - before[what] for what, amount in _holdings(device).items()}, grown
+        left = {what: amount - before[what] for what, amount in _holdings(device).items()}
+        return left, resident_kib(os.getpid()) - resident
 
 
 def _holdings(device: extmem.Device) -> dict[str, int]:
-    from extmem.manager import manager
-
-    mine = [holder for row in manager().snapshot() for holder in row.holders if holder.pid == os.getpid()]
-    return {
-        "fds": descriptors_of(os.getpid()),
-        "memories and buffers of the VkDevice": _backend(device).device.living,
-        "memory objects": sum(holder.references for holder in mine),
-        "handles": sum(len(holder.handles) for holder in mine),
-    }
+    return {**holdings(), "memories and buffers of the VkDevice": _backend(device).device.living}

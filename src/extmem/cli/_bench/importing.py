@@ -16,12 +16,11 @@ if sys.platform != "linux":
     raise ImportError("this benchmark measures the broker and the host device of Linux")
 
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.machine import allow_descriptors, broker_of, descriptors_of
-from extmem.cli._bench.sharing import import_by_name
+from extmem.cli._bench.machine import allow_descriptors, broker_of, descriptors_of, holdings, kib_of
+from extmem.cli._bench.sharing import SHARE, import_by_name
 
 __all__ = ["figures"]
 
-_HERE = __name__
 _SIZE = 256 << 20
 
 
@@ -31,9 +30,9 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     live, churned, repeats = (50, 200, 2) if quick else (1_000, 4_096, 5)
     exporter, importer = env.worker("exporter"), env.worker("importer")
     name = env.name("imports")
-    exporter.call("extmem.cli._bench.sharing:share", [(name, _SIZE)])
+    exporter.call(SHARE, [(name, _SIZE)])
     report(f"importing 256 MiB {live} times at once, {repeats} times in a row")
-    grown, blocks, descriptors = importer.call(f"{_HERE}:import_at_once", name, live, repeats)
+    grown, blocks, descriptors = importer.call(f"{__name__}:import_at_once", name, live, repeats)
     # Other processes change the machine's counter by some pages; each copy would change it by 256 MiB.
     yield at_most(f"shared memory of the machine after {live} imports", statistics.median(grown), 1.0, "MiB more")
     yield at_most(f"blocks of the payload's file after {live} imports", blocks, 0, "more")
@@ -41,8 +40,7 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     report(f"importing and closing {churned} times")
     broker = broker_of(env.directory)
     before = descriptors_of(broker)
-    left = importer.call(f"{_HERE}:import_and_close", name, churned)
-    for what, count in left.items():
+    for what, count in importer.call(f"{__name__}:import_and_close", name, churned).items():
         yield at_most(f"{what} left after {churned} imports and closes", count, 0, "left")
     yield at_most(
         f"fds of the broker left after {churned} imports and closes", descriptors_of(broker) - before, 0, "left"
@@ -56,17 +54,18 @@ def import_at_once(name: str, count: int, repeats: int) -> tuple[list[float], in
     """Importer: return the growth of the machine's shared memory in MiB per repeat, of the file's blocks, of fds."""
     grown, blocks, descriptors = [], 0, 0
     with extmem.open_device(kind="host") as device, extmem.open(name, device=device) as first:
-        size, memory_type, path = (
-            first.allocation_size,
-            first.memory_type_index,
-            f"/proc/self/fd/{first.record.allocation.fd}",
-        )
+        size, memory_type = first.allocation_size, first.memory_type_index
+        path = f"/proc/self/fd/{first.record.allocation.fd}"
         for _ in range(repeats):
-            shared, held, opened = _shmem_kib(), os.stat(path).st_blocks, descriptors_of(os.getpid())
+            shared, held, opened = (
+                kib_of("/proc/meminfo", "Shmem"),
+                os.stat(path).st_blocks,
+                descriptors_of(os.getpid()),
+            )
             memories = [import_by_name(device, name, size, memory_type) for _ in range(count)]
             for memory in memories:
                 memory.map()[0]
-            grown.append((_shmem_kib() - shared) / 1024)
+            grown.append((kib_of("/proc/meminfo", "Shmem") - shared) / 1024)
             blocks = max(blocks, os.stat(path).st_blocks - held)
             descriptors = max(descriptors, descriptors_of(os.getpid()) - opened)
             for memory in memories:
@@ -91,20 +90,5 @@ def import_and_close(name: str, count: int) -> dict[str, int]:
 def _holdings() -> dict[str, int]:
     from extmem.manager import manager
 
-    rows = manager().snapshot()
-    mine = [holder for row in rows for holder in row.holders if holder.pid == os.getpid()]
-    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
-    return {
-        "fds": descriptors_of(os.getpid()),
-        "mappings": sum("/memfd:" in line for line in maps),
-        "payloads": len(rows),
-        "memory objects": sum(holder.references for holder in mine),
-        "handles": sum(len(holder.handles) for holder in mine),
-    }
-
-
-def _shmem_kib() -> int:
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("Shmem:"):
-            return int(line.split()[1])
-    raise OSError("/proc/meminfo has no Shmem line")
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    return {**holdings(), "mappings": maps.count("/memfd:"), "payloads": len(manager().snapshot())}

@@ -34,7 +34,6 @@ from extmem.cli._worker import Worker
 
 __all__ = ["figures"]
 
-_HERE = __name__
 _LONGEST = 0.02
 _KEPT = "bench kept"
 _at: dict[str, Any] = {}
@@ -52,11 +51,11 @@ def figures(
     except extmem.UnsupportedError as error:
         report(f"the free memory of the device is not measured: {error}")
         library = ""
-    observer.call(f"{_HERE}:observe", payload, library, uuid)
+    observer.call(f"{__name__}:observe", payload, library, uuid)
     broker = broker_of(env.directory)
-    descriptors, (payloads, own, budget) = descriptors_of(broker), observer.call(f"{_HERE}:count")
+    descriptors, (payloads, own, budget) = descriptors_of(broker), observer.call(f"{__name__}:count")
     draw = random.Random(rounds)
-    tasks = itertools.cycle((f"{_HERE}:export_forever", f"{_HERE}:import_forever"))
+    tasks = itertools.cycle((f"{__name__}:export_forever", f"{__name__}:import_forever"))
     victims: deque[tuple[Worker, Iterator[Any]]] = deque()
     for number in range(rounds):
         while len(victims) < min(ahead, rounds - number):
@@ -73,12 +72,10 @@ def figures(
     after = [payloads, own, budget, descriptors]
 
     def settled() -> bool:
-        after[:] = [*observer.call(f"{_HERE}:count"), descriptors_of(broker)]
+        after[:] = [*observer.call(f"{__name__}:count"), descriptors_of(broker)]
         return bool(after[0] <= payloads and after[3] <= descriptors and after[2] >= budget)
 
-    try:
-        wait_for(settled, 10.0)
-    except TimeoutError:
+    if not wait_for(settled, 10.0):
         report("not everything was released within 10 s")
     yield at_most(f"payloads left after {rounds} rounds of kill -9", after[0] - payloads, 0, "left")
     yield at_most(f"fds of the broker left after {rounds} rounds of kill -9", after[3] - descriptors, 0, "left")
@@ -91,7 +88,7 @@ def figures(
         )
         yield unbounded(f"device memory missing after {rounds} rounds of kill -9", lost / (1 << 20), "MiB")
     yield at_most(
-        "allocations that fail after all rounds", 0 if observer.call(f"{_HERE}:allocates", payload) else 1, 0, "left"
+        "allocations that fail after all rounds", 0 if observer.call(f"{__name__}:allocates", payload) else 1, 0, "left"
     )
     observer.leave()
 

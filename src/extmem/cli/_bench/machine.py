@@ -23,6 +23,8 @@ __all__ = [
     "broker_of",
     "descriptors_of",
     "end_broker",
+    "holdings",
+    "kib_of",
     "on_processor",
     "processors",
     "resident_kib",
@@ -32,9 +34,8 @@ __all__ = [
 
 def allow_descriptors() -> None:
     """Raise the limit of open fds of this process, and so of its children and its broker, as far as allowed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def broker_of(directory: Path) -> int:
@@ -57,17 +58,9 @@ def end_broker(directory: Path) -> None:
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    if not _has_ended(pid, 5.0):
+    if not wait_for(lambda: not Path(f"/proc/{pid}").exists(), 5.0):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def _has_ended(pid: int, timeout: float) -> bool:
-    try:
-        wait_for(lambda: not Path(f"/proc/{pid}").exists(), timeout)
-    except TimeoutError:
-        return False
-    return True
 
 
 def descriptors_of(pid: int) -> int:
@@ -75,12 +68,29 @@ def descriptors_of(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def resident_kib(pid: int) -> int:
-    """Return the resident memory of a process (VmRSS) in KiB."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmRSS:"):
+def holdings() -> dict[str, int]:
+    """Return how many fds, memory objects and handles this process has."""
+    from extmem.manager import manager
+
+    own = [holder for row in manager().snapshot() for holder in row.holders if holder.pid == os.getpid()]
+    return {
+        "fds": descriptors_of(os.getpid()),
+        "memory objects": sum(holder.references for holder in own),
+        "handles": sum(len(holder.handles) for holder in own),
+    }
+
+
+def kib_of(path: str, label: str) -> int:
+    """Return the number of KiB in the line `label` of a file in /proc. Errors: OSError if there is no such line."""
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith(f"{label}:"):
             return int(line.split()[1])
-    raise ProcessLookupError(f"process {pid} has ended; it has no memory")
+    raise OSError(f"{path} has no line {label}")
+
+
+def resident_kib(pid: int) -> int:
+    """Return the resident memory of a process (VmRSS) in KiB. Errors: OSError for a process that has ended."""
+    return kib_of(f"/proc/{pid}/status", "VmRSS")
 
 
 def waited_ns(pid: int) -> int:

@@ -6,16 +6,16 @@ processes. The same loop runs in a client of each, in turns.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import extmem
-from extmem.cli._bench.measure import Figure, at_least, at_most, percentile, unbounded
+from extmem.cli._bench.measure import Figure, at_least, at_most, microseconds, percentile, unbounded
 
 if sys.platform != "linux":
     raise ImportError("this benchmark measures the broker and the host device of Linux")
@@ -30,14 +30,13 @@ from extmem.cli._bench.machine import (
     resident_kib,
     waited_ns,
 )
+from extmem.cli._bench.sharing import SHARE
 from extmem.cli._bench.waiting import wait_for
 from extmem.cli._worker import Worker
 
 __all__ = ["figures"]
 
-_HERE = __name__
 _WINDOW = 0.5
-_kept: list[Any] = []
 _drawn: list[str] = []
 
 
@@ -46,24 +45,22 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     allow_descriptors()
     objects, clients, turns = (200, 8, 2) if quick else (10_000, 64, 20)
     observer = env.worker("observer")
-    observer.call(f"{_HERE}:left_over")
+    observer.call(f"{__name__}:left_over")
     broker = broker_of(env.directory)
     descriptors = descriptors_of(broker)
     report(f"starting {clients} clients")
     others = [env.worker(f"client {number}") for number in range(clients)]
-    share = [objects // clients + (number < objects % clients) for number in range(clients)]
-    _all(
-        others,
-        [(f"{_HERE}:share", number, share[number]) for number in range(clients)],
-        report,
-        f"sharing {objects} objects",
-    )
-    with Environment() as small:
-        only = small.worker("client")
-        only.call(f"{_HERE}:share", 0, 1)
+    counts = [objects // clients + (number < objects % clients) for number in range(clients)]
+    report(f"sharing {objects} objects")
+    for number, client in enumerate(others):
+        client.start(SHARE, [(f"bench {number}.{index}", 4096) for index in range(counts[number])])
+    for client in others:
+        client.finish()
+    with contextlib.closing(Environment()) as small:
+        small.worker("client").call(SHARE, [("bench 0.0", 4096)])
         single_opener = small.worker("opener")
         # The first of the many clients opens objects of the others.
-        names = [f"bench {number}.{index}" for number in range(1, clients) for index in range(share[number])]
+        names = [f"bench {number}.{index}" for number in range(1, clients) for index in range(counts[number])]
         report(f"one client opens while the others are idle: {2 * turns} turns")
         turned: list[tuple[int, list[int], list[int]]] = []
         first, *_, last = 2 * processors()
@@ -71,15 +68,14 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
         with on_processor(first, *brokers), on_processor(last, *openers):
             for turn in range(2 * turns):
                 delayed = waited_ns(broker) + waited_ns(others[0].pid)
-                one = single_opener.call(f"{_HERE}:open_some", ["bench 0.0"], rounds, turn)
-                many = others[0].call(f"{_HERE}:open_some", names, rounds, turn)
+                one = single_opener.call(f"{__name__}:open_some", ["bench 0.0"], rounds, turn)
+                many = others[0].call(f"{__name__}:open_some", names, rounds, turn)
                 delayed = waited_ns(broker) + waited_ns(others[0].pid) - delayed
                 turned.append((delayed, one, many))
     # Slow outliers show the influence of other programs. So only the half of the turns counts in which the two
     # processes waited least for a processor, and of these the median. Clients that are not idle would slow down every
     # turn.
-    turned.sort(key=lambda turn: turn[0])
-    kept = turned[:turns]
+    kept = sorted(turned, key=lambda turn: turn[0])[:turns]
     ratios = [percentile(many, 0.99) / statistics.median(one) for _, one, many in kept]
     times_of_one = [spent for _, one, _ in kept for spent in one]
     times_of_many = [spent for _, _, many in kept for spent in many]
@@ -88,18 +84,16 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
         statistics.median(ratios),
         8.0,
     )
-    yield unbounded("p50 of opening with one object and one client", statistics.median(times_of_one) / 1000, "µs")
+    yield microseconds("p50 of opening with one object and one client", times_of_one)
     yield unbounded("p99 of opening with one object and one client", percentile(times_of_one, 0.99) / 1000, "µs")
-    yield unbounded(
-        f"p50 of opening with {objects} objects and {clients} clients", statistics.median(times_of_many) / 1000, "µs"
-    )
+    yield microseconds(f"p50 of opening with {objects} objects and {clients} clients", times_of_many)
     yield unbounded(
         f"p99 of opening with {objects} objects and {clients} clients", percentile(times_of_many, 0.99) / 1000, "µs"
     )
 
     report(f"all {clients} clients open at once, in turns with one client alone")
     for number, client in enumerate(others):
-        client.call(f"{_HERE}:prepare", names, number)
+        client.call(f"{__name__}:prepare", names, number)
     single: list[float] = []
     together: list[float] = []
     for turn in range(max(2, turns // 2)):
@@ -123,40 +117,25 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     left = {"objects": objects, "descriptors": objects}
 
     def settled() -> bool:
-        left["objects"] = observer.call(f"{_HERE}:left_over")
+        left["objects"] = observer.call(f"{__name__}:left_over")
         left["descriptors"] = descriptors_of(broker) - descriptors
         return all(count <= 0 for count in left.values())
 
-    try:
-        wait_for(settled, 10.0)
-    except TimeoutError:
+    if not wait_for(settled, 10.0):
         report("the broker has not released everything within 10 s")
     yield at_most("objects left after kill -9 of all clients", left["objects"], 0, "left")
     yield at_most("fds of the broker left after kill -9 of all clients", left["descriptors"], 0, "left")
-
-
-def _all(workers: list[Worker], tasks: list[tuple[object, ...]], report: Callable[[str], None], step: str) -> list[Any]:
-    report(step)
-    for client, (task, *arguments) in zip(workers, tasks, strict=True):
-        client.start(str(task), *arguments)
-    return [client.finish() for client in workers]
 
 
 def _throughput(workers: list[Worker]) -> float:
     # All workers begin at the same time of the machine's clock, after all have received the task.
     begin = time.monotonic() + 0.05 + 0.005 * len(workers)
     for client in workers:
-        client.start(f"{_HERE}:open_until", begin, begin + _WINDOW)
+        client.start(f"{__name__}:open_until", begin, begin + _WINDOW)
     return sum(int(client.finish()) for client in workers) / _WINDOW
 
 
 # Tasks of the processes.
-
-
-def share(number: int, count: int) -> None:
-    """Client: share `count` objects of one page each until the process ends."""
-    device = extmem.open_device(kind="host")
-    _kept.extend(device.allocate(4096, name=f"bench {number}.{index}") for index in range(count))
 
 
 def open_some(names: list[str], count: int, seed: int) -> list[int]:

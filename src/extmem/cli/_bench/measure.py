@@ -12,21 +12,32 @@ from __future__ import annotations
 import gc
 import random
 import statistics
-from collections.abc import Callable, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
+
+from extmem.errors import ExtmemError
 
 __all__ = [
     "TURNS",
+    "Pairs",
+    "extend_pairs",
+    "interleaved_pairs",
     "Figure",
     "at_least",
     "at_most",
     "interleaved",
+    "measured_parts",
+    "microseconds",
     "percentile",
     "ratio",
     "ratio_in_turns",
     "unbounded",
 ]
+
+Pairs: TypeAlias = list[tuple[list[int], list[int]]]
+"""Nanoseconds of two steps that are compared, for each payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,11 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> float:
     return statistics.median(first) / statistics.median(second)
 
 
+def microseconds(name: str, nanoseconds: Sequence[float]) -> Figure:
+    """Return the figure of the median of measured times. It has no bound."""
+    return unbounded(name, statistics.median(nanoseconds) / 1000, "µs")
+
+
 TURNS = 100
 """Number of turns for `ratio_in_turns` if a bound is close: single turns scatter by a tenth to a third."""
 
@@ -116,3 +132,28 @@ def interleaved(rounds: int, *steps: Callable[[], int], warm_up: int = 10, turn:
     finally:
         gc.enable()
     return times
+
+
+def interleaved_pairs(rounds: int, steps: Sequence[Callable[[], int]]) -> Pairs:
+    """Run the steps in turns. Return the times of each step at an even place with those of the step after it."""
+    times = interleaved(rounds, *steps)
+    return list(zip(times[::2], times[1::2], strict=True))
+
+
+def extend_pairs(times: Pairs, more: Pairs) -> None:
+    """Add the times of another run of the same steps."""
+    for (first, second), (more_first, more_second) in zip(times, more, strict=True):
+        first += more_first
+        second += more_second
+
+
+def measured_parts(
+    parts: Mapping[str, Callable[[], Iterator[Figure]]], report: Callable[[str], None]
+) -> Iterator[Figure]:
+    """Measure each part. One that fails is one figure that is not ok; the others are still measured."""
+    for part, measure in parts.items():
+        try:
+            yield from measure()
+        except (ExtmemError, OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
+            report(f"{part} failed: {error}")
+            yield at_most(f"{part}: could not be measured", 1, 0, "failed")

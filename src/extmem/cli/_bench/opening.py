@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 
 import extmem
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, unbounded
-from extmem.cli._bench.sharing import attached, opening
+from extmem.cli._bench.measure import Figure, at_most, interleaved, microseconds, ratio, unbounded
+from extmem.cli._bench.sharing import SHARE, attached, opening
 
 if sys.platform == "win32":
     from extmem.cli._bench import opening_win32 as system
@@ -19,10 +18,8 @@ else:
 
 __all__ = ["figures"]
 
-_HERE = __name__
 _SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20, "1 GiB": 1 << 30}
 _PASSED = 8 << 20
-_clock = time.perf_counter_ns
 
 
 def figures(env: Environment, rounds: int, report: Callable[[str], None], *, quick: bool = False) -> Iterator[Figure]:
@@ -31,25 +28,25 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     exporter = env.worker("exporter")
     report(f"sharing payloads of {', '.join(sizes)}")
     names = {label: env.name(label) for label in sizes}
-    exporter.call("extmem.cli._bench.sharing:share", [(names[label], size) for label, size in sizes.items()])
+    exporter.call(SHARE, [(names[label], size) for label, size in sizes.items()])
     yield from system.figures(env, names, sizes, rounds, report, quick=quick)
 
     report(f"opening again {rounds} times, in turns with multiprocessing.shared_memory")
     opener = env.worker("opener")
-    again, first, attach = opener.call(f"{_HERE}:compare_shared_memory", names["1 MiB"], sizes["1 MiB"], rounds)
+    again, first, attach = opener.call(f"{__name__}:compare_shared_memory", names["1 MiB"], sizes["1 MiB"], rounds)
     yield at_most("open again in the same process, against a shared_memory attach", ratio(again, attach), 0.5)
     yield unbounded("open for the first time, against a shared_memory attach", ratio(first, attach), "ratio")
 
     report(f"passing 8 MiB {rounds} times, in turns with pickling it")
     addresses = system.addresses(env)
-    exporter.start(f"{_HERE}:send", *addresses, _PASSED, rounds)
+    exporter.start(f"{__name__}:send", *addresses, _PASSED, rounds)
     opener = env.worker("opener")
-    opener.start(f"{_HERE}:receive", *addresses)
+    opener.start(f"{__name__}:receive", *addresses)
     passed, pickled = exporter.finish()
     opener.finish()
     yield system.passed("pass 8 MiB, times as fast as pickling it", ratio(pickled, passed))
-    yield unbounded("pass 8 MiB and map it", statistics.median(passed) / 1000, "µs")
-    yield unbounded("pickle 8 MiB", statistics.median(pickled) / 1000, "µs")
+    yield microseconds("pass 8 MiB and map it", passed)
+    yield microseconds("pickle 8 MiB", pickled)
 
 
 # Tasks of the processes.
@@ -74,11 +71,9 @@ def send(there: str, back: str, size: int, rounds: int) -> list[list[int]]:
 
         def sending(payload: object) -> Callable[[], int]:
             def step() -> int:
-                start = _clock()
+                start = time.perf_counter_ns()
                 out.send(payload)
-                # Both processes read the same clock.
-                arrived: int = answers.recv()
-                return arrived - start
+                return int(answers.recv()) - start  # both processes read the same clock
 
             return step
 
@@ -92,10 +87,10 @@ def receive(there: str, back: str) -> None:
     with system.receiver_end(there, back) as (incoming, answers):
         while (received := incoming.recv()) is not None:
             if isinstance(received, bytes):
-                now = _clock()
+                now = time.perf_counter_ns()
             else:
                 view = received.map()
-                now = _clock()
+                now = time.perf_counter_ns()
                 del view
                 received.close()
             # Objects of one round must not be deleted within the time of the next one.

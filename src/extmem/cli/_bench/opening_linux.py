@@ -19,10 +19,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
-from typing import TypeAlias
 
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.measure import Figure, at_least, at_most, interleaved, ratio, unbounded
+from extmem.cli._bench.measure import (
+    Figure,
+    Pairs,
+    at_least,
+    at_most,
+    extend_pairs,
+    interleaved_pairs,
+    microseconds,
+    ratio,
+    unbounded,
+)
 from extmem.cli._bench.sharing import opening
 
 if sys.platform != "linux":
@@ -32,14 +41,11 @@ from extmem.cli._bench.machine import broker_of, on_processor, processors
 
 __all__ = ["addresses", "compare", "figures", "passed", "receiver_end", "sender_end", "serve_floor"]
 
-_HERE = __name__
 _APART, _TOGETHER = "", " on one processor"
 """Placements of server and client, as parts of the names of figures: the empty one is on two processors."""
 _BOUNDS = {_APART: 2.0, _TOGETHER: 4.0}
 _SITTINGS = 3
 """Number of runs of each placement, with new processes each time."""
-Times: TypeAlias = list[tuple[list[int], list[int]]]
-"""Nanoseconds of opening and of the floor, for each payload."""
 
 
 def figures(
@@ -60,28 +66,25 @@ def figures(
         report(
             f"opening each payload by name {rounds} times, in turns with the floor,{placement or ' on two processors'}"
         )
-        times: Times = [([], []) for _ in sizes]
+        times: Pairs = [([], []) for _ in sizes]
         for _ in range(1 if quick else _SITTINGS):
-            sitting = _sitting(env, payloads, -(-rounds // _SITTINGS), server, client)
-            for collected, new in zip(times, sitting, strict=True):
-                collected[0].extend(new[0])
-                collected[1].extend(new[1])
+            extend_pairs(times, _sitting(env, payloads, -(-rounds // _SITTINGS), server, client))
         medians = [statistics.median(mine) for mine, _ in times]
         for label, (mine, bare) in zip(sizes, times, strict=True):
-            name = f"open by name{placement}, {label}, against a bare request and mmap"
-            yield at_most(name, ratio(mine, bare), _BOUNDS[placement])
+            what = f"open by name{placement}, {label}, against a bare request and mmap"
+            yield at_most(what, ratio(mine, bare), _BOUNDS[placement])
         yield at_most(f"open by name{placement}, slowest size against fastest", max(medians) / min(medians), 1.3)
         yield unbounded(f"open by name and map{placement}", medians[0] / 1000, "µs")
-        yield unbounded(f"a bare request and mmap{placement}", statistics.median(times[0][1]) / 1000, "µs")
+        yield microseconds(f"a bare request and mmap{placement}", times[0][1])
 
 
-def _sitting(env: Environment, payloads: list[tuple[str, int]], rounds: int, server: int, client: int) -> Times:
+def _sitting(env: Environment, payloads: list[tuple[str, int]], rounds: int, server: int, client: int) -> Pairs:
     address = str(env.directory / f"floor-{secrets.token_hex(4)}.sock")
     floor, opener = env.worker("floor"), env.worker("opener")
-    floor.start(f"{_HERE}:serve_floor", address, [size for _, size in payloads])
+    floor.start(f"{__name__}:serve_floor", address, [size for _, size in payloads])
     next(floor.stream())
     with on_processor(server, broker_of(env.directory), floor.pid), on_processor(client, opener.pid):
-        times: Times = opener.call(f"{_HERE}:compare", address, payloads, rounds)
+        times: Pairs = opener.call(f"{__name__}:compare", address, payloads, rounds)
     floor.finish()
     return times
 
@@ -103,15 +106,14 @@ def serve_floor(address: str, sizes: list[int]) -> Iterator[str]:
             socket.send_fds(peer, [b"x"], files[request[0]])
 
 
-def compare(address: str, payloads: list[tuple[str, int]], rounds: int) -> Times:
+def compare(address: str, payloads: list[tuple[str, int]], rounds: int) -> Pairs:
     """Opener: return the nanoseconds of opening and mapping by name, and of the floor, for each payload."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
         peer.connect(address)
         steps: list[Callable[[], int]] = []
         for index, (name, size) in enumerate(payloads):
             steps += [opening(name), _floor(peer, bytes([index]), size)]
-        times = interleaved(rounds, *steps)
-    return list(zip(times[::2], times[1::2], strict=True))
+        return interleaved_pairs(rounds, steps)
 
 
 def _floor(peer: socket.socket, request: bytes, size: int) -> Callable[[], int]:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Client, Listener
 from typing import Any
 
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, unbounded
+from extmem.cli._bench.measure import (
+    Figure,
+    Pairs,
+    at_most,
+    extend_pairs,
+    interleaved_pairs,
+    microseconds,
+    ratio,
+    unbounded,
+)
 from extmem.cli._bench.sharing import attached, opening
 
 if sys.platform != "win32":
@@ -19,7 +27,6 @@ if sys.platform != "win32":
 
 __all__ = ["addresses", "compare", "figures", "passed", "receiver_end", "sender_end"]
 
-_HERE = __name__
 _SITTINGS = 5
 
 
@@ -35,30 +42,25 @@ def figures(
     """Measure opening by name and mapping, against attaching to `multiprocessing.shared_memory` of the same size."""
     sittings = 1 if quick else _SITTINGS
     report(f"opening each payload by name {rounds} times, in turns with shared_memory, in {sittings} runs")
-    times: list[tuple[list[int], list[int]]] = [([], []) for _ in sizes]
+    times: Pairs = [([], []) for _ in sizes]
     for _ in range(sittings):
         opener = env.worker("opener")
         payloads = [(names[label], sizes[label]) for label in sizes]
-        for collected, new in zip(
-            times, opener.call(f"{_HERE}:compare", payloads, -(-rounds // sittings)), strict=True
-        ):
-            collected[0].extend(new[0])
-            collected[1].extend(new[1])
+        extend_pairs(times, opener.call(f"{__name__}:compare", payloads, -(-rounds // sittings)))
         env.dismiss(opener)
     for label, (mine, theirs) in zip(sizes, times, strict=True):
         yield at_most(f"open by name, {label}, against a shared_memory attach", ratio(mine, theirs), 3.0)
-    yield unbounded("open by name and map", statistics.median(times[0][0]) / 1000, "µs")
-    yield unbounded("a shared_memory attach", statistics.median(times[0][1]) / 1000, "µs")
+    yield microseconds("open by name and map", times[0][0])
+    yield microseconds("a shared_memory attach", times[0][1])
 
 
-def compare(payloads: list[tuple[str, int]], rounds: int) -> list[tuple[list[int], list[int]]]:
+def compare(payloads: list[tuple[str, int]], rounds: int) -> Pairs:
     """Opener: return the nanoseconds of opening and mapping by name, and of attaching, for each payload."""
     with contextlib.ExitStack() as stack:
         steps: list[Callable[[], int]] = []
         for name, size in payloads:
             steps += [opening(name), stack.enter_context(attached(size))]
-        times = interleaved(rounds, *steps)
-    return list(zip(times[::2], times[1::2], strict=True))
+        return interleaved_pairs(rounds, steps)
 
 
 # Passing memory.

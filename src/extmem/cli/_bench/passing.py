@@ -2,7 +2,7 @@
 
 Both processes of a pair share a Unix socket. A round begins before vkAllocateMemory for export in one process, and ends
 when the other has imported the payload, created a buffer and bound it. The importer sends that time after it has freed
-everything.
+everything. Both sides read CLOCK_MONOTONIC, which all processes of the machine share.
 
 - C sends its fd in an SCM_RIGHTS message, and imports the fd.
 - extmem sends an fd handle with the payload's descriptor (`extmem.process.send_handle`), opens it and requests a buffer
@@ -21,7 +21,7 @@ import socket
 import struct
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import extmem
 from extmem import vk
@@ -39,8 +39,6 @@ HandleType = vk.ExternalMemoryHandleTypeFlagBits
 USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _HEADER = struct.Struct("QQI")
 _END = struct.Struct("q")
-_clock = time.perf_counter_ns
-"""CLOCK_MONOTONIC, as in C: all processes of the machine share it."""
 _at: dict[str, Any] = {}
 """Objects that this process keeps between tasks."""
 _numbers = itertools.count(1)
@@ -76,11 +74,8 @@ def exportable(device: extmem.Device, size: int) -> Payload:
 def export_named(device: extmem.Device, payload: Payload, name: str) -> extmem.DeviceMemory:
     """Export with VkExportMemoryWin32HandleInfoKHR::name."""
     named = vk.ExportMemoryWin32HandleInfoKHR(None, extmem.Access.ALL, name)
-    return device.allocate_memory(
-        vk.MemoryAllocateInfo(
-            payload.size, payload.memory_type, vk.ExportMemoryAllocateInfo(HandleType.OPAQUE_WIN32, named)
-        )
-    )
+    export = vk.ExportMemoryAllocateInfo(HandleType.OPAQUE_WIN32, named)
+    return device.allocate_memory(vk.MemoryAllocateInfo(payload.size, payload.memory_type, export))
 
 
 # Tasks of the pairs of processes.
@@ -104,8 +99,7 @@ def _accepted() -> socket.socket:
         with _at.pop("listener") as listener:
             _at["peer"], _ = listener.accept()
         gc.disable()  # as in all comparisons; the objects of a round have no cycles
-    peer: socket.socket = _at["peer"]
-    return peer
+    return cast("socket.socket", _at["peer"])
 
 
 def pass_by_c(library: str, uuid: bytes, payload: Payload, rounds: int) -> list[int]:
@@ -130,24 +124,32 @@ def take_by_c(address: str, library: str, uuid: bytes) -> None:
 
 def pass_by_fd(payload: Payload, rounds: int) -> list[int]:
     """Exporter of extmem: return the nanoseconds of each of `rounds` rounds."""
-    peer = _accepted()
-    device = _at.get("device") or _at.setdefault("device", extmem.open_device(kind="vulkan"))
+    peer, device = _accepted(), _device()
     return [_passed_by_fd(device, peer, payload) for _ in range(rounds)]
 
 
+def _device() -> extmem.Device:
+    return cast("extmem.Device", _at.get("device") or _at.setdefault("device", extmem.open_device(kind="vulkan")))
+
+
 def _passed_by_fd(device: extmem.Device, peer: socket.socket, payload: Payload) -> int:
-    start = _clock()
+    start = time.perf_counter_ns()
     memory = device.allocate_memory(
         vk.MemoryAllocateInfo(payload.size, payload.memory_type, vk.ExportMemoryAllocateInfo(HandleType.OPAQUE_FD))
     )
     handle = device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, HandleType.OPAQUE_FD))
     send_handle(peer, handle)
-    answer = peer.recv(_END.size)
+    end = _received_end(peer)
     handle.close()
     memory.close()
+    return end - start
+
+
+def _received_end(peer: socket.socket) -> int:
+    answer = peer.recv(_END.size)
     if len(answer) != _END.size:
         raise OSError("the importer has ended")
-    return int(_END.unpack(answer)[0]) - start
+    return int(_END.unpack(answer)[0])
 
 
 def take_by_fd(address: str) -> None:
@@ -162,28 +164,25 @@ def take_by_fd(address: str) -> None:
         while True:
             memory = device.open(receive_handle(peer))
             memory.buffer()
-            end = _clock()
+            end = time.perf_counter_ns()
             memory.close()
             peer.send(_END.pack(end))
 
 
 def pass_by_name(payload: Payload, rounds: int) -> list[int]:
     """Exporter of extmem: return the nanoseconds of each of `rounds` rounds."""
-    peer = _accepted()
-    device = _at.get("device") or _at.setdefault("device", extmem.open_device(kind="vulkan"))
+    peer, device = _accepted(), _device()
     return [_passed_by_name(device, peer, payload) for _ in range(rounds)]
 
 
 def _passed_by_name(device: extmem.Device, peer: socket.socket, payload: Payload) -> int:
     name = f"bench pass {next(_numbers)}"
-    start = _clock()
+    start = time.perf_counter_ns()
     memory = export_named(device, payload, name)
     peer.send(_HEADER.pack(*payload) + name.encode())
-    answer = peer.recv(_END.size)
+    end = _received_end(peer)
     memory.close()
-    if len(answer) != _END.size:
-        raise OSError("the importer has ended")
-    return int(_END.unpack(answer)[0]) - start
+    return end - start
 
 
 def take_by_name(address: str) -> None:
@@ -199,7 +198,7 @@ def take_by_name(address: str) -> None:
             memory = import_by_name(device, message[_HEADER.size :].decode(), size, memory_type)
             buffer = device.create_buffer(buffer_info(buffer_size, HandleType.OPAQUE_WIN32))
             device.bind_buffer_memory(buffer, memory)
-            end = _clock()
+            end = time.perf_counter_ns()
             buffer.close()
             memory.close()
             peer.send(_END.pack(end))

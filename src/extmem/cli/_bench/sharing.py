@@ -12,15 +12,30 @@ from typing import Any
 import extmem
 from extmem import vk
 
-__all__ = ["attached", "import_by_name", "opening", "share"]
+__all__ = ["SHARE", "attached", "import_by_name", "opening", "share", "timed"]
 
+SHARE = f"{__name__}:share"
+"""The task `share`, for a worker."""
 _kept: list[Any] = []
 
 
-def share(payloads: list[tuple[str, int]]) -> None:
-    """Exporter: share payloads with these names and sizes until the process ends."""
-    device = extmem.open_device(kind="host")
-    _kept.extend(device.allocate(size, name=name) for name, size in payloads)
+def share(payloads: list[tuple[str, int]], kind: str = "host") -> None:
+    """Exporter: share payloads with these names and sizes, on a device of that kind, until the process ends."""
+    device = extmem.open_device(kind=kind)
+    _kept.extend([device, *(device.allocate(size, name=name) for name, size in payloads)])
+
+
+def timed(make: Callable[[], extmem.DeviceMemory]) -> Callable[[], int]:
+    """Return a step that calls a function, which returns memory, and closes it. It returns the time of the call."""
+
+    def step() -> int:
+        start = time.perf_counter_ns()
+        memory = make()
+        spent = time.perf_counter_ns() - start
+        memory.close()
+        return spent
+
+    return step
 
 
 def opening(name: str) -> Callable[[], int]:
@@ -59,7 +74,5 @@ def attached(size: int) -> Iterator[Callable[[], int]]:
 
 def import_by_name(device: extmem.Device, name: str, size: int, memory_type: int) -> extmem.DeviceMemory:
     """Import with VkImportMemoryWin32HandleInfoKHR::name, which always makes a new memory object."""
-    opaque = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
-    return device.allocate_memory(
-        vk.MemoryAllocateInfo(size, memory_type, vk.ImportMemoryWin32HandleInfoKHR(opaque, None, name))
-    )
+    imported = vk.ImportMemoryWin32HandleInfoKHR(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32, None, name)
+    return device.allocate_memory(vk.MemoryAllocateInfo(size, memory_type, imported))

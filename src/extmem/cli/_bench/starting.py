@@ -32,14 +32,10 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     )
     yield at_most("open the host device in a new interpreter, against an empty one", ratio(opening, empty), 9)
     yield at_most("import extmem in a new interpreter, against an empty one", ratio(importing, empty), 1.6)
-    yield unbounded("an empty interpreter", _median(empty), "ms")
-    yield unbounded("import extmem, beyond that", _median(importing) - _median(empty), "ms")
-    yield unbounded("open the host device in a new interpreter", _median(opening), "ms")
-
-
-def _median(nanoseconds: list[int]) -> float:
-    """Return the median in milliseconds."""
-    return statistics.median(nanoseconds) / 1e6
+    bare = statistics.median(empty)
+    yield unbounded("an empty interpreter", bare / 1e6, "ms")
+    yield unbounded("import extmem, beyond that", (statistics.median(importing) - bare) / 1e6, "ms")
+    yield unbounded("open the host device in a new interpreter", statistics.median(opening) / 1e6, "ms")
 
 
 def _starting(code: str, environment: dict[str, str]) -> Callable[[], int]:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 __all__ = ["wait_for"]
 
 
-def wait_for(condition: Callable[[], bool], timeout: float) -> None:
-    """Wait until the condition is true. Errors: TimeoutError after `timeout` seconds."""
+def wait_for(condition: Callable[[], bool], timeout: float) -> bool:
+    """Wait until the condition is true, at most `timeout` seconds. Return whether it is."""
     end = time.monotonic() + timeout
     pause = 0.001
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"the condition was not true within {timeout:g} s")
+            return False
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
+    return True

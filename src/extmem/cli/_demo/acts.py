@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any
+from math import prod
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -57,10 +58,9 @@ def _frame(index: int) -> np.ndarray[Any, Any]:
     """Return one frame: a view of the memory, or a copy by the GPU if the host cannot map it."""
     memory = _memory[0]
     if memory.host_visible:
-        frame: np.ndarray[Any, Any] = memory.numpy()[index]
-        return frame
+        return cast("np.ndarray[Any, Any]", memory.numpy()[index])
     shape = _shape()[1:]
-    size = int(np.prod(shape))
+    size = prod(shape)
     return np.frombuffer(memory.read_bytes(index * size, size), "uint8").reshape(shape)
 
 
@@ -115,18 +115,19 @@ def try_to_write(name: str) -> list[dict[str, str]]:
     def through_name() -> None:
         extmem.open(name, access=extmem.Access.READ_WRITE).close()
 
-    attempts = [("open the name with the right to write", "the object manager", through_name)]
     if memory.device.kind == "host":
         attempts = [
             ("write to the array", "NumPy", through_array),
             ("map it for writing", "the kernel", through_mapping),
-            *attempts,
         ]
     else:
         # A GPU driver has no read-only memory: extmem refuses the write.
-        attempts.insert(0, ("have the GPU write to it", "extmem", lambda: memory.fill(0)))
+        attempts = [("have the GPU write to it", "extmem", lambda: memory.fill(0))]
     results = []
-    for attempt, by, write in attempts:
+    for attempt, by, write in [
+        *attempts,
+        ("open the name with the right to write", "the object manager", through_name),
+    ]:
         try:
             write()
             error = ""

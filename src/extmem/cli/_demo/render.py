@@ -11,7 +11,7 @@ tile and interpolated. The colour depends on two angles of the point where a ray
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -63,15 +63,13 @@ def _rotation(phase: float) -> Field:
     about_y = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(lean), -np.sin(lean)], [0, np.sin(lean), np.cos(lean)]])
     tilt = np.array([[np.cos(0.4), -np.sin(0.4), 0], [np.sin(0.4), np.cos(0.4), 0], [0, 0, 1]])
-    rotation: Field = (about_y @ about_x @ tilt).astype(np.float32)
-    return rotation
+    return cast("Field", (about_y @ about_x @ tilt).astype(np.float32))
 
 
 def _distance(origin: Field, rays: Field, travelled: Field) -> Field:
     x, y, z = (origin[axis] + rays[axis] * travelled for axis in range(3))
     ring = np.sqrt(x * x + z * z) - _MAJOR
-    apart: Field = np.sqrt(ring * ring + y * y) - _MINOR
-    return apart
+    return cast("Field", np.sqrt(ring * ring + y * y) - _MINOR)
 
 
 def _cones(origin: Field, rays: Field, spread: float) -> tuple[Field, Field]:
@@ -82,8 +80,7 @@ def _cones(origin: Field, rays: Field, spread: float) -> tuple[Field, Field]:
     for _ in range(40):
         apart = _distance(origin, rays, travelled)
         nearest = np.minimum(nearest, np.maximum(apart, 0) / travelled)
-        near = apart < travelled * np.float32(spread)
-        start = np.where(near & np.isinf(start), travelled, start)
+        start = np.where((apart < travelled * np.float32(spread)) & np.isinf(start), travelled, start)
         travelled = np.minimum(travelled + np.maximum(apart, np.float32(0.01)), _BEHIND)
     return start, nearest
 
@@ -111,8 +108,7 @@ def _palette(value: Field) -> Field:
     base = np.array([0.52, 0.44, 0.50], np.float32)[:, None]
     swing = np.array([0.48, 0.38, 0.46], np.float32)[:, None]
     shift = np.array([0.02, 0.24, 0.52], np.float32)[:, None]
-    ramp: Field = base + swing * np.cos(_TAU * (value[None] + shift))
-    return ramp
+    return cast("Field", base + swing * np.cos(_TAU * (value[None] + shift)))
 
 
 def _shade(point: Field, ray: Field, light: Field, phase: float) -> Field:
@@ -163,8 +159,7 @@ def render(index: int, count: int, height: int, width: int) -> Pixels:
     sky = _night(*_grid(rows, columns, height, width), nearest, phase).reshape(3, rows, columns)
     colour = (_spreading(rows, height) @ sky @ _spreading(columns, width).T).reshape(3, -1)
 
-    tiles = start.reshape(rows, columns)
-    per_pixel = tiles.repeat(_TILE, 0)[:height].repeat(_TILE, 1)[:, :width].ravel()
+    per_pixel = start.reshape(rows, columns).repeat(_TILE, 0)[:height].repeat(_TILE, 1)[:, :width].ravel()
     seen = np.flatnonzero(np.isfinite(per_pixel))
     rays: Field = rotation @ _rays(height, width, height, width)[:, seen]
     hit, reached = _march(origin, rays, per_pixel[seen])

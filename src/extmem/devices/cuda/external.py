@@ -21,7 +21,7 @@ from extmem.devices.cuda.results import fail
 from extmem.devices.fd_copies import copy_of
 from extmem.errors import DriverError, UnsupportedError
 from extmem.vk.handle_types import SIZED_BY_D3D
-from extmem.vk.words import types_text
+from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.logical import LogicalDevice

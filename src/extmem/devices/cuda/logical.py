@@ -8,7 +8,7 @@ from extmem.devices.cuda.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock
-from extmem.vk.words import types_text
+from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.physical import Gpu

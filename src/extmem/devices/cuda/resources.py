@@ -9,7 +9,7 @@ from extmem.devices.cuda.capabilities import DEVICE_TYPE, no_images
 from extmem.devices.cuda.memory import CudaAllocation, ours
 from extmem.devices.resources import NativeResource, Requirements
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
-from extmem.vk.words import flags_text
+from extmem.vk.value_text import flags_text
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation
@@ -87,5 +87,5 @@ class Resources:
 def place_of(resource: NativeResource) -> int:
     """The device pointer to a buffer's first byte. Errors: HandleStateError for a buffer that is not bound."""
     if not isinstance(resource, CudaResource) or resource.allocation is None:
-        raise HandleStateError(f"this {resource.kind} is bound to no memory; bind it first")
+        raise HandleStateError(f"this {resource.kind} is not bound to memory; bind it first")
     return resource.allocation.live + resource.offset

@@ -17,7 +17,7 @@ from extmem.devices.host import trailer
 from extmem.devices.host.memfd import PAGE
 from extmem.devices.types import ExaminedFd
 from extmem.owning import OwnedFd, out_of_descriptors
-from extmem.vk.words import types_text
+from extmem.vk.value_text import types_text
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")

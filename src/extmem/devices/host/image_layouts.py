@@ -14,7 +14,7 @@ from extmem.devices.host import capabilities
 from extmem.devices.resources import Requirements
 from extmem.errors import UnsupportedError
 from extmem.vk.formats import is_depth_or_stencil, texel_size
-from extmem.vk.words import enum_text, flags_text, types_text
+from extmem.vk.value_text import enum_text, flags_text, types_text
 
 __all__ = ["Requirements", "format_properties", "requirements", "subresource_layout"]
 

@@ -7,7 +7,7 @@ from extmem.devices.host import system
 from extmem.devices.host.memory import PointerAllocation
 from extmem.devices.host.physical import host_identity
 from extmem.errors import DriverError, UnsupportedError
-from extmem.vk.words import types_text
+from extmem.vk.value_text import types_text
 
 __all__ = [
     "host_pointer_memory_type_bits",

@@ -9,7 +9,7 @@ from extmem.devices.host import capabilities, image_layouts
 from extmem.devices.host.physical import host_identity
 from extmem.devices.resources import NativeResource, Requirements
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
-from extmem.vk.words import flags_text, types_text
+from extmem.vk.value_text import flags_text, types_text
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation
@@ -81,5 +81,5 @@ def bind(allocation: Allocation, offset: int, resource: NativeResource) -> None:
 def place_of(resource: NativeResource) -> tuple[Allocation, int]:
     """The memory that a buffer is bound to, and its offset there. Errors: HandleStateError for one that is not."""
     if not isinstance(resource, HostResource) or resource.allocation is None:
-        raise HandleStateError(f"this {resource.kind} is bound to no memory; bind it first")
+        raise HandleStateError(f"this {resource.kind} is not bound to memory; bind it first")
     return resource.allocation, resource.offset

@@ -16,7 +16,7 @@ from extmem.errors import UnsupportedError
 from extmem.vk.abi import from_c, to_c
 from extmem.vk.handle_types import FROM_D3D
 from extmem.vk.modifiers import EXTENSION as MODIFIERS
-from extmem.vk.words import flags_text, types_text
+from extmem.vk.value_text import flags_text, types_text
 
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice

@@ -12,7 +12,7 @@ from extmem.handles.process_id import current_process
 from extmem.owning import Lock, living
 from extmem.vk import modifiers
 from extmem.vk.abi import ffi
-from extmem.vk.words import types_text
+from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice

@@ -21,7 +21,7 @@ from extmem.devices.vulkan.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.owning import OwnedFd, Owner
 from extmem.vk.abi import ffi
-from extmem.vk.words import types_text
+from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation, Mapping

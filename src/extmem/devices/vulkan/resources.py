@@ -22,7 +22,7 @@ from extmem.owning import Owner
 from extmem.vk.abi import ffi, from_c, to_c
 from extmem.vk.formats import is_depth_or_stencil
 from extmem.vk.modifiers import MEMORY_PLANES, has_modifier, questions
-from extmem.vk.words import flags_text
+from extmem.vk.value_text import flags_text
 
 if TYPE_CHECKING:
     from extmem.devices.vulkan.logical import LogicalDevice

@@ -31,7 +31,7 @@ from extmem.manager.windows.security_descriptors import security_descriptor
 from extmem.objects import FLAG_INHERIT, MEMORY, Status, error_for
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.vk.abi import ffi, to_c
-from extmem.vk.words import types_text
+from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are calls of Windows; extmem.manager imports the modules of this system")
-
 import ctypes
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from extmem.handles._win32.tables import (
     CLIENT_ID,
@@ -41,7 +37,7 @@ __all__ = [
     "discard",
     "duplicate",
     "flags",
-    "handle_count",
+    "handle_from",
     "image_path",
     "name_of",
     "open_event",
@@ -99,6 +95,13 @@ def attributes(name: str | None, security: int = 0, flags: int = 0) -> OBJECT_AT
         result.ObjectName = ctypes.pointer(counted)
         result.kept = (buffer, counted)
     return result
+
+
+def handle_from(call: Callable[..., int], access: int, how: OBJECT_ATTRIBUTES, *others: Any) -> int:
+    """Return the handle that a call of the kernel opens or creates, with these rights. others: its other parameters."""
+    handle = HANDLE()
+    check(call(ctypes.byref(handle), access, ctypes.byref(how), *others))
+    return handle.value
 
 
 def close(value: int) -> None:
@@ -191,18 +194,12 @@ def same_object(a: int, b: int) -> bool | None:
 
 def create_event(path: str, *, manual: bool, signaled: bool) -> int:
     """Create an event under an unused full path: NtCreateEvent. (CreateEventW keeps a handle to the directory open.)"""
-    handle = HANDLE()
-    how = attributes(path)
-    check(ntdll.NtCreateEvent(ctypes.byref(handle), _EVENT_ALL, ctypes.byref(how), int(not manual), signaled))
-    return handle.value
+    return handle_from(ntdll.NtCreateEvent, _EVENT_ALL, attributes(path), int(not manual), signaled)
 
 
 def open_event(path: str, access: int) -> int:
     """NtOpenEvent."""
-    handle = HANDLE()
-    how = attributes(path)
-    check(ntdll.NtOpenEvent(ctypes.byref(handle), access, ctypes.byref(how)))
-    return handle.value
+    return handle_from(ntdll.NtOpenEvent, access, attributes(path))
 
 
 def open_process(pid: int, access: int) -> int:
@@ -210,11 +207,8 @@ def open_process(pid: int, access: int) -> int:
 
     Errors: StatusError for INVALID_CID and ACCESS_DENIED.
     """
-    handle = HANDLE()
     which = CLIENT_ID(pid, 0)
-    plain = attributes(None)
-    check(ntdll.NtOpenProcess(ctypes.byref(handle), access, ctypes.byref(plain), ctypes.byref(which)))
-    return handle.value
+    return handle_from(ntdll.NtOpenProcess, access, attributes(None), ctypes.byref(which))
 
 
 def creation_time(process: int) -> int:
@@ -241,10 +235,3 @@ def session(pid: int) -> int:
     if not kernel32.ProcessIdToSessionId(pid, ctypes.byref(number)):
         raise StatusError(ntdll.RtlGetLastNtStatus() & 0xFFFF_FFFF)
     return number.value
-
-
-def handle_count() -> int:
-    """Return the number of open handles of this process, of all types."""
-    count = ctypes.c_ulong()
-    kernel32.GetProcessHandleCount(CURRENT_PROCESS, ctypes.byref(count))
-    return count.value

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("sections are objects of Windows; extmem.manager imports the modules of this system")
-
 import ctypes
 from collections.abc import Callable
 from typing import NamedTuple
 
-from extmem.handles._win32.calls import attributes, check
+from extmem.handles._win32.calls import attributes, check, handle_from
 from extmem.handles._win32.tables import (
     CURRENT_PROCESS,
-    HANDLE,
     MEMORY_BASIC_INFORMATION,
     SECTION_BASIC_INFORMATION,
     kernel32,
@@ -75,23 +69,14 @@ def create(size: int, name: str | None, security: int = 0, flags: int = 0) -> in
     name: full path that does not exist yet. security: address of a security descriptor, 0 for the token's default.
     flags: of OBJECT_ATTRIBUTES.
     """
-    handle = HANDLE()
     whole = ctypes.c_longlong(size)
     how = attributes(name, security, flags)
-    check(
-        ntdll.NtCreateSection(
-            ctypes.byref(handle), ALL, ctypes.byref(how), ctypes.byref(whole), _PAGE_READWRITE, _SEC_COMMIT, 0
-        )
-    )
-    return handle.value
+    return handle_from(ntdll.NtCreateSection, ALL, how, ctypes.byref(whole), _PAGE_READWRITE, _SEC_COMMIT, 0)
 
 
 def open_named(path: str, access: int, flags: int = 0) -> int:
     """Return a handle to the section of this full path, after an access check: NtOpenSection."""
-    handle = HANDLE()
-    how = attributes(path, 0, flags)
-    check(ntdll.NtOpenSection(ctypes.byref(handle), access, ctypes.byref(how)))
-    return handle.value
+    return handle_from(ntdll.NtOpenSection, access, attributes(path, 0, flags))
 
 
 def facts(section: int) -> Facts:

@@ -12,6 +12,7 @@ if sys.platform != "win32":
     raise ImportError("these are function tables of Windows; extmem.manager imports the modules of this system")
 
 import ctypes
+from collections.abc import Callable
 from ctypes import POINTER, c_size_t, c_uint64, c_void_p, c_wchar_p
 from ctypes.wintypes import BOOL, BOOLEAN, BYTE, DWORD, FILETIME, LARGE_INTEGER, LONG, ULONG, USHORT
 from typing import Any
@@ -31,13 +32,15 @@ __all__ = [
     "UNICODE_STRING",
     "advapi32",
     "kernel32",
+    "last_error",
     "later",
     "ntdll",
     "optional",
+    "win_error",
 ]
 
 HANDLE = c_size_t
-CURRENT_PROCESS = (1 << ctypes.sizeof(c_size_t) * 8) - 1
+CURRENT_PROCESS: int = (1 << ctypes.sizeof(c_size_t) * 8) - 1
 """The pseudo handle of this process, (HANDLE)-1."""
 
 
@@ -234,6 +237,8 @@ def later(library: str, name: str, result: Any, *parameters: Any) -> Any:
         return None
 
 
-ntdll = _table("ntdll", _NTDLL)
-kernel32 = _table("kernel32", _KERNEL32)
-advapi32 = _table("advapi32", _ADVAPI32)
+ntdll: Any = _table("ntdll", _NTDLL)
+kernel32: Any = _table("kernel32", _KERNEL32)
+advapi32: Any = _table("advapi32", _ADVAPI32)
+last_error: Callable[[], int] = ctypes.get_last_error
+win_error: Callable[[int], OSError] = ctypes.WinError

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker is Linux's; extmem.manager selects what the system has")
-
-import os
 import socket
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TypeVar
 
 from extmem import wire
 from extmem.errors import InvalidHandleError, PeerProtocolError
@@ -20,7 +14,9 @@ from extmem.manager.linux.search import other_versions
 from extmem.manager.linux.validate import check_handle
 from extmem.objects import Part, PayloadRow, assemble
 
-__all__ = ["BrokerControl", "unexpected", "value_of"]
+__all__ = ["BrokerControl", "expect"]
+
+R = TypeVar("R", bound=wire.Reply)
 
 
 class BrokerControl(Manager):
@@ -33,8 +29,7 @@ class BrokerControl(Manager):
         client = self.client
         with client.lock:
             reply, fds = client.exchange(wire.Inherit(None if handles is None else tuple(map(check_handle, handles))))
-        if type(reply) is not wire.Channel:
-            unexpected(reply)
+        expect(reply, wire.Channel)
         return socket.socket(fileno=fds[0].take())
 
     def snapshot(self) -> list[PayloadRow]:
@@ -54,10 +49,11 @@ class BrokerControl(Manager):
                     raise
                 parts, cursor = [], 0  # another broker has replaced the first one
                 continue
-            if type(reply) is not wire.SnapshotFile:
-                unexpected(reply)
-            parts += wire.decode_parts(_read(fds[0].fd, reply.size))
-            cursor = reply.next
+            page = expect(reply, wire.SnapshotFile)
+            with open(fds[0].fd, "rb", closefd=False) as file:
+                file.seek(0)  # the broker's file descriptor, with which it has written, has the same position
+                parts += wire.decode_parts(file.read(page.size))
+            cursor = page.next
             if not cursor:
                 return assemble(parts)
 
@@ -65,23 +61,22 @@ class BrokerControl(Manager):
         reply = self.client.probe(wire.GetStatus())
         if reply is None:
             return None
-        if type(reply) is not wire.BrokerState:
-            unexpected(reply)
+        state = expect(reply, wire.BrokerState)
         return BrokerStatus(
-            reply.pid,
-            reply.version,
+            state.pid,
+            state.version,
             str(self.client.directory.socket),
-            reply.uptime_ms / 1000,
-            reply.clients,
-            reply.payloads,
-            reply.fds,
-            reply.resident_kib * 1024,
-            reply.limit,
-            reply.used,
-            reply.reserve,
-            reply.client_share,
-            reply.user_share,
-            reply.longest_turn_us / 1_000_000,
+            state.uptime_ms / 1000,
+            state.clients,
+            state.payloads,
+            state.fds,
+            state.resident_kib * 1024,
+            state.limit,
+            state.used,
+            state.reserve,
+            state.client_share,
+            state.user_share,
+            state.longest_turn_us / 1_000_000,
         )
 
     def other_brokers(self) -> list[OtherBroker]:
@@ -90,30 +85,16 @@ class BrokerControl(Manager):
 
     def stop(self, *, force: bool = False) -> bool:
         reply = self.client.probe(wire.Stop(force))
-        return reply is None or value_of(reply) == 0
+        return reply is None or expect(reply, wire.Value).value == 0
 
     def disconnect(self) -> None:
         self.client.close()
 
 
-def _read(fd: int, size: int) -> bytes:
-    """Return the first `size` bytes of a file."""
-    octets = bytearray()
-    while len(octets) < size:
-        piece = os.pread(fd, size - len(octets), len(octets))
-        if not piece:
-            break
-        octets += piece
-    return bytes(octets)
-
-
-def value_of(reply: wire.Reply) -> int:
-    """Return the number in a reply."""
-    if type(reply) is not wire.Value:
-        unexpected(reply)
-    return reply.value
-
-
-def unexpected(reply: wire.Reply) -> NoReturn:
-    """Raise for a reply that does not belong to its request."""
-    raise PeerProtocolError(f"the broker answered with {type(reply).__name__}, which is not a reply to that request")
+def expect(reply: wire.Reply, message: type[R]) -> R:
+    """Return a reply that must be this message. PeerProtocolError for one that does not belong to its request."""
+    if type(reply) is not message:
+        raise PeerProtocolError(
+            f"the broker answered with {type(reply).__name__}, which is not a reply to that request"
+        )
+    return reply

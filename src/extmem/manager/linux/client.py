@@ -21,18 +21,13 @@ After `os.fork()` the child has no connection and holds nothing, as the broker i
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import logging
 import os
 import socket
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
 
 from extmem import wire
 from extmem.errors import (
@@ -43,6 +38,7 @@ from extmem.errors import (
     PeerGoneError,
     PeerProtocolError,
 )
+from extmem.handles import HandleEntry
 from extmem.handles.process_start import start_time
 from extmem.manager.linux.connection import INHERIT_VARIABLE, TIMEOUT, Answer, Connection
 from extmem.manager.linux.held import State
@@ -54,14 +50,12 @@ from extmem.objects import Status, error_for
 from extmem.owning import OwnedFd, Step, cleanup_thread
 from extmem.wire.runtime_dir import RuntimeDir
 
-if TYPE_CHECKING:
-    from extmem.handles import HandleEntry
-
 __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Asked", "Client"]
 
 T = TypeVar("T")
 Asked: TypeAlias = wire.Request | Callable[[], wire.Request]
 _ATTEMPTS: Final = range(4)
+_REFUSALS: Final = (wire.Refusal, wire.Fault)
 _log = logging.getLogger("extmem.broker")
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -136,8 +130,7 @@ class Client(Connection):
                     self._give_up(sock, keep=False)
                     continue
                 reply, received = answer
-                message = reply.__class__
-                if message is wire.Refusal or message is wire.Fault:
+                if isinstance(reply, _REFUSALS):
                     self._settle_refusal(sock, reply)
                 result = enter(self.state, reply, received)
                 # A signal handler cannot run between here and the return, because there is no call.
@@ -151,14 +144,12 @@ class Client(Connection):
             f"{self.directory.log}"
         )
 
-    def _settle_refusal(self, sock: socket.socket, reply: wire.Reply) -> None:
+    def _settle_refusal(self, sock: socket.socket, reply: wire.Refusal | wire.Fault) -> NoReturn:
         self._received += 1
         self._unsettled = None
-        if type(reply) is wire.Refusal:
-            raise self._refused(reply)
         if type(reply) is wire.Fault:
             self._give_up(sock, keep=False)
-            raise PeerProtocolError(f"the broker in {self.directory.path} closed the connection: {reply.detail}")
+        raise self._refused(reply)
 
     def release_once(self, reference: int) -> None:
         """Release a reference for its owner. If it was released or lost already, nothing happens."""
@@ -372,13 +363,13 @@ class Client(Connection):
         if answer is None:
             return None
         reply = answer[0]
-        if type(reply) is wire.Refusal:
+        if isinstance(reply, _REFUSALS):
             raise self._refused(reply)
-        if type(reply) is wire.Fault:
-            raise PeerProtocolError(f"the broker in {self.directory.path} closed the connection: {reply.detail}")
         return reply
 
-    def _refused(self, refusal: wire.Refusal) -> ExtmemError:
+    def _refused(self, refusal: wire.Refusal | wire.Fault) -> ExtmemError:
+        if isinstance(refusal, wire.Fault):
+            return PeerProtocolError(f"the broker in {self.directory.path} closed the connection: {refusal.detail}")
         detail = refusal.detail
         if refusal.status == Status.OBJECT_NAME_NOT_FOUND:
             detail = f"{detail} {where_looked(self.directory)}"
@@ -429,19 +420,18 @@ def _nothing() -> None:
     """Used where a handle has no entry."""
 
 
-def _before_fork() -> None:
-    for client in list(_clients):
-        client.before_fork()
+def _for_each_client(action: Callable[[Client], None]) -> Callable[[], None]:
+    """Return a function that calls a method of each client."""
+
+    def call() -> None:
+        for client in list(_clients):
+            action(client)
+
+    return call
 
 
-def _after_fork_in_parent() -> None:
-    for client in list(_clients):
-        client.after_fork_in_parent()
-
-
-def _after_fork() -> None:
-    for client in list(_clients):
-        client.after_fork()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
+os.register_at_fork(
+    before=_for_each_client(Client.before_fork),
+    after_in_parent=_for_each_client(Client.after_fork_in_parent),
+    after_in_child=_for_each_client(Client.after_fork),
+)

@@ -18,11 +18,6 @@ the same Welcome.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import logging
 import os
 import socket
@@ -36,7 +31,7 @@ from extmem.manager.linux.held import State
 from extmem.manager.linux.pidfd import pidfd_of
 from extmem.manager.linux.records import HeldPayload, Loss, Process
 from extmem.manager.linux.turns import Turns
-from extmem.manager.linux.watcher import Watcher
+from extmem.manager.linux.watcher import Watched, Watcher
 from extmem.owning import OwnedFd, out_of_descriptors, raised_by_handler
 from extmem.wire import transport
 from extmem.wire.peers import inherited_socket, require_broker
@@ -58,7 +53,7 @@ _log = logging.getLogger("extmem.broker")
 Answer = tuple[wire.Reply, Sequence[OwnedFd]]
 
 
-class Connection:
+class Connection(Watched):
     """The connection and the state of what this process holds. The caller of each method holds `lock`."""
 
     def __init__(self, directory: RuntimeDir, *, timeout: float = TIMEOUT) -> None:
@@ -99,10 +94,6 @@ class Connection:
     def connected(self) -> socket.socket | None:
         """The socket, if there is a connection."""
         return self._sock
-
-    def work(self) -> bool:
-        """For the watcher: do the deferred work. Return whether to call again soon. Raises as requests do."""
-        return False
 
     # -- one request --------------------------------------------------------------------------------------------------
 
@@ -314,7 +305,7 @@ class Connection:
         state = self.state
         records = state.records()
         origins = {record: wire.decode_record(record[wire.SIGNATURE :]).payload for record in records}
-        references, handles = state.announced_references(origins), state.announced_handles(origins)
+        entries = state.announced_entries(origins)
         tickets = state.announced_tickets()
         refused: list[str] = []
         later: list[tuple[bytes, HeldPayload]] = []
@@ -336,20 +327,13 @@ class Connection:
                         _log.warning(
                             "a shared object was restored without its name, which another process has taken meanwhile"
                         )
-        for reference, said in references:
-            if reference in state.references:
-                answer = self._ask(sock, said)
+        for entry, table, number, lose in entries:
+            if number in table:  # its record was not refused
+                answer = self._ask(sock, entry)
                 if answer is None:
                     return False
                 if type(answer[0]) is not wire.Done:
-                    state.lose_reference(reference, _refused(answer[0], refused))
-        for value, put in handles:
-            if value in state.handles:
-                answer = self._ask(sock, put)
-                if answer is None:
-                    return False
-                if type(answer[0]) is not wire.Done:
-                    state.lose_handle(value, _refused(answer[0], refused))
+                    lose(number, _refused(answer[0], refused))
         rest: list[tuple[wire.Request, Process | None]] = [
             *((wire.AnnounceClaimed(ticket), None) for ticket in state.claimed),
             *tickets,

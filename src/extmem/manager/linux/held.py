@@ -15,15 +15,10 @@ else, closing them does nothing, and any other use raises an error with the reas
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from extmem import wire
 from extmem.errors import PeerProtocolError
@@ -43,7 +38,6 @@ from extmem.owning import OwnedFd
 from extmem.sharing.bounded import Bounded
 from extmem.sharing.payload import PayloadFd
 from extmem.sharing.terms import Imported
-from extmem.wire import READ_ONLY, READ_WRITE
 
 __all__ = ["GENERATION", "State"]
 
@@ -53,6 +47,10 @@ _PRUNING: Final = 1.0
 """Seconds between two removals of tickets that have ended."""
 _KNOWN: Final = 1_024
 """Number of remembered replies, at most."""
+
+
+Announced: TypeAlias = tuple[wire.Request, Container[int], int, Callable[[int, Loss], None]]
+"""The announcement of a reference or a handle; its table and its number there; and the method for one that is lost."""
 
 
 class State:
@@ -184,7 +182,7 @@ class State:
         owner: records its number. Return the number.
         """
         held = self._payload(reply.payload, reply.descriptor)
-        held.fds.setdefault(READ_WRITE if writable else READ_ONLY, fds)
+        held.fds.setdefault(wire.READ_WRITE if writable else wire.READ_ONLY, fds)
         held.kmt = reply.kmt
         held.holders += 1
         reference = reply.reference + self.base
@@ -248,7 +246,7 @@ class State:
         if held is None:
             held = HeldPayload(facts.payload, facts.descriptor)
         entry = (held, facts.object, False, facts.granted, False, facts.record)
-        writable = facts.needs == READ_WRITE and facts.granted & RESOURCE_WRITE != 0
+        writable = facts.needs == wire.READ_WRITE and facts.granted & RESOURCE_WRITE != 0
         return self._known.keep(request, (data, facts, entry, writable))
 
     def handle(self, reply: wire.Handle, fds: Sequence[OwnedFd], owner: Records | None = None) -> int:
@@ -306,22 +304,21 @@ class State:
         found.update((handle.record, handle.payload) for handle in self.handles.values())
         return found
 
-    def announced_references(self, origins: Mapping[bytes, int]) -> list[tuple[int, wire.AnnounceReference]]:
-        """Return each reference with its announcement. origins: record → the payload's id in it."""
-        return [
+    def announced_entries(self, origins: Mapping[bytes, int]) -> list[Announced]:
+        """Return the announcements of the references and the handles. origins: record → the payload's id in it."""
+        entries: list[Announced] = [
             (
-                reference,
                 wire.AnnounceReference(reference % GENERATION, origins[record], shared, exporting, granted, inherit),
+                self.references,
+                reference,
+                self.lose_reference,
             )
             for reference, (_, shared, exporting, granted, inherit, record) in self.references.items()
         ]
-
-    def announced_handles(self, origins: Mapping[bytes, int]) -> list[tuple[int, wire.AnnounceHandle]]:
-        """Return each handle with its announcement. origins: record → the payload's id in it."""
-        return [
-            (value, wire.AnnounceHandle(value, origins[h.record], h.object, h.granted, h.inherit, h.protect))
-            for value, h in self.handles.items()
-        ]
+        for value, h in self.handles.items():
+            request = wire.AnnounceHandle(value, origins[h.record], h.object, h.granted, h.inherit, h.protect)
+            entries.append((request, self.handles, value, self.lose_handle))
+        return entries
 
     def announced_tickets(self) -> list[tuple[wire.AnnounceTicket, Process | None]]:
         """Return the tickets that are not known to have ended, with the processes that they are bound to."""

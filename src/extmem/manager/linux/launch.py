@@ -21,11 +21,7 @@ variable.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
+import contextlib
 import errno
 import fcntl
 import os
@@ -33,8 +29,8 @@ import select
 import socket
 import struct
 import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +38,7 @@ import msgspec
 
 from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, ExtmemError, OutOfMemoryError, PeerGoneError, UnsupportedError
 from extmem.owning import OwnedFd, pipes_and_sockets
-from extmem.wire.runtime_dir import RuntimeDir, address_in
+from extmem.wire.runtime_dir import RuntimeDir, address_in, lock_holder
 
 __all__ = ["START_TIMEOUT", "connect", "connect_or_start", "start_broker"]
 
@@ -80,10 +76,8 @@ def connect(directory: RuntimeDir, timeout: float) -> socket.socket | None:
         raise _failed(directory, error) from error
     if opened is None:
         return None
-    try:
+    with contextlib.closing(opened):
         return _connect_in(directory, opened.fd, timeout)
-    finally:
-        opened.close()
 
 
 def _connect_in(directory: RuntimeDir, opened: int, timeout: float) -> socket.socket | None:
@@ -92,15 +86,16 @@ def _connect_in(directory: RuntimeDir, opened: int, timeout: float) -> socket.so
         sock = _try_connect(directory, opened, timeout)
         if sock is not None:
             return sock
-        held, holder = _holder(directory, opened)
-        if not held:
+        holder = lock_holder(directory.broker_lock.name, opened)
+        if holder is None:
             # The lock may have changed since the first attempt: a broker has ended, or it listens by now.
             return _try_connect(directory, opened, timeout)
         if time.monotonic() >= deadline:
             raise PeerGoneError(
-                f"a broker runs in {directory.path} ({holder} holds {directory.broker_lock}), but does not listen at "
-                f"{directory.socket}: the socket was removed or replaced. End that process: the processes that run "
-                "keep what they hold, and the next request starts another broker"
+                f"a broker runs in {directory.path} ({f'process {holder}' if holder else 'another process'} holds "
+                f"{directory.broker_lock}), but does not listen at {directory.socket}: the socket was removed or "
+                "replaced. End that process: the processes that run keep what they hold, and the next request starts "
+                "another broker"
             )
         time.sleep(_PAUSE)
 
@@ -147,25 +142,6 @@ def _failed(directory: RuntimeDir, error: OSError) -> ExtmemError:
     )
 
 
-def _holder(directory: RuntimeDir, opened: int) -> tuple[bool, str]:
-    """Return whether a broker holds the lock of an opened directory, and its process in words."""
-    try:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        lock = OwnedFd.open(directory.broker_lock.name, flags, dir_fd=opened)
-    except OSError:
-        return False, ""  # there is no lock, or it belongs to another user (the system-wide broker)
-    try:
-        fcntl.flock(lock.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False, ""
-    except BlockingIOError:
-        pid = os.pread(lock.fd, 32, 0).decode("ascii", "replace").strip()
-        return True, f"process {pid}" if pid.isdigit() else "another process"
-    except OSError:
-        return False, ""
-    finally:
-        lock.close()
-
-
 def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
     """Return a connection to the broker, which is started if none runs. Errors: as `connect` and `start_broker`."""
     sock = connect(directory, timeout)
@@ -181,15 +157,9 @@ def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
         opened = directory.prepare()
     except OSError as error:
         raise _failed(directory, error) from error
-    try:
-        deadline = time.monotonic() + max(timeout, START_TIMEOUT)
-        lock = _lock(directory, opened.fd, deadline)
-        try:
-            return _start(directory, opened.fd, timeout, deadline)
-        finally:
-            lock.close()
-    finally:
-        opened.close()
+    deadline = time.monotonic() + max(timeout, START_TIMEOUT)
+    with contextlib.closing(opened), contextlib.closing(_lock(directory, opened.fd, deadline)):
+        return _start(directory, opened.fd, timeout, deadline)
 
 
 def _start(directory: RuntimeDir, opened: int, timeout: float, deadline: float) -> socket.socket:
@@ -221,9 +191,19 @@ def _lock(directory: RuntimeDir, opened: int, deadline: float) -> OwnedFd:
         lock = OwnedFd.open(directory.start_lock.name, flags, 0o600, dir_fd=opened)
     except OSError as error:
         raise _unstartable(directory, directory.start_lock, error) from error
-    taken = f"another process holds {directory.start_lock} and does not start a broker"
-    _wait(lambda: _try_lock(lock.fd), deadline, taken)
-    return lock
+    # flock(2) does not have a time limit; some milliseconds between attempts are short beside the start of a broker.
+    while True:
+        try:
+            fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise PeerGoneError(
+                    f"another process holds {directory.start_lock} and does not start a broker; stop that process and "
+                    "try again"
+                ) from None
+            time.sleep(min(_PAUSE, left))
 
 
 def _unstartable(directory: RuntimeDir, path: Path, error: OSError) -> ExtmemError:
@@ -234,23 +214,6 @@ def _unstartable(directory: RuntimeDir, path: Path, error: OSError) -> ExtmemErr
         "the directory writable, or run `extmem broker run` as a user who may write there",
         requires_one_of=["a running broker", "EXTMEM_RUNTIME_DIR"],
     )
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _wait(done: Callable[[], bool], deadline: float, problem: str) -> None:
-    # flock(2) does not have a time limit; some milliseconds between attempts are short beside the start of a broker.
-    while not done():
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise PeerGoneError(f"{problem}; stop that process and try again")
-        time.sleep(min(_PAUSE, left))
 
 
 def interpreter(directory: RuntimeDir) -> str:
@@ -295,20 +258,15 @@ def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
     Errors: UnsupportedError with the broker's reason where it cannot start; PeerGoneError where it does not answer in
     time; OutOfMemoryError.
     """
-    command: list[str] = []
     try:
         receiving, sending = pipes_and_sockets.pipe(os.O_CLOEXEC)
     except OSError as error:
         raise _failed(directory, error) from error
-    try:
-        try:
+    with contextlib.closing(receiving):
+        with contextlib.closing(sending):
             command = _command(directory, sending.fd)
             _spawn(directory, opened, command, sending.fd, deadline)
-        finally:
-            sending.close()
         answer = _read_line(directory, receiving.fd, deadline)
-    finally:
-        receiving.close()
     if answer != "ready":
         raise UnsupportedError(
             f"no broker listens in {directory.path}, and {command[0]} did not start one: "

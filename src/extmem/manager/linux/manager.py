@@ -7,11 +7,6 @@ duplicated into this one is not in the state until its first use, when the broke
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker is Linux's; extmem.manager selects what the system has")
-
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -23,18 +18,17 @@ from extmem.broker.fd_inspection import is_writable
 from extmem.errors import ObjectManagerError, UnsupportedError
 from extmem.handles import HandleEntry, HandleInfo
 from extmem.manager.api import Manager, Reference
-from extmem.manager.linux.broker_control import BrokerControl, unexpected, value_of
+from extmem.manager.linux.broker_control import BrokerControl, expect
 from extmem.manager.linux.client import TIMEOUT, Asked, Client
 from extmem.manager.linux.held import State
 from extmem.manager.linux.pidfd import pidfd_of
 from extmem.manager.linux.records import HeldHandle
 from extmem.manager.linux.validate import (
-    check_descriptor,
     check_handle,
-    check_handle_count,
     check_mask,
     check_name,
     check_number,
+    check_payload,
     check_sddl,
     check_ticket,
     stamped_ticket,
@@ -45,7 +39,6 @@ from extmem.sharing.bounded import Bounded
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.sharing.payload import Page
 from extmem.sharing.terms import Exported, Imported
-from extmem.wire import READ_ONLY, READ_WRITE
 from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
 
 __all__ = ["LinuxManager", "manager", "process_name"]
@@ -82,19 +75,18 @@ class LinuxManager(BrokerControl):
         reference: Reference | None = None,
     ) -> Exported:
         if name is not None:
-            check_name(name)
-            self._check_global(name)
+            self._check_name(name)
         fds = [*handles]
         modes: tuple[int, ...] = ()
         if pages:
             fds += [page.handle for page in pages]
-            modes = tuple(READ_WRITE if page.writable else READ_ONLY for page in pages)
-        check_handle_count(len(fds), len(pages))
+            modes = tuple(wire.READ_WRITE if page.writable else wire.READ_ONLY for page in pages)
+        check_payload(descriptor, len(fds), len(pages))
         request = wire.Export(
             object_kind,
             backing,
             len(fds),
-            check_descriptor(descriptor),
+            descriptor,
             int(share),
             name,
             check_mask(access),
@@ -113,10 +105,9 @@ class LinuxManager(BrokerControl):
             raise out_of_descriptors(error, "dup") from None
 
         def enter(state: State, reply: wire.Reply, received: Sequence[OwnedFd]) -> Exported:
-            if type(reply) is not wire.Exported:
-                unexpected(reply)
-            number = state.exported(request, reply, kept, writable=writable, owner=reference)
-            return Exported(number, reply.payload, reply.object, reply.kmt)
+            exported = expect(reply, wire.Exported)
+            number = state.exported(request, exported, kept, writable=writable, owner=reference)
+            return Exported(number, exported.payload, exported.object, exported.kmt)
 
         with client.lock:
             return client.perform(request, enter, fds)
@@ -149,8 +140,7 @@ class LinuxManager(BrokerControl):
 
     def _prepare_open(self, name: str, desired: int, object_kind: ObjectKind) -> bytes:
         """Return the encoded request. It is cached, since programs open the same names repeatedly."""
-        check_name(name)
-        self._check_global(name)
+        self._check_name(name)
         request = wire.encode(wire.ImportName(name, check_mask(desired), object_kind))
         return self._opens.keep((name, desired, object_kind), request)
 
@@ -199,8 +189,7 @@ class LinuxManager(BrokerControl):
             return self._handle(lambda: wire.GetHandle(self.client.number(number)), entry)
 
     def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
-        check_name(name)
-        self._check_global(name)
+        self._check_name(name)
         with self.client.lock:
             return self._handle(wire.OpenHandle(name, check_mask(desired), inherit), entry)
 
@@ -275,23 +264,22 @@ class LinuxManager(BrokerControl):
         with client.lock:
             first, second = self._known_value(a), self._known_value(b)
             reply, _ = client.exchange(lambda: wire.SameObject(client.value(first), client.value(second)))
-        return bool(value_of(reply))
+        return bool(expect(reply, wire.Value).value)
 
     def info(self, value: int) -> HandleInfo:
         client = self.client
         with client.lock:
             known = self._known_value(value)
             reply, _ = client.exchange(lambda: wire.QueryHandle(client.value(known)))
-        if type(reply) is not wire.HandleState:
-            unexpected(reply)
+        found = expect(reply, wire.HandleState)
         return HandleInfo(
-            reply.inherit,
-            reply.protect,
-            reply.granted,
-            reply.type_name,
-            reply.name,
-            reply.object,
-            reply.handle_count,
+            found.inherit,
+            found.protect,
+            found.granted,
+            found.type_name,
+            found.name,
+            found.object,
+            found.handle_count,
         )
 
     def set_flags(self, value: int, mask: int, flags: int) -> None:
@@ -323,7 +311,7 @@ class LinuxManager(BrokerControl):
         client = self.client
         with client.lock:
             reply, _ = client.exchange(wire.KmtAlive(number))
-        return bool(value_of(reply))
+        return bool(expect(reply, wire.Value).value)
 
     def offer(self, *, reference: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
         """See `Manager`. The ticket has 17 bytes: the version of the wire format, and 16 random ones."""
@@ -340,10 +328,9 @@ class LinuxManager(BrokerControl):
                 )
 
             def enter(state: State, reply: wire.Reply, fds: Sequence[OwnedFd]) -> bytes:
-                if type(reply) is not wire.Ticket:
-                    unexpected(reply)
-                state.offers(reply.ticket, wire.Offer(reference, source, kmt))
-                return stamped_ticket(reply.ticket)
+                ticket = expect(reply, wire.Ticket).ticket
+                state.offers(ticket, wire.Offer(reference, source, kmt))
+                return stamped_ticket(ticket)
 
             return client.perform(request, enter)
 
@@ -380,7 +367,8 @@ class LinuxManager(BrokerControl):
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
-    def _check_global(self, name: str) -> None:
+    def _check_name(self, name: str) -> None:
+        check_name(name)
         if name[:7].casefold() == "global\\" and not self.client.directory.system:
             raise UnsupportedError(
                 f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux requires a "
@@ -391,9 +379,7 @@ class LinuxManager(BrokerControl):
 
 
 def _entered(state: State, reply: wire.Reply, fds: Sequence[OwnedFd], entry: HandleEntry | None) -> int:
-    if type(reply) is not wire.Handle:
-        unexpected(reply)
-    return state.handle(reply, fds, entry)
+    return state.handle(expect(reply, wire.Handle), fds, entry)
 
 
 def process_name(pid: int) -> str:

@@ -9,11 +9,6 @@ holds its lock.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker exists on Linux only; extmem.manager selects what the system has")
-
 import os
 from pathlib import Path
 

@@ -11,11 +11,6 @@ and the end of a turn is the lock's own method.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import threading
 import time
 from collections.abc import Callable

@@ -9,12 +9,11 @@ from extmem.objects import MEMORY, Refused, Status, Token, error_for, parse_sddl
 from extmem.wire import MAX_DESCRIPTOR, MAX_HANDLES, MAX_PAGES, PROTOCOL_VERSION
 
 __all__ = [
-    "check_handle_count",
-    "check_descriptor",
     "check_handle",
     "check_mask",
     "check_name",
     "check_number",
+    "check_payload",
     "check_sddl",
     "check_ticket",
     "stamped_ticket",
@@ -87,18 +86,13 @@ def check_sddl(sddl: str | None) -> str | None:
     )
 
 
-def check_descriptor(descriptor: bytes) -> bytes:
-    """Return the description of a payload. DescriptorError if it is too long."""
+def check_payload(descriptor: bytes, handles: int, pages: int) -> None:
+    """Check the length of a payload's description, and the number of its handles, companion pages included.
+
+    DescriptorError for too long a description, InvalidHandleError for too many handles or none.
+    """
     if len(descriptor) > MAX_DESCRIPTOR:
         raise DescriptorError(f"the descriptor has {len(descriptor)} bytes, at most {MAX_DESCRIPTOR} are allowed")
-    return descriptor
-
-
-def check_handle_count(handles: int, pages: int) -> None:
-    """Check the number of a payload's handles, its companion pages included.
-
-    InvalidHandleError for too many or none.
-    """
     if not pages < handles <= MAX_HANDLES or pages > MAX_PAGES:
         raise error_for(
             Status.INVALID_PARAMETER,

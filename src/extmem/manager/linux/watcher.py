@@ -13,11 +13,6 @@ thread that does something long (the broker does not answer).
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
-
 import math
 import os
 import select
@@ -30,7 +25,7 @@ from typing import Final, Protocol
 from extmem.errors import ExtmemError
 from extmem.owning import Lock, join_thread, pipes_and_sockets
 
-__all__ = ["Watcher"]
+__all__ = ["Watched", "Watcher"]
 
 _FIRST_RETRY: Final = 0.02
 _LAST_RETRY: Final = 1.0
@@ -53,10 +48,10 @@ class Watched(Protocol):
 
     @property
     def unfinished(self) -> bool:
-        """Whether it holds what no broker has been told of yet."""
+        """Whether it holds something that it has not announced to a broker yet."""
 
     def work(self) -> bool:
-        """Do what waits to be done. Return whether a child that is being started has no pid yet."""
+        """Do the deferred work. Return whether a child that is being started has no pid yet. Raises as requests do."""
 
     def reconnect(self, seen: socket.socket | None) -> bool:
         """Connect to the next broker, unless the socket is another than `seen`. Return whether that is done."""
@@ -146,7 +141,7 @@ class Watcher:
                     self._again(client)
 
     def _ends(self) -> bool:
-        """Whether the thread is to end; then nobody counts on it any more."""
+        """Return whether the thread must end. It counts as ended from then on."""
         with self._lock:
             self._running = not self._halt
             return not self._running

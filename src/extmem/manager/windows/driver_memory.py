@@ -14,11 +14,6 @@ A host payload of that name has the same companion, so the two cannot exist at t
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are the objects of Windows's GPU drivers; extmem.manager selects what the system has")
-
 import contextlib
 import ctypes
 import functools
@@ -29,7 +24,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from extmem.handles._win32 import calls, sections
-from extmem.handles._win32.calls import StatusError, attributes, check
 from extmem.handles._win32.tables import D3DKMT_OPENNTHANDLEFROMNAME, later
 from extmem.manager.windows import names, payloads, processes, status_errors
 from extmem.objects import (
@@ -40,8 +34,8 @@ from extmem.objects import (
     NameKey,
     Refused,
     Status,
+    parse_path,
 )
-from extmem.objects.names import parse_path
 
 __all__ = [
     "TYPES",
@@ -77,10 +71,10 @@ class DriverObjects:
         """
         call = _opener()
         if call is None:
-            raise StatusError(Status.OBJECT_NAME_NOT_FOUND)
-        how = attributes(path, 0, flags)
+            raise calls.StatusError(Status.OBJECT_NAME_NOT_FOUND)
+        how = calls.attributes(path, 0, flags)
         asked = D3DKMT_OPENNTHANDLEFROMNAME(access, ctypes.pointer(how), 0)
-        check(call(ctypes.byref(asked)))
+        calls.check(call(ctypes.byref(asked)))
         return int(asked.hNtHandle)
 
     def to_kernel(self, mask: int) -> int:
@@ -144,7 +138,7 @@ def open_named(key: NameKey, desired: int, flags: int = 0) -> int | None:
     for asked in ladder:
         try:
             return objects.open_named(key.display, objects.to_kernel(asked), flags)
-        except StatusError as error:
+        except calls.StatusError as error:
             if error.status in _GONE:
                 return None
             if error.status != Status.ACCESS_DENIED or asked == ladder[-1]:
@@ -161,14 +155,14 @@ def refuse_taken(name: str) -> None:
     holder = _holder(key)
     if holder is not None:
         status, path = holder
-        raise status_errors.of_creating(StatusError(status), name, path)
+        raise status_errors.of_creating(calls.StatusError(status), name, path)
 
 
 def _holder(key: NameKey) -> tuple[int, str] | None:
     """Return the status (collision or type mismatch) and path of the object with the name; None if there is none."""
     try:
         handle = open_named(key, READ_CONTROL)
-    except StatusError as error:
+    except calls.StatusError as error:
         mismatch = error.status == Status.OBJECT_TYPE_MISMATCH
         return error.status if mismatch else Status.OBJECT_NAME_COLLISION, key.display
     if handle is not None:
@@ -177,7 +171,7 @@ def _holder(key: NameKey) -> tuple[int, str] | None:
     path = names.payload_path(key)
     try:
         calls.close_handle(sections.open_named(path, sections.QUERY))
-    except StatusError as error:
+    except calls.StatusError as error:
         if _has_living_exporter(path):
             return Status.OBJECT_NAME_COLLISION, names.companion_of(path)
         return (Status.OBJECT_NAME_COLLISION, path) if error.status == Status.ACCESS_DENIED else None

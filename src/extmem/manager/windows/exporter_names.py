@@ -15,18 +15,12 @@ handle, which it closes last.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are Windows's handles; extmem.manager selects what the system has")
-
 import os
 
 import msgspec
 
 from extmem.errors import ObjectManagerError
 from extmem.handles._win32 import calls, sections
-from extmem.handles._win32.calls import StatusError
 from extmem.manager.windows import driver_memory, names, payloads, processes, rights, status_errors
 from extmem.manager.windows.section_frame import Description
 from extmem.objects import MAXIMUM_ALLOWED, MEMORY, READ_CONTROL, RESOURCE_WRITE, NameKey, Status
@@ -82,7 +76,7 @@ def open_exporter_name(name: str, key: NameKey, desired: int, flags: int = 0) ->
         return None
     try:
         granted = _granted(path, desired)
-    except StatusError as error:
+    except calls.StatusError as error:
         if error.status == Status.OBJECT_NAME_NOT_FOUND:
             return None
         raise status_errors.of_opening(error, name, path, desired) from None
@@ -90,7 +84,7 @@ def open_exporter_name(name: str, key: NameKey, desired: int, flags: int = 0) ->
     try:
         with processes.opened_process(pid, created) as exporter:
             made = calls.duplicate(value, driver_memory.kernel().to_kernel(granted), flags, source=exporter)
-    except (ObjectManagerError, StatusError) as error:
+    except (ObjectManagerError, calls.StatusError) as error:
         if _status(error) == Status.ACCESS_DENIED:
             raise status_errors.denied(granted, f"opening {name!r}, which process {pid} provides,") from None
         return None  # the exporter has ended, or is closing it
@@ -107,18 +101,18 @@ def _granted(path: str, desired: int) -> int:
         try:
             calls.close_handle(sections.open_named(names.companion_of(path), rights.to_section(asked)))
             return asked
-        except StatusError as error:
+        except calls.StatusError as error:
             if error.status != Status.ACCESS_DENIED or asked == ladder[-1]:
                 raise
     raise AssertionError("the last step of the ladder either opens or raises")
 
 
-def _status(error: ObjectManagerError | StatusError) -> int:
-    return error.status if isinstance(error, StatusError) else error.ntstatus
+def _status(error: ObjectManagerError | calls.StatusError) -> int:
+    return error.status if isinstance(error, calls.StatusError) else error.ntstatus
 
 
 def _is_memory(handle: int) -> bool:
     try:
         return driver_memory.kernel().kind_of(handle) in driver_memory.TYPES
-    except StatusError:
+    except calls.StatusError:
         return False

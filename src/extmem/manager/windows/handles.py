@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are Windows's handles; extmem.manager selects what the system has")
-
-import abc
 import os
 
 from extmem.errors import NameNotFoundError, ObjectManagerError
 from extmem.handles import HandleEntry, HandleInfo
 from extmem.handles._win32 import calls, sections
-from extmem.handles._win32.calls import StatusError
-from extmem.manager.api import Manager
 from extmem.manager.windows import driver_memory, exporter_names, names, payloads, processes, rights, status_errors
+from extmem.manager.windows.references import References
 from extmem.manager.windows.section_frame import Description, pack
-from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, MEMORY, READ_CONTROL, Status, error_for
-from extmem.objects.status import Refused
+from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, MEMORY, READ_CONTROL, Refused, Status, error_for
 
-__all__ = ["SECTION", "Handles", "find_entry"]
+__all__ = ["SECTION", "Handles", "find_entry", "recorded"]
 
 SECTION = "Section"
 _TYPES = (SECTION, *driver_memory.TYPES)
@@ -39,7 +31,7 @@ def find_entry(value: int) -> tuple[int, str]:
     value &= ~3  # handles are compared without the low two bits (B48), which not every call of the kernel ignores
     try:
         kind = driver_memory.kernel().kind_of(value)
-    except StatusError as error:
+    except calls.StatusError as error:
         raise status_errors.of_handle(error, value) from None
     if kind not in _TYPES:
         raise error_for(
@@ -50,46 +42,24 @@ def find_entry(value: int) -> tuple[int, str]:
     return value, kind
 
 
-class Handles(Manager):
+def recorded(value: int, entry: HandleEntry | None) -> int:
+    """Return a new handle, which `entry` owns from now on."""
+    if entry is not None:
+        entry.record(value)
+    return value
+
+
+class Handles(References):
     """The calls of the manager that concern handles."""
 
-    _session: int | None = None
-
-    @abc.abstractmethod
-    def describe_driver_memory(self, value: int) -> Description | None:
-        """Return the description of a GPU driver's payload by a handle; None for another program's."""
-
-    @abc.abstractmethod
-    def forget(self, value: int) -> None:
-        """Remove the description of a handle that is closed, as its value may be reused."""
-
-    @abc.abstractmethod
-    def opened(self, handle: int) -> None:
-        """Record the description for a handle of a GPU driver's payload that a program opened by name."""
-
-    @abc.abstractmethod
-    def _learn(self, handle: int, frame: bytes) -> Description | None:
-        """Record the description that came with a handle of a nameless payload, until the handle is closed."""
-
-    @abc.abstractmethod
-    def copied(self, value: int, made: int) -> None:
-        """Record the description for a duplicate within this process."""
-
-    @abc.abstractmethod
     def held_by_references(self, shared: int) -> int:
         """Return the number of handles to that object that references and tickets of this process hold."""
-
-    def session(self) -> int:
-        """Return this process's session, which never changes."""
-        if self._session is None:
-            self._session = calls.session(os.getpid())
-        return self._session
+        with self._lock:
+            sections_held = {m.section for m in self._references.values() if m.object == shared and m.section}
+        return len(sections_held) + sum(other == shared for other in self._in_flight.handles().values())
 
     def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
-        value = self._open_handle(name, desired, inherit)
-        if entry is not None:
-            entry.record(value)
-        return value
+        return recorded(self._open_handle(name, desired, inherit), entry)
 
     def _open_handle(self, name: str, desired: int, inherit: bool) -> int:
         flags = calls.OBJ_INHERIT if inherit else 0
@@ -130,7 +100,7 @@ class Handles(Manager):
                 calls.close_handle(found)
                 raise
             found = driver_memory.open_named(key, asked, flags)
-        except StatusError as error:
+        except calls.StatusError as error:
             raise status_errors.of_opening(error, name, key.display, asked) from None
         if found is not None and not asked:  # as `_open_at`
             calls.close_handle(found)
@@ -153,10 +123,7 @@ class Handles(Manager):
         return exporter_names.open_exporter_name(name, key, asked, flags)
 
     def open_section(self, name: str, desired: int, entry: HandleEntry | None = None) -> int:
-        value = self._open_path(name, names.resolve(name, self.session()).display, desired)
-        if entry is not None:
-            entry.record(value)
-        return value
+        return recorded(self._open_path(name, names.resolve(name, self.session()).display, desired), entry)
 
     def _open_path(self, name: str, path: str, desired: int, flags: int = 0) -> int:
         try:
@@ -166,26 +133,26 @@ class Handles(Manager):
             raise
         try:
             return self._open_at(path, desired, asked, flags)
-        except StatusError as error:
+        except calls.StatusError as error:
             raise status_errors.of_opening(error, name, path, asked) from None
 
     def _open_at(self, path: str, desired: int, asked: int, flags: int) -> int:
         try:
             value = sections.open_named(path, rights.to_section(asked), flags)
-        except StatusError as error:
+        except calls.StatusError as error:
             if error.status == Status.ACCESS_DENIED and desired == READ_CONTROL:
                 # Exactly this right is requested, which owners have without any other.
                 return sections.open_named(path, READ_CONTROL, flags)
             raise
         if not asked:  # Windows refuses this; not every implementation of its kernel does
             calls.close_handle(value)
-            raise StatusError(Status.ACCESS_DENIED)
+            raise calls.StatusError(Status.ACCESS_DENIED)
         return value
 
     def _exists(self, name: str, path: str) -> None:
         try:
             calls.close_handle(sections.open_named(path, sections.QUERY))
-        except StatusError as error:
+        except calls.StatusError as error:
             if error.status != Status.ACCESS_DENIED:
                 raise status_errors.of_opening(error, name, path, sections.QUERY) from None
 
@@ -195,7 +162,7 @@ class Handles(Manager):
         value, _ = find_entry(value)
         try:
             calls.close(value)
-        except StatusError as error:
+        except calls.StatusError as error:
             raise status_errors.of_handle(error, value) from None
         self.forget(value)
 
@@ -254,7 +221,7 @@ class Handles(Manager):
                 if close_source and made != value:
                     self.forget(value)
                 return made
-        except StatusError as error:
+        except calls.StatusError as error:
             if error.status == Status.ACCESS_DENIED:
                 raise status_errors.denied(mask or READ_CONTROL, f"duplicating handle {value:#x}") from None
             raise status_errors.of_handle(error, value) from None
@@ -264,7 +231,7 @@ class Handles(Manager):
         (first, _), (second, _) = find_entry(a), find_entry(b)
         try:
             same = calls.same_object(first, second)
-        except StatusError as error:
+        except calls.StatusError as error:
             raise status_errors.of_handle(error, first) from None
         if same is None:
             one, other = self.object_of(first), self.object_of(second)
@@ -286,7 +253,7 @@ class Handles(Manager):
         value, kind = find_entry(value)
         try:
             flags, found, path = calls.flags(value), calls.basic(value), calls.name_of(value)
-        except StatusError as error:
+        except calls.StatusError as error:
             raise status_errors.of_handle(error, value) from None
         description = self.description_of(value, kind)
         shared = description.object if description is not None else 0
@@ -311,5 +278,5 @@ class Handles(Manager):
             )
         try:
             calls.set_flags(value, mask, flags)
-        except StatusError as error:
+        except calls.StatusError as error:
             raise status_errors.of_handle(error, value) from None

@@ -7,11 +7,6 @@ service: the name and the description of a section are in the section itself (`p
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("this is the manager of Windows; extmem.manager selects what the system has")
-
 import contextlib
 import os
 import socket
@@ -27,11 +22,10 @@ from extmem.errors import (
 )
 from extmem.handles import HandleEntry
 from extmem.handles._win32 import calls, sections
-from extmem.handles._win32.calls import StatusError
 from extmem.manager.api import BrokerStatus, Manager, Reference
 from extmem.manager.windows import driver_memory, names, payloads, rights, status_errors, tickets
-from extmem.manager.windows.handles import SECTION, find_entry
-from extmem.manager.windows.references import NAMELESS, HeldReference, References
+from extmem.manager.windows.handles import SECTION, Handles, find_entry, recorded
+from extmem.manager.windows.references import NAMELESS, HeldReference
 from extmem.manager.windows.section_frame import Description, pack, unpack
 from extmem.manager.windows.security_descriptors import sddl_from, user_sid
 from extmem.manager.windows.snapshot import list_payloads
@@ -43,9 +37,9 @@ from extmem.objects import (
     PayloadRow,
     Share,
     Status,
+    bad_number,
     error_for,
 )
-from extmem.objects.kmt import bad_number
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.sharing.payload import Page, PayloadFd
@@ -55,14 +49,10 @@ from extmem.wire import MAX_DESCRIPTOR
 __all__ = ["WindowsManager", "manager"]
 
 
-class WindowsManager(References):
+class WindowsManager(Handles):
     """This process's references, handles and tickets."""
 
     has_broker = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._in_flight = tickets.InFlight(self._holds)
 
     # -- memory objects -----------------------------------------------------------------------------------------------
 
@@ -103,7 +93,7 @@ class WindowsManager(References):
         if granted & MAXIMUM_ALLOWED:
             granted = granted & ~MAXIMUM_ALLOWED | MEMORY.all
         if backing is not Backing.HOST_FILE:
-            _refuse_both_ways(share)
+            payloads.refuse_both_ways(share)
             return self._export_driver_memory(
                 fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, backing, reference
             )
@@ -125,7 +115,7 @@ class WindowsManager(References):
         """Return the KMT number of a section, or 0. UnsupportedError for terms that it was not created for."""
         number = names.find_number(path)
         wanted = names.payload_path(names.resolve(name, self.session())) if name is not None else ""
-        _refuse_both_ways(share)
+        payloads.refuse_both_ways(share)
         if bool(number) != bool(share & Share.KMT) or (name is not None and wanted != path):
             raise UnsupportedError(
                 f"a section gets its name when it is made, and keeps it: this one is {path or 'unnamed'}, and "
@@ -167,7 +157,7 @@ class WindowsManager(References):
             if desired == MAXIMUM_ALLOWED:
                 try:
                     section = sections.open_named(path, sections.ALL)
-                except StatusError as error:
+                except calls.StatusError as error:
                     if error.status != Status.ACCESS_DENIED:
                         raise status_errors.of_opening(error, name, path, desired) from None
                 else:  # most programs have all rights: then they need not be queried
@@ -190,7 +180,8 @@ class WindowsManager(References):
         what = f"importing handle {value:#x}"
         if kind == SECTION:
             return self._import(copied, what, reference=reference)
-        return self._import_driver_memory(copied, None, what, self._recorded_description(value), reference)
+        description, _ = self._descriptions.get(value, (None, None))
+        return self._import_driver_memory(copied, None, what, description, reference)
 
     def import_by_kmt(
         self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
@@ -201,7 +192,7 @@ class WindowsManager(References):
         path = self._alive(number)
         try:
             section = sections.open_named(path, MAXIMUM_ALLOWED)
-        except StatusError as error:
+        except calls.StatusError as error:
             if error.status == Status.ACCESS_DENIED:
                 raise status_errors.denied(READ_CONTROL, f"opening KMT number {number:#x}") from None
             raise error_for(Status.INVALID_PARAMETER, bad_number(number)) from None
@@ -214,7 +205,7 @@ class WindowsManager(References):
             try:
                 calls.close_handle(payloads.open_companion(path))
                 return path
-            except StatusError as error:
+            except calls.StatusError as error:
                 if error.status == Status.ACCESS_DENIED:
                     return path
         raise error_for(Status.INVALID_PARAMETER, bad_number(number))
@@ -269,7 +260,9 @@ class WindowsManager(References):
         memory = HeldReference(section, shared, granted, PayloadFd(kept, writable))
         if number:
             memory.shared_by = Share.KMT
-            memory.companion = like.companion if like is not None else self._kept_number(path, description)
+            ends_with_exporter = description is not None and description.strict_kmt
+            kept_path = None if ends_with_exporter else path
+            memory.companion = like.companion if like is not None else self._kept_companion(kept_path)
         return Imported(
             self._add(memory, reference),
             payload,
@@ -283,18 +276,6 @@ class WindowsManager(References):
             reference=reference,
         )
 
-    @staticmethod
-    def _kept_number(path: str, description: Description | None) -> OwnedFd | None:
-        """Return a handle of the companion, which keeps the number alive; None if the number must end with the
-        exporter.
-        """
-        if description is not None and description.strict_kmt:
-            return None
-        try:
-            return OwnedDescriptor(payloads.open_companion(path))
-        except StatusError:
-            return None
-
     def release(self, number: int) -> None:
         with self._lock:
             found = self._references.pop(number, None)
@@ -303,22 +284,10 @@ class WindowsManager(References):
             if found.kept is not None:
                 found.kept.close()
 
-    def release_once(self, number: int) -> None:
-        self.release(number)
-
-    def held_by_references(self, shared: int) -> int:
-        """Return the number of handles to that object that references and tickets of this process hold."""
-        with self._lock:
-            sections_held = {m.section for m in self._references.values() if m.object == shared and m.section}
-        return len(sections_held) + sum(other == shared for other in self._in_flight.handles().values())
-
     # -- handles, KMT numbers and tickets -----------------------------------------------------------------------------
 
     def get_handle(self, number: int, entry: HandleEntry | None = None) -> int:
-        value = self._get_handle(number)
-        if entry is not None:
-            entry.record(value)
-        return value
+        return recorded(self._get_handle(number), entry)
 
     def _get_handle(self, number: int) -> int:
         found = self._found(number)
@@ -449,15 +418,6 @@ class WindowsManager(References):
         for number in list(self._references):
             self.release(number)
         self._in_flight.clear()
-
-
-def _refuse_both_ways(share: Share) -> None:
-    """Refuse sharing by NT handle and by KMT number at once, which a kernel object cannot do (B61)."""
-    if share & Share.KMT and share & Share.NT:
-        raise error_for(
-            Status.INVALID_PARAMETER,
-            "Memory is shared either by NT handle or by KMT number. Choose one of the two handle types.",
-        )
 
 
 _manager = WindowsManager()

@@ -14,9 +14,9 @@ begin with `kmt.`.
 
 from __future__ import annotations
 
-from extmem.objects import NameKey, Refused, error_for, resolve_name
+from extmem.objects import NameKey, Refused, error_for, resolve_name, session_directory
 
-__all__ = ["companion_of", "directory", "find_number", "is_ours", "kmt_path", "payload_path", "resolve"]
+__all__ = ["companion_of", "find_number", "is_ours", "kmt_path", "payload_path", "resolve", "session_directory"]
 
 _PREFIX = "extmem."
 _SUFFIX = ".extmem"
@@ -31,15 +31,10 @@ def resolve(name: str, session: int) -> NameKey:
         raise error_for(refused.status, refused.detail) from None
 
 
-def directory(session: int) -> str:
-    """Return the full path of a session's directory of named objects, with the last backslash."""
-    return f"\\Sessions\\{session}\\BaseNamedObjects\\" if session else "\\BaseNamedObjects\\"
-
-
 def payload_path(key: NameKey) -> str:
     """Return the kernel object's full path for a resolved name."""
     session, _, folded = key.key.partition("\\")
-    return f"{directory(int(session))}{_PREFIX}{folded}"
+    return f"{session_directory(int(session))}{_PREFIX}{folded}"
 
 
 def companion_of(path: str) -> str:
@@ -49,21 +44,17 @@ def companion_of(path: str) -> str:
 
 def kmt_path(number: int, session: int) -> str:
     """Return the full path of the payload with this KMT number."""
-    return f"{directory(session)}{_KMT}{number:08x}"
+    return f"{session_directory(session)}{_KMT}{number:08x}"
 
 
 def find_number(path: str) -> int:
     """Return the KMT number in a kernel object's path; 0 for other paths."""
     leaf = path.rpartition("\\")[2]
     digits = leaf.removeprefix(_KMT)
-    return int(digits, 16) if len(digits) == 8 and leaf.startswith(_KMT) and _is_hex(digits) else 0
+    return int(digits, 16) if len(digits) == 8 and leaf.startswith(_KMT) and not digits.strip("0123456789abcdef") else 0
 
 
 def is_ours(path: str) -> bool:
     """Return whether a path is that of a payload of extmem, and not of a companion."""
     leaf = path.rpartition("\\")[2]
     return leaf.startswith(_PREFIX) and not leaf.endswith(_SUFFIX)
-
-
-def _is_hex(digits: str) -> bool:
-    return all(digit in "0123456789abcdef" for digit in digits)

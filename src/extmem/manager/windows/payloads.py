@@ -8,23 +8,16 @@ small section with the same security and the same description, which only the ex
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("sections are Windows's; extmem.manager selects what the system has")
-
 import os
 import secrets
 import time
 from typing import NamedTuple
 
 from extmem.handles._win32 import calls, sections
-from extmem.handles._win32.calls import StatusError
 from extmem.manager.windows import names, status_errors
 from extmem.manager.windows.section_frame import FRAME, Description, pack, unpack
 from extmem.manager.windows.security_descriptors import security_descriptor
-from extmem.objects import Share, Status, error_for
-from extmem.objects.kmt import SLOTS, number_at
+from extmem.objects import SLOTS, Share, Status, error_for, number_at
 from extmem.sharing.terms import ShareTerms
 
 __all__ = [
@@ -36,6 +29,7 @@ __all__ = [
     "describe_named",
     "open_companion",
     "read_companion",
+    "refuse_both_ways",
 ]
 
 _KIND_HOST = 1
@@ -70,11 +64,7 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
     """
     session = calls.session(os.getpid())
     share = terms.share if terms is not None else Share(0)
-    if share == Share.NT | Share.KMT:
-        raise error_for(
-            Status.INVALID_PARAMETER,
-            "Memory is shared either by NT handle or by KMT number. Choose one of the two handle types.",
-        )
+    refuse_both_ways(share)
     name = terms.name if terms is not None and share & Share.NT else None
     key = names.resolve(name, session) if name is not None else None
     made = Description(secrets.randbits(62) + 1, _KIND_HOST, False, key.display if key is not None else "", descriptor)
@@ -84,20 +74,26 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
         if share & Share.KMT:
             section = _create_numbered(room + FRAME, session, security)
         else:
-            section = _create_at(room + FRAME, name, names.payload_path(key) if key is not None else None, security)
+            path = names.payload_path(key) if key is not None else None
+            try:
+                section = sections.create(room + FRAME, path, security)
+            except calls.StatusError as error:
+                raise _failed(error, room + FRAME, name, path or "") from None
     try:
         sections.poke(section, room, frame)
-    except StatusError as error:
+    except calls.StatusError as error:
         calls.close_handle(section)
         raise _failed(error, size) from None
     return section
 
 
-def _create_at(size: int, name: str | None, path: str | None, security: int) -> int:
-    try:
-        return sections.create(size, path, security)
-    except StatusError as error:
-        raise _failed(error, size, name, path or "") from None
+def refuse_both_ways(share: Share) -> None:
+    """Refuse sharing by NT handle and by KMT number at once, which a kernel object cannot do (B61)."""
+    if share & Share.KMT and share & Share.NT:
+        raise error_for(
+            Status.INVALID_PARAMETER,
+            "Memory is shared either by NT handle or by KMT number. Choose one of the two handle types.",
+        )
 
 
 def _create_numbered(size: int, session: int, security: int) -> int:
@@ -114,7 +110,7 @@ def _create_numbered(size: int, session: int, security: int) -> int:
             if not _exists(names.companion_of(path)):
                 return section
             calls.close_handle(section)  # a driver has given that number to its own memory
-        except StatusError as error:
+        except calls.StatusError as error:
             if error.status not in (Status.OBJECT_NAME_COLLISION, Status.OBJECT_TYPE_MISMATCH, Status.ACCESS_DENIED):
                 raise _failed(error, size, None, path) from None
             if error.status == Status.ACCESS_DENIED and not _exists(path):
@@ -127,12 +123,12 @@ def _create_numbered(size: int, session: int, security: int) -> int:
 def _exists(path: str) -> bool:
     try:
         calls.close_handle(sections.open_named(path, sections.QUERY))
-    except StatusError as error:
+    except calls.StatusError as error:
         return error.status == Status.ACCESS_DENIED
     return True
 
 
-def _failed(error: StatusError, size: int, name: str | None = None, path: str = "") -> Exception:
+def _failed(error: calls.StatusError, size: int, name: str | None = None, path: str = "") -> Exception:
     return status_errors.out_of_memory(
         error, "vkAllocateMemory", f"an allocation of {size} bytes"
     ) or status_errors.of_creating(error, name, path)
@@ -150,7 +146,7 @@ def create_companion(path: str, described: Description, name: str | None, sddl: 
             try:
                 companion = sections.create(FRAME, where, security)
                 break
-            except StatusError as error:
+            except calls.StatusError as error:
                 # The caller has created the payload under this name, so this companion is of an earlier payload whose
                 # exporter was killed: the kernel closes the handles of an ended process one after the other.
                 if error.status != Status.OBJECT_NAME_COLLISION or time.monotonic() > deadline:
@@ -158,7 +154,7 @@ def create_companion(path: str, described: Description, name: str | None, sddl: 
             time.sleep(0.005)
     try:
         sections.poke(companion, 0, pack(described))
-    except StatusError as error:
+    except calls.StatusError as error:
         calls.close_handle(companion)
         raise _failed(error, FRAME) from None
     return companion
@@ -176,11 +172,11 @@ def read_companion(path: str) -> Description | None:
     """Return the description in the companion of the payload at `path`; None without one (its exporter has ended)."""
     try:
         companion = open_companion(path)
-    except StatusError:
+    except calls.StatusError:
         return None
     try:
         return unpack(sections.peek(companion, 0, FRAME))
-    except StatusError:
+    except calls.StatusError:
         return None
     finally:
         calls.close_handle(companion)
@@ -195,14 +191,14 @@ def describe(section: int, path: str) -> Found:
     description = read_companion(path) if path and names.is_ours(path) else None
     try:
         size, anonymous = sections.facts(section)
-    except StatusError:
+    except calls.StatusError:
         return Found(description, 0)
     if not anonymous or size <= FRAME:
         return Found(None, size if anonymous else 0)
     if description is None:
         try:
             description = unpack(sections.peek(section, size - FRAME, FRAME))
-        except StatusError as error:
+        except calls.StatusError as error:
             lacking = status_errors.out_of_memory(error, "NtMapViewOfSection", "a view of a payload's description")
             if lacking is not None:
                 raise lacking from None

@@ -7,17 +7,11 @@ through a second handle that permits nothing else.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are Windows's processes; extmem.manager selects what the system has")
-
 import contextlib
 import os
 from collections.abc import Iterator
 
 from extmem.handles._win32 import calls
-from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import CURRENT_PROCESS, kernel32
 from extmem.manager.windows import status_errors
 from extmem.objects import Status, error_for
@@ -36,27 +30,21 @@ def opened_process(pid: int, created: int | None = None) -> Iterator[int]:
     created: the creation time that it must have. Errors: InvalidHandleError (INVALID_CID) if it has ended;
     AccessDeniedError.
     """
-    if pid == os.getpid():
-        if created is not None and created != start_time(pid):
-            raise _another(pid)
-        yield CURRENT_PROCESS
-        return
+    own = pid == os.getpid()
     try:
-        process = calls.open_process(pid, _DUP_HANDLE)
-    except StatusError as error:
+        process = CURRENT_PROCESS if own else calls.open_process(pid, _DUP_HANDLE)
+    except calls.StatusError as error:
         raise status_errors.of_process(error, pid) from None
     try:
         if created is not None and created != start_time(pid):
-            raise _another(pid)
+            raise error_for(
+                Status.INVALID_CID,
+                f"Process {pid} is another one than the intended one, which has ended; its pid was reused.",
+            )
         yield process
     finally:
-        calls.close_handle(process)
-
-
-def _another(pid: int) -> Exception:
-    return error_for(
-        Status.INVALID_CID, f"Process {pid} is another one than the intended one, which has ended; its pid was reused."
-    )
+        if not own:
+            calls.close_handle(process)
 
 
 def start_time(pid: int) -> int:
@@ -68,7 +56,7 @@ def start_time(pid: int) -> int:
         return calls.creation_time(CURRENT_PROCESS)
     try:
         process = calls.open_process(pid, _QUERY_LIMITED)
-    except StatusError:
+    except calls.StatusError:
         return 0
     try:
         return calls.creation_time(process)
@@ -80,7 +68,7 @@ def open_to_wait(pid: int) -> int:
     """Return a handle that is signaled when the process ends, which the caller owns. Errors: as `opened_process`."""
     try:
         return calls.open_process(pid, _SYNCHRONIZE)
-    except StatusError as error:
+    except calls.StatusError as error:
         raise status_errors.of_process(error, pid, "SYNCHRONIZE") from None
 
 
@@ -93,7 +81,7 @@ def process_name(pid: int) -> str:
     """Return the file name of a process's program; empty if it has ended or cannot be opened."""
     try:
         process = calls.open_process(pid, _QUERY_LIMITED)
-    except StatusError:
+    except calls.StatusError:
         return ""
     try:
         return calls.image_path(process).rpartition("\\")[2]

@@ -7,27 +7,20 @@ kernel object that a process could have a handle to; the name of its companion c
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are the references of Windows; extmem.manager selects what the system has")
-
 import contextlib
 import dataclasses
 import itertools
+import os
 import secrets
 from dataclasses import dataclass
 
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles import is_kmt_value
 from extmem.handles._win32 import calls
-from extmem.handles._win32.calls import StatusError
-from extmem.manager.api import Reference
-from extmem.manager.windows import driver_memory, exporter_names, names, payloads, status_errors
-from extmem.manager.windows.handles import Handles
+from extmem.manager.api import Manager, Reference
+from extmem.manager.windows import driver_memory, exporter_names, names, payloads, status_errors, tickets
 from extmem.manager.windows.section_frame import Description, unpack
-from extmem.objects import MEMORY, READ_CONTROL, RESOURCE_WRITE, Share, Status, error_for
-from extmem.objects.kmt import bad_number
+from extmem.objects import MEMORY, READ_CONTROL, RESOURCE_WRITE, Share, Status, bad_number, error_for
 from extmem.owning import Lock, OwnedDescriptor, OwnedFd, Step
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd, Win32Payload
@@ -66,8 +59,10 @@ class HeldReference:
     """The KMT number of a driver's payload."""
 
 
-class References(Handles):
-    """The table of references."""
+class References(Manager):
+    """The table of references, and the descriptions of payloads that GPU drivers created."""
+
+    _session: int | None = None
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -77,6 +72,13 @@ class References(Handles):
         self._descriptions: dict[int, tuple[Description, OwnedFd | None]] = {}
         """Handle → the description of its driver's payload, and the companion. A handle of this process keeps the name
         alive, and so its description."""
+        self._in_flight = tickets.InFlight(self._holds)
+
+    def session(self) -> int:
+        """Return this process's session, which never changes."""
+        if self._session is None:
+            self._session = calls.session(os.getpid())
+        return self._session
 
     @property
     def lock(self) -> Lock:
@@ -144,7 +146,10 @@ class References(Handles):
         value: the driver's NT handle, borrowed until `release`; or its KMT number.
         """
         number = value if share & Share.KMT else 0
-        imported = self._imported_numbered(number) if number else None
+        imported = None
+        if number:
+            with self._lock:
+                imported = next((held for held in self._references.values() if held.number == number), None)
         if imported is not None and imported.description is not None:
             # This process has imported the payload by that number, so it is described already.
             memory = dataclasses.replace(
@@ -166,11 +171,6 @@ class References(Handles):
         )
         held.from_driver, held.number = True, number
         return Exported(self._add(held, reference), description.object, 0 if number else description.object, number)
-
-    def _imported_numbered(self, number: int) -> HeldReference | None:
-        """Return a reference of this process to the payload with a driver's KMT number."""
-        with self._lock:
-            return next((memory for memory in self._references.values() if memory.number == number), None)
 
     def _copy_driver_handle(self, found: HeldReference, flags: int = 0) -> int:
         """Return a new handle of a driver's payload with the rights of the export.
@@ -207,7 +207,8 @@ class References(Handles):
             description = description or self.describe_driver_memory(handle)
             path = calls.name_of(handle)
             if description is None or not self._is_one(description.object, handle):
-                shared = self._known_object(handle) or secrets.randbits(62) + 1
+                known = self._known(handle)
+                shared = (known.object if known is not None else 0) or secrets.randbits(62) + 1
                 description = None
             else:
                 shared = description.object
@@ -282,7 +283,7 @@ class References(Handles):
             return None
         try:
             return OwnedDescriptor(payloads.open_companion(path))
-        except StatusError:
+        except calls.StatusError:
             return None
 
     def describe_driver_memory(self, value: int) -> Description | None:
@@ -300,7 +301,7 @@ class References(Handles):
     def _description_of_same_object(self, handle: int) -> tuple[Description, OwnedFd | None] | None:
         """Return what is recorded for another handle of the same object."""
         for value, recorded in list(self._descriptions.items()):
-            with contextlib.suppress(StatusError):
+            with contextlib.suppress(calls.StatusError):
                 if calls.same_object(value, handle):
                     return recorded
         return None
@@ -309,10 +310,6 @@ class References(Handles):
         with self._lock:
             mine = [memory for memory in self._references.values() if memory.from_driver and memory.section]
         return next((memory for memory in mine if calls.same_object(memory.section, handle)), None)
-
-    def _known_object(self, handle: int) -> int:
-        known = self._known(handle)
-        return known.object if known is not None else 0
 
     def describe_driver_number(self, number: int) -> Description | None:
         """Return the description of the payload with a driver's KMT number; None if no payload of extmem has the
@@ -323,10 +320,6 @@ class References(Handles):
         except ObjectManagerError:
             return None
         return description if description is not None and description.backing != Backing.HOST_FILE else None
-
-    def _recorded_description(self, value: int) -> Description | None:
-        recorded = self._descriptions.get(value)
-        return recorded[0] if recorded is not None else None
 
     def _learn(self, handle: int, frame: bytes) -> Description | None:
         """Record the description that came with a handle of a nameless payload, until the handle is closed."""

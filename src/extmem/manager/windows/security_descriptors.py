@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are Windows's descriptors; extmem.manager selects what the system has")
-
 import contextlib
 import ctypes
 import struct
@@ -14,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from extmem.handles._win32 import calls
-from extmem.handles._win32.tables import CURRENT_PROCESS, HANDLE, advapi32, kernel32, ntdll
+from extmem.handles._win32.tables import CURRENT_PROCESS, HANDLE, advapi32, kernel32, last_error, ntdll, win_error
 from extmem.manager.windows.security import Fault, find_fault, find_misshape
 from extmem.objects import Status, error_for
 
@@ -46,7 +41,7 @@ def security_descriptor(sddl: str | None) -> Iterator[int]:
         )
     address = _convert(sddl)
     if not address:
-        if ctypes.get_last_error() == _UNKNOWN_REVISION:
+        if last_error() == _UNKNOWN_REVISION:
             raise error_for(Status.UNKNOWN_REVISION, f"The security descriptor {sddl!r} has an unknown revision.")
         raise _refused(sddl, find_fault(sddl, _accepts))
     try:
@@ -120,7 +115,7 @@ def _as_text(address: int) -> str:
     if not fine:
         raise error_for(
             Status.INVALID_SECURITY_DESCR,
-            f"The security descriptor cannot be written as SDDL (error {ctypes.get_last_error()}). Pass SDDL text.",
+            f"The security descriptor cannot be written as SDDL (error {last_error()}). Pass SDDL text.",
         )
     try:
         return ctypes.wstring_at(text.value)
@@ -133,15 +128,15 @@ def user_sid() -> str:
     """Return the SID of this process's user. OSError if Windows refuses."""
     token = HANDLE()
     if not advapi32.OpenProcessToken(CURRENT_PROCESS, _TOKEN_QUERY, ctypes.byref(token)):
-        raise ctypes.WinError(ctypes.get_last_error())
+        raise win_error(last_error())
     try:
         size = ctypes.c_ulong()
         buffer = (ctypes.c_byte * 256)()  # TOKEN_USER: a pointer to the SID, some flags, the SID itself (68 bytes)
         if not advapi32.GetTokenInformation(token.value, _TOKEN_USER, buffer, len(buffer), ctypes.byref(size)):
-            raise ctypes.WinError(ctypes.get_last_error())
+            raise win_error(last_error())
         text = ctypes.c_size_t()
         if not advapi32.ConvertSidToStringSidW(ctypes.c_size_t.from_buffer(buffer).value, ctypes.byref(text)):
-            raise ctypes.WinError(ctypes.get_last_error())
+            raise win_error(last_error())
     finally:
         calls.close_handle(token.value)
     try:

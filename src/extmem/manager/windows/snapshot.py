@@ -10,11 +10,6 @@ handle of extmem has that right.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("this is Windows's list of handles; extmem.manager selects what the system has")
-
 import ctypes
 import os
 from collections.abc import Iterator, Mapping
@@ -22,7 +17,6 @@ from dataclasses import dataclass, field
 
 from extmem.errors import OutOfMemoryError
 from extmem.handles._win32 import calls, sections
-from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import CURRENT_PROCESS, SYSTEM_HANDLE, ntdll
 from extmem.manager.windows import names, payloads, rights, security_descriptors
 from extmem.manager.windows.section_frame import Description
@@ -61,7 +55,7 @@ def own_handles() -> list[tuple[int, str, str]]:
             try:
                 kind = calls.type_of(value)
                 found.append((value, kind, calls.name_of(value) if kind == "Section" else ""))
-            except StatusError:
+            except calls.StatusError:
                 continue  # it belonged to the listing itself
     return found
 
@@ -130,14 +124,14 @@ def _sections(own: int) -> Iterator[tuple[int, int, int, int]]:
             if process is None:
                 try:
                     process = calls.open_process(pid, _DUP_HANDLE)
-                except StatusError:
+                except calls.StatusError:
                     process = 0
                 processes[pid] = process
             if not process:
                 continue
             try:
                 copied = calls.duplicate(value, options=calls.SAME_ACCESS, source=process)
-            except StatusError:
+            except calls.StatusError:
                 continue  # it was closed meanwhile, or its process has ended
             yield pid, value, granted, copied
     finally:
@@ -161,7 +155,7 @@ def _known(found: list[_Found], copied: int) -> _Found | None:
         try:
             if calls.same_object(payload.handle, copied):
                 return payload
-        except StatusError:
+        except calls.StatusError:
             continue
     return None
 
@@ -173,7 +167,7 @@ def _new(found: list[_Found], copied: int) -> _Found | None:
         if path and not names.is_ours(path):
             return None
         description = payloads.describe(copied, path).description
-    except (StatusError, OutOfMemoryError):
+    except (calls.StatusError, OutOfMemoryError):
         return None
     if description is None:
         return None

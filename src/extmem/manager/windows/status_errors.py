@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are Windows's statuses; extmem.manager selects what the system has")
-
 from extmem.errors import VK_ERROR_OUT_OF_DEVICE_MEMORY, AccessDeniedError, ObjectManagerError, OutOfMemoryError
 from extmem.handles._win32 import calls
-from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import ntdll
 from extmem.manager.windows import names
-from extmem.objects import MEMORY, NameKey, Status, error_for
-from extmem.objects.table import no_entry
+from extmem.objects import MEMORY, NameKey, Status, error_for, no_entry
 
 __all__ = [
     "bad_handle",
@@ -33,7 +26,7 @@ _NO_MEMORY = (0xC000_0017, 0xC000_009A, 0xC000_012D, 0xC000_0040, 0xC000_0044, 0
 _PRIVILEGE_NOT_HELD = 0xC000_0061
 
 
-def other(error: StatusError, what: str) -> ObjectManagerError:
+def other(error: calls.StatusError, what: str) -> ObjectManagerError:
     """Return the error for any status: its class, or ObjectManagerError with the numbers if it is not in the table.
 
     what: a sentence that states what failed, with the values.
@@ -41,18 +34,14 @@ def other(error: StatusError, what: str) -> ObjectManagerError:
     try:
         return error_for(Status(error.status), what)
     except ValueError:
-        winerror = ntdll.RtlNtStatusToDosError(_signed(error.status))
+        winerror = ntdll.RtlNtStatusToDosError(error.status - (1 << 32) if error.status & 0x8000_0000 else error.status)
         text = f"{what} Windows answers {error.status:#010x} (error {winerror})."
         if error.status == _PRIVILEGE_NOT_HELD:
             return AccessDeniedError(text, ntstatus=error.status, winerror=winerror)
         return ObjectManagerError(text, ntstatus=error.status, winerror=winerror)
 
 
-def _signed(status: int) -> int:
-    return status - (1 << 32) if status & 0x8000_0000 else status
-
-
-def out_of_memory(error: StatusError, command: str, what: str) -> Exception | None:
+def out_of_memory(error: calls.StatusError, command: str, what: str) -> Exception | None:
     """Return OutOfMemoryError for a status that means lack of memory; None for any other."""
     if error.status not in _NO_MEMORY:
         return None
@@ -64,7 +53,7 @@ def out_of_memory(error: StatusError, command: str, what: str) -> Exception | No
     )
 
 
-def of_creating(error: StatusError, name: str | None, path: str) -> Exception:
+def of_creating(error: calls.StatusError, name: str | None, path: str) -> Exception:
     """Return the error for a section that could not be created under a name."""
     status = error.status
     if status == Status.OBJECT_NAME_COLLISION:
@@ -103,7 +92,7 @@ def _denied_creation(status: int, name: str | None, path: str) -> AccessDeniedEr
     )
 
 
-def of_opening(error: StatusError, name: str, path: str, desired: int) -> ObjectManagerError:
+def of_opening(error: calls.StatusError, name: str, path: str, desired: int) -> ObjectManagerError:
     """Return the error for a name that could not be opened with the mapped rights `desired`."""
     status = error.status
     if status in (Status.OBJECT_NAME_NOT_FOUND, Status.OBJECT_PATH_NOT_FOUND):
@@ -125,7 +114,7 @@ def of_opening(error: StatusError, name: str, path: str, desired: int) -> Object
 def nothing_named(name: str, key: NameKey) -> ObjectManagerError:
     """Return the error for a name that neither a host payload nor a GPU's memory has."""
     where = f"{names.payload_path(key)}, and for a GPU's memory at {key.display}"
-    return of_opening(StatusError(Status.OBJECT_NAME_NOT_FOUND), name, where, 0)
+    return of_opening(calls.StatusError(Status.OBJECT_NAME_NOT_FOUND), name, where, 0)
 
 
 def denied(desired: int, what: str) -> ObjectManagerError:
@@ -154,7 +143,7 @@ def bad_handle(value: int) -> ObjectManagerError:
     return error_for(Status.INVALID_HANDLE, no_entry(value))
 
 
-def of_handle(error: StatusError, value: int) -> ObjectManagerError:
+def of_handle(error: calls.StatusError, value: int) -> ObjectManagerError:
     """Return the error for a call that failed on a handle."""
     if error.status == Status.INVALID_HANDLE:
         return bad_handle(value)
@@ -169,11 +158,11 @@ def duplicate(value: int, desired: int = 0, flags: int = 0, options: int = 0) ->
     """`calls.duplicate` within this process, with its refusals as the library's errors."""
     try:
         return calls.duplicate(value, desired, flags, options)
-    except StatusError as error:
+    except calls.StatusError as error:
         raise of_handle(error, value) from None
 
 
-def of_process(error: StatusError, pid: int, right: str = "PROCESS_DUP_HANDLE") -> ObjectManagerError:
+def of_process(error: calls.StatusError, pid: int, right: str = "PROCESS_DUP_HANDLE") -> ObjectManagerError:
     """Return the error for a process that could not be opened."""
     if error.status in (Status.INVALID_CID, Status.INVALID_PARAMETER):
         return error_for(Status.INVALID_CID, f"Process {pid} does not exist now. Pass the pid of a running process.")

@@ -18,11 +18,6 @@ time, and opens it with PROCESS_DUP_HANDLE only.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("these are Windows's tickets; extmem.manager selects what the system has")
-
 import contextlib
 import os
 import secrets
@@ -36,7 +31,6 @@ from typing import NamedTuple
 
 from extmem.errors import ObjectManagerError
 from extmem.handles._win32 import calls
-from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import HANDLE, kernel32
 from extmem.manager.windows import names, processes, status_errors
 from extmem.manager.windows.section_frame import FRAME
@@ -101,7 +95,7 @@ def parse(data: bytes) -> Ticket:
 
 
 def _event_path(secret: bytes, what: str) -> str:
-    return f"{names.directory(calls.session(os.getpid()))}extmem.ticket.{secret.hex()}.{what}"
+    return f"{names.session_directory(calls.session(os.getpid()))}extmem.ticket.{secret.hex()}.{what}"
 
 
 def _not_in_flight() -> ObjectManagerError:
@@ -124,7 +118,7 @@ def fetch(ticket: Ticket, fits: Callable[[int], bool]) -> int:
         def event(secret: bytes, role: str, access: int) -> int:
             try:
                 opened = calls.open_event(_event_path(secret, role), access)
-            except StatusError as error:
+            except calls.StatusError as error:
                 if error.status == Status.OBJECT_NAME_NOT_FOUND:
                     raise _not_in_flight() from None
                 raise status_errors.other(error, f"A ticket's event ({role}) cannot be opened.") from None
@@ -151,7 +145,7 @@ def _duplicated(ticket: Ticket, fits: Callable[[int], bool]) -> int:
     with processes.opened_process(ticket.pid, ticket.created) as sender:
         try:
             value = calls.duplicate(ticket.value, options=calls.SAME_ACCESS, source=sender)
-        except StatusError as error:
+        except calls.StatusError as error:
             if error.status == Status.INVALID_HANDLE:
                 raise _not_in_flight() from None
             raise status_errors.other(error, f"The handle cannot be fetched from process {ticket.pid}.") from None
@@ -200,9 +194,6 @@ class InFlight:
         self._mail_secret = b""
         self._reaper: threading.Thread | None = None
 
-    def __len__(self) -> int:
-        return len(self._flights)
-
     def handles(self) -> dict[int, int]:
         """Return the handles in flight, with the objects that they refer to."""
         with self._lock:
@@ -217,20 +208,18 @@ class InFlight:
             flight.done = calls.create_event(_event_path(secret, "done"), manual=True, signaled=False)
             with self._lock:
                 if not self._mail:
-                    self._open_mail()
+                    self._mail_secret = secrets.token_bytes(16)
+                    path = _event_path(self._mail_secret, "mail")
+                    self._mail = calls.create_event(path, manual=False, signaled=False)
                 self._flights[secret] = flight
                 ticket = Ticket(kind, os.getpid(), started, handle, shared, secret, self._mail_secret, frame)
                 if self._reaper is None:
                     self._reaper = threading.Thread(target=self._wait, name="extmem tickets", daemon=True)
                     self._reaper.start()
-        except StatusError as error:
+        except calls.StatusError as error:
             flight.close()
             raise status_errors.other(error, "A ticket's events cannot be created.") from None
         return ticket.pack()
-
-    def _open_mail(self) -> None:
-        self._mail_secret = secrets.token_bytes(16)
-        self._mail = calls.create_event(_event_path(self._mail_secret, "mail"), manual=False, signaled=False)
 
     def bind(self, secret: bytes, pid: int) -> None:
         """Bind the ticket to a process. Errors: as `processes.open_to_wait`."""

@@ -106,7 +106,7 @@ def _numbered(tag: Tag) -> tuple[int, FilePayload]:
 
 
 def _number_path(number: int) -> str:
-    return f"{names.directory(calls.session(os.getpid()))}{PAYLOAD_NAME} {number:08x}"
+    return f"{names.session_directory(calls.session(os.getpid()))}{PAYLOAD_NAME} {number:08x}"
 
 
 def vkGetMemoryWin32HandleKHR(fake: FakeVulkan, handle: Any, info: Any, out: Any) -> int:

@@ -6,11 +6,11 @@ import pytest
 
 from extmem import errors
 from extmem.manager.linux.validate import (
-    check_descriptor,
     check_handle,
     check_mask,
     check_name,
     check_number,
+    check_payload,
     check_sddl,
     check_ticket,
     stamped_ticket,
@@ -22,7 +22,8 @@ def test_what_fits_comes_back() -> None:
     assert check_handle(7) == 4 and check_handle(8) == 8
     assert check_number(0xFFFFFFFF) == 0xFFFFFFFF and check_mask(0) == 0
     assert check_sddl(None) is None and check_sddl("nonsense") == "nonsense"
-    assert check_descriptor(b"x" * 4096) and check_ticket(stamped_ticket(bytes(16))) == bytes(16)
+    assert check_ticket(stamped_ticket(bytes(16))) == bytes(16)
+    check_payload(b"x" * 4096, 4096, 8)
 
 
 @pytest.mark.parametrize("name", ["x" * 601, "half \ud800 a character"])
@@ -56,7 +57,13 @@ def test_security_descriptors_that_do_not_fit(sddl: str) -> None:
 
 def test_descriptors_and_tickets_of_a_wrong_length() -> None:
     with pytest.raises(errors.DescriptorError, match="4097 bytes"):
-        check_descriptor(b"x" * 4097)
+        check_payload(b"x" * 4097, 1, 0)
     for ticket in (b"", bytes(15), bytes(16), bytes(17), bytes(18)):
         with pytest.raises(errors.InvalidHandleError):
             check_ticket(ticket)
+
+
+@pytest.mark.parametrize(("handles", "pages"), [(0, 0), (4097, 0), (3, 3), (9, 9)])
+def test_numbers_of_handles_that_a_payload_cannot_have(handles: int, pages: int) -> None:
+    with pytest.raises(errors.InvalidHandleError, match=f"this one has {handles} with {pages} pages"):
+        check_payload(b"", handles, pages)

@@ -9,31 +9,33 @@ from typing import Any, Final, TypeVar
 from extmem.vk._base import ChainStruct, SecurityAttributes, Struct
 from extmem.vk._generated import enums, flags, structs
 
-__all__ = ["copied"]
+__all__ = ["copy_struct"]
 
 T = TypeVar("T")
 
 _LONGEST_CHAIN = 4096
 _DEPTH = 4
 """Maximum nesting of structs and sequences; the registry has less. Deeper values are not copied, and never valid."""
-_OURS: Final = frozenset(
-    kind for kind in vars(structs).values() if isinstance(kind, type) and issubclass(kind, Struct)
-) | {SecurityAttributes}
-_PLAIN: Final = frozenset({int, bool, str, bytes, float, type(None)}) | frozenset(
-    kind for module in (enums, flags) for kind in vars(module).values() if isinstance(kind, type)
+_IMMUTABLE: Final = frozenset({int, bool, str, bytes, float, type(None)}) | frozenset(
+    cls for module in (enums, flags) for cls in vars(module).values() if isinstance(cls, type)
 )
 """Types whose values cannot be changed."""
-_FIELDS: Final = {kind: tuple(name for name in kind.__match_args__ if name != "p_next") for kind in _OURS}
+_FIELDS: Final = {
+    cls: tuple(name for name in cls.__match_args__ if name != "p_next")
+    for cls in (SecurityAttributes, *vars(structs).values())
+    if isinstance(cls, type) and issubclass(cls, Struct)
+}
+"""The structs that are copied, and their fields without p_next."""
 
 
-def copied(value: T, depth: int = _DEPTH) -> T:
+def copy_struct(value: T, depth: int = _DEPTH) -> T:
     """Return a copy of a struct of `extmem.vk`, with its chain, its nested structs, and its sequences (as tuples).
 
     Handles and memory in it stay the same objects. An object that is not a struct is returned unchanged, so that the
     rules report it. A chain that leads back into itself does so in the copy. depth: levels of nesting that are copied.
     Errors: ValueError for a chain of more than 4096 structs; errors that the elements of a sequence raise when read.
     """
-    if value.__class__ not in _OURS:
+    if value.__class__ not in _FIELDS:
         return value
     first: Any = None
     previous: Any = None
@@ -45,7 +47,7 @@ def copied(value: T, depth: int = _DEPTH) -> T:
         copy = copies[id(link)] = object.__new__(link.__class__)
         for name in fields:
             field = getattr(link, name)
-            setattr(copy, name, field if field.__class__ in _PLAIN else _field(field, depth))
+            setattr(copy, name, field if field.__class__ in _IMMUTABLE else _copy_value(field, depth))
         if previous is None:
             first = copy
         else:
@@ -57,12 +59,12 @@ def copied(value: T, depth: int = _DEPTH) -> T:
     return first  # type: ignore[no-any-return]
 
 
-def _field(value: Any, depth: int) -> Any:
-    """Return a copy of a field's value that does not change when the original is changed."""
+def _copy_value(value: Any, depth: int) -> Any:
+    """Return a copy of a value that does not change when the original is changed."""
     if value.__class__ is tuple and not value:
         return value
-    if value.__class__ in _OURS:
-        return copied(value, depth - 1) if depth else value
+    if value.__class__ in _FIELDS:
+        return copy_struct(value, depth - 1) if depth else value
     if isinstance(value, int):
         return value if isinstance(value, Enum) else int.__int__(value)
     if isinstance(value, str):
@@ -70,5 +72,5 @@ def _field(value: Any, depth: int) -> Any:
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     if depth and isinstance(value, Sequence) and not isinstance(value, bytes):
-        return tuple(one if one.__class__ in _PLAIN else _field(one, depth - 1) for one in value)
+        return tuple(one if one.__class__ in _IMMUTABLE else _copy_value(one, depth - 1) for one in value)
     return value
