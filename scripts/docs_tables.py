@@ -16,6 +16,7 @@ from extmem.objects.results import Limits
 from extmem.objects.status import WINERROR, Status, error_for
 from extmem.rules import ledger
 from extmem.sharing.limits import DESCRIPTOR_LIMIT
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = ["TABLES", "table"]
 
@@ -147,15 +148,13 @@ def _deciders() -> str:
 
 def _host_types() -> str:
     def names(mask: int) -> str:
-        return (
-            ", ".join(f"`{kind.name}`" for kind in _HandleType if kind in capabilities.SUPPORTED and mask & kind) or "–"
-        )
+        return ", ".join(f"`{kind.name}`" for kind in _HandleType if kind & capabilities.SUPPORTED & mask) or "–"
 
     rows = []
     for kind in _HandleType:
-        if kind not in capabilities.SUPPORTED:
+        if not kind & capabilities.SUPPORTED:
             continue
-        found = capabilities.buffer_properties(int(kind), 0)
+        found = capabilities.buffer_properties(MemoryHandleType(int(kind)), 0)
         features = found.external_memory_features
         rows.append(
             (

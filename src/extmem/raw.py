@@ -159,7 +159,7 @@ def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.Ext
     number = isinstance(handle, KmtHandle)
     own = _Type.OPAQUE_WIN32_KMT if number else _Type.OPAQUE_WIN32
     stated = descriptor.handle_types
-    return next((kind for kind in FROM_D3D if kind == stated and (kind in BY_NUMBER) == number), own)
+    return _Type(stated) if stated in FROM_D3D and (stated in BY_NUMBER) == number else own
 
 
 def open_section(name: str, access: int = Access.READ_WRITE) -> NtHandle:

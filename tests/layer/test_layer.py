@@ -23,7 +23,7 @@ import sys, extmem
 from extmem import vk
 with extmem.open_device(kind="vulkan") as device:
     for size in map(int, sys.argv[1:]):
-        device.backend.destroy(device.backend.create_buffer(vk.BufferCreateInfo(size=size, usage=3)))
+        device.backend.create_buffer(vk.BufferCreateInfo(size=size, usage=3)).destroy()
 """
 """Source that calls the driver without the checks of the library."""
 HAZARD = """
@@ -173,11 +173,11 @@ import extmem
 from extmem import vk
 CODE = {MISUSE!r}
 def test_here(vulkan_device):
-    vulkan_device.backend.destroy(vulkan_device.backend.create_buffer(vk.BufferCreateInfo(size=0, usage=3)))
+    vulkan_device.backend.create_buffer(vk.BufferCreateInfo(size=0, usage=3)).destroy()
 def test_there(vulkan_device):
     subprocess.run([sys.executable, "-c", CODE, "0"], check=True)
 def test_right(vulkan_device):
-    vulkan_device.backend.destroy(vulkan_device.backend.create_buffer(vk.BufferCreateInfo(size=4, usage=3)))
+    vulkan_device.backend.create_buffer(vk.BufferCreateInfo(size=4, usage=3)).destroy()
     subprocess.run([sys.executable, "-c", CODE, "4"], check=True)
 """,
 }

@@ -62,13 +62,24 @@ class LeaksAHandle(Device):
         return handle
 
 
+class NeverFreed(HostAllocation):
+    """Closing it does not release it."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        LeaksMemory.spare.append(self)
+
+
 class LeaksMemory(HostBackend):
     """Memory is not freed."""
 
-    spare: list[Allocation] = []
+    spare: list[HostAllocation] = []
 
-    def free(self, allocation: Allocation) -> None:
-        self.spare.append(allocation)
+    def allocate(self, *arguments: Any, **options: Any) -> HostAllocation:
+        allocation = super().allocate(*arguments, **options)
+        allocation.__class__ = NeverFreed
+        return allocation
 
 
 class MappedElsewhere(HostAllocation):
@@ -307,7 +318,7 @@ def clean_up() -> Iterator[None]:
     while LeaksAHandle.spare:
         LeaksAHandle.spare.pop().close()
     while LeaksMemory.spare:
-        LeaksMemory.spare.pop().close()
+        HostAllocation.close(LeaksMemory.spare.pop())
     _shared.clear()
 
 

@@ -22,6 +22,7 @@ from extmem.core.memory_record import Closed
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.owning import Uses, late_imports, unsettled, work_off
+from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Device(DeviceState):
 
         Errors: ValueError for a value that is not one bit of ExternalMemoryHandleTypeFlagBits.
         """
-        return operations.rule_facts.transfer_capability(self, handle_type)
+        return operations.rule_facts.transfer_capability(self, MemoryHandleType(handle_type))
 
     # Resources.
 
@@ -96,7 +97,7 @@ class Device(DeviceState):
     def make_image(
         self,
         info: vk.ImageCreateInfo,
-        capabilities: Mapping[int, rules.ExternalMemoryFacts] | None = None,
+        capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts] | None = None,
         *,
         native: NativeResource | None = None,
     ) -> Image:

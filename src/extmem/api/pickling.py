@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from extmem import vk
 from extmem.api import functions, unclaimed
 from extmem.api.device import DeviceMemory
 from extmem.core import exporting
@@ -29,10 +28,9 @@ from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.owning import copy_fd, out_of_descriptors
 from extmem.sharing.kinds import Backing
+from extmem.vk.handle_types import OPAQUE_FD
 
 __all__ = ["reduce_fd_handle", "reduce_memory", "reduce_nt_handle"]
-
-_OPAQUE_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
 
 def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
@@ -85,7 +83,7 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
     reference = Reference(owner)
     with handle.use() as owned:
         if payload is None:
-            facts = select.choose(kind="host").examine_fd(owned.fd, _OPAQUE_FD)
+            facts = select.choose(kind="host").examine_fd(owned.fd, OPAQUE_FD)
             if not facts.valid:
                 raise HandleStateError(f"{handle!r} cannot be pickled: {facts.problem}")
             payload = FdPayload(facts.descriptor, int(Backing.HOST_FILE), 0, facts.writable)

@@ -14,13 +14,11 @@ from extmem.core.memory_record import HeldMemory, MemoryRecord
 from extmem.devices.optional_protocols import AdoptsMemory, WrapsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
 from extmem.owning import Uses
+from extmem.vk.handle_types import DEFINED_TYPES, NO_TYPES, OPAQUE_FD, OPAQUE_WIN32, MemoryHandleType, union
 from extmem.vk.struct_copies import copy_struct
 
 __all__ = ["adopt_memory", "adopt_pointer", "adopt_resource"]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_NT_TYPE, _FD_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD)
-_TYPES = frozenset(map(int, HandleType))
 _IMPORTS = (vk.ImportMemoryFdInfoKHR, vk.ImportMemoryWin32HandleInfoKHR, vk.ImportMemoryHostPointerInfoEXT)
 _BAD_HANDLE = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 
@@ -29,10 +27,9 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
     """Adopt a VkDeviceMemory that other code allocated as `info` states, and share it as the chain states."""
     backend, info = _adopting_backend(device, "VkDeviceMemory"), copy_struct(info)
     memory = _number(memory, "VkDeviceMemory")
-    if imported:
-        imported = arguments.single_type(imported, "imported")
-        if imported not in _TYPES:
-            raise ValueError(f"imported is {imported:#x}, which is not an external memory handle type; give one, or 0")
+    import_type = arguments.single_type(imported, "imported") if imported else NO_TYPES
+    if import_type and import_type not in DEFINED_TYPES:
+        raise ValueError(f"imported is {import_type:#x}, which is not an external memory handle type; give one, or 0")
     allocating.check_fields(device, info)
     imports = [link for link in vk.chain(info) if isinstance(link, _IMPORTS)]
     if imports:
@@ -43,13 +40,13 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
     link = vk.find(info, vk.MemoryDedicatedAllocateInfo)
     dedicated = allocating.dedicated_resource(link) if link is not None else None
     export = vk.find(info, vk.ExportMemoryAllocateInfo)
-    types = int(export.handle_types) if export is not None else 0
+    types = MemoryHandleType(int(export.handle_types)) if export is not None else NO_TYPES
     allocating.check_allocation(device, info, dedicated, None, types)
     size, memory_type = int(info.allocation_size), int(info.memory_type_index)
     with Uses(device) as uses:
         native = uses.add(dedicated).native if dedicated is not None else None
         try:
-            allocation = backend.adopt_memory(memory, size, memory_type, types, native, imported=imported)
+            allocation = backend.adopt_memory(memory, size, memory_type, types, native, imported=import_type)
         except DriverError as error:
             if error.result != _BAD_HANDLE:
                 raise
@@ -65,7 +62,7 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
             memory_type,
             dedicated=dedicated.facts if dedicated is not None else None,
             export_handle_types=types,
-            import_handle_type=imported,
+            import_handle_type=import_type,
         )
         try:
             terms = exporting.terms_of(types, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR))
@@ -82,7 +79,7 @@ def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
     backend = device.backend
     if not isinstance(backend, WrapsPointers):
         raise UnsupportedError(f"{device.name} is not a CUDA device", requires_one_of=["a CUDA device"])
-    types = sum(each for each in (_NT_TYPE, _FD_TYPE) if not exporting.export_obstacle(device, each))
+    types = union(*(bit for bit in (OPAQUE_WIN32, OPAQUE_FD) if not exporting.export_obstacle(device, bit)))
     with device.use():
         allocation = backend.wrap_pointer(pointer, size)
         whole = allocation.size

@@ -16,7 +16,6 @@ from extmem.core import (
     validation_cache,
 )
 from extmem.core.caller_fd import CallerFd
-from extmem.core.device_facts import single_bits
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
 from extmem.core.memory_record import HeldMemory, MemoryRecord
@@ -29,8 +28,9 @@ from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
 from extmem.sharing.descriptor import Descriptor
-from extmem.vk.handle_types import SIZED_BY_D3D
+from extmem.vk.handle_types import HOST_TYPES, NO_TYPES, SIZED_BY_D3D, MemoryHandleType, union
 from extmem.vk.struct_copies import copy_struct
+from extmem.vk.value_text import bits_of
 
 __all__ = [
     "ArrayTerms",
@@ -43,9 +43,7 @@ __all__ = [
     "dedicated_resource",
 ]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _U32 = 0xFFFF_FFFF
-_HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ def allocate_in(
         elif source is None:
             source = import_source.resolve(device.backend, link, uses, stated_descriptor)
     try:
-        export_types = int(export.handle_types) if export is not None else 0
+        export_types = MemoryHandleType(int(export.handle_types)) if export is not None else NO_TYPES
         if device.check != "off" or (source is not None and source.error is not None):
             if source is not None:
                 key = validation_cache.import_key(key, source.descriptor_bytes) if source.error is None else None
@@ -174,7 +172,7 @@ def adopt(
     size: int,
     memory_type: int,
     dedicated: ResourceObject | None,
-    export_types: int = 0,
+    export_types: MemoryHandleType = NO_TYPES,
     terms: ShareTerms | None = None,
 ) -> MemoryRecord:
     """Import the source of `resolve`; the record owns its references from then on.
@@ -237,9 +235,9 @@ def adopt_object(
     imported: Imported,
     descriptor: Descriptor,
     memory_type: int,
-    handle_type: int,
+    handle_type: MemoryHandleType,
     dedicated: ResourceObject | None = None,
-    export_types: int = 0,
+    export_types: MemoryHandleType = NO_TYPES,
     terms: ShareTerms | None = None,
     allocation: Allocation | None = None,
 ) -> MemoryRecord:
@@ -318,7 +316,7 @@ def check_allocation(
     info: vk.MemoryAllocateInfo,
     dedicated: ResourceObject | None,
     source: Source | None,
-    export_types: int = 0,
+    export_types: MemoryHandleType = NO_TYPES,
 ) -> None:
     """Report the broken rules, and raise the error of the source. export_types: those in the chain of `info`."""
     error = source.error if source is not None else None
@@ -344,16 +342,16 @@ def _facts(
     info: vk.MemoryAllocateInfo,
     dedicated: ResourceObject | None,
     source: Source | None,
-    export_types: int,
+    export_types: MemoryHandleType,
 ) -> rules.AllocateFacts:
     resource = dedicated.facts if dedicated is not None else None
-    source = source or Source(0)  # imports nothing
+    source = source or Source(NO_TYPES)  # imports nothing
     backend, handle_type, pointer = device.backend, source.handle_type, source.host_pointer
-    of_host = bool(handle_type & _HOST_TYPES)
+    of_host = bool(handle_type & HOST_TYPES)
     return rules.AllocateFacts(
         device=device.facts,
         dedicated=resource,
-        capabilities=_capabilities(device, resource, export_types | handle_type),
+        capabilities=_capabilities(device, resource, union(export_types, handle_type)),
         payload=cross_api.facts_for(device, source.facts),
         refusal=source.refusal,
         fd_is_valid=source.fd_is_valid,
@@ -367,12 +365,12 @@ def _facts(
 
 
 def _capabilities(
-    device: DeviceState, resource: rules.ResourceFacts | None, types: int
-) -> Mapping[int, rules.ExternalMemoryFacts]:
+    device: DeviceState, resource: rules.ResourceFacts | None, types: MemoryHandleType
+) -> Mapping[MemoryHandleType, rules.ExternalMemoryFacts]:
     if not types:
         return {}
     if resource is None:
-        return rule_facts.sharing(device, types & _U32).capabilities
+        return rule_facts.sharing(device, MemoryHandleType(types & _U32)).capabilities
     if isinstance(resource.create_info, vk.ImageCreateInfo):
-        return image_queries.image_capabilities(device, resource.create_info, tuple(single_bits(types)))
+        return image_queries.image_capabilities(device, resource.create_info, tuple(bits_of(types)))
     return rule_facts.buffer_capabilities(device, resource.create_info, types)

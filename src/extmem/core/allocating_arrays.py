@@ -17,12 +17,21 @@ from extmem.owning import Uses
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import itemsize
 from extmem.sharing.layout import contiguous_strides
+from extmem.vk.handle_types import (
+    NO_TYPES,
+    OPAQUE_FD,
+    OPAQUE_WIN32,
+    OPAQUE_WIN32_TYPES,
+    MemoryHandleType,
+    common,
+    union,
+)
 from extmem.vk.value_text import types_text
 
 __all__ = ["allocate"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_NT, _KMT, _FD = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT), int(HandleType.OPAQUE_FD)
+_USUAL = union(OPAQUE_WIN32, OPAQUE_FD)
 _USAGE = (
     vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST | vk.BufferUsageFlagBits.STORAGE_BUFFER
 )
@@ -50,18 +59,18 @@ def allocate(
     item = itemsize(element)
     nbytes = prod(extents) * item
     # Without handle types: NT handles and file descriptors, each if the device can export it.
-    requested = _NT | _FD if handle_types is None else arguments.types_of(handle_types)
+    requested = _USUAL if handle_types is None else arguments.types_of(handle_types)
     sharing = rule_facts.sharing(device, requested)
     types = sharing.exportable if handle_types is None else requested
-    if name is not None and handle_types is not None and not types & _NT:
+    if name is not None and handle_types is not None and not types & OPAQUE_WIN32:
         raise UnsupportedError(
             f"only NT handles have names, and the handle types are {types_text(types)}; "
             "add OPAQUE_WIN32 to them or drop the name",
             requires_one_of=["OPAQUE_WIN32"],
         )
-    required = types & (_NT | _KMT) if handle_types is not None else 0
+    required = common(types, OPAQUE_WIN32_TYPES) if handle_types is not None else NO_TYPES
     if name is not None or security or inherit or access is not None:
-        required |= _NT
+        required = MemoryHandleType(required | OPAQUE_WIN32)
     obstacle = exporting.export_obstacle(device, required, missing=True) if required & ~sharing.exportable else ""
     if obstacle:
         raise UnsupportedError(
@@ -97,12 +106,12 @@ def allocate(
             security or (attributes.security_descriptor if attributes else None), inherit
         )
     export = vk.ExportMemoryAllocateInfo(types)
-    if types & _NT:
+    if types & OPAQUE_WIN32:
         export.p_next = vk.ExportMemoryWin32HandleInfoKHR(attributes, rights, name)
     info = vk.MemoryAllocateInfo(requirements.size, memory_type, export)
     if buffer is not None:
         info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
-    lazy_share = bool(types & _NT) and name is None and attributes is None and access is None
+    lazy_share = bool(types & OPAQUE_WIN32) and name is None and attributes is None and access is None
     try:
         memory, _ = allocating.allocate_in(uses, device, info, ArrayTerms(descriptor, lazy_share), resource=buffer)
     except BaseException:

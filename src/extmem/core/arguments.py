@@ -5,6 +5,7 @@ from __future__ import annotations
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.sharing.dtypes import dtype_name
 from extmem.sharing.layout import Axes, axes_of, whole_number
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = [
     "access_of",
@@ -51,24 +52,24 @@ def access_of(access: int) -> int:
     return mask
 
 
-def types_of(handle_types: int) -> int:
+def types_of(handle_types: int) -> MemoryHandleType:
     """Return external types as bits. Errors: TypeError for text and other types; ValueError beyond 31 bits."""
     bits = whole_number(handle_types, "handle_types", "give bits of extmem.vk.ExternalMemoryHandleTypeFlagBits")
     if not 0 <= bits < 1 << 31:
         raise ValueError(
             f"handle_types is {bits}, and flags have 31 bits; give bits of extmem.vk.ExternalMemoryHandleTypeFlagBits"
         )
-    return bits
+    return MemoryHandleType(bits)
 
 
-def single_type(handle_type: int, what: str = "handle_type") -> int:
+def single_type(handle_type: int, what: str = "handle_type") -> MemoryHandleType:
     """Return one external type. Errors: TypeError for text and other types; ValueError if it is not one of 32 bits."""
     bit = whole_number(handle_type, what, "give one bit of extmem.vk.ExternalMemoryHandleTypeFlagBits")
     if not 0 < bit < 1 << 32 or bit.bit_count() != 1:
         raise ValueError(
             f"{what} is {bit:#x}, which is not one bit; give one of extmem.vk.ExternalMemoryHandleTypeFlagBits"
         )
-    return bit
+    return MemoryHandleType(bit)
 
 
 def check_share(name: str | None, access: int | None) -> None:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.core import image_queries, rule_facts, validation_cache
-from extmem.core.device_facts import external_types, single_bits
+from extmem.core.device_facts import external_types
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.errors import UnsupportedError
+from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.struct_copies import copy_struct
+from extmem.vk.value_text import bits_of
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -50,11 +52,11 @@ def create_image(device: DeviceState, given: vk.ImageCreateInfo) -> ImageObject:
         return image
 
 
-def _check_image(device: DeviceState, info: vk.ImageCreateInfo) -> dict[int, rules.ExternalMemoryFacts]:
+def _check_image(device: DeviceState, info: vk.ImageCreateInfo) -> dict[MemoryHandleType, rules.ExternalMemoryFacts]:
     """Check the creation of an image. Return what such images support, by handle type."""
     support = image_queries.ImageSupport()
     if type(info) is vk.ImageCreateInfo:
-        support = image_queries.query_image(device, info, tuple(single_bits(external_types(info))))
+        support = image_queries.query_image(device, info, tuple(bits_of(external_types(info))))
     violations = rules.check_create_image(info, device.facts, support.external, support.format)
     if support.refusal is not None and device.check == "raise" and {v.vuid for v in violations} <= _NO_SUCH_IMAGE:
         # The device's error has more information than these rules: the device does not support such images.

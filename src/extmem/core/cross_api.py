@@ -25,6 +25,16 @@ from extmem.manager import Imported
 from extmem.rules import PayloadFacts
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import PayloadFd, Win32Payload
+from extmem.vk.handle_types import (
+    NO_TYPES,
+    OPAQUE_FD,
+    OPAQUE_WIN32,
+    OPAQUE_WIN32_TYPES,
+    MemoryHandleType,
+    common,
+    lowest,
+)
+from extmem.vk.value_text import types_text
 
 __all__ = [
     "check_device",
@@ -38,15 +48,13 @@ __all__ = [
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_FD = int(HandleType.OPAQUE_FD)
-_WIN32 = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)
-_SHARED = int(HandleType.OPAQUE_WIN32) if WIN32_IS_NATIVE else _FD
+_SHARED = OPAQUE_WIN32 if WIN32_IS_NATIVE else OPAQUE_FD
 """The handle type of memory of another API, of which no handle type is known."""
 _LOCAL = int(vk.MemoryPropertyFlagBits.DEVICE_LOCAL)
 _VISIBLE = int(vk.MemoryPropertyFlagBits.HOST_VISIBLE)
 
 
-def origin(descriptor: Descriptor, handle_type: int = _FD) -> Origin:
+def origin(descriptor: Descriptor, handle_type: MemoryHandleType = OPAQUE_FD) -> Origin:
     """Return the origin of a payload with a handle of that type, for a device that imports by descriptor."""
     dedicated = descriptor.dedicated
     return Origin(
@@ -68,7 +76,7 @@ def import_object(backend: ImportsByDescriptor, imported: Imported, descriptor: 
     another object by now.
     """
     payload = imported.payload
-    handle, handle_type = payload.fd, _FD
+    handle, handle_type = payload.fd, OPAQUE_FD
     if isinstance(payload, Win32Payload):
         handle, handle_type = payload.number or handle, payload.handle_type
     source = origin(descriptor, handle_type)
@@ -77,7 +85,7 @@ def import_object(backend: ImportsByDescriptor, imported: Imported, descriptor: 
     )
 
 
-def handle_of(allocation: Allocation) -> tuple[int, int] | None:
+def handle_of(allocation: Allocation) -> tuple[int, MemoryHandleType] | None:
     """Return a handle of a Vulkan device's memory, borrowed, and its handle type; None if there is none."""
     payload = getattr(allocation, "payload", None)
     if isinstance(payload, Win32Payload) and payload.number:
@@ -87,8 +95,8 @@ def handle_of(allocation: Allocation) -> tuple[int, int] | None:
         return None
     if isinstance(payload, Win32Payload) and not getattr(allocation, "exporting", False):
         return handle, payload.handle_type
-    types = int(getattr(allocation, "handle_types", 0)) & _WIN32
-    return handle, types & -types if WIN32_IS_NATIVE else _FD
+    types: MemoryHandleType = getattr(allocation, "handle_types", NO_TYPES)
+    return handle, lowest(common(types, OPAQUE_WIN32_TYPES)) if WIN32_IS_NATIVE else OPAQUE_FD
 
 
 def describe_foreign(device: DeviceState, source: Source, size: int, memory_type: int) -> Descriptor:
@@ -97,9 +105,9 @@ def describe_foreign(device: DeviceState, source: Source, size: int, memory_type
     Errors: DescriptorError, except for memory of Direct3D, whose handle type is sufficient.
     """
     payload = source.imported.payload if source.imported is not None else None
-    if not isinstance(payload, Win32Payload) or payload.handle_type & _WIN32:
+    if not isinstance(payload, Win32Payload) or payload.handle_type & OPAQUE_WIN32_TYPES:
         raise DescriptorError(
-            f"{HandleType(source.handle_type).name} {source.name or hex(source.value)} carries no description, and "
+            f"{types_text(source.handle_type)} {source.name or hex(source.value)} carries no description, and "
             "CUDA needs its producer, its size and whether it is dedicated; state a Descriptor with "
             "extmem.raw.import_payload"
         )

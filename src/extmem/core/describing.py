@@ -12,6 +12,7 @@ from extmem.devices.resources import NativeResource
 from extmem.handles.process_id import current_process
 from extmem.manager import start_time
 from extmem.sharing.descriptor.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
+from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.modifiers import LINEAR
 
 __all__ = ["describe", "describe_allocation"]
@@ -21,7 +22,7 @@ _start_time = lru_cache(maxsize=1)(start_time)
 
 
 def describe_allocation(
-    device: DeviceState, size: int, memory_type: int, handle_types: int, dedicated: ResourceObject | None
+    device: DeviceState, size: int, memory_type: int, handle_types: MemoryHandleType, dedicated: ResourceObject | None
 ) -> Descriptor:
     """Return the descriptor of a payload of this device that has no array or image: its size and memory type."""
     if dedicated is not None:
@@ -36,7 +37,7 @@ def describe(
     device: DeviceState,
     size: int,
     memory_type: int,
-    handle_types: int,
+    handle_types: MemoryHandleType,
     dedicated: ResourceObject | None,
     *,
     payload_size: int | None = None,

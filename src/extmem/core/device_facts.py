@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.rules import DeviceFacts, MemoryTypeFacts
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Backend
 
-__all__ = ["chained_structs", "device_facts", "external_facts", "external_types", "single_bits"]
+__all__ = ["chained_structs", "device_facts", "external_facts", "external_types"]
 
 _LONGEST_CHAIN = 64
 _EMULATED_EXTENSIONS = frozenset(
@@ -27,14 +28,6 @@ _EMULATED_EXTENSIONS = frozenset(
 """Extensions whose structs and commands the host and CUDA devices accept. These devices have no Vulkan extensions."""
 _identities = itertools.count(1)
 """Numbers that distinguish the logical devices of this process."""
-
-
-def single_bits(mask: int) -> Iterable[int]:
-    """Yield the bits of a mask, lowest first."""
-    while mask > 0:
-        bit = mask & -mask
-        yield bit
-        mask ^= bit
 
 
 def device_facts(backend: Backend) -> DeviceFacts:
@@ -66,8 +59,8 @@ def external_facts(properties: vk.ExternalMemoryProperties) -> rules.ExternalMem
     """Return the device's answer for one handle type, as the rules take it."""
     return rules.ExternalMemoryFacts(
         int(properties.external_memory_features),
-        int(properties.export_from_imported_handle_types),
-        int(properties.compatible_handle_types),
+        MemoryHandleType(int(properties.export_from_imported_handle_types)),
+        MemoryHandleType(int(properties.compatible_handle_types)),
     )
 
 
@@ -79,9 +72,9 @@ def chained_structs(info: object) -> Iterable[object]:
         node, left = node.p_next if isinstance(node, vk.ChainStruct) else None, left - 1
 
 
-def external_types(info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> int:
+def external_types(info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> MemoryHandleType:
     """Return the handleTypes in the chain; 0 for none, and for a value that is not a number."""
     for node in chained_structs(info):
         if isinstance(node, (vk.ExternalMemoryBufferCreateInfo, vk.ExternalMemoryImageCreateInfo)):
-            return int(node.handle_types) if isinstance(node.handle_types, int) else 0
-    return 0
+            return MemoryHandleType(int(node.handle_types)) if isinstance(node.handle_types, int) else NO_TYPES
+    return NO_TYPES

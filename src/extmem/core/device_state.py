@@ -16,6 +16,7 @@ from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, work_off
 from extmem.sharing.bounded import Bounded
+from extmem.vk.handle_types import MemoryHandleType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,9 +55,9 @@ class DeviceState(Held, abc.ABC):
         self.foreign_memory_type: int | None = None
         """The memory type under which this device imports memory of another API; None until the first such import."""
         self.max_allocations = backend.max_memory_allocation_count
-        self.buffer_capabilities: Bounded[tuple[int, int, int], rules.ExternalMemoryFacts] = Bounded(_ROOM)
+        self.buffer_capabilities: Bounded[tuple[int, int, MemoryHandleType], rules.ExternalMemoryFacts] = Bounded(_ROOM)
         """What the device supports for one handle type, by buffer flags, buffer usage and handle type."""
-        self.sharing: Bounded[int, Any] = Bounded(_ROOM)
+        self.sharing: Bounded[MemoryHandleType, Any] = Bounded(_ROOM)
         """What the device supports for transfer buffers (`rule_facts.Sharing`), by the set of handle types."""
         self.resources_by_handle: weakref.WeakValueDictionary[tuple[str, int], Any] = weakref.WeakValueDictionary()
         """Buffers and images whose VkBuffer or VkImage was passed in or out, by resource kind and number."""
@@ -83,7 +84,7 @@ class DeviceState(Held, abc.ABC):
     def make_image(
         self,
         info: vk.ImageCreateInfo,
-        capabilities: Mapping[int, rules.ExternalMemoryFacts] | None = None,
+        capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts] | None = None,
         *,
         native: NativeResource | None = None,
     ) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from extmem import rules, vk
 from extmem.core import rule_facts
-from extmem.core.device_facts import single_bits
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import MemoryRecord
@@ -19,8 +18,8 @@ from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, 
 from extmem.manager import Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.sharing.kinds import Backing
-from extmem.vk.handle_types import FROM_D3D
-from extmem.vk.value_text import types_text
+from extmem.vk.handle_types import FROM_D3D, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType, union
+from extmem.vk.value_text import bits_of, types_text
 
 __all__ = [
     "export_handle",
@@ -36,18 +35,17 @@ __all__ = [
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_DIRECT3D = sum(FROM_D3D)
+_DIRECT3D = union(*FROM_D3D)
 _ALL_RIGHTS = int(Access.ALL)
 _SHARES = (Share(0), Share.NT, Share.KMT, Share.NT | Share.KMT)
-_NT_TYPE, _KMT_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 
 
-def share_for(handle_types: int) -> Share:
+def share_for(handle_types: MemoryHandleType) -> Share:
     """Return how memory with these export types is shared through the object manager; `Share(0)` if only as fds."""
-    return _SHARES[bool(handle_types & _NT_TYPE) + 2 * bool(handle_types & _KMT_TYPE)]
+    return _SHARES[bool(handle_types & OPAQUE_WIN32) + 2 * bool(handle_types & OPAQUE_WIN32_KMT)]
 
 
-def terms_of(handle_types: int, chained: vk.ExportMemoryWin32HandleInfoKHR | None) -> ShareTerms | None:
+def terms_of(handle_types: MemoryHandleType, chained: vk.ExportMemoryWin32HandleInfoKHR | None) -> ShareTerms | None:
     """Return the terms on which memory with these export types and this struct is shared; None if only as fds.
 
     Errors: UnsupportedError, SecurityDescriptorError for a security descriptor that the object manager does not accept.
@@ -100,10 +98,10 @@ def publish(record: MemoryRecord, terms: ShareTerms) -> None:
     record.lazy_share = False
 
 
-def refuse_direct3d_types(device: DeviceState, handle_types: int) -> None:
+def refuse_direct3d_types(device: DeviceState, handle_types: MemoryHandleType) -> None:
     """Raise UnsupportedError for types of Direct3D: extmem does not export such handles, whatever a driver supports."""
     if handle_types & _DIRECT3D:
-        types = [str(each.name) for each in FROM_D3D if handle_types & each]
+        types = [types_text(each) for each in FROM_D3D if handle_types & each]
         raise UnsupportedError(
             f"{device.name} exports no {', '.join(types)} through extmem: such handles refer to objects that Direct3D "
             "creates. Export the memory as OPAQUE_WIN32, or create the object with Direct3D and import it with extmem",
@@ -111,13 +109,13 @@ def refuse_direct3d_types(device: DeviceState, handle_types: int) -> None:
         )
 
 
-def export_obstacle(device: DeviceState, handle_types: int, *, missing: bool = False) -> str:
+def export_obstacle(device: DeviceState, handle_types: MemoryHandleType, *, missing: bool = False) -> str:
     """Return the reason why a device cannot export one of these types; empty if it can export each of them.
 
     missing: return only a missing extension, which no rule reports.
     """
     backend = device.backend
-    for bit in single_bits(handle_types & ~rule_facts.sharing(device, handle_types).exportable):
+    for bit in bits_of(MemoryHandleType(handle_types & ~rule_facts.sharing(device, handle_types).exportable)):
         extension = backend.missing_for(bit) if isinstance(backend, ImportsHandles) else ""
         if extension or not missing:
             why = f"it has no {extension}" if extension else "the device reports that it does not"
@@ -128,7 +126,7 @@ def export_obstacle(device: DeviceState, handle_types: int, *, missing: bool = F
 def _payload_fd(record: MemoryRecord) -> int:
     fd = record.allocation.fd
     if fd is None:
-        obstacle = export_obstacle(record.device, _NT_TYPE)
+        obstacle = export_obstacle(record.device, OPAQUE_WIN32)
         if obstacle:
             raise UnsupportedError(
                 f"this memory cannot be shared: {obstacle}; allocate it on the host device, or on one that can",
@@ -156,7 +154,7 @@ def get_memory_fd(device: DeviceState, record: MemoryRecord, info: vk.MemoryGetF
     key = _fd_key(info, record) if record.device is device else None
     if key not in device.validated:
         device.report_or_note(key, rules.check_get_memory_fd(info, device.facts, record.facts()), "vkGetMemoryFdKHR")
-    backend, handle_type = record.device.backend, int(info.handle_type)
+    backend, handle_type = record.device.backend, MemoryHandleType(int(info.handle_type))
     writable = record.writable and not record.descriptor.read_only
     payload = None
     if backend.payload_backing is not Backing.HOST_FILE:
@@ -186,7 +184,9 @@ def export_handle(
         order = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.OPAQUE_FD)
         handle_type = next((each for each in order if types & each), HandleType.OPAQUE_FD)
     device = record.device
-    obstacle = export_obstacle(device, int(handle_type), missing=True) if not types & handle_type else ""
+    obstacle = ""
+    if not types & handle_type:
+        obstacle = export_obstacle(device, MemoryHandleType(int(handle_type)), missing=True)
     if obstacle:  # the memory could not have been allocated for it
         raise UnsupportedError(
             f"{obstacle}; open a device that has it, or pass the extension to raw.adopt_device if the VkDevice was "
@@ -212,7 +212,7 @@ def win32_handle(record: MemoryRecord, handle_type: HandleType) -> NtHandle | Km
     payload is always the same (B56).
     """
     if handle_type == HandleType.OPAQUE_WIN32 and (record.share_reference or record.lazy_share):
-        record.exported_nt_types |= int(handle_type)
+        record.exported_nt_types = MemoryHandleType(record.exported_nt_types | OPAQUE_WIN32)
         share_on_demand(record)
         owner = record.manager or manager()
         entry = HandleEntry(owner)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from extmem import vk
-from extmem.core.device_facts import single_bits
 from extmem.core.device_state import DeviceState
 from extmem.core.rule_facts import TRANSFER
 from extmem.errors import DriverError
+from extmem.vk.handle_types import DMA_BUF, MemoryHandleType
+from extmem.vk.value_text import bits_of
 
 __all__ = ["FdChoices", "fd_choices"]
 
@@ -32,7 +33,7 @@ def fd_choices(device: DeviceState, fd: int, handle_type: HandleType, memory_pro
         raise ValueError(f"handle_type is {handle_type!r}, and an fd is OPAQUE_FD or DMA_BUF; give one of them")
     with device.use():
         backend = device.backend
-        found = backend.examine_fd(fd, int(handle_type))
+        found = backend.examine_fd(fd, MemoryHandleType(int(handle_type)))
         if not found.valid:
             raise DriverError(
                 found.problem,
@@ -41,12 +42,12 @@ def fd_choices(device: DeviceState, fd: int, handle_type: HandleType, memory_pro
                 devices=[device.name],
             )
         if handle_type == HandleType.DMA_BUF:
-            bits = backend.fd_memory_type_bits(int(handle_type), fd)
+            bits = backend.fd_memory_type_bits(DMA_BUF, fd)
         else:
             external = vk.ExternalMemoryBufferCreateInfo(handle_type)
             info = vk.BufferCreateInfo(size=max(1, found.capacity or 0), usage=TRANSFER, p_next=external)
             bits = backend.buffer_requirements(info).memory_type_bits
         types = device.facts.memory_types
-        fitting = (bit.bit_length() - 1 for bit in single_bits(bits))
+        fitting = (bit.bit_length() - 1 for bit in bits_of(bits))
         allowed = (i for i in fitting if types[i].property_flags & memory_properties == memory_properties)
         return FdChoices(handle_type, tuple(allowed), found.capacity or 0)

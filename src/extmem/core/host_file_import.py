@@ -6,7 +6,6 @@ the same for a host payload that is opened by name.
 
 from __future__ import annotations
 
-from extmem import vk
 from extmem.core import import_source
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_record import HeldMemory, MemoryRecord
@@ -19,11 +18,9 @@ from extmem.owning import Uses
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd
+from extmem.vk.handle_types import HOST_ALLOCATION
 
-__all__ = ["AS_HOST", "as_host_memory", "open_file"]
-
-AS_HOST = int(vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION)
-"""The handle type of these imports."""
+__all__ = ["as_host_memory", "open_file"]
 
 
 def as_host_memory(device: DeviceState, payload: PayloadFd, descriptor: Descriptor, capacity: int) -> Allocation:
@@ -58,7 +55,7 @@ def open_file(device: DeviceState, handle: FdHandle, uses: Uses) -> HeldMemory |
         descriptor,
         allocation.size,
         allocation.memory_type_index,
-        import_handle_type=AS_HOST,
+        import_handle_type=HOST_ALLOCATION,
         writable=examined.writable,
     )
     return HeldMemory(record, record.hold())

@@ -12,6 +12,7 @@ from extmem import rules, vk
 from extmem.devices.optional_protocols import DescribesFormats
 from extmem.errors import UnsupportedError
 from extmem.vk.formats import copied_size, format_facts
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 from extmem.vk.modifiers import questions
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
 class ImageSupport:
     """A device's support for the images of one create info."""
 
-    external: dict[int, rules.ExternalMemoryFacts] = field(default_factory=dict)
+    external: dict[MemoryHandleType, rules.ExternalMemoryFacts] = field(default_factory=dict)
     """Support for external memory, by handle type."""
     format: rules.ImageFormatFacts | None = None
     """None if it was not queried, because format, type, tiling, usage, flags or modifiers are not valid."""
@@ -34,7 +35,7 @@ class ImageSupport:
     """VK_ERROR_FORMAT_NOT_SUPPORTED, if the device returned it."""
 
 
-def query_image(device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[int]) -> ImageSupport:
+def query_image(device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[MemoryHandleType]) -> ImageSupport:
     """vkGetPhysicalDeviceImageFormatProperties2 for such images, shared as each of `types`, and not shared.
 
     If the driver can choose between several modifiers, each of them is queried.
@@ -87,14 +88,14 @@ def _modifiers(
 
 
 def image_capabilities(
-    device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[int]
-) -> dict[int, rules.ExternalMemoryFacts]:
+    device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[MemoryHandleType]
+) -> dict[MemoryHandleType, rules.ExternalMemoryFacts]:
     """vkGetPhysicalDeviceImageFormatProperties2 for each of the types (single bits), for such images."""
     return {bit: _query_shared(device, info, bit)[0] for bit in types}
 
 
 def _query_shared(
-    device: DeviceState, info: vk.ImageCreateInfo, bit: int
+    device: DeviceState, info: vk.ImageCreateInfo, bit: MemoryHandleType
 ) -> tuple[rules.ExternalMemoryFacts, list[vk.ImageFormatProperties]]:
     """Return what such images support for one handle type with all their modifiers, and the limits of each modifier."""
     limits, answers = [], []
@@ -103,7 +104,7 @@ def _query_shared(
             shared = device.backend.image_format_properties(query)
         except UnsupportedError:
             # VK_ERROR_FORMAT_NOT_SUPPORTED: such images do not support the type at all.
-            return rules.ExternalMemoryFacts(0, 0, 0), []
+            return rules.ExternalMemoryFacts(0, NO_TYPES, NO_TYPES), []
         limits.append(shared.image_format_properties)
         external = vk.find(shared, vk.ExternalImageFormatProperties)
         answers.append(external.external_memory_properties if external is not None else vk.ExternalMemoryProperties())
@@ -111,8 +112,8 @@ def _query_shared(
     dedicated_only = max(feature & _DEDICATED_ONLY for feature in features)
     return rules.ExternalMemoryFacts(
         _common_bits(features) | dedicated_only,
-        _common_bits(answer.export_from_imported_handle_types for answer in answers),
-        _common_bits(answer.compatible_handle_types for answer in answers),
+        MemoryHandleType(_common_bits(answer.export_from_imported_handle_types for answer in answers)),
+        MemoryHandleType(_common_bits(answer.compatible_handle_types for answer in answers)),
     ), limits
 
 

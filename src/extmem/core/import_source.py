@@ -35,7 +35,7 @@ from extmem.rules import PayloadFacts, Refusal
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import Win32Payload
-from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
+from extmem.vk.handle_types import BY_NUMBER, DMA_BUF, FROM_D3D, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType
 from extmem.vk.value_text import types_text
 
 __all__ = [
@@ -48,9 +48,8 @@ __all__ = [
     "takes_handles",
 ]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
-_BY_OBJECT = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT)
+_BY_OBJECT = (OPAQUE_WIN32, OPAQUE_WIN32_KMT)
 _STATUSES = {int(status): status.name for status in Status}
 
 
@@ -79,7 +78,7 @@ class Source:
     host_pointer = 0
     writable = True
 
-    def __init__(self, handle_type: int, name: str | None = None, value: int = 0) -> None:
+    def __init__(self, handle_type: MemoryHandleType, name: str | None = None, value: int = 0) -> None:
         self.handle_type = handle_type
         self.name = name
         self.value = value
@@ -114,9 +113,9 @@ def resolve(
         return _resolve_object(backend, link, stated_descriptor)
     if isinstance(link, vk.ImportMemoryFdInfoKHR) and link.handle_type:
         caller_fd = CallerFd(link.fd, uses) if isinstance(link.fd, (FdHandle, int)) else None
-        return resolve_fd(backend, int(link.handle_type), caller_fd, stated_descriptor)
+        return resolve_fd(backend, MemoryHandleType(int(link.handle_type)), caller_fd, stated_descriptor)
     if isinstance(link, vk.ImportMemoryHostPointerInfoEXT) and link.handle_type:
-        source = Source(int(link.handle_type))
+        source = Source(MemoryHandleType(int(link.handle_type)))
         source.host_pointer = link.host_pointer if isinstance(link.host_pointer, int) else 0
         return source
     return None
@@ -126,13 +125,13 @@ def _resolve_object(
     backend: Backend, link: vk.ImportMemoryWin32HandleInfoKHR, stated_descriptor: Descriptor | None
 ) -> Source:
     """Import a name, NT handle or KMT number through the object manager. Parameters: as for `resolve`."""
-    handle_type, handle, name = link.handle_type, link.handle, link.name
+    handle_type, handle, name = MemoryHandleType(int(link.handle_type)), link.handle, link.name
     native = takes_handles(backend)
     value = int(handle) if isinstance(handle, (int, NtHandle, KmtHandle)) else 0
-    source = Source(int(handle_type), name, value)
+    source = Source(handle_type, name, value)
     if handle_type in FROM_D3D and not native:
         source.error = UnsupportedError(
-            f"vkAllocateMemory: {HandleType(handle_type).name} is a handle type of Direct3D, which only a Vulkan or "
+            f"vkAllocateMemory: {types_text(handle_type)} is a handle type of Direct3D, which only a Vulkan or "
             "CUDA device on Windows imports; on other devices import what extmem exported (OPAQUE_WIN32, "
             "OPAQUE_WIN32_KMT, OPAQUE_FD), or a DMA_BUF if the driver supports that",
             requires_one_of=["a Vulkan or CUDA device on Windows"],
@@ -172,7 +171,7 @@ def takes_handles(backend: Backend) -> bool:
     return bool(getattr(backend, "imports_handles", False))
 
 
-def _import_handle(owner: Manager, handle_type: int, handle: Any, native: bool) -> Imported:
+def _import_handle(owner: Manager, handle_type: MemoryHandleType, handle: Any, native: bool) -> Imported:
     """Import by NT handle or KMT number. A number that does not belong to extmem may be another program's.
 
     native: the driver imports and checks such numbers.
@@ -197,7 +196,7 @@ def handle_refusal(backend: Backend, handle_type: object, handle: object) -> Ref
         return None  # the rules refuse it
     owner = handle.table if isinstance(handle, NtHandle) and isinstance(handle.table, Manager) else manager()
     try:
-        imported = _import_handle(owner, handle_type, handle, True)
+        imported = _import_handle(owner, MemoryHandleType(int(handle_type)), handle, True)
     except ObjectManagerError as error:
         return _refusal(error)
     imported.give_back()
@@ -283,7 +282,7 @@ def _handle_or_name(handle: int | str | None) -> str:
 
 
 def resolve_fd(
-    backend: Backend, handle_type: int, caller_fd: CallerFd | None, stated_descriptor: Descriptor | None
+    backend: Backend, handle_type: MemoryHandleType, caller_fd: CallerFd | None, stated_descriptor: Descriptor | None
 ) -> Source:
     """Examine a file descriptor: no fd reaches the driver unchecked. caller_fd: None for a value that is not an fd."""
     source = Source(handle_type)
@@ -307,7 +306,7 @@ def resolve_fd(
     elif payload is not None:
         source.descriptor, source.facts = parse_descriptor(payload.descriptor)
         source.descriptor_bytes = payload.descriptor
-    elif handle_type == HandleType.DMA_BUF:
+    elif handle_type == DMA_BUF:
         _set_dma_buf_facts(source, fd, backend)
     elif not examined.self_describing:
         pass  # only the caller knows its size and type; the device checks what it can

@@ -25,6 +25,7 @@ from extmem import rules
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
 from extmem.owning import Held
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -101,9 +102,9 @@ class MemoryRecord(Held):
         name: str | None = None,
         object_id: int = 0,
         kmt: int = 0,
-        import_handle_type: int = 0,
+        import_handle_type: MemoryHandleType = NO_TYPES,
         writable: bool = True,
-        export_handle_types: int = 0,
+        export_handle_types: MemoryHandleType = NO_TYPES,
         identity: int = 0,
     ) -> None:
         # Without `super()`: each open creates one.
@@ -124,7 +125,7 @@ class MemoryRecord(Held):
         self.import_handle_type = import_handle_type
         self.writable = writable
         self.export_handle_types = export_handle_types
-        self.exported_nt_types = 0
+        self.exported_nt_types = NO_TYPES
         self.identity = identity
         """The `stated_identity` of the payload of an `FdHandle` of extmem; 0 if the allocation has it."""
         self.share_reference = 0
@@ -201,7 +202,7 @@ class MemoryRecord(Held):
                 self.companion.close()
             if self.resource is not None:
                 self.resource.close()
-            self.device.backend.free(self.allocation)
+            self.allocation.close()
         self.device.records.discard(self.watch)
 
 

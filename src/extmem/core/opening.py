@@ -19,6 +19,7 @@ from extmem.manager import Imported, Manager, Reference, manager
 from extmem.owning import Uses, unsettled
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
+from extmem.vk.handle_types import HOST_ALLOCATION, OPAQUE_FD, OPAQUE_WIN32, OPAQUE_WIN32_KMT
 
 __all__ = [
     "find_open",
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_NT, _KMT, _FD = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT), int(HandleType.OPAQUE_FD)
 _PATIENCE = 1.0
 """Seconds for which a named payload may be without a descriptor."""
 _POLL_INTERVAL = 0.002
@@ -112,7 +112,7 @@ def open_payload(
     name = source if source.__class__ is str else None
     dedicated: ResourceObject | None = None
     allocation = None
-    handle_type = _NT if imported.object else _KMT
+    handle_type = OPAQUE_WIN32 if imported.object else OPAQUE_WIN32_KMT
     try:
         if not imported.descriptor and isinstance(imported.payload, Win32Payload):
             raise DescriptorError(
@@ -135,7 +135,7 @@ def open_payload(
                 # The pages of a host payload become host memory of the other device.
                 descriptor, _ = import_source.parse_descriptor(imported.descriptor)
                 allocation = host_file_import.as_host_memory(device, imported.payload, descriptor, imported.capacity)
-                memory_type, handle_type = allocation.memory_type_index, host_file_import.AS_HOST
+                memory_type, handle_type = allocation.memory_type_index, HOST_ALLOCATION
             elif simple is not None:
                 descriptor, memory_type = simple
             else:
@@ -190,7 +190,7 @@ def open_handle_fd(
     with Uses(first) as uses:
         memory = host_file_import.open_file(first, handle, uses)
         if memory is None:
-            found = import_source.resolve_fd(first.backend, _FD, CallerFd(handle, uses), None)
+            found = import_source.resolve_fd(first.backend, OPAQUE_FD, CallerFd(handle, uses), None)
             memory = _open_fd(uses.add(choose(found.descriptor)), found)
     handle.consume()
     return memory

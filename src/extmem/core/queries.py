@@ -13,6 +13,7 @@ from extmem.core.memory_object import MemoryObject
 from extmem.devices.optional_protocols import DescribesFormats
 from extmem.errors import RuleViolation, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def win32_handle_properties(
         refusal = import_source.handle_refusal(device.backend, handle_type, handle)
         violations = rules.check_memory_win32_handle_properties(handle_type, handle, device.facts, refusal=refusal)
         device.report(violations, "vkGetMemoryWin32HandlePropertiesKHR")
-        single = arguments.whole_number(handle_type, "handle_type")
+        single = MemoryHandleType(arguments.whole_number(handle_type, "handle_type"))
         return vk.MemoryWin32HandlePropertiesKHR(device.backend.handle_memory_type_bits(single, int(handle)))
 
 
@@ -84,7 +85,7 @@ def fd_properties(device: DeviceState, handle_type: HandleType, fd: FdHandle | i
         valid = _is_valid_fd(device, handle_type, number)
         violations = rules.check_memory_fd_properties(handle_type, number, device.facts, fd_is_valid=valid)
         device.report(violations, "vkGetMemoryFdPropertiesKHR")
-        single = arguments.whole_number(handle_type, "handle_type")
+        single = MemoryHandleType(arguments.whole_number(handle_type, "handle_type"))
         bits = device.backend.fd_memory_type_bits(single, arguments.whole_number(number, "fd"))
         return vk.MemoryFdPropertiesKHR(bits)
 
@@ -96,13 +97,14 @@ def _is_valid_fd(device: DeviceState, handle_type: object, fd: object) -> bool |
     """
     if not isinstance(handle_type, int) or not isinstance(fd, int) or not -(1 << 31) <= fd < 1 << 31:
         return None
-    examined = device.backend.examine_fd(fd, int(handle_type))
+    bits = MemoryHandleType(int(handle_type))
+    examined = device.backend.examine_fd(fd, bits)
     # The kind of file does not matter for an opaque fd, nor for a type that the device does not import.
     if (
-        handle_type == HandleType.OPAQUE_FD
-        or not 0 < handle_type < 1 << 32
-        or handle_type.bit_count() != 1
-        or not int(rule_facts.transfer_capability(device, handle_type).features) & _IMPORTABLE
+        bits == OPAQUE_FD
+        or not 0 < bits < 1 << 32
+        or bits.bit_count() != 1
+        or not int(rule_facts.transfer_capability(device, bits).features) & _IMPORTABLE
     ):
         return examined.file_type != "closed"
     return examined.valid
@@ -117,7 +119,7 @@ def host_pointer_properties(
         mapped = device.backend.host_range_mapped(host_pointer, 1) if is_address else None
         violations = rules.check_memory_host_pointer_properties(handle_type, host_pointer, device.facts, mapped=mapped)
         device.report(violations, "vkGetMemoryHostPointerPropertiesEXT")
-        single = arguments.whole_number(handle_type, "handle_type")
+        single = MemoryHandleType(arguments.whole_number(handle_type, "handle_type"))
         pointer = arguments.whole_number(host_pointer, "host_pointer")
         return vk.MemoryHostPointerPropertiesEXT(device.backend.host_pointer_memory_type_bits(single, pointer))
 

@@ -14,6 +14,7 @@ from extmem import rules, vk
 from extmem.core import validation_cache
 from extmem.errors import HandleStateError
 from extmem.owning import Held, late_imports, unsettled
+from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class ResourceObject(Held, abc.ABC):
 
     def give_back(self) -> None:
         """See `Held`."""
-        self._device.backend.destroy(self._native)
+        self._native.destroy()
         self._memory = None
 
     def gone(self) -> HandleStateError:
@@ -260,7 +261,7 @@ class ImageObject(ResourceObject):
         self,
         device: DeviceState,
         info: vk.ImageCreateInfo,
-        capabilities: Mapping[int, rules.ExternalMemoryFacts] | None = None,
+        capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts] | None = None,
         *,
         native: NativeResource | None = None,
     ) -> None:

@@ -7,9 +7,11 @@ from typing import Literal, NamedTuple
 
 from extmem import rules, vk
 from extmem.core import arguments, image_queries
-from extmem.core.device_facts import chained_structs, external_facts, external_types, single_bits
+from extmem.core.device_facts import chained_structs, external_facts, external_types
 from extmem.core.device_state import DeviceState
 from extmem.devices.resources import Requirements
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType, union
+from extmem.vk.value_text import bits_of
 
 __all__ = [
     "TRANSFER",
@@ -30,21 +32,21 @@ TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRAN
 class Sharing(NamedTuple):
     """What a device supports for a set of external handle types and transfer buffers."""
 
-    capabilities: Mapping[int, rules.ExternalMemoryFacts]
+    capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts]
     """The device's answer for each type."""
-    exportable: int
+    exportable: MemoryHandleType
     """The types that it can export."""
-    dedicated_only: int
+    dedicated_only: MemoryHandleType
     """The types that it can share only as dedicated allocations."""
 
 
-def sharing(device: DeviceState, handle_types: int) -> Sharing:
+def sharing(device: DeviceState, handle_types: MemoryHandleType) -> Sharing:
     """Return what the device supports for these types. The answers are cached, because they do not change."""
     cached: Sharing | None = device.sharing.get(handle_types)
     if cached is None:
-        answers = {bit: transfer_capability(device, bit) for bit in single_bits(handle_types)}
+        answers = {bit: transfer_capability(device, bit) for bit in bits_of(handle_types)}
         masks = (
-            sum(bit for bit, answer in answers.items() if answer.features & feature)
+            union(*(bit for bit, answer in answers.items() if answer.features & feature))
             for feature in (_Feature.EXPORTABLE, _Feature.DEDICATED_ONLY)
         )
         cached = device.sharing.keep(handle_types, Sharing(answers, *masks))
@@ -52,21 +54,21 @@ def sharing(device: DeviceState, handle_types: int) -> Sharing:
 
 
 def buffer_capabilities(
-    device: DeviceState, info: vk.BufferCreateInfo, handle_types: int
-) -> dict[int, rules.ExternalMemoryFacts]:
+    device: DeviceState, info: vk.BufferCreateInfo, handle_types: MemoryHandleType
+) -> dict[MemoryHandleType, rules.ExternalMemoryFacts]:
     """Return vkGetPhysicalDeviceExternalBufferProperties for each of the types, for buffers like this one.
 
     The answers are cached, because they do not change. The device is not queried for flags and usages that are not
     valid.
     """
-    answers: dict[int, rules.ExternalMemoryFacts] = {}
+    answers: dict[MemoryHandleType, rules.ExternalMemoryFacts] = {}
     if not handle_types:
         return answers
     query = vk.PhysicalDeviceExternalBufferInfo(info.flags, info.usage, HandleType.OPAQUE_FD, _usage2(info))
     if rules.check_external_buffer_info(query, device.facts):
         return answers
     flags, usage = int(info.flags), int(info.usage)
-    for bit in single_bits(handle_types):
+    for bit in bits_of(handle_types):
         answer = device.buffer_capabilities.get((flags, usage, bit)) if query.p_next is None else None
         if answer is None:
             query.handle_type = HandleType(bit)
@@ -77,7 +79,7 @@ def buffer_capabilities(
     return answers
 
 
-def transfer_capability(device: DeviceState, handle_type: int) -> rules.ExternalMemoryFacts:
+def transfer_capability(device: DeviceState, handle_type: MemoryHandleType) -> rules.ExternalMemoryFacts:
     """See `Device.transfer_capability`."""
     device.check_open()
     cached = device.buffer_capabilities.get((0, TRANSFER, handle_type))
@@ -102,8 +104,8 @@ def _resource(
     info: vk.BufferCreateInfo | vk.ImageCreateInfo,
     requirements: Requirements,
     identity: int,
-    handle_types: int,
-    capabilities: Mapping[int, rules.ExternalMemoryFacts],
+    handle_types: MemoryHandleType,
+    capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts],
 ) -> rules.ResourceFacts:
     return rules.ResourceFacts(
         kind=kind,
@@ -125,11 +127,11 @@ def buffer_facts(
     info: vk.BufferCreateInfo,
     requirements: Requirements,
     identity: int,
-    handle_types: int | None = None,
+    handle_types: MemoryHandleType | None = None,
 ) -> rules.ResourceFacts:
     """Return a new buffer's tracked state. handle_types: those that it was created with; None: those in `info`."""
     external = vk.find(info, vk.ExternalMemoryBufferCreateInfo) if handle_types is None else None
-    types = handle_types or (int(external.handle_types) if external is not None else 0)
+    types = handle_types or (MemoryHandleType(int(external.handle_types)) if external is not None else NO_TYPES)
     return _resource("buffer", device, info, requirements, identity, types, buffer_capabilities(device, info, types))
 
 
@@ -138,10 +140,10 @@ def image_facts(
     info: vk.ImageCreateInfo,
     requirements: Requirements,
     identity: int,
-    capabilities: Mapping[int, rules.ExternalMemoryFacts] | None = None,
+    capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts] | None = None,
 ) -> rules.ResourceFacts:
     """Return a new image's tracked state. capabilities: those of each handle type, if they were queried already."""
     types = external_types(info)
     if capabilities is None:
-        capabilities = image_queries.image_capabilities(device, info, tuple(single_bits(types)))
+        capabilities = image_queries.image_capabilities(device, info, tuple(bits_of(types)))
     return _resource("image", device, info, requirements, identity, types, capabilities)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from extmem import vk
 from extmem.handles import FdHandle
 from extmem.sharing.bounded import Bounded
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = ["Key", "ValidationCache", "allocation_key", "buffer_key", "buffer_types", "import_key"]
 
@@ -82,7 +83,7 @@ def buffer_key(info: vk.BufferCreateInfo) -> Key | None:
     return ("buffer", *values) if all(isinstance(value, int) for value in values) else None
 
 
-def buffer_types(key: Key | None) -> int | None:
+def buffer_types(key: Key | None) -> MemoryHandleType | None:
     """Return the handle types of a buffer with this key; None for no key."""
     types = key[-1] if key is not None else None
-    return int(types) if isinstance(types, int) else None
+    return MemoryHandleType(int(types)) if isinstance(types, int) else None

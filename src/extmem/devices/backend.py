@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
+
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.resources import NativeResource, Requirements
@@ -34,7 +36,7 @@ __all__ = ["Allocation", "Answers", "Backend", "Mapping", "Offer", "Recorder"]
 
 
 class Answers(Protocol):
-    """The capability queries, which can also be made of a device that is not open. See `Backend` for each."""
+    """The capability queries, which can also be made of a device that is not open."""
 
     @property
     def min_imported_host_pointer_alignment(self) -> int:
@@ -44,10 +46,13 @@ class Answers(Protocol):
         """vkGetPhysicalDeviceMemoryProperties."""
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """vkGetPhysicalDeviceExternalBufferProperties."""
+        """vkGetPhysicalDeviceExternalBufferProperties. What is not supported has no feature bits; never an error."""
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """vkGetPhysicalDeviceImageFormatProperties2."""
+        """vkGetPhysicalDeviceImageFormatProperties2, external properties chained when `info` contains a handle type.
+
+        Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED, with the reason.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ class Mapping(Protocol):
         """Whether the pages may be written; writing to others ends the process (SIGSEGV)."""
 
 
-class Backend(Protocol):
+class Backend(Answers, Protocol):
     """One device. Closing it does not close its allocations."""
 
     @property
@@ -187,10 +192,6 @@ class Backend(Protocol):
         """Whether new payloads contain zeros."""
 
     @property
-    def min_imported_host_pointer_alignment(self) -> int:
-        """VkPhysicalDeviceExternalMemoryHostPropertiesEXT::minImportedHostPointerAlignment in bytes."""
-
-    @property
     def max_memory_allocation_count(self) -> int:
         """VkPhysicalDeviceLimits::maxMemoryAllocationCount; 0 if the device has no such limit."""
 
@@ -206,21 +207,9 @@ class Backend(Protocol):
     def queue_facts(self) -> QueueFacts | None:
         """What the barrier rules need; None for a device without queues."""
 
-    # Capabilities.
+    # What can be imported; `Answers` has the other capabilities.
 
-    def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
-        """vkGetPhysicalDeviceMemoryProperties."""
-
-    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """vkGetPhysicalDeviceExternalBufferProperties. What is not supported has no feature bits; never an error."""
-
-    def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """vkGetPhysicalDeviceImageFormatProperties2, external properties chained when `info` contains a handle type.
-
-        Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED, with the reason.
-        """
-
-    def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
+    def host_pointer_memory_type_bits(self, handle_type: MemoryHandleType, address: int) -> int:
         """vkGetMemoryHostPointerPropertiesEXT: the memory types that the pointer may be imported to.
 
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
@@ -229,13 +218,13 @@ class Backend(Protocol):
     def host_range_mapped(self, address: int, size: int) -> bool:
         """Whether every byte of [address, address + size) is mapped in this process, readable and writable."""
 
-    def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
+    def fd_memory_type_bits(self, handle_type: MemoryHandleType, fd: int) -> int:
         """vkGetMemoryFdPropertiesKHR: the memory types that a non-opaque fd may be imported to.
 
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
         """
 
-    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+    def handle_memory_type_bits(self, handle_type: MemoryHandleType, handle: int) -> int:
         """vkGetMemoryWin32HandlePropertiesKHR: the memory types that a handle made outside Vulkan may be imported to.
 
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
@@ -263,9 +252,6 @@ class Backend(Protocol):
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
         """vkCreateImage. Errors: UnsupportedError if no such image can be created; OutOfMemoryError."""
 
-    def destroy(self, resource: NativeResource) -> None:
-        """vkDestroyBuffer, vkDestroyImage. Safe to call twice."""
-
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory2, vkBindImageMemory2. DriverError if the resource would reach past the allocation."""
 
@@ -277,7 +263,7 @@ class Backend(Protocol):
         memory_type_index: int,
         descriptor: bytes,
         *,
-        handle_types: int = 0,
+        handle_types: MemoryHandleType = NO_TYPES,
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> Allocation:
@@ -288,7 +274,7 @@ class Backend(Protocol):
         Errors: OutOfMemoryError; the object manager's refusals of the terms.
         """
 
-    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+    def examine_fd(self, fd: int, handle_type: MemoryHandleType, *, trusted: bool = False) -> ExaminedFd:
         """Return what a file descriptor is, and whether it can be imported as that type: the one look at it.
 
         handle_type: OPAQUE_FD, or DMA_BUF. trusted: this library exported the descriptor for this user, so that its
@@ -320,16 +306,15 @@ class Backend(Protocol):
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE if it is not all mapped and writable.
         """
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> OwnedFd:
+    def export_fd(
+        self, allocation: Allocation, *, read_only: bool = False, handle_type: MemoryHandleType = OPAQUE_FD
+    ) -> OwnedFd:
         """Return a new descriptor of the payload (vkGetMemoryFdKHR), owned by the caller, close-on-exec.
 
-        handle_type: OPAQUE_FD (1), or DMA_BUF.
+        handle_type: OPAQUE_FD, or DMA_BUF.
         read_only: one that the kernel refuses to map for writing. An allocation that is not writable has no other.
         Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS; UnsupportedError if no file is behind the payload.
         """
-
-    def free(self, allocation: Allocation) -> None:
-        """vkFreeMemory: `allocation.close()`."""
 
     # Bytes.
 

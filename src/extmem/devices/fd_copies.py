@@ -9,7 +9,7 @@ from extmem import vk
 from extmem.errors import OutOfMemoryError
 from extmem.owning import OwnedFd, copy_fd
 
-__all__ = ["copy_of", "copy_to_read"]
+__all__ = ["copy_of", "copy_to_read", "is_same_file"]
 
 _CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
 
@@ -41,3 +41,11 @@ def copy_to_read(fd: int) -> OwnedFd:
     except OSError:
         pass  # no /proc, or no right to open the file again
     return copy_of(fd)
+
+
+def is_same_file(copy: int, fd: int) -> bool:
+    """Whether a copy of `fd` that a failed import got is still open: some drivers close it when they fail."""
+    try:
+        return os.path.sameopenfile(copy, fd)
+    except OSError:
+        return False

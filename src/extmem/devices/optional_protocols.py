@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
+
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.backend import Allocation
@@ -31,10 +33,10 @@ class AdoptsMemory(Protocol):
         raw: int,
         size: int,
         memory_type_index: int,
-        handle_types: int,
+        handle_types: MemoryHandleType,
         dedicated: NativeResource | None,
         *,
-        imported: int = 0,
+        imported: MemoryHandleType = NO_TYPES,
     ) -> Allocation:
         """Adopt a memory object of this device that another binding allocated for these export types, and frees.
 
@@ -63,7 +65,7 @@ class ImportsHandles(Protocol):
     def imports_handles(self) -> bool:
         """Whether it imports NT handles and KMT numbers of other programs too, as Windows's drivers do."""
 
-    def missing_for(self, handle_type: int) -> str:
+    def missing_for(self, handle_type: MemoryHandleType) -> str:
         """The extension that the device lacks for this handle type (one bit); empty if it lacks none."""
 
 

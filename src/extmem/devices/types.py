@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
+
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.resources import NativeResource
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from extmem.sharing.terms import ShareTerms
 
 __all__ = [
+    "HostRange",
     "DeviceIdentity",
     "ExaminedFd",
     "ImageRegion",
@@ -75,12 +78,20 @@ class ImageRegion:
     """Texels."""
 
 
+class HostRange(NamedTuple):
+    """Memory that the caller mapped and keeps: the mapping of an imported host pointer."""
+
+    address: int
+    size: int
+    writable: bool = True
+
+
 class Origin(NamedTuple):
     """A payload as its descriptor describes it, for a device of another API than the one that made it."""
 
     size: int
     """VkMemoryAllocateInfo::allocationSize in bytes, or the size of the whole allocation in that API."""
-    handle_type: int = 1
+    handle_type: MemoryHandleType = OPAQUE_FD
     """What the handle is to the driver, one VkExternalMemoryHandleTypeFlagBits."""
     producer: str = ""
     """`Descriptor.producer`: empty for memory of Vulkan."""
@@ -110,7 +121,7 @@ class ExaminedFd(NamedTuple):
 
     fd: int
     """The descriptor, borrowed."""
-    handle_type: int
+    handle_type: MemoryHandleType
     """What it was examined as: one VkExternalMemoryHandleTypeFlagBits."""
     file_type: str
     """`memfd`, `file`, `directory`, `socket`, `pipe`, `device`, `other`, or `closed` for no open descriptor."""
@@ -161,7 +172,7 @@ class ImportRequest(NamedTuple, Generic[S]):
     """Bytes of a host payload's sealed file; 0 for what is not a host payload."""
     identity: int = 0
     """The `stated_identity` of the allocation that was shared; 0 where the kernel tells payloads apart."""
-    export_types: int = 0
+    export_types: MemoryHandleType = NO_TYPES
     """VkExportMemoryAllocateInfo::handleTypes: what the import is exported as again, where the driver does that."""
     terms: ShareTerms | None = None
     """The terms of that export."""

@@ -101,7 +101,7 @@ def _pointer_to(allocation: Allocation, device: DeviceState) -> DevicePointer:
     pointer, ordinal = getattr(allocation, "live", None), getattr(backend, "ordinal", None)
     if not isinstance(pointer, int) or not isinstance(ordinal, int):
         raise InternalError(f"{allocation!r} of {device.name} has no device pointer")
-    return DevicePointer(pointer, ordinal, bool(getattr(allocation, "is_host_memory", False)), backend.wait)
+    return DevicePointer(pointer, ordinal, allocation.mapped, backend.wait)
 
 
 def device_array(

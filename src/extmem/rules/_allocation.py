@@ -26,6 +26,7 @@ from extmem.rules._text import (
     type_mask,
 )
 from extmem.rules.facts import AllocateFacts, DeviceFacts, PayloadFacts, ResourceFacts
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 __all__ = ["ALLOCATE", "BASE", "LONGEST_CHAIN", "Allocation", "Traits", "chained", "contents", "read"]
 
@@ -108,11 +109,11 @@ class Allocation:
     repeated: tuple[str, ...] = ()
     """Names of struct types that the chain contains more than once."""
 
-    win32_type = 0
-    fd_type = 0
-    host_type = 0
-    import_type = 0
-    export_types = 0
+    win32_type = NO_TYPES
+    fd_type = NO_TYPES
+    host_type = NO_TYPES
+    import_type = NO_TYPES
+    export_types = NO_TYPES
 
     def __init__(self, info: vk.MemoryAllocateInfo, facts: AllocateFacts) -> None:
         self.info = info
@@ -192,7 +193,7 @@ def contents(call: Allocation, traits: int) -> int:
     if traits & (bits.HAS_WIN32 | bits.HAS_FD | bits.HAS_HOST):
         traits |= _import_traits(call)
     if call.export is not None:
-        call.export_types = int(call.export.handle_types)
+        call.export_types = MemoryHandleType(int(call.export.handle_types))
         if call.export_types:
             traits |= bits.EXPORTS
     if call.export_nv is not None and type_mask(call.export_nv.handle_types):
@@ -223,7 +224,7 @@ def _import_traits(call: Allocation) -> int:
     bits = Traits
     traits = 0
     if call.win32 is not None:
-        call.win32_type = handle_type = int(call.win32.handle_type)
+        call.win32_type = handle_type = MemoryHandleType(int(call.win32.handle_type))
         if call.win32.name is not None:
             traits |= bits.NAMED
         if not is_null(call.win32.handle):
@@ -234,14 +235,14 @@ def _import_traits(call: Allocation) -> int:
                 traits |= bits.ODD_TYPE
             call.import_type = handle_type
     if call.fd is not None:
-        call.fd_type = handle_type = int(call.fd.handle_type)
+        call.fd_type = handle_type = MemoryHandleType(int(call.fd.handle_type))
         if handle_type:
             traits |= bits.IMPORTS_FD | bits.IMPORTS | (bits.MANY_IMPORTS if traits & bits.IMPORTS else 0)
             if handle_type not in SINGLE_FD_TYPES:
                 traits |= bits.ODD_TYPE
             call.import_type = handle_type
     if call.host is not None:
-        call.host_type = handle_type = int(call.host.handle_type)
+        call.host_type = handle_type = MemoryHandleType(int(call.host.handle_type))
         if handle_type:
             traits |= bits.IMPORTS_HOST | bits.IMPORTS | (bits.MANY_IMPORTS if traits & bits.IMPORTS else 0)
             if handle_type not in SINGLE_HOST_TYPES:

@@ -11,6 +11,7 @@ from extmem.rules._enabled import CHAINED, lacks
 from extmem.rules._engine import Finding, Suite
 from extmem.rules.facts import DeviceFacts, ExternalMemoryFacts, ImageFormatFacts
 from extmem.vk._generated.chains import CHAIN_ALLOWED
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = [
     "BOTH",
@@ -25,7 +26,7 @@ __all__ = [
     "repeated_structs",
 ]
 
-Answers = Mapping[int, ExternalMemoryFacts]
+Answers = Mapping[MemoryHandleType, ExternalMemoryFacts]
 _LONGEST_CHAIN = 64
 
 
@@ -45,7 +46,7 @@ class Create:
 
     info: Any
     external: Any
-    handle_types: int
+    handle_types: MemoryHandleType
     where: str
     """Path of the struct about external memory."""
     answers: Answers

@@ -17,6 +17,7 @@ from extmem.rules._text import (
     uuid_text,
 )
 from extmem.rules.facts import ExternalMemoryFacts
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = [
     "allowed_type",
@@ -33,7 +34,7 @@ __all__ = [
 _IMPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.IMPORTABLE)
 
 
-def single_type(handle_type: int, where: str, *, zero: bool = True) -> Finding | None:
+def single_type(handle_type: MemoryHandleType, where: str, *, zero: bool = True) -> Finding | None:
     """Return a finding unless the value is one defined handle type, or zero if `zero` allows it."""
     if handle_type in DEFINED_TYPES or (zero and not handle_type):
         return None
@@ -44,7 +45,7 @@ def single_type(handle_type: int, where: str, *, zero: bool = True) -> Finding |
     return where, f"{handle_type:#x} is not a handle type", "Give one of ExternalMemoryHandleTypeFlagBits."
 
 
-def defined_types(mask: int, where: str) -> Finding | None:
+def defined_types(mask: MemoryHandleType, where: str) -> Finding | None:
     """Return a finding if a mask of handle types has unknown bits."""
     unknown = mask & ~KNOWN_TYPE_BITS
     if not unknown:
@@ -52,7 +53,7 @@ def defined_types(mask: int, where: str) -> Finding | None:
     return where, f"the bits {unknown:#x} are not handle types", "Give bits of ExternalMemoryHandleTypeFlagBits only."
 
 
-def capabilities_apply(call: Allocation, handle_type: int) -> bool:
+def capabilities_apply(call: Allocation, handle_type: MemoryHandleType) -> bool:
     """Return whether facts.capabilities are about the resource that the memory is for.
 
     Texture types are for images. Without a dedicated resource the capabilities are those of a transfer buffer, which do
@@ -78,11 +79,11 @@ def _resource(call: Allocation) -> str:
     return f"this {call.target.kind}" if call.target is not None else "a transfer buffer"
 
 
-def _alternatives(answers: Mapping[int, ExternalMemoryFacts]) -> str:
+def _alternatives(answers: Mapping[MemoryHandleType, ExternalMemoryFacts]) -> str:
     importable_types = 0
     for handle_type, answer in answers.items():
         if int(answer.features) & _IMPORTABLE:
-            importable_types |= int(handle_type)
+            importable_types |= handle_type
     if not importable_types:
         return "Use a device that can import it."
     return f"Use a type that it can import: {types_text(importable_types)}."

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from extmem import vk
-from extmem.vk.handle_types import SIZED_BY_D3D
+from extmem.vk.handle_types import (
+    D3D11_TYPES,
+    D3D12_HEAP,
+    DEFINED_TYPES,
+    DMA_BUF,
+    FD_TYPES,
+    HOST_ALLOCATION,
+    HOST_MAPPED_FOREIGN_MEMORY,
+    HOST_TYPES,
+    KNOWN_TYPE_BITS,
+    NT_TYPES,
+    OPAQUE_FD,
+    OPAQUE_WIN32,
+    OPAQUE_WIN32_TYPES,
+    SIZE_IGNORED_TYPES,
+    WIN32_TYPES,
+)
 from extmem.vk.value_text import bits_of, enum_text, flags_text, types_text
 
 __all__ = [
     "D3D11_TYPES",
+    "D3D12_HEAP",
     "DEFINED_TYPES",
+    "DMA_BUF",
     "FD_TYPES",
+    "HOST_ALLOCATION",
+    "HOST_MAPPED_FOREIGN_MEMORY",
     "HOST_TYPES",
     "KNOWN_TYPE_BITS",
     "NT_TYPES",
+    "OPAQUE_FD",
+    "OPAQUE_WIN32",
     "OPAQUE_WIN32_TYPES",
     "SINGLE_FD_TYPES",
     "SINGLE_HOST_TYPES",
@@ -30,37 +51,6 @@ __all__ = [
     "types_text",
     "uuid_text",
 ]
-
-T = vk.ExternalMemoryHandleTypeFlagBits
-
-
-def _group(*types: int) -> int:
-    mask = 0
-    for t in types:
-        mask |= int(t)
-    return mask
-
-
-# Masks as plain ints: the operators of IntFlag are a hundred times slower, and rules run on every call.
-OPAQUE_FD = int(T.OPAQUE_FD)
-DMA_BUF = int(T.DMA_BUF_EXT)
-OPAQUE_WIN32 = int(T.OPAQUE_WIN32)
-OPAQUE_WIN32_KMT = int(T.OPAQUE_WIN32_KMT)
-D3D12_HEAP = int(T.D3D12_HEAP)
-HOST_ALLOCATION = int(T.HOST_ALLOCATION_EXT)
-HOST_MAPPED_FOREIGN_MEMORY = int(T.HOST_MAPPED_FOREIGN_MEMORY_EXT)
-
-NT_TYPES = _group(T.OPAQUE_WIN32, T.D3D11_TEXTURE, T.D3D12_HEAP, T.D3D12_RESOURCE)
-WIN32_TYPES = NT_TYPES | _group(T.OPAQUE_WIN32_KMT, T.D3D11_TEXTURE_KMT)
-OPAQUE_WIN32_TYPES = OPAQUE_WIN32 | OPAQUE_WIN32_KMT
-D3D11_TYPES = _group(T.D3D11_TEXTURE, T.D3D11_TEXTURE_KMT)
-SIZE_IGNORED_TYPES = _group(*SIZED_BY_D3D)
-"""Imports of these take their size from the Direct3D resource. allocationSize and the size in the resource's memory
-requirements are ignored. The specification requires dedicated allocations for them."""
-FD_TYPES = OPAQUE_FD | DMA_BUF
-HOST_TYPES = HOST_ALLOCATION | HOST_MAPPED_FOREIGN_MEMORY
-DEFINED_TYPES = frozenset(int(t) for t in T if int(t))
-KNOWN_TYPE_BITS = _group(*DEFINED_TYPES)
 
 SINGLE_WIN32_TYPES = frozenset(t for t in DEFINED_TYPES if t & WIN32_TYPES)
 SINGLE_FD_TYPES = frozenset((OPAQUE_FD, DMA_BUF))

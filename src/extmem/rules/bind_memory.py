@@ -283,7 +283,7 @@ def _importable(types: int) -> Check[Bind]:
     """Make the check that the device imports the type for this resource; the rule is that of the import struct."""
 
     def check(call: Bind) -> Finding | None:
-        imported = int(call.memory.import_handle_type)
+        imported = call.memory.import_handle_type
         answer = call.resource.capabilities.get(imported)
         if not imported & types or answer is None or int(answer.features) & _IMPORTABLE:
             return None
@@ -309,7 +309,7 @@ for _suite in _EVERY:
 @rule(*["VkExportMemoryAllocateInfo-handleTypes-09860"] * 4, on=_EVERY)
 def exportable(call: Bind) -> Finding | None:
     """The device exports the types that the memory was allocated for, for this resource."""
-    types = int(call.memory.export_handle_types)
+    types = call.memory.export_handle_types
     problem = unexportable(types, call.resource.capabilities) if types else ""
     if not problem:
         return None
@@ -323,7 +323,7 @@ def exportable(call: Bind) -> Finding | None:
 @rule(*["VkMemoryAllocateInfo-pNext-00639"] * 4, on=_EVERY)
 def exported_dedicated(call: Bind) -> Finding | None:
     """A type that the device exports from dedicated allocations only, for this resource, has one."""
-    types = int(call.memory.export_handle_types)
+    types = call.memory.export_handle_types
     if not types or call.memory.dedicated is not None:
         return None
     wanted = dedicated_only(types, call.resource.capabilities)

@@ -22,6 +22,7 @@ from extmem.rules._text import bits_of, enum_text, type_mask, types_text
 from extmem.rules.drm_format_modifiers import modifier_structs
 from extmem.rules.facts import DeviceFacts, ImageFormatFacts
 from extmem.rules.violation import Violation
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 __all__ = [
     "check_create_buffer",
@@ -88,7 +89,9 @@ def flags_are_defined(call: BufferQuery) -> Finding | None:
 @rule(f"{_QUERY}-handleType-parameter", on=BUFFER_QUERY)
 def query_type_is_defined(call: BufferQuery) -> Finding | None:
     """The handle type is exactly one bit that the registry defines."""
-    return _import_payload.single_type(int(call.info.handle_type), f"{_QUERY_PATH}.handle_type", zero=False)
+    return _import_payload.single_type(
+        MemoryHandleType(int(call.info.handle_type)), f"{_QUERY_PATH}.handle_type", zero=False
+    )
 
 
 @rule(f"{_QUERY}-None-09499", on=BUFFER_QUERY)
@@ -223,7 +226,7 @@ def check_external_image_format_info(
     external = next((n for n in chain if type(n) is struct), None)
     broken = _external_query(external, f"{whole}.pNext<{struct.__name__}>") if external is not None else []
     violations = malformed([(whole, info), *_named(whole, chain)])
-    return broken + (violations or FORMAT_QUERY.run(Create(info, external, 0, "", {}, device, chain=chain), 0))
+    return broken + (violations or FORMAT_QUERY.run(Create(info, external, NO_TYPES, "", {}, device, chain=chain), 0))
 
 
 def _named(base: str, chain: list[Any]) -> list[tuple[str, Any]]:
@@ -232,7 +235,8 @@ def _named(base: str, chain: list[Any]) -> list[tuple[str, Any]]:
 
 
 def _external_query(info: vk.PhysicalDeviceExternalImageFormatInfo, where: str) -> list[Violation]:
-    return malformed([(where, info)]) or IMAGE_QUERY.run(Create(info, info, int(info.handle_type), where, {}), 0)
+    violations = malformed([(where, info)])
+    return violations or IMAGE_QUERY.run(Create(info, info, MemoryHandleType(int(info.handle_type)), where, {}), 0)
 
 
 def _create(call: Create, suite: Suite[Create], base: str, struct: type[Any]) -> list[Violation]:
@@ -247,7 +251,8 @@ def _create(call: Create, suite: Suite[Create], base: str, struct: type[Any]) ->
     violations = malformed(nodes)
     if violations:
         return violations
-    call.handle_types = int(call.external.handle_types) if call.external is not None else 0
+    if call.external is not None:
+        call.handle_types = MemoryHandleType(int(call.external.handle_types))
     return suite.run(call, 0)
 
 
@@ -257,7 +262,7 @@ def check_create_buffer(info: vk.BufferCreateInfo, device: DeviceFacts, capabili
     `capabilities`: what the device reports for exactly this buffer, by handle type.
     """
     violations = wrong_struct(info, vk.BufferCreateInfo, "vkCreateBuffer.info")
-    call = Create(info, None, 0, "", capabilities, device)
+    call = Create(info, None, NO_TYPES, "", capabilities, device)
     return violations or _create(call, CREATE_BUFFER, "BufferCreateInfo", vk.ExternalMemoryBufferCreateInfo)
 
 
@@ -270,5 +275,5 @@ def check_create_image(
     these handle types together; None if it was not queried.
     """
     violations = wrong_struct(info, vk.ImageCreateInfo, "vkCreateImage.info")
-    call = Create(info, None, 0, "", capabilities, device, format=answer)
+    call = Create(info, None, NO_TYPES, "", capabilities, device, format=answer)
     return violations or _create(call, CREATE_IMAGE, "ImageCreateInfo", vk.ExternalMemoryImageCreateInfo)

@@ -10,6 +10,7 @@ from extmem.rules._allocation import ALLOCATE, Allocation, Traits, chained
 from extmem.rules._engine import Finding, rule
 from extmem.rules._text import OPAQUE_WIN32, SIZE_IGNORED_TYPES, bits_of, types_text
 from extmem.rules.facts import ExternalMemoryFacts
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType, common, union
 
 __all__ = ["dedicated_only", "unexportable"]
 
@@ -17,20 +18,20 @@ _PATH = f"{chained(vk.ExportMemoryAllocateInfo)}.handle_types"
 _DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
 _EXPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.EXPORTABLE)
 
-Answers = Mapping[int, ExternalMemoryFacts]
+Answers = Mapping[MemoryHandleType, ExternalMemoryFacts]
 
 
-def dedicated_only(types: int, answers: Answers) -> int:
+def dedicated_only(types: MemoryHandleType, answers: Answers) -> MemoryHandleType:
     """Return those of the types that need a dedicated allocation: as the device reports, and always D3D textures."""
-    dedicated_types = types & SIZE_IGNORED_TYPES
+    dedicated_types = common(types, SIZE_IGNORED_TYPES)
     for bit in bits_of(types):
         answer = answers.get(bit)
         if answer is not None and int(answer.features) & _DEDICATED_ONLY:
-            dedicated_types |= bit
+            dedicated_types = union(dedicated_types, bit)
     return dedicated_types
 
 
-def unexportable(types: int, answers: Answers, imported: int = 0) -> str:
+def unexportable(types: MemoryHandleType, answers: Answers, imported: MemoryHandleType = NO_TYPES) -> str:
     """Return why the types cannot be exported together; empty if they can, or if the device was not queried."""
     again = answers.get(imported) if imported else None
     wrong = []

@@ -12,6 +12,7 @@ from typing import Literal
 
 from extmem import vk
 from extmem.rules.device_facts import DeviceFacts, MemoryTypeFacts
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 __all__ = [
     "AllocateFacts",
@@ -32,8 +33,8 @@ class ExternalMemoryFacts:
     """VkExternalMemoryProperties, as the device reports them for one handle type and one usage."""
 
     features: int
-    export_from_imported: int
-    compatible: int
+    export_from_imported: MemoryHandleType
+    compatible: MemoryHandleType
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,9 @@ class ResourceFacts:
     alignment: int
     memory_type_bits: int
     requires_dedicated: bool = False
-    handle_types: int = 0
+    handle_types: MemoryHandleType = NO_TYPES
     """handleTypes of its VkExternalMemory{Buffer,Image}CreateInfo; 0 without one."""
-    capabilities: Mapping[int, ExternalMemoryFacts] = field(default_factory=dict)
+    capabilities: Mapping[MemoryHandleType, ExternalMemoryFacts] = field(default_factory=dict)
     """What the device reports for exactly this resource, by handle type bit."""
     device_uuid: bytes = b""
     identity: int = 0
@@ -94,7 +95,7 @@ class ResourceFacts:
 class PayloadFacts:
     """Facts from the descriptor of the payload that a handle, name, number or fd refers to; None if not contained."""
 
-    handle_types: int
+    handle_types: MemoryHandleType
     """Handle types that it was exported for."""
     allocation_size: int | None = None
     memory_type_index: int | None = None
@@ -127,12 +128,12 @@ class MemoryFacts:
 
     size: int
     memory_type_index: int
-    export_handle_types: int = 0
-    import_handle_type: int = 0
+    export_handle_types: MemoryHandleType = NO_TYPES
+    import_handle_type: MemoryHandleType = NO_TYPES
     """Handle type of the import; 0 for memory that was not imported."""
     dedicated: ResourceFacts | None = None
     device_uuid: bytes = b""
-    exported_nt_types: int = 0
+    exported_nt_types: MemoryHandleType = NO_TYPES
     """NT handle types that vkGetMemoryWin32HandleKHR was already called with."""
     mapped: bool = False
     alive: bool = True
@@ -147,7 +148,7 @@ class AllocateFacts:
     device: DeviceFacts
     dedicated: ResourceFacts | None = None
     """The resource named by VkMemoryDedicatedAllocateInfo; None without one."""
-    capabilities: Mapping[int, ExternalMemoryFacts] = field(default_factory=dict)
+    capabilities: Mapping[MemoryHandleType, ExternalMemoryFacts] = field(default_factory=dict)
     """What the device reports by handle type bit: for the dedicated resource, or else for a transfer buffer."""
     payload: PayloadFacts | None = None
     """The payload that the import refers to; None without an import, or if it was not resolved."""

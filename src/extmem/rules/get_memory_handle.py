@@ -11,6 +11,7 @@ from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import DEFINED_TYPES, FD_TYPES, NT_TYPES, WIN32_TYPES, types_text
 from extmem.rules.facts import DeviceFacts, MemoryFacts
 from extmem.rules.violation import Violation
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = ["check_get_memory_fd", "check_get_memory_win32_handle", "wrong_get_info"]
 
@@ -22,7 +23,7 @@ class GetHandle:
     info: vk.MemoryGetWin32HandleInfoKHR | vk.MemoryGetFdInfoKHR
     device: DeviceFacts
     memory: MemoryFacts
-    handle_type: int
+    handle_type: MemoryHandleType
     where: str
 
 
@@ -126,7 +127,7 @@ def check_get_memory_win32_handle(
     )
     if violations:
         return violations
-    call = GetHandle(info, device, memory, int(info.handle_type), "MemoryGetWin32HandleInfoKHR")
+    call = GetHandle(info, device, memory, MemoryHandleType(int(info.handle_type)), "MemoryGetWin32HandleInfoKHR")
     return GET_WIN32.run(call, 0)
 
 
@@ -137,5 +138,5 @@ def check_get_memory_fd(info: vk.MemoryGetFdInfoKHR, device: DeviceFacts, memory
     )
     if violations:
         return violations
-    call = GetHandle(info, device, memory, int(info.handle_type), "MemoryGetFdInfoKHR")
+    call = GetHandle(info, device, memory, MemoryHandleType(int(info.handle_type)), "MemoryGetFdInfoKHR")
     return GET_FD.run(call, 0)

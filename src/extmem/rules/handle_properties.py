@@ -22,6 +22,7 @@ from extmem.rules._text import (
 )
 from extmem.rules.facts import DeviceFacts, Refusal
 from extmem.rules.violation import Violation
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = ["check_memory_fd_properties", "check_memory_host_pointer_properties", "check_memory_win32_handle_properties"]
 
@@ -36,7 +37,7 @@ class Query:
 
     command: str
     device: DeviceFacts
-    handle_type: int
+    handle_type: MemoryHandleType
     handle: object
     refusal: Refusal | None = None
     usable: bool | None = None
@@ -151,7 +152,7 @@ def pointer_is_aligned(call: Query) -> Finding | None:
     )
 
 
-def _mapped(handle_type: int, what: str) -> Check[Query]:
+def _mapped(handle_type: MemoryHandleType, what: str) -> Check[Query]:
     def check(call: Query) -> Finding | None:
         if call.handle_type != handle_type or call.usable is not False:
             return None
@@ -185,7 +186,7 @@ def check_memory_win32_handle_properties(
     violations = _handle_type_misfit(_WIN32, handle_type)
     if not is_handle(handle):
         violations.append(misfit(f"VUID-{_WIN32}-handle-00665", f"{_WIN32}.handle", handle, "a Win32 handle"))
-    return violations or WIN32.run(Query(_WIN32, device, int(handle_type), handle, refusal), 0)
+    return violations or WIN32.run(Query(_WIN32, device, MemoryHandleType(int(handle_type)), handle, refusal), 0)
 
 
 def check_memory_fd_properties(
@@ -195,7 +196,7 @@ def check_memory_fd_properties(
     violations = _handle_type_misfit(_FD, handle_type)
     if not is_fd(fd):
         violations.append(misfit(f"VUID-{_FD}-fd-00673", f"{_FD}.fd", fd, "a file descriptor number or an FdHandle"))
-    return violations or FD.run(Query(_FD, device, int(handle_type), fd, usable=fd_is_valid), 0)
+    return violations or FD.run(Query(_FD, device, MemoryHandleType(int(handle_type)), fd, usable=fd_is_valid), 0)
 
 
 def check_memory_host_pointer_properties(
@@ -206,4 +207,4 @@ def check_memory_host_pointer_properties(
     if not is_address(pointer):
         vuid = f"VUID-{_HOST}-pHostPointer-parameter"
         violations.append(misfit(vuid, f"{_HOST}.host_pointer", pointer, "an address as an integer"))
-    return violations or HOST.run(Query(_HOST, device, int(handle_type), pointer, usable=mapped), 0)
+    return violations or HOST.run(Query(_HOST, device, MemoryHandleType(int(handle_type)), pointer, usable=mapped), 0)

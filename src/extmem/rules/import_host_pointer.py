@@ -18,6 +18,7 @@ from extmem.rules._text import (
     size_text,
     types_text,
 )
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__: list[str] = []
 
@@ -82,7 +83,7 @@ def size_is_aligned(call: Allocation) -> Finding | None:
     )
 
 
-def _covered(call: Allocation, handle_type: int) -> Finding | None:
+def _covered(call: Allocation, handle_type: MemoryHandleType) -> Finding | None:
     if call.host_type != handle_type or call.facts.host_range_mapped is not False:
         return None
     pointer, size = _pointer(call), int(call.info.allocation_size)

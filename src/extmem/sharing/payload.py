@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = ["Page", "PayloadFd", "Win32Payload"]
 
@@ -95,7 +96,7 @@ class Win32Payload(PayloadFd):
     __slots__ = ("handle_type", "name", "number")
 
     def __init__(
-        self, shared: OwnedFd, writable: bool, handle_type: int, number: int = 0, name: str | None = None
+        self, shared: OwnedFd, writable: bool, handle_type: MemoryHandleType, number: int = 0, name: str | None = None
     ) -> None:
         super().__init__(shared, writable)
         self.handle_type = handle_type

@@ -19,6 +19,7 @@ from extmem.vk._generated.structs import (
     PhysicalDeviceImageDrmFormatModifierInfoEXT,
     PhysicalDeviceImageFormatInfo2,
 )
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 __all__ = ["EXTENSION", "LINEAR", "MEMORY_PLANES", "NEEDED", "has_modifier", "named_modifiers", "questions"]
 
@@ -51,7 +52,9 @@ def named_modifiers(info: ImageCreateInfo) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(n) for n in modifiers if isinstance(n, int) and 0 <= n <= _U64))
 
 
-def questions(info: ImageCreateInfo, handle_type: int = 0) -> dict[int | None, PhysicalDeviceImageFormatInfo2]:
+def questions(
+    info: ImageCreateInfo, handle_type: MemoryHandleType = NO_TYPES
+) -> dict[int | None, PhysicalDeviceImageFormatInfo2]:
     """Return the queries for vkGetPhysicalDeviceImageFormatProperties2 before such an image is created, by modifier.
 
     For any other tiling, and for a chain without a modifier, there is one query with the key None.

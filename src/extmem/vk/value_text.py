@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from enum import IntEnum, IntFlag
+from typing import TypeVar
 
 from extmem.vk._generated.flags import ExternalMemoryHandleTypeFlagBits
 
@@ -21,13 +22,16 @@ def _plain_name(name: str) -> str:
 _TYPE_NAMES = {int(t): _plain_name(name) for name, t in ExternalMemoryHandleTypeFlagBits.__members__.items()}
 
 
-def bits_of(mask: int) -> Iterable[int]:
-    """Yield the single bits of a mask, lowest first."""
-    bit = 1
-    while bit <= mask:
-        if mask & bit:
-            yield bit
-        bit <<= 1
+Mask = TypeVar("Mask", bound=int)
+
+
+def bits_of(mask: Mask) -> Iterator[Mask]:
+    """Yield the single bits of a mask, lowest first, as values of its type; none of a negative number."""
+    rest = int(mask)
+    while rest > 0:
+        bit = rest & -rest
+        yield bit  # type: ignore[misc]  # a mask and its bits have one type
+        rest ^= bit
 
 
 def types_text(mask: int) -> str:

@@ -142,9 +142,9 @@ def test_commands_that_do_not_end_raise_and_hold_what_they_use(monkeypatch: pyte
         memory.close()
         with pytest.raises(extmem.DriverError, match="do not end"):
             device.close()
-        assert moving in submission._working and moving._submitted
+        assert moving in submission._running_submissions and moving._submitted
         monkeypatch.setattr(moving._commands, "vkWaitForFences", signals)
         device.close()
-        assert moving not in submission._working
+        assert moving not in submission._running_submissions
     assert not fake.misuses, [str(misuse) for misuse in fake.misuses]
     assert not fake.alive()

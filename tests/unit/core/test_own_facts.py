@@ -202,11 +202,11 @@ def test_a_resource_of_another_binding_is_judged_by_its_own_facts(vulkan_device:
         info.size = 1 << 30
         ours.create_info.size = 1 << 30
         assert ours.size == ours.create_info.size == 64
-    backend.destroy(theirs)
+    theirs.destroy()
     picture = image_info()
     picture.p_next, picture.queue_family_indices = None, ()
     other = backend.create_image(picture)
     with raw.adopt_image(vulkan_device, other.raw, picture) as ours_too:
         picture.extent.width = 512
         assert ours_too.create_info.extent == vk.Extent3D(16, 16, 1)
-    backend.destroy(other)
+    other.destroy()

@@ -163,7 +163,7 @@ def _bound_past_the_end(backend: VulkanBackend) -> None:
     memory = backend.allocate(SIZE, 0, b"")
     buffer = backend.create_buffer(vk.BufferCreateInfo(size=2 * SIZE, usage=_USAGE))
     assert backend.device.commands.vkBindBufferMemory(backend.device.handle, buffer.raw, memory.raw, 0)
-    backend.destroy(buffer)
+    buffer.destroy()
     memory.close()
 
 
@@ -173,7 +173,7 @@ def _bound_twice(backend: VulkanBackend) -> None:
     backend.bind(memory, 0, buffer)
     with contextlib.suppress(extmem.DriverError):
         backend.bind(memory, 0, buffer)
-    backend.destroy(buffer)
+    buffer.destroy()
     memory.close()
 
 

@@ -311,4 +311,4 @@ def test_an_adopted_image_has_its_modifier(device: Device) -> None:
     theirs = device.backend.create_image(info)
     with raw.adopt_image(device, theirs.raw, info) as adopted:
         assert device.get_image_drm_format_modifier_properties(adopted).drm_format_modifier == TILED
-    device.backend.destroy(theirs)
+    theirs.destroy()

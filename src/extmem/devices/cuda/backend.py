@@ -19,13 +19,14 @@ from extmem.devices.cuda.capabilities import DEVICE_TYPE, HOST_TYPE, Answers
 from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.cuda.imports import Imports
 from extmem.devices.cuda.logical import LogicalDevice
-from extmem.devices.cuda.memory import ours
+from extmem.devices.cuda.memory import native_allocation
 from extmem.devices.cuda.resources import Resources
 from extmem.devices.cuda.transfers import Transfers
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
 from extmem.devices.fd_copies import copy_of
 from extmem.errors import DriverError, UnsupportedError
 from extmem.sharing.kinds import Backing
+from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation
@@ -38,10 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CudaBackend"]
 
-_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
-
-class CudaBackend:
+class CudaBackend(Answers):
     """One GPU as a `Backend`, which documents its members."""
 
     kind = "cuda"
@@ -60,22 +59,18 @@ class CudaBackend:
     imports_handles = WIN32_IS_NATIVE
 
     def __init__(self, gpu: Gpu) -> None:
+        super().__init__(gpu)
         self.device = LogicalDevice(gpu)
         self.vmm = Vmm(self.device)
         self.resources = Resources(self.device, self.vmm)
         self.transfers = Transfers(self.device)
         self.imports = Imports(self.device, self.vmm)
-        answers = Answers(gpu)
 
         self.identity = gpu.identity
         """CUDA reports no driverUUID: it is zero."""
         self.name = gpu.name
         self.ordinal = gpu.ordinal
         """CUDA's number of the device in this process."""
-        self.min_imported_host_pointer_alignment = answers.min_imported_host_pointer_alignment
-        self.memory_properties = answers.memory_properties
-        self.external_buffer_properties = answers.external_buffer_properties
-        self.image_format_properties = answers.image_format_properties
 
         self.buffer_requirements = self.resources.buffer_requirements
         self.image_requirements = self.resources.image_requirements
@@ -111,7 +106,7 @@ class CudaBackend:
         memory_type_index: int,
         descriptor: bytes,
         *,
-        handle_types: int = 0,
+        handle_types: MemoryHandleType = NO_TYPES,
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> CudaAllocation:
@@ -128,10 +123,12 @@ class CudaBackend:
         with self.device.gpu.current:
             return self.vmm.allocate(size, shared=bool(handle_types), terms=terms)
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> OwnedFd:
+    def export_fd(
+        self, allocation: Allocation, *, read_only: bool = False, handle_type: MemoryHandleType = OPAQUE_FD
+    ) -> OwnedFd:
         """See `Backend`. A driver's fd can always be written through: `read_only` changes nothing here."""
         self.device.check_open()
-        fd = ours(allocation).fd
+        fd = native_allocation(allocation).fd
         if fd is None:
             raise UnsupportedError(
                 "this memory was not allocated for export, or it was imported from a host pointer, so there is no fd "
@@ -139,12 +136,6 @@ class CudaBackend:
                 requires_one_of=["VkExportMemoryAllocateInfo::handleTypes with OPAQUE_FD"],
             )
         return copy_of(fd)
-
-    def destroy(self, resource: NativeResource) -> None:
-        resource.destroy()
-
-    def free(self, allocation: Allocation) -> None:
-        allocation.close()
 
     def close(self) -> None:
         self.device.close()

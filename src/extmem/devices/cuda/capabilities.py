@@ -13,7 +13,7 @@ from extmem import vk
 from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.host import capabilities as host
 from extmem.errors import UnsupportedError
-from extmem.vk.handle_types import FROM_D3D
+from extmem.vk.handle_types import FROM_D3D, HOST_ALLOCATION, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.physical import Gpu
@@ -30,9 +30,9 @@ _FLAGS = (
 _PAGE = 4096
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 Feature = vk.ExternalMemoryFeatureFlagBits
-_IMPORTED = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.HOST_ALLOCATION, *FROM_D3D)
+_IMPORTED = (OPAQUE_WIN32, OPAQUE_WIN32_KMT, HOST_ALLOCATION, *FROM_D3D)
 """Handle types that are imported on Windows."""
-EXPORTED = int(HandleType.OPAQUE_WIN32 if WIN32_IS_NATIVE else host.OPAQUE)
+EXPORTED = OPAQUE_WIN32 if WIN32_IS_NATIVE else host.OPAQUE
 """Handle types that CUDA's own memory is exported as, if the GPU exports any."""
 
 
@@ -56,30 +56,29 @@ class Answers:
         )
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """See `Backend`."""
+        handle_type = MemoryHandleType(int(info.handle_type))
         if WIN32_IS_NATIVE:
-            return vk.ExternalBufferProperties(_native(int(info.handle_type), int(info.flags), shares=self._gpu.shares))
-        if not self._gpu.shares and info.handle_type & host.OPAQUE:
+            return vk.ExternalBufferProperties(_native(handle_type, int(info.flags), shares=self._gpu.shares))
+        if not self._gpu.shares and handle_type & host.OPAQUE:
             return vk.ExternalBufferProperties()
-        return vk.ExternalBufferProperties(host.buffer_properties(info.handle_type, info.flags))
+        return vk.ExternalBufferProperties(host.buffer_properties(handle_type, info.flags))
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
         """Raise UnsupportedError."""
         raise no_images(self._gpu.name)
 
 
-def _native(handle_type: int, flags: int, *, shares: bool) -> vk.ExternalMemoryProperties:
+def _native(handle_type: MemoryHandleType, flags: int, *, shares: bool) -> vk.ExternalMemoryProperties:
     """The properties of a buffer on Windows: NT handles of its memory are exported, and many types imported.
 
     No type is compatible with another one, and imported memory is not exported again: CUDA has no call for that.
     """
-    kind = HandleType(handle_type)
     features = Feature(0)
-    if not flags and kind in _IMPORTED:
+    if not flags and handle_type in _IMPORTED:
         features = Feature.IMPORTABLE
-        if kind == HandleType.OPAQUE_WIN32 and shares:
+        if handle_type == OPAQUE_WIN32 and shares:
             features |= Feature.EXPORTABLE
-    return vk.ExternalMemoryProperties(features, HandleType(0), kind)
+    return vk.ExternalMemoryProperties(features, HandleType(0), HandleType(handle_type))
 
 
 def no_images(name: str) -> UnsupportedError:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from extmem.devices.cuda.capabilities import no_images
-from extmem.devices.cuda.resources import place_of
+from extmem.devices.cuda.memory import native_allocation
+from extmem.devices.placed_resources import place_of
 
 if TYPE_CHECKING:
     from extmem import vk
@@ -24,13 +25,12 @@ class CudaRecorder:
         self._device = device
 
     def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:
-        at = place_of(buffer) + offset
         device = self._device
-        device.check(device.module.cuMemsetD32(at, word, size // 4)[0], "cuMemsetD32")
+        device.check(device.module.cuMemsetD32(_pointer(buffer) + offset, word, size // 4)[0], "cuMemsetD32")
 
     def copy_buffer(self, source: NativeResource, start: int, target: NativeResource, at: int, size: int) -> None:
         device = self._device
-        result = device.module.cuMemcpyDtoD(place_of(target) + at, place_of(source) + start, size)
+        result = device.module.cuMemcpyDtoD(_pointer(target) + at, _pointer(source) + start, size)
         device.check(result[0], "cuMemcpyDtoD", f"{size} bytes")
 
     def copy_buffer_to_image(
@@ -55,3 +55,9 @@ class CudaRecorder:
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
     ) -> None:
         """Do nothing: each command is done before the next begins."""
+
+
+def _pointer(buffer: NativeResource) -> int:
+    """The device pointer to a buffer's first byte. Errors: HandleStateError for a buffer that is not bound."""
+    allocation, offset = place_of(buffer)
+    return native_allocation(allocation).live + offset

@@ -9,7 +9,6 @@ the import on, so it gets a copy. At the end the mapping is released before the 
 from __future__ import annotations
 
 import ctypes
-import os
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
@@ -18,9 +17,18 @@ from extmem.devices.cuda.capabilities import DEVICE_TYPE
 from extmem.devices.cuda.memory import CudaAllocation
 from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
-from extmem.devices.fd_copies import copy_of
+from extmem.devices.fd_copies import copy_of, is_same_file
 from extmem.errors import DriverError, UnsupportedError
-from extmem.vk.handle_types import SIZED_BY_D3D
+from extmem.vk.handle_types import (
+    D3D11_TEXTURE,
+    D3D11_TEXTURE_KMT,
+    D3D12_HEAP,
+    D3D12_RESOURCE,
+    OPAQUE_FD,
+    OPAQUE_WIN32,
+    OPAQUE_WIN32_KMT,
+    SIZED_BY_D3D,
+)
 from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
@@ -31,19 +39,17 @@ if TYPE_CHECKING:
 
 __all__ = ["External"]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _PREFIX = "CU_EXTERNAL_MEMORY_HANDLE_TYPE_"
 _TYPES = {
-    int(HandleType.OPAQUE_FD): "OPAQUE_FD",
-    int(HandleType.OPAQUE_WIN32): "OPAQUE_WIN32",
-    int(HandleType.OPAQUE_WIN32_KMT): "OPAQUE_WIN32_KMT",
-    int(HandleType.D3D12_HEAP): "D3D12_HEAP",
-    int(HandleType.D3D12_RESOURCE): "D3D12_RESOURCE",
-    int(HandleType.D3D11_TEXTURE): "D3D11_RESOURCE",
-    int(HandleType.D3D11_TEXTURE_KMT): "D3D11_RESOURCE_KMT",
+    OPAQUE_FD: "OPAQUE_FD",
+    OPAQUE_WIN32: "OPAQUE_WIN32",
+    OPAQUE_WIN32_KMT: "OPAQUE_WIN32_KMT",
+    D3D12_HEAP: "D3D12_HEAP",
+    D3D12_RESOURCE: "D3D12_RESOURCE",
+    D3D11_TEXTURE: "D3D11_RESOURCE",
+    D3D11_TEXTURE_KMT: "D3D11_RESOURCE_KMT",
 }
 """CUDA's names of the handle types."""
-_OPAQUE_FD = int(HandleType.OPAQUE_FD)
 _DEDICATED = 1
 
 
@@ -89,14 +95,14 @@ class External:
             description.flags = _DEDICATED
         copy: OwnedFd | None = None
         text = None
-        if origin.handle_type != _OPAQUE_FD:
+        if origin.handle_type != OPAQUE_FD:
             if name is not None:
                 text = ctypes.create_unicode_buffer(name)
                 description.handle.win32.name = ctypes.addressof(text)
             else:
                 description.handle.win32.handle = handle
         with self._gpu.current:
-            if origin.handle_type == _OPAQUE_FD:
+            if origin.handle_type == OPAQUE_FD:
                 copy = copy_of(handle)
                 description.handle.fd = copy.fd
             step = (cu.cuDestroyExternalMemory, ...)
@@ -104,9 +110,9 @@ class External:
             del text
             if result:
                 if copy is not None:
-                    _settle_what_is_left(copy, handle)
+                    _settle_copy(copy, handle)
                 tried = (
-                    f"{origin.size} bytes by {HandleType(origin.handle_type).name}"
+                    f"{origin.size} bytes by {types_text(origin.handle_type)}"
                     f"{f' {name!r}' if name is not None else ''}, {'' if description.flags else 'not '}dedicated"
                 )
                 fail(result, "cuImportExternalMemory", self._gpu.name, *origin.devices, tried=tried)
@@ -116,7 +122,7 @@ class External:
                     pointer = self._map(memory, origin, undo)
                 else:
                     array = image_arrays.map_array(self._device, memory, origin.image, origin.devices, undo)
-                allocation = CudaAllocation(
+                return CudaAllocation(
                     self._device,
                     origin.size,
                     DEVICE_TYPE,
@@ -125,12 +131,11 @@ class External:
                     payload=payload,
                     identity=identity,
                     writable=writable,
+                    array=array,
                 )
             except BaseException:
                 self._gpu.undo(undo)
                 raise
-        allocation.array = array
-        return allocation
 
     def _map(self, memory: Any, origin: Origin, undo: Undo) -> int:
         cu, size = self._module, origin.size
@@ -138,30 +143,26 @@ class External:
         description.size = size
         step = (cu.cuMemFree, ...)
         result, pointer = take(undo, step, cu.cuExternalMemoryGetMappedBuffer, memory, description)
-        if result:
-            fail(result, "cuExternalMemoryGetMappedBuffer", self._gpu.name, *origin.devices, tried=f"{size} bytes")
-        result, values = cu.cuPointerGetAttributes(2, self._asked, pointer)
-        if result:
-            fail(result, "cuPointerGetAttributes", self._gpu.name, *origin.devices)
-        context, ordinal = values
+        self._device.check(result, "cuExternalMemoryGetMappedBuffer", f"{size} bytes", origin.devices)
+        answer = cu.cuPointerGetAttributes(2, self._asked, pointer)
+        context, ordinal = self._device.value_of(answer, "cuPointerGetAttributes", others=origin.devices)
         if int(context) != int(self._gpu.context) or int(ordinal) != self._gpu.ordinal:
-            raise self._astray(
+            raise self._wrong_mapping(
                 f"the mapped pointer belongs to CUDA device {int(ordinal)}, context {int(context):#x}, and the import "
                 f"was made on device {self._gpu.ordinal}, context {int(self._gpu.context):#x}",
                 origin,
             )
         result, base, length = cu.cuMemGetAddressRange(pointer)
-        if result:
-            fail(result, "cuMemGetAddressRange", self._gpu.name, *origin.devices)
+        self._device.check(result, "cuMemGetAddressRange", others=origin.devices)
         start = int(pointer)
         if int(base) > start or start + size > int(base) + int(length):
-            raise self._astray(
+            raise self._wrong_mapping(
                 f"{size} bytes at {start:#x} were mapped, and CUDA reports {int(length)} bytes at {int(base):#x}",
                 origin,
             )
         return start
 
-    def _astray(self, problem: str, origin: Origin) -> DriverError:
+    def _wrong_mapping(self, problem: str, origin: Origin) -> DriverError:
         return DriverError(
             f"cuExternalMemoryGetMappedBuffer: {problem}; the payload was not imported",
             result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
@@ -170,13 +171,9 @@ class External:
         )
 
 
-def _settle_what_is_left(copy: OwnedFd, fd: int) -> None:
+def _settle_copy(copy: OwnedFd, fd: int) -> None:
     """Close a copy of `fd` that a failed import got, unless the driver did so: the number may be another file's."""
-    try:
-        left = os.path.sameopenfile(copy.fd, fd)
-    except OSError:
-        left = False
-    if left:
+    if is_same_file(copy.fd, fd):
         copy.settle()
     else:
         copy.disown()

@@ -6,20 +6,19 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from extmem import vk
 from extmem.devices.types import ExaminedFd
+from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.logical import LogicalDevice
 
 __all__ = ["examine"]
 
-_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 _NOT_A_PAYLOAD = {stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe"}
 _FILE_TYPES = {stat.S_IFSOCK: "socket", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device"}
 
 
-def examine(device: LogicalDevice, fd: int, handle_type: int, *, trusted: bool) -> ExaminedFd:
+def examine(device: LogicalDevice, fd: int, handle_type: MemoryHandleType, *, trusted: bool) -> ExaminedFd:
     """See `Backend.examine_fd`. A descriptor that this library exported only has to be open.
 
     CUDA imports OPAQUE_FD alone of the fd types.
@@ -34,10 +33,10 @@ def examine(device: LogicalDevice, fd: int, handle_type: int, *, trusted: bool) 
     mode = stat.S_IFMT(status.st_mode)
     file_type = _FILE_TYPES.get(mode, "other")
     problem = ""
-    if not (trusted and handle_type == _FD):
+    if not (trusted and handle_type == OPAQUE_FD):
         if mode in _NOT_A_PAYLOAD:
             problem = f"fd {fd} is {_NOT_A_PAYLOAD[mode]}, and no driver exports one"
-        elif handle_type != _FD:
+        elif handle_type != OPAQUE_FD:
             problem = str(device.unsupported_type(handle_type))
     if problem:
         return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)

@@ -8,11 +8,11 @@ the last one that closes ends both.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from extmem.devices import host
 from extmem.devices.cuda.handle_types import recognisable, same_payload
-from extmem.devices.cuda.results import fail
+from extmem.devices.cuda.results import check, fail
 from extmem.errors import UnsupportedError
 from extmem.owning import Lock
 
@@ -33,7 +33,7 @@ _Key = tuple[int, bool, tuple[int, int] | None]
 class Registered:
     """A payload's pages on the GPU. Counted: one `Registrations.give_back` for each `take`."""
 
-    key: _Key | None
+    key: _Key
     pointer: int
     """CUdeviceptr."""
     mapping: Mapping | None
@@ -42,27 +42,12 @@ class Registered:
     users: int = 1
 
 
-class RegisteringGpu(Protocol):
-    """What registering needs of a GPU (`physical.Gpu`)."""
-
-    @property
-    def module(self) -> Any:
-        """The module of CUDA's driver API."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def can(self) -> ReadOnlyDict[str, int]:
-        """What it can do, by name."""
-
-
 class Registrations:
     """The registrations of one GPU in this process."""
 
-    def __init__(self, gpu: RegisteringGpu) -> None:
-        self._gpu = gpu
+    def __init__(self, module: Any, name: str, can: ReadOnlyDict[str, int]) -> None:
+        """module: of CUDA's driver API. name: the GPU's. can: what it can do, by name (`Gpu.can`)."""
+        self._module, self._name, self._can = module, name, can
         self._by_file: dict[_Key, list[Registered]] = {}
         self._lock = Lock()
 
@@ -89,10 +74,9 @@ class Registrations:
             registered.users -= 1
             if registered.users:
                 return
-            if registered.key is not None:
-                self._by_file[registered.key].remove(registered)
-                if not self._by_file[registered.key]:
-                    del self._by_file[registered.key]
+            self._by_file[registered.key].remove(registered)
+            if not self._by_file[registered.key]:
+                del self._by_file[registered.key]
             registered.held = None
             if registered.mapping is not None:
                 self.unregister(registered.mapping.address)
@@ -100,30 +84,28 @@ class Registrations:
 
     def register(self, address: int, size: int, *, writable: bool) -> int:
         """Pin and map the pages; return the CUdeviceptr. Errors: UnsupportedError, DriverError."""
-        cu, gpu = self._gpu.module, self._gpu
-        flags = _PORTABLE | _DEVICE_MAP
-        if not gpu.can["maps_host"]:
+        cu, flags = self._module, _PORTABLE | _DEVICE_MAP
+        if not self._can["maps_host"]:
             raise UnsupportedError(
-                f"{gpu.name} does not map host memory; copy the payload to memory of the GPU",
+                f"{self._name} does not map host memory; copy the payload to memory of the GPU",
                 requires_one_of=["CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY", "memory of the GPU"],
             )
         if not writable:
-            if not gpu.can["registers_read_only"]:
+            if not self._can["registers_read_only"]:
                 raise UnsupportedError(
-                    f"{gpu.name} registers host memory for reading and writing alone, and this payload is read-only "
+                    f"{self._name} registers host memory for reading and writing alone, and this payload is read-only "
                     "here; open it on the host device, or ask its owner for write access",
                     requires_one_of=["the right to write", "the host device"],
                 )
             flags |= _READ_ONLY
         (result,) = cu.cuMemHostRegister(address, -(-size // _PAGE) * _PAGE, flags)
-        if result:
-            fail(result, "cuMemHostRegister", gpu.name, tried=f"{size} bytes at {address:#x}")
+        check(result, "cuMemHostRegister", self._name, tried=f"{size} bytes at {address:#x}")
         result, pointer = cu.cuMemHostGetDevicePointer(address, 0)
         if result:
             self.unregister(address)
-            fail(result, "cuMemHostGetDevicePointer", gpu.name, tried=f"{address:#x}")
+            fail(result, "cuMemHostGetDevicePointer", self._name, tried=f"{address:#x}")
         return int(pointer)
 
     def unregister(self, address: int) -> None:
         """cuMemHostUnregister."""
-        self._gpu.module.cuMemHostUnregister(address)
+        self._module.cuMemHostUnregister(address)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.cuda.owners import take
-from extmem.devices.cuda.results import fail
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -83,7 +82,5 @@ def map_array(
         | (_COLOR_ATTACHMENT if usage & _Usage.COLOR_ATTACHMENT else 0)
     )
     step = (cu.cuMipmappedArrayDestroy, ...)
-    result, array = take(undo, step, cu.cuExternalMemoryGetMappedMipmappedArray, memory, description)
-    if result:
-        fail(result, "cuExternalMemoryGetMappedMipmappedArray", device.name, *devices)
-    return array
+    answer = take(undo, step, cu.cuExternalMemoryGetMappedMipmappedArray, memory, description)
+    return device.value_of(answer, "cuExternalMemoryGetMappedMipmappedArray", others=devices)

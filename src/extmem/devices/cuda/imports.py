@@ -10,14 +10,14 @@ from extmem.devices.cuda import fd_check
 from extmem.devices.cuda.capabilities import DEVICE_TYPE, EXPORTED, HOST_TYPE, Answers
 from extmem.devices.cuda.external import External
 from extmem.devices.cuda.handle_types import ATTRIBUTE, WIN32_IS_NATIVE
-from extmem.devices.cuda.memory import CudaAllocation, HostMapping
+from extmem.devices.cuda.memory import CudaAllocation
 from extmem.devices.cuda.owners import Undo
 from extmem.devices.cuda.vmm import PRODUCER
 from extmem.devices.fd_copies import copy_of
-from extmem.devices.types import Origin
+from extmem.devices.types import HostRange, Origin
 from extmem.errors import DriverError
 from extmem.sharing.payload import PayloadFd
-from extmem.vk.handle_types import FROM_D3D
+from extmem.vk.handle_types import FROM_D3D, HOST_ALLOCATION, OPAQUE_FD, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.logical import LogicalDevice
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from extmem.devices.types import ExaminedFd, ImportRequest
 
 __all__ = ["Imports"]
-
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_FD = int(HandleType.OPAQUE_FD)
 
 
 class Imports:
@@ -39,7 +36,7 @@ class Imports:
         self._gpu = device.gpu
         self._external = External(device)
 
-    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+    def examine_fd(self, fd: int, handle_type: MemoryHandleType, *, trusted: bool = False) -> ExaminedFd:
         """See `Backend`, and `fd_check`."""
         return fd_check.examine(self._device, fd, handle_type, trusted=trusted)
 
@@ -62,7 +59,7 @@ class Imports:
         payload, size = request.source, request.size
         if request.capacity:
             return self._import_host_payload(payload, size, request.capacity)
-        origin = Origin(size, _FD, dedicated=request.dedicated is not None)
+        origin = Origin(size, OPAQUE_FD, dedicated=request.dedicated is not None)
         return self.import_by_descriptor(payload.fd, origin, payload=payload, identity=request.identity)
 
     def import_by_descriptor(
@@ -75,7 +72,6 @@ class Imports:
         identity: int = 0,
         writable: bool = True,
     ) -> CudaAllocation:
-        """See `ImportsByDescriptor`."""
         self._device.check_open()
         here = self._gpu.identity
         if not here.may_be(origin.device_uuid, origin.luid):
@@ -105,11 +101,16 @@ class Imports:
         with self._gpu.current:
             taken = registrations.take(payload.fd, size, writable=payload.writable)
         undo: Undo = [(registrations.give_back, taken)]
-        allocation = CudaAllocation(
-            self._device, size, HOST_TYPE, taken.pointer, undo, payload=payload, writable=payload.writable
+        return CudaAllocation(
+            self._device,
+            size,
+            HOST_TYPE,
+            taken.pointer,
+            undo,
+            payload=payload,
+            writable=payload.writable,
+            mapping=taken.mapping,
         )
-        allocation.mapping = taken.mapping
-        return allocation
 
     def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> CudaAllocation:
         """See `Backend`. The pages are pinned and mapped until the memory is freed."""
@@ -123,9 +124,8 @@ class Imports:
         registrations = self._gpu.registrations
         with self._gpu.current:
             pointer = registrations.register(address, size, writable=True)
-        allocation = CudaAllocation(device, size, HOST_TYPE, pointer, [(registrations.unregister, address)])
-        allocation.mapping = HostMapping(address, size)
-        return allocation
+        undo: Undo = [(registrations.unregister, address)]
+        return CudaAllocation(device, size, HOST_TYPE, pointer, undo, mapping=HostRange(address, size))
 
     def wrap_pointer(self, address: int, size: int) -> CudaAllocation:
         """See `WrapsPointers`, and `Vmm.adopt`."""
@@ -135,15 +135,14 @@ class Imports:
 
     # What can be imported.
 
-    def missing_for(self, handle_type: int) -> str:
-        """See `ImportsHandles`."""
+    def missing_for(self, handle_type: MemoryHandleType) -> str:
         return ATTRIBUTE if handle_type & EXPORTED and not self._gpu.shares else ""
 
-    def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
+    def fd_memory_type_bits(self, handle_type: MemoryHandleType, fd: int) -> int:
         """Raise UnsupportedError: CUDA imports only opaque fds."""
         raise self._device.unsupported_type(handle_type)
 
-    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+    def handle_memory_type_bits(self, handle_type: MemoryHandleType, handle: int) -> int:
         """The GPU's own type for Direct3D's memory, on Windows; CUDA does not report whether it knows the handle.
 
         Errors: UnsupportedError for other types.
@@ -152,9 +151,9 @@ class Imports:
             return 1 << DEVICE_TYPE
         raise self._device.unsupported_type(handle_type)
 
-    def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
+    def host_pointer_memory_type_bits(self, handle_type: MemoryHandleType, address: int) -> int:
         """The host's type for mapped memory, no type for other addresses. UnsupportedError for foreign memory."""
-        if handle_type != HandleType.HOST_ALLOCATION:
+        if handle_type != HOST_ALLOCATION:
             raise self._device.unsupported_type(handle_type)
         return 1 << HOST_TYPE if host.range_is_mapped(address, 1) else 0
 

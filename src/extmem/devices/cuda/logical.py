@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices.cuda.results import fail
+from extmem.devices.cuda.results import check, value_of
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock
+from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
@@ -30,10 +31,16 @@ class LogicalDevice(Held):
         self.making = Lock()
         """Held while a thing is made that is made once: an exported handle."""
 
-    def check(self, result: Any, command: str, tried: str = "") -> None:
-        """Raise the error that a CUresult other than CUDA_SUCCESS means. tried: words for the error."""
-        if result:
-            fail(result, command, self.name, tried=tried)
+    def check(self, result: Any, command: str, tried: str = "", others: tuple[str, ...] = ()) -> None:
+        """Raise the error that a CUresult other than CUDA_SUCCESS means.
+
+        tried: words for the error. others: names of the other devices.
+        """
+        check(result, command, self.name, *others, tried=tried)
+
+    def value_of(self, answer: tuple[Any, Any], command: str, tried: str = "", others: tuple[str, ...] = ()) -> Any:
+        """Return the second part of a call's answer. Errors: as `check`, of the first part."""
+        return value_of(answer, command, self.name, *others, tried=tried)
 
     def check_open(self) -> None:
         """Raise HandleStateError once closed, and in a forked child, where CUDA does not work."""
@@ -45,7 +52,7 @@ class LogicalDevice(Held):
         if self.closing:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
-    def unsupported_type(self, handle_type: int) -> UnsupportedError:
+    def unsupported_type(self, handle_type: MemoryHandleType) -> UnsupportedError:
         """What to raise for a handle type that the device does not import."""
         return UnsupportedError(
             f"{self.name} by CUDA does not import {types_text(handle_type)} here; `extmem devices` lists what it does",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from extmem.devices.cuda.capabilities import HOST_TYPE
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.process_id import current_process
 from extmem.owning import Owner
@@ -17,15 +16,7 @@ if TYPE_CHECKING:
     from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 
-__all__ = ["CudaAllocation", "HostMapping", "ours"]
-
-
-class HostMapping(NamedTuple):
-    """Memory that the caller mapped and keeps, of an imported host pointer."""
-
-    address: int
-    size: int
-    writable: bool = True
+__all__ = ["CudaAllocation", "native_allocation"]
 
 
 class CudaAllocation(Owner):
@@ -45,12 +36,14 @@ class CudaAllocation(Owner):
         "mapping",
         "memory_type_index",
         "pointer",
-        "producer",
         "size",
         "stated_identity",
         "undo",
         "writable",
     )
+
+    identity: tuple[int, int] | None = None
+    """None: the kernel does not identify a driver's payloads."""
 
     def __init__(
         self,
@@ -64,6 +57,8 @@ class CudaAllocation(Owner):
         fd: OwnedFd | None = None,
         identity: int = 0,
         writable: bool = True,
+        mapping: Mapping | None = None,
+        array: Any = None,
     ) -> None:
         super().__init__()
         self.device = device
@@ -73,16 +68,14 @@ class CudaAllocation(Owner):
         self.pointer = pointer
         """CUdeviceptr; 0 for images, which have an `array`, and once closed."""
         self.undo = undo
-        self.array: Any = None
+        self.array = array
         """CUmipmappedArray of an imported image; None for other memory."""
-        self.mapping: Mapping | None = None
+        self.mapping = mapping
         """The host's mapping, for host memory; None for other memory."""
         self.exports: Callable[[], OwnedFd] | None = None
         """Exports a new fd or NT handle, for memory that CUDA allocated to be shared."""
         self.keep_alive: object = None
         """Objects whose addresses the driver has."""
-        self.producer = ""
-        """`Descriptor.producer` of the payload."""
         self.stated_identity = identity
         self.writable = writable
         self._payload = payload
@@ -117,13 +110,7 @@ class CudaAllocation(Owner):
             raise HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
 
     @property
-    def identity(self) -> tuple[int, int] | None:
-        """None: the kernel does not identify a driver's payloads."""
-        return None
-
-    @property
     def closed(self) -> bool:
-        """True after `close()`."""
         return self.closing
 
     @property
@@ -163,13 +150,8 @@ class CudaAllocation(Owner):
         if device.closing:
             device.end()
 
-    @property
-    def is_host_memory(self) -> bool:
-        """Whether it is host memory."""
-        return self.memory_type_index == HOST_TYPE
 
-
-def ours(allocation: Allocation) -> CudaAllocation:
+def native_allocation(allocation: Allocation) -> CudaAllocation:
     """The allocation as a CUDA device's. Errors: TypeError for another device's."""
     if not isinstance(allocation, CudaAllocation):
         raise TypeError(f"{allocation!r} is not an allocation of a CUDA device")

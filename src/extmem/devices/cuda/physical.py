@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from extmem.devices.cuda.handle_types import CAPABILITY, WIN32_IS_NATIVE
 from extmem.devices.cuda.owners import Undo, take, undo_all
-from extmem.devices.cuda.results import fail
+from extmem.devices.cuda.results import check, value_of
 from extmem.devices.types import DeviceIdentity
 from extmem.errors import UnsupportedError
-from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, Owner, cleanup_thread, late_imports
 
 if TYPE_CHECKING:
@@ -48,14 +47,9 @@ def look(module: Any) -> list[Gpu]:
             f"the CUDA driver library is not here ({error}); install NVIDIA's driver for the GPU",
             requires_one_of=["the NVIDIA driver (libcuda.so.1, nvcuda.dll)"],
         ) from error
-    if result:
-        fail(result, "cuInit")
-    result, version = module.cuDriverGetVersion()
-    if result:
-        fail(result, "cuDriverGetVersion")
-    result, count = module.cuDeviceGetCount()
-    if result:
-        fail(result, "cuDeviceGetCount")
+    check(result, "cuInit")
+    version = value_of(module.cuDriverGetVersion(), "cuDriverGetVersion")
+    count = value_of(module.cuDeviceGetCount(), "cuDeviceGetCount")
     return [Gpu(module, ordinal, int(version)) for ordinal in range(int(count))]
 
 
@@ -66,17 +60,12 @@ class Gpu:
         self.module = module
         self.ordinal = ordinal
         """CUDA's number of it in this process, which frameworks use too."""
-        self.pid = current_process.pid
-        result, self.device = module.cuDeviceGet(ordinal)
-        self._check(result, "cuDeviceGet")
-        result, raw = module.cuDeviceGetName(_NAME_ROOM, self.device)
-        self._check(result, "cuDeviceGetName")
-        self.name = bytes(raw).partition(b"\0")[0].decode("utf-8", "replace")
-        result, uuid = module.cuDeviceGetUuid(self.device)
-        self._check(result, "cuDeviceGetUuid")
-        result, total = module.cuDeviceTotalMem(self.device)
-        self._check(result, "cuDeviceTotalMem")
-        self.total_memory = int(total)
+        number = f"CUDA device {ordinal}"
+        self.device = value_of(module.cuDeviceGet(ordinal), "cuDeviceGet", number)
+        raw_name = value_of(module.cuDeviceGetName(_NAME_ROOM, self.device), "cuDeviceGetName", number)
+        self.name = bytes(raw_name).partition(b"\0")[0].decode("utf-8", "replace")
+        uuid = value_of(module.cuDeviceGetUuid(self.device), "cuDeviceGetUuid", self.name)
+        self.total_memory = int(value_of(module.cuDeviceTotalMem(self.device), "cuDeviceTotalMem", self.name))
         """Bytes."""
         luid, node_mask = self._luid()
         self.identity = DeviceIdentity(
@@ -99,10 +88,6 @@ class Gpu:
         self._working = Lock(reentrant=True)
         """Held while resources are released: in their order, also if two threads release the same ones."""
 
-    def _check(self, result: Any, command: str) -> None:
-        if result:
-            fail(result, command, getattr(self, "name", f"CUDA device {self.ordinal}"))
-
     def _luid(self) -> tuple[bytes | None, int]:
         if not WIN32_IS_NATIVE:
             return None, 0
@@ -115,9 +100,8 @@ class Gpu:
         return (None, 0) if failed else (luid.raw, mask.value)  # a device without graphics has none
 
     def _attribute(self, name: str) -> int:
-        result, value = self.module.cuDeviceGetAttribute(getattr(self.module.CUdevice_attribute, name), self.device)
-        self._check(result, "cuDeviceGetAttribute")
-        return int(value)
+        answer = self.module.cuDeviceGetAttribute(getattr(self.module.CUdevice_attribute, name), self.device)
+        return int(value_of(answer, "cuDeviceGetAttribute", self.name))
 
     @cached_property
     def registrations(self) -> Registrations:
@@ -125,7 +109,7 @@ class Gpu:
         with late_imports():
             from extmem.devices.cuda.host_registration import Registrations
 
-        return Registrations(self)
+        return Registrations(self.module, self.name, self.can)
 
     @property
     def shares(self) -> bool:
@@ -138,8 +122,8 @@ class Gpu:
         """cuDevicePrimaryCtxRetain, which counts; the result owes the release. Errors: DriverError."""
         retained, undo = Owner(), Undo()
         step = (self.module.cuDevicePrimaryCtxRelease, self.device)
-        result, context = take(undo, step, self.module.cuDevicePrimaryCtxRetain, self.device)
-        self._check(result, "cuDevicePrimaryCtxRetain")
+        answer = take(undo, step, self.module.cuDevicePrimaryCtxRetain, self.device)
+        context = value_of(answer, "cuDevicePrimaryCtxRetain", self.name)
         retained.owe(undo)
         with self._lock:
             if self.context is None or int(context) != int(self.context):
@@ -207,9 +191,7 @@ class Current:
         return results[0][0]
 
     def __enter__(self) -> None:
-        result = self.push()
-        if result:
-            fail(result, "cuCtxPushCurrent", self._name)
+        check(self.push(), "cuCtxPushCurrent", self._name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

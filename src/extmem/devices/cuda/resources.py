@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
+from extmem.devices import placed_resources
 from extmem.devices.cuda.capabilities import DEVICE_TYPE, no_images
-from extmem.devices.cuda.memory import CudaAllocation, ours
+from extmem.devices.cuda.memory import native_allocation
+from extmem.devices.placed_resources import PlacedResource
 from extmem.devices.resources import NativeResource, Requirements
-from extmem.errors import DriverError, HandleStateError, UnsupportedError
+from extmem.errors import UnsupportedError
 from extmem.vk.value_text import flags_text
 
 if TYPE_CHECKING:
@@ -16,18 +18,7 @@ if TYPE_CHECKING:
     from extmem.devices.cuda.logical import LogicalDevice
     from extmem.devices.cuda.vmm import Vmm
 
-__all__ = ["CudaResource", "Resources", "place_of"]
-
-
-class CudaResource(NativeResource):
-    """A buffer, and where it is."""
-
-    allocation: CudaAllocation | None = None
-    offset: int = 0
-
-    def destroy(self) -> None:
-        """Forget where it is bound."""
-        self.allocation = None
+__all__ = ["Resources"]
 
 
 class Resources:
@@ -61,9 +52,8 @@ class Resources:
         raise no_images(self._device.name)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
-        """See `Backend`."""
         self._device.check_open()
-        return CudaResource("buffer", self.buffer_requirements(info), size=int(info.size), create_info=info)
+        return PlacedResource("buffer", self.buffer_requirements(info), size=int(info.size), create_info=info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
         """Raise UnsupportedError."""
@@ -71,21 +61,7 @@ class Resources:
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """See `Backend`. The resource keeps where it is."""
-        memory, size = ours(allocation), resource.requirements.size
-        if offset < 0 or offset + min(size, resource.size or size) > memory.size:
-            raise DriverError(
-                f"vkBindMemory: {size} bytes from offset {offset} reach past the allocation of {memory.size} bytes; "
-                "allocate what the requirements say",
-                result=int(vk.Result.ERROR_UNKNOWN),
-                command="vkBindMemory",
-                devices=[self._device.name],
-            )
-        if isinstance(resource, CudaResource):
-            resource.allocation, resource.offset, resource.bound = memory, offset, True
-
-
-def place_of(resource: NativeResource) -> int:
-    """The device pointer to a buffer's first byte. Errors: HandleStateError for a buffer that is not bound."""
-    if not isinstance(resource, CudaResource) or resource.allocation is None:
-        raise HandleStateError(f"this {resource.kind} is not bound to memory; bind it first")
-    return resource.allocation.live + resource.offset
+        size = resource.requirements.size
+        placed_resources.bind(
+            resource, native_allocation(allocation), offset, min(size, resource.size or size), self._device.name
+        )

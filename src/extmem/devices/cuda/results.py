@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from extmem import vk
 from extmem.errors import DriverError, OutOfMemoryError
 
-__all__ = ["fail"]
+__all__ = ["check", "fail", "value_of"]
 
 Result = vk.Result
 _OUT_OF_MEMORY = 2
@@ -40,6 +40,19 @@ _RESULTS = {
     999: Result.ERROR_INVALID_EXTERNAL_HANDLE,
 }
 """The VkResult that a Vulkan driver returns in such a case."""
+
+
+def check(result: Any, command: str, *devices: str, tried: str = "") -> None:
+    """Raise the error that a CUresult other than CUDA_SUCCESS means. As `fail`."""
+    if result:
+        fail(result, command, *devices, tried=tried)
+
+
+def value_of(answer: tuple[Any, Any], command: str, *devices: str, tried: str = "") -> Any:
+    """Return the second part of a call's answer, whose first part is its CUresult. Errors: as `fail`."""
+    result, value = answer
+    check(result, command, *devices, tried=tried)
+    return value
 
 
 def fail(result: Any, command: str, *devices: str, tried: str = "") -> NoReturn:

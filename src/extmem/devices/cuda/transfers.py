@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from extmem.devices.cuda.commands import CudaRecorder
-from extmem.devices.cuda.memory import ours
+from extmem.devices.cuda.memory import native_allocation
 from extmem.devices.cuda.submission import Submissions
 from extmem.handles.process_id import current_process
 from extmem.vk.abi import ffi
@@ -34,35 +34,35 @@ class Transfers:
 
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
         """See `Backend`. cuMemcpyHtoD."""
-        at, device = self._place(allocation, offset, data.nbytes), self._device
+        at, device = self._pointer_to_range(allocation, offset, data.nbytes), self._device
         source = ffi.from_buffer(data)
         address = int(ffi.cast("uintptr_t", source))
-        with self.submissions.work(ours(allocation)):
+        with self.submissions.work(native_allocation(allocation)):
             result = device.module.cuMemcpyHtoD(at, address, data.nbytes)[0]
             device.check(result, "cuMemcpyHtoD", f"{data.nbytes} bytes")
         del source
 
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
         """See `Backend`. cuMemcpyDtoH."""
-        at, device = self._place(allocation, offset, into.nbytes), self._device
+        at, device = self._pointer_to_range(allocation, offset, into.nbytes), self._device
         target = ffi.from_buffer(into, require_writable=True)
         address = int(ffi.cast("uintptr_t", target))
-        with self.submissions.work(ours(allocation)):
+        with self.submissions.work(native_allocation(allocation)):
             result = device.module.cuMemcpyDtoH(address, at, into.nbytes)[0]
             device.check(result, "cuMemcpyDtoH", f"{into.nbytes} bytes")
         del target
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
         """See `Backend`. cuMemsetD8."""
-        at, device = self._place(allocation, offset, size), self._device
-        with self.submissions.work(ours(allocation)):
+        at, device = self._pointer_to_range(allocation, offset, size), self._device
+        with self.submissions.work(native_allocation(allocation)):
             device.check(device.module.cuMemsetD8(at, value, size)[0], "cuMemsetD8", f"{size} bytes")
 
-    def _place(self, allocation: Allocation, offset: int, size: int) -> int:
+    def _pointer_to_range(self, allocation: Allocation, offset: int, size: int) -> int:
         self._device.check_open()
         if offset < 0 or size < 0 or offset + size > allocation.size:
             raise ValueError(f"bytes {offset} to {offset + size} reach outside the allocation of {allocation.size}")
-        return ours(allocation).live + offset
+        return native_allocation(allocation).live + offset
 
     def submit(
         self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
@@ -79,7 +79,6 @@ class Transfers:
             self.submissions.finish(stream)
 
     def finish_submitted(self) -> None:
-        """See `FinishesLater`."""
         if self.submissions.unfinished and self._device.pid == current_process.pid:
             with self._device.gpu.current:
                 self.submissions.finish()

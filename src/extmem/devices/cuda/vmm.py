@@ -16,7 +16,6 @@ from extmem.devices.cuda.capabilities import DEVICE_TYPE
 from extmem.devices.cuda.handle_types import ATTRIBUTE, KIND, WORDS, Terms, make_private
 from extmem.devices.cuda.memory import CudaAllocation
 from extmem.devices.cuda.owners import Undo, take
-from extmem.devices.cuda.results import fail
 from extmem.errors import DriverError, OutOfMemoryError, UnsupportedError
 from extmem.owning import OwnedDescriptor, OwnedFd
 
@@ -46,9 +45,8 @@ class Vmm:
         """Bytes of which every allocation is a multiple. Errors: UnsupportedError where the GPU has no such memory."""
         kind = self._module.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_MINIMUM
         terms = Terms(None) if self._gpu.shares else None
-        result, granule = self._module.cuMemGetAllocationGranularity(self._properties(terms), kind)
-        self._check(result, "cuMemGetAllocationGranularity")
-        return int(granule)
+        answer = self._module.cuMemGetAllocationGranularity(self._properties(terms), kind)
+        return int(self._device.value_of(answer, "cuMemGetAllocationGranularity"))
 
     def whole(self, size: int) -> int:
         """Return `size` bytes rounded up to whole granules."""
@@ -93,15 +91,14 @@ class Vmm:
         cu, whole, undo = self._module, self.whole(size), Undo()
         security = Terms(terms) if shared else None
         try:
-            result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemCreate, whole, self._properties(security), 0)
-            self._check(result, "cuMemCreate", f"{whole} bytes")
+            answer = take(undo, (cu.cuMemRelease, ...), cu.cuMemCreate, whole, self._properties(security), 0)
+            handle = self._device.value_of(answer, "cuMemCreate", f"{whole} bytes")
             pointer = self._map(handle, whole, undo, writable=True)
             identity = secrets.randbits(63) | 1 if shared else 0
             allocation = CudaAllocation(self._device, size, DEVICE_TYPE, pointer, undo, identity=identity)
         except BaseException:
             self._gpu.undo(undo)
             raise
-        allocation.producer = PRODUCER
         if security is not None:
             allocation.exports, allocation.keep_alive = (lambda: self.export(handle)), security
         return allocation
@@ -123,13 +120,13 @@ class Vmm:
                 "(memory.torch(), memory.cupy()), or copy it once into such memory",
                 requires_one_of=["memory allocated by extmem", "memory of cuMemCreate with a shareable handle type"],
             )
-        self._check(result, "cuMemRetainAllocationHandle", f"{address:#x}")
+        self._device.check(result, "cuMemRetainAllocationHandle", f"{address:#x}")
         try:
             whole = self._measure(handle, address, size)
             fd = self.export(handle)
             identity = secrets.randbits(63) | 1
-            allocation = CudaAllocation(self._device, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
-        except _NotOneError as error:
+            return CudaAllocation(self._device, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
+        except _NotWholeError as error:
             self._gpu.undo(undo)
             raise UnsupportedError(
                 f"{size} bytes at {address:#x} cannot be shared: {error}. A handle leads to one allocation, from its "
@@ -147,21 +144,19 @@ class Vmm:
         except BaseException:
             self._gpu.undo(undo)
             raise
-        allocation.producer = PRODUCER
-        return allocation
 
     def _measure(self, handle: Any, address: int, size: int) -> int:
-        """Bytes of the allocation that is mapped from `address` on. Errors: _NotOneError; DriverError.
+        """Bytes of the allocation that is mapped from `address` on. Errors: _NotWholeError; DriverError.
 
         cuMemGetAddressRange returns the range of addresses. If that contains several allocations side by side, the
         handle that is mapped at an address distinguishes them.
         """
         cu, mine = self._module, int(handle)
         result, begin, length = cu.cuMemGetAddressRange(address)
-        self._check(result, "cuMemGetAddressRange", f"{address:#x}")
+        self._device.check(result, "cuMemGetAddressRange", f"{address:#x}")
         begin, end = int(begin), int(begin) + int(length)
         if begin < address and self._mapped_at(address - 1) == mine:
-            raise _NotOneError(f"they begin inside of an allocation, {address - begin} bytes after {begin:#x}")
+            raise _NotWholeError(f"they begin inside of an allocation, {address - begin} bytes after {begin:#x}")
         if self._mapped_at(end - 1) != mine:
             inside, granule = address, self.granularity
             while end - inside > granule:
@@ -171,7 +166,7 @@ class Vmm:
                 else:
                     end = middle
         if address + size > end:
-            raise _NotOneError(f"the allocation that begins there has {end - address} bytes, and others follow it")
+            raise _NotWholeError(f"the allocation that begins there has {end - address} bytes, and others follow it")
         return end - address
 
     def _mapped_at(self, address: int) -> int:
@@ -193,7 +188,7 @@ class Vmm:
                 "cuMemExportToShareableHandle: this memory was made without a shareable handle type",
                 requires_one_of=["CUmemAllocationProp::requestedHandleTypes"],
             )
-        self._check(result, "cuMemExportToShareableHandle")
+        self._device.check(result, "cuMemExportToShareableHandle")
         try:
             make_private(owned.fd)
             return owned.above_standard_streams()
@@ -224,10 +219,11 @@ class Vmm:
         try:
             result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemImportFromShareableHandle, fd, self._kind)
             tried = f"{size} bytes of CUDA memory by {WORDS[:-1]} {fd}"
-            self._check(result, "cuMemImportFromShareableHandle", tried, device_name)
-            self._same_device(handle, device_name)
+            others = (device_name,) if device_name else ()
+            self._device.check(result, "cuMemImportFromShareableHandle", tried, others)
+            self._check_device(handle, device_name)
             pointer = self._map(handle, whole, undo, writable=writable)
-            allocation = CudaAllocation(
+            return CudaAllocation(
                 self._device,
                 size,
                 DEVICE_TYPE,
@@ -240,12 +236,10 @@ class Vmm:
         except BaseException:
             self._gpu.undo(undo)
             raise
-        allocation.producer = PRODUCER
-        return allocation
 
-    def _same_device(self, handle: Any, device_name: str) -> None:
-        result, properties = self._module.cuMemGetAllocationPropertiesFromHandle(handle)
-        self._check(result, "cuMemGetAllocationPropertiesFromHandle")
+    def _check_device(self, handle: Any, device_name: str) -> None:
+        answer = self._module.cuMemGetAllocationPropertiesFromHandle(handle)
+        properties = self._device.value_of(answer, "cuMemGetAllocationPropertiesFromHandle")
         ordinal = int(properties.location.id)
         if ordinal != self._gpu.ordinal:
             raise DriverError(
@@ -260,22 +254,18 @@ class Vmm:
     def _map(self, handle: Any, whole: int, undo: Undo, *, writable: bool) -> int:
         cu = self._module
         result, address = take(undo, (cu.cuMemAddressFree, ..., whole), cu.cuMemAddressReserve, whole, 0, 0, 0)
-        self._check(result, "cuMemAddressReserve", f"{whole} bytes")
+        self._device.check(result, "cuMemAddressReserve", f"{whole} bytes")
         (result,) = take(undo, (cu.cuMemUnmap, address, whole), cu.cuMemMap, address, whole, 0, handle, 0)
-        self._check(result, "cuMemMap", f"{whole} bytes")
+        self._device.check(result, "cuMemMap", f"{whole} bytes")
         allowed = cu.CUmemAccessDesc()
         allowed.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
         allowed.location.id = self._gpu.ordinal
         flags = cu.CUmemAccess_flags
         allowed.flags = flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE if writable else flags.CU_MEM_ACCESS_FLAGS_PROT_READ
         (result,) = cu.cuMemSetAccess(address, whole, [allowed], 1)
-        self._check(result, "cuMemSetAccess", f"{whole} bytes")
+        self._device.check(result, "cuMemSetAccess", f"{whole} bytes")
         return int(address)
 
-    def _check(self, result: Any, command: str, tried: str = "", other: str = "") -> None:
-        if result:
-            fail(result, command, self._gpu.name, *([other] if other else []), tried=tried)
 
-
-class _NotOneError(Exception):
+class _NotWholeError(Exception):
     """The memory at an address is not one allocation from its beginning on. Used only within this module."""

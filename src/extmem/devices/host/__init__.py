@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from extmem.devices.host import late
 from extmem.devices.host.handle_types import HAS_FDS
 from extmem.errors import UnsupportedError
 from extmem.owning import late_imports
@@ -36,34 +37,22 @@ if sys.platform in ("linux", "win32"):
 
     def map_file(fd: int, size: int, writable: bool = True) -> FileMapping:
         """Map a host payload's first `size` bytes. Errors: OSError."""
-        with late_imports():
-            from extmem.devices.host import system
-
-        return system.map_file(fd, size, writable)
+        return late.system.map_file(fd, size, writable)
 
     def identity_of(fd: int) -> tuple[int, int] | None:
         """(st_dev, st_ino) of a host payload's file; None on Windows, where handles are compared."""
-        with late_imports():
-            from extmem.devices.host import system
-
-        return system.identity_of(fd)
+        return late.system.identity_of(fd)
 
     def examine_fd(fd: int) -> ExaminedFd:
         """Return what an fd is, and whether it is a host payload's. It is not changed."""
-        with late_imports():
-            from extmem.devices.host import system
-
-        return system.examine(fd)
+        return late.system.examine(fd)
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether every byte of [address, address + size) is mapped in this process, readable and writable.
 
         Errors: OutOfMemoryError if there is no descriptor left to find out.
         """
-        with late_imports():
-            from extmem.devices.host import system
-
-        return system.range_is_mapped(address, size)
+        return late.system.range_is_mapped(address, size)
 
 else:
 
@@ -84,8 +73,9 @@ else:
     def examine_fd(fd: int) -> ExaminedFd:
         """Return that no fd is a host payload's on this platform."""
         from extmem.devices.types import ExaminedFd
+        from extmem.vk.handle_types import OPAQUE_FD
 
-        return ExaminedFd(fd, 1, "other", f"fd {fd} leads to no host payload: there are none on this platform")
+        return ExaminedFd(fd, OPAQUE_FD, "other", f"fd {fd} leads to no host payload: there are none on this platform")
 
     def range_is_mapped(address: int, size: int) -> bool:
         """True for every range: this platform has no way to find out, so the driver has to refuse."""

@@ -16,6 +16,7 @@ from extmem.devices.host.memory import HostAllocation, PointerAllocation
 from extmem.devices.host.physical import host_identity
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
 from extmem.sharing.kinds import Backing
+from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation, Recorder
@@ -68,7 +69,8 @@ class HostBackend:
         )
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        return vk.ExternalBufferProperties(capabilities.buffer_properties(info.handle_type, info.flags))
+        handle_type = MemoryHandleType(int(info.handle_type))
+        return vk.ExternalBufferProperties(capabilities.buffer_properties(handle_type, info.flags))
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
         return late.image_layouts.format_properties(info, self._heap_size)
@@ -92,9 +94,6 @@ class HostBackend:
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
         return late.resources.create_image(info)
 
-    def destroy(self, resource: NativeResource) -> None:
-        resource.destroy()
-
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         late.resources.bind(allocation, offset, resource)
 
@@ -106,7 +105,7 @@ class HostBackend:
         memory_type_index: int,
         descriptor: bytes,
         *,
-        handle_types: int = 0,
+        handle_types: MemoryHandleType = NO_TYPES,
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> HostAllocation:
@@ -146,21 +145,23 @@ class HostBackend:
         self._check(size, memory_type_index)
         return imports.import_host_pointer(address, size, memory_type_index)
 
-    def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
+    def host_pointer_memory_type_bits(self, handle_type: MemoryHandleType, address: int) -> int:
         return imports.host_pointer_memory_type_bits(handle_type, address)
 
     def host_range_mapped(self, address: int, size: int) -> bool:
         return system.range_is_mapped(address, size)
 
-    def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
+    def fd_memory_type_bits(self, handle_type: MemoryHandleType, fd: int) -> int:
         """Raise UnsupportedError: only non-opaque types may be queried, and the host device imports none."""
         raise imports.unsupported_type(handle_type, "OPAQUE_FD")
 
-    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+    def handle_memory_type_bits(self, handle_type: MemoryHandleType, handle: int) -> int:
         """Raise UnsupportedError: only non-opaque types may be queried, and the host device imports none."""
         raise imports.unsupported_type(handle_type, "OPAQUE_WIN32", "OPAQUE_WIN32_KMT")
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> OwnedFd:
+    def export_fd(
+        self, allocation: Allocation, *, read_only: bool = False, handle_type: MemoryHandleType = OPAQUE_FD
+    ) -> OwnedFd:
         fd = allocation.fd
         if fd is None:
             raise UnsupportedError(
@@ -169,9 +170,6 @@ class HostBackend:
                 requires_one_of=["memory allocated by the device"],
             )
         return system.duplicate(fd, writable=allocation.writable and not read_only)
-
-    def free(self, allocation: Allocation) -> None:
-        allocation.close()
 
     # Bytes and commands.
 

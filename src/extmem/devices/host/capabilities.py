@@ -12,52 +12,59 @@ from __future__ import annotations
 
 from extmem import vk
 from extmem.devices.host.handle_types import HAS_FDS
+from extmem.vk.handle_types import (
+    HOST_ALLOCATION,
+    NO_TYPES,
+    OPAQUE_FD,
+    OPAQUE_WIN32,
+    OPAQUE_WIN32_KMT,
+    OPAQUE_WIN32_TYPES,
+    MemoryHandleType,
+    union,
+)
 
 __all__ = ["OPAQUE", "SUPPORTED", "buffer_properties", "image_needs_dedicated", "image_properties"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 Feature = vk.ExternalMemoryFeatureFlagBits
 
-OPAQUE = HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT
-if HAS_FDS:
-    OPAQUE |= HandleType.OPAQUE_FD
-SUPPORTED = OPAQUE | HandleType.HOST_ALLOCATION
+_FD = OPAQUE_FD if HAS_FDS else NO_TYPES
+OPAQUE = union(OPAQUE_WIN32_TYPES, _FD)
+SUPPORTED = union(OPAQUE, HOST_ALLOCATION)
 
 _NOTHING = HandleType(0)
-_FD = HandleType.OPAQUE_FD if HAS_FDS else _NOTHING
 _COMPATIBLE = {
-    **({HandleType.OPAQUE_FD: OPAQUE} if HAS_FDS else {}),
-    HandleType.OPAQUE_WIN32: HandleType.OPAQUE_WIN32 | _FD,
-    HandleType.OPAQUE_WIN32_KMT: HandleType.OPAQUE_WIN32_KMT | _FD,
-    HandleType.HOST_ALLOCATION: HandleType.HOST_ALLOCATION,
+    **({OPAQUE_FD: HandleType(OPAQUE)} if HAS_FDS else {}),
+    OPAQUE_WIN32: HandleType(OPAQUE_WIN32 | _FD),
+    OPAQUE_WIN32_KMT: HandleType(OPAQUE_WIN32_KMT | _FD),
+    HOST_ALLOCATION: HandleType.HOST_ALLOCATION,
 }
 _EXPORT_FROM_IMPORTED = {
-    kind: types if HAS_FDS and kind != HandleType.HOST_ALLOCATION else _NOTHING for kind, types in _COMPATIBLE.items()
+    bit: types if HAS_FDS and bit != HOST_ALLOCATION else _NOTHING for bit, types in _COMPATIBLE.items()
 }
 _ATTACHMENT = vk.ImageUsageFlagBits.COLOR_ATTACHMENT | vk.ImageUsageFlagBits.DEPTH_STENCIL_ATTACHMENT
 
 
-def buffer_properties(handle_type: int, flags: int) -> vk.ExternalMemoryProperties:
+def buffer_properties(handle_type: MemoryHandleType, flags: int) -> vk.ExternalMemoryProperties:
     """The properties of a buffer with these create flags. No feature bits if unsupported; the type stays listed."""
-    kind = _supported(handle_type)
-    if kind is None or flags:
+    if handle_type not in _COMPATIBLE or flags:
         # Types of other systems; sparse, protected and captured buffers.
-        return vk.ExternalMemoryProperties(Feature(0), HandleType(0), HandleType(handle_type))
-    return vk.ExternalMemoryProperties(_features(kind), _EXPORT_FROM_IMPORTED[kind], _COMPATIBLE[kind])
+        return vk.ExternalMemoryProperties(Feature(0), _NOTHING, HandleType(handle_type))
+    exported, compatible = _EXPORT_FROM_IMPORTED[handle_type], _COMPATIBLE[handle_type]
+    return vk.ExternalMemoryProperties(_features(handle_type), exported, compatible)
 
 
-def image_properties(handle_type: int, usage: int) -> vk.ExternalMemoryProperties | None:
+def image_properties(handle_type: MemoryHandleType, usage: int) -> vk.ExternalMemoryProperties | None:
     """The properties of an image with this usage; None if no such image can be external of this type."""
-    kind = _supported(handle_type)
-    if kind is None:
+    if handle_type not in _COMPATIBLE:
         return None
-    features = _features(kind)
+    features = _features(handle_type)
     if image_needs_dedicated(handle_type, usage):
         features |= Feature.DEDICATED_ONLY
-    return vk.ExternalMemoryProperties(features, _EXPORT_FROM_IMPORTED[kind], kind)
+    return vk.ExternalMemoryProperties(features, _EXPORT_FROM_IMPORTED[handle_type], HandleType(handle_type))
 
 
-def image_needs_dedicated(handle_types: int, usage: int) -> bool:
+def image_needs_dedicated(handle_types: MemoryHandleType, usage: int) -> bool:
     """Whether an image with this usage and these external types needs a dedicated allocation.
 
     Never for host pointers: VK_EXT_external_memory_host forbids it.
@@ -65,12 +72,7 @@ def image_needs_dedicated(handle_types: int, usage: int) -> bool:
     return bool(usage & _ATTACHMENT and handle_types & OPAQUE)
 
 
-def _supported(handle_type: int) -> vk.ExternalMemoryHandleTypeFlagBits | None:
-    """The type, if it is a single one that the host device has."""
-    return next((kind for kind in _COMPATIBLE if kind == handle_type), None)
-
-
-def _features(kind: vk.ExternalMemoryHandleTypeFlagBits) -> vk.ExternalMemoryFeatureFlagBits:
-    if kind == HandleType.HOST_ALLOCATION:
+def _features(handle_type: MemoryHandleType) -> vk.ExternalMemoryFeatureFlagBits:
+    if handle_type == HOST_ALLOCATION:
         return Feature.IMPORTABLE
     return Feature.EXPORTABLE | Feature.IMPORTABLE

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from extmem.devices.host import transfers
-from extmem.devices.host.resources import place_of
+from extmem.devices.placed_resources import place_of
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:

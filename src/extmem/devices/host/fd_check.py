@@ -12,11 +12,11 @@ import os
 import stat
 import sys
 
-from extmem import vk
 from extmem.devices.host import trailer
 from extmem.devices.host.memfd import PAGE
 from extmem.devices.types import ExaminedFd
 from extmem.owning import OwnedFd, out_of_descriptors
+from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
 from extmem.vk.value_text import types_text
 
 if sys.platform != "linux":
@@ -26,13 +26,11 @@ import fcntl
 
 __all__ = ["examine", "identity_of"]
 
-_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _WRITE_SEALS = (
     fcntl.F_SEAL_WRITE | 0x10
 )  # linux/fcntl.h: F_SEAL_FUTURE_WRITE, which the standard library has no name for
-_O_PATH = os.O_PATH
 _FILE_TYPES = {
     stat.S_IFREG: ("file", "an ordinary file"),
     stat.S_IFDIR: ("directory", "a directory"),
@@ -49,7 +47,7 @@ def identity_of(fd: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def examine(fd: int, handle_type: int = _FD, *, trusted: bool = False) -> ExaminedFd:
+def examine(fd: int, handle_type: MemoryHandleType = OPAQUE_FD, *, trusted: bool = False) -> ExaminedFd:
     """Return everything about an fd that is to be imported as this type, its self-description included.
 
     trusted: unused: the file of a host payload can be examined completely.
@@ -60,7 +58,7 @@ def examine(fd: int, handle_type: int = _FD, *, trusted: bool = False) -> Examin
     except (OSError, ValueError, OverflowError):
         return ExaminedFd(fd, handle_type, "closed", f"fd {fd} is not open in this process")
     size, identity = status.st_size, (status.st_dev, status.st_ino)
-    if flags & _O_PATH:
+    if flags & os.O_PATH:
         problem = f"fd {fd} was opened with O_PATH and leads to no data"
         return ExaminedFd(fd, handle_type, "other", problem, size, identity=identity)
     access = flags & os.O_ACCMODE
@@ -88,7 +86,7 @@ def examine(fd: int, handle_type: int = _FD, *, trusted: bool = False) -> Examin
             "hole, there may be no huge page for it, which would kill every process that reads it; make it without "
             "MFD_HUGETLB"
         )
-    elif handle_type != _FD:
+    elif handle_type != OPAQUE_FD:
         problem = f"the host device imports OPAQUE_FD and not {types_text(handle_type)}"
     if problem:
         return ExaminedFd(fd, handle_type, file_type, problem, size, 0, seals, writable, identity)

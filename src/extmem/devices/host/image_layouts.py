@@ -14,7 +14,8 @@ from extmem.devices.host import capabilities
 from extmem.devices.resources import Requirements
 from extmem.errors import UnsupportedError
 from extmem.vk.formats import is_depth_or_stencil, texel_size
-from extmem.vk.value_text import enum_text, flags_text, types_text
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
+from extmem.vk.value_text import bits_of, enum_text, flags_text, types_text
 
 __all__ = ["Requirements", "format_properties", "requirements", "subresource_layout"]
 
@@ -60,7 +61,7 @@ def format_properties(info: vk.PhysicalDeviceImageFormatInfo2, heap_size: int) -
     )
     asked = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
     if asked is not None and asked.handle_type:
-        properties = capabilities.image_properties(asked.handle_type, info.usage)
+        properties = capabilities.image_properties(MemoryHandleType(int(asked.handle_type)), info.usage)
         if properties is None:
             raise _unsupported(f"images cannot be external as {types_text(asked.handle_type)}", _external_types())
         answer.p_next = vk.ExternalImageFormatProperties(properties)
@@ -70,7 +71,7 @@ def format_properties(info: vk.PhysicalDeviceImageFormatInfo2, heap_size: int) -
 def requirements(info: vk.ImageCreateInfo) -> Requirements:
     """What an image requires: its layout's size, and a dedicated allocation if it is an external attachment."""
     external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
-    types = int(external.handle_types) if external is not None else 0
+    types = MemoryHandleType(int(external.handle_types)) if external is not None else NO_TYPES
     if types & ~capabilities.SUPPORTED:
         raise _unsupported(f"images cannot be external as {types_text(types)}", _external_types())
     placed = _layout(info)
@@ -206,7 +207,7 @@ def _format_name(vk_format: int) -> str:
 
 
 def _external_types() -> list[str]:
-    return [kind.name or "" for kind in capabilities.SUPPORTED]
+    return [types_text(bit) for bit in bits_of(capabilities.SUPPORTED)]
 
 
 def _unsupported(problem: str, requires_one_of: list[str]) -> UnsupportedError:

@@ -7,6 +7,7 @@ from extmem.devices.host import system
 from extmem.devices.host.memory import PointerAllocation
 from extmem.devices.host.physical import host_identity
 from extmem.errors import DriverError, UnsupportedError
+from extmem.vk.handle_types import HOST_ALLOCATION, MemoryHandleType
 from extmem.vk.value_text import types_text
 
 __all__ = [
@@ -17,7 +18,6 @@ __all__ = [
     "unsupported_type",
 ]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _ALL_TYPES = 0b11
 
 
@@ -33,14 +33,14 @@ def import_host_pointer(address: int, size: int, memory_type: int) -> PointerAll
     return PointerAllocation(address, size, memory_type)
 
 
-def host_pointer_memory_type_bits(handle_type: int, address: int) -> int:
+def host_pointer_memory_type_bits(handle_type: MemoryHandleType, address: int) -> int:
     """Both types for mapped memory, no type for other addresses. UnsupportedError for foreign mapped memory."""
-    if handle_type != HandleType.HOST_ALLOCATION:
+    if handle_type != HOST_ALLOCATION:
         raise unsupported_type(handle_type, "HOST_ALLOCATION")
     return _ALL_TYPES if system.range_is_mapped(address, 1) else 0
 
 
-def unsupported_type(handle_type: int, *instead: str) -> UnsupportedError:
+def unsupported_type(handle_type: MemoryHandleType, *instead: str) -> UnsupportedError:
     """What to raise for a handle type that the device does not import."""
     return UnsupportedError(
         f"{host_identity().device_name} imports no {types_text(handle_type)}; it has {', '.join(instead)}",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from extmem.owning import late_imports
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from extmem.devices.host import commands as commands
     from extmem.devices.host import image_layouts as image_layouts
     from extmem.devices.host import resources as resources
+    from extmem.devices.host import system as system
     from extmem.devices.host import transfers as transfers
 else:  # a type checker would take this to mean that every name exists
 
     def __getattr__(name: str) -> object:
-        if name not in ("commands", "image_layouts", "resources", "transfers"):
+        if name not in ("commands", "image_layouts", "resources", "system", "transfers"):
             raise AttributeError(f"module 'extmem.devices.host.late' has no attribute {name!r}")
         import importlib
 
-        module = globals()[name] = importlib.import_module(f"extmem.devices.host.{name}")
+        with late_imports():
+            module = globals()[name] = importlib.import_module(f"extmem.devices.host.{name}")
         return module

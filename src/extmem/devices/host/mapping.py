@@ -65,15 +65,11 @@ def map_file(fd: int, size: int, writable: bool) -> FileMapping:
         return made
     code = int(ffi.errno)
     made.forget()
-    if code == errno.EPERM and not writable and not _for_reading(fd):
+    if code == errno.EPERM and not writable and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
         # Sealed against writing: before Linux 6.7 that takes an fd that was opened for reading.
         reading = OwnedFd.of(os.open, f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
         return map_file(reading.fd, size, False)
     raise _map_error(code, size, writable)
-
-
-def _for_reading(fd: int) -> bool:
-    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
 
 
 def range_is_mapped(address: int, size: int) -> bool:

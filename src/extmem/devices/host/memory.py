@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
 from weakref import ref
 
 from extmem.devices.backend import Mapping
 from extmem.devices.host.system import FileMapping, identity_of, map_file
+from extmem.devices.types import HostRange
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
 from extmem.sharing.payload import PayloadFd
@@ -29,11 +29,8 @@ class HostAllocation:
         self._mappings: dict[bool, FileMapping] = {}
         """The mappings, by whether they may be written. A mapping ends when nothing uses it any more."""
         self.size = size
-        """VkMemoryAllocateInfo::allocationSize in bytes."""
         self.memory_type_index = memory_type_index
-        """VkMemoryAllocateInfo::memoryTypeIndex."""
         self.writable = writable
-        """Whether the fd allows writing."""
 
     @property
     def fd(self) -> int:
@@ -50,7 +47,6 @@ class HostAllocation:
 
     @property
     def closed(self) -> bool:
-        """True after `close()`."""
         return self._payload is None
 
     @property
@@ -87,14 +83,6 @@ class HostAllocation:
         return HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
 
 
-class PointerMapping(NamedTuple):
-    """Memory that the caller mapped and keeps, of an imported host pointer."""
-
-    address: int
-    size: int
-    writable: bool = True
-
-
 class PointerAllocation:
     """Imported host memory: an address range that stays the caller's."""
 
@@ -114,9 +102,7 @@ class PointerAllocation:
     def __init__(self, address: int, size: int, memory_type_index: int) -> None:
         self._address: int | None = address
         self.size = size
-        """VkMemoryAllocateInfo::allocationSize in bytes."""
         self.memory_type_index = memory_type_index
-        """VkMemoryAllocateInfo::memoryTypeIndex."""
 
     @property
     def address(self) -> int:
@@ -127,7 +113,6 @@ class PointerAllocation:
 
     @property
     def closed(self) -> bool:
-        """True after `close()`."""
         return self._address is None
 
     def close(self) -> None:
@@ -135,5 +120,4 @@ class PointerAllocation:
         self._address = None
 
     def map(self, writable: bool = True) -> Mapping:
-        """See `Allocation`."""
-        return PointerMapping(self.address, self.size)
+        return HostRange(self.address, self.size)

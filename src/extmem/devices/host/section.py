@@ -18,11 +18,11 @@ from extmem.manager.windows import payloads
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from extmem.sharing.terms import ShareTerms
+from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
 
 __all__ = ["PAGE", "create", "duplicate", "examine", "identity_of", "total_memory"]
 
 PAGE = sections.PAGE
-_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 _CHECKED_FROM = 1 << 20
 """Bytes from which a request is first compared with what is left: the kernel would grow the paging file for it."""
 
@@ -48,7 +48,7 @@ def identity_of(handle: int) -> tuple[int, int] | None:
     return None
 
 
-def examine(fd: int, handle_type: int = _FD, *, trusted: bool = False) -> ExaminedFd:
+def examine(fd: int, handle_type: MemoryHandleType = OPAQUE_FD, *, trusted: bool = False) -> ExaminedFd:
     """Return that no fd is a payload: those of the C runtime have no meaning in other processes."""
     return ExaminedFd(
         fd,

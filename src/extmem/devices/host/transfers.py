@@ -13,23 +13,23 @@ __all__ = ["fill", "read", "write"]
 
 def write(allocation: Allocation, offset: int, data: memoryview) -> None:
     """See `Backend`."""
-    mapping = _mapped(allocation, offset, data.nbytes, writable=True)
+    mapping = _map_range(allocation, offset, data.nbytes, writable=True)
     _bytes(mapping, offset, data.nbytes)[:] = data
 
 
 def read(allocation: Allocation, offset: int, into: memoryview) -> None:
     """See `Backend`."""
-    mapping = _mapped(allocation, offset, into.nbytes, writable=allocation.writable)
+    mapping = _map_range(allocation, offset, into.nbytes, writable=allocation.writable)
     into[:] = _bytes(mapping, offset, into.nbytes)
 
 
 def fill(allocation: Allocation, offset: int, size: int, value: int) -> None:
     """See `Backend`."""
-    mapping = _mapped(allocation, offset, size, writable=True)
+    mapping = _map_range(allocation, offset, size, writable=True)
     ctypes.memset(mapping.address + offset, value, size)
 
 
-def _mapped(allocation: Allocation, offset: int, size: int, *, writable: bool) -> Mapping:
+def _map_range(allocation: Allocation, offset: int, size: int, *, writable: bool) -> Mapping:
     if offset < 0 or offset + size > allocation.size:
         raise ValueError(f"bytes {offset} to {offset + size} reach outside the allocation of {allocation.size}")
     return allocation.map(writable)

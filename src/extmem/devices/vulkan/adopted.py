@@ -14,9 +14,9 @@ from extmem import rules
 from extmem.devices import host
 from extmem.devices.vulkan import new_loader
 from extmem.devices.vulkan.backend import VulkanBackend
-from extmem.devices.vulkan.instance import API_VERSION, Instance
+from extmem.devices.vulkan.instance import Instance
 from extmem.devices.vulkan.logical import MOVING, SHARING
-from extmem.devices.vulkan.physical import PhysicalDevice
+from extmem.devices.vulkan.physical import API_VERSION, PhysicalDevice
 from extmem.errors import HandleStateError, RuleViolation, UnsupportedError
 
 __all__ = ["adopt"]
@@ -52,10 +52,10 @@ def adopt(
         )
     loader = new_loader()
     if loader.handles_are_addresses:
-        _mapped("VkInstance", instance)
-        _mapped("VkDevice", device)
+        _check_mapped("VkInstance", instance)
+        _check_mapped("VkDevice", device)
     adopted_instance = Instance(loader, adopt=instance, api_version=api_version)
-    real = _found(adopted_instance, physical_device)
+    real = _find_physical_device(adopted_instance, physical_device)
     if device in (instance, *(one.raw for one in adopted_instance.physical_devices())):
         raise HandleStateError(
             f"{device:#x} is a VkInstance or VkPhysicalDevice; pass the VkDevice that vkCreateDevice made"
@@ -78,13 +78,13 @@ def adopt(
             f"the VkDevice was created with ({', '.join(able) or 'none of this physical device can'})",
             requires_one_of=["a queue family with GRAPHICS, COMPUTE or TRANSFER"],
         )
-    adopted = PhysicalDevice.of(adopted_instance, physical_device, names)
+    adopted = PhysicalDevice(adopted_instance, real.handle, names)
     backend = VulkanBackend(adopted, device=device, queue_family=family, queue=number)
     backend.enabled_features = enabled
     return backend
 
 
-def _mapped(what: str, handle: int) -> None:
+def _check_mapped(what: str, handle: int) -> None:
     """Raise HandleStateError for an address that the loader cannot read, such as another loader's handle."""
     if handle % _ALIGNMENT or not host.range_is_mapped(handle, _ALIGNMENT):
         raise HandleStateError(
@@ -104,7 +104,7 @@ def _names(given: object, what: str, example: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _found(instance: Instance, physical_device: int) -> PhysicalDevice:
+def _find_physical_device(instance: Instance, physical_device: int) -> PhysicalDevice:
     """Return the physical device of the instance with this handle. Errors: HandleStateError."""
     devices = instance.physical_devices()
     for one in devices:

@@ -28,15 +28,13 @@ else:
     from extmem.devices.vulkan.memory import Memories
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Allocation
-    from extmem.devices.resources import NativeResource
     from extmem.devices.types import QueueFacts
     from extmem.devices.vulkan.physical import PhysicalDevice
 
 __all__ = ["VulkanBackend"]
 
 
-class VulkanBackend:
+class VulkanBackend(Answers):
     """One VkDevice as a `Backend`, which documents its members."""
 
     kind = "vulkan"
@@ -51,6 +49,7 @@ class VulkanBackend:
         self, physical: PhysicalDevice, *, device: int | None = None, queue_family: int | None = None, queue: int = 0
     ) -> None:
         """See `LogicalDevice`."""
+        super().__init__(physical)
         self.device = LogicalDevice(physical, device=device, queue_family=queue_family, queue=queue)
         self.memories = Memories(self.device)
         self.resources = Resources(self.device)
@@ -59,18 +58,13 @@ class VulkanBackend:
             self.device, self.memories, FdCheck(self.device, self.memories, self.resources, self.transfers)
         )
 
-        answers, limits = Answers(physical), physical.properties.limits
+        limits = physical.properties.limits
         self.identity = physical.identity
         self.raw = self.device.raw
         """VkDevice as a number."""
         self.name = physical.identity.device_name
-        self.min_imported_host_pointer_alignment = answers.min_imported_host_pointer_alignment
         self.max_memory_allocation_count = int(limits.max_memory_allocation_count)
         self.max_framebuffer = int(limits.max_framebuffer_width), int(limits.max_framebuffer_height)
-        self.memory_properties = answers.memory_properties
-        self.external_buffer_properties = answers.external_buffer_properties
-        self.image_format_properties = answers.image_format_properties
-        self.format_properties = answers.format_properties
 
         self.buffer_requirements = self.resources.buffer_requirements
         self.image_requirements = self.resources.image_requirements
@@ -103,17 +97,6 @@ class VulkanBackend:
         self.submit = self.transfers.submit
         self.finish_submitted = self.transfers.finish_submitted
         self.release_ownership = self.transfers.release_ownership
-
-    @property
-    def closed(self) -> bool:
-        """True after `close()`."""
-        return self.device.owner.closing
-
-    def destroy(self, resource: NativeResource) -> None:
-        resource.destroy()
-
-    def free(self, allocation: Allocation) -> None:
-        allocation.close()
 
     def close(self) -> None:
         """See `Backend`. Errors: DriverError while commands run; safe to repeat."""

@@ -61,8 +61,7 @@ class VulkanRecorder:
 
     def clear_color_image(self, image: NativeResource, layout: int, color: Sequence[float]) -> None:
         self._in_order()
-        value = ffi.new("VkClearColorValue *")
-        value.float32 = [float(part) for part in color]
+        value = ffi.new("VkClearColorValue *", {"float32": [float(part) for part in color]})
         area = ffi.new("VkImageSubresourceRange *", (_COLOR, 0, _ALL, 0, _ALL))
         self._vulkan.vkCmdClearColorImage(self.buffer, image.live, layout, value, 1, area)
 
@@ -120,12 +119,5 @@ def _in_order_too(barrier: vk.ImageMemoryBarrier) -> vk.ImageMemoryBarrier:
 
 
 def _region(region: ImageRegion) -> Any:
-    copied = ffi.new("VkBufferImageCopy *")
-    copied.bufferOffset = region.buffer_offset
-    layers = copied.imageSubresource
-    layers.aspectMask, layers.mipLevel = region.aspect_mask, region.mip_level
-    layers.baseArrayLayer, layers.layerCount = region.array_layer, 1
-    offset, extent = copied.imageOffset, copied.imageExtent
-    offset.x, offset.y, offset.z = region.offset
-    extent.width, extent.height, extent.depth = region.extent
-    return copied
+    layers = region.aspect_mask, region.mip_level, region.array_layer, 1
+    return ffi.new("VkBufferImageCopy *", (region.buffer_offset, 0, 0, layers, region.offset, region.extent))

@@ -38,13 +38,15 @@ from extmem import vk
 from extmem.devices import descriptor_shortage
 from extmem.devices.types import ExaminedFd
 from extmem.devices.vulkan import dma_buf
-from extmem.devices.vulkan.capabilities import buffer_properties, supported
+from extmem.devices.vulkan.capabilities import Answers, supported
 from extmem.devices.vulkan.file_form import Form, Sample, learn
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.memory import Memories
 from extmem.devices.vulkan.resources import Resources
 from extmem.errors import DriverError
 from extmem.owning import out_of_descriptors
+from extmem.vk.handle_types import DMA_BUF, OPAQUE_FD, MemoryHandleType
+from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.types import ImportRequest
@@ -62,7 +64,6 @@ _FILE_TYPES = {
     stat.S_IFBLK: "device",
     stat.S_IFREG: "file",
 }
-_FDS = (HandleType.OPAQUE_FD, HandleType.DMA_BUF)
 _COPYING = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _FILE_TYPE = stat.S_IFMT(0o177777)
 _PROBE = 65_536
@@ -70,7 +71,6 @@ _PROBE = 65_536
 _SAMPLES = (_PROBE, 100_000)
 """Bytes of the allocations whose files are compared. One is not a multiple of a page: drivers may round sizes up."""
 _MARK = 16
-_DMA_BUF = int(HandleType.DMA_BUF)
 _EXPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.EXPORTABLE)
 _DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
 _DRIVER_FILES = ("/memfd:", "/dmabuf:", "/dev/", "anon_inode:")
@@ -157,19 +157,19 @@ class FdCheck:
         self._memories = memories
         self._resources = resources
         self._transfers = transfers
-        self._own: dict[int, FileKind | None] = {}
-        self._forms: dict[tuple[int, int], Form | None] = {}
+        self._own: dict[MemoryHandleType, FileKind | None] = {}
+        self._forms: dict[tuple[MemoryHandleType, int], Form | None] = {}
 
     # The driver's own files.
 
-    def own(self, handle_type: int) -> FileKind | None:
+    def own(self, handle_type: MemoryHandleType) -> FileKind | None:
         """What this driver's exports of an opaque type are; None where it exports none, and is not asked to.
 
         Errors: UnsupportedError for a type that it does not know; as `Backend.allocate`.
         """
         if handle_type in self._own:
             return self._own[handle_type]
-        if not self._knows(handle_type):
+        if not self._imports_type(handle_type):
             raise self._device.unsupported_type(handle_type)
         own: FileKind | None = None
         if self._features(handle_type) & _EXPORTABLE:
@@ -181,16 +181,16 @@ class FdCheck:
         self._own[handle_type] = own
         return own
 
-    def _features(self, handle_type: int) -> int:
+    def _features(self, handle_type: MemoryHandleType) -> int:
         query = vk.PhysicalDeviceExternalBufferInfo(usage=_COPYING, handle_type=HandleType(handle_type))
-        answer = buffer_properties(self._device.physical, query).external_memory_properties
+        answer = Answers(self._device.physical).external_buffer_properties(query).external_memory_properties
         return int(answer.external_memory_features)
 
-    def _knows(self, handle_type: int) -> bool:
+    def _imports_type(self, handle_type: MemoryHandleType) -> bool:
         """Whether the device has this type of fds. A driver that is asked for others may crash."""
-        return handle_type in _FDS and supported(self._device.physical, handle_type)
+        return handle_type in (OPAQUE_FD, DMA_BUF) and supported(self._device.physical, handle_type)
 
-    def sample_fd(self, handle_type: int) -> OwnedFd:
+    def sample_fd(self, handle_type: MemoryHandleType) -> OwnedFd:
         """An fd as this driver exports them, of memory that is freed again."""
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
         with self._resources.temporary(vk.BufferCreateInfo(size=_PROBE, usage=_COPYING, p_next=external)) as buffer:
@@ -202,17 +202,17 @@ class FdCheck:
             finally:
                 sample.close()
 
-    def form(self, handle_type: int, memory_type: int) -> Form | None:
+    def form(self, handle_type: MemoryHandleType, memory_type: int) -> Form | None:
         """What this driver's files contain besides the payload; None where they are not files, or it is not known.
 
         Errors: as `own`.
         """
         key = handle_type, memory_type
         if key not in self._forms:
-            self._forms[key] = self._learn(handle_type, memory_type)
+            self._forms[key] = self._learn_form(handle_type, memory_type)
         return self._forms[key]
 
-    def _learn(self, handle_type: int, memory_type: int) -> Form | None:
+    def _learn_form(self, handle_type: MemoryHandleType, memory_type: int) -> Form | None:
         own, visible = self.own(handle_type), self._device.host_visible
         if own is None or own.mode != stat.S_IFREG:
             return None
@@ -224,7 +224,7 @@ class FdCheck:
         second = self._sample(handle_type, memory_type, _SAMPLES[1], False)
         return learn([first, second]) if first is not None and second is not None else None
 
-    def _sample(self, handle_type: int, memory_type: int, size: int, is_dedicated: bool) -> Sample | None:
+    def _sample(self, handle_type: MemoryHandleType, memory_type: int, size: int, is_dedicated: bool) -> Sample | None:
         """A file of the driver's, of memory that is freed again; None where such memory is of another type."""
         memories, transfers = self._memories, self._transfers
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
@@ -247,7 +247,7 @@ class FdCheck:
 
     # An fd that is to be imported.
 
-    def examine(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+    def examine(self, fd: int, handle_type: MemoryHandleType, *, trusted: bool = False) -> ExaminedFd:
         """See `Backend.examine_fd`. Errors: as `own`, where a sample is needed and fails."""
         try:
             status = os.fstat(fd) if fd >= 0 else None
@@ -257,7 +257,7 @@ class FdCheck:
             problem = f"fd {fd} is not an open file descriptor"
             return ExaminedFd(fd, handle_type, "closed", problem, self_describing=False)
         file_type = _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "other")
-        if handle_type not in self._own and not self._knows(handle_type):
+        if handle_type not in self._own and not self._imports_type(handle_type):
             problem = str(self._device.unsupported_type(handle_type))
             return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
         capacity = self._capacity(fd, status, handle_type)
@@ -277,10 +277,10 @@ class FdCheck:
         )
 
     def _difference(
-        self, fd: int, status: os.stat_result, handle_type: int, capacity: int | None, trusted: bool
+        self, fd: int, status: os.stat_result, handle_type: MemoryHandleType, capacity: int | None, trusted: bool
     ) -> str:
         """Why this fd cannot be a payload of that type; empty where it may be one. trusted: its link is not read."""
-        if handle_type == _DMA_BUF:
+        if handle_type == DMA_BUF:
             if capacity is not None:
                 return ""
             link = _kind_of(fd, status, True)
@@ -288,7 +288,7 @@ class FdCheck:
         own = self.own(handle_type)
         if trusted and own is not None and not _kind_of(fd, status, False).difference(own):
             return ""
-        seen, word = _kind_of(fd, status, True), HandleType(handle_type).name
+        seen, word = _kind_of(fd, status, True), types_text(handle_type)
         if own is None:
             if seen.mode not in (stat.S_IFIFO, stat.S_IFSOCK) and seen.link.startswith(_DRIVER_FILES):
                 return ""
@@ -302,12 +302,12 @@ class FdCheck:
             "vkGetMemoryFdKHR gave, or a copy of it"
         )
 
-    def _capacity(self, fd: int, status: os.stat_result, handle_type: int) -> int | None:
+    def _capacity(self, fd: int, status: os.stat_result, handle_type: MemoryHandleType) -> int | None:
         """Bytes of the file, as far as the kernel reports them: for a dma-buf, and for a regular file; else None.
 
         0 is a size: that of an empty file.
         """
-        if handle_type == _DMA_BUF:
+        if handle_type == DMA_BUF:
             try:
                 return dma_buf.size_of(fd)
             except OSError as error:
@@ -341,7 +341,7 @@ class FdCheck:
         if capacity < size:
             # The number is not in the message: it may be that of a copy, which means nothing to the caller.
             raise self.refusal(f"the fd is a file of {capacity} bytes, and {size} are to be imported from it")
-        form = self.form(handle_type, request.memory_type) if handle_type != _DMA_BUF else None
+        form = self.form(handle_type, request.memory_type) if handle_type != DMA_BUF else None
         if not form:
             return
         try:

@@ -12,57 +12,50 @@ import sys
 from typing import TypeVar
 
 from extmem import vk
+from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, OPAQUE_WIN32_TYPES, MemoryHandleType, union
 
-__all__ = ["WIN32", "WIN32_IS_NATIVE", "from_driver", "to_driver", "translated"]
+__all__ = ["WIN32_IS_NATIVE", "from_driver", "to_driver", "translated"]
 
 WIN32_IS_NATIVE = sys.platform == "win32"
 """Whether drivers of this platform create Win32 handles themselves."""
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-FD = int(HandleType.OPAQUE_FD)
-WIN32 = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)
-_CARRIERS = (
-    vk.ExternalMemoryBufferCreateInfo,
-    vk.ExternalMemoryImageCreateInfo,
-    vk.PhysicalDeviceExternalBufferInfo,
-    vk.PhysicalDeviceExternalImageFormatInfo,
-)
+_FIELDS: dict[type, str] = {
+    vk.ExternalMemoryBufferCreateInfo: "handle_types",
+    vk.ExternalMemoryImageCreateInfo: "handle_types",
+    vk.PhysicalDeviceExternalBufferInfo: "handle_type",
+    vk.PhysicalDeviceExternalImageFormatInfo: "handle_type",
+}
+"""The structs with handle types, and the field of each."""
 S = TypeVar("S", bound=vk.ChainStruct)
 
 
-def to_driver(handle_types: int) -> int:
+def to_driver(handle_types: MemoryHandleType) -> MemoryHandleType:
     """Return the types that the driver gets for these."""
-    types = int(handle_types)
-    if WIN32_IS_NATIVE:
-        return types
-    return types & ~WIN32 | (FD if types & WIN32 else 0)
+    if WIN32_IS_NATIVE or not handle_types & OPAQUE_WIN32_TYPES:
+        return handle_types
+    return MemoryHandleType(handle_types & ~OPAQUE_WIN32_TYPES | OPAQUE_FD)
 
 
-def from_driver(handle_types: int) -> int:
+def from_driver(handle_types: MemoryHandleType) -> MemoryHandleType:
     """Return the types that these types in a driver's answer stand for."""
-    types = int(handle_types)
-    if WIN32_IS_NATIVE:
-        return types
-    return types | (WIN32 if types & FD else 0)
+    if WIN32_IS_NATIVE or not handle_types & OPAQUE_FD:
+        return handle_types
+    return union(handle_types, OPAQUE_WIN32_TYPES)
 
 
 def translated(info: S) -> S:
     """Return the struct with its chain as the driver gets it. What differs is copied."""
-    if WIN32_IS_NATIVE or not any(_types_of(link) & WIN32 for link in (info, *vk.chain(info))):
+    if WIN32_IS_NATIVE or not any(_types_of(link) & OPAQUE_WIN32_TYPES for link in (info, *vk.chain(info))):
         return info
     first = copy.copy(info)
     links: list[vk.ChainStruct] = [first, *(copy.copy(link) for link in vk.chain(info))]
     for link, following in zip(links, [*links[1:], None], strict=True):
         link.p_next = following
-        if isinstance(link, (vk.ExternalMemoryBufferCreateInfo, vk.ExternalMemoryImageCreateInfo)):
-            link.handle_types = HandleType(to_driver(int(link.handle_types)))
-        elif isinstance(link, (vk.PhysicalDeviceExternalBufferInfo, vk.PhysicalDeviceExternalImageFormatInfo)):
-            link.handle_type = HandleType(to_driver(int(link.handle_type)))
+        if type(link) in _FIELDS:
+            setattr(link, _FIELDS[type(link)], HandleType(to_driver(_types_of(link))))
     return first
 
 
-def _types_of(link: object) -> int:
-    if not isinstance(link, _CARRIERS):
-        return 0
-    if isinstance(link, (vk.ExternalMemoryBufferCreateInfo, vk.ExternalMemoryImageCreateInfo)):
-        return int(link.handle_types)
-    return int(link.handle_type)
+def _types_of(link: object) -> MemoryHandleType:
+    field = _FIELDS.get(type(link))
+    return MemoryHandleType(int(getattr(link, field))) if field is not None else NO_TYPES

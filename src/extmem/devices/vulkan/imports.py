@@ -14,6 +14,17 @@ from extmem.devices.vulkan.size_check import SizeCheck
 from extmem.errors import DriverError, UnsupportedError
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.abi import ffi
+from extmem.vk.handle_types import (
+    DMA_BUF,
+    FD_TYPES,
+    HOST_ALLOCATION,
+    NO_TYPES,
+    OPAQUE_FD,
+    MemoryHandleType,
+    common,
+    lowest,
+    union,
+)
 
 if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
@@ -25,10 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Imports"]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_FD = int(HandleType.OPAQUE_FD)
-_FDS = int(HandleType.OPAQUE_FD | HandleType.DMA_BUF)
-_HOST_POINTER = int(HandleType.HOST_ALLOCATION)
 _FD_PROPERTIES = int(vk.StructureType.MEMORY_FD_PROPERTIES_KHR)
 _HOST_PROPERTIES = int(vk.StructureType.MEMORY_HOST_POINTER_PROPERTIES_EXT)
 
@@ -44,12 +51,11 @@ class Imports:
 
     # Imports.
 
-    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+    def examine_fd(self, fd: int, handle_type: MemoryHandleType, *, trusted: bool = False) -> ExaminedFd:
         """See `Backend`, and `fd_check`."""
         return self.fds.examine(fd, to_driver(handle_type), trusted=trusted)
 
     def import_fd(self, request: ImportRequest[ExaminedFd]) -> VulkanAllocation:
-        """See `Backend`."""
         self._device.check_open()
         self.fds.check(request)
         return self._memories.import_fd(request)
@@ -65,7 +71,7 @@ class Imports:
         if request.capacity:
             return self._import_host_payload(request)
         # The object manager examined it, but a process that may write to the payload may have changed the file since.
-        examined = self.fds.examine(request.source.fd, _FD, trusted=True)
+        examined = self.fds.examine(request.source.fd, OPAQUE_FD, trusted=True)
         of_fd = request.of(examined)
         self.fds.check(of_fd)
         return self._memories.import_fd(of_fd, request.source)
@@ -81,7 +87,7 @@ class Imports:
                 requires_one_of=["the right to write", "the host device"],
             )
         mapping = host.map_file(payload.fd, size)
-        bits = self.host_pointer_memory_type_bits(_HOST_POINTER, mapping.address)
+        bits = self.host_pointer_memory_type_bits(HOST_ALLOCATION, mapping.address)
         if not bits:
             raise self._refusal("no memory type takes the host's pages")
         allocation = self.import_host_pointer(mapping.address, size, (bits & -bits).bit_length() - 1)
@@ -101,20 +107,19 @@ class Imports:
 
     # What can be imported.
 
-    def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
+    def fd_memory_type_bits(self, handle_type: MemoryHandleType, fd: int) -> int:
         """See `Backend`. For dma-buf, where the device has it."""
         device = self._device
-        if handle_type != HandleType.DMA_BUF or "VK_EXT_external_memory_dma_buf" not in device.physical.extensions:
+        if handle_type != DMA_BUF or "VK_EXT_external_memory_dma_buf" not in device.physical.extensions:
             raise device.unsupported_type(handle_type)
         answer = ffi.new("VkMemoryFdPropertiesKHR *", (_FD_PROPERTIES,))
         result = device.commands.vkGetMemoryFdPropertiesKHR(device.handle, handle_type, fd, answer)
         device.check(result, "vkGetMemoryFdPropertiesKHR")
         return int(answer.memoryTypeBits)
 
-    def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
-        """See `Backend`."""
+    def host_pointer_memory_type_bits(self, handle_type: MemoryHandleType, address: int) -> int:
         device = self._device
-        if handle_type != _HOST_POINTER or "VK_EXT_external_memory_host" not in device.physical.extensions:
+        if handle_type != HOST_ALLOCATION or "VK_EXT_external_memory_host" not in device.physical.extensions:
             raise device.unsupported_type(handle_type)
         answer = ffi.new("VkMemoryHostPointerPropertiesEXT *", (_HOST_PROPERTIES,))
         pointer = ffi.cast("void *", address)
@@ -122,8 +127,7 @@ class Imports:
         device.check(result, "vkGetMemoryHostPointerPropertiesEXT", f"{address:#x}")
         return int(answer.memoryTypeBits)
 
-    def missing_for(self, handle_type: int) -> str:
-        """See `ImportsHandles`."""
+    def missing_for(self, handle_type: MemoryHandleType) -> str:
         needed = extension_of(handle_type)
         return "" if needed in self._device.enabled else needed
 
@@ -134,12 +138,11 @@ class Imports:
         raw: int,
         size: int,
         memory_type_index: int,
-        handle_types: int,
+        handle_types: MemoryHandleType,
         dedicated: NativeResource | None,
         *,
-        imported: int = 0,
+        imported: MemoryHandleType = NO_TYPES,
     ) -> VulkanAllocation:
-        """See `AdoptsMemory`."""
         self._device.check_open()
         types = to_driver(handle_types)
         adopted = VulkanAllocation(
@@ -147,7 +150,7 @@ class Imports:
             raw,
             size,
             memory_type_index,
-            types | to_driver(imported),
+            union(types, to_driver(imported)),
             dedicated,
             stated_identity=self._memories.next_identity(types),
             owner="held",
@@ -166,11 +169,11 @@ class Imports:
 
         Memory that is not exported by fd cannot be compared. Errors: as `FdCheck.prove`, `Memories.get_fd`.
         """
-        types = adopted.handle_types & _FDS if adopted.exporting else 0
-        fd = adopted.fd if types else None
+        handle_type = lowest(common(adopted.handle_types, FD_TYPES))
+        fd = adopted.fd if adopted.exporting and handle_type else None
         if fd is None:
             return
-        examined = self.fds.examine(fd, types & -types, trusted=True)
+        examined = self.fds.examine(fd, handle_type, trusted=True)
         if examined.problem:
             raise self.fds.refusal(examined.problem)
         request = ImportRequest(examined, adopted.size, adopted.memory_type_index, adopted.dedicated)

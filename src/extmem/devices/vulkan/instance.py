@@ -5,18 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from extmem.devices.vulkan.owners import VkInstanceOwner
-from extmem.devices.vulkan.physical import PhysicalDevice
+from extmem.devices.vulkan.physical import API_VERSION, PhysicalDevice, enumerated
 from extmem.devices.vulkan.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles.process_id import current_process
 from extmem.vk.abi import ffi
 from extmem.vk.loader import Commands, Loader
 
-__all__ = ["API_VERSION", "Instance"]
-
-API_VERSION = 1 << 22 | 1 << 12
-"""Vulkan 1.1, which has external memory and its queries in the core. No later version is needed."""
-_INCOMPLETE = 5
+__all__ = ["Instance"]
 
 
 class Instance:
@@ -28,9 +23,7 @@ class Instance:
     def __init__(self, loader: Loader | None = None, *, adopt: int = 0, api_version: int = API_VERSION) -> None:
         """adopt: a VkInstance that another binding created for this version. `close` does not destroy it."""
         self.loader = loader or Loader()
-        self.pid = current_process.pid
         self.api_version = api_version
-        self.owned = not adopt
         self.owner = VkInstanceOwner(self.loader)
         if adopt:
             self.owner.handle = ffi.cast("VkInstance", adopt)
@@ -46,11 +39,9 @@ class Instance:
                 "the Vulkan loader here is for Vulkan 1.0; external memory needs 1.1: update it",
                 requires_one_of=["Vulkan 1.1"],
             )
-        application = ffi.new("VkApplicationInfo *")
         name = ffi.new("char[]", b"extmem")
-        application.sType, application.pEngineName, application.apiVersion = 0, name, API_VERSION
-        info = ffi.new("VkInstanceCreateInfo *")
-        info.sType, info.pApplicationInfo = 1, application
+        application = ffi.new("VkApplicationInfo *", {"pEngineName": name, "apiVersion": API_VERSION})
+        info = ffi.new("VkInstanceCreateInfo *", {"sType": 1, "pApplicationInfo": application})
         result = self.owner.make(self.loader, info)
         if result:
             fail(result, "vkCreateInstance", "")
@@ -69,18 +60,11 @@ class Instance:
         return self._devices
 
     def _enumerate(self) -> list[Any]:
-        count = ffi.new("uint32_t *")
-        while True:
-            result = self.commands.vkEnumeratePhysicalDevices(self.handle, count, ffi.NULL)
-            if result:
-                fail(result, "vkEnumeratePhysicalDevices", "")
-            found = ffi.new("VkPhysicalDevice[]", max(1, count[0]))
-            result = self.commands.vkEnumeratePhysicalDevices(self.handle, count, found)
-            if result == _INCOMPLETE:
-                continue  # one was added in between
-            if result:
-                fail(result, "vkEnumeratePhysicalDevices", "")
-            return list(found[0 : count[0]])
+        name = "vkEnumeratePhysicalDevices"
+        result, count, found = enumerated(self.commands, name, (self.handle,), "VkPhysicalDevice[]")
+        if result:
+            fail(result, name, "")
+        return list(found[0:count])
 
     def close(self) -> None:
         """vkDestroyInstance, when no device of it is left. Safe to call twice.

@@ -12,6 +12,7 @@ from extmem.handles.process_id import current_process
 from extmem.owning import Lock, living
 from extmem.vk import modifiers
 from extmem.vk.abi import ffi
+from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ class LogicalDevice:
         """device: a VkDevice that another binding made, with this queue family's queue number `queue`."""
         self.physical = physical
         self.name = physical.identity.device_name
-        self.queue_family = _family(physical) if queue_family is None else queue_family
+        self.queue_family = _choose_queue_family(physical) if queue_family is None else queue_family
         self.queue_index = queue
         self.owned = device is None
-        self.enabled = _enabled(physical) if self.owned else physical.extensions
+        self.enabled = _extensions_to_enable(physical) if self.owned else physical.extensions
         """Names of the device's extensions."""
         self.owner = VkDeviceOwner(physical.instance.owner)
         if device is None:
@@ -87,12 +88,12 @@ class LogicalDevice:
     def _create(self) -> None:
         names = [ffi.new("char[]", name.encode()) for name in sorted(self.enabled)]
         listed = ffi.new("char *[]", names or [ffi.NULL])
-        queue, priority = ffi.new("VkDeviceQueueCreateInfo *"), ffi.new("float *", 1.0)
-        queue.sType, queue.queueFamilyIndex = int(_S.DEVICE_QUEUE_CREATE_INFO), self.queue_family
-        queue.queueCount, queue.pQueuePriorities = 1, priority
-        info = ffi.new("VkDeviceCreateInfo *")
-        info.sType, info.queueCreateInfoCount, info.pQueueCreateInfos = int(_S.DEVICE_CREATE_INFO), 1, queue
-        info.enabledExtensionCount, info.ppEnabledExtensionNames = len(names), listed
+        priority = ffi.new("float *", 1.0)
+        queue_info = (int(_S.DEVICE_QUEUE_CREATE_INFO), ffi.NULL, 0, self.queue_family, 1, priority)
+        queue = ffi.new("VkDeviceQueueCreateInfo *", queue_info)
+        extensions = {"enabledExtensionCount": len(names), "ppEnabledExtensionNames": listed}
+        queues = {"queueCreateInfoCount": 1, "pQueueCreateInfos": queue}
+        info = ffi.new("VkDeviceCreateInfo *", {"sType": int(_S.DEVICE_CREATE_INFO), **queues, **extensions})
         result = self.owner.make(self.physical.commands, self.physical.handle, info)
         if result:
             fail(result, "vkCreateDevice", self.name)
@@ -112,7 +113,7 @@ class LogicalDevice:
         if self.owner.closing:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
-    def unsupported_type(self, handle_type: int) -> UnsupportedError:
+    def unsupported_type(self, handle_type: MemoryHandleType) -> UnsupportedError:
         """What to raise for a handle type that the device does not import."""
         return UnsupportedError(
             f"{self.name} does not import {types_text(handle_type)} here; `extmem devices` lists what it does",
@@ -124,13 +125,13 @@ class LogicalDevice:
         self.owner.close()
 
 
-def _enabled(physical: PhysicalDevice) -> frozenset[str]:
+def _extensions_to_enable(physical: PhysicalDevice) -> frozenset[str]:
     """The extensions to create a device with. DRM format modifiers need another one, which every driver has."""
     names = physical.extensions & SHARING
     return names if modifiers.NEEDED in names else names - {modifiers.EXTENSION}
 
 
-def _family(physical: PhysicalDevice) -> int:
+def _choose_queue_family(physical: PhysicalDevice) -> int:
     """The number of the first queue family with the most of these capabilities."""
     able = [family for family in physical.queue_families if family.flags & MOVING and family.queue_count]
     if not able:

@@ -14,13 +14,25 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from extmem import vk
 from extmem.devices import descriptor_shortage
-from extmem.devices.fd_copies import copy_to_read
+from extmem.devices.fd_copies import copy_to_read, is_same_file
 from extmem.devices.vulkan.handle_types import to_driver
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.owning import OwnedFd, Owner
 from extmem.vk.abi import ffi
+from extmem.vk.handle_types import (
+    FD_TYPES,
+    HOST_ALLOCATION,
+    NO_TYPES,
+    OPAQUE_FD,
+    OPAQUE_WIN32_KMT,
+    OPAQUE_WIN32_TYPES,
+    MemoryHandleType,
+    common,
+    lowest,
+    union,
+)
 from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
@@ -33,12 +45,9 @@ if TYPE_CHECKING:
     from extmem.sharing.payload import PayloadFd, Win32Payload
     from extmem.sharing.terms import ShareTerms
 
-__all__ = ["Memories", "QueueOwner", "VulkanAllocation", "ours"]
+__all__ = ["Memories", "QueueOwner", "VulkanAllocation", "native_allocation"]
 
-HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_FD, _KMT = int(HandleType.OPAQUE_FD), int(HandleType.OPAQUE_WIN32_KMT)
-_HOST_POINTER = int(HandleType.HOST_ALLOCATION)
-_SHARED = int(HandleType.OPAQUE_FD | HandleType.DMA_BUF | HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)
+_SHARED = union(FD_TYPES, OPAQUE_WIN32_TYPES)
 _WHOLE_SIZE = int(vk.WHOLE_SIZE)
 _NO_MEMORY = int(vk.Result.ERROR_UNKNOWN)
 _S = vk.StructureType
@@ -97,7 +106,7 @@ class Memories:
         memory_type_index: int,
         descriptor: bytes,
         *,
-        handle_types: int = 0,
+        handle_types: MemoryHandleType = NO_TYPES,
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> VulkanAllocation:
@@ -141,7 +150,7 @@ class Memories:
 
     def _import_failed(self, making: Making, copy: OwnedFd, request: ImportRequest[ExaminedFd]) -> NoReturn:
         result = making.result
-        if _is_same_file(copy.fd, request.source.fd):
+        if is_same_file(copy.fd, request.source.fd):
             making.give_back_consumed()
             copy.settle()
         what = f"importing {request.size} bytes of memory type {request.memory_type}"
@@ -150,9 +159,9 @@ class Memories:
     def import_host_pointer(self, address: int, size: int, memory_type: int) -> VulkanAllocation:
         """vkAllocateMemory with VkImportMemoryHostPointerInfoEXT. Nothing is checked first."""
         pointer = ffi.cast("void *", address)
-        link = ffi.new("VkImportMemoryHostPointerInfoEXT *", (_IMPORT_HOST, ffi.NULL, _HOST_POINTER, pointer))
+        link = ffi.new("VkImportMemoryHostPointerInfoEXT *", (_IMPORT_HOST, ffi.NULL, HOST_ALLOCATION, pointer))
         memory = self.make_or_fail(link, size, memory_type, None, "importing the host's")
-        allocation = VulkanAllocation(self, memory, size, memory_type, _HOST_POINTER, owner="external")
+        allocation = VulkanAllocation(self, memory, size, memory_type, HOST_ALLOCATION, owner="external")
         allocation.address = address
         return allocation
 
@@ -162,11 +171,13 @@ class Memories:
 
     # Export.
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> OwnedFd:
+    def export_fd(
+        self, allocation: Allocation, *, read_only: bool = False, handle_type: MemoryHandleType = OPAQUE_FD
+    ) -> OwnedFd:
         """See `Backend`. A driver's fd can always be written through: `read_only` changes nothing here."""
-        return self.get_fd(ours(allocation).live, handle_type)
+        return self.get_fd(native_allocation(allocation).live, handle_type)
 
-    def get_fd(self, raw: int, handle_type: int) -> OwnedFd:
+    def get_fd(self, raw: int, handle_type: MemoryHandleType) -> OwnedFd:
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
         device, made = self.device, ffi.new("int *", -1)
         info = ffi.new("VkMemoryGetFdInfoKHR *", (_GET_FD, ffi.NULL, raw, handle_type))
@@ -182,22 +193,21 @@ class Memories:
         os.set_inheritable(owned.fd, False)
         return owned.above_standard_streams()
 
-    def get_handle(self, raw: int, handle_type: int) -> OwnedFd:
+    def get_handle(self, raw: int, handle_type: MemoryHandleType) -> OwnedFd:
         """vkGetMemoryFdKHR; on Windows vkGetMemoryWin32HandleKHR, of one of its NT types. Owned by the caller."""
         return self.get_fd(raw, handle_type)
 
     def get_number(self, raw: int) -> int:
         """vkGetMemoryWin32HandleKHR of a KMT number, which owns nothing; on Windows alone."""
-        raise self.device.unsupported_type(_KMT)
+        raise self.device.unsupported_type(OPAQUE_WIN32_KMT)
 
     # Handles of other programs.
 
     @property
     def imports_handles(self) -> bool:
-        """See `ImportsHandles`."""
         return False
 
-    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+    def handle_memory_type_bits(self, handle_type: MemoryHandleType, handle: int) -> int:
         """See `Backend`. UnsupportedError except on Windows, and for opaque types, which are never queried."""
         raise self.device.unsupported_type(handle_type)
 
@@ -228,13 +238,16 @@ class VulkanAllocation:
         "transfer",
     )
 
+    identity: tuple[int, int] | None = None
+    """None: the kernel does not identify a driver's payloads."""
+
     def __init__(
         self,
         memories: Memories,
         memory: VkObject | int,
         size: int,
         memory_type_index: int,
-        handle_types: int,
+        handle_types: MemoryHandleType,
         dedicated: NativeResource | None = None,
         payload: PayloadFd | None = None,
         *,
@@ -306,26 +319,20 @@ class VulkanAllocation:
         raw = self.live
         if self.payload is not None and not self.exporting:
             return self.payload.fd
-        types = self.handle_types & _SHARED
-        if not types:
+        shared_as = lowest(common(self.handle_types, _SHARED))
+        if not shared_as:
             return None
         memories = self.memories
         with memories.device.making:
-            if types & -types == _KMT:
+            if shared_as == OPAQUE_WIN32_KMT:
                 self._number = self._number or memories.get_number(raw)
                 return self._number
             if self._exported is None:
-                self._exported = memories.get_handle(raw, types & -types)
+                self._exported = memories.get_handle(raw, shared_as)
             return self._exported.fd
 
     @property
-    def identity(self) -> tuple[int, int] | None:
-        """None: the kernel does not identify a driver's payloads."""
-        return None
-
-    @property
     def closed(self) -> bool:
-        """True after `close()`."""
         return not self.raw
 
     def mapped_at(self, mapping: FileMapping, payload: PayloadFd) -> None:
@@ -394,16 +401,8 @@ _FOREIGN = Owner()
 """The owner of a VkDeviceMemory that another binding frees: it releases nothing."""
 
 
-def ours(allocation: Allocation) -> VulkanAllocation:
+def native_allocation(allocation: Allocation) -> VulkanAllocation:
     """The allocation as a Vulkan device's. Errors: TypeError for another device's."""
     if not isinstance(allocation, VulkanAllocation):
         raise TypeError(f"{allocation!r} is not an allocation of a Vulkan device")
     return allocation
-
-
-def _is_same_file(copy: int, fd: int) -> bool:
-    """Whether a copy of `fd` that a failed import got is still open: some drivers close it when they fail."""
-    try:
-        return os.path.sameopenfile(copy, fd)
-    except OSError:
-        return False

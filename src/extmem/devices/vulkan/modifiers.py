@@ -27,8 +27,7 @@ def format_properties(device: PhysicalDevice, vk_format: int) -> vk.FormatProper
     memory = to_c(vk.FormatProperties2())
     get_properties, listed = device.commands.vkGetPhysicalDeviceFormatProperties2, None
     if EXTENSION in device.extensions:
-        listed = ffi.new("VkDrmFormatModifierPropertiesListEXT *")
-        listed.sType = _LIST
+        listed = ffi.new("VkDrmFormatModifierPropertiesListEXT *", (_LIST,))
         memory.cdata.pNext = listed
     get_properties(device.handle, vk_format, memory.cdata)
     if listed is not None and listed.drmFormatModifierCount:
@@ -46,8 +45,7 @@ def resolved(
     raw: a VkImage of tiling DRM_FORMAT_MODIFIER, made from `info`. Errors: UnsupportedError where the driver states
     places that cannot be.
     """
-    answer = ffi.new("VkImageDrmFormatModifierPropertiesEXT *")
-    answer.sType = _PROPERTIES
+    answer = ffi.new("VkImageDrmFormatModifierPropertiesEXT *", (_PROPERTIES,))
     device.check(
         device.commands.vkGetImageDrmFormatModifierPropertiesEXT(device.handle, raw, answer),
         "vkGetImageDrmFormatModifierPropertiesEXT",
@@ -57,7 +55,8 @@ def resolved(
     modifiers = listed.drm_format_modifier_properties if listed is not None else ()
     count = next((int(m.drm_format_modifier_plane_count) for m in modifiers if m.drm_format_modifier == modifier), 1)
     planes = tuple(_plane(device, raw, aspect) for aspect in MEMORY_PLANES[:count])
-    if any(_overlap(one, other) for one, other in itertools.pairwise(sorted(planes, key=lambda plane: plane.offset))):
+    in_order = itertools.pairwise(sorted(planes, key=lambda plane: plane.offset))
+    if any(one.offset + one.size > other.offset for one, other in in_order):
         raise UnsupportedError(
             f"{device.name} states places that overlap for the {count} memory planes of "
             f"{format_name(int(info.format))} with modifier {modifier:#x}, so that no other device could create the "
@@ -74,11 +73,6 @@ def resolved(
     identical.extent = copy.copy(info.extent)
     identical.p_next = vk.ImageDrmFormatModifierExplicitCreateInfoEXT(modifier, placed, _without_modifiers(info))
     return identical, planes
-
-
-def _overlap(one: vk.SubresourceLayout, other: vk.SubresourceLayout) -> bool:
-    """Whether two memory planes share bytes; `one` begins first."""
-    return one.offset + one.size > other.offset
 
 
 def _plane(device: LogicalDevice, raw: int, aspect: int) -> vk.SubresourceLayout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from extmem.devices.vulkan.owners import VkInstanceOwner
     from extmem.vk.loader import Commands, Loader
 
-__all__ = ["PhysicalDevice", "QueueFamily"]
+__all__ = ["API_VERSION", "PhysicalDevice", "QueueFamily", "enumerated"]
 
 _RANKS = {
     vk.PhysicalDeviceType.DISCRETE_GPU: 10,
@@ -25,7 +24,23 @@ _RANKS = {
 _LAST = 90
 _INCOMPLETE = 5
 _DRIVER_PROPERTIES = 1000196000
-_VULKAN_1_1 = 1 << 22 | 1 << 12
+API_VERSION = 1 << 22 | 1 << 12
+"""Vulkan 1.1, which has external memory and its queries in the core. No later version is needed."""
+
+
+def enumerated(commands: Commands, name: str, arguments: tuple[Any, ...], array: str) -> tuple[int, int, Any]:
+    """Call an enumerating command until its answer is complete. Return its VkResult, a count, and so many structs.
+
+    arguments: before the count. array: the C type of the array.
+    """
+    command, count, found = getattr(commands, name), ffi.new("uint32_t *"), None
+    result = _INCOMPLETE
+    while result == _INCOMPLETE:  # something was added between the two calls
+        result = command(*arguments, count, ffi.NULL)
+        if not result:
+            found = ffi.new(array, max(1, count[0]))
+            result = command(*arguments, count, found)
+    return result, count[0], found
 
 
 class QueueFamily(NamedTuple):
@@ -40,21 +55,12 @@ class QueueFamily(NamedTuple):
 class OwningInstance(Protocol):
     """What a physical device needs of its VkInstance (`instance.Instance`)."""
 
-    @property
-    def loader(self) -> Loader:
-        """The loader of its commands."""
-
-    @property
-    def commands(self) -> Commands:
-        """The commands of the instance."""
-
-    @property
-    def owner(self) -> VkInstanceOwner:
-        """The owner of the VkInstance."""
-
-    @property
-    def api_version(self) -> int:
-        """VkApplicationInfo::apiVersion."""
+    loader: Loader
+    commands: Commands
+    """Those of the instance."""
+    owner: VkInstanceOwner
+    api_version: int
+    """VkApplicationInfo::apiVersion."""
 
     @property
     def raw(self) -> int:
@@ -71,11 +77,6 @@ class PhysicalDevice:
         self.commands = instance.commands
         self._given = extensions
 
-    @classmethod
-    def of(cls, instance: OwningInstance, raw: int, extensions: Iterable[str]) -> PhysicalDevice:
-        """Return one whose VkDevice another binding created, with these extensions."""
-        return cls(instance, ffi.cast("VkPhysicalDevice", raw), frozenset(extensions))
-
     @property
     def raw(self) -> int:
         """VkPhysicalDevice as a number."""
@@ -86,7 +87,7 @@ class PhysicalDevice:
         """Whether it implements Vulkan 1.1, which has the queries below in the core."""
         plain = ffi.new("VkPhysicalDeviceProperties *")
         self.commands.vkGetPhysicalDeviceProperties(self.handle, plain)
-        return int(plain.apiVersion) >= _VULKAN_1_1
+        return int(plain.apiVersion) >= API_VERSION
 
     @cached_property
     def _properties(self) -> vk.PhysicalDeviceProperties2:
@@ -95,9 +96,7 @@ class PhysicalDevice:
         if "VK_EXT_external_memory_host" in self.extensions:
             ids.p_next = vk.PhysicalDeviceExternalMemoryHostPropertiesEXT()
         memory = to_c(query)
-        driver = ffi.new("VkPhysicalDeviceDriverProperties *")
-        driver.sType = _DRIVER_PROPERTIES
-        driver.pNext = memory.cdata.pNext
+        driver = ffi.new("VkPhysicalDeviceDriverProperties *", (_DRIVER_PROPERTIES, memory.cdata.pNext))
         memory.cdata.pNext = driver
         self.commands.vkGetPhysicalDeviceProperties2(self.handle, memory.cdata)
         # Drivers older than the struct leave it as it was.
@@ -145,18 +144,11 @@ class PhysicalDevice:
         """Names of the device extensions that exist, or that the adopted device was created with."""
         if self._given is not None:
             return self._given
-        count = ffi.new("uint32_t *")
-        while True:
-            get = self.commands.vkEnumerateDeviceExtensionProperties
-            result = get(self.handle, ffi.NULL, count, ffi.NULL)
-            if not result:
-                found = ffi.new("VkExtensionProperties[]", max(1, count[0]))
-                result = get(self.handle, ffi.NULL, count, found)
-            if result == _INCOMPLETE:
-                continue
-            if result:
-                fail(result, "vkEnumerateDeviceExtensionProperties", self.properties.device_name)
-            return frozenset(bytes(ffi.string(found[i].extensionName)).decode() for i in range(count[0]))
+        name, arguments = "vkEnumerateDeviceExtensionProperties", (self.handle, ffi.NULL)
+        result, count, found = enumerated(self.commands, name, arguments, "VkExtensionProperties[]")
+        if result:
+            fail(result, name, self.properties.device_name)
+        return frozenset(bytes(ffi.string(found[i].extensionName)).decode() for i in range(count))
 
     @cached_property
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:

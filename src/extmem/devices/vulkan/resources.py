@@ -11,9 +11,9 @@ import msgspec
 from extmem import vk
 from extmem.devices.backend import Allocation
 from extmem.devices.resources import NativeResource, Requirements
-from extmem.devices.vulkan.capabilities import image_properties
+from extmem.devices.vulkan.capabilities import Answers
 from extmem.devices.vulkan.handle_types import translated
-from extmem.devices.vulkan.memory import ours
+from extmem.devices.vulkan.memory import native_allocation
 from extmem.devices.vulkan.modifiers import resolved
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.results import fail
@@ -21,6 +21,7 @@ from extmem.errors import UnsupportedError
 from extmem.owning import Owner
 from extmem.vk.abi import ffi, from_c, to_c
 from extmem.vk.formats import is_depth_or_stencil
+from extmem.vk.handle_types import NO_TYPES, MemoryHandleType, lowest
 from extmem.vk.modifiers import MEMORY_PLANES, has_modifier, questions
 from extmem.vk.value_text import flags_text
 
@@ -84,9 +85,9 @@ class Resources:
             )
         # Drivers need not check: an image that the device lacks may be created and fail later.
         external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
-        types = int(external.handle_types) if external is not None else 0
-        for question in questions(info, types & -types).values():
-            image_properties(device.physical, question)
+        types = MemoryHandleType(int(external.handle_types)) if external is not None else NO_TYPES
+        for question in questions(info, lowest(types)).values():
+            Answers(device.physical).image_format_properties(question)
         made = ffi.new("uint64_t *")
         create_info = to_c(translated(info))  # held: what its chain leads to ends with it
         commands, owner = device.commands, VkObject(device.owner)
@@ -208,7 +209,7 @@ class Resources:
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory, vkBindImageMemory. Nothing is done if a transfer has bound it there already."""
         device = self._device
-        made = ours(allocation)
+        made = native_allocation(allocation)
         raw, memory, size = resource.live, made.live, resource.requirements.size
         if resource.private and resource.memory == memory and not offset:
             return

@@ -10,16 +10,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from extmem.devices.vulkan.handle_types import HandleType
 from extmem.errors import DriverError
 from extmem.vk import Result
+from extmem.vk.handle_types import OPAQUE_FD
 
 if TYPE_CHECKING:
     from extmem.devices.vulkan.memory import Memories, VulkanAllocation
 
 __all__ = ["SizeCheck"]
 
-_FD = int(HandleType.OPAQUE_FD)
 _SAMPLES = (4096, 4097)
 """Bytes of the allocations whose files are measured."""
 
@@ -34,7 +33,7 @@ class SizeCheck:
 
     def check(self, adopted: VulkanAllocation) -> None:
         """Raise DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE where the stated size is not the memory's."""
-        if not adopted.exporting or not adopted.handle_types & _FD:
+        if not adopted.exporting or not adopted.handle_types & OPAQUE_FD:
             return
         fd = adopted.fd
         length = os.fstat(fd).st_size if fd is not None else 0
@@ -60,7 +59,7 @@ class SizeCheck:
 
     def _length(self, size: int, memory_type: int) -> int:
         """Bytes of the file of an allocation, which is freed again."""
-        sample = self._memories.allocate(size, memory_type, b"", handle_types=_FD)
+        sample = self._memories.allocate(size, memory_type, b"", handle_types=OPAQUE_FD)
         try:
             fd = sample.fd
             return os.fstat(fd).st_size if fd is not None else 0

@@ -40,12 +40,13 @@ _PATIENCE_S = 60.0
 _TRIES = 4
 _TIMEOUT = int(vk.Result.TIMEOUT)
 _LOST = int(vk.Result.ERROR_DEVICE_LOST)
+_S = vk.StructureType
 _Access = vk.AccessFlagBits
 _Stage = vk.PipelineStageFlagBits
 _EXTERNAL = int(vk.QUEUE_FAMILY_EXTERNAL)
 _MOVES = _Access.TRANSFER_READ | _Access.TRANSFER_WRITE
 _HOST = _Access.HOST_READ | _Access.HOST_WRITE
-_working: Final[set[Submissions]] = set()
+_running_submissions: Final[set[Submissions]] = set()
 """Those with submitted commands that may still run. Each is kept alive here, with all that these use."""
 
 
@@ -72,9 +73,7 @@ class Submissions:
         """The owners of what it uses, once it is submitted, in the order of its barriers."""
         self._patience = _PATIENCE_S
         """Seconds that a wait may take; 0 once one took too long, so that calls only check whether it is done."""
-        queue = ffi.new("VkQueue *")
-        self._commands.vkGetDeviceQueue(device.handle, device.queue_family, device.queue_index, queue)
-        self._queue = queue[0]
+        self._queue = ffi.cast("VkQueue", device.queue)
 
     def run(
         self,
@@ -98,20 +97,23 @@ class Submissions:
                 if uses is not None:
                     self._running.add_all(uses)
                 recorder = VulkanRecorder(self._commands, self._begin())
-                self._border(recorder, [a for a in shared if a.owner == "external"], acquire=True)
+                self._transfer_ownership(recorder, [a for a in shared if a.owner == "external"], acquire=True)
                 record(recorder)
-                self._border(recorder, shared, acquire=False)
+                self._transfer_ownership(recorder, shared, acquire=False)
                 self._owners = [*((allocation, "external") for allocation in shared), *owners]
                 self._submit()
             except BaseException:
                 if not self._submitted:
-                    _working.discard(self)
-                    self._forget_buffer()
+                    _running_submissions.discard(self)
+                    if self._buffer:  # its recording failed; the next submission begins another one
+                        do_last(self._buffer)
                     self._running.end()
                 raise
             self._finish()
 
-    def _border(self, recorder: VulkanRecorder, allocations: list[VulkanAllocation], *, acquire: bool) -> None:
+    def _transfer_ownership(
+        self, recorder: VulkanRecorder, allocations: list[VulkanAllocation], *, acquire: bool
+    ) -> None:
         """Record transfers of ownership from or to VK_QUEUE_FAMILY_EXTERNAL, and barriers with the host."""
         ours = self._device.queue_family
         sides = (_EXTERNAL, ours) if acquire else (ours, _EXTERNAL)
@@ -135,27 +137,27 @@ class Submissions:
     def _begin(self) -> Any:
         device, vulkan = self._device, self._commands
         if self._pool is None:
-            info = ffi.new("VkCommandPoolCreateInfo *")
-            info.sType = int(vk.StructureType.COMMAND_POOL_CREATE_INFO)
-            info.flags = int(vk.CommandPoolCreateFlagBits.RESET_COMMAND_BUFFER)
-            info.queueFamilyIndex = device.queue_family
+            reset = int(vk.CommandPoolCreateFlagBits.RESET_COMMAND_BUFFER)
+            info = ffi.new(
+                "VkCommandPoolCreateInfo *", (int(_S.COMMAND_POOL_CREATE_INFO), ffi.NULL, reset, device.queue_family)
+            )
             self._pool = self._made(
                 vulkan.vkCreateCommandPool, info, vulkan.vkDestroyCommandPool, "vkCreateCommandPool"
             )
         if self._fence is None:
-            fence = ffi.new("VkFenceCreateInfo *")
-            fence.sType = int(vk.StructureType.FENCE_CREATE_INFO)
+            fence = ffi.new("VkFenceCreateInfo *", (int(_S.FENCE_CREATE_INFO),))
             self._fence = self._made(vulkan.vkCreateFence, fence, vulkan.vkDestroyFence, "vkCreateFence")
         if not self._buffer:
-            ask = ffi.new("VkCommandBufferAllocateInfo *")
-            ask.sType = int(vk.StructureType.COMMAND_BUFFER_ALLOCATE_INFO)
-            ask.commandPool, ask.commandBufferCount = self._pool.raw, 1
-            found = ffi.new("VkCommandBuffer *")
-            device.check(vulkan.vkAllocateCommandBuffers(device.handle, ask, found), "vkAllocateCommandBuffers")
-            self._buffer.append((vulkan.vkFreeCommandBuffers, device.handle, self._pool.raw, 1, found))
-        begin = ffi.new("VkCommandBufferBeginInfo *")
-        begin.sType = int(vk.StructureType.COMMAND_BUFFER_BEGIN_INFO)
-        begin.flags = int(vk.CommandBufferUsageFlagBits.ONE_TIME_SUBMIT)
+            request = ffi.new(
+                "VkCommandBufferAllocateInfo *", (int(_S.COMMAND_BUFFER_ALLOCATE_INFO), ffi.NULL, self._pool.raw, 0, 1)
+            )
+            made = ffi.new("VkCommandBuffer *")
+            device.check(vulkan.vkAllocateCommandBuffers(device.handle, request, made), "vkAllocateCommandBuffers")
+            self._buffer.append((vulkan.vkFreeCommandBuffers, device.handle, self._pool.raw, 1, made))
+        begin = ffi.new(
+            "VkCommandBufferBeginInfo *",
+            (int(_S.COMMAND_BUFFER_BEGIN_INFO), ffi.NULL, int(vk.CommandBufferUsageFlagBits.ONE_TIME_SUBMIT)),
+        )
         buffer = self._buffer[0][-1][0]
         device.check(vulkan.vkBeginCommandBuffer(buffer, begin), "vkBeginCommandBuffer")
         return buffer
@@ -169,13 +171,13 @@ class Submissions:
     def _submit(self) -> None:
         device, vulkan, fence, buffers = self._device, self._commands, self._raw_fence, self._buffer[0][-1]
         device.check(vulkan.vkEndCommandBuffer(buffers[0]), "vkEndCommandBuffer")
-        info = ffi.new("VkSubmitInfo *")
-        info.sType = int(vk.StructureType.SUBMIT_INFO)
-        info.commandBufferCount, info.pCommandBuffers = 1, buffers
+        info = ffi.new(
+            "VkSubmitInfo *", {"sType": int(_S.SUBMIT_INFO), "commandBufferCount": 1, "pCommandBuffers": buffers}
+        )
         if self._signaled:
             device.check(vulkan.vkResetFences(device.handle, 1, ffi.new("uint64_t *", fence)), "vkResetFences")
             self._signaled = False
-        _working.add(self)
+        _running_submissions.add(self)
         self._submitted.extend(starmap(vulkan.vkQueueSubmit, ((self._queue, 1, info, fence),)))
         result = self._submitted[0]
         if result:
@@ -230,12 +232,7 @@ class Submissions:
         self._owners = []
         self._submitted.clear()
         self._running.end()
-        _working.discard(self)
-
-    def _forget_buffer(self) -> None:
-        """Drop a command buffer whose recording failed: the next submission begins another one."""
-        if self._buffer:
-            do_last(self._buffer)
+        _running_submissions.discard(self)
 
     def finish(self) -> None:
         """Wait for what was submitted, if anything was. A lost device runs nothing any more. Errors: as `_finish`."""
@@ -262,9 +259,9 @@ class Submissions:
 
 
 @atexit.register
-def _leave_what_works() -> None:
-    """See the module."""
-    for submissions in list(_working):
+def _keep_running_submissions() -> None:
+    """Keep what still runs when the process ends, so that it is never released."""
+    for submissions in list(_running_submissions):
         import ctypes
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(submissions))  # never lost, so never released

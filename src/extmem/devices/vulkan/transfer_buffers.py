@@ -45,7 +45,7 @@ class TransferBuffers:
             return alone
         with self._device.making:
             if allocation.transfer is None:
-                allocation.transfer = self._over(allocation)
+                allocation.transfer = self._bound(allocation, self._whole(allocation))
             return allocation.transfer
 
     def too_small(self, allocation: VulkanAllocation) -> str:
@@ -82,9 +82,6 @@ class TransferBuffers:
         if end > alone.size:
             return f"which has {alone.size} bytes, and {end} are to be reached; use no more, or create a larger buffer"
         return ""
-
-    def _over(self, allocation: VulkanAllocation) -> NativeResource:
-        return self._bound(allocation, self._whole(allocation))
 
     def _whole(self, allocation: VulkanAllocation) -> NativeResource:
         info = vk.BufferCreateInfo(size=allocation.size, usage=_USAGE)

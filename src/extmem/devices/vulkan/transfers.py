@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices.types import QueueFacts
-from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation, ours
+from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation, native_allocation
 from extmem.devices.vulkan.submission import Submissions
 from extmem.devices.vulkan.transfer_buffers import TransferBuffers
 from extmem.errors import UnsupportedError
@@ -60,12 +60,10 @@ class Transfers:
     # Mapped memory.
 
     def flush(self, allocation: Allocation, offset: int, size: int) -> None:
-        """See `Backend`."""
-        self._ranges("vkFlushMappedMemoryRanges", ours(allocation), offset, size)
+        self._ranges("vkFlushMappedMemoryRanges", native_allocation(allocation), offset, size)
 
     def invalidate(self, allocation: Allocation, offset: int, size: int) -> None:
-        """See `Backend`."""
-        self._ranges("vkInvalidateMappedMemoryRanges", ours(allocation), offset, size)
+        self._ranges("vkInvalidateMappedMemoryRanges", native_allocation(allocation), offset, size)
 
     def _ranges(self, command: str, allocation: VulkanAllocation, offset: int, size: int) -> None:
         device = self._device
@@ -81,8 +79,7 @@ class Transfers:
     # Copies.
 
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
-        """See `Backend`."""
-        target = _checked(allocation, offset, data.nbytes)
+        target = _check_range(allocation, offset, data.nbytes)
         window = self._window(target, _TO, offset, data.nbytes)
         if window is None:
             self._write(target, offset, data)
@@ -91,8 +88,7 @@ class Transfers:
         self.flush(target, offset, data.nbytes)
 
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
-        """See `Backend`."""
-        source = _checked(allocation, offset, into.nbytes)
+        source = _check_range(allocation, offset, into.nbytes)
         window = self._window(source, _FROM, offset, into.nbytes)
         if window is None:
             self._read(source, offset, into)
@@ -101,8 +97,7 @@ class Transfers:
         into[:] = window
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
-        """See `Backend`."""
-        target = _checked(allocation, offset, size)
+        target = _check_range(allocation, offset, size)
         window = self._window(target, _TO, offset, size)
         if window is None:
             self._fill(target, offset, size, value)
@@ -201,7 +196,6 @@ class Transfers:
     # Commands.
 
     def queue_facts(self) -> QueueFacts:
-        """See `Backend`."""
         device = self._device
         families = device.physical.queue_families
         return QueueFacts(
@@ -216,19 +210,17 @@ class Transfers:
     def submit(
         self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
     ) -> None:
-        """See `Backend`."""
         after: list[tuple[VulkanAllocation, QueueOwner]] = [
-            (ours(allocation), "held" if is_acquired else "external") for allocation, is_acquired in owners
+            (native_allocation(allocation), "held" if is_acquired else "external") for allocation, is_acquired in owners
         ]
         self.submissions.run(record, uses=uses, owners=after)
 
     def release_ownership(self, allocation: Allocation) -> None:
         """See `ReleasesOwnership`. Nothing is released where the caller's dedicated buffer is unbound and so unused."""
-        if not self.buffers.obstacle(ours(allocation)):
-            self.submissions.run(lambda recorder: None, [ours(allocation)])
+        if not self.buffers.obstacle(native_allocation(allocation)):
+            self.submissions.run(lambda recorder: None, [native_allocation(allocation)])
 
     def finish_submitted(self) -> None:
-        """See `FinishesLater`."""
         if self._submissions is not None and self._device.pid == current_process.pid:
             self._submissions.finish()
 
@@ -244,8 +236,8 @@ class Transfers:
         self._submissions = self._staging = None
 
 
-def _checked(allocation: Allocation, offset: int, size: int) -> VulkanAllocation:
+def _check_range(allocation: Allocation, offset: int, size: int) -> VulkanAllocation:
     """The allocation, if these bytes are inside of it. Errors: ValueError."""
     if offset < 0 or size < 0 or offset + size > allocation.size:
         raise ValueError(f"bytes {offset} to {offset + size} reach outside the allocation of {allocation.size}")
-    return ours(allocation)
+    return native_allocation(allocation)

@@ -31,6 +31,7 @@ from extmem.manager.windows.security_descriptors import security_descriptor
 from extmem.objects import FLAG_INHERIT, MEMORY, Status, error_for
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.vk.abi import ffi, to_c
+from extmem.vk.handle_types import NO_TYPES, OPAQUE_WIN32, OPAQUE_WIN32_KMT, OPAQUE_WIN32_TYPES, MemoryHandleType
 from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["Win32Memories"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_NT, _KMT = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
-_OPAQUE = _NT | _KMT
 _LOW = 0xFFFF_FFFF
 _OF_DEAD_NUMBERS = (vk.Result.ERROR_OUT_OF_HOST_MEMORY, vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 """Results of drivers for a KMT number that leads nowhere."""
@@ -61,7 +60,7 @@ class Win32Memories(Memories):
         memory_type_index: int,
         descriptor: bytes,
         *,
-        handle_types: int = 0,
+        handle_types: MemoryHandleType = NO_TYPES,
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> VulkanAllocation:
@@ -74,8 +73,7 @@ class Win32Memories(Memories):
         if not handle_types:
             return super().allocate(size, memory_type_index, descriptor, dedicated=dedicated)
         self.device.check_open()
-        handle_types = int(handle_types)
-        name = terms.name if terms is not None and handle_types & _NT else None
+        name = terms.name if terms is not None and handle_types & OPAQUE_WIN32 else None
         for is_last in (False, False, True):
             with self._exporting(handle_types, terms) as export:
                 try:
@@ -92,11 +90,11 @@ class Win32Memories(Memories):
         return VulkanAllocation(self, memory, size, memory_type_index, handle_types, dedicated)
 
     @contextlib.contextmanager
-    def _exporting(self, types: int, terms: ShareTerms | None) -> Iterator[CStruct]:
+    def _exporting(self, types: MemoryHandleType, terms: ShareTerms | None) -> Iterator[CStruct]:
         """The export structs in C memory, for one call."""
         with contextlib.ExitStack() as stack:
             stated = None
-            if types & _NT:
+            if types & OPAQUE_WIN32:
                 if terms is None or (terms.described and terms.name is None):
                     name: str | None = driver_memory.hidden_name()
                 else:
@@ -113,7 +111,7 @@ class Win32Memories(Memories):
                     stated = vk.ExportMemoryWin32HandleInfoKHR(attributes, terms.access, name)
             yield to_c(vk.ExportMemoryAllocateInfo(HandleType(types), stated))
 
-    def get_handle(self, raw: int, handle_type: int) -> OwnedFd:
+    def get_handle(self, raw: int, handle_type: MemoryHandleType) -> OwnedFd:
         """vkGetMemoryWin32HandleKHR of an NT type. It is not inheritable: programs get duplicates of it."""
         owned = OwnedDescriptor(self._handle(raw, handle_type))
         with contextlib.suppress(StatusError):  # a protected handle is left unchanged
@@ -122,9 +120,9 @@ class Win32Memories(Memories):
 
     def get_number(self, raw: int) -> int:
         """vkGetMemoryWin32HandleKHR of a KMT number, which owns nothing."""
-        return self._handle(raw, _KMT) & _LOW
+        return self._handle(raw, OPAQUE_WIN32_KMT) & _LOW
 
-    def _handle(self, raw: int, handle_type: int) -> int:
+    def _handle(self, raw: int, handle_type: MemoryHandleType) -> int:
         device = self.device
         info = to_c(vk.MemoryGetWin32HandleInfoKHR(raw, HandleType(handle_type)))
         made = ffi.new("HANDLE *")
@@ -148,7 +146,7 @@ class Win32Memories(Memories):
         Errors: DriverError with what the kernel reports of the handle; InvalidHandleError for a KMT number that leads
         nowhere; OutOfMemoryError; UnsupportedError.
         """
-        handle_type = int(payload.handle_type)
+        handle_type = payload.handle_type
         if not self.imports_handles:
             raise self._lacking(handle_type)
         handle = None if payload.name is not None else payload.number or payload.fd
@@ -191,7 +189,7 @@ class Win32Memories(Memories):
 
     def _seen(self, payload: Win32Payload) -> str:
         """Return the source in words. Errors: InvalidHandleError if the handle was closed meanwhile."""
-        kind = HandleType(int(payload.handle_type)).name
+        kind = types_text(payload.handle_type)
         if payload.number:
             return f"the {kind} number {payload.number:#x}, whose memory extmem cannot examine"
         try:
@@ -212,17 +210,17 @@ class Win32Memories(Memories):
         """See `ImportsHandles`."""
         return WIN32_EXTENSION in self.device.enabled
 
-    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+    def handle_memory_type_bits(self, handle_type: MemoryHandleType, handle: int) -> int:
         """See `Backend`. Never queried for an opaque type (VUID-…-handleType-00666). The handle stays the caller's.
 
         Errors: DriverError; UnsupportedError for a type that the device does not import.
         """
         device = self.device
-        if handle_type & _OPAQUE or not self.imports_handles:
+        if handle_type & OPAQUE_WIN32_TYPES or not self.imports_handles:
             raise self._lacking(handle_type)
         answer = to_c(vk.MemoryWin32HandlePropertiesKHR())
         result = device.commands.vkGetMemoryWin32HandlePropertiesKHR(
-            device.handle, int(handle_type), ffi.cast("HANDLE", handle), answer.cdata
+            device.handle, handle_type, ffi.cast("HANDLE", handle), answer.cdata
         )
         device.check(result, "vkGetMemoryWin32HandlePropertiesKHR", f"handle {handle:#x}")
         known = (1 << len(device.memory_types)) - 1
@@ -237,7 +235,7 @@ class Win32Memories(Memories):
             )
         return bits
 
-    def _lacking(self, handle_type: int) -> UnsupportedError:
+    def _lacking(self, handle_type: MemoryHandleType) -> UnsupportedError:
         if not self.imports_handles:
             return UnsupportedError(
                 f"{self.device.name} has no {WIN32_EXTENSION}, so it takes no {types_text(handle_type)}; share host "

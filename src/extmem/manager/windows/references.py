@@ -25,10 +25,10 @@ from extmem.owning import Lock, OwnedDescriptor, OwnedFd, Step
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd, Win32Payload
 from extmem.sharing.terms import Exported, Imported
+from extmem.vk.handle_types import OPAQUE_WIN32, OPAQUE_WIN32_KMT
 
 __all__ = ["NAMELESS", "HeldReference", "References"]
 
-_NT_TYPE, _KMT_TYPE = 2, 4  # VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_WIN32_BIT and …_KMT_BIT
 _MAX_DESCRIPTIONS = 16_384
 NAMELESS = 0
 """The object id of a section without a description, or with a false one. It is not equal to any other object's."""
@@ -220,7 +220,7 @@ class References(Manager):
         memory = HeldReference(
             handle, shared, granted, PayloadFd(kept, writable), companion, description=description, from_driver=True
         )
-        payload = Win32Payload(kept, writable, _NT_TYPE, 0, name)
+        payload = Win32Payload(kept, writable, OPAQUE_WIN32, 0, name)
         display = (
             description.name
             if description is not None and description.name
@@ -252,7 +252,7 @@ class References(Manager):
         shared = description.object if description is not None else 0
         held = HeldReference(0, shared, MEMORY.all, None, companion, shared_by=Share.KMT)
         held.description, held.from_driver, held.number = description, True, number
-        payload = Win32Payload(OwnedDescriptor(-1), True, _KMT_TYPE, number)
+        payload = Win32Payload(OwnedDescriptor(-1), True, OPAQUE_WIN32_KMT, number)
         descriptor = description.descriptor if description is not None else b""
         return Imported(
             self._add(held, reference),

@@ -20,6 +20,7 @@ from extmem.sharing.descriptor import create_infos as infos
 from extmem.sharing.descriptor import wire as wire
 from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo, check_array, check_image
 from extmem.sharing.descriptor.header import Header
+from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = ["ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"]
 
@@ -117,7 +118,7 @@ class Descriptor(Header, frozen=True):
     def payload_facts(self) -> PayloadFacts:
         """What the rules need of it. A foreign payload has no exporter's memory type to hold an import against."""
         return PayloadFacts(
-            handle_types=self.handle_types,
+            handle_types=MemoryHandleType(self.handle_types),
             allocation_size=self.allocation_size,
             memory_type_index=self.memory_type_index if self.made_by_vulkan else None,
             device_uuid=self.device_uuid,

@@ -88,7 +88,7 @@ def external(fake: FakeCuda, description: Any) -> FilePayload | None:
     if kind is None:
         raise Refusal(_NOT_SUPPORTED)
     value, at = int(description.handle.win32.handle), int(description.handle.win32.name)
-    if bool(value) == bool(at) or (at and kind in BY_NUMBER):
+    if bool(value) == bool(at) or (at and int(kind) in BY_NUMBER):
         raise fake.wrong(f"handle {value:#x} and name at {at:#x} are given for {kind!r}", INVALID_VALUE)
     handle = open_shared(int(kind), value, ctypes.wstring_at(at) if at else None)
     tag = read_tag(handle) if handle else None

@@ -83,8 +83,8 @@ def test_allocations_close_once_and_mappings_outlive_them(backend: HostBackend) 
     allocation = backend.allocate(PAGE, 0, b"")
     mapping = allocation.map()
     assert not allocation.closed
-    backend.free(allocation)
-    backend.free(allocation)
+    allocation.close()
+    allocation.close()
     assert allocation.closed and open_fds() == before
     with pytest.raises(HandleStateError, match="freed"):
         _ = allocation.fd
@@ -113,7 +113,7 @@ def test_a_closed_driver_allocates_nothing_and_frees_what_there_was(backend: Hos
     backend.close()
     with pytest.raises(HandleStateError, match="closed"):
         backend.allocate(PAGE, 0, b"")
-    backend.free(allocation)
+    allocation.close()
 
 
 # Mapping.
@@ -272,8 +272,8 @@ def test_B104_host_memory_imports_in_place(backend: HostBackend) -> None:
     assert (imported.fd, imported.identity, imported.writable, imported.memory_type_index) == (None, None, True, 1)
     with pytest.raises(UnsupportedError, match="no file descriptor"):
         backend.export_fd(imported)
-    backend.free(imported)
-    backend.free(imported)
+    imported.close()
+    imported.close()
     assert imported.closed
     with pytest.raises(HandleStateError):
         imported.map()

@@ -308,7 +308,7 @@ def test_the_drivers_own_files_of_every_size_have_the_form_of_its_samples(backen
         backend.imports.fds.check_content(ImportRequest(examined, needs.size, lowest(needs)))
         os.close(fd)
         memory.close()
-        backend.destroy(buffer)
+        buffer.destroy()
 
 
 def test_a_payload_cut_short_behind_the_exporters_back(backend: VulkanBackend) -> None:
@@ -384,8 +384,8 @@ def test_dedicated_memory_is_proved_with_the_identical_resource(backend: VulkanB
     assert theirs.bound
     imported.close()
     memory.close()
-    backend.destroy(ours)
-    backend.destroy(theirs)
+    ours.destroy()
+    theirs.destroy()
 
 
 def test_likeness_looks_through_numbers_and_deletion() -> None:

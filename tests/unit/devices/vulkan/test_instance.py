@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +26,7 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_closed_once_and_answers_nothing_afterwards(backend: VulkanBackend) -> None:
     instance = Instance()
-    assert instance.raw and instance.pid == os.getpid()
+    assert instance.raw
     assert instance.physical_devices() is instance.physical_devices(), "enumerated once"
     instance.close()
     instance.close()

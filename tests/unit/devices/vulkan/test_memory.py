@@ -47,7 +47,7 @@ def test_it_is_freed_once_and_refuses_everything_afterwards(backend: VulkanBacke
         backend.write(memory, 0, memoryview(b"late"))
     with pytest.raises(HandleStateError, match="is freed"):
         backend.bind(memory, 0, driver_buffer := backend.create_buffer(buffer_info()))
-    backend.destroy(driver_buffer)
+    driver_buffer.destroy()
     assert still_works(backend)
 
 
@@ -56,7 +56,7 @@ def test_it_is_mapped_once(backend: VulkanBackend) -> None:
     assert not memory.mapped
     first = memory.map()
     assert memory.mapped and memory.map() is first and first.writable
-    backend.free(memory)
+    memory.close()
 
 
 def test_memory_that_the_host_does_not_see_is_refused_with_what_would_do(
@@ -161,7 +161,7 @@ def test_a_dedicated_allocation_is_bound_to_what_it_is_for(backend: VulkanBacken
     backend.bind(memory, 0, buffer)  # what is bound to it already
     assert read(backend, memory, 0, 4) == b"more"
     memory.close()
-    backend.destroy(buffer)
+    buffer.destroy()
 
 
 def test_bytes_of_memory_for_an_image_are_not_moved_by_buffers(backend: VulkanBackend) -> None:
@@ -172,7 +172,7 @@ def test_bytes_of_memory_for_an_image_are_not_moved_by_buffers(backend: VulkanBa
     with pytest.raises(UnsupportedError, match=r"dedicated to an image.*Device\.commands"):
         backend.write(memory, 0, memoryview(b"texel"))
     memory.close()
-    backend.destroy(image)
+    image.destroy()
 
 
 def test_a_device_closed_while_memory_is_open_ends_with_it(vulkan_device: Device) -> None:

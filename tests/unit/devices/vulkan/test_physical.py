@@ -8,7 +8,7 @@ from extmem import vk
 from extmem.devices import vulkan
 from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.instance import Instance
-from extmem.devices.vulkan.logical import _family
+from extmem.devices.vulkan.logical import _choose_queue_family
 from extmem.devices.vulkan.physical import PhysicalDevice, QueueFamily
 from extmem.errors import UnsupportedError
 from extmem.testing.children import Peer
@@ -63,7 +63,7 @@ def test_its_limits_are_usable(backend: VulkanBackend) -> None:
 def test_the_queue_family_that_can_do_most_is_taken(backend: VulkanBackend) -> None:
     families = backend.device.physical.queue_families
     assert [family.number for family in families] == list(range(len(families)))
-    assert backend.device.queue_family == _family(backend.device.physical)
+    assert backend.device.queue_family == _choose_queue_family(backend.device.physical)
 
 
 class Queues:
@@ -93,12 +93,12 @@ ALL = GRAPHICS | COMPUTE | TRANSFER
 )
 def test_choosing_a_queue_family(families: list[tuple[int, int]], taken: int) -> None:
     device = Queues(*(QueueFamily(i, flags, count) for i, (flags, count) in enumerate(families)))
-    assert _family(device) == taken  # type: ignore[arg-type]  # the attributes that it reads
+    assert _choose_queue_family(device) == taken  # type: ignore[arg-type]  # the attributes that it reads
 
 
 def test_a_device_that_cannot_copy_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="decoder has no queue that can copy"):
-        _family(Queues(QueueFamily(0, 0x20, 1), name="decoder"))  # type: ignore[arg-type]  # as above
+        _choose_queue_family(Queues(QueueFamily(0, 0x20, 1), name="decoder"))  # type: ignore[arg-type]  # as above
 
 
 def test_extensions_can_be_those_of_a_foreign_vkdevice(backend: VulkanBackend) -> None:

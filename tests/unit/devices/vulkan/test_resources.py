@@ -31,9 +31,9 @@ COLOR, DEPTH = vk.ImageAspectFlagBits.COLOR, vk.ImageAspectFlagBits.DEPTH
 def test_they_are_destroyed_once(backend: VulkanBackend) -> None:
     for made in (backend.create_buffer(buffer_info()), backend.create_image(image_info())):
         assert made.raw
-        backend.destroy(made)
+        made.destroy()
         assert made.raw == 0
-        backend.destroy(made)
+        made.destroy()
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000, SIZE, SIZE + 1, 1 << 20])
@@ -44,8 +44,8 @@ def test_a_buffers_requirements_are_those_of_every_buffer_like_it(backend: Vulka
     assert needs == backend.buffer_requirements(buffer_info(size, SHARED)) and buffer.size == size
     twin = backend.resources.recreate(buffer)
     assert twin.requirements == needs and twin.raw != buffer.raw
-    backend.destroy(twin)
-    backend.destroy(buffer)
+    twin.destroy()
+    buffer.destroy()
 
 
 @pytest.mark.parametrize("types", [0, on_linux(FD), W32, KMT])
@@ -59,8 +59,8 @@ def test_images_are_made_in_both_tilings_for_every_type(
     assert image.requirements == backend.image_requirements(info)
     twin = backend.resources.recreate(image)
     assert twin.requirements == image.requirements
-    backend.destroy(twin)
-    backend.destroy(image)
+    twin.destroy()
+    image.destroy()
 
 
 def test_what_was_made_elsewhere_cannot_be_made_again(backend: VulkanBackend) -> None:
@@ -68,14 +68,14 @@ def test_what_was_made_elsewhere_cannot_be_made_again(backend: VulkanBackend) ->
     buffer.create_info = None
     with pytest.raises(UnsupportedError, match="its create info is not known"):
         backend.resources.recreate(buffer)
-    backend.destroy(buffer)
+    buffer.destroy()
 
 
 def test_an_image_that_the_device_lacks_is_refused_before_it_is_made(backend: VulkanBackend) -> None:
     wrong = image_info(LINEAR, format=vk.Format.D32_SFLOAT, usage=vk.ImageUsageFlagBits.COLOR_ATTACHMENT)
     with pytest.raises(UnsupportedError, match="has no images of D32_SFLOAT, LINEAR"):
         backend.create_image(wrong)
-    backend.destroy(backend.create_image(image_info(LINEAR)))
+    backend.create_image(image_info(LINEAR)).destroy()
 
 
 def test_a_buffer_larger_than_any_memory_is_an_error(backend: VulkanBackend) -> None:
@@ -87,8 +87,8 @@ def test_a_buffer_larger_than_any_memory_is_an_error(backend: VulkanBackend) -> 
     else:
         with pytest.raises(OutOfMemoryError, match="vkAllocateMemory"):
             backend.allocate(large.requirements.size, 0, b"")
-        backend.destroy(large)
-    backend.destroy(backend.create_buffer(buffer_info()))
+        large.destroy()
+    backend.create_buffer(buffer_info()).destroy()
 
 
 def test_a_linear_image_says_where_its_texels_are(backend: VulkanBackend) -> None:
@@ -111,7 +111,7 @@ def test_the_texels_are_there(backend: VulkanBackend) -> None:
     into = bytearray(256)
     backend.read(memory, at, memoryview(into))
     assert into == row and image.bound
-    backend.destroy(image)
+    image.destroy()
     memory.close()
 
 
@@ -149,14 +149,14 @@ def test_binding_stays_within_the_memory(backend: VulkanBackend) -> None:
             backend.bind(memory, offset, buffers[2])
     assert [buffer.bound for buffer in buffers] == [True, True, False]
     for buffer in buffers:
-        backend.destroy(buffer)
+        buffer.destroy()
     memory.close()
 
 
 def test_a_destroyed_resource_is_not_bound(backend: VulkanBackend) -> None:
     memory = allocate(backend)
     for made in (backend.create_buffer(buffer_info()), backend.create_image(image_info())):
-        backend.destroy(made)
+        made.destroy()
         with pytest.raises(HandleStateError, match=f"this {made.kind} is destroyed"):
             backend.bind(memory, 0, made)
     memory.close()

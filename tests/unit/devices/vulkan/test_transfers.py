@@ -148,4 +148,4 @@ def test_what_moves_bytes_is_released_with_the_device(backend: VulkanBackend) ->
     memory.close()
     other.close()
     assert not other.device.owner.owes and not other.device.living
-    backend.destroy(backend.create_buffer(buffer_info()))
+    backend.create_buffer(buffer_info()).destroy()

@@ -1,0 +1,106 @@
+"""Below the public API a handle type of memory has a type of its own: neither a plain int nor a semaphore's bits."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.meta.tools import ROOT, SOURCE, python_files, run
+
+NAMED = re.compile(r"(\w+_)?(handle_types?|export_types|nt_types)")
+PUBLIC = {
+    "api/device.py": "takes what programs pass",
+    "cli/_bench/passing.py": "is a program",
+    "core/allocating_arrays.py": "takes what `Device.allocate` got, and checks it",
+    "core/arguments.py": "checks arguments, and returns handle types",
+    "core/exporting.py": "`export_handle` and `win32_handle` take the enum, which they write into structs",
+    "core/fd_choices.py": "takes and returns the enum",
+    "core/import_source.py": "`look_at` takes what a program passed, before the rules check it",
+    "core/queries.py": "takes what programs pass, before the rules check it",
+    "raw.py": "takes what programs pass",
+    "rules/handle_properties.py": "takes what programs pass, and checks it",
+    "sharing/descriptor/descriptor.py": "programs make descriptors",
+    "sharing/descriptor/wire.py": "the numbers of the wire format",
+}
+"""Modules that have handle types as they come from a program or from another process, and why."""
+
+PROGRAM = """\
+from typing import NewType
+
+from extmem import vk
+from extmem.vk.handle_types import HOST_ALLOCATION, OPAQUE_FD, MemoryHandleType, union
+
+SemaphoreHandleType = NewType("SemaphoreHandleType", int)
+
+
+def take(handle_type: MemoryHandleType) -> None: ...
+
+
+take(OPAQUE_FD)
+take(union(OPAQUE_FD, HOST_ALLOCATION))
+take(MemoryHandleType(8))
+"""
+REFUSED = {
+    "take(8)": "int",
+    "take(OPAQUE_FD | HOST_ALLOCATION)": "int",
+    "take(SemaphoreHandleType(8))": "SemaphoreHandleType",
+    "take(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)": "ExternalMemoryHandleTypeFlagBits",
+}
+"""Calls with something else than a handle type of memory, and the type that mypy reports."""
+
+
+def untyped(package: Path) -> list[str]:
+    """Return the parameters and fields below `package` that have the name of a handle type, and another type."""
+    found = []
+    for path in python_files(package):
+        name = path.relative_to(package).as_posix()
+        if name.startswith(("testing/", "vk/_generated/")) or name in PUBLIC:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.arg):
+                what = node.arg
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                what = node.target.id
+            else:
+                continue
+            if NAMED.fullmatch(what) and node.annotation and "MemoryHandleType" not in ast.unparse(node.annotation):
+                found.append(f"{name}: {what}")
+    return found
+
+
+def reported_by_mypy(folder: Path, source: str) -> list[str]:
+    """Return the lines that mypy reports of a program."""
+    program = folder / "program.py"
+    program.write_text(source, encoding="utf-8")
+    options = ["--config-file=", "--strict", "--follow-imports=silent", f"--cache-dir={folder / 'cache'}"]
+    environment = {**os.environ, "MYPYPATH": str(SOURCE.parent)}
+    checked = run([sys.executable, "-m", "mypy", *options, program], cwd=ROOT, env=environment, python_path="")
+    assert not checked.stderr, checked.stderr
+    return checked.stdout.splitlines()
+
+
+def test_handle_types_have_their_type() -> None:
+    assert not untyped(SOURCE), "annotate them with `extmem.vk.handle_types.MemoryHandleType`"
+
+
+def test_planted_plain_numbers_are_found(tmp_path: Path) -> None:
+    (tmp_path / "devices").mkdir()
+    source = "def take(handle_type: {0}, other: int) -> None: ...\nexport_handle_types: {0} = {0}(0)\n"
+    (tmp_path / "devices" / "a.py").write_text(source.format("int"))
+    (tmp_path / "devices" / "b.py").write_text(source.format("MemoryHandleType"))
+    (tmp_path / "raw.py").write_text(source.format("int"))
+    assert sorted(untyped(tmp_path)) == ["devices/a.py: export_handle_types", "devices/a.py: handle_type"]
+
+
+@pytest.mark.slow("mypy reads the generated structures first")
+def test_mypy_refuses_other_numbers(tmp_path: Path) -> None:
+    assert reported_by_mypy(tmp_path, PROGRAM) == ["Success: no issues found in 1 source file"]
+    *found, total = reported_by_mypy(tmp_path, PROGRAM + "\n".join(REFUSED))
+    for line, type_name in zip(found, REFUSED.values(), strict=True):
+        assert f'incompatible type "{type_name}"; expected "MemoryHandleType"' in line
+    assert total.startswith(f"Found {len(REFUSED)} errors in 1 file")
