@@ -11,7 +11,6 @@ import extmem
 from extmem import errors, vk
 from extmem.api import Buffer, Device
 from extmem.devices.host.backend import HostBackend
-from extmem.devices.types import DeviceIdentity
 from extmem.handles import KmtHandle
 from extmem.objects import Refused, Status
 from tests.behaviours.platforms import by_fd
@@ -125,17 +124,17 @@ def test_B94_so_for_fds(device: Device, size: int, index: int) -> None:
 class _OtherGpu(HostBackend):
     """Open the host device with the identity of another device."""
 
-    @property
-    def identity(self) -> DeviceIdentity:
-        return dataclasses.replace(super().identity, device_uuid=b"another device !", device_name="another")
+    def __init__(self) -> None:
+        super().__init__()
+        self.identity = dataclasses.replace(self.identity, device_uuid=b"another device !", device_name="another")
 
 
 class _OtherDriver(HostBackend):
     """Open the host device with the identity of another driver."""
 
-    @property
-    def identity(self) -> DeviceIdentity:
-        return dataclasses.replace(super().identity, driver_uuid=b"another driver !")
+    def __init__(self) -> None:
+        super().__init__()
+        self.identity = dataclasses.replace(self.identity, driver_uuid=b"another driver !")
 
 
 @pytest.mark.parametrize("backend", [_OtherGpu, _OtherDriver])

@@ -194,7 +194,7 @@ class Device(DeviceState):
         """vkGetMemoryFdKHR: return a new fd at each call, owned by the caller."""
         info = copy_struct(info)
         with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetFdInfoKHR).use() as record:
-            return operations.exporting.fd_of(self, record, info)
+            return operations.exporting.get_memory_fd(self, record, info)
 
     def get_memory_win32_handle_properties(
         self, handle_type: HandleType, handle: NtHandle | KmtHandle | int

@@ -79,8 +79,10 @@ def open(
         work_off()
     if isinstance(source, str):
         source = str.__str__(source)  # converts an instance of a subclass
-        for candidate in list(operations.shared_devices.opened.values()):
-            held = operations.opening.known(candidate, source, access) if source in candidate.live else None
+        for candidate in list(operations.shared_devices.devices_by_key.values()):
+            held = (
+                operations.opening.find_open(candidate, source, access) if source in candidate.open_payloads else None
+            )
             if held is not None:
                 return DeviceMemory(*held)
     elif isinstance(source, FdHandle) and source.payload is not None:
@@ -94,8 +96,8 @@ def open(
                 source, device_for(None), lambda descriptor: device_for(descriptor.device_uuid if descriptor else None)
             )
         )
-    owner, imported = operations.opening.find(source, access)
-    return DeviceMemory(*operations.opening.open_found(operations.shared_devices.device_of, owner, imported, source))
+    owner, imported = operations.opening.find_payload(source, access)
+    return DeviceMemory(*operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source))
 
 
 def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:
@@ -118,7 +120,7 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
 def open_claimed(imported: Imported) -> DeviceMemory:
     """Return the memory of a claimed ticket, on the device of the payload."""
     return DeviceMemory(
-        *operations.opening.open_found(operations.shared_devices.device_of, operations.manager(), imported, None)
+        *operations.opening.open_payload(operations.shared_devices.device_of, operations.manager(), imported, None)
     )
 
 

@@ -21,7 +21,9 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-__all__ = ["WINDOW", "Client", "RecoveryWindow", "Journal", "start_time"]
+from extmem.handles.process_start import start_time
+
+__all__ = ["WINDOW", "Client", "RecoveryWindow", "Journal"]
 
 WINDOW: Final = 2.0
 """Seconds that a broker waits for the clients of a killed predecessor."""
@@ -47,18 +49,6 @@ class Client(msgspec.Struct, frozen=True):
     def gone(self) -> bool:
         """Whether it is known to have ended."""
         return self.pid > 0 and self.space == _pid_namespace() and start_time(self.pid) != self.start
-
-
-def start_time(pid: int) -> int:
-    """Return the start time of the process in clock ticks since boot; 0 if it does not exist or is a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
-    except OSError:
-        return 0
-    # The name in parentheses may contain any character; the fields follow the last parenthesis.
-    fields = text[text.rindex(b")") + 2 :].split()
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 @functools.cache

@@ -1,27 +1,21 @@
-"""What other code of this process made, as memory, buffers and images here; see `extmem.raw`.
+"""Memory, buffers and images that other code of this process created, as objects of extmem; see `extmem.raw`.
 
-It stays the other's, which frees it. What the caller states of it is compared with what the driver says.
+The other code still owns and frees them. The values that the caller states are compared with the driver's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
-
-import msgspec
+from typing import Any, Literal
 
 from extmem import vk
 from extmem.core import allocating, arguments, creating, describing, exporting
+from extmem.core.device_state import DeviceState
 from extmem.core.memory_record import HeldMemory, MemoryRecord
-from extmem.core.resources import BufferObject, ImageObject
 from extmem.devices.optional_protocols import AdoptsMemory, WrapsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
 from extmem.owning import Uses
 from extmem.vk.handle_types import DEFINED_TYPES, NO_TYPES, OPAQUE_FD, OPAQUE_WIN32, MemoryHandleType, union
 from extmem.vk.struct_copies import copy_struct
-
-if TYPE_CHECKING:
-    from extmem.core.device_state import DeviceState
-    from extmem.devices.resources import NativeResource
 
 __all__ = ["adopt_memory", "adopt_pointer", "adopt_resource"]
 
@@ -30,41 +24,46 @@ _BAD_HANDLE = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 
 
 def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, *, imported: int) -> HeldMemory:
-    """A VkDeviceMemory that somebody else allocated as `info` says, shared as its chain says."""
-    backend, info = _adopts(device, "VkDeviceMemory"), copy_struct(info)
+    """Adopt a VkDeviceMemory that other code allocated as `info` states, and share it as the chain states."""
+    backend, info = _adopting_backend(device, "VkDeviceMemory"), copy_struct(info)
     memory = _number(memory, "VkDeviceMemory")
     import_type = arguments.single_type(imported, "imported") if imported else NO_TYPES
     if import_type and import_type not in DEFINED_TYPES:
         raise ValueError(f"imported is {import_type:#x}, which is not an external memory handle type; give one, or 0")
     allocating.check_fields(device, info)
-    foreign = [link for link in vk.chain(info) if isinstance(link, _IMPORTS)]
-    if foreign:
+    imports = [link for link in vk.chain(info) if isinstance(link, _IMPORTS)]
+    if imports:
         raise ValueError(
-            f"info has {type(foreign[0]).__name__} in its chain, and nothing is imported here: the other binding did "
-            "that; omit it, and give the handle type as imported="
+            f"info has {type(imports[0]).__name__} in its chain, but the import was made by the other binding; omit "
+            "the struct, and give the handle type as imported="
         )
-    alone = vk.find(info, vk.MemoryDedicatedAllocateInfo)
-    dedicated = allocating.dedicated_resource(alone) if alone is not None else None
+    link = vk.find(info, vk.MemoryDedicatedAllocateInfo)
+    dedicated = allocating.dedicated_resource(link) if link is not None else None
     export = vk.find(info, vk.ExportMemoryAllocateInfo)
     types = MemoryHandleType(int(export.handle_types)) if export is not None else NO_TYPES
     allocating.check_allocation(device, info, dedicated, None, types)
-    size, kind = int(info.allocation_size), int(info.memory_type_index)
+    size, memory_type = int(info.allocation_size), int(info.memory_type_index)
     with Uses(device) as uses:
         native = uses.add(dedicated).native if dedicated is not None else None
         try:
-            allocation = backend.adopt_memory(memory, size, kind, types, native, imported=import_type)
+            allocation = backend.adopt_memory(memory, size, memory_type, types, native, imported=import_type)
         except DriverError as error:
             if error.result != _BAD_HANDLE:
                 raise
             raise DescriptorError(
-                f"the VkDeviceMemory is stated to have {size} bytes of memory type {kind}, and what it exports differs "
-                f"({error}); state its VkMemoryAllocateInfo as it was allocated"
+                f"the VkDeviceMemory is stated to have {size} bytes of memory type {memory_type}, and its export "
+                f"differs ({error}); state its VkMemoryAllocateInfo as it was allocated"
             ) from error
         record = MemoryRecord(
-            device, allocation, describing.describe_allocation(device, size, kind, types, dedicated), size, kind
+            device,
+            allocation,
+            describing.describe_allocation(device, size, memory_type, types, dedicated),
+            size,
+            memory_type,
+            dedicated=dedicated.facts if dedicated is not None else None,
+            export_handle_types=types,
+            import_handle_type=import_type,
         )
-        record.export_handle_types, record.import_handle_type = types, import_type
-        record.dedicated = dedicated.facts if dedicated is not None else None
         try:
             terms = exporting.terms_of(types, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR))
             if terms is not None:
@@ -76,23 +75,20 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
 
 
 def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
-    """Memory that other code made with CUDA, to be shared. The allocation is as long as CUDA says."""
+    """Adopt memory that other code allocated with CUDA, to share it. Its allocation has the size that CUDA reports."""
     backend = device.backend
     if not isinstance(backend, WrapsPointers):
         raise UnsupportedError(f"{device.name} is not a CUDA device", requires_one_of=["a CUDA device"])
-    types = union(*(bit for bit in (OPAQUE_WIN32, OPAQUE_FD) if not exporting.unable(device, bit)))
+    types = union(*(bit for bit in (OPAQUE_WIN32, OPAQUE_FD) if not exporting.export_obstacle(device, bit)))
     with device.use():
         allocation = backend.wrap_pointer(pointer, size)
         whole = allocation.size
         try:
-            descriptor = msgspec.structs.replace(
-                describing.describe_allocation(device, whole, 0, types, None), payload_size=size
-            )
-            record = MemoryRecord(device, allocation, descriptor, whole, 0)
+            descriptor = describing.describe(device, whole, 0, types, None, payload_size=size)
+            record = MemoryRecord(device, allocation, descriptor, whole, 0, export_handle_types=types)
         except BaseException:
             allocation.close()
             raise
-        record.export_handle_types = types
         record.lazy_share = True
         return HeldMemory(record, record.hold())
 
@@ -105,19 +101,29 @@ def adopt_resource(
     *,
     bound: bool,
 ) -> Any:
-    """A VkBuffer or VkImage that other code created as `info` states."""
+    """Adopt a VkBuffer or VkImage that other code created as `info` states."""
     what = f"Vk{kind.capitalize()}"
-    backend, number, info = _adopts(device, what), _number(number, what), copy_struct(info)
+    backend, number, info = _adopting_backend(device, what), _number(number, what), copy_struct(info)
     create: Any = creating.create_buffer if kind == "buffer" else creating.create_image
     make: Any = device.make_buffer if kind == "buffer" else device.make_image
-    with device.use(), device.making, create(device, info) as twin:
-        _not_here(device, kind, number)
-        adopted = make(info, native=_like(backend.adopt_resource(number, info), twin, bound))
-        device.numbered[kind, number] = adopted
+    with device.use(), device.creation_lock, create(device, info) as twin:
+        existing = device.resources_by_handle.get((kind, number))
+        if existing is not None and not existing.closed:
+            # Two objects of one resource would have two states: what is bound to it, and the layouts of an image.
+            raise HandleStateError(f"this {what} is {existing!r} already; use that, or close it first")
+        native = backend.adopt_resource(number, info)
+        native.bound = bound
+        if native.requirements != twin.requirements:
+            raise DescriptorError(
+                f"the {kind} has {native.requirements}, and one that is created as stated has {twin.requirements}; "
+                "state its create info as it was created"
+            )
+        adopted = make(info, native=native)
+        device.resources_by_handle[kind, number] = adopted
         return adopted
 
 
-def _adopts(device: DeviceState, what: str) -> AdoptsMemory:
+def _adopting_backend(device: DeviceState, what: str) -> AdoptsMemory:
     backend = device.backend
     if not isinstance(backend, AdoptsMemory):
         raise UnsupportedError(
@@ -128,28 +134,10 @@ def _adopts(device: DeviceState, what: str) -> AdoptsMemory:
 
 
 def _number(handle: object, what: str) -> int:
-    """A handle of 64 bits. Errors: TypeError, ValueError; HandleStateError for null."""
+    """Return a handle of 64 bits as an int. Errors: TypeError, ValueError; HandleStateError for null."""
     number = arguments.whole_number(handle, f"the {what}")
     if not number:
         raise HandleStateError(f"the {what} is null; pass its value as a number")
     if not 0 < number < 1 << 64:
         raise ValueError(f"the {what} is {number:#x}, outside of 64 bits; pass its value as a number")
     return number
-
-
-def _not_here(device: DeviceState, kind: str, number: int) -> None:
-    """Two objects for one thing would each follow what the other does not see: what is bound, and the layouts."""
-    known = device.numbered.get((kind, number))
-    if known is not None and not known.closed:
-        raise HandleStateError(f"this Vk{kind.capitalize()} is {known!r} already; use that, or close it first")
-
-
-def _like(native: NativeResource, twin: BufferObject | ImageObject, bound: bool) -> NativeResource:
-    """The adopted resource, if the driver requires of it what it requires of one made from the stated create info."""
-    native.bound = bound
-    if native.requirements == twin.requirements:
-        return native
-    raise DescriptorError(
-        f"the {native.kind} has {native.requirements}, and one that is created as stated has {twin.requirements}; "
-        "state its create info as it was created"
-    )

@@ -1,10 +1,9 @@
-"""vkAllocateMemory: rules first, then the device, then the object manager; whatever fails undoes what came before."""
+"""vkAllocateMemory: the rules first, then the device, then the object manager. An error undoes the steps before it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.core import (
@@ -16,11 +15,15 @@ from extmem.core import (
     rule_facts,
     validation_cache,
 )
-from extmem.core.caller_fd import CallersFd
+from extmem.core.caller_fd import CallerFd
+from extmem.core.device_state import DeviceState
+from extmem.core.import_source import Source
 from extmem.core.memory_record import HeldMemory, MemoryRecord
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject, keep_resource
+from extmem.devices.backend import Allocation
 from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
+from extmem.manager import Imported, Manager, ShareTerms
 from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
@@ -29,22 +32,15 @@ from extmem.vk.handle_types import HOST_TYPES, NO_TYPES, SIZED_BY_D3D, MemoryHan
 from extmem.vk.struct_copies import copy_struct
 from extmem.vk.value_text import bits_of
 
-if TYPE_CHECKING:
-    from extmem.core.device_state import DeviceState
-    from extmem.core.import_source import Source
-    from extmem.devices.backend import Allocation
-    from extmem.manager import Imported, Manager
-    from extmem.sharing.terms import ShareTerms
-
 __all__ = [
     "ArrayTerms",
     "adopt",
     "adopt_object",
     "allocate_in",
     "allocate_memory",
+    "check_allocation",
     "check_fields",
     "dedicated_resource",
-    "check_allocation",
 ]
 
 _U32 = 0xFFFF_FFFF
@@ -52,35 +48,32 @@ _U32 = 0xFFFF_FFFF
 
 @dataclass(frozen=True, slots=True)
 class ArrayTerms:
-    """What the high-level API adds to a VkMemoryAllocateInfo: the descriptor's array, and shares made on demand."""
+    """What the high-level API adds to a VkMemoryAllocateInfo."""
 
-    descriptor: Descriptor | None = None
+    descriptor: Descriptor
+    """The descriptor with the array."""
     lazy_share: bool = False
+    """Whether the NT share is created when a handle is first requested."""
 
 
 def allocate_memory(
     device: DeviceState,
     info: vk.MemoryAllocateInfo,
-    array_terms: ArrayTerms | None = None,
-    stated: Descriptor | None = None,
+    stated_descriptor: Descriptor | None = None,
     resource: ResourceObject | None = None,
 ) -> HeldMemory:
-    """Allocate or import as `info` says. Errors: see `Device.allocate_memory`.
+    """Allocate or import as `info` states. Errors: see `Device.allocate_memory`.
 
-    resource: the memory is dedicated to it, and destroys it at its end.
+    stated_descriptor: the one that the caller states, of a payload that carries none. resource: the buffer or image
+        that the memory is dedicated to; it is destroyed when the memory ends.
     """
     info = copy_struct(info)
     with Uses(device) as uses:
-        memory, callers = allocate_in(uses, device, info, array_terms, stated, resource)
-    if callers is None:
-        return memory
-    if callers.handle is None:
-        try:
-            callers.arm()
-        except BaseException:
-            callers.disarm()
-            raise
-    callers.consume()
+        memory, caller_fd = allocate_in(uses, device, info, stated_descriptor=stated_descriptor, resource=resource)
+    if caller_fd is not None:
+        if caller_fd.handle is None:
+            caller_fd.arm()
+        caller_fd.consume()
     return memory
 
 
@@ -89,15 +82,16 @@ def allocate_in(
     device: DeviceState,
     info: vk.MemoryAllocateInfo,
     array_terms: ArrayTerms | None = None,
-    stated: Descriptor | None = None,
+    *,
+    stated_descriptor: Descriptor | None = None,
     resource: ResourceObject | None = None,
-) -> tuple[HeldMemory, CallersFd | None]:
+) -> tuple[HeldMemory, CallerFd | None]:
     """Return the memory, and the fd that it was imported from, which is not consumed yet.
 
-    uses: hold the device. info: no other code changes it.
+    uses: hold the device. info: no other code changes it. array_terms: of an allocation, not of an import.
     """
-    key = validation_cache.of_allocation(info) if stated is None else None
-    # Fields are of their types in calls to which no rule is applied, too: that check is remembered by itself.
+    key = validation_cache.allocation_key(info) if stated_descriptor is None else None
+    # The types of the fields are checked even if no rule is applied. That check has a key of its own.
     fields = ("fields", *key) if key is not None else None
     if fields not in device.validated:
         check_fields(device, info)
@@ -111,53 +105,56 @@ def allocate_in(
         elif isinstance(link, vk.MemoryDedicatedAllocateInfo):
             dedicated = dedicated or dedicated_resource(link)
         elif source is None:
-            source = import_source.resolve(device.backend, link, uses, stated)
+            source = import_source.resolve(device.backend, link, uses, stated_descriptor)
     try:
         export_types = MemoryHandleType(int(export.handle_types)) if export is not None else NO_TYPES
         if device.check != "off" or (source is not None and source.error is not None):
             if source is not None:
-                key = validation_cache.of_import(key, source.described_by) if source.error is None else None
+                key = validation_cache.import_key(key, source.descriptor_bytes) if source.error is None else None
             if key not in device.validated or not device.has_room:
                 check_allocation(device, info, dedicated, source, export_types)
                 if device.check == "raise":  # it has not raised
                     device.validated.note(key)
         if export_types:
             exporting.refuse_direct3d_types(device, export_types)
-        size, kind = int(info.allocation_size), int(info.memory_type_index)
+        size, memory_type = int(info.allocation_size), int(info.memory_type_index)
         terms = exporting.terms_of(export_types, chained) if export_types else None
+        if dedicated is not None:
+            uses.add(dedicated)
         if source is not None:
-            if dedicated is not None:
-                uses.add(dedicated)
             try:
-                record = adopt(device, source, size, kind, dedicated, export_types, terms)
-            except InvalidHandleError as error:  # the driver alone could tell
+                record = adopt(device, source, size, memory_type, dedicated, export_types, terms)
+            except InvalidHandleError as error:  # only the driver could detect it
                 source.refusal = Refusal(Status.INVALID_PARAMETER.name, str(error))
                 if device.check != "off":
                     facts = _facts(device, info, dedicated, source, export_types)
                     error.violations = tuple(rules.check_allocate_memory(info, facts))
                 raise
         else:
-            described = array_terms.descriptor if array_terms is not None else None
-            descriptor = described or describing.describe_allocation(device, size, kind, export_types, dedicated)
-            native = uses.add(dedicated).native if dedicated is not None else None
-            given = None if array_terms is not None and array_terms.lazy_share else terms
-            if given is not None and array_terms is not None:
-                given = given._replace(described=True)
+            driver_terms = terms
+            if array_terms is None:
+                descriptor = describing.describe_allocation(device, size, memory_type, export_types, dedicated)
+            else:
+                descriptor = array_terms.descriptor
+                driver_terms = None if array_terms.lazy_share or terms is None else terms._replace(described=True)
             allocation = device.backend.allocate(
-                size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=given
+                size,
+                memory_type,
+                descriptor.encode(),
+                handle_types=export_types,
+                dedicated=dedicated.native if dedicated is not None else None,
+                terms=driver_terms,
             )
-            record = MemoryRecord(device, allocation, descriptor, size, kind)
-            if dedicated is not None:
-                record.dedicated = dedicated.facts
+            resource_facts = dedicated.facts if dedicated is not None else None
+            record = MemoryRecord(device, allocation, descriptor, size, memory_type, dedicated=resource_facts)
     except BaseException:
         if source is not None:
             source.abandon()
         raise
-    if export_types:
-        record.export_handle_types = export_types
-        if array_terms is not None and array_terms.lazy_share:
-            record.lazy_share = terms is not None
-        elif terms is not None:
+    record.export_handle_types = export_types
+    if terms is not None:
+        record.lazy_share = array_terms is not None and array_terms.lazy_share
+        if not record.lazy_share:
             try:
                 exporting.publish(record, terms)
             except BaseException:
@@ -166,40 +163,40 @@ def allocate_in(
     memory = HeldMemory(record, record.hold())
     if resource is not None:
         keep_resource(record, resource)
-    return memory, source.callers if source is not None and source.fd_is_valid else None
+    return memory, source.caller_fd if source is not None and source.fd_is_valid else None
 
 
 def adopt(
     device: DeviceState,
     source: Source,
     size: int,
-    kind: int,
+    memory_type: int,
     dedicated: ResourceObject | None,
     export_types: MemoryHandleType = NO_TYPES,
     terms: ShareTerms | None = None,
 ) -> MemoryRecord:
-    """The device's import of what `resolve` found; the record owns its references from then on.
+    """Import the source of `resolve`; the record owns its references from then on.
 
-    export_types, terms: how the import is exported again, for a driver that does both in one call.
+    export_types, terms: those of the export of the imported memory, for a driver that does both in one call.
     """
-    unknown = source.descriptor is None
-    if unknown and dedicated is not None and device.described is None and source.handle_type in SIZED_BY_D3D:
-        size = dedicated.requirements.size or size or 1  # drivers may say 0, and so may programs, or anything
-    if unknown and size < 1:
-        # No rule speaks of it where nobody knows the exporter's size, and there are drivers that call it a success.
-        raise DriverError(
-            f"vkAllocateMemory: {size} bytes are to be imported; pass the exporter's allocationSize",
-            result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
-            command="vkAllocateMemory",
-            devices=[device.name],
-        )
-    descriptor = source.descriptor
-    if descriptor is None and device.described is not None and source.imported is not None:
-        descriptor = cross_api.stranger(device, source, size, kind)
-    elif descriptor is None:
-        descriptor = describing.describe_allocation(device, size, kind, source.handle_type, dedicated)
+    descriptor, importer = source.descriptor, device.descriptor_importer
+    if descriptor is None:
+        if dedicated is not None and importer is None and source.handle_type in SIZED_BY_D3D:
+            size = dedicated.requirements.size or size or 1  # drivers may report 0, and callers may pass it
+        if size < 1:
+            # Without the exporter's size, no rule applies, and some drivers accept such an import.
+            raise DriverError(
+                f"vkAllocateMemory: {size} bytes are to be imported; pass the exporter's allocationSize",
+                result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
+                command="vkAllocateMemory",
+                devices=[device.name],
+            )
+        if importer is not None and source.imported is not None:
+            descriptor = cross_api.describe_foreign(device, source, size, memory_type)
+        else:
+            descriptor = describing.describe_allocation(device, size, memory_type, source.handle_type, dedicated)
     if descriptor.allocation_size != size:
-        # Reached only with the rules off or as warnings. Anything else would read or write past the payload.
+        # Reached only if the rules are off or cause warnings. The import would read or write beyond the payload.
         raise DriverError(
             f"vkAllocateMemory: allocationSize {size} differs from the payload's {descriptor.allocation_size}; "
             "pass the exporter's (it is in the descriptor)",
@@ -208,23 +205,28 @@ def adopt(
             devices=[device.name, descriptor.device_name],
         )
     if source.imported is not None and source.owner is not None:
+        handle_type, imported = source.handle_type, source.imported
         record = adopt_object(
-            device, source.owner, source.imported, descriptor, kind, source.handle_type, dedicated, export_types, terms
+            device, source.owner, imported, descriptor, memory_type, handle_type, dedicated, export_types, terms
         )
         source.imported = None
+        return record
+    if importer is not None and source.fd_is_valid:
+        allocation = cross_api.import_caller_fd(importer, source)
     else:
         native = dedicated.native if dedicated is not None else None
-        if device.described is not None and source.fd_is_valid:
-            allocation = cross_api.by_fd(device.described, source)
-        else:
-            allocation = source.allocation(device.backend, size, kind, native)
-        record = MemoryRecord(device, allocation, descriptor, size, kind)
-        record.import_handle_type = source.handle_type
-        record.writable = source.writable
-        record.identity = source.fd_payload.identity if source.fd_payload is not None else 0
-    if dedicated is not None:
-        record.dedicated = dedicated.facts
-    return record
+        allocation = source.allocation(device.backend, size, memory_type, native)
+    return MemoryRecord(
+        device,
+        allocation,
+        descriptor,
+        size,
+        memory_type,
+        dedicated=dedicated.facts if dedicated is not None else None,
+        import_handle_type=source.handle_type,
+        writable=source.writable,
+        identity=source.fd_payload.identity if source.fd_payload is not None else 0,
+    )
 
 
 def adopt_object(
@@ -232,56 +234,62 @@ def adopt_object(
     owner: Manager,
     imported: Imported,
     descriptor: Descriptor,
-    kind: int,
+    memory_type: int,
     handle_type: MemoryHandleType,
     dedicated: ResourceObject | None = None,
     export_types: MemoryHandleType = NO_TYPES,
     terms: ShareTerms | None = None,
     allocation: Allocation | None = None,
 ) -> MemoryRecord:
-    """The device's import of what the object manager gave; the record owns that from then on.
+    """Import a payload that the object manager returned; the record owns it from then on.
 
-    allocation: the import, where it was made already.
+    allocation: the import, if it was made already.
     """
     payload, size = imported.payload, descriptor.allocation_size
     if allocation is not None:
         size = allocation.size
-    elif device.described is not None and not imported.capacity:
-        allocation = cross_api.by_object(device.described, imported, descriptor)
+    elif device.descriptor_importer is not None and not imported.capacity:
+        allocation = cross_api.import_object(device.descriptor_importer, imported, descriptor)
     else:
         native = dedicated.native if dedicated is not None else None
         allocation = device.backend.import_payload(
-            ImportRequest(payload, size, kind, native, imported.capacity, imported.identity, export_types, terms)
+            ImportRequest(payload, size, memory_type, native, imported.capacity, imported.identity, export_types, terms)
         )
-    record = MemoryRecord(device, allocation, descriptor, size, kind)
-    record.references = (imported.reference,)
-    record.manager = owner
-    # A name is spoken without the directory of its session.
-    record.name = imported.name.rpartition("BaseNamedObjects\\")[2] if imported.name else None
-    record.object_id = imported.object
-    record.kmt = imported.kmt
-    record.import_handle_type = handle_type
-    record.writable = payload.writable
-    return record
+    return MemoryRecord(
+        device,
+        allocation,
+        descriptor,
+        size,
+        memory_type,
+        dedicated=dedicated.facts if dedicated is not None else None,
+        references=(imported.reference,),
+        manager=owner,
+        # The name as a program passes it, without the directory of its session.
+        name=imported.name.rpartition("BaseNamedObjects\\")[2] if imported.name else None,
+        object_id=imported.object,
+        kmt=imported.kmt,
+        import_handle_type=handle_type,
+        writable=payload.writable,
+    )
 
 
-def dedicated_resource(chained: vk.MemoryDedicatedAllocateInfo) -> ResourceObject | None:
-    """What the memory is dedicated to; None for nothing.
+def dedicated_resource(link: vk.MemoryDedicatedAllocateInfo) -> ResourceObject | None:
+    """Return the resource that the memory is dedicated to; None for none.
 
-    Errors: TypeError for what is not a Buffer or Image in its own field. A number would be an object of which nothing
-    is known: it comes in through `extmem.raw.adopt_buffer` or `adopt_image`.
+    Errors: TypeError for a value that is not a Buffer or Image in its own field. A number would refer to a resource
+    without known facts; `extmem.raw.adopt_buffer` and `adopt_image` make a resource of it.
     """
-    found: ResourceObject | None = None
-    for field, value, wanted in (("image", chained.image, ImageObject), ("buffer", chained.buffer, BufferObject)):
+    resource: ResourceObject | None = None
+    for field, value, wanted in (("image", link.image, ImageObject), ("buffer", link.buffer, BufferObject)):
         if isinstance(value, wanted):
-            found = found or value
+            resource = resource or value
         elif value is not None and value != 0:
             article = "an" if field == "image" else "a"
             raise TypeError(
                 f"MemoryDedicatedAllocateInfo.{field} is {value!r}: pass the {field.capitalize()} from create_{field}; "
                 f"{article} {field} of another binding comes in through extmem.raw.adopt_{field}"
             )
-    return found
+    return resource
 
 
 _DEDICATED = ("<MemoryDedicatedAllocateInfo>.image", "<MemoryDedicatedAllocateInfo>.buffer")
@@ -289,14 +297,14 @@ _NUMBERS = (".allocation_size", ".memory_type_index", ".handle_types", ".handle_
 
 
 def check_fields(device: DeviceState, info: vk.MemoryAllocateInfo) -> None:
-    """Refuse what is not of the kind that belongs there, before it is used. Unchecked, that is a TypeError.
+    """Refuse values of a wrong type before they are used. Errors: RuleViolation; TypeError if the rules are not raised.
 
-    `dedicated_resource` refuses what is neither a buffer nor an image with more advice. Unchecked, a number may be
-    whatever stands for one.
+    The resource of a dedicated allocation is checked by `dedicated_resource`, whose message has more advice. If the
+    rules are not raised, a number may be any object that can be converted to one.
     """
     found = rules.check_allocate_memory_fields(info, device.facts)
-    left = _DEDICATED if device.check == "raise" else _DEDICATED + _NUMBERS
-    found = [one for one in found if not one.where.endswith(left)]
+    ignored = _DEDICATED if device.check == "raise" else _DEDICATED + _NUMBERS
+    found = [one for one in found if not one.where.endswith(ignored)]
     if found and device.check == "raise":
         raise RuleViolation(found, command="vkAllocateMemory")
     if found:
@@ -310,14 +318,13 @@ def check_allocation(
     source: Source | None,
     export_types: MemoryHandleType = NO_TYPES,
 ) -> None:
-    """Raise what the rules, or the lack of anything to import, say. export_types: those in the chain of `info`."""
+    """Report the broken rules, and raise the error of the source. export_types: those in the chain of `info`."""
     error = source.error if source is not None else None
     if device.check != "off":
         found = rules.check_allocate_memory(info, _facts(device, info, dedicated, source, export_types))
         if found and error is not None and source is not None and source.refusal is not None:
-            own = [v for v in found if v.vuid in _REFUSED_RULES]
-            if len(own) == len(found):
-                # The object manager's own error says more than the rule alone; it carries the rule.
+            if all(violation.vuid in _REFUSED_RULES for violation in found):
+                # The error of the object manager has more details than the rule; it carries the violation.
                 error.violations = tuple(found)
                 raise error
         device.report(found, "vkAllocateMemory")
@@ -338,20 +345,20 @@ def _facts(
     export_types: MemoryHandleType,
 ) -> rules.AllocateFacts:
     resource = dedicated.facts if dedicated is not None else None
-    types = union(export_types, source.handle_type) if source is not None else export_types
+    source = source or Source(NO_TYPES)  # imports nothing
+    backend, handle_type, pointer = device.backend, source.handle_type, source.host_pointer
+    of_host = bool(handle_type & HOST_TYPES)
     return rules.AllocateFacts(
         device=device.facts,
         dedicated=resource,
-        capabilities=_capabilities(device, resource, types) if types else {},
-        payload=cross_api.facts_for(device, source.facts) if source is not None else None,
-        refusal=source.refusal if source is not None else None,
-        fd_is_valid=source.fd_is_valid if source is not None else None,
-        host_memory_type_bits=_host_bits(device, source),
-        host_range_mapped=(
-            device.backend.host_range_mapped(source.host_pointer, int(info.allocation_size))
-            if source is not None and source.handle_type & HOST_TYPES
-            else None
-        ),
+        capabilities=_capabilities(device, resource, union(export_types, handle_type)),
+        payload=cross_api.facts_for(device, source.facts),
+        refusal=source.refusal,
+        fd_is_valid=source.fd_is_valid,
+        host_memory_type_bits=backend.host_pointer_memory_type_bits(handle_type, pointer)
+        if of_host and pointer
+        else None,
+        host_range_mapped=backend.host_range_mapped(pointer, int(info.allocation_size)) if of_host else None,
         live_allocations=device.live_allocations,
         max_allocations=device.max_allocations,
     )
@@ -360,16 +367,10 @@ def _facts(
 def _capabilities(
     device: DeviceState, resource: rules.ResourceFacts | None, types: MemoryHandleType
 ) -> Mapping[MemoryHandleType, rules.ExternalMemoryFacts]:
+    if not types:
+        return {}
     if resource is None:
         return rule_facts.sharing(device, MemoryHandleType(types & _U32)).capabilities
-    if resource.kind == "image" and isinstance(resource.create_info, vk.ImageCreateInfo):
+    if isinstance(resource.create_info, vk.ImageCreateInfo):
         return image_queries.image_capabilities(device, resource.create_info, tuple(bits_of(types)))
-    if isinstance(resource.create_info, vk.BufferCreateInfo):
-        return rule_facts.buffer_capabilities(device, resource.create_info, types)
-    return {}
-
-
-def _host_bits(device: DeviceState, source: Source | None) -> int | None:
-    if source is None or not source.handle_type & HOST_TYPES or not source.host_pointer:
-        return None
-    return device.backend.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
+    return rule_facts.buffer_capabilities(device, resource.create_info, types)

@@ -23,7 +23,7 @@ __all__ = ["bind", "bind_one"]
 def bind_one(device: DeviceState, buffer: BufferObject, memory: MemoryObject, offset: int) -> None:
     """See `Device.bind_buffer_memory`."""
     if isinstance(buffer, BufferObject) and isinstance(memory, MemoryObject):
-        with device.making, Uses(device) as uses:
+        with device.creation_lock, Uses(device) as uses:
             record = uses.add(memory.record)
             if device.check == "off" or _key(device, offset, buffer, record) in device.validated:
                 offset = arguments.whole_number(offset, "memory_offset")
@@ -48,7 +48,7 @@ def bind(
     violations: list[rules.Violation] = []
     bindings: list[tuple[ResourceObject, MemoryObject, MemoryRecord, int]] = []
     resources: set[int] = set()
-    with device.making, Uses(device) as uses:
+    with device.creation_lock, Uses(device) as uses:
         for given in infos:
             info, resource, memory = _copied(given, kind)
             record = uses.add(memory.record)

@@ -1,9 +1,9 @@
-"""`CallersFd`: the fd that a program imports. It is the program's until the import has succeeded, and consumed then.
+"""`CallerFd`: the fd that a program imports. The program owns it until the import has succeeded; then it is consumed.
 
-How this works. An import uses the descriptor under a hold, so that no other thread closes it meanwhile, and makes what
-it keeps of it (a copy, or a `PayloadFd` of `owned`). When everything else has succeeded, `arm` makes this object owe
-the closing of a bare number, and `consume` lets go of it. `consume` is the last thing that a verb does: it stores
-attributes alone, so that no signal handler can raise between the consumption and the verb's return.
+How this works. An import uses the descriptor under a hold, so that no other thread closes it meanwhile. What the import
+keeps is a copy, or a `PayloadFd` of `owned`. When everything else has succeeded, `arm` makes this object owe the
+closing of a bare number, and `consume` releases it. `consume` is the last step of an operation: it only stores
+attributes, so that no signal handler can raise between the consumption and the return of the operation.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import os
 from extmem.handles import FdHandle
 from extmem.owning import OwnedFd, Uses
 
-__all__ = ["CallersFd"]
+__all__ = ["CallerFd"]
 
 
-class CallersFd:
+class CallerFd:
     """An fd to import, as a handle or as a bare number; -1 for none."""
 
     __slots__ = ("handle", "owned")
@@ -24,25 +24,25 @@ class CallersFd:
     def __init__(self, source: FdHandle | int, uses: Uses) -> None:
         """uses: holds a handle's descriptor. Errors: HandleStateError for a handle that is not open."""
         self.handle = source if isinstance(source, FdHandle) else None
-        self.owned: OwnedFd
-        """The descriptor, open while the import lasts. What keeps it beyond that holds it."""
-        if isinstance(source, FdHandle):
-            self.owned = source.use_in(uses)
-        else:
-            self.owned = OwnedFd()
+        self.owned = self.handle.use_in(uses) if self.handle is not None else OwnedFd()
+        """The descriptor, open while the import lasts. What keeps it longer holds it."""
+        if not isinstance(source, FdHandle):
             self.owned.fd = source
 
     def arm(self) -> None:
-        """Owe the closing of a bare number: all has succeeded except `consume`. After an exception: `disarm`."""
-        if self.owned.fd >= 0:
-            self.owned.owe([(os.close, self.owned.fd)])
+        """Owe the closing of a bare number: everything has succeeded except `consume`.
 
-    def disarm(self) -> None:
-        """The import failed: a bare number stays the caller's."""
-        self.owned.disown()
+        After an exception nothing is owed, and the number stays the caller's.
+        """
+        if self.owned.fd >= 0:
+            try:
+                self.owned.owe([(os.close, self.owned.fd)])
+            except BaseException:
+                self.owned.disown()
+                raise
 
     def consume(self) -> None:
-        """The caller has it no more: it is closed, unless what was imported keeps it."""
+        """Take it from the caller: it is closed, unless what was imported keeps it."""
         handle = self.handle
         if handle is not None:
             handle.consume()

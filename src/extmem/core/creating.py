@@ -34,7 +34,7 @@ def create_buffer(device: DeviceState, given: vk.BufferCreateInfo) -> BufferObje
     info, key = copy_struct(given), None
     with device.use():
         if device.check != "off":
-            key = validation_cache.of_buffer(info)
+            key = validation_cache.buffer_key(info)
             if key not in device.validated:
                 known = type(info) is vk.BufferCreateInfo
                 support = rule_facts.buffer_capabilities(device, info, external_types(info)) if known else {}

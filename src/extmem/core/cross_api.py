@@ -1,23 +1,29 @@
-"""Payloads between devices of different APIs: what one is told of another's memory, and what it sees it as.
+"""Imports between devices of different APIs: the description that one API needs of the memory of another.
 
-A CUDA device knows no memory types and no dedicated resources: what it has to be told is in the payload's descriptor,
-and the rules that compare the call with the exporter's do not speak of it. A Vulkan device takes memory that CUDA made
-for its own kind of device memory.
+A CUDA device has no memory types and no dedicated resources: everything that it needs for an import is in the payload's
+descriptor, so the rules that compare the call with the exporter's do not apply. A Vulkan device imports memory that
+CUDA made with a device-local memory type of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from extmem import vk
 from extmem.core import describing
+from extmem.core.device_state import DeviceState
+from extmem.core.import_source import Source
+from extmem.core.rule_facts import TRANSFER
+from extmem.devices.backend import Allocation
 from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
+from extmem.devices.optional_protocols import ImportsByDescriptor
 from extmem.devices.types import Origin
 from extmem.errors import DescriptorError, UnsupportedError
-from extmem.owning import OwnedFd
+from extmem.manager import Imported
+from extmem.rules import PayloadFacts
+from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import PayloadFd, Win32Payload
 from extmem.vk.handle_types import (
     NO_TYPES,
@@ -30,37 +36,26 @@ from extmem.vk.handle_types import (
 )
 from extmem.vk.value_text import types_text
 
-if TYPE_CHECKING:
-    from extmem.core.device_state import DeviceState
-    from extmem.core.import_source import Source
-    from extmem.devices.backend import Allocation
-    from extmem.devices.optional_protocols import ImportsByDescriptor
-    from extmem.manager import Imported
-    from extmem.rules import PayloadFacts
-    from extmem.sharing.descriptor import Descriptor
-
 __all__ = [
-    "by_fd",
-    "by_object",
     "check_device",
+    "describe_foreign",
     "facts_for",
     "handle_of",
-    "import_kept",
+    "import_caller_fd",
+    "import_object",
     "memory_type",
     "origin",
-    "stranger",
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _SHARED = OPAQUE_WIN32 if WIN32_IS_NATIVE else OPAQUE_FD
-"""What memory is imported as that no handle type is known of."""
-_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+"""The handle type of memory of another API, of which no handle type is known."""
 _LOCAL = int(vk.MemoryPropertyFlagBits.DEVICE_LOCAL)
 _VISIBLE = int(vk.MemoryPropertyFlagBits.HOST_VISIBLE)
 
 
 def origin(descriptor: Descriptor, handle_type: MemoryHandleType = OPAQUE_FD) -> Origin:
-    """The payload behind a handle of that type, for a device that imports by its descriptor."""
+    """Return the origin of a payload with a handle of that type, for a device that imports by descriptor."""
     dedicated = descriptor.dedicated
     return Origin(
         descriptor.allocation_size,
@@ -74,26 +69,24 @@ def origin(descriptor: Descriptor, handle_type: MemoryHandleType = OPAQUE_FD) ->
     )
 
 
-def by_object(backend: ImportsByDescriptor, imported: Imported, descriptor: Descriptor) -> Allocation:
-    """The import of what the object manager gave, whose payload the allocation owns from then on.
+def import_object(backend: ImportsByDescriptor, imported: Imported, descriptor: Descriptor) -> Allocation:
+    """Import a payload that the object manager returned; the allocation owns it from then on.
 
-    By the handle that the object manager holds, also where the program said a name: a name may be another's by now.
+    The import is by the handle that the object manager holds, even if the program passed a name: the name may refer to
+    another object by now.
     """
     payload = imported.payload
-    handle, kind = payload.fd, OPAQUE_FD
+    handle, handle_type = payload.fd, OPAQUE_FD
     if isinstance(payload, Win32Payload):
-        handle, kind = payload.number or handle, payload.handle_type
+        handle, handle_type = payload.number or handle, payload.handle_type
+    source = origin(descriptor, handle_type)
     return backend.import_by_descriptor(
-        handle,
-        origin(descriptor, kind),
-        payload=payload,
-        identity=imported.identity,
-        writable=payload.writable,
+        handle, source, payload=payload, identity=imported.identity, writable=payload.writable
     )
 
 
 def handle_of(allocation: Allocation) -> tuple[int, MemoryHandleType] | None:
-    """What leads to a Vulkan device's memory, borrowed, and its handle type; None where nothing does."""
+    """Return a handle of a Vulkan device's memory, borrowed, and its handle type; None if there is none."""
     payload = getattr(allocation, "payload", None)
     if isinstance(payload, Win32Payload) and payload.number:
         return payload.number, payload.handle_type
@@ -106,81 +99,74 @@ def handle_of(allocation: Allocation) -> tuple[int, MemoryHandleType] | None:
     return handle, lowest(common(types, OPAQUE_WIN32_TYPES)) if WIN32_IS_NATIVE else OPAQUE_FD
 
 
-def stranger(device: DeviceState, source: Source, size: int, kind: int) -> Descriptor:
-    """What is known of memory that another program shares and nobody describes, for a device that must be told.
+def describe_foreign(device: DeviceState, source: Source, size: int, memory_type: int) -> Descriptor:
+    """Return a descriptor of memory that another program shares without one, for a device that needs a descriptor.
 
-    Errors: DescriptorError for all but Direct3D's, whose handle type says what it is.
+    Errors: DescriptorError, except for memory of Direct3D, whose handle type is sufficient.
     """
     payload = source.imported.payload if source.imported is not None else None
     if not isinstance(payload, Win32Payload) or payload.handle_type & OPAQUE_WIN32_TYPES:
         raise DescriptorError(
             f"{types_text(source.handle_type)} {source.name or hex(source.value)} carries no description, and "
-            "CUDA has to be told who made it, how large it is and whether it is dedicated; state a Descriptor with "
+            "CUDA needs its producer, its size and whether it is dedicated; state a Descriptor with "
             "extmem.raw.import_payload"
         )
-    return msgspec.structs.replace(
-        describing.describe_allocation(device, size, kind, source.handle_type, None), producer=""
-    )
+    descriptor = describing.describe_allocation(device, size, memory_type, source.handle_type, None)
+    return msgspec.structs.replace(descriptor, producer="")
 
 
-def by_fd(backend: ImportsByDescriptor, source: Source) -> Allocation:
-    """The import of a caller's fd, which is not consumed yet. The allocation keeps it.
+def import_caller_fd(backend: ImportsByDescriptor, source: Source) -> Allocation:
+    """Import a caller's fd, which is not consumed yet. The allocation keeps it, so that the payload can be passed on.
 
-    Errors: DescriptorError where nobody describes it.
+    Errors: DescriptorError if it has no descriptor.
     """
-    if source.descriptor is None or source.callers is None:
+    if source.descriptor is None or source.caller_fd is None:
         fd = source.examined.fd if source.examined is not None else -1
         raise DescriptorError(
-            f"fd {fd} carries no description, and CUDA has to be told who made it, how large it is and whether "
-            "it is dedicated; pass the FdHandle that extmem exported, or state a Descriptor with "
-            "extmem.raw.import_payload"
+            f"fd {fd} carries no description, and CUDA needs its producer, its size and whether it is dedicated; pass "
+            "the FdHandle that extmem exported, or state a Descriptor with extmem.raw.import_payload"
         )
-    return import_kept(backend, source.callers.owned, source.descriptor, source.writable)
-
-
-def import_kept(backend: ImportsByDescriptor, owned: OwnedFd, descriptor: Descriptor, writable: bool) -> Allocation:
-    """The import of an fd, which the allocation keeps, so that the payload can be passed on."""
-    payload = PayloadFd(owned, writable)
+    payload = PayloadFd(source.caller_fd.owned, source.writable)
     try:
-        return backend.import_by_descriptor(owned.fd, origin(descriptor), payload=payload, writable=writable)
+        return backend.import_by_descriptor(
+            payload.fd, origin(source.descriptor), payload=payload, writable=source.writable
+        )
     except BaseException:
         payload.close()
         raise
 
 
 def check_device(device: DeviceState, descriptor: Descriptor) -> None:
-    """Refuse a payload of another device, before the driver is asked. Errors: UnsupportedError that names both."""
+    """Refuse a payload of another device, before the driver is called. Errors: UnsupportedError that names both."""
     if not device.identity.may_be(descriptor.device_uuid, descriptor.luid):
-        there = (descriptor.device_uuid or descriptor.luid or b"").hex()
+        other = (descriptor.device_uuid or descriptor.luid or b"").hex()
         raise UnsupportedError(
-            f"the payload lies on {descriptor.device_name!r}, {there}, and this device is {device.name!r}, "
-            f"{device.uuid.hex()}; open it on the device that it was made on, or leave `device` away",
-            requires_one_of=[f"the device {there}"],
+            f"the payload is on {descriptor.device_name!r}, {other}, and this device is {device.name!r}, "
+            f"{device.uuid.hex()}; open it on the device on which it was made, or omit `device`",
+            requires_one_of=[f"the device {other}"],
         )
 
 
 def facts_for(device: DeviceState, facts: PayloadFacts | None) -> PayloadFacts | None:
-    """What the rules are told of a payload: for a device without memory types, no more than where it lies."""
-    if facts is None or device.described is None:
+    """Return the facts of a payload for the rules: for a device without memory types, only those of its location."""
+    if facts is None or device.descriptor_importer is None:
         return facts
     return dataclasses.replace(facts, memory_type_index=None, driver_uuid=None, dedicated=None, dedicated_info=None)
 
 
 def memory_type(device: DeviceState, descriptor: Descriptor) -> int:
-    """The memory type that the device sees a payload as: the exporter's, or its own kind of device memory."""
-    if device.described is not None:
+    """Return the memory type to import a payload with: the exporter's, or for CUDA memory a device-local one."""
+    if device.descriptor_importer is not None:
         return 0
     if not descriptor.producer:
         return descriptor.memory_type_index
-    known = device.foreign_type
-    if known is None:
+    if device.foreign_memory_type is None:
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(_SHARED))
-        needs = device.backend.buffer_requirements(
-            vk.BufferCreateInfo(size=descriptor.allocation_size, usage=_USAGE, p_next=external)
-        )
+        info = vk.BufferCreateInfo(size=descriptor.allocation_size, usage=TRANSFER, p_next=external)
+        bits = device.backend.buffer_requirements(info).memory_type_bits
         types = device.facts.memory_types
-        allowed = [index for index in range(len(types)) if needs.memory_type_bits >> index & 1]
+        allowed = [index for index in range(len(types)) if bits >> index & 1]
         local = [index for index in allowed if types[index].property_flags & _LOCAL]
-        unseen = [index for index in local if not types[index].property_flags & _VISIBLE]
-        known = device.foreign_type = (unseen or local or allowed or [0])[0]
-    return known
+        invisible = [index for index in local if not types[index].property_flags & _VISIBLE]
+        device.foreign_memory_type = (invisible or local or allowed or [0])[0]
+    return device.foreign_memory_type

@@ -1,4 +1,4 @@
-"""`DeviceState`: an open device, as the operations of this layer take it. `extmem.Device` adds the verbs to it."""
+"""`DeviceState`: an open device, as the operations of this layer take it. `extmem.Device` adds the methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from extmem import rules, vk
 from extmem.core.caller_warning import warn_caller
 from extmem.core.device_facts import device_facts
-from extmem.core.open_payloads import Live
+from extmem.core.open_payloads import OpenPayloads
 from extmem.core.validation_cache import Key, ValidationCache
 from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
@@ -34,9 +34,9 @@ Check = Literal["raise", "warn", "off"]
 
 
 class DeviceState(Held, abc.ABC):
-    """A device that is open: its backend, what is known of it, and what has been made of it so far.
+    """An open device: its backend, the facts that the backend reported, and the objects that were created on it.
 
-    Ownership: owns the backend, and closes it when nobody uses the device any more.
+    Ownership: owns the backend, and closes it after the last use of the device.
     """
 
     def __init__(self, backend: Backend, *, check: Check = "raise", strict_kmt: bool = False) -> None:
@@ -44,42 +44,41 @@ class DeviceState(Held, abc.ABC):
             raise ValueError(f'check is {check!r}; it takes "raise", "warn" or "off"')
         super().__init__()
         self.backend = backend
-        self._kind = backend.kind
         self.pid = current_process.pid
-        """The process that opened it; a forked child of that may not use it."""
+        """The process that opened it; a forked child of that process may not use it."""
         self.check: Check = check
         self.strict_kmt = strict_kmt
-        """Whether a KMT number dies with its exporter rather than with the payload's last memory object."""
+        """Whether a KMT number ends with its exporter rather than with the payload's last memory object."""
         self.facts = device_facts(backend)
-        self.described: ImportsByDescriptor | None = backend if isinstance(backend, ImportsByDescriptor) else None
-        """The driver of another API than Vulkan, which imports by a payload's descriptor."""
-        self.foreign_type: int | None = None
-        """The memory type that this device sees foreign memory as, once it was asked."""
+        self.descriptor_importer = backend if isinstance(backend, ImportsByDescriptor) else None
+        """The backend, if it is of an API other than Vulkan and imports by a payload's descriptor; else None."""
+        self.foreign_memory_type: int | None = None
+        """The memory type under which this device imports memory of another API; None until the first such import."""
         self.max_allocations = backend.max_memory_allocation_count
-        self.buffer_answers: Bounded[tuple[int, int, MemoryHandleType], rules.ExternalMemoryFacts] = Bounded(_ROOM)
-        """What buffers of these flags and this usage can do with one handle type."""
+        self.buffer_capabilities: Bounded[tuple[int, int, MemoryHandleType], rules.ExternalMemoryFacts] = Bounded(_ROOM)
+        """What the device supports for one handle type, by buffer flags, buffer usage and handle type."""
         self.sharing: Bounded[MemoryHandleType, Any] = Bounded(_ROOM)
-        """What transfer buffers can do with a set of handle types (`rule_facts.Sharing`), by the set."""
-        self.numbered: weakref.WeakValueDictionary[tuple[str, int], Any] = weakref.WeakValueDictionary()
-        """Buffers and images whose VkBuffer or VkImage others know, by kind and number."""
-        self.making = Lock(reentrant=True)
-        """Held to find out that something of a memory object or resource is not there yet, and to make it."""
+        """What the device supports for transfer buffers (`rule_facts.Sharing`), by the set of handle types."""
+        self.resources_by_handle: weakref.WeakValueDictionary[tuple[str, int], Any] = weakref.WeakValueDictionary()
+        """Buffers and images whose VkBuffer or VkImage was passed in or out, by resource kind and number."""
+        self.creation_lock = Lock(reentrant=True)
+        """Held while a part of a memory object or resource is looked up and, if it does not exist yet, created."""
         self.records: set[weakref.ref[Held]] = set()
-        """The memory objects that are open. Each takes itself out when it is given back, or lost."""
-        self.live = Live()
-        self.plain: Bounded[bytes, tuple[Descriptor, int]] = Bounded(_ROOM)
-        """Descriptors of this device's payloads that leave nothing to check or to create, parsed, with the memory type
-        that it sees such a payload as, by the descriptors' bytes."""
-        self.described_payloads: Bounded[tuple[int, int, int, int], Descriptor] = Bounded(_ROOM)
-        """Descriptors of its payloads that are not dedicated, by process, size, memory type and handle types."""
+        """References to the open memory objects. Each is removed when its record is released or garbage-collected."""
+        self.open_payloads = OpenPayloads()
+        self.simple_payloads: Bounded[bytes, tuple[Descriptor, int]] = Bounded(_ROOM)
+        """Parsed descriptors and the memory types to import their payloads with, by the descriptors' bytes: of payloads
+        for which there is nothing to check and nothing to create."""
+        self.descriptors: Bounded[tuple[int, int, int, int], Descriptor] = Bounded(_ROOM)
+        """Descriptors of payloads that are not dedicated, by process, size, memory type and handle types."""
         self.validated = ValidationCache(1_024)
-        """Calls that broke no rule."""
+        """Calls that passed validation."""
 
     @abc.abstractmethod
     def make_buffer(
         self, info: vk.BufferCreateInfo, verdict: Key | None = None, *, native: NativeResource | None = None
     ) -> Any:
-        """The object that a program holds of a buffer: a `core.resources.BufferObject` with these arguments."""
+        """Return the object that represents a buffer to the program: a `BufferObject` with these arguments."""
 
     @abc.abstractmethod
     def make_image(
@@ -89,12 +88,12 @@ class DeviceState(Held, abc.ABC):
         *,
         native: NativeResource | None = None,
     ) -> Any:
-        """The object that a program holds of an image: a `core.resources.ImageObject` with these arguments."""
+        """Return the object that represents an image to the program: an `ImageObject` with these arguments."""
 
     @property
     def kind(self) -> str:
         """`host`, `vulkan` or `cuda`."""
-        return self._kind
+        return self.backend.kind
 
     @property
     def identity(self) -> DeviceIdentity:
@@ -113,16 +112,16 @@ class DeviceState(Held, abc.ABC):
 
     @property
     def live_allocations(self) -> int:
-        """Memory objects that are open (maxMemoryAllocationCount counts imports too)."""
+        """Number of open memory objects (maxMemoryAllocationCount counts imports too)."""
         return len(self.records)
 
     @property
     def has_room(self) -> bool:
-        """Whether maxMemoryAllocationCount allows one more."""
+        """Whether maxMemoryAllocationCount permits one more."""
         return not self.max_allocations or len(self.records) < self.max_allocations
 
     def report(self, violations: Sequence[rules.Violation], command: str) -> None:
-        """Raise, warn or let pass what the rules found, as `check` says (for the library itself)."""
+        """Raise the violations, warn of them or ignore them, depending on `check` (for the library itself)."""
         if not violations or self.check == "off":
             return
         error = RuleViolation(violations, command=command)
@@ -131,19 +130,19 @@ class DeviceState(Held, abc.ABC):
         warn_caller(str(error))
 
     def report_or_note(self, key: Key | None, violations: Sequence[rules.Violation], command: str) -> None:
-        """`report`, and remember the call by its key where it broke nothing (for the library itself)."""
+        """Report the violations; if there are none, add the call's key to `validated` (for the library itself)."""
         if violations:
             self.report(violations, command)
         else:
             self.validated.note(key)
 
     def check_open(self) -> None:
-        """Raises HandleStateError once closed, and in a forked child (for the library itself)."""
+        """Raise HandleStateError once closed, and in a forked child (for the library itself)."""
         if self.closing or self.pid != current_process.pid:
             raise self.gone()
 
     def check_process(self) -> None:
-        """Raises HandleStateError in a forked child (for the library itself)."""
+        """Raise HandleStateError in a forked child (for the library itself)."""
         if self.pid != current_process.pid:
             raise self.gone()
 
@@ -152,7 +151,7 @@ class DeviceState(Held, abc.ABC):
         if self.pid != current_process.pid:
             return HandleStateError(
                 f"the device {self.name} was opened by process {self.pid}, and this is its forked child "
-                f"{current_process.pid}; open it there with extmem.open_device(), or start children with spawn"
+                f"{current_process.pid}; open it in the child with extmem.open_device(), or start children with spawn"
             )
         return HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
@@ -164,7 +163,7 @@ class DeviceState(Held, abc.ABC):
         return hold
 
     def close(self) -> None:
-        """Give the device back, when no other thread uses it any more. Safe to call twice.
+        """Release the device, as soon as no other thread uses it. Safe to call twice.
 
         Errors: HandleStateError while memory of it is open; DriverError while commands run that do not end.
         """
@@ -182,8 +181,8 @@ class DeviceState(Held, abc.ABC):
         if count:
             return HandleStateError(f"{count} memory objects of {self.name} are open; close them first")
         return HandleStateError(
-            f"{len(held)} memory objects of {self.name} are closed, and still in use; end the block of commands, or "
-            "let go of the arrays and views, that use them first"
+            f"{len(held)} memory objects of {self.name} are closed, and still in use; end the block of commands that "
+            "uses them, and delete the arrays and views of them"
         )
 
     def give_back(self) -> None:

@@ -1,32 +1,30 @@
-"""What may be stated of an fd that nobody describes: `extmem.raw.fd_choices`."""
+"""The values that a program may state for an fd without a descriptor: `extmem.raw.fd_choices`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from extmem import vk
+from extmem.core.device_state import DeviceState
+from extmem.core.rule_facts import TRANSFER
 from extmem.errors import DriverError
 from extmem.vk.handle_types import DMA_BUF, MemoryHandleType
 from extmem.vk.value_text import bits_of
 
-if TYPE_CHECKING:
-    from extmem.core.device_state import DeviceState
-
 __all__ = ["FdChoices", "fd_choices"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 
 
 class FdChoices(NamedTuple):
-    """Which values a `Descriptor` of an fd may have."""
+    """The values that a `Descriptor` of an fd may have."""
 
     handle_type: vk.ExternalMemoryHandleTypeFlagBits
-    """What it is imported as."""
+    """The handle type for the import."""
     memory_types: tuple[int, ...]
-    """Memory types of the device that it may be imported to, lowest first."""
+    """Memory types of the device with which it may be imported, lowest first."""
     largest_size: int
-    """Bytes of the file: no allocation size may be larger, and a driver's own may be smaller. 0 where nobody tells."""
+    """Size of the file in bytes: the allocation size is at most this, and may be smaller. 0 if it is not known."""
 
 
 def fd_choices(device: DeviceState, fd: int, handle_type: HandleType, memory_properties: int) -> FdChoices:
@@ -47,7 +45,7 @@ def fd_choices(device: DeviceState, fd: int, handle_type: HandleType, memory_pro
             bits = backend.fd_memory_type_bits(DMA_BUF, fd)
         else:
             external = vk.ExternalMemoryBufferCreateInfo(handle_type)
-            info = vk.BufferCreateInfo(size=max(1, found.capacity or 0), usage=_USAGE, p_next=external)
+            info = vk.BufferCreateInfo(size=max(1, found.capacity or 0), usage=TRANSFER, p_next=external)
             bits = backend.buffer_requirements(info).memory_type_bits
         types = device.facts.memory_types
         fitting = (bit.bit_length() - 1 for bit in bits_of(bits))

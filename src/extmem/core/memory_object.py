@@ -91,8 +91,7 @@ class MemoryObject:
     def map_part(self, start: int, size: int) -> memoryview:
         """Return `size` bytes from `start` of the allocation, not of the payload (for the library itself)."""
         record = self.record
-        if record.pid != current_process.pid:
-            record.check_process()
+        record.check_process()
         with late_imports():
             from extmem.core import views  # with ctypes, which opening a device does not need
 
@@ -115,8 +114,8 @@ class MemoryObject:
         if isinstance(record, Closed):
             return
         # No call, and so no signal handler, runs between the two: the record of memory marked as closed is released.
-        here = get_ident()
-        unsettled[record] = here
+        this_thread = get_ident()
+        unsettled[record] = this_thread
         self._closed = True
         self._hold.release()
         record.end()

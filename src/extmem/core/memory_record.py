@@ -1,4 +1,4 @@
-"""`MemoryRecord`: everything that one vkAllocateMemory made this process hold, given back once.
+"""`MemoryRecord`: everything that this process holds for one vkAllocateMemory; it is released once.
 
 ::
 
@@ -11,9 +11,9 @@ that is open in this process already creates another `DeviceMemory` for the same
 (`Held.hold`), and so has each view, each GPU array, each command that waits to be submitted, and each method while it
 runs. `close()` marks the memory as closed and releases its hold; the last hold that is released releases everything.
 
-Its parts are owners (`extmem.owning`). Where a record is lost, they are lost with it, and each gives itself
-back. What could not be given back (a silent broker, an interrupt) stays owed: `owning.work_off` and a second `close()`
-try again.
+Its parts are owners (`extmem.owning`). If a record is garbage-collected, its parts are too, and each of them releases
+its own resource. What could not be released (the broker does not reply, an interrupt) stays owed: `owning.work_off` and
+a second `close()` try again.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class MemoryRecord(Held):
         "identity",
         "import_handle_type",
         "kmt",
-        "known_by",
+        "lookup_keys",
         "lazy_share",
         "manager",
         "memory_type_index",
@@ -96,6 +96,7 @@ class MemoryRecord(Held):
         size: int,
         memory_type_index: int,
         *,
+        dedicated: rules.ResourceFacts | None = None,
         references: tuple[Reference, ...] = (),
         manager: Manager | None = None,
         name: str | None = None,
@@ -104,6 +105,7 @@ class MemoryRecord(Held):
         import_handle_type: MemoryHandleType = NO_TYPES,
         writable: bool = True,
         export_handle_types: MemoryHandleType = NO_TYPES,
+        identity: int = 0,
     ) -> None:
         # Without `super()`: each open creates one.
         self._gate = bytearray(1)
@@ -124,15 +126,15 @@ class MemoryRecord(Held):
         self.writable = writable
         self.export_handle_types = export_handle_types
         self.exported_nt_types = NO_TYPES
-        self.identity = 0
+        self.identity = identity
         """The `stated_identity` of the payload of an `FdHandle` of extmem; 0 if the allocation has it."""
         self.share_reference = 0
         """The number of the object that was exported with NT or KMT handles; 0 if there is none."""
         self.lazy_share = False
         """Whether an unnamed NT share is made when a handle is first requested."""
-        self.known_by: tuple[str | int, ...] = ()
-        """The names and object numbers under which the device finds it."""
-        self.dedicated: rules.ResourceFacts | None = None
+        self.lookup_keys: tuple[str | int, ...] = ()
+        """The names and object numbers under which it is in `OpenPayloads`."""
+        self.dedicated = dedicated
         self.resource: OwnedResource | None = None
         """The buffer or image that it is dedicated to, if the high-level API made it: it ends with the memory."""
         self.companion: Allocation | None = None
@@ -140,12 +142,11 @@ class MemoryRecord(Held):
         self.pattern: Any = None
         """The GPU array that the descriptor describes, after the first was made. It keeps nothing alive."""
         self.pid = current_process.pid
-        counted = device.records
-        self.watch: weakref.ref[Held] = weakref.ref(self, counted.discard)
-        """The number under which the device tracks it."""
-        counted.add(self.watch)
+        self.watch: weakref.ref[Held] = weakref.ref(self, device.records.discard)
+        """The reference by which the device tracks it."""
+        device.records.add(self.watch)
 
-    def facts(self, *, alive: bool = True) -> rules.MemoryFacts:
+    def facts(self) -> rules.MemoryFacts:
         """Return the tracked state, as the rules take it."""
         return rules.MemoryFacts(
             size=self.size,
@@ -155,12 +156,11 @@ class MemoryRecord(Held):
             dedicated=self.dedicated,
             device_uuid=self.device.uuid,
             exported_nt_types=self.exported_nt_types,
-            alive=alive,
             device_identity=self.device.facts.identity,
         )
 
     def closed_facts(self) -> Closed:
-        """Return the facts that are kept after the memory is closed."""
+        """Return the facts that remain after the memory is closed."""
         return Closed(self.device, self.descriptor, self.name, self.size, self.memory_type_index, self.writable)
 
     def gone(self) -> HandleStateError:
@@ -182,8 +182,8 @@ class MemoryRecord(Held):
 
             raise error_for(
                 Status.ACCESS_DENIED,
-                f"cannot {verb} this memory ({self.what()}): it is read-only here; ask for Access.READ_WRITE, or its "
-                "owner to grant it",
+                f"cannot {verb} this memory ({self.what()}): it is read-only in this process; open it with "
+                "Access.READ_WRITE, which its owner must grant",
             )
 
     def what(self) -> str:
@@ -192,21 +192,18 @@ class MemoryRecord(Held):
 
     def give_back(self) -> None:
         """See `Held`. In a forked child, release only what the child owns."""
-        self.device.live.forget(self)
+        self.device.open_payloads.forget(self)
         try:
             if self.pid == current_process.pid:
                 for reference in self.references:
                     reference.give_back()
         finally:
-            self._give_back_here()
+            if self.companion is not None:
+                self.companion.close()
+            if self.resource is not None:
+                self.resource.close()
+            self.allocation.close()
         self.device.records.discard(self.watch)
-
-    def _give_back_here(self) -> None:
-        if self.companion is not None:
-            self.companion.close()
-        if self.resource is not None:
-            self.resource.close()
-        self.allocation.close()
 
 
 class HeldMemory(NamedTuple):

@@ -1,16 +1,16 @@
-"""`Live`: the records that the high-level `open` of a device has imported, by name and by shared object."""
+"""`OpenPayloads`: the records that the high-level `open` of a device has imported, by name and by shared object."""
 
 from __future__ import annotations
 
 import weakref
 from typing import Any, Final
 
-__all__ = ["Live"]
+__all__ = ["OpenPayloads"]
 
 _FEW: Final = 256
 
 
-class Live(dict[object, "weakref.ref[Any]"]):
+class OpenPayloads(dict[object, "weakref.ref[Any]"]):
     """Memory objects by name (str) and by the shared object's number (int). It keeps none of them alive."""
 
     def __init__(self) -> None:
@@ -18,18 +18,18 @@ class Live(dict[object, "weakref.ref[Any]"]):
         self._most = _FEW
 
     def remember(self, record: Any, name: str | None) -> None:
-        """Add a record that the high-level `open` imported. A pinned name leads where it led (B73)."""
+        """Add a record that the high-level `open` imported. A pinned name refers to the same object as before (B73)."""
         keys = (record.object_id,) if name is None else (record.object_id, name)
-        record.known_by += keys
+        record.lookup_keys += keys
         for key in keys:
             self[key] = record.watch
         if len(self) > self._most:  # references to records that have ended
-            for found, watch in list(self.items()):
+            for key, watch in list(self.items()):
                 if watch() is None:
-                    self.pop(found, None)
+                    self.pop(key, None)
             self._most = 2 * len(self) + _FEW
 
     def forget(self, record: Any) -> None:
         """Remove a record: `open` does not find it any more."""
-        for key in record.known_by:
+        for key in record.lookup_keys:
             self.pop(key, None)

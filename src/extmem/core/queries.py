@@ -71,7 +71,7 @@ def win32_handle_properties(
 ) -> vk.MemoryWin32HandlePropertiesKHR:
     """`Device.get_memory_win32_handle_properties`."""
     with device.use():
-        refusal = import_source.look_at(device.backend, handle_type, handle)
+        refusal = import_source.handle_refusal(device.backend, handle_type, handle)
         violations = rules.check_memory_win32_handle_properties(handle_type, handle, device.facts, refusal=refusal)
         device.report(violations, "vkGetMemoryWin32HandlePropertiesKHR")
         single = MemoryHandleType(arguments.whole_number(handle_type, "handle_type"))

@@ -153,7 +153,7 @@ class ResourceObject(Held, abc.ABC):
         self._device.check_process()
         number = self._native.raw
         if number:
-            self._device.numbered[self._native.kind, number] = self
+            self._device.resources_by_handle[self._native.kind, number] = self
         return number
 
     def __dir__(self) -> list[str]:

@@ -1,8 +1,8 @@
-"""The devices that payloads are opened on where the program names none. Each lives as long as the process.
+"""The devices on which payloads are opened if the program does not specify one. Each is open until the process ends.
 
 How this works. A device is opened when the first payload that is on it is opened, and kept by its UUID; a CUDA device,
 for payloads that CUDA made, by its UUID and their producer. The devices are of the class `device_class`, which the
-layer above sets: programs reach them through `DeviceMemory.device`. A forked child opens its own.
+layer above sets: programs get them from `DeviceMemory.device`. A forked child opens its own.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from extmem.core.device_state import DeviceState
 from extmem.devices import select
 from extmem.errors import UnsupportedError
 
-__all__ = ["chosen_anew", "cuda_device", "device_for", "device_of", "opened"]
+__all__ = ["cuda_device", "device_for", "device_of", "devices_by_key", "fresh_devices"]
 
 device_class: Any = None
 """The class of the devices: `extmem.Device`, set by the module that defines it."""
-opened: dict[bytes, DeviceState] = {}
-"""The devices that were opened so far, by UUID and producer."""
+devices_by_key: dict[bytes, DeviceState] = {}
+"""The devices that are open, by UUID and producer."""
 _CUDA = b"cuda-vmm"
 _parents: list[DeviceState] = []
-"""In a forked child: its parent's devices, which must not be used, nor end before what is on them."""
+"""In a forked child: the devices of its parent. They must not be used, and must not end before the objects on them."""
 
 
 @lru_cache(maxsize=512)
 def device_of(descriptor: bytes) -> DeviceState:
-    """The device that a payload with this descriptor is on. Errors: DescriptorError, UnsupportedError."""
+    """Return the device that a payload with this descriptor is on. Errors: DescriptorError, UnsupportedError."""
     from extmem.sharing.descriptor import Descriptor
 
     parsed = Descriptor.parse(descriptor)
@@ -38,66 +38,67 @@ def device_of(descriptor: bytes) -> DeviceState:
 
 
 def device_for(device_uuid: bytes | None, producer: str = "") -> DeviceState:
-    """The device with this UUID. None: the host device, whose files alone describe themselves.
+    """Return the device with this UUID. None: the host device, the only one whose files contain a descriptor.
 
-    producer: payloads that a CUDA device made are opened there; all others on the Vulkan device, where there is one.
-    Errors: UnsupportedError where this machine does not have the device.
+    producer: that of a payload of a CUDA device, which is opened on that device; empty for the Vulkan device, if there
+        is one, and for the host device.
+    Errors: UnsupportedError if this machine does not have the device.
     """
     if device_uuid is None:
-        device_uuid = next((uuid for uuid, shared in opened.items() if shared.kind == "host"), None)
+        device_uuid = next((uuid for uuid, device in devices_by_key.items() if device.kind == "host"), None)
     key = (device_uuid or b"") + producer.encode()
-    device = opened.get(key) if key else None
+    device = devices_by_key.get(key) if key else None
     if device is None:
         try:
             kind = "cuda" if producer else "host" if device_uuid is None else None
             backend = select.choose(kind=kind, uuid=device_uuid)
         except UnsupportedError as error:
             present = (offer.identity for offer in select.enumerate_offers())
-            here = ", ".join(f"{known.device_name} {known.device_uuid.hex()}" for known in present)
+            names = ", ".join(f"{identity.device_name} {identity.device_uuid.hex()}" for identity in present)
             raise UnsupportedError(
-                f"the payload is on device {device_uuid.hex() if device_uuid else '?'}, not here (here: {here}); "
-                "open it on the machine and boot that made it",
+                f"the payload is on device {device_uuid.hex() if device_uuid else '?'}, which this machine does not "
+                f"have (it has: {names}); open it on the machine and in the boot session in which it was made",
                 requires_one_of=error.requires_one_of,
             ) from error
-        device = opened.setdefault(backend.identity.device_uuid + producer.encode(), device_class(backend))
+        device = devices_by_key.setdefault(backend.identity.device_uuid + producer.encode(), device_class(backend))
     return device
 
 
 def cuda_device(device_uuid: bytes) -> DeviceState | None:
-    """The CUDA device of that GPU; None where CUDA does not have it."""
-    known = opened.get(device_uuid + _CUDA)
-    if known is None and not any(offer.identity.device_uuid == device_uuid for offer in select.cuda_offers()):
-        return None
-    return known or device_for(device_uuid, _CUDA.decode())
+    """Return the CUDA device of that GPU; None if CUDA does not have it."""
+    device = devices_by_key.get(device_uuid + _CUDA)
+    if device is None and any(offer.identity.device_uuid == device_uuid for offer in select.cuda_offers()):
+        device = device_for(device_uuid, _CUDA.decode())
+    return device
 
 
 @contextlib.contextmanager
-def chosen_anew() -> Iterator[None]:
-    """Within the block devices are chosen and opened anew, and at its end they are closed (for tests).
+def fresh_devices() -> Iterator[None]:
+    """Within the block, choose and open devices anew; close them at its end (for tests).
 
-    Errors: HandleStateError at the end while memory of them is open.
+    Errors: HandleStateError at the end if memory of them is open.
     """
-    before = dict(opened)
-    opened.clear()
+    before = dict(devices_by_key)
+    devices_by_key.clear()
     device_of.cache_clear()
     try:
         yield
     finally:
-        chosen = list(opened.values())
-        opened.clear()
-        opened.update(before)
+        opened = list(devices_by_key.values())
+        devices_by_key.clear()
+        devices_by_key.update(before)
         device_of.cache_clear()
         with contextlib.ExitStack() as stack:
-            for device in chosen:
+            for device in opened:
                 stack.callback(device.close)
 
 
-def _begin_anew() -> None:
-    """In a forked child: devices belong to the process that opened them."""
-    _parents.extend(opened.values())
-    opened.clear()
+def _forget_devices() -> None:
+    """In a forked child, forget the parent's devices: a device belongs to the process that opened it."""
+    _parents.extend(devices_by_key.values())
+    devices_by_key.clear()
     device_of.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_forget_devices)

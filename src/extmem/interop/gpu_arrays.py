@@ -68,23 +68,23 @@ def device_pointer(record: MemoryRecord) -> DevicePointer | None:
     Errors: UnsupportedError for GPU memory that was not allocated for export, and for images; DriverError.
     """
     device = record.device
-    if device.described is not None:
+    if device.descriptor_importer is not None:
         return _pointer_to(record.allocation, device)
     if device.kind == "host":
         return None
     cuda = shared_devices.cuda_device(device.uuid)
-    if cuda is None or cuda.described is None:
+    if cuda is None or cuda.descriptor_importer is None:
         return None
-    with device.making:
+    with device.creation_lock:
         imported = record.companion or _import_into_cuda(record, cuda)
     return _pointer_to(imported, cuda)
 
 
 def _import_into_cuda(record: MemoryRecord, cuda: DeviceState) -> Allocation:
-    """Import memory of another device into CUDA. The caller holds the lock `making` of that device."""
-    described = cuda.described
+    """Import memory of another device into CUDA. The caller holds the `creation_lock` of that device."""
+    importer = cuda.descriptor_importer
     exported = cross_api.handle_of(record.allocation)
-    if exported is None or described is None:
+    if exported is None or importer is None:
         raise UnsupportedError(
             f"this memory of {record.device.name} was not allocated for export, so CUDA cannot import it; allocate it "
             "with handle_types=OPAQUE_FD (on Windows OPAQUE_WIN32), or copy it",
@@ -92,7 +92,7 @@ def _import_into_cuda(record: MemoryRecord, cuda: DeviceState) -> Allocation:
         )
     handle, handle_type = exported
     origin = cross_api.origin(record.descriptor, handle_type)
-    record.companion = described.import_by_descriptor(handle, origin, writable=record.writable)
+    record.companion = importer.import_by_descriptor(handle, origin, writable=record.writable)
     return record.companion
 
 

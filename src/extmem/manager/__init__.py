@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 if sys.platform == "linux":
-    from extmem.broker.client_journal import start_time
+    from extmem.handles.process_start import start_time
     from extmem.manager.linux.client import INHERIT_VARIABLE
     from extmem.manager.linux.manager import manager, process_name
 elif sys.platform == "win32":
@@ -40,17 +40,13 @@ elif sys.platform == "win32":
 
     INHERIT_VARIABLE = ""
 else:
+    from extmem.handles.process_start import start_time
+
     INHERIT_VARIABLE = "EXTMEM_INHERIT_FD"
 
     def process_name(pid: int) -> str:
         """Return the name of a process: empty, as it is not known on this system."""
         return ""
-
-    def start_time(pid: int) -> int:
-        """Return the start time of a process, which distinguishes it from a later one of the same pid: 0 on this
-        system.
-        """
-        return 0
 
     def manager() -> Manager:
         """Raise UnsupportedError: this version of extmem has no object manager for this system."""

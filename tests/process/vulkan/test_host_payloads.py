@@ -10,7 +10,7 @@ import pytest
 import extmem
 from extmem import raw
 from extmem.api import Device
-from extmem.core.shared_devices import chosen_anew
+from extmem.core.shared_devices import fresh_devices
 from extmem.devices.host import HAS_FDS
 from extmem.errors import DescriptorError, DriverError, RuleViolation, UnsupportedError
 from extmem.testing.children import Peer
@@ -139,7 +139,7 @@ def test_a_vulkan_payload_on_the_host_device_names_both_devices(host: Device, de
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_a_bare_file_of_the_hosts_opens_there_whatever_was_opened_before(device: Device, name: str) -> None:
-    with chosen_anew(), extmem.open_device(kind="host") as host:
+    with fresh_devices(), extmem.open_device(kind="host") as host:
         with device.allocate(4096, name=name), extmem.open(name) as first:
             assert first.device.kind == "vulkan"
             with host.allocate(64, handle_types=int(FD)) as memory, memory.export_handle(FD) as fd:

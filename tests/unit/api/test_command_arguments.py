@@ -183,7 +183,9 @@ def test_commands_do_not_write_to_read_only_memory(
 ) -> None:
     with Bound(any_device) as bound:
         with (
-            pytest.raises(extmem.AccessDeniedError, match=f"cannot {verb} this memory .*read-only here; ask for"),
+            pytest.raises(
+                extmem.AccessDeniedError, match=f"cannot {verb} this memory .*read-only in this process; open it with"
+            ),
             any_device.commands() as commands,
         ):
             record(commands, read_only.buffer(), bound.buffer)

@@ -201,7 +201,7 @@ def test_a_stated_description_without_a_device_states_none(device: Device) -> No
             allocation_size=actual.allocation_size,
             memory_type_index=actual.memory_type_index,
         )
-        with pytest.raises(DescriptorError, match="says device none, and the payload's own device [0-9a-f]{32}"):
+        with pytest.raises(DescriptorError, match="has device none, and the payload's own has device [0-9a-f]{32}"):
             raw.import_payload(device, handle, stated)
 
 

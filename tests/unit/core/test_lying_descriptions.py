@@ -13,6 +13,7 @@ import extmem
 from extmem import raw, vk
 from extmem.api import Device
 from extmem.core import allocating, describing
+from extmem.owning import Uses
 from extmem.testing import fake_vulkan
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -52,7 +53,9 @@ def described(device: Device, name: str | None, types: int = 0, **changes: Any) 
     told = msgspec.structs.replace(
         describing.describe_allocation(device, SIZE, 0, types, None), payload_size=SIZE, **changes
     )
-    return extmem.DeviceMemory(*allocating.allocate_memory(device, info, allocating.ArrayTerms(descriptor=told)))
+    with Uses(device) as uses:
+        memory, _ = allocating.allocate_in(uses, device, info, allocating.ArrayTerms(descriptor=told))
+    return extmem.DeviceMemory(*memory)
 
 
 LIES = (

@@ -290,7 +290,7 @@ def test_the_second_open_is_as_the_first(fake: fake_vulkan.FakeVulkan, check: Ch
             memory, handle = exported(exporter)
             if warm:
                 device.open(handle.duplicate()).close()
-                assert device.plain
+                assert device.simple_payloads
             number = int(handle)
             told: tuple[object, ...]
             try:
@@ -304,7 +304,7 @@ def test_the_second_open_is_as_the_first(fake: fake_vulkan.FakeVulkan, check: Ch
     assert answers[0] == answers[1]
 
 
-def test_another_devices_payload_is_never_plain(fake: fake_vulkan.FakeVulkan) -> None:
+def test_another_devices_payload_is_never_simple(fake: fake_vulkan.FakeVulkan) -> None:
     fake = fake_vulkan.FakeVulkan(gpus=[fake_vulkan.DISCRETE, fake_vulkan.INTEGRATED])
     with fake_vulkan.installed(fake):
         first, second = (extmem.open_device(uuid=gpu.device_uuid) for gpu in fake.gpus)
@@ -312,7 +312,7 @@ def test_another_devices_payload_is_never_plain(fake: fake_vulkan.FakeVulkan) ->
         for _ in range(2):
             with pytest.raises(extmem.ExtmemError, match=second.name):
                 second.open(handle)
-        assert not second.plain and not handle.closed
+        assert not second.simple_payloads and not handle.closed
         first.open(handle).close()
         memory.close()
         first.close()

@@ -30,7 +30,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
 
 from extmem import wire
-from extmem.broker.client_journal import start_time
 from extmem.errors import (
     ExtmemError,
     HandleStateError,
@@ -40,6 +39,7 @@ from extmem.errors import (
     PeerProtocolError,
 )
 from extmem.handles import HandleEntry
+from extmem.handles.process_start import start_time
 from extmem.manager.linux.connection import INHERIT_VARIABLE, TIMEOUT, Answer, Connection
 from extmem.manager.linux.held import State
 from extmem.manager.linux.pidfd import pidfd_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from extmem import wire
-from extmem.broker.client_journal import start_time
 from extmem.errors import ExtmemError, HandleStateError
+from extmem.handles.process_start import start_time
 from extmem.owning import OwnedFd
 
 __all__ = [

@@ -31,7 +31,7 @@ def installed(fake: FakeCuda) -> Iterator[FakeCuda]:
 
     The block must close the devices that it opens; those that `extmem.open` chose are closed at its end.
     """
-    with cuda.replaced_by(lambda: fake.module), kernel_objects(), shared_devices.chosen_anew():
+    with cuda.replaced_by(lambda: fake.module), kernel_objects(), shared_devices.fresh_devices():
         yield fake
 
 

@@ -31,7 +31,7 @@ def installed(fake: FakeVulkan) -> Iterator[FakeVulkan]:
 
     The block must close the devices that it opens; those that `extmem.open` chose are closed at its end.
     """
-    with vulkan.loaded_by(lambda: fake.loader), own_objects(), shared_devices.chosen_anew():
+    with vulkan.loaded_by(lambda: fake.loader), own_objects(), shared_devices.fresh_devices():
         yield fake
 
 

@@ -322,7 +322,7 @@ def test_a_stated_description_that_the_handle_contradicts_is_refused_before_the_
     with vulkan.allocate((1000,), dedicated=dedicated) as memory, memory.export_handle(SHARED) as handle:
         assert isinstance(handle, (extmem.FdHandle, extmem.NtHandle))
         descriptor = memory.descriptor
-        with pytest.raises(extmem.DescriptorError, match=f"says {text}"):
+        with pytest.raises(extmem.DescriptorError, match=f"description has {text}"):
             raw.import_payload(cuda, handle, msgspec.structs.replace(descriptor, **changes))
         assert not handle.closed and not fake.imports
         with raw.import_payload(cuda, handle, descriptor) as other:
