@@ -89,10 +89,10 @@ class Device(DeviceState):
     # Resources.
 
     def make_buffer(
-        self, info: vk.BufferCreateInfo, verdict: Key | None = None, *, native: NativeResource | None = None
+        self, info: vk.BufferCreateInfo, validation_key: Key | None = None, *, native: NativeResource | None = None
     ) -> Buffer:
         """See `DeviceState` (for the library itself)."""
-        return Buffer(self, info, verdict, native=native)
+        return Buffer(self, info, validation_key, native=native)
 
     def make_image(
         self,

@@ -113,7 +113,7 @@ def _violations(
 def _key(device: DeviceState, offset: int, buffer: BufferObject, record: MemoryRecord) -> validation_cache.Key | None:
     """Return the cache key of binding a buffer that was not bound, to memory that is not dedicated; None for others."""
     if (
-        buffer.verdict is None
+        buffer.validation_key is None
         or not buffer.fresh
         or buffer.device is not device
         or record.device is not device
@@ -122,4 +122,4 @@ def _key(device: DeviceState, offset: int, buffer: BufferObject, record: MemoryR
     ):
         return None
     types, size = (record.export_handle_types, record.import_handle_type), buffer.requirements.size
-    return "bind", buffer.verdict, size, offset, record.size, record.memory_type_index, types
+    return "bind", buffer.validation_key, size, offset, record.size, record.memory_type_index, types

@@ -76,7 +76,7 @@ class DeviceState(Held, abc.ABC):
 
     @abc.abstractmethod
     def make_buffer(
-        self, info: vk.BufferCreateInfo, verdict: Key | None = None, *, native: NativeResource | None = None
+        self, info: vk.BufferCreateInfo, validation_key: Key | None = None, *, native: NativeResource | None = None
     ) -> Any:
         """Return the object that represents a buffer to the program: a `BufferObject` with these arguments."""
 

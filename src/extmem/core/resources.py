@@ -203,7 +203,7 @@ class ResourceObject(Held, abc.ABC):
 class BufferObject(ResourceObject):
     """A VkBuffer."""
 
-    __slots__ = ("verdict",)
+    __slots__ = ("validation_key",)
     _info: vk.BufferCreateInfo
     _word = "buffer"
 
@@ -211,28 +211,28 @@ class BufferObject(ResourceObject):
         self,
         device: DeviceState,
         info: vk.BufferCreateInfo,
-        verdict: validation_cache.Key | None = None,
+        validation_key: validation_cache.Key | None = None,
         *,
         native: NativeResource | None = None,
     ) -> None:
         """info: the caller does not change it afterwards; it is used for the creation and for all checks.
 
-        verdict: the key of the creation in the validation cache; None if the call is not cached.
+        validation_key: the key of the creation in the validation cache; None if the call is not cached.
         native: a resource that another Python binding created.
         """
         super().__init__(device, device.backend.create_buffer(info) if native is None else native)
-        self.verdict = verdict
+        self.validation_key = validation_key
         """The part of the keys of calls with this buffer, in the validation cache (for the library itself)."""
         self._info = info
         self.submitted_state = rules.Ownership() if native is None else None
-        if verdict is None:  # calls with a key are cached, so the facts are rarely needed
+        if validation_key is None:  # calls with a key are cached, so the facts are rarely needed
             self._store_facts()
 
     def _query_facts(self) -> rules.ResourceFacts:
         with late_imports():
             from extmem.core import rule_facts  # imports the rules, which most buffers do not need
 
-        types = validation_cache.buffer_types(self.verdict)
+        types = validation_cache.buffer_types(self.validation_key)
         return rule_facts.buffer_facts(self.device, self._info, self.requirements, next(_identities), types)
 
     @property

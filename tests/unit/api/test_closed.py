@@ -35,7 +35,7 @@ READABLE = {
     }
     | {"resource", "read_only", "closed", "close", "repr", "__array_interface__"},
     "Buffer": {"device", "size", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
-    | {"verdict", "submitted_state"},
+    | {"validation_key", "submitted_state"},
     "Image": {"device", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
     | {"submitted_state"},
     "Commands": {"the block's end"},
