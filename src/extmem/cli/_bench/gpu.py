@@ -158,7 +158,7 @@ def _passing(
         report(f"passing {label} to another process {count} times, in turns with C")
         mine, theirs = _in_turns(count, partial(passing["by_fd"], payload), partial(passing["by_c"], payload))
         [named] = _in_turns(few, partial(passing["by_name"], payload))
-        bound = 1.5 if payload.size <= _SMALL else 1.05
+        bound = 1.5 if payload.size <= _SMALL else 1.06
         yield _bounded(
             f"export, pass, import and bind {label}, checked, against C",
             ratio_in_turns(mine, theirs, _TURN),
