@@ -115,7 +115,7 @@ def test_a_size_beyond_the_section_is_refused_whoever_says_it(device: Device, na
             assert description is not None
             frame = pack(
                 Description(
-                    description.object, description.kind, description.strict_kmt, description.name, lie.encode()
+                    description.object, description.backing, description.strict_kmt, description.name, lie.encode()
                 )
             )
             memory.close()  # the companion, which it cannot open, ends with its exporter

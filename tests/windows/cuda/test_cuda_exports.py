@@ -208,7 +208,7 @@ def test_a_companion_that_leads_nowhere_is_no_name(cuda: Device, there: Peer, na
         other.fill(1)
     there(
         "from extmem.handles._win32 import calls\nfrom extmem.manager import manager\n"
-        "[held] = manager()._memories.values()\ncalls.close_handle(held.companion.lends.fd)"
+        "[held] = manager()._references.values()\ncalls.close_handle(held.companion.memory.fd)"
     )
     with pytest.raises(errors.NameNotFoundError):
         cuda.open(name)

@@ -90,7 +90,7 @@ def test_asking_twice_would_be_found(device: Device, fake: fake_vulkan.FakeVulka
     with export(device) as memory:
         raw_memory = memory.record.allocation.live  # type: ignore[attr-defined]  # the Vulkan device's own
         device.backend.memories.get_handle(raw_memory, int(W32)).close()  # type: ignore[attr-defined]  # as above
-        assert "is asked for its NT handle again" in str(fake.misuses.pop())
+        assert "is exported as NT handle again" in str(fake.misuses.pop())
 
 
 @pytest.mark.parametrize("inherit", [False, True])
@@ -251,4 +251,4 @@ def test_a_driver_that_gives_null_is_distinguished(device: Device, fake: fake_vu
     with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory:
         with pytest.raises(errors.UnsupportedError, match="gave no handle"):
             device.backend.memories.get_handle(memory.record.allocation.live, int(W32))  # type: ignore[attr-defined]  # its own
-    assert "which it was not exported for" in str(fake.misuses.pop())
+    assert "which it was not made for" in str(fake.misuses.pop())

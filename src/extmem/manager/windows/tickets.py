@@ -78,13 +78,13 @@ class Ticket(NamedTuple):
 def parse(data: bytes) -> Ticket:
     """Return the ticket in untrusted bytes. InvalidHandleError for bytes that are not a ticket."""
     frame = data[_LAYOUT.size :]
-    if len(data) >= _LAYOUT.size and data[0] != _VERSION:
+    if len(data) >= _LAYOUT.size and data[0] not in (0, _VERSION):
         raise error_for(
             Status.INVALID_HANDLE,
             f"The ticket has format {data[0]}, and this process reads format {_VERSION}: its sender has another "
             "version of extmem. Use the same version of extmem in both processes.",
         )
-    if len(data) < _LAYOUT.size or len(frame) > FRAME or data[1] not in _KINDS:
+    if len(data) < _LAYOUT.size or len(frame) > FRAME or not data[0] or data[1] not in _KINDS:
         raise error_for(
             Status.INVALID_HANDLE,
             f"these {len(data)} bytes are not a ticket, which has {_LAYOUT.size} bytes in format {_VERSION} and a "
