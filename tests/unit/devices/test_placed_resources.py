@@ -18,7 +18,7 @@ def test_a_bound_resource_has_its_place_until_it_is_destroyed() -> None:
     placed_resources.bind(buffer, MEMORY, 128, 128, "device")
     assert buffer.bound and place_of(buffer) == (MEMORY, 128)
     buffer.destroy()
-    with pytest.raises(HandleStateError, match="bound to no memory"):
+    with pytest.raises(HandleStateError, match="not bound to memory"):
         place_of(buffer)
 
 
