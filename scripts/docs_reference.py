@@ -5,7 +5,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import itertools
 import re
+import textwrap
+from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, IntFlag
 from pathlib import Path
@@ -150,7 +154,9 @@ def _members(cls: type, found: _Found) -> str:
                 annotation = ast.get_source_segment(found.text, node.returns) if node.returns is not None else ""
                 parts.append(f"**`{node.name}`** : `{annotation}`<br>\n{_paragraphs(doc)}")
             else:
-                parts.append(f"**`{_signature(node, found.text, method=True)}`**<br>\n{_paragraphs(doc)}")
+                parts.append(
+                    f"**`{_signature(node, found.text, method=True)}`**<br>\n{_paragraphs(doc, _arguments(node))}"
+                )
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             after = body[position + 1] if position + 1 < len(body) else None
             doc = (
@@ -173,48 +179,114 @@ def _members(cls: type, found: _Found) -> str:
     return "\n\n".join(parts)
 
 
-def _paragraphs(doc: str) -> str:
-    """Return a docstring as Markdown. Lines of the form `name: text` become a list, literal blocks become fences."""
+_ENTRY = re.compile(r"([a-z_][a-z0-9_]*(?:, [a-z_][a-z0-9_]*)*): (?=\S)")
+_SENTENCE_ENDS = (".", ".)", ":", ";")
+_NOTE = re.compile(r"((?:Errors?|Ownership|Raises|Threads)(?: of [^:]*)?):")
+
+
+def _paragraphs(doc: str, parameters: Collection[str] = ()) -> str:
+    """Return a docstring as Markdown. Lines of the form `name: text` become a list, literal blocks become fences.
+
+    parameters: names that the documented object has. A line describes one of them if it begins a paragraph or follows
+    the end of a sentence; another line that begins with a word and a colon is prose. The lines that continue a
+    description are indented or follow a line that does not end a sentence.
+    """
     lines: list[str] = []
-    literal = False
-    waiting = False
-    for line in doc.splitlines():
-        if line.strip() == "::":
-            waiting = True
+    source = deque(doc.splitlines())
+    in_list = False  # whether the paragraph is a list of parameters so far
+    while source:
+        line = source.popleft()
+        if line.rstrip().endswith("::") and (block := _literal_block(source)):
+            text = line.strip().removesuffix("::")
+            before = [f"{line.rstrip()[:-1]}", ""] if text else []
+            lines += [*before, "```text", *block, "```", ""]
+            in_list = False
             continue
-        if waiting and line.strip():
-            lines += ["```text", line.removeprefix("    ")]
-            waiting, literal = False, True
-            continue
-        if literal:
-            if line.strip() and not line.startswith("    "):
-                while not lines[-1].strip():
-                    lines.pop()
-                lines += ["```", "", line]
-                literal = False
-            else:
-                lines.append(line.removeprefix("    "))
-            continue
-        match = re.match(r"^([a-z_][a-z_, ]*): (\S.*)$", line)
-        if match and all(part.isidentifier() for part in match[1].replace(",", " ").split()):
-            lines.append(f"- `{match[1]}`: {match[2]}")
-        elif re.match(r"^(Errors?|Ownership|Raises|Threads)( of [^:]*)?:", line):
-            lines += ["", f"*{line.partition(':')[0]}:*{line.partition(':')[2]}"]
+        between = not lines or lines[-1].rstrip().endswith(_SENTENCE_ENDS)
+        entries = _entries(line, parameters) if between or not lines[-1].strip() else []
+        if entries:
+            lines += entries
+            in_list = True
+        elif not line.strip():
+            lines.append("")
+            in_list = False
+        elif _NOTE.match(line):
+            name, _, text = line.partition(":")
+            lines += ["", f"*{name}:*{text}"]
+            in_list = False
+        elif (in_list and not between) or (line.startswith("    ") and lines):
+            lines.append(f"  {line.strip()}")
         else:
-            inside = line.startswith("    ") and bool(lines)
-            if not inside and line.strip() and lines and lines[-1].startswith(("- ", "  ")):
+            if in_list:
                 lines.append("")
-            lines.append(f"  {line.strip()}" if inside else line)
-    while lines and literal and not lines[-1].strip():
-        lines.pop()
-    if literal:
-        lines.append("```")
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+            lines.append(line)
+            in_list = False
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip()
+
+
+def _entries(line: str, parameters: Collection[str]) -> list[str]:
+    """Return the descriptions of parameters that a line of a docstring consists of, as items of a list.
+
+    The line may have several: `width: columns. height: rows.` Return an empty list if it does not begin with one.
+    """
+    starts = [
+        match.start()
+        for match in re.finditer(rf"(?:^|(?<=\. )){_ENTRY.pattern}", line)
+        if set(match[1].split(", ")) <= set(parameters)
+    ]
+    if starts[:1] != [0]:
+        return []
+    parts = [line[begin:end].rstrip() for begin, end in itertools.pairwise([*starts, len(line)])]
+    return [f"- `{name}`: {text}" for name, _, text in (part.partition(": ") for part in parts)]
+
+
+def _literal_block(source: deque[str]) -> list[str]:
+    """Remove the indented block at the head of `source` and return its lines without their common indentation.
+
+    Return an empty list and remove nothing if the next line that is not empty is not indented.
+    """
+    count = end = 0
+    for line in source:
+        if line.strip() and not line.startswith(" "):
+            break
+        count += 1
+        if line.strip():
+            end = count
+    block = textwrap.dedent("\n".join(list(source)[:end])).strip("\n")
+    if not block:
+        return []
+    for _ in range(end):
+        source.popleft()
+    return block.split("\n")
+
+
+def _parameters(found: _Found) -> set[str]:
+    """Return the names that the docstring of a class or function may describe: parameters, fields and attributes."""
+    node = found.node
+    if isinstance(node, ast.FunctionDef):
+        return _arguments(node)
+    names: set[str] = set()
+    for base in found.private_bases():
+        names |= _parameters(base)
+    for member in node.body:
+        if isinstance(member, ast.FunctionDef):
+            names.add(member.name)
+            if member.name in ("__init__", "__new__"):
+                names |= _arguments(member)
+        elif isinstance(member, ast.AnnAssign):
+            names.add(ast.unparse(member.target))
+    return names
+
+
+def _arguments(node: ast.FunctionDef) -> set[str]:
+    arguments = node.args
+    listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    return {argument.arg for argument in listed if argument is not None}
 
 
 def _entry(source: Path, home: str, name: str) -> str:
     found = _find(source, home, name)
-    doc = _paragraphs(_clean(ast.get_docstring(found.node)))
+    doc = _paragraphs(_clean(ast.get_docstring(found.node)), _parameters(found))
     if isinstance(found.node, ast.ClassDef):
         members = _members(getattr(importlib.import_module(home), name), found)
         return f"## `{name}`\n\n{doc}\n" + (f"\n{members}\n" if members else "")
@@ -247,8 +319,10 @@ def _errors(source: Path) -> str:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name in extmem.__all__:
             bases = ", ".join(f"`{ast.unparse(base)}`" for base in node.bases)
-            parts.append(f"## `{node.name}`\n\nA kind of {bases}.\n\n{_paragraphs(_clean(ast.get_docstring(node)))}\n")
-            members = _members(getattr(errors, node.name), _Found(node, text, source))
+            found = _Found(node, text, source)
+            doc = _paragraphs(_clean(ast.get_docstring(node)), _parameters(found))
+            parts.append(f"## `{node.name}`\n\nA kind of {bases}.\n\n{doc}\n")
+            members = _members(getattr(errors, node.name), found)
             if members:
                 parts.append(members + "\n")
     return "\n".join(parts)
