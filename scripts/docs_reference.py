@@ -5,11 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-import itertools
 import re
-import textwrap
-from collections import deque
-from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, IntFlag
 from pathlib import Path
@@ -17,6 +13,7 @@ from pathlib import Path
 import extmem
 from extmem import errors, vk
 from scripts.docs_tables import table
+from scripts.docstrings import paragraphs
 from scripts.public_members import is_public
 from scripts.wrap import WIDTH, rewrapped
 
@@ -152,10 +149,10 @@ def _members(cls: type, found: _Found) -> str:
                 continue
             if "property" in marks:
                 annotation = ast.get_source_segment(found.text, node.returns) if node.returns is not None else ""
-                parts.append(f"**`{node.name}`** : `{annotation}`<br>\n{_paragraphs(doc)}")
+                parts.append(f"**`{node.name}`** : `{annotation}`<br>\n{paragraphs(doc)}")
             else:
                 parts.append(
-                    f"**`{_signature(node, found.text, method=True)}`**<br>\n{_paragraphs(doc, _arguments(node))}"
+                    f"**`{_signature(node, found.text, method=True)}`**<br>\n{paragraphs(doc, _arguments(node))}"
                 )
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             after = body[position + 1] if position + 1 < len(body) else None
@@ -177,87 +174,6 @@ def _members(cls: type, found: _Found) -> str:
         ):
             parts.append(f"**`{node.targets[0].id}`** = `{ast.get_source_segment(found.text, node.value)}`")
     return "\n\n".join(parts)
-
-
-_ENTRY = re.compile(r"([a-z_][a-z0-9_]*(?:, [a-z_][a-z0-9_]*)*): (?=\S)")
-_SENTENCE_ENDS = (".", ".)", ":", ";")
-_NOTE = re.compile(r"((?:Errors?|Ownership|Raises|Threads)(?: of [^:]*)?):")
-
-
-def _paragraphs(doc: str, parameters: Collection[str] = ()) -> str:
-    """Return a docstring as Markdown. Lines of the form `name: text` become a list, literal blocks become fences.
-
-    parameters: names that the documented object has. A line describes one of them if it begins a paragraph or follows
-    the end of a sentence; another line that begins with a word and a colon is prose. The lines that continue a
-    description are indented or follow a line that does not end a sentence.
-    """
-    lines: list[str] = []
-    source = deque(doc.splitlines())
-    in_list = False  # whether the paragraph is a list of parameters so far
-    while source:
-        line = source.popleft()
-        if line.rstrip().endswith("::") and (block := _literal_block(source)):
-            text = line.strip().removesuffix("::")
-            before = [f"{line.rstrip()[:-1]}", ""] if text else []
-            lines += [*before, "```text", *block, "```", ""]
-            in_list = False
-            continue
-        between = not lines or lines[-1].rstrip().endswith(_SENTENCE_ENDS)
-        entries = _entries(line, parameters) if between or not lines[-1].strip() else []
-        if entries:
-            lines += entries
-            in_list = True
-        elif not line.strip():
-            lines.append("")
-            in_list = False
-        elif _NOTE.match(line):
-            name, _, text = line.partition(":")
-            lines += ["", f"*{name}:*{text}"]
-            in_list = False
-        elif (in_list and not between) or (line.startswith("    ") and lines):
-            lines.append(f"  {line.strip()}")
-        else:
-            if in_list:
-                lines.append("")
-            lines.append(line)
-            in_list = False
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip()
-
-
-def _entries(line: str, parameters: Collection[str]) -> list[str]:
-    """Return the descriptions of parameters that a line of a docstring consists of, as items of a list.
-
-    The line may have several: `width: columns. height: rows.` Return an empty list if it does not begin with one.
-    """
-    starts = [
-        match.start()
-        for match in re.finditer(rf"(?:^|(?<=\. )){_ENTRY.pattern}", line)
-        if set(match[1].split(", ")) <= set(parameters)
-    ]
-    if starts[:1] != [0]:
-        return []
-    parts = [line[begin:end].rstrip() for begin, end in itertools.pairwise([*starts, len(line)])]
-    return [f"- `{name}`: {text}" for name, _, text in (part.partition(": ") for part in parts)]
-
-
-def _literal_block(source: deque[str]) -> list[str]:
-    """Remove the indented block at the head of `source` and return its lines without their common indentation.
-
-    Return an empty list and remove nothing if the next line that is not empty is not indented.
-    """
-    count = end = 0
-    for line in source:
-        if line.strip() and not line.startswith(" "):
-            break
-        count += 1
-        if line.strip():
-            end = count
-    block = textwrap.dedent("\n".join(list(source)[:end])).strip("\n")
-    if not block:
-        return []
-    for _ in range(end):
-        source.popleft()
-    return block.split("\n")
 
 
 def _parameters(found: _Found) -> set[str]:
@@ -286,7 +202,7 @@ def _arguments(node: ast.FunctionDef) -> set[str]:
 
 def _entry(source: Path, home: str, name: str) -> str:
     found = _find(source, home, name)
-    doc = _paragraphs(_clean(ast.get_docstring(found.node)), _parameters(found))
+    doc = paragraphs(_clean(ast.get_docstring(found.node)), _parameters(found))
     if isinstance(found.node, ast.ClassDef):
         members = _members(getattr(importlib.import_module(home), name), found)
         return f"## `{name}`\n\n{doc}\n" + (f"\n{members}\n" if members else "")
@@ -315,12 +231,12 @@ def _errors(source: Path) -> str:
     path = source / "extmem" / "errors.py"
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    parts = [_HEAD, "# Errors\n", _paragraphs(_clean(ast.get_docstring(tree))), ""]
+    parts = [_HEAD, "# Errors\n", paragraphs(_clean(ast.get_docstring(tree))), ""]
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name in extmem.__all__:
             bases = ", ".join(f"`{ast.unparse(base)}`" for base in node.bases)
             found = _Found(node, text, source)
-            doc = _paragraphs(_clean(ast.get_docstring(node)), _parameters(found))
+            doc = paragraphs(_clean(ast.get_docstring(node)), _parameters(found))
             parts.append(f"## `{node.name}`\n\nA kind of {bases}.\n\n{doc}\n")
             members = _members(getattr(errors, node.name), found)
             if members:
@@ -337,7 +253,7 @@ def _module(source: Path, module: str, title: str) -> str:
         for node in tree.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     )
-    parts = [_HEAD, f"# {title}\n", _paragraphs(_clean(ast.get_docstring(tree))), ""]
+    parts = [_HEAD, f"# {title}\n", paragraphs(_clean(ast.get_docstring(tree))), ""]
     constants = _constants(tree, text)
     parts += [constants[name] if name in constants else _entry(source, module, name) for name in names]
     return "\n".join(parts)
@@ -363,14 +279,14 @@ _TESTING = ("runtime", "leaks", "children", "waiting", "faults", "strategies")
 def _testing(source: Path) -> str:
     """Return the page of `extmem.testing`: the docstring of the package, and its modules without private parts."""
     package = source / "extmem" / "testing"
-    doc = _paragraphs(_clean(ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))))
+    doc = paragraphs(_clean(ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))))
     parts = [_HEAD, "# `extmem.testing`\n", doc, ""]
     for name in _TESTING:
         page = _module(source, f"extmem.testing.{name}", f"`extmem.testing.{name}`").removeprefix(_HEAD).strip()
         parts.append(re.sub(r"^#", "##", page, flags=re.MULTILINE) + "\n")
     for name in ("conformance", "fake_vulkan", "fake_cuda"):
         text = ast.get_docstring(ast.parse((package / name / "__init__.py").read_text(encoding="utf-8")))
-        parts.append(f"## `extmem.testing.{name}`\n\n{_paragraphs(_clean(text))}\n")
+        parts.append(f"## `extmem.testing.{name}`\n\n{paragraphs(_clean(text))}\n")
     return "\n".join(parts)
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts import docs_reference
+from scripts import docs_reference, docstrings
 from tests.meta.tools import ROOT
 
 _NAMES = {"size", "info", "bound", "child", "first", "second"}
 
 
 def _markdown(doc: str) -> str:
-    return docs_reference._paragraphs(doc, _NAMES)
+    return docstrings.paragraphs(doc, _NAMES)
 
 
 def test_a_parameter_is_an_item() -> None:
