@@ -9,6 +9,7 @@ does not write it.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -143,8 +144,11 @@ def written(root: Path) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Return the exit status: 1 if the runs are missing, failed, or (`--check`) differ from the page."""
+    parser = argparse.ArgumentParser("python -m scripts.behaviours", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare the page and write nothing")
+    options = parser.parse_args(arguments)
     try:
-        if "--check" in arguments:
+        if options.check:
             problem = check()
         else:
             (ROOT / PAGE).write_text(written(ROOT), encoding="utf-8")

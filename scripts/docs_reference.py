@@ -13,6 +13,7 @@ from pathlib import Path
 import extmem
 from extmem import errors, vk
 from scripts.docs_tables import table
+from scripts.docstrings import paragraphs
 from scripts.public_members import is_public
 from scripts.wrap import WIDTH, rewrapped
 
@@ -148,9 +149,11 @@ def _members(cls: type, found: _Found) -> str:
                 continue
             if "property" in marks:
                 annotation = ast.get_source_segment(found.text, node.returns) if node.returns is not None else ""
-                parts.append(f"**`{node.name}`** : `{annotation}`<br>\n{_paragraphs(doc)}")
+                parts.append(f"**`{node.name}`** : `{annotation}`<br>\n{paragraphs(doc)}")
             else:
-                parts.append(f"**`{_signature(node, found.text, method=True)}`**<br>\n{_paragraphs(doc)}")
+                parts.append(
+                    f"**`{_signature(node, found.text, method=True)}`**<br>\n{paragraphs(doc, _arguments(node))}"
+                )
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             after = body[position + 1] if position + 1 < len(body) else None
             doc = (
@@ -173,48 +176,33 @@ def _members(cls: type, found: _Found) -> str:
     return "\n\n".join(parts)
 
 
-def _paragraphs(doc: str) -> str:
-    """Return a docstring as Markdown. Lines of the form `name: text` become a list, literal blocks become fences."""
-    lines: list[str] = []
-    literal = False
-    waiting = False
-    for line in doc.splitlines():
-        if line.strip() == "::":
-            waiting = True
-            continue
-        if waiting and line.strip():
-            lines += ["```text", line.removeprefix("    ")]
-            waiting, literal = False, True
-            continue
-        if literal:
-            if line.strip() and not line.startswith("    "):
-                while not lines[-1].strip():
-                    lines.pop()
-                lines += ["```", "", line]
-                literal = False
-            else:
-                lines.append(line.removeprefix("    "))
-            continue
-        match = re.match(r"^([a-z_][a-z_, ]*): (\S.*)$", line)
-        if match and all(part.isidentifier() for part in match[1].replace(",", " ").split()):
-            lines.append(f"- `{match[1]}`: {match[2]}")
-        elif re.match(r"^(Errors?|Ownership|Raises|Threads)( of [^:]*)?:", line):
-            lines += ["", f"*{line.partition(':')[0]}:*{line.partition(':')[2]}"]
-        else:
-            inside = line.startswith("    ") and bool(lines)
-            if not inside and line.strip() and lines and lines[-1].startswith(("- ", "  ")):
-                lines.append("")
-            lines.append(f"  {line.strip()}" if inside else line)
-    while lines and literal and not lines[-1].strip():
-        lines.pop()
-    if literal:
-        lines.append("```")
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+def _parameters(found: _Found) -> set[str]:
+    """Return the names that the docstring of a class or function may describe: parameters, fields and attributes."""
+    node = found.node
+    if isinstance(node, ast.FunctionDef):
+        return _arguments(node)
+    names: set[str] = set()
+    for base in found.private_bases():
+        names |= _parameters(base)
+    for member in node.body:
+        if isinstance(member, ast.FunctionDef):
+            names.add(member.name)
+            if member.name in ("__init__", "__new__"):
+                names |= _arguments(member)
+        elif isinstance(member, ast.AnnAssign):
+            names.add(ast.unparse(member.target))
+    return names
+
+
+def _arguments(node: ast.FunctionDef) -> set[str]:
+    arguments = node.args
+    listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    return {argument.arg for argument in listed if argument is not None}
 
 
 def _entry(source: Path, home: str, name: str) -> str:
     found = _find(source, home, name)
-    doc = _paragraphs(_clean(ast.get_docstring(found.node)))
+    doc = paragraphs(_clean(ast.get_docstring(found.node)), _parameters(found))
     if isinstance(found.node, ast.ClassDef):
         members = _members(getattr(importlib.import_module(home), name), found)
         return f"## `{name}`\n\n{doc}\n" + (f"\n{members}\n" if members else "")
@@ -243,12 +231,14 @@ def _errors(source: Path) -> str:
     path = source / "extmem" / "errors.py"
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    parts = [_HEAD, "# Errors\n", _paragraphs(_clean(ast.get_docstring(tree))), ""]
+    parts = [_HEAD, "# Errors\n", paragraphs(_clean(ast.get_docstring(tree))), ""]
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name in extmem.__all__:
             bases = ", ".join(f"`{ast.unparse(base)}`" for base in node.bases)
-            parts.append(f"## `{node.name}`\n\nA kind of {bases}.\n\n{_paragraphs(_clean(ast.get_docstring(node)))}\n")
-            members = _members(getattr(errors, node.name), _Found(node, text, source))
+            found = _Found(node, text, source)
+            doc = paragraphs(_clean(ast.get_docstring(node)), _parameters(found))
+            parts.append(f"## `{node.name}`\n\nA kind of {bases}.\n\n{doc}\n")
+            members = _members(getattr(errors, node.name), found)
             if members:
                 parts.append(members + "\n")
     return "\n".join(parts)
@@ -263,7 +253,7 @@ def _module(source: Path, module: str, title: str) -> str:
         for node in tree.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     )
-    parts = [_HEAD, f"# {title}\n", _paragraphs(_clean(ast.get_docstring(tree))), ""]
+    parts = [_HEAD, f"# {title}\n", paragraphs(_clean(ast.get_docstring(tree))), ""]
     constants = _constants(tree, text)
     parts += [constants[name] if name in constants else _entry(source, module, name) for name in names]
     return "\n".join(parts)
@@ -289,14 +279,14 @@ _TESTING = ("runtime", "leaks", "children", "waiting", "faults", "strategies")
 def _testing(source: Path) -> str:
     """Return the page of `extmem.testing`: the docstring of the package, and its modules without private parts."""
     package = source / "extmem" / "testing"
-    doc = _paragraphs(_clean(ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))))
+    doc = paragraphs(_clean(ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))))
     parts = [_HEAD, "# `extmem.testing`\n", doc, ""]
     for name in _TESTING:
         page = _module(source, f"extmem.testing.{name}", f"`extmem.testing.{name}`").removeprefix(_HEAD).strip()
         parts.append(re.sub(r"^#", "##", page, flags=re.MULTILINE) + "\n")
     for name in ("conformance", "fake_vulkan", "fake_cuda"):
         text = ast.get_docstring(ast.parse((package / name / "__init__.py").read_text(encoding="utf-8")))
-        parts.append(f"## `extmem.testing.{name}`\n\n{_paragraphs(_clean(text))}\n")
+        parts.append(f"## `extmem.testing.{name}`\n\n{paragraphs(_clean(text))}\n")
     return "\n".join(parts)
 
 

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from extmem.errors import UnsupportedError
 from extmem.handles import FdHandle, NtHandle
+from extmem.handles.arguments import handle_number
 from extmem.manager import INHERIT_VARIABLE, manager
 from extmem.objects import Status, error_for
 from extmem.owning import late_imports, out_of_descriptors
@@ -32,7 +33,9 @@ class Popen(subprocess.Popen[Any]):
 
     handles: only these are inherited, as with PROC_THREAD_ATTRIBUTE_HANDLE_LIST (each must be inheritable); None is all
         inheritable ones of this process.
-    All other arguments are passed to `subprocess.Popen`. Errors: those of `subprocess.Popen` and of the object manager;
+    All other arguments are passed to `subprocess.Popen`.
+
+    Errors: those of `subprocess.Popen` and of the object manager; TypeError for handles that are not NtHandle;
     OutOfMemoryError if the process has no file descriptor left.
     """
 
@@ -45,12 +48,21 @@ class Popen(subprocess.Popen[Any]):
         pass_fds: Iterable[int] = (),
         **options: Any,
     ) -> None:
-        values = None if handles is None else [int(handle) for handle in handles]
+        values = None if handles is None else _values(handles)
         with contextlib.ExitStack() as until_started:
             try:
                 super().__init__(args, **_inheriting(values, env, pass_fds, options, until_started))
             except OSError as error:
                 raise out_of_descriptors(error, "Popen") from None
+
+
+def _values(handles: Iterable[NtHandle]) -> list[int]:
+    """Return the values of handles to inherit. Errors: TypeError for other objects; HandleStateError once closed."""
+    if not isinstance(handles, Iterable):
+        raise TypeError(f"handles is {handles!r}, a {type(handles).__name__}; give a list of NtHandle, or None")
+    return [
+        int(handle) if isinstance(handle, NtHandle) else handle_number(handle, "an NT handle") for handle in handles
+    ]
 
 
 if sys.platform == "win32":
@@ -142,8 +154,8 @@ def send_handle(sock: socket.socket, handle: FdHandle) -> None:
     """Send an fd handle and its payload's description through a Unix socket (SOCK_SEQPACKET), without a broker.
 
     Ownership: the caller keeps the handle; the receiver gets another one.
-    Errors: UnsupportedError for another kind of socket; HandleStateError for a closed handle; PeerGoneError;
-    BlockingIOError if the socket is non-blocking and full.
+    Errors: UnsupportedError for another kind of socket; TypeError for another object; HandleStateError for a closed
+    handle; PeerGoneError; BlockingIOError if the socket is non-blocking and full.
     """
     fd_sockets().send_handle(sock, handle)
 

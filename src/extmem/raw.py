@@ -19,6 +19,7 @@ from extmem.core.fd_choices import FdChoices
 from extmem.core.opening import import_stated
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
+from extmem.handles.arguments import check_flag, fd_number, handle_number
 from extmem.manager import manager
 from extmem.owning import copy_fd, late_imports, out_of_descriptors
 from extmem.process import fd_sockets
@@ -60,7 +61,7 @@ def nt_handle(value: int) -> NtHandle:
     """Own an NT handle of this process by its value (inherited, or duplicated into this process by another one).
 
     Errors: HandleStateError for a value that cannot be an NT handle; InvalidHandleError for one that is not in the
-    handle table.
+    handle table; TypeError for a value that is not an int.
     """
     handle = NtHandle(value, manager())
     try:
@@ -72,12 +73,20 @@ def nt_handle(value: int) -> NtHandle:
 
 
 def kmt_handle(number: int) -> KmtHandle:
-    """Return a KMT handle of a number. Errors: HandleStateError for a number that cannot be a KMT handle."""
+    """Return a KMT handle of a number.
+
+    Errors: HandleStateError for a number that cannot be a KMT handle; TypeError for a value that is not an int.
+    """
+    number = handle_number(number, "a KMT handle")
     return KmtHandle(number & 0xFFFF_FFFF if number >= 0 else number)
 
 
 def fd_handle(fd: int) -> FdHandle:
-    """Own a file descriptor, which becomes close-on-exec. Errors: OSError (EBADF) if it is not open."""
+    """Own a file descriptor, which becomes close-on-exec.
+
+    Errors: OSError (EBADF) if it is not open; HandleStateError for a number that cannot be a file descriptor; TypeError
+    for a value that is not an int.
+    """
     return FdHandle(fd)
 
 
@@ -97,6 +106,7 @@ def import_payload(
     Ownership: consumes an fd, on success only, unless it is borrowed; the caller keeps an NT handle.
     Errors: as `Device.allocate_memory`; OutOfMemoryError if no file descriptor is left for the copy.
     """
+    check_flag(borrow, "borrow")
     if isinstance(handle, (NtHandle, KmtHandle)):
         return DeviceMemory(
             *import_stated(
@@ -113,10 +123,12 @@ def import_payload(
 def borrowed_fd(fd: FdHandle | int) -> FdHandle:
     """Return a handle of a copy of the fd (dup(2), close-on-exec). The caller keeps the fd.
 
-    Errors: HandleStateError if the fd is not open; OutOfMemoryError if no file descriptor is left.
+    Errors: HandleStateError if the fd is not open; TypeError for a value that is not an int; OutOfMemoryError if no
+    file descriptor is left.
     """
     if isinstance(fd, FdHandle):
         return fd.duplicate()
+    fd = fd_number(fd)
     try:
         return FdHandle(copy_fd(fd))
     except OSError as error:
@@ -151,7 +163,9 @@ def fd_choices(
     Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE for an fd that the device cannot import; OutOfMemoryError;
     ValueError for a handle type that is not an fd's.
     """
-    return choices.fd_choices(device, int(fd), _Type(handle_type), int(memory_properties))
+    return choices.fd_choices(
+        device, int(fd) if isinstance(fd, FdHandle) else fd_number(fd), _Type(handle_type), int(memory_properties)
+    )
 
 
 def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.ExternalMemoryHandleTypeFlagBits:

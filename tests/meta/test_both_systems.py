@@ -91,3 +91,15 @@ def test_a_page_that_shows_something_else_is_seen(tmp_path: Path) -> None:
     assert behaviours.check(tmp_path) == ""
     page.write_text(page.read_text(encoding="utf-8").replace("| pass |", "| fail |", 1), encoding="utf-8")
     assert "python -m scripts.behaviours" in behaviours.check(tmp_path)
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--chekc", 2)])
+def test_help_and_wrong_options_write_no_page(
+    argument: str, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(behaviours, "ROOT", tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        behaviours.main([argument])
+    assert ended.value.code == status and not list(tmp_path.iterdir())
+    printed = capsys.readouterr()
+    assert "--check" in printed.out + printed.err and "python -m scripts.behaviours" in printed.out + printed.err

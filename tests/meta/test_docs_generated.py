@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,54 @@ from tests.meta.tools import ROOT
 def test_the_documentation_is_in_step_with_the_code() -> None:
     found = docs.compare(ROOT, docs.render(ROOT))
     assert not found, "run `python -m scripts.docs`:\n" + "\n".join(found)
+
+
+# Texts of errors in the guide.
+
+
+def _messages(source: str) -> list[str]:
+    """Return the texts in a module of Python, with `…` for each value that is filled in."""
+    texts = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            texts.append("".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts.append(node.value)
+    return texts
+
+
+def _quoted(page: str) -> list[str]:
+    """Return the texts of errors that the headings of the cases quote."""
+    headings = re.findall(r"^\*\*(.+?)\*\*", page, re.MULTILINE | re.DOTALL)
+    return [" ".join(text.split()) for heading in headings for text in re.findall(r'"([^"]+)"', heading)]
+
+
+def _unknown(page: str, messages: list[str]) -> list[str]:
+    """Return the quoted texts that no message contains; `…` in a quotation stands for any text."""
+    everything = "\0".join(messages)
+    found = []
+    for text in _quoted(page):
+        parts = [re.escape(part.strip()) for part in text.rstrip(".").split("…")]
+        if not re.search(r"[^\0]*".join(parts), everything, re.IGNORECASE):
+            found.append(text)
+    return found
+
+
+@pytest.fixture(scope="module")
+def messages() -> list[str]:
+    files = (path for path in (ROOT / "src").rglob("*.py") if "_generated" not in path.parts)
+    return [text for path in files for text in _messages(path.read_text(encoding="utf-8"))]
+
+
+def test_the_guide_quotes_errors_that_exist(messages: list[str]) -> None:
+    page = (ROOT / "docs" / "guides" / "errors.md").read_text(encoding="utf-8")
+    assert len(_quoted(page)) > 8
+    assert _unknown(page, messages) == []
+
+
+@pytest.mark.parametrize("text", ["The memory was never exported.", "data is … or the payload holds …"])
+def test_a_quoted_error_that_does_not_exist_is_found(text: str, messages: list[str]) -> None:
+    assert _unknown(f'**"No live object is named …", "{text}"** Do this.', messages) == [text]
 
 
 def test_every_table_is_used_somewhere() -> None:

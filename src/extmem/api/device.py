@@ -238,7 +238,9 @@ class Device(DeviceState):
         handle_types: external handle types; default OPAQUE_WIN32 | OPAQUE_FD, as far as the device supports them.
         memory_type: index of the memory type; default the first host-visible one.
         dedicated: whether the memory is dedicated to a buffer; None if the device decides.
-        Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation.
+        Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation; ValueError for a shape without
+        elements, with more than 64 axes, or with more bytes than a signed 64-bit size can count; TypeError and
+        ValueError for an element type that cannot be shared; TypeError for flags that are not a bool.
         """
         if security is not None and not isinstance(security, str):
             raise TypeError(f"security is {security!r}, a {type(security).__name__}; give SDDL as a str, or None")

@@ -8,6 +8,7 @@ from extmem.api.device import Check, Device, DeviceMemory
 from extmem.core import operations
 from extmem.devices import select
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
+from extmem.handles.arguments import check_flag
 from extmem.owning import unsettled, work_off
 
 if TYPE_CHECKING:
@@ -43,13 +44,14 @@ def open_device(
     luid: 8 bytes, the identifier of the GPU in Direct3D and in Windows drivers.
     check: "raise" refuses calls that break a rule (RuleViolation), "warn" warns (RuleWarning), "off" checks no rules.
     strict_kmt: whether KMT numbers that this device exports end with the exporter, not with the last memory object.
-    Errors: UnsupportedError, with a list of the available devices.
+    Errors: UnsupportedError, with a list of the available devices; ValueError for an empty name.
     """
     for what, given in (("kind", kind), ("name", name)):
         if given is not None and not isinstance(given, str):
             raise TypeError(f"{what} is {given!r}, a {type(given).__name__}; give a str")
     if luid is not None and not isinstance(luid, bytes):
         raise TypeError(f"luid is {luid!r}, a {type(luid).__name__}; give 8 bytes")
+    check_flag(strict_kmt, "strict_kmt")
     backend = select.choose(kind=kind, uuid=_uuid_bytes(uuid), luid=luid, name=name)
     try:
         return Device(backend, check=check, strict_kmt=strict_kmt)
@@ -108,6 +110,7 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
     if unsettled:
         work_off()
     owner = operations.manager()
+    check_flag(inherit, "inherit")
     rights = 0 if access is None else operations.arguments.access_of(access)
     entry = HandleEntry(owner)
     checked_name = operations.arguments.name_of(name)

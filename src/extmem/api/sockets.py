@@ -41,6 +41,8 @@ _decode = msgspec.msgpack.Decoder(_Message).decode
 def send_handle(sock: socket.socket, handle: FdHandle) -> None:
     """`extmem.process.send_handle`."""
     _check(sock)
+    if not isinstance(handle, FdHandle):
+        raise TypeError(f"handle is {handle!r}, a {type(handle).__name__}; give an FdHandle (extmem.raw.fd_handle(fd))")
     with handle.use() as owned:
         transport.send(sock, _encode(_Message(_FORMAT, handle.payload)), owned.fd)
 
@@ -85,6 +87,8 @@ def receive_handle(sock: socket.socket) -> FdHandle:
 
 
 def _check(sock: socket.socket) -> None:
+    if not isinstance(sock, socket.SocketType):
+        raise TypeError(f"sock is {sock!r}, a {type(sock).__name__}; give a Unix socket (SOCK_SEQPACKET)")
     if _family(sock) != _UNIX or _type(sock) != _SEQPACKET:
         raise UnsupportedError(
             f"a handle cannot be sent through {sock.family.name}, {sock.type.name}: only Unix sockets carry file "

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import sys
 
-from extmem.cli._streams import end_output, open_streams
-
 __all__ = ["main"]
 
 _FAILED, _INTERRUPTED = 1, 130
@@ -16,7 +14,19 @@ _FAILED, _INTERRUPTED = 1, 130
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit. arguments: without the program's name; None for those of this process."""
-    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = _main(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        # During an import of this package's modules, or while the output is written.
+        if sys.stderr is not None:
+            sys.stderr.write("interrupted\n")
+        code = _INTERRUPTED
+    sys.exit(code)
+
+
+def _main(given: list[str]) -> int:
+    from extmem.cli._streams import end_output, open_streams
+
     open_streams()
     try:
         code = _version() if given in (["--version"], ["-V"]) else _run(given)
@@ -28,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         # An error of the output; `guarded` reports those of the command.
         sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
         code = _FAILED
-    sys.exit(end_output(code))
+    return end_output(code)
 
 
 def _version() -> int:

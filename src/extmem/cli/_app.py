@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 import extmem
@@ -44,4 +46,8 @@ def run(arguments: list[str]) -> int:
         return wrong.exit_code
     except click.Abort:
         raise KeyboardInterrupt from None
+    except (KeyError, ValueError, IndexError):
+        if not os.environ.get("_EXTMEM_COMPLETE"):
+            raise
+        return 1  # the variables of a shell's completion (COMP_WORDS, COMP_CWORD) are missing or wrong
     return code if isinstance(code, int) else 0

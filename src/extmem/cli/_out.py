@@ -82,10 +82,10 @@ def words(text: str) -> None:
 
 
 def width(stream: IO[str]) -> int:
-    """Return the number of columns: COLUMNS if it is set, else those of the terminal, else no limit."""
-    stated = os.environ.get("COLUMNS", "")
-    if stated.isdigit() and int(stated) > 0:
-        return int(stated)
+    """Return the number of columns: COLUMNS if it is a positive number, else those of the terminal, else no limit."""
+    stated = os.environ.get("COLUMNS", "").lstrip("0")
+    if stated.isascii() and stated.isdigit():
+        return int(stated) if len(stated) < len(str(_UNBOUNDED)) else _UNBOUNDED
     return shutil.get_terminal_size().columns if stream.isatty() else _UNBOUNDED
 
 
@@ -93,7 +93,16 @@ def console(stream: IO[str]) -> Console:
     """Return a Rich console for a stream, as wide as `width` returns. Markup is off: names may contain brackets."""
     from rich.console import Console
 
-    return Console(file=stream, width=width(stream), highlight=False, markup=False, emoji=False, soft_wrap=False)
+    # With both sizes given, Rich does not read COLUMNS and LINES, which it requires to be numbers.
+    return Console(
+        file=stream,
+        width=width(stream),
+        height=shutil.get_terminal_size().lines,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+    )
 
 
 def table(
@@ -133,9 +142,14 @@ def table(
 
 
 def _natural_widths(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Return the number of columns that each column of the table needs, with the space between."""
+    """Return the number of columns of the terminal that each column of the table needs, with the space between.
+
+    A character can take two columns (Chinese, Japanese, Korean, emoji) or none (combining marks).
+    """
+    from rich.cells import cell_len
+
     return [
-        max(len(line) for cell in column for line in (cell.splitlines() or [""])) + 3
+        max(cell_len(line) for cell in column for line in (cell.splitlines() or [""])) + 3
         for column in zip(headers, *rows, strict=True)
     ]
 

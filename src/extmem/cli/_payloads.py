@@ -14,7 +14,15 @@ from extmem.objects import PayloadRow, Share
 from extmem.sharing.descriptor import Descriptor
 from extmem.vk.value_text import enum_text
 
-__all__ = ["access_in_words", "describe_kind", "describe_payload", "payload_table", "process_name", "short_name"]
+__all__ = [
+    "access_in_words",
+    "describe_kind",
+    "describe_payload",
+    "other_broker_in_words",
+    "payload_table",
+    "process_name",
+    "short_name",
+]
 
 _OWN_NAMES = re.compile(r"\\Sessions\\\d+\\BaseNamedObjects\\")
 _RIGHTS = ((0x0002_0000, "read"), (0x0000_0001, "write"))
@@ -106,6 +114,14 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
             for holder in row.holders
         ],
     }
+
+
+def other_broker_in_words(version: int, pid: int, socket: str) -> str:
+    """Return a sentence about a broker of another version of extmem. pid: 0 if it is not known."""
+    return (
+        f"A broker of another version runs: version {version} of the wire format, process {pid or 'unknown'}, at "
+        f"{clean(socket)}. Programs with that version of extmem use it."
+    )
 
 
 def _kind_in_words(kind: dict[str, Any] | None) -> str:

@@ -13,7 +13,6 @@ from extmem.errors import UnsupportedError
 
 __all__ = ["broker"]
 
-_NONE_RUNS = "No broker runs here. One starts when a program shares memory."
 _NONE_NEEDED = "Windows needs no broker: its kernel keeps names and handles. `extmem ps` lists what is shared."
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
@@ -21,6 +20,11 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON ob
 @click.group(short_help="Show, run or stop the broker.", no_args_is_help=True)
 def broker() -> None:
     """Control the process that keeps names, handles and KMT numbers. It starts and ends automatically."""
+
+
+def _none_runs(facts: dict[str, Any]) -> str:
+    which = "No broker of this version" if facts["other_versions"] else "No broker"
+    return f"{which} runs here. One starts when a program shares memory."
 
 
 def _status() -> dict[str, Any]:
@@ -60,18 +64,16 @@ def status(as_json: bool) -> None:
 
     Exit codes: 0 a broker runs; 1 none runs.
     """
+    from extmem.cli._payloads import other_broker_in_words
     from extmem.manager import manager
 
     facts = _status()
     if as_json:
         emit_json(facts)
     for other in facts["other_versions"]:
-        words(
-            f"A broker of another version runs: version {other['version']} of the wire format, process "
-            f"{other['pid'] or 'unknown'}, at {clean(other['socket'])}. Programs with that version of extmem use it."
-        )
+        words(other_broker_in_words(other["version"], other["pid"], other["socket"]))
     if not facts["running"]:
-        words(_NONE_RUNS if manager().has_broker else _NONE_NEEDED)
+        words(_none_runs(facts) if manager().has_broker else _NONE_NEEDED)
         raise click.exceptions.Exit(FAILED)
     if not as_json:
         for label, value in (
@@ -133,6 +135,7 @@ def stop(force: bool, as_json: bool) -> None:
 
     Exit codes: 0 no broker runs any more; 1 other processes use it (see --force).
     """
+    from extmem.cli._payloads import other_broker_in_words
     from extmem.manager import manager
 
     before, owner = _status(), manager()
@@ -143,5 +146,7 @@ def stop(force: bool, as_json: bool) -> None:
         clients = int(before.get("clients", 0))
         words(f"{counted(clients, 'process')} use{'s' * (clients == 1)} the broker; --force ends it nevertheless.")
         raise click.exceptions.Exit(FAILED)
-    without = "No broker runs here." if owner.has_broker else _NONE_NEEDED
+    for other in before["other_versions"]:
+        words(other_broker_in_words(other["version"], other["pid"], other["socket"]))
+    without = _none_runs(before) if owner.has_broker else _NONE_NEEDED
     words("The broker is ending." if before["running"] else without)

@@ -210,7 +210,7 @@ def _require_parts() -> None:
     type=click.Path(path_type=Path),
     default=Path("demo.png"),
     show_default=True,
-    help="File for the picture.",
+    help="File for the picture, a PNG file.",
 )
 @click.option(
     "--frames", type=click.IntRange(1, 512), default=64, show_default=True, help="Number of frames of the animation."
@@ -225,6 +225,11 @@ def demo(out: Path, frames: int, as_json: bool) -> None:
     if not out.parent.is_dir() or out.is_dir():
         raise click.BadParameter(
             f"{out} cannot be written: give the name of a file in a directory that exists", param_hint="--out"
+        )
+    if out.suffix.lower() != ".png":
+        raise click.BadParameter(
+            f"{str(out)!r} is not a name of a PNG file, which the demo writes: give a name that ends in .png",
+            param_hint="--out",
         )
     _require_parts()
     from extmem.cli._worker import Worker

@@ -75,9 +75,15 @@ def _draw(found: Explanation) -> None:
         emit_line()
 
 
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from extmem.rules import explain as explaining
+
+    return [topic for topic in explaining.topics() if topic.startswith(incomplete)]
+
+
 # Error numbers can be negative: -1000072003 is not an option.
 @click.command(short_help="Explain a rule or an error.", context_settings={"ignore_unknown_options": True})
-@click.argument("topics", metavar="VUID|ERROR...", nargs=-1, required=True)
+@click.argument("topics", metavar="VUID|ERROR...", nargs=-1, required=True, shell_complete=_complete)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
 def explain(topics: tuple[str, ...], as_json: bool) -> None:

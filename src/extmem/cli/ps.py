@@ -12,6 +12,12 @@ from extmem.cli._out import counted, emit_json, words
 
 __all__ = ["live_payloads", "ps"]
 
+_NO_BROKER = "No broker runs here, so nothing is shared. One starts when a program shares memory."
+_NO_OWN_BROKER = (
+    "No broker of this version of extmem runs here. What programs of another version share is listed by the "
+    "`extmem ps` of that version."
+)
+
 
 def live_payloads() -> list[dict[str, Any]] | None:
     """Return every live payload as plain data, or None if a broker is needed and none runs. Does not start one."""
@@ -41,7 +47,13 @@ def ps(as_json: bool) -> None:
 
         payload_table(payloads)
     if payloads is None:
-        words("No broker runs here, so nothing is shared. One starts when a program shares memory.")
+        from extmem.cli._payloads import other_broker_in_words
+        from extmem.manager import manager
+
+        others = manager().other_brokers()
+        for other in others:
+            words(other_broker_in_words(other.version, other.pid, other.socket))
+        words(_NO_OWN_BROKER if others else _NO_BROKER)
     else:
         processes = {holder["pid"] for payload in payloads for holder in payload["holders"]}
         words(f"{counted(len(payloads), 'payload')}, held by {counted(len(processes), 'process')}.")

@@ -9,9 +9,24 @@ import click
 from extmem.cli._guard import guarded
 from extmem.cli._out import counted, emit_json, table, words
 
-__all__ = ["rules", "rule_rows"]
+__all__ = ["complete_family", "complete_status", "rule_rows", "rules"]
 
 _FIELDS = ("vuid", "family", "status", "checked_by", "reason", "tests")
+
+
+def complete_family(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the families that begin with the incomplete word."""
+    from extmem.rules import ledger
+
+    return [family for family in dict.fromkeys(row.family for row in ledger.rows()) if family.startswith(incomplete)]
+
+
+def complete_status(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the statuses that begin with the incomplete word, with hyphens: shells would split them at spaces."""
+    from extmem.rules import ledger
+
+    hyphenated = (status.replace(" ", "-") for status in get_args(ledger.Status))
+    return [status for status in hyphenated if status.startswith(incomplete.replace(" ", "-"))]
 
 
 def rule_rows(family: str | None, status: str | None) -> list[dict[str, Any]]:
@@ -19,6 +34,8 @@ def rule_rows(family: str | None, status: str | None) -> list[dict[str, Any]]:
     from extmem.rules import ledger
 
     everything = ledger.rows()
+    if status is not None and (spaced := status.replace("-", " ")) in get_args(ledger.Status):
+        status = spaced
     for given, choices, option in (
         (family, {row.family for row in everything}, "family"),
         (status, set(get_args(ledger.Status)), "status"),
@@ -37,13 +54,15 @@ def rule_rows(family: str | None, status: str | None) -> list[dict[str, Any]]:
 @click.command(short_help="List the valid-usage rules with their status.")
 @click.option(
     "--family",
+    shell_complete=complete_family,
     help="List only this family: win32-memory, fd-memory, host, generic, semaphore, fence, resource (creation of "
     "buffers and images, and the commands that use them).",
 )
 @click.option(
     "--status",
+    shell_complete=complete_status,
     help="List only this status: checked, on request, by construction, left to the driver, left to the caller, "
-    "planned.",
+    "planned. Hyphens may replace the spaces.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded

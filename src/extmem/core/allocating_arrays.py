@@ -13,6 +13,7 @@ from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import HeldMemory
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
+from extmem.handles.arguments import check_flag
 from extmem.owning import Uses
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import itemsize
@@ -52,6 +53,9 @@ def allocate(
     dedicated: bool | None,
 ) -> HeldMemory:
     """See `Device.allocate`. uses: hold the device."""
+    check_flag(inherit, "inherit")
+    if dedicated is not None:
+        check_flag(dedicated, "dedicated")
     extents, element = arguments.array_of(shape, dtype)
     name = arguments.name_of(name)
     access = None if access is None else arguments.access_of(access)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.sharing.dtypes import dtype_name
+from extmem.sharing.dtypes import dtype_name, itemsize
 from extmem.sharing.layout import Axes, axes_of, whole_number
+from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
 from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = [
@@ -23,13 +26,17 @@ __all__ = [
 def array_of(shape: Axes, dtype: object) -> tuple[tuple[int, ...], str]:
     """Return extents and element type of an array to allocate.
 
-    Errors: TypeError; ValueError for an array without axes or elements.
+    Errors: TypeError; ValueError for an array without axes or elements, with more than 64 axes or 2**63 - 1 bytes.
     """
     extents, element = axes_of(shape, "shape"), dtype_name(dtype)
     if not extents:
         raise ValueError("shape () has no axes; give at least one, such as (1,)")
+    if len(extents) > AXES_LIMIT:
+        raise ValueError(f"the shape has {len(extents)} axes, and memory has at most {AXES_LIMIT}; join some of them")
     if min(extents) <= 0:
         raise ValueError(f"shape {extents} has no elements; give positive extents")
+    if prod(extents) * itemsize(element) > SIZE_LIMIT:
+        raise ValueError(f"shape {extents} of {element} has more than {SIZE_LIMIT} bytes; give a smaller one")
     return extents, element
 
 

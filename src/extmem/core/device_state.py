@@ -13,6 +13,7 @@ from extmem.core.open_payloads import OpenPayloads
 from extmem.core.validation_cache import Key, ValidationCache
 from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
+from extmem.handles.arguments import check_flag
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, work_off
 from extmem.sharing.bounded import Bounded
@@ -42,6 +43,7 @@ class DeviceState(Held, abc.ABC):
     def __init__(self, backend: Backend, *, check: Check = "raise", strict_kmt: bool = False) -> None:
         if check not in ("raise", "warn", "off"):
             raise ValueError(f'check is {check!r}; it takes "raise", "warn" or "off"')
+        check_flag(strict_kmt, "strict_kmt")
         super().__init__()
         self.backend = backend
         self.pid = current_process.pid

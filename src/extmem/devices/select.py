@@ -57,13 +57,16 @@ def choose(
     kind: "host", "vulkan" or "cuda"; uuid: deviceUUID as 16 bytes or as text; luid: deviceLUID as 8 bytes, by which
     Direct3D identifies an adapter; name: part of the device's name, in any case.
     Without arguments, the environment variable EXTMEM_DEVICE is used.
-    Errors: UnsupportedError that lists the devices of the machine; ValueError for text that is not a UUID.
+    Errors: UnsupportedError that lists the devices of the machine; ValueError for text that is not a UUID, and for an
+    empty name.
     """
     device_uuid = _uuid_bytes(uuid) if isinstance(uuid, str) else uuid
     why = ""
     if kind is None and device_uuid is None and luid is None and name is None and os.environ.get(VARIABLE):
         kind, device_uuid, name = _from_environment(os.environ[VARIABLE])
         why = f" ({VARIABLE}={os.environ[VARIABLE]})"
+    if name is not None and not name.strip():
+        raise ValueError(f"the device name {name!r} is empty, and would fit every device; give a part of a name{why}")
     if kind is not None or device_uuid is not None or luid is not None:
         # The devices of other kinds are enumerated only if none of this kind fits.
         for candidate_kind, find in _FINDERS.items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from extmem.errors import HandleStateError
 from extmem.handles._kcmp import same_open_file
 from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
+from extmem.handles.arguments import fd_number
 from extmem.handles.process_id import current_process
 from extmem.owning import OwnedFd, Use, Uses, copy_fd, out_of_descriptors
 
@@ -32,10 +33,7 @@ class FdHandle(OwnedHandle):
         """payload: extmem's description of the payload, for a file that does not contain one."""
         self.payload = payload
         if not isinstance(fd, OwnedFd):
-            if fd < 0:
-                raise HandleStateError(
-                    f"{fd} is not a file descriptor: those are 0 or greater; the call that made it failed"
-                )
+            fd = fd_number(fd)
             os.set_inheritable(fd, False)  # if this raises, the fd is not owned
             fd = OwnedFd(fd)
         fd.passed_on = True

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from extmem.errors import HandleStateError
+from extmem.handles.arguments import handle_number
 
 __all__ = ["KmtHandle", "is_kmt_value"]
 
@@ -26,6 +27,8 @@ class KmtHandle:
     __slots__ = ("_value",)
 
     def __init__(self, value: int) -> None:
+        """Errors: TypeError for a value that is not an int; HandleStateError for one that cannot be a KMT handle."""
+        value = handle_number(value, "a KMT handle")
         if not 0 <= value <= 0xFFFF_FFFF:
             raise HandleStateError(f"{value:#x} is not a KMT handle: pass the HANDLE's low 32 bits")
         if not is_kmt_value(value):

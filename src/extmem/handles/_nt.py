@@ -8,6 +8,7 @@ from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles._access import Access
 from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
 from extmem.handles._table import HandleEntry, HandleInfo, NtHandleTable
+from extmem.handles.arguments import check_flag, handle_number
 
 __all__ = ["NtHandle"]
 
@@ -30,14 +31,14 @@ class NtHandle(OwnedHandle):
 
     def __init__(self, value: int | HandleEntry, table: NtHandleTable) -> None:
         """value: owned from now on. A HandleEntry recorded its value when the call of the system returned it."""
-        number = value if isinstance(value, int) else value.value
+        number = value.value if isinstance(value, HandleEntry) else handle_number(value, "an NT handle")
         if number <= 0 or number & 0xC000_0000 or number.bit_length() > 32:
             raise HandleStateError(
                 f"{number:#x} cannot be an NT handle: those are small multiples of 4 with bits 30 and 31 clear; "
                 "a value with those bits is a KMT number (KmtHandle)"
             )
         self._table = table
-        self._entry = HandleEntry(table, value) if isinstance(value, int) else value
+        self._entry = value if isinstance(value, HandleEntry) else HandleEntry(table, number)
         super().__init__(number)
 
     def take(self) -> int:
@@ -103,6 +104,8 @@ class NtHandle(OwnedHandle):
         close_source: this handle is closed, even where duplicating fails. A protected one stays open.
         into: pid of the process that receives the duplicate; the result is then the value, valid only in that process.
         """
+        for what, flag in (("inherit", inherit), ("same_attributes", same_attributes), ("close_source", close_source)):
+            check_flag(flag, what)
         desired = None if access is None else int(access)
         with self._table.lock:
             source = int(self)
@@ -156,6 +159,7 @@ class NtHandle(OwnedHandle):
         mask = flags = 0
         for value, bit in ((inherit, HANDLE_FLAG_INHERIT), (protect_from_close, HANDLE_FLAG_PROTECT_FROM_CLOSE)):
             if value is not None:
+                check_flag(value, "inherit" if bit == HANDLE_FLAG_INHERIT else "protect_from_close")
                 mask |= bit
                 flags |= bit if value else 0
         with self._table.lock:

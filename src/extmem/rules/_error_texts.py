@@ -51,8 +51,8 @@ CLASSES: dict[str, ErrorText] = {
     "RuleViolation": ErrorText(
         "The call would break the specification, so it was not passed to the device, and nothing changed. `violations` "
         "lists every broken rule with the field, the values and what to do instead.",
-        "device.allocate_memory(vk.MemoryAllocateInfo(allocation_size=0))",
-        "device.allocate_memory(vk.MemoryAllocateInfo(allocation_size=4096))",
+        "memory = device.allocate_memory(vk.MemoryAllocateInfo(allocation_size=0))",
+        "memory = device.allocate_memory(vk.MemoryAllocateInfo(allocation_size=4096))",
     ),
     "UnsupportedError": ErrorText(
         "The device, the driver or the operating system does not support the request. `requires_one_of` names what "
@@ -62,8 +62,8 @@ CLASSES: dict[str, ErrorText] = {
     ),
     "DriverError": ErrorText(
         "A device command failed: `result` is the VkResult, `command` its name, `devices` the devices involved.",
-        "frame = device.allocate(1 << 62)",
-        "frame = device.allocate(1 << 20)",
+        "memory.write(data)  # after the device was lost, for example",
+        "try:\n    memory.write(data)\nexcept extmem.DriverError as error:\n    print(error.command, error.result)",
     ),
     "OutOfMemoryError": ErrorText(
         "There is no more memory, or no more descriptors or objects, on the device or the host. It is a MemoryError, "
@@ -74,7 +74,7 @@ CLASSES: dict[str, ErrorText] = {
     "HandleStateError": ErrorText(
         "The handle or memory was closed, given away with `take()`, or brought over a fork. Nothing is wrong with the "
         "payload.",
-        "handle.close()\nextmem.open(handle)",
+        "handle.close()\nmemory = extmem.open(handle)",
         "memory = extmem.open(handle)\nhandle.close()",
     ),
     "LiveViewError": ErrorText(
@@ -98,20 +98,20 @@ CLASSES: dict[str, ErrorText] = {
     "NameNotFoundError": ErrorText(
         "No live object has that name. A name exists as long as the memory and handles of its object; case does not "
         "matter, the namespace (Local, Global) does.",
-        "device.allocate(1024, name='frames').close()\nextmem.open('frames')",
-        "with device.allocate(1024, name='frames'):\n    extmem.open('frames')",
+        "device.allocate(1024, name='frames').close()\nsame = extmem.open('frames')",
+        "with device.allocate(1024, name='frames'):\n    same = extmem.open('frames')",
     ),
     "NameInvalidError": ErrorText(
         "No object could ever have that name: it is empty, too long, begins with a backslash, or names a namespace "
         "that does not exist.",
-        "device.allocate(1024, name='\\\\frames')",
-        "device.allocate(1024, name='frames')",
+        "memory = device.allocate(1024, name='\\\\frames')",
+        "memory = device.allocate(1024, name='frames')",
     ),
     "AccessDeniedError": ErrorText(
         "The object's security descriptor, or the granted access of the handle, does not allow it. The exporter "
         "decides who gets which rights, by `access` and `security` when allocating.",
-        "extmem.open_handle('frames', access=0)",
-        "extmem.open_handle('frames', access=extmem.Access.READ)",
+        "handle = extmem.open_handle('frames', access=0)",
+        "handle = extmem.open_handle('frames', access=extmem.Access.READ)",
     ),
     "ObjectTypeError": ErrorText(
         "The name or handle refers to an object of another type: an event, a mutex or a semaphore, not memory.",
@@ -128,8 +128,8 @@ CLASSES: dict[str, ErrorText] = {
     "SecurityDescriptorError": ErrorText(
         "The text is not a security descriptor (SDDL) that the object manager accepts; the message names the position. "
         "It accepts allow and deny entries for WD (everyone), OW (the owner), S-1-22-1-uid and S-1-22-2-gid.",
-        "attributes = vk.SecurityAttributes('D:(A;;GR;;;Alice)')",
-        "attributes = vk.SecurityAttributes('D:(A;;GR;;;S-1-22-1-1000)')",
+        "memory = device.allocate(1024, name='frames', security='D:(A;;GR;;;Alice)')",
+        "memory = device.allocate(1024, name='frames', security='D:(A;;GR;;;S-1-22-1-1000)')",
     ),
     "QuotaError": ErrorText(
         "This client holds as many objects, handles or tickets as one client may. Close some.",

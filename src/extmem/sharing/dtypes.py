@@ -32,6 +32,7 @@ ITEMSIZES = {
 NATIVE = "<" if sys.byteorder == "little" else ">"
 """This machine's byte order in a code."""
 
+_FOREIGN = ">" if NATIVE == "<" else "<"
 _NAMES = {name: name for name in ITEMSIZES}
 _KIND_WORDS = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
 _ALIASES = {"bool_": "bool", "int": "int64", "float": "float64", "complex": "complex128", "half": "float16",
@@ -48,16 +49,24 @@ def dtype_name(dtype: object) -> str:
     name = None
     if isinstance(dtype, str):
         name = _NAMES.get(_ALIASES.get(dtype, dtype)) or _from_code(dtype)
+        swapped = f"{NATIVE}{dtype[1:]}"
+        if name is None and dtype[:1] == _FOREIGN and (native := _from_code(swapped)):
+            if ITEMSIZES[native] > 1:
+                raise _foreign(dtype, native, dtype)
+            name = native  # one byte has no order
     elif isinstance(dtype, type) and dtype in _PYTHONS:
         name = _PYTHONS[dtype]
     else:
         found = _numpy_dtype(dtype)
         if found is not None:
             if not found.isnative:
-                raise _foreign(found)
+                raise _foreign(found, found.newbyteorder("=").name, found.str)
             name = _NAMES.get(found.name)
     if name is None:
-        raise ValueError(f"{dtype!r} is not an element type that can be shared; use one of {', '.join(ITEMSIZES)}")
+        raise ValueError(
+            f"{dtype!r} is not an element type that can be shared; use one of {', '.join(ITEMSIZES)}, the code of one "
+            f"with its size ('{NATIVE}f4', 'f4'), its NumPy type, or Python's bool, int, float or complex"
+        )
     return name
 
 
@@ -79,16 +88,17 @@ def _numpy_dtype(dtype: object) -> Any:
     if isinstance(dtype, numpy.dtype):
         return dtype
     if isinstance(dtype, type) and issubclass(dtype, numpy.generic):
-        return numpy.dtype(dtype)
+        # The abstract types (numpy.generic, numpy.floating) are the bases of several element types.
+        return numpy.dtype(dtype) if dtype.__name__ in numpy.sctypeDict else None
     had = getattr(dtype, "dtype", None)
     return had if isinstance(had, numpy.dtype) else None
 
 
-def _foreign(dtype: Any) -> ValueError:
+def _foreign(dtype: object, native: str, code: str) -> ValueError:
     return ValueError(
         f"{dtype!r} has a byte order that is not this machine's, and memory is shared in its own: use "
-        f"{dtype.newbyteorder('=').name!r} and convert the values (array.astype), or look at the bytes as they are: "
-        f"memory.numpy('uint8').view({dtype.str!r})"
+        f"{native!r} and convert the values (array.astype), or look at the bytes as they are: "
+        f"memory.numpy('uint8').view({code!r})"
     )
 
 

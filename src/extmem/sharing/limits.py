@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["DESCRIPTOR_LIMIT"]
+__all__ = ["AXES_LIMIT", "DESCRIPTOR_LIMIT", "SIZE_LIMIT"]
+
+AXES_LIMIT = 64
+"""The largest number of axes of an array, which is that of NumPy."""
+SIZE_LIMIT = (1 << 63) - (1 << 21)
+"""The largest number of bytes of an array: its allocation, rounded up to pages, has a signed 64-bit size."""
 
 DESCRIPTOR_LIMIT = 4080
 """The longest descriptor in bytes: with its 16-byte frame it fits the 4 KiB that a payload keeps for it."""

@@ -51,6 +51,12 @@ _MAX_SOCKET_PATH = 107
 _UNNAMED_VERSION: Final = 2
 """The last version whose files do not carry it in their names."""
 _LOCK = re.compile(r"broker(?:\.([1-9][0-9]{0,8}))?\.lock")
+_FILE = re.compile(r"\.?(?:broker|start|clients)(?:\.[1-9][0-9]{0,8})?\.[a-z]+(?:\.new)?")
+"""The names of the files of all versions of extmem in a runtime directory."""
+_SYSTEM_ROOTS: Final = frozenset(
+    ("bin", "boot", "dev", "etc", "lib", "lib64", "media", "mnt", "opt", "proc", "sbin", "srv", "sys", "usr", "var")
+)
+"""Directories of the root directory whose contents belong to the system."""
 _OPEN = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -91,6 +97,10 @@ class RuntimeDir:
         """The standard output and error of brokers that clients have started."""
         return self.path / f"broker.{PROTOCOL_VERSION}.log"
 
+    def see_log(self) -> str:
+        """Return `; see PATH` for a message if the log exists, else an empty text: only clients create it."""
+        return f"; see {self.log}" if self.log.is_file() else ""
+
     def open(self) -> OwnedFd | None:
         """Open the directory (O_PATH) and check that it is private. Return None if there is no such directory.
 
@@ -107,7 +117,7 @@ class RuntimeDir:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
             raise self._unusable(error) from error
-        self._check_found(os.fstat(opened.fd))
+        self._check_found(opened.fd)
         return opened
 
     def prepare(self) -> OwnedFd:
@@ -156,16 +166,32 @@ class RuntimeDir:
         except OSError as error:
             raise self._unusable(error) from error
 
-    def _check_found(self, found: os.stat_result) -> None:
+    def _check_found(self, opened: int) -> None:
+        found = os.fstat(opened)
         owner = 0 if self.system else os.geteuid()
         if found.st_uid != owner:
             raise _refuse(self.path, f"belongs to user {found.st_uid}, not to user {owner}")
-        forbidden = 0o022 if self.system else 0o077
-        if found.st_mode & forbidden:
-            raise _refuse(
-                self.path,
-                f"has mode {stat.S_IMODE(found.st_mode):04o}, so other users can enter it; run: chmod 700 {self.path}",
-            )
+        forbidden, mode = (0o022, "755") if self.system else (0o077, "700")
+        if not found.st_mode & forbidden:
+            return
+        problem = f"has mode {stat.S_IMODE(found.st_mode):04o}, so other users can enter it"
+        if not self._is_for_others(opened, found):
+            raise _refuse(self.path, f"{problem}; run: chmod {mode} {self.path}")
+        # A change of its mode would make it useless for what it is meant for.
+        problem += " and is used for other files, too"
+        if not _replaceable(found):
+            problem += f"; EXTMEM_RUNTIME_DIR={self.path / f'extmem-{owner}'} is possible: extmem creates it"
+        raise _refuse(self.path, problem)
+
+    def _is_for_others(self, opened: int, found: os.stat_result) -> bool:
+        """Whether the opened directory may be used by others: a sticky one, the system's, or one with other files."""
+        resolved = os.path.realpath(self.path).split("/")
+        if not self.system and (found.st_mode & stat.S_ISVTX or len(resolved) <= 2 or resolved[1] in _SYSTEM_ROOTS):
+            return True
+        try:
+            return not all(map(_FILE.fullmatch, os.listdir(f"/proc/self/fd/{opened}")))
+        except OSError:
+            return True
 
     def _unusable(self, error: OSError) -> UnsupportedError:
         if error.errno in (errno.ENOTDIR, errno.ELOOP) and self.path.is_symlink():

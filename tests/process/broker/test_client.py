@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from extmem.manager.linux.connection import Connection
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from extmem.wire.runtime_dir import RuntimeDir
 from tests.process.broker.conftest import Start
 from tests.process.broker.test_resume import IMPATIENT, stopped
 
@@ -67,15 +69,24 @@ def test_all_threads_give_up_together_on_a_silent_broker(own_runtime: Runtime, s
     """The first thread gets no answer, and the others, which have waited for the same broker, do not try one by one."""
     peer = start()
     peer(f"{IMPATIENT.format(timeout=2)}\nimport sys\n{IN_THREADS}")
-    with stopped(own_runtime.broker_pid()):
+    pid = own_runtime.broker_pid()
+    with stopped(pid):
         peer("in_threads(calls)", calls=CALLS[calls])
         assert peer("len(asked)") == 1
         said = peer("said")
     assert len(said) == THREADS
     for sentence in said:
-        assert f"the broker in {own_runtime.path} did not answer within 2 s" in sentence
-        assert "extmem broker stop --force" in sentence
+        assert f"the broker in {own_runtime.path} (process {pid}) did not answer within 2 s" in sentence
+        assert f"`kill -9 {pid}`" in sentence and "broker stop" not in sentence
+        assert f"see {RuntimeDir(own_runtime.path).log}." in sentence
     assert peer("reads('x'), len(m.snapshot()), m.kmt_alive(1)") == (b"hello", 1, False)
+
+
+def test_the_log_is_named_only_if_it_exists(tmp_path: Path) -> None:
+    directory = RuntimeDir(tmp_path)
+    assert directory.see_log() == "" and str(directory.log) not in Connection(directory)._silence()
+    directory.log.touch()
+    assert directory.see_log() == f"; see {directory.log}" in Connection(directory)._silence()
 
 
 def test_a_thread_whose_turn_comes_in_time_asks(own_runtime: Runtime, start: Start) -> None:

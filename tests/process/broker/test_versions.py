@@ -61,12 +61,33 @@ def brokers(runtime: Runtime) -> dict[int, int]:
     return {broker.version: broker.pid for broker in brokers_in(RuntimeDir(runtime.path))}
 
 
+def run_extmem(runtime: Runtime, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "extmem", *arguments],
+        env={**os.environ, **runtime.environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 @pytest.fixture(autouse=True)
 def no_broker_of_the_other_version_is_left(own_runtime: Runtime) -> Iterator[None]:
     yield
     for broker in other_versions(RuntimeDir(own_runtime.path)):
         os.kill(broker.pid, 15)
     wait_until(lambda: not other_versions(RuntimeDir(own_runtime.path)), "the other broker to end")
+
+
+def test_with_only_a_broker_of_another_version_the_commands_name_it(own_runtime: Runtime, other: Peer) -> None:
+    other("a = share('x', b'other')")
+    pid = brokers(own_runtime)[OTHER_VERSION]
+    for command in (["ps"], ["broker", "status"], ["broker", "stop"]):
+        done = run_extmem(own_runtime, *command)
+        assert f"version {OTHER_VERSION} of the wire format, process {pid}, at" in done.stderr
+        assert "No broker of this version" in done.stderr
+        assert "nothing is shared" not in done.stderr and "No broker runs" not in done.stderr
+    assert brokers(own_runtime) == {OTHER_VERSION: pid}
 
 
 def test_each_version_has_its_broker_names_and_files(own_runtime: Runtime, start: Start, other: Peer) -> None:
@@ -176,17 +197,14 @@ def test_hello_of_another_version_is_refused_with_both_numbers(own_runtime: Runt
 
 
 def status(runtime: Runtime, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "extmem", "broker", "status", *arguments]
-    return subprocess.run(
-        command, env={**os.environ, **runtime.environment}, capture_output=True, text=True, timeout=60
-    )
+    return run_extmem(runtime, "broker", "status", *arguments)
 
 
 def test_status_lists_the_brokers_of_other_versions(own_runtime: Runtime, start: Start, other: Peer) -> None:
     other("a = share('x')")
     pid = brokers(own_runtime)[OTHER_VERSION]
     alone = status(own_runtime)
-    assert alone.returncode == 1 and "No broker runs here" in alone.stderr
+    assert alone.returncode == 1 and "No broker of this version runs here" in alone.stderr
     mine = start()
     mine("a = share('x')")
     for done in (alone, status(own_runtime)):

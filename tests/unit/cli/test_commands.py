@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from typing import Any
 
@@ -100,6 +101,9 @@ def test_ctrl_c_that_the_parser_swallows_is_one_line_too(
         (["rules", "--family", "nope"], "win32-memory"),
         (["rules", "--status", "nope"], "by construction"),
         (["demo", "--out", "/nowhere/at/all.png"], "directory that exists"),
+        (["demo", "--out", "x.jpg"], "'x.jpg' is not a name of a PNG file"),
+        (["demo", "--out", "-"], "ends in .png"),
+        (["demo", "--out", "picture"], "ends in .png"),
         (["demo", "--frames", "0"], "--frames"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -145,6 +149,76 @@ def test_options_and_values_are_completed() -> None:
     assert _completed("bash", "extmem", "broker", "st").split() == ["plain,status", "plain,stop"]
     assert "plain,--family" in _completed("bash", "extmem", "rules", "--").split()
     assert _completed("bash", "extmem", "bench", "op").split() == ["plain,open"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_values_of_rules_and_explain_are_completed(shell: str) -> None:
+    assert "win32-memory" in _completed(shell, "extmem", "rules", "--family", "win")
+    assert "fd-memory" not in _completed(shell, "extmem", "rules", "--family", "win")
+    assert "by-construction" in _completed(shell, "extmem", "rules", "--status", "by")
+    assert "planned" not in _completed(shell, "extmem", "rules", "--status", "by")
+    assert "NameTakenError" in _completed(shell, "extmem", "explain", "NameT")
+    vuid = "VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00662"
+    completed = _completed(shell, "extmem", "explain", "DriverError", vuid[:-2])
+    assert vuid in completed and "DriverError" not in completed
+
+
+@pytest.mark.parametrize("option", ["--family", "--status"])
+def test_every_completed_value_is_accepted(option: str) -> None:
+    values = [line.removeprefix("plain,") for line in _completed("bash", "extmem", "rules", option, "''").split()]
+    assert len(values) >= 5
+    for value in values:
+        assert _json("rules", option, value), value
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"COMP_WORDS": "extmem de"}, {"COMP_WORDS": "extmem de", "COMP_CWORD": "one"}, {"COMP_CWORD": "1"}],
+    ids=str,
+)
+def test_completion_without_its_variables_exits_quietly(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("COMP_WORDS", "COMP_CWORD"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"_EXTMEM_COMPLETE": "bash_complete", **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 1
+    assert capsys.readouterr() == ("", "")
+
+
+INTERRUPTED_IMPORT = """
+import sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+{start}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("extmem.cli", "import runpy; runpy.run_module('extmem', run_name='__main__')"),
+        ("extmem.cli._streams", "from extmem.cli import main; main()"),
+        ("extmem.cli._app", "from extmem.cli import main; main()"),
+        ("click", "import runpy; runpy.run_module('extmem', run_name='__main__')"),
+    ],
+)
+def test_ctrl_c_while_a_module_is_imported_is_one_line(name: str, start: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT.format(name=name, start=start)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr.splitlines(), done.stdout) == (130, ["interrupted"], "")
 
 
 # devices

@@ -6,6 +6,7 @@ import io
 import json
 
 import pytest
+from rich.cells import cell_len
 
 from extmem.cli import _out
 
@@ -94,10 +95,37 @@ def test_json_is_for_programs_and_words_are_not_in_it(capsys: pytest.CaptureFixt
     assert printed.err == "by the way\n"
 
 
-@pytest.mark.parametrize("stated", ["", "0", "wide", "-3"])
-def test_a_column_count_that_is_none_is_ignored(stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", stated)
+@pytest.mark.parametrize("name", ["日本語", "데이터", "e\u0301", "😀", "plain"])
+@pytest.mark.parametrize("rows", [1, 501])
+def test_wide_characters_cut_nothing_off(rows: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (20, 60, 75, 80, 90, 110):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        stream = io.StringIO()
+        _out.table(
+            ("name", "kind", "held by"), [(name * 8, "array 4 uint8", "1234 python: exporter")] * rows, stream=stream
+        )
+        drawn = stream.getvalue()
+        assert drawn.count(name * 8) == drawn.count("1234 python: exporter") == rows
+        assert "held by" in drawn and "…" not in drawn
+        assert max(map(cell_len, drawn.splitlines())) <= columns or "- name:" in drawn
+
+
+@pytest.mark.parametrize("stated", ["", "0", "wide", "-3", "²", "٣", "8_0", " 80", "9" * 5000, "9" * 12])
+@pytest.mark.parametrize("variable", ["COLUMNS", "LINES"])
+def test_a_size_of_the_window_that_is_not_usable_is_ignored(
+    variable: str, stated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, stated)
     assert _out.width(io.StringIO()) > 1000
+    stream = io.StringIO()
+    _out.table(("name",), [("frames",)], stream=stream)
+    assert "frames" in stream.getvalue()
+
+
+@pytest.mark.parametrize("stated", ["80", "0080"])
+def test_a_number_of_columns_is_used(stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", stated)
+    assert _out.width(io.StringIO()) == 80
 
 
 # Text of other programs.

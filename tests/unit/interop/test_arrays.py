@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import extmem
 from extmem import interop
 from extmem.api import Device, DeviceMemory
-from extmem.sharing.dtypes import ITEMSIZES
+from extmem.sharing.dtypes import ITEMSIZES, dtype_name
 
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
@@ -97,7 +97,7 @@ def test_codes_of_native_byte_order(code: str) -> None:
     assert interop.dtype_name(code) == numpy.dtype(code).name
 
 
-@pytest.mark.parametrize("code", [">f4", "<f5", "f\u0664", "f", "c4", "u", "<", "O8", "f-4", "b8"])
+@pytest.mark.parametrize("code", ["<f5", "f\u0664", "f", "c4", "u", "<", "O8", "f-4", "b8"])
 def test_invalid_codes_are_refused(code: str) -> None:
     with pytest.raises(ValueError, match="not an element type"):
         interop.dtype_name(code)
@@ -326,3 +326,24 @@ def test_without_numpy_the_error_has_the_remedy(frame: DeviceMemory, monkeypatch
     with pytest.raises(extmem.UnsupportedError, match=r"extmem\[numpy\]"):
         frame.numpy()
     assert frame.map().nbytes == 96
+
+
+@pytest.mark.parametrize(("code", "native"), [(">f4", "float32"), (">i2", "int16"), (">c8", "complex64")])
+def test_a_code_in_the_other_byte_order_is_refused_as_its_numpy_type(code: str, native: str) -> None:
+    if sys.byteorder == "big":
+        code = code.replace(">", "<")
+    for element in (code, numpy.dtype(code)):
+        with pytest.raises(ValueError, match="byte order that is not this machine's") as caught:
+            dtype_name(element)
+        assert f"use {native!r}" in str(caught.value) and f".view({code!r})" in str(caught.value)
+    assert dtype_name(">u1") == dtype_name("<u1") == "uint8"  # one byte has no order
+
+
+@pytest.mark.parametrize(
+    "element", ["f", "d", ">", "", ">f3", numpy.generic, numpy.floating, numpy.integer, numpy.number]
+)
+def test_what_names_no_element_type_is_refused_with_what_is_accepted(element: object) -> None:
+    with pytest.raises(ValueError, match="is not an element type that can be shared; use one of bool, int8") as caught:
+        dtype_name(element)
+    assert "f4', 'f4'), its NumPy type, or Python's bool" in str(caught.value)
+    assert dtype_name("f4") == dtype_name(numpy.float32) == "float32" and dtype_name(float) == "float64"

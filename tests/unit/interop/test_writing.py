@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from extmem import UnsupportedError
 from extmem.api import Device, DeviceMemory
 from extmem.interop import octets_to_write
 
@@ -412,6 +413,10 @@ def test_without_numpy_bytes_and_plain_arrays_are_written(
     assert floats.read_bytes(0, 8) == array.array("f", [1, 2]).tobytes()
     with pytest.raises(TypeError, match="data is float64"):
         floats.write(array.array("d", [1, 2]), offset=0)
+    for values, cast in (([[1, 2, 3]], False), (3.5, False), (array.array("d", [1, 2]), True)):
+        with pytest.raises(UnsupportedError, match=r"write\(\) of values that are not bytes need it"):
+            floats.write(values, offset=0, cast=cast)
+    assert floats.read_bytes(0, 8) == array.array("f", [1, 2]).tobytes()
 
 
 def test_dates_of_pythons_are_objects(device: Device) -> None:

@@ -109,6 +109,46 @@ def test_one_that_others_can_enter_is_refused_with_the_command_that_helps(tmp_pa
     prepare(tmp_path / "open")
 
 
+@pytest.mark.parametrize("name", ["broker.3.sock", "start.12.lock", "clients.3.json", "broker.lock"])
+def test_one_with_files_of_brokers_can_be_made_private(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    tmp_path.chmod(0o755)
+    assert f"chmod 700 {tmp_path}." in refusal(tmp_path)
+
+
+def test_one_with_other_files_is_not_made_private(tmp_path: Path) -> None:
+    (tmp_path / "broker.3.sock").touch()
+    (tmp_path / "notes.txt").touch()
+    tmp_path.chmod(0o755)
+    message = refusal(tmp_path)
+    inner = tmp_path / f"extmem-{os.geteuid()}"
+    assert "chmod" not in message and f"EXTMEM_RUNTIME_DIR={inner} " in message
+    prepare(inner)  # as the message advises
+
+
+def test_in_one_that_others_may_change_no_folder_is_advised(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    tmp_path.chmod(0o777)
+    message = refusal(tmp_path)
+    assert "chmod" not in message and "EXTMEM_RUNTIME_DIR=" not in message
+
+
+def test_a_sticky_one_is_not_made_private(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    message = refusal(tmp_path)
+    assert "chmod" not in message and "1777" in message
+    prepare(tmp_path / f"extmem-{os.geteuid()}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the system's directories belong to root")
+@pytest.mark.parametrize("path", ["/", "/tmp", "/usr", "/var/lib"])
+def test_the_systems_directories_are_not_made_private(path: str) -> None:
+    before = os.stat(path).st_mode
+    message = refusal(Path(path))
+    assert "chmod" not in message and f"EXTMEM_RUNTIME_DIR={Path(path) / 'extmem-0'} " in message
+    assert os.stat(path).st_mode == before
+
+
 def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to("real")

@@ -140,8 +140,8 @@ class Client(Connection):
         finally:
             self._busy = False
         raise PeerGoneError(
-            f"the broker in {self.directory.path} ended {len(_ATTEMPTS)} times in a row on this request; see "
-            f"{self.directory.log}"
+            f"the broker in {self.directory.path} ended {len(_ATTEMPTS)} times in a row on this "
+            f"request{self.directory.see_log()}. Try another call; if that fails as well, report this as a bug"
         )
 
     def _settle_refusal(self, sock: socket.socket, reply: wire.Refusal | wire.Fault) -> NoReturn:

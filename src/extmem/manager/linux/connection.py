@@ -35,7 +35,7 @@ from extmem.manager.linux.watcher import Watched, Watcher
 from extmem.owning import OwnedFd, out_of_descriptors, raised_by_handler
 from extmem.wire import transport
 from extmem.wire.peers import inherited_socket, require_broker
-from extmem.wire.runtime_dir import RuntimeDir
+from extmem.wire.runtime_dir import RuntimeDir, lock_holder
 
 __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Answer", "Connection"]
 
@@ -79,10 +79,11 @@ class Connection(Watched):
         return Turns(self._timeout, self._silence)
 
     def _silence(self) -> str:
+        pid = lock_holder(self.directory.broker_lock)
+        process = f" (process {pid})" if pid else ""
         return (
-            f"the broker in {self.directory.path} did not answer within {self._timeout:g} s; see {self.directory.log}. "
-            "Try again, or end it (`extmem broker stop --force`, or by its pid): the processes that run keep what "
-            "they hold"
+            f"the broker in {self.directory.path}{process} did not answer within {self._timeout:g} s"
+            f"{self.directory.see_log()}. Try again, or {launch.how_to_end(pid)}"
         )
 
     @property
@@ -175,7 +176,8 @@ class Connection(Watched):
             if self._greet(sock):
                 return sock
         raise PeerGoneError(
-            f"the broker in {self.directory.path} ends whenever this process connects; see {self.directory.log}"
+            f"the broker in {self.directory.path} ends whenever this process connects{self.directory.see_log()}. Run "
+            "`extmem broker run` in a terminal and connect again: it prints its error there"
         )
 
     @overload

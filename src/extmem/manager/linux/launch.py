@@ -80,6 +80,12 @@ def connect(directory: RuntimeDir, timeout: float) -> socket.socket | None:
         return _connect_in(directory, opened.fd, timeout)
 
 
+def how_to_end(pid: int | None) -> str:
+    """Return how to end a broker that does not answer, for a message. pid: None or 0 if it is not known."""
+    command = f"`kill -9 {pid}`" if pid else "SIGKILL"
+    return f"end the broker with {command}: the processes that run keep what they hold"
+
+
 def _connect_in(directory: RuntimeDir, opened: int, timeout: float) -> socket.socket | None:
     deadline = time.monotonic() + _HELD
     while True:
@@ -115,8 +121,8 @@ def _try_connect(directory: RuntimeDir, opened: int, timeout: float) -> socket.s
             return None
         if isinstance(error, BlockingIOError):
             raise PeerGoneError(
-                f"the broker at {directory.socket} did not accept a connection within {timeout:g} s; see "
-                f"{directory.log}"
+                f"the broker at {directory.socket} did not accept a connection within {timeout:g} s"
+                f"{directory.see_log()}. Try again, or {how_to_end(lock_holder(directory.broker_lock.name, opened))}"
             ) from error
         raise _failed(directory, error) from error
     except BaseException:
@@ -173,7 +179,7 @@ def _start(directory: RuntimeDir, opened: int, timeout: float, deadline: float) 
             return sock
         late = time.monotonic() >= deadline
         if late and not failed:
-            raise PeerGoneError(f"the broker was ready and has ended already; see {directory.log}, then try again")
+            raise PeerGoneError(f"the broker was ready and has ended already{directory.see_log()}. Try again")
         try:
             start_broker(directory, opened, deadline)
         except (PeerGoneError, UnsupportedError):

@@ -10,6 +10,7 @@ from msgspec import Meta
 from extmem import vk
 from extmem.errors import DescriptorError
 from extmem.sharing.dtypes import ITEMSIZES
+from extmem.sharing.limits import AXES_LIMIT
 from extmem.vk.formats import texel_size
 from extmem.vk.modifiers import LINEAR, MEMORY_PLANES
 
@@ -18,10 +19,9 @@ __all__ = ["ArrayInfo", "ImageInfo", "PlaneInfo", "check_array", "check_image"]
 _U32 = 0xFFFF_FFFF
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _MAX = (1 << 63) - 1
-_AXES = 64  # NumPy's most
 _PLANES = len(MEMORY_PLANES)
 _TILINGS = frozenset(int(tiling) for tiling in vk.ImageTiling)
-_Axes = Annotated[tuple[int, ...], Meta(max_length=_AXES)]
+_Axes = Annotated[tuple[int, ...], Meta(max_length=AXES_LIMIT)]
 
 
 class ArrayInfo(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -84,8 +84,8 @@ def check_array(array: ArrayInfo, payload_size: int) -> None:
         raise DescriptorError(
             f"array dtype {array.dtype[:32]!r} is no plain element type; known are {', '.join(ITEMSIZES)}"
         )
-    if len(shape) > _AXES or len(shape) != len(strides):
-        raise DescriptorError(f"array has {len(shape)} axes and {len(strides)} strides; one each, at most {_AXES}")
+    if len(shape) > AXES_LIMIT or len(shape) != len(strides):
+        raise DescriptorError(f"array has {len(shape)} axes and {len(strides)} strides; one each, at most {AXES_LIMIT}")
     nbytes, first, last = item, 0, item
     for extent, stride in zip(shape, strides, strict=True):
         if not (0 <= extent <= _MAX and -_MAX <= stride <= _MAX):
