@@ -9,6 +9,8 @@ The high-level API is `open_device()`, `Device.allocate()` and `open()`. The str
 
 from __future__ import annotations
 
+from extmem.forks import no_fork as _no_fork
+
 TYPE_CHECKING = False
 """Like `typing.TYPE_CHECKING`, but without that module, which takes longer to import than this one."""
 
@@ -137,14 +139,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    import importlib
-
-    if name in _MODULES:
-        return importlib.import_module(f"extmem.{name}")
-    home = _HOME.get(name)
+    home = f"extmem.{name}" if name in _MODULES else _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'extmem' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(home), name)
+    with _no_fork():
+        import importlib
+
+        module = importlib.import_module(home)
+        if name in _MODULES:
+            return module
+        value: object = getattr(module, name)
     globals()[name] = value
     return value
 

@@ -1,9 +1,9 @@
 """Import of optional packages on first use.
 
 How this works. If two threads import different parts of one package at the same time, they can get partially
-initialized modules, because Python prefers that to a deadlock. So all late imports of the library hold one lock. The
-error for a package that is installed but fails to import (a broken library, another interpreter, an interrupted import)
-has the reason, not the advice to install the package.
+initialized modules, because Python prefers that to a deadlock. So all imports of this module hold one lock, and no
+other thread forks meanwhile. The error for a package that is installed but fails to import (a broken library, another
+interpreter, an interrupted import) has the reason, not the advice to install the package.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from extmem.errors import UnsupportedError
+from extmem.forks import no_fork
 from extmem.owning import Lock, out_of_descriptors
 
 __all__ = ["importing", "load"]
@@ -38,7 +39,7 @@ def load(module: str, *, what: str, advice: str, package: str = "") -> Any:
 
 def importing(how: Callable[[], T], *modules: str, what: str, advice: str, package: str = "") -> T:
     """Call `how`, which imports those modules, while no other thread imports, and return its result. See `load`."""
-    with _lock:
+    with no_fork(), _lock:
         try:
             return how()
         except ModuleNotFoundError as error:

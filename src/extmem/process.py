@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from extmem.errors import UnsupportedError
 from extmem.handles import FdHandle, NtHandle
@@ -26,6 +26,9 @@ from extmem.objects import Status, error_for
 from extmem.owning import late_imports, out_of_descriptors
 
 __all__ = ["Popen", "receive_handle", "run", "send_handle"]
+
+_LONGEST_TIMEOUT: Final = 2_000_000.0
+"""Seconds. subprocess passes its timeout to poll(), which accepts at most 2**31 milliseconds."""
 
 
 class Popen(subprocess.Popen[Any]):
@@ -109,7 +112,8 @@ else:
 
         If the child ends before it takes them, the connection breaks and they are closed.
         """
-        from extmem.wire.peers import inheritance
+        with late_imports():
+            from extmem.wire.peers import inheritance
 
         channel = until_started.enter_context(manager().inherit_socket(values))
         environment = dict(os.environ if env is None else env)
@@ -128,7 +132,8 @@ def run(
 ) -> subprocess.CompletedProcess[Any]:
     """Start a child as `Popen` does, wait for it and return its result: `subprocess.run`, and its arguments.
 
-    The child is killed if waiting ends early. Errors: as `Popen` and `subprocess.run`.
+    timeout: seconds; 2,000,000 (23 days) or more is no limit. The child is killed if waiting ends early. Errors: as
+    `Popen` and `subprocess.run`.
     """
     if input is not None:
         if options.get("stdin") is not None:
@@ -140,7 +145,8 @@ def run(
         options["stdout"] = options["stderr"] = subprocess.PIPE
     with Popen(args, **options) as child:
         try:
-            out, err = child.communicate(input, timeout=timeout)
+            limited = timeout is not None and timeout < _LONGEST_TIMEOUT
+            out, err = child.communicate(input, timeout=timeout if limited else None)
         except BaseException:
             child.kill()
             raise

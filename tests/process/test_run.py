@@ -43,3 +43,9 @@ def test_a_child_that_takes_too_long_is_killed_and_what_it_said_is_kept() -> Non
     with pytest.raises(subprocess.TimeoutExpired) as caught:
         process.run(HANGS, capture_output=True, timeout=3)
     assert sys.platform == "win32" or caught.value.output == b"first\n"
+
+
+@pytest.mark.parametrize("timeout", [3e6, float("inf")])  # poll() accepts at most 2**31 milliseconds
+def test_a_timeout_may_be_longer_than_one_wait_of_the_system(timeout: float) -> None:
+    done = process.run(SAYS, capture_output=True, input=b"yes", timeout=timeout)
+    assert (done.returncode, done.stdout) == (3, b"yes")

@@ -9,7 +9,7 @@ from extmem.core import operations
 from extmem.devices import select
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.handles.arguments import check_flag
-from extmem.owning import unsettled, work_off
+from extmem.owning import late_imports, unsettled, work_off
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -130,7 +130,8 @@ def open_claimed(imported: Imported) -> DeviceMemory:
 def _uuid_bytes(value: bytes | str | UUID | None) -> bytes | None:
     if value is None or isinstance(value, bytes):
         return value
-    from uuid import UUID
+    with late_imports():
+        from uuid import UUID
 
     if not isinstance(value, (str, UUID)):
         raise TypeError(f"uuid is {value!r}, a {type(value).__name__}; give bytes, a str or a uuid.UUID")

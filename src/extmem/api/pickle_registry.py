@@ -9,6 +9,7 @@ import copyreg
 from functools import partial
 from typing import Any
 
+from extmem import _pickles
 from extmem.api.device import DeviceMemory
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.owning import late_imports
@@ -26,4 +27,4 @@ def _reduce(name: str, value: object) -> tuple[Any, ...]:
 copyreg.pickle(DeviceMemory, partial(_reduce, "reduce_memory"))
 copyreg.pickle(NtHandle, partial(_reduce, "reduce_nt_handle"))
 copyreg.pickle(FdHandle, partial(_reduce, "reduce_fd_handle"))
-copyreg.pickle(KmtHandle, lambda handle: (KmtHandle, (int(handle),)))
+copyreg.pickle(KmtHandle, lambda handle: (_pickles.receive_kmt_handle, (int(handle),)))

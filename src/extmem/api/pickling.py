@@ -8,6 +8,8 @@ sender.) Unpickling imports memory; do not unpickle data from untrusted sources.
 
 Unpickling does not raise if a ticket cannot be claimed: see `unclaimed`.
 
+A pickle contains the name of a function of `extmem._pickles`, which calls the one of this module.
+
 An fd is sent as a reference to its payload, and received as a new fd. `pickle_registry` registers these functions with
 `copyreg`.
 """
@@ -18,6 +20,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from extmem import _pickles
 from extmem.api import functions, unclaimed
 from extmem.api.device import DeviceMemory
 from extmem.core import exporting
@@ -31,7 +34,14 @@ from extmem.owning import copy_fd, out_of_descriptors
 from extmem.sharing.kinds import Backing
 from extmem.vk.handle_types import OPAQUE_FD
 
-__all__ = ["reduce_fd_handle", "reduce_memory", "reduce_nt_handle"]
+__all__ = [
+    "receive_fd_handle",
+    "receive_memory",
+    "receive_nt_handle",
+    "reduce_fd_handle",
+    "reduce_memory",
+    "reduce_nt_handle",
+]
 
 
 def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
@@ -42,10 +52,11 @@ def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory]
             # The memory was shared by fd only. The ticket alone refers to the unnamed object that is published here.
             exporting.publish(record, ShareTerms(Share.NT, None, None))
         owner = record.manager or manager()
-        return _receive_memory, (_bound_ticket(owner, owner.offer(reference=record.references[0].number)),)
+        return _pickles.receive_memory, (_bound_ticket(owner, owner.offer(reference=record.references[0].number)),)
 
 
-def _receive_memory(ticket: bytes) -> DeviceMemory:
+def receive_memory(ticket: bytes) -> DeviceMemory:
+    """Claim the ticket: see `extmem._pickles`, by which pickles call this."""
     try:
         return functions.open_claimed(_claimed_import(ticket))
     except (ExtmemError, OSError) as reason:
@@ -60,10 +71,11 @@ def reduce_nt_handle(handle: NtHandle) -> tuple[Callable[[bytes], NtHandle], tup
             f"{handle!r} is in a handle table that cannot send handles; import the handle and send the memory"
         )
     with owner.lock:
-        return _receive_nt_handle, (_bound_ticket(owner, owner.offer(handle=int(handle))),)
+        return _pickles.receive_nt_handle, (_bound_ticket(owner, owner.offer(handle=int(handle))),)
 
 
-def _receive_nt_handle(ticket: bytes) -> NtHandle:
+def receive_nt_handle(ticket: bytes) -> NtHandle:
+    """See `receive_memory`."""
     owner = manager()
     reference, entry = Reference(owner), HandleEntry(owner)
     try:
@@ -104,10 +116,11 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
             ticket = owner.offer(reference=reference.number)
         finally:
             reference.give_back()
-    return _receive_fd_handle, (_bound_ticket(owner, ticket),)
+    return _pickles.receive_fd_handle, (_bound_ticket(owner, ticket),)
 
 
-def _receive_fd_handle(ticket: bytes) -> FdHandle:
+def receive_fd_handle(ticket: bytes) -> FdHandle:
+    """See `receive_memory`."""
     try:
         return _claimed_fd(ticket)
     except (ExtmemError, OSError) as reason:

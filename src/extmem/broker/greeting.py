@@ -100,7 +100,7 @@ class Greeting(Replying):
                     reference,
                     handle,
                     session.announcing,
-                    min(int(self._tickets.seconds) + 1, 0xFFFF_FFFF),
+                    int(min(self._tickets.seconds + 1, 0xFFFF_FFFF)),
                 )
             )
         )

@@ -42,6 +42,8 @@ __all__ = ["Server"]
 
 _EVENTS: Final = 64
 """Number of file descriptors that are served in one turn of the loop; the others come first in the next one."""
+_LONGEST_WAIT: Final = 86_400.0
+"""Seconds of one wait. epoll accepts at most 2**31 milliseconds; the loop waits again for what is due later."""
 _SETTLE: Final = 0.05
 """Seconds without a change before the broker checks its directory: the program that cleans up has finished then."""
 _HANDOVER: Final = 5.0
@@ -100,7 +102,7 @@ class Server(Recovering):
             elif wake == math.inf:
                 events = poll(-1, _EVENTS)
             else:
-                events = poll(max(0.0, wake - ended), _EVENTS)
+                events = poll(min(max(0.0, wake - ended), _LONGEST_WAIT), _EVENTS)
             began = monotonic()
             for fd, event in events:
                 session = sessions.get(fd)

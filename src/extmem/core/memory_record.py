@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from extmem import rules
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
-from extmem.owning import Held
+from extmem.owning import Held, late_imports
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 if TYPE_CHECKING:
@@ -178,7 +178,8 @@ class MemoryRecord(Held):
     def check_writable(self, verb: str) -> None:
         """Raise AccessDeniedError if this process may only read the memory."""
         if not self.writable:
-            from extmem.objects import Status, error_for
+            with late_imports():
+                from extmem.objects import Status, error_for
 
             raise error_for(
                 Status.ACCESS_DENIED,

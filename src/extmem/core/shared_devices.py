@@ -16,6 +16,7 @@ from typing import Any
 from extmem.core.device_state import DeviceState
 from extmem.devices import select
 from extmem.errors import UnsupportedError
+from extmem.owning import late_imports
 
 __all__ = ["cuda_device", "device_for", "device_of", "devices_by_key", "fresh_devices"]
 
@@ -31,7 +32,8 @@ _parents: list[DeviceState] = []
 @lru_cache(maxsize=512)
 def device_of(descriptor: bytes) -> DeviceState:
     """Return the device that a payload with this descriptor is on. Errors: DescriptorError, UnsupportedError."""
-    from extmem.sharing.descriptor import Descriptor
+    with late_imports():
+        from extmem.sharing.descriptor import Descriptor
 
     parsed = Descriptor.parse(descriptor)
     return device_for(parsed.device_uuid, parsed.producer)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from extmem.core.placement import place_of
-from extmem.owning import unsettled
+from extmem.owning import late_imports, unsettled
 
 if TYPE_CHECKING:
     from extmem.core.memory_record import MemoryRecord
@@ -92,7 +92,8 @@ def _arrays_over(record: MemoryRecord) -> list[Any]:
     arrays = [array for live in list(_LIVE.values()) if (array := live()) is not None]
     if not arrays:
         return []
-    from extmem.rules.transfer_commands import overlap  # a part of the rules, which opening a device does not need
+    with late_imports():
+        from extmem.rules.transfer_commands import overlap  # a part of the rules, which opening a device does not need
 
     place, size = place_of(record, 0), record.size
     return [

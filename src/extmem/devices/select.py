@@ -82,7 +82,8 @@ def choose(
     conditions += [f"LUID {luid.hex()}"] if luid is not None else []
     conditions += [f"a name with {name!r}"] if name is not None else []
     have = [describe(offer) for offer in offers]
-    from extmem.devices import cuda, vulkan
+    with late_imports():
+        from extmem.devices import cuda, vulkan
 
     missing = [("Vulkan", vulkan.missing()), ("CUDA", cuda.missing())]
     raise UnsupportedError(
@@ -103,7 +104,8 @@ def _from_environment(text: str) -> tuple[str | None, bytes | None, str | None]:
 
 
 def _uuid_bytes(text: str) -> bytes:
-    from uuid import UUID
+    with late_imports():
+        from uuid import UUID
 
     return UUID(text).bytes
 

@@ -6,6 +6,7 @@ import errno
 import os
 
 from extmem.errors import UnsupportedError
+from extmem.owning import late_imports
 
 __all__ = ["same_open_file"]
 
@@ -19,8 +20,9 @@ def same_open_file(a: int, b: int) -> bool:
 
     Errors: OSError (EBADF) for a closed file descriptor; UnsupportedError if the kernel has no kcmp.
     """
-    import ctypes
-    import platform
+    with late_imports():
+        import ctypes
+        import platform
 
     number = _SYS_KCMP.get(platform.machine())
     if number is None:

@@ -15,9 +15,9 @@ else:
     def __getattr__(name: str) -> object:
         if name.startswith("_"):  # the import system requests such names; this package exports none
             raise AttributeError(f"module 'extmem.interop' has no attribute {name!r}")
-        import importlib
-
         with late_imports():
+            import importlib
+
             modules = importlib.import_module("extmem.interop._interop")
         if name not in modules.__all__:
             raise AttributeError(f"module 'extmem.interop' has no attribute {name!r}")

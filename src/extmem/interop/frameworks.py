@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import optional
 from extmem.errors import UnsupportedError
+from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     import numpy
@@ -65,7 +66,8 @@ def torch_tensor_on_host(array: numpy.ndarray[Any, Any]) -> Any:
     )
     if array.flags.writeable:
         return torch.from_numpy(array)
-    import ctypes
+    with late_imports():
+        import ctypes
 
     # A writable array over the same bytes, for a tensor that refuses writes by itself.
     first, last = optional.load("numpy.lib.array_utils", what="NumPy", advice="reinstall it").byte_bounds(array)

@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any, ClassVar, Self
 
 from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, HandleStateError, OutOfMemoryError
+from extmem.forks import no_fork
 from extmem.owning._system import FIRST, FIRST_NATIVE, close_native, duplicating
 from extmem.owning.owner import Making, Owner
 
@@ -36,12 +37,12 @@ class OwnedFd(Owner):
         """
         if numbers is None:
             numbers = (fd,) if fd >= 0 else ()
-        Owner.__init__(self, zip((self.closing_call,), numbers, strict=False))
-        self.fd: int = self._owed[-1][1] if self._owed else -1
         self.mapping: Callable[[], Any] | None = None
         """Weak reference to a device's mapping of the file, which all users of the fd share."""
         self.passed_on = False
         """Whether the number was returned to the program, which may have passed it on."""
+        Owner.__init__(self, zip((self.closing_call,), numbers, strict=False))  # may call the system
+        self.fd: int = self._owed[-1][1] if self._owed else -1
 
     @classmethod
     def of(cls, call: Callable[..., int], *arguments: Any) -> OwnedFd:
@@ -138,9 +139,10 @@ def copy_fd(fd: int) -> OwnedFd:
 
 @contextlib.contextmanager
 def late_imports() -> Iterator[None]:
-    """Run a block that imports modules, or opens files of the system. Errors: OutOfMemoryError if no fd is left."""
+    """Run a block that imports modules, while no other thread forks. Errors: OutOfMemoryError if no fd is left."""
     try:
-        yield
+        with no_fork():
+            yield
     except OSError as error:
         raise out_of_descriptors(error, "open") from None
 

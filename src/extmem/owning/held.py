@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, Generic, NoReturn, Self, TypeVar
 
 from extmem.errors import ExtmemError, HandleStateError, UnsupportedError
+from extmem.forks import no_fork
 from extmem.owning.signal_handlers import raised_by_handler
 
 __all__ = ["Held", "Use", "Uses", "unsettled", "work_off"]
@@ -118,7 +119,8 @@ class Held:
         except (ExtmemError, OSError) as error:
             if raised_by_handler(error):
                 raise
-            import logging  # late, because opening a device does not need it
+            with no_fork():
+                import logging  # late, because opening a device does not need it
 
             logging.getLogger("extmem").warning("%r could not be released: %s; it is tried again later", self, error)
 

@@ -6,6 +6,7 @@ import operator
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from itertools import compress, islice, repeat, starmap
 from typing import Any, Final, TypeAlias
@@ -35,7 +36,11 @@ class Owner(Held):
     __slots__ = ("_owed", "_rest", "_undoing")
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
-        """steps: what it owes at first; see `owe`."""
+        """steps: what it owes at first; see `owe`.
+
+        Another thread may fork while a step is acquired. So a subclass sets the attributes that its `in_forked_child`
+        uses before it calls this.
+        """
         # Written out instead of `super` and `_watch`, because every payload that is opened creates several owners.
         self._gate = bytearray(1)
         self.closing = False
@@ -161,10 +166,11 @@ def do_last(steps: list[Step]) -> None:
 
 
 def _after_fork() -> None:
-    for watch in list(_watches.values()):
-        owner = watch()
-        if owner is not None:
-            owner.in_forked_child()
+    with ExitStack() as stack:  # which makes all calls, also if one of them raises an error
+        for watch in list(_watches.values()):
+            owner = watch()
+            if owner is not None:
+                stack.callback(owner.in_forked_child)
 
 
 if hasattr(os, "register_at_fork"):

@@ -11,6 +11,7 @@ first of them is used, because opening a device makes no call that they could ch
 
 from __future__ import annotations
 
+from extmem.forks import no_fork
 from extmem.rules.device_facts import DeviceFacts, MemoryTypeFacts
 
 TYPE_CHECKING = False
@@ -133,13 +134,14 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker would take this to mean that every name exists
 
     def __getattr__(name: str) -> object:
-        import importlib
-
-        if name == "ledger":
-            return importlib.import_module("extmem.rules.ledger")
-        checks = importlib.import_module("extmem.rules._checks") if name in __all__ else None
-        if checks is None:
+        if name != "ledger" and name not in __all__:
             raise AttributeError(f"module 'extmem.rules' has no attribute {name!r}")
+        with no_fork():
+            import importlib
+
+            if name == "ledger":
+                return importlib.import_module("extmem.rules.ledger")
+            checks = importlib.import_module("extmem.rules._checks")
         globals().update((each, getattr(checks, each)) for each in checks.__all__)
         value: object = globals()[name]
         return value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from extmem.forks import no_fork
+
 __all__ = ["SPEC_URL", "Violation", "link_to"]
 
 SPEC_URL = "https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html"
@@ -35,7 +37,8 @@ class Violation:
     @property
     def rule(self) -> str:
         """The rule in one sentence, from the ledger; empty for an id that the ledger does not contain."""
-        from extmem.rules import ledger  # imported late, because it is read from a file
+        with no_fork():
+            from extmem.rules import ledger  # imported late, because it is read from a file
 
         try:
             return ledger.find(self.vuid).rule

@@ -28,6 +28,8 @@ from extmem.testing.waiting import DEADLINE, DeadlineError, wait_until
 __all__ = ["Child", "ChildFailedError", "Peer", "RemoteError", "kill_all", "live_children", "python_environment"]
 
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
+_LONGEST_POLL = 2_000_000.0
+"""Seconds. poll() accepts at most 2**31 milliseconds."""
 _live: weakref.WeakSet[Child] = weakref.WeakSet()
 
 
@@ -242,7 +244,7 @@ class Peer(Child):
     def finish(self, *, deadline: float = DEADLINE) -> Any:
         """Wait for the source of the last `start`, and return the value of its last expression. Errors: see calling."""
         try:
-            if not self.connection.poll(deadline):
+            if not self.connection.poll(min(deadline, _LONGEST_POLL)):
                 output = self._output_with_stacks()
                 self.kill()
                 raise DeadlineError(f"process {self.pid} did not answer in {deadline:g} s\n{output}")

@@ -113,7 +113,7 @@ def test_it_is_light_and_loads_nothing_it_does_not_need(own_runtime: Runtime, st
         timeout=60,
     ).stdout.split()
     mine = {name.split(".")[1] for name in loaded if name.startswith("extmem.")}
-    assert mine == {"broker", "errors", "objects", "owning", "sharing", "wire"}
+    assert mine == {"broker", "errors", "forks", "objects", "owning", "sharing", "wire"}
     assert not {"numpy", "click", "rich", "cffi", "_cffi_backend", "asyncio", "multiprocessing"} & set(loaded)
 
 
@@ -156,6 +156,20 @@ def test_clients_that_meet_a_leaving_broker_try_again(own_runtime: Runtime, star
         )
         is False
     )
+
+
+@pytest.mark.parametrize("variable", ["EXTMEM_BROKER_IDLE", "EXTMEM_TICKET_SECONDS"])
+@pytest.mark.parametrize("seconds", ["3e6", "1e300", "inf"])  # poll() accepts at most 2**31 milliseconds
+def test_a_time_may_be_longer_than_one_wait_of_the_system(
+    own_runtime: Runtime, start: Start, variable: str, seconds: str
+) -> None:
+    settings = {variable: seconds}
+    peer = start(settings)
+    ticket, pid = peer("a = share('x', b'hello')\nm.offer(reference=a.number), m.status().pid")
+    peer.kill()
+    other = start(settings)
+    assert other("i = m.claim(ticket)\ntext(i), m.status().pid", ticket=ticket) == (b"hello", pid)
+    assert (own_runtime.path / LOG).read_text() == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

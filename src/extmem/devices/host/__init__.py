@@ -72,8 +72,9 @@ else:
 
     def examine_fd(fd: int) -> ExaminedFd:
         """Return that no fd is a host payload's on this platform."""
-        from extmem.devices.types import ExaminedFd
-        from extmem.vk.handle_types import OPAQUE_FD
+        with late_imports():
+            from extmem.devices.types import ExaminedFd
+            from extmem.vk.handle_types import OPAQUE_FD
 
         return ExaminedFd(fd, OPAQUE_FD, "other", f"fd {fd} leads to no host payload: there are none on this platform")
 

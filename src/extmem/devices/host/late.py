@@ -16,8 +16,8 @@ else:  # a type checker would take this to mean that every name exists
     def __getattr__(name: str) -> object:
         if name not in ("commands", "image_layouts", "resources", "system", "transfers"):
             raise AttributeError(f"module 'extmem.devices.host.late' has no attribute {name!r}")
-        import importlib
-
         with late_imports():
+            import importlib
+
             module = globals()[name] = importlib.import_module(f"extmem.devices.host.{name}")
         return module

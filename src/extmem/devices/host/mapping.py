@@ -15,7 +15,7 @@ from itertools import starmap
 
 from extmem.devices.host._libc import ffi
 from extmem.devices.host.memfd import out_of_memory
-from extmem.owning import OwnedFd, Owner, out_of_descriptors
+from extmem.owning import OwnedFd, Owner, late_imports, out_of_descriptors
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
@@ -126,7 +126,8 @@ def _are_there(addresses: list[int]) -> bool:
 
 def _map_error(code: int, size: int, writable: bool) -> Exception:
     if code in (errno.EACCES, errno.EPERM) and writable:
-        from extmem.objects import Status, error_for
+        with late_imports():
+            from extmem.objects import Status, error_for
 
         return error_for(
             Status.ACCESS_DENIED,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import extmem
 from extmem.devices.host import system
 from extmem.devices.types import DeviceIdentity
+from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +48,8 @@ def _system_and_machine() -> str:
     if hasattr(os, "uname"):
         system_name = os.uname()
         return f"{system_name.sysname} {system_name.machine}"
-    import platform
+    with late_imports():
+        import platform
 
     return f"{platform.system()} {platform.machine()}"
 

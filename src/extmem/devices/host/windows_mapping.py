@@ -11,7 +11,7 @@ from extmem.handles._win32 import sections
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import CURRENT_PROCESS
 from extmem.manager.windows.status_errors import other, out_of_memory
-from extmem.owning import Owner
+from extmem.owning import Owner, late_imports
 
 __all__ = ["FileMapping", "map_file", "range_is_mapped"]
 
@@ -40,7 +40,8 @@ def map_file(fd: int, size: int, writable: bool) -> FileMapping:
     try:
         return FileMapping(sections.map_view(fd, size, writable), size, writable)
     except StatusError as error:
-        from extmem.objects import Status, error_for
+        with late_imports():
+            from extmem.objects import Status, error_for
 
         if error.status == Status.ACCESS_DENIED and writable:
             raise error_for(

@@ -23,7 +23,7 @@ from extmem import vk
 from extmem.devices.vulkan.commands import VulkanRecorder
 from extmem.devices.vulkan.owners import VkObject
 from extmem.errors import DriverError
-from extmem.owning import Lock, Step, Uses, do_last
+from extmem.owning import Lock, Step, Uses, do_last, late_imports
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -262,6 +262,7 @@ class Submissions:
 def _keep_running_submissions() -> None:
     """Keep what still runs when the process ends, so that it is never released."""
     for submissions in list(_running_submissions):
-        import ctypes
+        with late_imports():
+            import ctypes
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(submissions))  # never lost, so never released

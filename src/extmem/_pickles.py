@@ -1,0 +1,51 @@
+"""The functions that pickles of memory and handles name.
+
+A pickle contains the name of the function that unpickles it, such as `extmem._pickles.receive_memory`. So the names of
+this module and of its functions, and their one argument, are part of the wire format: they never change. A process with
+another version of extmem then finds the function, which reports the other version; otherwise unpickling would raise
+ModuleNotFoundError, which ends the threads of `Pool` and executors that read results.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from extmem.owning import late_imports
+
+if TYPE_CHECKING:
+    from extmem.api import DeviceMemory
+    from extmem.handles import FdHandle, KmtHandle, NtHandle
+
+__all__ = ["receive_fd_handle", "receive_kmt_handle", "receive_memory", "receive_nt_handle"]
+
+
+def receive_memory(ticket: bytes) -> DeviceMemory:
+    """Return the memory that the ticket stands for; a closed object if the ticket cannot be claimed."""
+    with late_imports():
+        from extmem.api import pickling
+
+    return pickling.receive_memory(ticket)
+
+
+def receive_nt_handle(ticket: bytes) -> NtHandle:
+    """Return the NT handle that the ticket stands for; a closed object if the ticket cannot be claimed."""
+    with late_imports():
+        from extmem.api import pickling
+
+    return pickling.receive_nt_handle(ticket)
+
+
+def receive_fd_handle(ticket: bytes) -> FdHandle:
+    """Return a new fd for the payload of the ticket; a closed object if the ticket cannot be claimed."""
+    with late_imports():
+        from extmem.api import pickling
+
+    return pickling.receive_fd_handle(ticket)
+
+
+def receive_kmt_handle(number: int) -> KmtHandle:
+    """Return the KMT handle of this number."""
+    with late_imports():
+        from extmem.handles import KmtHandle
+
+    return KmtHandle(number)
