@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from extmem.handles.process_start import start_time
+from extmem.wire.process_start import start_time
 
 __all__ = ["WINDOW", "Client", "RecoveryWindow", "Journal"]
 

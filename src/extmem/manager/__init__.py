@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 if sys.platform == "linux":
-    from extmem.handles.process_start import start_time
     from extmem.manager.linux.client import INHERIT_VARIABLE
     from extmem.manager.linux.manager import manager, process_name
+    from extmem.wire.process_start import start_time
 elif sys.platform == "win32":
     from extmem.manager.windows.manager import manager
     from extmem.manager.windows.processes import process_name, start_time
 
     INHERIT_VARIABLE = ""
 else:
-    from extmem.handles.process_start import start_time
+    from extmem.wire.process_start import start_time
 
     INHERIT_VARIABLE = "EXTMEM_INHERIT_FD"
 

@@ -39,7 +39,6 @@ from extmem.errors import (
     PeerProtocolError,
 )
 from extmem.handles import HandleEntry
-from extmem.handles.process_start import start_time
 from extmem.manager.linux.connection import INHERIT_VARIABLE, TIMEOUT, Answer, Connection
 from extmem.manager.linux.held import State
 from extmem.manager.linux.pidfd import pidfd_of
@@ -48,6 +47,7 @@ from extmem.manager.linux.search import of_other_versions, where_looked
 from extmem.manager.linux.validate import check_handle
 from extmem.objects import Status, error_for
 from extmem.owning import OwnedFd, Step, cleanup_thread
+from extmem.wire.process_start import start_time
 from extmem.wire.runtime_dir import RuntimeDir
 
 __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Asked", "Client"]

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from extmem import wire
 from extmem.errors import ExtmemError, HandleStateError
-from extmem.handles.process_start import start_time
 from extmem.owning import OwnedFd
+from extmem.wire.process_start import start_time
 
 __all__ = [
     "FORKED",

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from extmem.handles.process_start import start_time
+from extmem.wire.process_start import start_time
 
 
 def test_a_process_is_distinguished_from_another_with_its_pid() -> None:
