@@ -76,7 +76,6 @@ ONLY = {
         "unit/devices/host/test_fd_check.py": _MEMORY_FILES,
         "unit/devices/vulkan/test_fd_check.py": _FDS,
         "unit/devices/vulkan/test_descriptor_shortage.py": _FDS,
-        "unit/wire/test_process_start.py": "the start time is read from /proc",
         "unit/core/test_repeated_calls.py": _FDS,
         "unit/testing/test_fake_vulkan_dma_buf.py": _FDS,
         "unit/testing/test_fake_vulkan_modifiers.py": _FDS,
