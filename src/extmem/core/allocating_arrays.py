@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 from extmem import vk
 from extmem.core import allocating, arguments, creating, describing, exporting, rule_facts
@@ -16,8 +15,6 @@ from extmem.handles import Access
 from extmem.handles.arguments import check_flag
 from extmem.owning import Uses
 from extmem.sharing.descriptor import ArrayInfo
-from extmem.sharing.dtypes import itemsize
-from extmem.sharing.layout import contiguous_strides
 from extmem.vk.handle_types import (
     NO_TYPES,
     OPAQUE_FD,
@@ -53,15 +50,15 @@ def allocate(
     dedicated: bool | None,
 ) -> HeldMemory:
     """See `Device.allocate`. uses: hold the device."""
-    check_flag(inherit, "inherit")
+    if inherit is not False:
+        check_flag(inherit, "inherit")
     if dedicated is not None:
         check_flag(dedicated, "dedicated")
-    extents, element = arguments.array_of(shape, dtype)
+    extents, element, strides = arguments.array_of(shape, dtype)
+    nbytes = extents[0] * strides[0]
     name = arguments.name_of(name)
     access = None if access is None else arguments.access_of(access)
     arguments.check_share(name, access)
-    item = itemsize(element)
-    nbytes = prod(extents) * item
     # Without handle types: NT handles and file descriptors, each if the device can export it.
     requested = _USUAL if handle_types is None else arguments.types_of(handle_types)
     sharing = rule_facts.sharing(device, requested)
@@ -100,7 +97,7 @@ def allocate(
         types,
         buffer,
         payload_size=nbytes,
-        array=ArrayInfo(extents, element, contiguous_strides(extents, item)),
+        array=ArrayInfo(extents, element, strides),
         usage=int(_USAGE),
         read_only=not rights & (Access.WRITE | Access.ALL),
     )

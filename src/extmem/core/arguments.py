@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.sharing.dtypes import dtype_name, itemsize
-from extmem.sharing.layout import Axes, axes_of, whole_number
+from extmem.sharing.layout import Axes, axes_of, contiguous_strides, whole_number
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
 from extmem.vk.handle_types import MemoryHandleType
 
@@ -23,8 +21,8 @@ __all__ = [
 ]
 
 
-def array_of(shape: Axes, dtype: object) -> tuple[tuple[int, ...], str]:
-    """Return extents and element type of an array to allocate.
+def array_of(shape: Axes, dtype: object) -> tuple[tuple[int, ...], str, tuple[int, ...]]:
+    """Return extents, element type and strides in bytes of an array to allocate.
 
     Errors: TypeError; ValueError for an array without axes or elements, with more than 64 axes or 2**63 - 1 bytes.
     """
@@ -35,9 +33,10 @@ def array_of(shape: Axes, dtype: object) -> tuple[tuple[int, ...], str]:
         raise ValueError(f"the shape has {len(extents)} axes, and memory has at most {AXES_LIMIT}; join some of them")
     if min(extents) <= 0:
         raise ValueError(f"shape {extents} has no elements; give positive extents")
-    if prod(extents) * itemsize(element) > SIZE_LIMIT:
+    strides = contiguous_strides(extents, itemsize(element))
+    if extents[0] * strides[0] > SIZE_LIMIT:
         raise ValueError(f"shape {extents} of {element} has more than {SIZE_LIMIT} bytes; give a smaller one")
-    return extents, element
+    return extents, element, strides
 
 
 def name_of(name: str | None) -> str | None:

@@ -11,7 +11,7 @@ first of them is used, because opening a device makes no call that they could ch
 
 from __future__ import annotations
 
-from extmem.forks import no_fork
+from extmem.forks import no_fork as _no_fork
 from extmem.rules.device_facts import DeviceFacts, MemoryTypeFacts
 
 TYPE_CHECKING = False
@@ -136,7 +136,7 @@ if not TYPE_CHECKING:  # a type checker would take this to mean that every name 
     def __getattr__(name: str) -> object:
         if name != "ledger" and name not in __all__:
             raise AttributeError(f"module 'extmem.rules' has no attribute {name!r}")
-        with no_fork():
+        with _no_fork():
             import importlib
 
             if name == "ledger":

@@ -6,7 +6,7 @@ structs into C memory and back; it is imported on first use, because it needs cf
 
 from typing import TYPE_CHECKING
 
-from extmem.forks import no_fork
+from extmem.forks import no_fork as _no_fork
 from extmem.vk._base import ChainStruct, Command, Handle, Param, SecurityAttributes, Struct
 from extmem.vk._chain import chain, find
 from extmem.vk._generated import chains, commands, constants, enums, flags, structs
@@ -34,7 +34,7 @@ if not TYPE_CHECKING:  # a type checker would take this to mean that every name 
 
     def __getattr__(name: str) -> object:
         if name == "abi":
-            with no_fork():
+            with _no_fork():
                 import importlib
 
                 return importlib.import_module("extmem.vk.abi")

@@ -122,6 +122,7 @@ def test_wrong_things_said_in_the_right_format_cost_nothing(own_runtime: Runtime
     os.close(itself)
 
 
+@pytest.mark.slow("it waits until the broker gives up on a silent client")
 def test_one_that_says_nothing(own_runtime: Runtime) -> None:
     with raw(own_runtime, hello=False) as client:
         reply = client.receive()
@@ -129,6 +130,7 @@ def test_one_that_says_nothing(own_runtime: Runtime) -> None:
         assert client.receive() is None
 
 
+@pytest.mark.slow("it waits until the broker gives up on a client that does not read")
 def test_one_that_never_reads(own_runtime: Runtime, undisturbed: Peer) -> None:
     """The others are served meanwhile; this one is disconnected when its time is over."""
     with raw(own_runtime) as client:

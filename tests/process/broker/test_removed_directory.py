@@ -113,6 +113,7 @@ def test_after_a_kill_all_comes_back_although_the_directory_is_another(
     assert holder("m.info(h).name.endswith('x')") is True
 
 
+@pytest.mark.slow("each case waits for two brokers")
 @pytest.mark.parametrize("way", [remove_directory, remove_lock_and_socket], ids=lambda way: way.__name__)
 def test_one_whose_place_was_taken_sends_its_clients_there(
     own_runtime: Runtime, start: Start, way: Callable[[Path], None]

@@ -272,6 +272,7 @@ def test_the_broker_takes_the_limit_that_the_system_lets_it_have(own_runtime: Ru
     assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == peer("m.status().limit")
 
 
+@pytest.mark.slow("it fills the handle table of a process")
 def test_handles_put_into_a_process_leave_it_room_for_its_own(own_runtime: Runtime, start: Start) -> None:
     """As many as allowed: the giver is refused, and the receiver is not affected."""
     victim, giver = start(), start()
