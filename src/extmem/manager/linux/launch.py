@@ -31,12 +31,14 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, ExtmemError, OutOfMemoryError, PeerGoneError, UnsupportedError
+from extmem.forks import no_fork
 from extmem.owning import OwnedFd, pipes_and_sockets
 from extmem.wire.runtime_dir import RuntimeDir, address_in, lock_holder
 
@@ -164,7 +166,7 @@ def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
     except OSError as error:
         raise _failed(directory, error) from error
     deadline = time.monotonic() + max(timeout, START_TIMEOUT)
-    with contextlib.closing(opened), contextlib.closing(_lock(directory, opened.fd, deadline)):
+    with contextlib.closing(opened), _locked(directory, opened.fd, deadline):
         return _start(directory, opened.fd, timeout, deadline)
 
 
@@ -191,25 +193,33 @@ def _start(directory: RuntimeDir, opened: int, timeout: float, deadline: float) 
                 raise
 
 
-def _lock(directory: RuntimeDir, opened: int, deadline: float) -> OwnedFd:
+@contextlib.contextmanager
+def _locked(directory: RuntimeDir, opened: int, deadline: float) -> Iterator[None]:
+    """Hold the lock under which a process starts a broker. Errors: PeerGoneError at the deadline."""
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         lock = OwnedFd.open(directory.start_lock.name, flags, 0o600, dir_fd=opened)
     except OSError as error:
         raise _unstartable(directory, directory.start_lock, error) from error
-    # flock(2) does not have a time limit; some milliseconds between attempts are short beside the start of a broker.
-    while True:
+    with contextlib.closing(lock):
+        # flock(2) does not have a time limit; some milliseconds between attempts are short beside a broker's start.
+        while True:
+            try:
+                fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise PeerGoneError(
+                        f"another process holds {directory.start_lock} and does not start a broker; stop that process "
+                        "and try again"
+                    ) from None
+                time.sleep(min(_PAUSE, left))
         try:
-            fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise PeerGoneError(
-                    f"another process holds {directory.start_lock} and does not start a broker; stop that process and "
-                    "try again"
-                ) from None
-            time.sleep(min(_PAUSE, left))
+            yield
+        finally:
+            # Closing the file does not end the lock if a child that another thread forked has a copy of the fd.
+            fcntl.flock(lock.fd, fcntl.LOCK_UN)
 
 
 def _unstartable(directory: RuntimeDir, path: Path, error: OSError) -> ExtmemError:
@@ -264,14 +274,17 @@ def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
     Errors: UnsupportedError with the broker's reason where it cannot start; PeerGoneError where it does not answer in
     time; OutOfMemoryError.
     """
-    try:
-        receiving, sending = pipes_and_sockets.pipe(os.O_CLOEXEC)
-    except OSError as error:
-        raise _failed(directory, error) from error
-    with contextlib.closing(receiving):
+    # No other thread forks until the starter has ended: a child would have copies of the pipes, its own and those of
+    # `subprocess`, and their ends would not be seen here as long as it runs.
+    with no_fork():
+        try:
+            receiving, sending = pipes_and_sockets.pipe(os.O_CLOEXEC)
+        except OSError as error:
+            raise _failed(directory, error) from error
         with contextlib.closing(sending):
             command = _command(directory, sending.fd)
             _spawn(directory, opened, command, sending.fd, deadline)
+    with contextlib.closing(receiving):
         answer = _read_line(directory, receiving.fd, deadline)
     if answer != "ready":
         raise UnsupportedError(
