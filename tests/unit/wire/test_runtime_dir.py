@@ -269,8 +269,8 @@ def test_who_replaces_the_directory_after_the_look_is_not_connected_to(swapped: 
 
 def test_who_replaces_the_directory_after_the_look_gets_no_lock(swapped: tuple[RuntimeDir, int, Path]) -> None:
     directory, opened, moved = swapped
-    launch._lock(directory, opened, time.monotonic() + 5).close()
-    assert (moved / START_LOCK).exists() and not directory.start_lock.exists()
+    with launch._locked(directory, opened, time.monotonic() + 5):
+        assert (moved / START_LOCK).exists() and not directory.start_lock.exists()
 
 
 def test_too_many_open_files_is_what_this_process_lacks(tmp_path: Path) -> None:
