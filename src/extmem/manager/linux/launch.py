@@ -274,17 +274,18 @@ def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
     Errors: UnsupportedError with the broker's reason where it cannot start; PeerGoneError where it does not answer in
     time; OutOfMemoryError.
     """
-    # No other thread forks until the starter has ended: a child would have copies of the pipes, its own and those of
-    # `subprocess`, and their ends would not be seen here as long as it runs.
-    with no_fork():
-        try:
-            receiving, sending = pipes_and_sockets.pipe(os.O_CLOEXEC)
-        except OSError as error:
-            raise _failed(directory, error) from error
-        with contextlib.closing(sending):
-            command = _command(directory, sending.fd)
-            _spawn(directory, opened, command, sending.fd, deadline)
-    with contextlib.closing(receiving):
+    with contextlib.ExitStack() as stack:
+        # No other thread forks until the starter has ended: a child would have copies of the pipes, this one and those
+        # of `subprocess`, and their ends would not be seen here as long as it runs.
+        with no_fork():
+            try:
+                receiving, sending = pipes_and_sockets.pipe(os.O_CLOEXEC)
+            except OSError as error:
+                raise _failed(directory, error) from error
+            stack.callback(receiving.close)
+            with contextlib.closing(sending):
+                command = _command(directory, sending.fd)
+                _spawn(directory, opened, command, sending.fd, deadline)
         answer = _read_line(directory, receiving.fd, deadline)
     if answer != "ready":
         raise UnsupportedError(
