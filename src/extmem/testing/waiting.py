@@ -9,7 +9,7 @@ from typing import TypeVar
 
 __all__ = ["DEADLINE", "DeadlineError", "wait_until"]
 
-DEADLINE = 30.0
+DEADLINE = 100.0
 """Seconds after which a wait fails. They are many, because machines may be slow."""
 
 T = TypeVar("T")
