@@ -304,6 +304,8 @@ def check_barrier(
     if violations:
         return None, violations
     resource_kind, suite = _STRUCTS[struct]
+    if resource is not None and resource.kind != resource_kind:
+        resource = None  # the facts of a buffer state nothing about an image, and the reverse
     src, dst = int(barrier.src_queue_family_index), int(barrier.dst_queue_family_index)
     traits = _traits(src, dst, resource, device)
     call = Barrier(barrier, resource_kind, src, dst, device, where, traits, resource)

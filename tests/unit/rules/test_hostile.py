@@ -229,6 +229,18 @@ known_resource = st.one_of(st.none(), resource)
 device = st.sampled_from([GPU, MODERN, PLAIN])
 
 
+def test_facts_of_the_other_kind_of_resource_are_not_used() -> None:
+    """The facts of a buffer state nothing about an image, and the reverse."""
+    image = ResourceFacts("image", image_info(), size=65536, alignment=1, memory_type_bits=1)
+    buffer = ResourceFacts("buffer", buffer_info(), size=65536, alignment=1, memory_type_bits=1)
+    outside = vk.ImageMemoryBarrier(subresource_range=vk.ImageSubresourceRange(1, 99, 1, 0, 1))
+    past = vk.BufferMemoryBarrier(offset=1 << 40, size=4)
+    assert rules.check_image_memory_barrier(outside, image, GPU)
+    assert not rules.check_image_memory_barrier(outside, buffer, GPU)
+    assert rules.check_buffer_memory_barrier(past, buffer, GPU)
+    assert not rules.check_buffer_memory_barrier(past, image, GPU)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.lists(some_barrier, max_size=3), value), known_resource, device, st.sampled_from([None, 0, 1]))
 def test_barriers(some: Any, known: Any, facts: Any, family: Any) -> None:
