@@ -1,4 +1,4 @@
-"""`no_fork`: a block during which no other thread forks this process. Late imports of the library are such blocks.
+"""`no_fork`: a block during which no other thread forks this process, such as a late import or the start of a broker.
 
 How this works. The import system has a lock for each module that a thread imports. In the child of a fork the thread is
 gone and the lock stays held, so that the child's own import of this module would wait forever. Therefore a hook delays

@@ -306,9 +306,11 @@ def lock_holder(lock: str | Path, directory: int | None = None) -> int | None:
         return None  # there is no lock, or it belongs to another user (the system-wide broker)
     with contextlib.closing(opened):
         try:
-            fcntl.flock(opened.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            # Closing the file does not end the lock if a child that another thread forked has a copy of the fd.
-            fcntl.flock(opened.fd, fcntl.LOCK_UN)
+            try:
+                fcntl.flock(opened.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            finally:
+                # Closing the file does not end the lock if a child that another thread forked has a copy of the fd.
+                fcntl.flock(opened.fd, fcntl.LOCK_UN)
         except BlockingIOError:
             if os.fstat(opened.fd).st_uid == os.geteuid():
                 text = os.pread(opened.fd, 32, 0).decode("ascii", "replace").strip()

@@ -1,15 +1,18 @@
-"""Locks end when this process releases them, although a child that another thread forked has copies of their files."""
+"""A child that another thread forks while a broker is started: it keeps no lock, and it has no copies of the pipes."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import pytest
 
+from extmem import forks
 from extmem.manager.linux import launch
 from extmem.owning import OwnedFd
 from extmem.wire.runtime_dir import RuntimeDir, lock_holder
@@ -59,6 +62,24 @@ def test_looking_for_a_brokers_lock_leaves_none(tmp_path: Path, copies: list[int
     lock.touch()
     assert lock_holder(lock) is None
     assert copies and is_free(lock)
+
+
+def test_no_thread_forks_while_the_pipes_are_open_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`_spawn` has the end for writing, of which a child must have no copy; `_read_line` waits without it."""
+    directory, delayed = RuntimeDir(tmp_path / "extmem"), dict[str, bool]()
+
+    def note(name: str, result: str = "") -> Callable[..., str]:
+        def call(*_: object) -> str:
+            delayed[name] = forks._state.is_in_block(get_ident())
+            return result
+
+        return call
+
+    monkeypatch.setattr(launch, "_spawn", note("_spawn"))
+    monkeypatch.setattr(launch, "_read_line", note("_read_line", "ready"))
+    with contextlib.closing(directory.prepare()) as opened:
+        launch.start_broker(directory, opened.fd, 1.0)
+    assert delayed == {"_spawn": True, "_read_line": False}
 
 
 def test_starting_a_broker_leaves_no_lock(tmp_path: Path, copies: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,24 +202,28 @@ def _locked(directory: RuntimeDir, opened: int, deadline: float) -> Iterator[Non
     except OSError as error:
         raise _unstartable(directory, directory.start_lock, error) from error
     with contextlib.closing(lock):
-        # flock(2) does not have a time limit; some milliseconds between attempts are short beside a broker's start.
-        while True:
-            try:
-                fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
+        try:
+            # flock(2) does not have a time limit; some milliseconds between attempts are short beside a broker's start.
+            while not _try_lock(lock.fd):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise PeerGoneError(
                         f"another process holds {directory.start_lock} and does not start a broker; stop that process "
                         "and try again"
-                    ) from None
+                    )
                 time.sleep(min(_PAUSE, left))
-        try:
             yield
         finally:
             # Closing the file does not end the lock if a child that another thread forked has a copy of the fd.
             fcntl.flock(lock.fd, fcntl.LOCK_UN)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _unstartable(directory: RuntimeDir, path: Path, error: OSError) -> ExtmemError:
