@@ -44,7 +44,7 @@ ONLY = {
         "behaviours/test_bad_world.py": "a broker that may not start, and Linux's resource limits",
         "behaviours/test_bad_fds.py": _MEMORY_FILES,
         "faults/test_cuda_nth_call.py": "its operations are of fds; windows/cuda has those of NT handles",
-        "arbitrary": "its child processes are told by fd, and end by a signal",
+        "arbitrary": "its child processes get their input by fd, and end by a signal",
         "layer": "the validation layer's messages go through a named pipe",
         "interrupts": "a process sends itself a signal at each instruction; Windows has no signal for that",
         "meta/test_behaviours_page.py": _REPOSITORY,

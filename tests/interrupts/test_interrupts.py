@@ -24,7 +24,7 @@ from tests import operations, tagged_payloads
 from tests.interrupts import points
 
 pytestmark = [
-    pytest.mark.linux_only("Windows has Ctrl-C alone, and no signal that a process sends itself"),
+    pytest.mark.linux_only("Windows has only Ctrl-C, and no signal that a process can send to itself"),
     pytest.mark.skipif(points.compiler() is None, reason="no C compiler"),
 ]
 FEW = 4

@@ -10,7 +10,7 @@ import pytest
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 
-pytestmark = pytest.mark.linux_only("Windows has Ctrl-C alone, and no signal that a process sends itself")
+pytestmark = pytest.mark.linux_only("Windows has only Ctrl-C, and no signal that a process can send to itself")
 
 SOURCE = """
 import gc, pickle, random, signal, time, warnings

@@ -97,7 +97,7 @@ def test_a_handle_duplicated_into_a_process_dies_with_it(device: Device, peer: P
         wait_until(lambda: handle.info.handle_count == 1, "the dead process's handle to be closed")
 
 
-@pytest.mark.linux_only("SIGSTOP makes it hang")
+@pytest.mark.linux_only("its child is stopped by SIGSTOP")
 def test_an_exporter_that_hangs_disturbs_nobody(name: str, device: Device) -> None:
     import signal
 

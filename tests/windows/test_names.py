@@ -130,7 +130,7 @@ KINDS = pytest.mark.parametrize("kind", ["event", "mutex"])
 
 
 @KINDS
-@pytest.mark.wine_differs("B10: Wine says NAME_COLLISION over an object of another type, too")
+@pytest.mark.wine_differs("B10: Wine reports NAME_COLLISION also for an object of another type")
 def test_B10_a_name_that_another_object_holds_is_a_type_mismatch(device: Device, name: str, kind: str) -> None:
     event = foreign_object_at(kind, path_of(name))
     try:

@@ -251,7 +251,7 @@ def test_a_demo_that_is_killed_leaves_nothing(house: Runtime, tmp_path: Path) ->
         on_linux(
             "imports",
             ["shared memory of the machine", "fds left", "memory objects left"],
-            reason="/proc tells what imports cost; tests/windows counts handles",
+            reason="the cost of imports is read from /proc; tests/windows counts handles",
         ),
     ],
 )

@@ -57,7 +57,7 @@ def test_ctrl_c_means_nothing_to_it(worker: Worker) -> None:
     assert worker.call("signal:getsignal", int(signal.SIGINT)) == signal.SIG_IGN
 
 
-@pytest.mark.linux_only("process groups are Linux's; on Windows children are started deaf to Ctrl-C")
+@pytest.mark.linux_only("process groups are Linux's; on Windows children are started so that they ignore Ctrl-C")
 def test_ctrl_c_does_not_reach_it(worker: Worker) -> None:
     worker.call("os:getpid")
     assert os.getpgid(worker.pid) != os.getpgid(0)

@@ -79,7 +79,7 @@ def test_their_memory_is_shared_by_name(theirs: Any, adopted: Device, vulkan_dev
         other.vkFreeMemory(theirs.device, theirs_memory, None)
 
 
-@pytest.mark.linux_only("the payload goes out by fd")
+@pytest.mark.linux_only("the payload is exported as an fd")
 def test_raw_handles_and_chains_go_out(adopted: Device, theirs: Any, vulkan_device: Device) -> None:
     from tests.unit.core.foreign import number, other
 
@@ -238,7 +238,7 @@ def our_words(size: int, usage: int) -> vk.BufferCreateInfo:
     )
 
 
-@pytest.mark.linux_only("the payload goes out by fd")
+@pytest.mark.linux_only("the payload is exported as an fd")
 def test_memory_is_dedicated_to_a_buffer_of_theirs(theirs: Any, adopted: Device, vulkan_device: Device) -> None:
     from tests.unit.core.foreign import number, other
 
@@ -263,7 +263,7 @@ def test_memory_is_dedicated_to_a_buffer_of_theirs(theirs: Any, adopted: Device,
             other.vkDestroyBuffer(theirs.device, made, None)
 
 
-@pytest.mark.linux_only("the payload goes out by fd")
+@pytest.mark.linux_only("the payload is exported as an fd")
 def test_a_resource_that_was_created_otherwise_is_refused(theirs: Any, adopted: Device) -> None:
     from tests.unit.core.foreign import number, other
 
@@ -279,7 +279,7 @@ def test_a_resource_that_was_created_otherwise_is_refused(theirs: Any, adopted: 
         other.vkDestroyBuffer(theirs.device, made, None)
 
 
-@pytest.mark.linux_only("the payload goes out by fd")
+@pytest.mark.linux_only("the payload is exported as an fd")
 def test_an_image_of_theirs_is_published_as_dedicated(theirs: Any, adopted: Device, vulkan_device: Device) -> None:
     """The memory and the image belong to the other binding, which bound them; the opener gets it as dedicated."""
     from tests.unit.core.foreign import number, other

@@ -84,7 +84,7 @@ def test_its_thread_takes_a_reentrant_one_again() -> None:
     assert free(lock)
 
 
-@pytest.mark.linux_only("Windows has Ctrl-C alone, and no signal that a process sends itself")
+@pytest.mark.linux_only("Windows has only Ctrl-C, and no signal that a process can send to itself")
 @pytest.mark.skipif(points.compiler() is None, reason="no C compiler")
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_no_exception_of_a_signal_handler_leaves_it_held(reentrant: bool) -> None:
@@ -92,7 +92,7 @@ def test_no_exception_of_a_signal_handler_leaves_it_held(reentrant: bool) -> Non
     assert interrupts > 3 and not held
 
 
-@pytest.mark.linux_only("Windows has Ctrl-C alone, and no signal that a process sends itself")
+@pytest.mark.linux_only("Windows has only Ctrl-C, and no signal that a process can send to itself")
 @pytest.mark.skipif(points.compiler() is None, reason="no C compiler")
 def test_one_that_is_left_held_is_found_out() -> None:
     assert left_held(Careless)[1]

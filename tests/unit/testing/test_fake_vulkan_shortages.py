@@ -49,7 +49,7 @@ def take(device: Device, handle: FdHandle) -> Any:
     return device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, vk.ImportMemoryFdInfoKHR(FD, handle)))
 
 
-@pytest.mark.linux_only("payloads go out by fd")
+@pytest.mark.linux_only("payloads are exported as fds")
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(("result", "kind"), LACKS)
 def test_a_failure_of_extmems_own_sample_is_reported_as_what_it_is(
@@ -68,7 +68,7 @@ def test_a_failure_of_extmems_own_sample_is_reported_as_what_it_is(
             take(device, handle).close()
 
 
-@pytest.mark.linux_only("payloads go out by fd")
+@pytest.mark.linux_only("payloads are exported as fds")
 @pytest.mark.parametrize(("result", "kind"), LACKS)
 def test_a_failure_of_the_proof_is_reported_as_what_it_is(
     result: Result, kind: type[extmem.DriverError], fake: fake_vulkan.FakeVulkan

@@ -74,7 +74,7 @@ def test_asking_for_both_is_a_broken_rule_and_for_one_with_an_fd_is_fine(vulkan_
         vulkan_device.allocate(100, handle_types=kinds).close()
 
 
-@pytest.mark.linux_only("drivers of Windows know Direct3D's types")
+@pytest.mark.linux_only("drivers of Windows support the types of Direct3D")
 @pytest.mark.parametrize("kind", WINDOWS)
 def test_types_of_windows_have_no_features_and_no_images(backend: VulkanBackend, kind: HandleType) -> None:
     assert buffers(backend, kind).external_memory_features == 0

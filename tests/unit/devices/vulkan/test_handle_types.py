@@ -14,7 +14,7 @@ from tests.unit.devices.vulkan.steps import DMA_BUF, FD, HOST, KMT, W32, HandleT
 D3D = HandleType.D3D12_RESOURCE
 
 
-@pytest.mark.linux_only("drivers of Windows know its handles themselves")
+@pytest.mark.linux_only("drivers of Windows support its handle types")
 @pytest.mark.parametrize(
     ("stated", "translation"),
     [
@@ -33,7 +33,7 @@ def test_a_driver_of_linux_gets_types_of_fds(stated: int, translation: int) -> N
     assert to_driver(int(stated)) == int(translation)
 
 
-@pytest.mark.linux_only("drivers of Windows know its handles themselves")
+@pytest.mark.linux_only("drivers of Windows support its handle types")
 @pytest.mark.parametrize(
     ("answered", "possible"),
     [(0, 0), (FD, FD | W32 | KMT), (FD | DMA_BUF, FD | W32 | KMT | DMA_BUF), (DMA_BUF, DMA_BUF), (HOST, HOST)],
@@ -50,7 +50,7 @@ def test_a_driver_of_windows_gets_the_stated_type(monkeypatch: pytest.MonkeyPatc
     assert translated(info) is info
 
 
-@pytest.mark.linux_only("drivers of Windows know its handles themselves")
+@pytest.mark.linux_only("drivers of Windows support its handle types")
 @pytest.mark.parametrize(
     ("first", "link", "field"),
     [
@@ -84,7 +84,7 @@ def test_what_follows_in_a_chain_is_kept() -> None:
     assert vk.find(info, vk.ExternalMemoryBufferCreateInfo).handle_types == KMT  # type: ignore[union-attr]  # it is there
 
 
-@pytest.mark.linux_only("drivers of Windows know its handles themselves")
+@pytest.mark.linux_only("drivers of Windows support its handle types")
 def test_a_query_about_buffers_is_translated_itself() -> None:
     asked = vk.PhysicalDeviceExternalBufferInfo(handle_type=KMT)
     assert translated(asked).handle_type == FD and asked.handle_type == KMT
