@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 import extmem
 from extmem.api import DeviceMemory
 from extmem.devices.host import HAS_FDS
 from extmem.testing.leaks import no_leaks
 from tests import cuda_bed, operations, tagged_payloads
+from tests.systems import on_linux
 from tests.threads import rounds
 
 KINDS = ("host", "vulkan", "cuda")
@@ -27,13 +29,28 @@ MOST = {"host": None, "vulkan": 300, "cuda": 300}
 """The number of combinations of a class's operations that are tried, in the quick tests and in the slow ones; None is
 all.
 """
-_NOWHERE = frozenset() if HAS_FDS else frozenset({"FdHandle"})
-LACKING = {
-    "host": _NOWHERE,
-    "vulkan": _NOWHERE,
-    "cuda": _NOWHERE | {"Image", "Commands"} | (frozenset() if HAS_FDS else {"KmtHandle"}),
+_NOWHERE: dict[str, frozenset[str]] = {
+    "host": frozenset(),
+    "vulkan": frozenset(),
+    "cuda": frozenset({"Image", "Commands"}),
 }
+_LINUX_ALONE = {
+    "host": frozenset({"FdHandle"}),
+    "vulkan": frozenset({"FdHandle"}),
+    "cuda": frozenset({"FdHandle", "KmtHandle"}),
+}
+LACKING = {kind: lacking if HAS_FDS else lacking | _LINUX_ALONE[kind] for kind, lacking in _NOWHERE.items()}
 """The classes that each device makes no objects of."""
+
+
+def _parameters() -> list[ParameterSet]:
+    """Return each kind of device with each class that it makes objects of, on this system or on Linux alone."""
+    return [
+        on_linux(device, kind, id=f"{device}-{kind}") if kind in _LINUX_ALONE[device] else pytest.param(device, kind)
+        for device in KINDS
+        for kind in operations.CLASSES
+        if kind not in _NOWHERE[device]
+    ]
 
 
 @pytest.fixture
@@ -53,7 +70,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[tagged_payloads.World]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("world", "kind"),
-    [(device, kind) for device in KINDS for kind in operations.CLASSES if kind not in LACKING[device]],
+    _parameters(),
     indirect=["world"],
 )
 @pytest.mark.parametrize(
