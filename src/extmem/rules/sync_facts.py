@@ -1,9 +1,9 @@
 """Facts of semaphores and fences: what their rules need besides the structs of the call.
 
-How this works. The rules are pure. `core.sync_state` knows what this process did with a semaphore or fence, and makes
-`SemaphoreFacts` and `FenceFacts`; the device is asked for counters and for the status of fences. Another process may use
-a shared payload at the same time, and what it has submitted is unknown here. Therefore a fact that depends on it is
-None (unknown), and the rules that need it report nothing: valid usage binds a process's own operations.
+How this works. The rules are pure. `core.sync_state` records what this process did with a semaphore or fence, and makes
+`SemaphoreFacts` and `FenceFacts` of it; the device is asked for counters and for the status of fences. Another process
+may use a shared payload at the same time, and what it has submitted is unknown here. Therefore a fact that depends on
+it is None, and the rules that need it report nothing: valid usage binds a process's own operations.
 
 The *current payload* is the imported one while an import is in force. Its creator is the semaphore or fence that it was
 exported from, which decides the export types and the semaphore type of the payload.
