@@ -1,4 +1,4 @@
-"""Below the public API, handle types of memory, semaphores and fences have types of their own; plain ints are refused."""
+"""Below the public API, handle types of memory, semaphores and fences have types of their own, and not int."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.meta.tools import ROOT, SOURCE, python_files, run
 
 NAMED = re.compile(r"(\w+_)?(handle_types?|export_types|nt_types)")
-TYPED = re.compile(r"(Memory|Semaphore|Fence|Sync)HandleType\b")
+TYPED = re.compile(r"(Memory|Semaphore|Fence|Sync)HandleType")
 PUBLIC = {
     "api/device.py": "takes what programs pass",
     "cli/_bench/passing.py": "is a program",

@@ -1,4 +1,4 @@
-"""The handle types of memory, semaphores and fences: constants as in the enum, groups, and what is computed with them."""
+"""Handle types of memory, semaphores and fences: constants as in the enum, groups, and computations with them."""
 
 from __future__ import annotations
 
