@@ -144,7 +144,7 @@ class Form:
             frozen=True,
             forbid_unknown_fields=True,
         )
-        self._decoder = msgspec.msgpack.Decoder(self._whole)
+        self._decoder: Any = msgspec.msgpack.Decoder(self._whole)
         self._parts = {1: _Header.__struct_fields__, 2: body.__struct_fields__}
         self._fields = itemgetter(*body.__struct_fields__)
 
