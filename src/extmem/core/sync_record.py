@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from extmem.core.sync_state import sync_states
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
+from extmem.objects import Status, error_for
 from extmem.owning import Held
 from extmem.rules.sync_facts import FenceFacts, SemaphoreFacts
 
@@ -201,6 +202,15 @@ class SyncRecord(Held):
             raise HandleStateError(
                 f"this {self.word} belongs to process {self.pid}, and this is its forked child {current_process.pid}; "
                 f"start children with spawn and pass the {self.word}, or open its name again"
+            )
+
+    def check_writable(self) -> None:
+        """Raise AccessDeniedError if this process may only wait for it."""
+        if not self.payload.writable:
+            raise error_for(
+                Status.ACCESS_DENIED,
+                f"cannot signal this {self.word} ({self.what()}): it was imported without the right to signal (0x2); "
+                "open it with Access.READ_WRITE, which its owner must grant",
             )
 
     def gone(self) -> Exception:
