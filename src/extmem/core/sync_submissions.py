@@ -1,8 +1,7 @@
 """`Submission`: the facts of one vkQueueSubmit, batch after batch, and its effect on the state of semaphores.
 
 How this works. The batches are applied in turn to the records of `SyncStates`: waits consume payloads and end temporary
-imports, signals set payloads. The facts of a batch are taken before its waits, and those of the signaled semaphores
-after them. That result is discarded. After the device accepted the submission, `submitted` applies the same batches to
+imports, signals set payloads. The facts of a semaphore are taken just before its operation. That result is discarded. After the device accepted the submission, `submitted` applies the same batches to
 the records as they are then, for good.
 """
 
@@ -116,15 +115,19 @@ def _apply(
         number = states.number()
         numbers.append(number)
         before = [changes.get(("queue", queue)) or 0]
-        waits = [_facts(changes, each, given) for each, _ in batch.waits] if facts is not None else []
+        waits: list[SemaphoreFacts | None] = []
+        signals: list[SemaphoreFacts | None] = []
         timelines: list[tuple[int, int, str]] = []
         payloads: list[int] = []
         for each, value in batch.waits:
+            if facts is not None:
+                waits.append(_facts(changes, each, given))
             before.append(_wait(changes, number, queue, each, value, timelines, payloads))
         signaled = Batch(queue, tuple(filter(None, before)), tuple(timelines))
         changes.put(number, signaled)
-        signals = [_facts(changes, each, given) for each, _ in batch.signals] if facts is not None else []
         for each, value in batch.signals:
+            if facts is not None:
+                signals.append(_facts(changes, each, given))
             _signal(changes, number, queue, each, value, payloads)
         objects = {each for each, _ in (*batch.waits, *batch.signals) if each}
         changes.put(number, signaled._replace(objects=tuple(objects), payloads=tuple(dict.fromkeys(payloads))))
