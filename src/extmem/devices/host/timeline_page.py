@@ -226,12 +226,13 @@ class TimelinePage:
             if file is not None:
                 with contextlib.suppress(HandleStateError):  # closed by another import: the table is used without lock
                     stack.enter_context(_table_locked(stack.enter_context(file.use()).fd))
-            before = len(layout.signalers(page))
             if layout.enter(page, process, started):
-                mine = next(one for one in layout.signalers(page) if (one.pid, one.start) == (process, started))
-                self._slot = _RAISED + mine.index
+                mine, others = _places(page, process, started)
+                self._slot = _RAISED + mine
+            else:
+                others = True
             # A process that finds another one in the table makes both of them read what the other has announced.
-            self._words[_ENTRIES] = max(self._words[_ENTRIES], 2 if before else 1)
+            self._words[_ENTRIES] = max(self._words[_ENTRIES], 1 + others)
         self._file = None
 
     # Waiting.
@@ -260,6 +261,17 @@ class TimelinePage:
         facts = self.facts
         if facts.abandoned and self.value < value:
             raise gone_error(facts, value)
+
+
+def _places(page: memoryview, process: int, started: int) -> tuple[int, bool]:
+    """Return the place of a process in the table, and whether another process there may have signaled."""
+    mine, others = layout.SIGNALERS, False
+    for one in layout.signalers(page):
+        if (one.pid, one.start) == (process, started) and not one.dead:
+            mine = one.place
+        else:
+            others = others or not one.creator
+    return mine, others
 
 
 def gone_error(facts: layout.Facts, value: int) -> PeerGoneError:
