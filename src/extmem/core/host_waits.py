@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from extmem import rules, vk
 from extmem.core import sync_facts
 from extmem.core.sync_arguments import check_struct, record_of
+from extmem.core.sync_object import SyncObject
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_state import sync_states
 from extmem.errors import UnsupportedError, WaitTimeoutError
@@ -24,18 +25,21 @@ from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
-    from extmem.core.sync_object import SyncObject
     from extmem.devices.sync import SyncBackend
 
 __all__ = [
+    "check_destroy_fence",
+    "check_destroy_semaphore",
     "counter",
     "counter_value",
     "deadline_after",
     "fence_status",
     "nanoseconds",
+    "peer_gone",
     "reset_fences",
     "signal",
     "signal_semaphore",
+    "status_of",
     "timed_out",
     "value_of",
     "wait",
@@ -51,6 +55,8 @@ _SHORT_NS = 1_000_000
 """Nanoseconds of one slice of a wait for any of several devices, which take turns."""
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _ANY = int(vk.SemaphoreWaitFlagBits.ANY)
+_REPAIRED = 2
+"""`sharing.timeline_page.Flags.REPAIRED`."""
 
 
 # Time.
@@ -337,3 +343,40 @@ def reset_fences(device: DeviceState, fences: Sequence[object]) -> None:
             record.native.reset()
             record.restore_payload()
             sync_states.reset([record.state])
+
+
+def status_of(record: FenceRecord) -> bool:
+    """Return whether a fence that is in use is signaled: `Fence.signaled`."""
+    return _status(record)
+
+
+# What is known of signalers, and the end of objects.
+
+
+def peer_gone(record: SemaphoreRecord) -> tuple[int, float, int, bool, bool] | None:
+    """Return the process, seconds, value reached, and whether it closed and was repaired: `Timeline.peer_gone`."""
+    page = getattr(record.native, "page", None)
+    if page is None:
+        return None
+    facts = page.facts
+    if not facts.marked:
+        return None
+    seconds = max(0, time.monotonic_ns() - facts.since) / 1e9
+    return facts.pid, seconds, facts.reached, facts.closed, bool(facts.flags & _REPAIRED)
+
+
+def check_destroy_semaphore(device: DeviceState, semaphore: Any) -> None:
+    """The check of `Device.destroy_semaphore`. Nothing is checked once it is closed."""
+    if isinstance(semaphore, SyncObject) and semaphore.closed:
+        return
+    with device.use(), record_of(device, semaphore, SemaphoreRecord).use() as record:
+        facts = record.facts()
+        device.report(rules.check_destroy_semaphore(facts, sync_facts.sync_facts(device)), "vkDestroySemaphore")
+
+
+def check_destroy_fence(device: DeviceState, fence: Any) -> None:
+    """The check of `Device.destroy_fence`. Nothing is checked once it is closed."""
+    if isinstance(fence, SyncObject) and fence.closed:
+        return
+    with device.use(), record_of(device, fence, FenceRecord).use() as record:
+        device.report(rules.check_destroy_fence(record.facts(), sync_facts.sync_facts(device)), "vkDestroyFence")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
+from extmem.core.sync_arguments import check_struct
 from extmem.devices.sync import SyncBackend
 from extmem.errors import UnsupportedError
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -76,18 +78,25 @@ def _fence_answer(backend: SyncBackend, handle_type: _Fence) -> rules.ExternalSy
 
 
 def semaphore_properties(
-    device: DeviceState, info: vk.PhysicalDeviceExternalSemaphoreInfo
+    device: DeviceState, given: vk.PhysicalDeviceExternalSemaphoreInfo
 ) -> vk.ExternalSemaphoreProperties:
     """`Device.get_physical_device_external_semaphore_properties`."""
-    if not isinstance(info, vk.PhysicalDeviceExternalSemaphoreInfo):
-        raise TypeError(f"{info!r} is not a vk.PhysicalDeviceExternalSemaphoreInfo; pass one")
+    info = copy_struct(given)
+    check_struct(info, vk.PhysicalDeviceExternalSemaphoreInfo)
     with device.use():
-        return sync_backend(device).external_semaphore_properties(info)
+        backend = sync_backend(device)
+        violations = rules.check_external_semaphore_info(info, device.facts)
+        device.report(violations, "vkGetPhysicalDeviceExternalSemaphoreProperties")
+        return backend.external_semaphore_properties(info)
 
 
-def fence_properties(device: DeviceState, info: vk.PhysicalDeviceExternalFenceInfo) -> vk.ExternalFenceProperties:
+def fence_properties(device: DeviceState, given: vk.PhysicalDeviceExternalFenceInfo) -> vk.ExternalFenceProperties:
     """`Device.get_physical_device_external_fence_properties`."""
-    if not isinstance(info, vk.PhysicalDeviceExternalFenceInfo):
-        raise TypeError(f"{info!r} is not a vk.PhysicalDeviceExternalFenceInfo; pass one")
+    info = copy_struct(given)
+    check_struct(info, vk.PhysicalDeviceExternalFenceInfo)
     with device.use():
-        return sync_backend(device).external_fence_properties(info)
+        backend = sync_backend(device)
+        device.report(
+            rules.check_external_fence_info(info, device.facts), "vkGetPhysicalDeviceExternalFenceProperties"
+        )
+        return backend.external_fence_properties(info)
