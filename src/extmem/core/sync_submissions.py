@@ -1,8 +1,9 @@
 """`Submission`: the facts of one vkQueueSubmit, batch after batch, and its effect on the state of semaphores.
 
 How this works. The batches are applied in turn to the records of `SyncStates`: waits consume payloads and end temporary
-imports, signals set payloads. The facts of a semaphore are taken just before its operation. That result is discarded. After the device accepted the submission, `submitted` applies the same batches to
-the records as they are then, for good.
+imports, signals set payloads. The facts of a semaphore are taken just before its operation. That result is discarded.
+After the device accepted the submission, `submitted` applies the same batches to the records as they are then, for
+good.
 """
 
 from __future__ import annotations
