@@ -106,7 +106,9 @@ def sleep_on_any(words: Sequence[tuple[int, int]], deadline: int | None = None) 
         sleep(*words[now // _WITHOUT_WAITV_NS % len(words)], longest if deadline is None else min(longest, deadline))
         return True
     longest = now + (SLICE_NS if len(words) <= MOST_WORDS else _WITHOUT_WAITV_NS)
-    waiters = bytearray().join(_WAITERS.pack(expected, address, _SIZE_U32, 0) for address, expected in words[:MOST_WORDS])
+    waiters = bytearray().join(
+        _WAITERS.pack(expected, address, _SIZE_U32, 0) for address, expected in words[:MOST_WORDS]
+    )
     buffer = ffi.from_buffer(waiters)
     _keep, timeout = _timespec(longest if deadline is None else min(longest, deadline))
     address = int(ffi.cast("uintptr_t", buffer))

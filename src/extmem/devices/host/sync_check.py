@@ -119,7 +119,9 @@ def identity_of(fd: int) -> int | None:
 
 
 def _words(found: ExaminedFd) -> str:
-    return {"memfd": "a memory file", "file": "an ordinary file"}.get(found.file_type, f"of the kind {found.file_type!r}")
+    return {"memfd": "a memory file", "file": "an ordinary file"}.get(
+        found.file_type, f"of the kind {found.file_type!r}"
+    )
 
 
 def _parse(descriptor: bytes) -> SyncDescriptor:
