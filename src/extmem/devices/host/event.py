@@ -44,9 +44,7 @@ class Event:
 
     __slots__ = ("_file", "_page", "_page_file", "_payload", "writable")
 
-    def __init__(
-        self, source: OwnedFd | PayloadFd, page: TimelinePage | None = None, *, writable: bool = True
-    ) -> None:
+    def __init__(self, source: OwnedFd | PayloadFd, page: TimelinePage | None = None, *, writable: bool = True) -> None:
         """source: the eventfd, or an import's hold on it, which the event owns from now on. page: of an import."""
         self._file = source if isinstance(source, OwnedFd) else source.shared
         self._payload = source if isinstance(source, PayloadFd) else None
@@ -123,9 +121,7 @@ class Event:
             raise gone_error(page.facts, what=what)
 
 
-def wait_events(
-    events: list[Event], *, any_of: bool, deadline: int | None = None, what: str = "the semaphore"
-) -> bool:
+def wait_events(events: list[Event], *, any_of: bool, deadline: int | None = None, what: str = "the semaphore") -> bool:
     """Wait until the events are signaled, or any of them. Return whether they are; False after the deadline.
 
     deadline: of `time.monotonic_ns`; one that has passed polls, None is no limit. what: for the error's message.

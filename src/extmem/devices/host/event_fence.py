@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from extmem.devices.host.event import Event, wait_events
 from extmem.devices.host.event_object import EventObject
+from extmem.devices.sync import FenceSpec
 
 if sys.platform != "linux":
     raise ImportError("an eventfd is Linux's; extmem.devices.host picks what the platform has")
@@ -23,9 +24,9 @@ class HostFence(EventObject):
     sync_fd = 0x8
 
     @classmethod
-    def create(cls, signaled: bool) -> HostFence:
+    def create(cls, spec: FenceSpec) -> HostFence:
         """Create one with a payload of its own. Errors: OutOfMemoryError."""
-        return cls(Event.create(signaled, "vkCreateFence"))
+        return cls(Event.create(spec.signaled, "vkCreateFence"))
 
     def status(self) -> bool:
         """See `NativeFence`."""
@@ -44,10 +45,6 @@ class HostFence(EventObject):
     def submit_signal(self) -> None:
         """Signal it, at the end of a submission. Errors: AccessDeniedError."""
         self.payload.signal()
-
-    def check_signal(self) -> None:
-        """Raise AccessDeniedError without the right to signal."""
-        self.payload.check_right()
 
 
 def wait_fences(fences: Sequence[HostFence], *, any_of: bool, deadline: int | None) -> bool:

@@ -81,6 +81,10 @@ class EventObject(Held):
         """The page that tells of the end of a signaler."""
         return self.payload.pages
 
+    def check_right(self) -> None:
+        """Raise AccessDeniedError without the right to signal."""
+        self.payload.check_right()
+
     def import_payload(self, source: SyncSource) -> None:
         """See `NativeSync`. SYNC_FD with -1 is a temporary payload that is signaled."""
         if source.signaled:

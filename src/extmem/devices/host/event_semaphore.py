@@ -6,6 +6,7 @@ import sys
 
 from extmem.devices.host.event import Event, signaled_already
 from extmem.devices.host.event_object import EventObject
+from extmem.devices.sync import SemaphoreSpec
 from extmem.errors import UnsupportedError
 
 if sys.platform != "linux":
@@ -22,7 +23,7 @@ class HostBinarySemaphore(EventObject):
     timeline = False
 
     @classmethod
-    def create(cls) -> HostBinarySemaphore:
+    def create(cls, spec: SemaphoreSpec) -> HostBinarySemaphore:
         """Create one with a payload of its own, unsignaled. Errors: OutOfMemoryError."""
         return cls(Event.create(False, "vkCreateSemaphore"))
 
@@ -33,13 +34,6 @@ class HostBinarySemaphore(EventObject):
     def signal(self, value: int) -> None:
         """Raise UnsupportedError: the host signals timelines only; a submission signals binary semaphores."""
         raise _binary("vkSignalSemaphore")
-
-    def check_signal(self) -> None:
-        """Raise the error that `submit_signal` would raise now: it is signaled already, or the right is missing."""
-        payload = self.payload
-        payload.check_right()
-        if payload.is_signaled():
-            raise signaled_already("vkQueueSubmit")
 
     def submit_signal(self) -> None:
         """Signal it, at the end of a batch. Errors: DriverError if it is signaled already; AccessDeniedError."""

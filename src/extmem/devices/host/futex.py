@@ -106,12 +106,11 @@ def sleep_on_any(words: Sequence[tuple[int, int]], deadline: int | None = None) 
         sleep(*words[now // _WITHOUT_WAITV_NS % len(words)], longest if deadline is None else min(longest, deadline))
         return True
     longest = now + (SLICE_NS if len(words) <= MOST_WORDS else _WITHOUT_WAITV_NS)
-    waiters = bytearray().join(_WAITERS.pack(expected, address, _SIZE_U32, 0) for address, expected in words[:MOST_WORDS])
-    buffer = ffi.from_buffer(waiters)
+    some = words[:MOST_WORDS]
+    buffer = ffi.from_buffer(b"".join(_WAITERS.pack(expected, address, _SIZE_U32, 0) for address, expected in some))
+    first = int(ffi.cast("uintptr_t", buffer))
     _keep, timeout = _timespec(longest if deadline is None else min(longest, deadline))
-    address = int(ffi.cast("uintptr_t", buffer))
-    count = min(len(words), MOST_WORDS)
-    if _syscall(_WAITV, address, count, 0, timeout, _CLOCK_MONOTONIC, 0) < 0 and ffi.errno not in _HARMLESS:
+    if _syscall(_WAITV, first, len(some), 0, timeout, _CLOCK_MONOTONIC, 0) < 0 and ffi.errno not in _HARMLESS:
         raise _error("futex_waitv")
     return True
 
@@ -123,7 +122,7 @@ _HARMLESS = frozenset((errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT))
 @lru_cache(maxsize=1)
 def _has_waitv() -> bool:
     """Whether the kernel has futex_waitv (Linux 5.16), and no sandbox refuses it: asked with no words, EINVAL."""
-    return _syscall(_WAITV, 0, 0, 0, 0, 0, 0) < 0 and ffi.errno == errno.EINVAL
+    return bool(_syscall(_WAITV, 0, 0, 0, 0, 0, 0) < 0 and ffi.errno == errno.EINVAL)
 
 
 def _error(call: str) -> OSError:

@@ -298,6 +298,7 @@ def gone_error(facts: layout.Facts, value: int | None = None, what: str = "the t
 
 
 def no_right() -> Exception:
+    """Return the error to raise for a signal without the right to signal."""
     with late_imports():
         from extmem.objects import Status, error_for
 

@@ -11,7 +11,7 @@ from extmem.devices.host import memfd, sync_check
 from extmem.devices.host.event_object import no_win32, refusal, source_fd
 from extmem.devices.host.page_waits import wait_pages
 from extmem.devices.host.timeline_page import TimelinePage, create_page, no_right, open_page
-from extmem.devices.sync import SyncSource
+from extmem.devices.sync import SemaphoreSpec, SyncSource
 from extmem.errors import HandleStateError
 from extmem.owning import Held, OwnedFd
 from extmem.sharing.payload import Page, PayloadFd
@@ -43,9 +43,9 @@ class HostTimeline(Held):
         self._page: TimelinePage | None = page
 
     @classmethod
-    def create(cls, value: int, descriptor: bytes) -> HostTimeline:
+    def create(cls, spec: SemaphoreSpec) -> HostTimeline:
         """Create one with a payload of its own. Errors: OutOfMemoryError; ValueError for a long descriptor."""
-        file = create_page(value, descriptor)
+        file = create_page(spec.initial_value, spec.descriptor)
         return cls(file, open_page(file))
 
     @property
@@ -87,7 +87,7 @@ class HostTimeline(Held):
             raise self.gone()
         return page.wait(value, deadline)
 
-    def check_signal(self) -> None:
+    def check_right(self) -> None:
         """Raise AccessDeniedError without the right to signal."""
         if not self.page.writable:
             raise no_right()
