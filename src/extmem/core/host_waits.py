@@ -110,7 +110,7 @@ def signal(record: SemaphoreRecord, value: int) -> None:
 
 def _check_signal(record: SemaphoreRecord, info: vk.SemaphoreSignalInfo) -> None:
     device = record.device
-    violations = rules.check_signal_semaphore(info, record.facts(), sync_facts.sync_facts(device))
+    violations = rules.check_signal_semaphore(info, sync_facts.sync_facts(device), record.facts())
     device.report(violations, "vkSignalSemaphore")
 
 
@@ -160,15 +160,21 @@ def timed_out(record: SemaphoreRecord, value: int, timeout: float | None) -> Wai
 
 def _signalers(record: SemaphoreRecord, value: int) -> str:
     """Return who is to signal the value, as far as it is known."""
-    facts = sync_states.semaphore(record.state, None)
+    facts = sync_states().semaphore(record.state, None)
     if facts is not None and any(signaled >= value for _, signaled in facts.pending_signals):
         return "work that this process has submitted is to signal it, and is not done"
     page = getattr(record.native, "page", None)
-    pids = [one.pid for one in page.signalers if not one.dead] if page is not None and hasattr(page, "signalers") else []
+    pids = (
+        [one.pid for one in page.signalers if not one.dead] if page is not None and hasattr(page, "signalers") else []
+    )
     said = record.descriptor
     if pids:
         return f"processes that signal it: {', '.join(map(str, pids))}"
-    return f"process {said.owner_pid} created it, and no process has signaled it yet" if said.owner_pid else "its signaler is not known"
+    return (
+        f"process {said.owner_pid} created it, and no process has signaled it yet"
+        if said.owner_pid
+        else "its signaler is not known"
+    )
 
 
 # Several timelines.
@@ -217,9 +223,7 @@ def _wait_for_devices(by_device: dict[Any, list[tuple[Any, int]]], limit: int | 
                 return False
         return True
     # No call of the system waits for the timelines of several drivers, so each of them gets a short slice in turn.
-    return _in_slices(
-        lambda slice_ns: any(sleep_for(device, min(slice_ns, _SHORT_NS)) for device in by_device), limit
-    )
+    return _in_slices(lambda slice_ns: any(sleep_for(device, min(slice_ns, _SHORT_NS)) for device in by_device), limit)
 
 
 # The commands of the specification.
@@ -228,7 +232,7 @@ def _wait_for_devices(by_device: dict[Any, list[tuple[Any, int]]], limit: int | 
 def wait_semaphores(device: DeviceState, given: vk.SemaphoreWaitInfo, timeout_ns: int) -> bool:
     """`Device.wait_semaphores`."""
     info = copy_struct(given)
-    check_struct(info, vk.SemaphoreWaitInfo)
+    check_struct(device, info, vk.SemaphoreWaitInfo, "vkWaitSemaphores", rules.check_wait_semaphores, None, ())
     limit = value_of(timeout_ns, "timeout_ns")
     with Uses(device) as uses:
         records = [
@@ -236,7 +240,7 @@ def wait_semaphores(device: DeviceState, given: vk.SemaphoreWaitInfo, timeout_ns
             for index, one in enumerate(info.semaphores)
         ]
         facts = [record.facts() for record in records]
-        device.report(rules.check_wait_semaphores(info, facts, sync_facts.sync_facts(device)), "vkWaitSemaphores")
+        device.report(rules.check_wait_semaphores(info, sync_facts.sync_facts(device), facts), "vkWaitSemaphores")
         waits = [(one.native, int(value)) for one, value in zip(records, info.values, strict=False) if one.timeline]
         if not waits:
             return True
@@ -251,7 +255,8 @@ def wait_semaphores(device: DeviceState, given: vk.SemaphoreWaitInfo, timeout_ns
 def signal_semaphore(device: DeviceState, given: vk.SemaphoreSignalInfo) -> None:
     """`Device.signal_semaphore`."""
     info = copy_struct(given)
-    check_struct(info, vk.SemaphoreSignalInfo)
+    command = "vkSignalSemaphore"
+    check_struct(device, info, vk.SemaphoreSignalInfo, command, rules.check_signal_semaphore, None, None)
     with device.use(), record_of(device, info.semaphore, SemaphoreRecord).use() as record:
         record.check_writable()
         _check_signal(record, info)
@@ -262,7 +267,7 @@ def signal_semaphore(device: DeviceState, given: vk.SemaphoreSignalInfo) -> None
 def counter_value(device: DeviceState, semaphore: object) -> int:
     """`Device.get_semaphore_counter_value`."""
     with device.use(), record_of(device, semaphore, SemaphoreRecord).use() as record:
-        violations = rules.check_get_semaphore_counter_value(record.facts(), sync_facts.sync_facts(device))
+        violations = rules.check_get_semaphore_counter_value(sync_facts.sync_facts(device), record.facts())
         device.report(violations, "vkGetSemaphoreCounterValue")
         _check_timeline(record, "vkGetSemaphoreCounterValue")
         return record.native.counter()
@@ -284,14 +289,14 @@ def _check_timeline(record: SemaphoreRecord, command: str) -> None:
 def fence_status(device: DeviceState, fence: object) -> bool:
     """`Device.get_fence_status`."""
     with device.use(), record_of(device, fence, FenceRecord).use() as record:
-        device.report(rules.check_get_fence_status(record.facts(), sync_facts.sync_facts(device)), "vkGetFenceStatus")
+        device.report(rules.check_get_fence_status(sync_facts.sync_facts(device), record.facts()), "vkGetFenceStatus")
         return _status(record)
 
 
 def _status(record: FenceRecord) -> bool:
     signaled = record.native.status()
     if signaled:
-        sync_states.signaled(record.state)
+        sync_states().signaled(record.state)
     return signaled
 
 
@@ -303,7 +308,7 @@ def wait_for_fences(device: DeviceState, fences: Sequence[object], timeout_ns: i
             uses.add(record_of(device, one, FenceRecord, f"fences[{index}]")) for index, one in enumerate(fences)
         ]
         facts = [record.facts() for record in records]
-        device.report(rules.check_wait_for_fences(facts, sync_facts.sync_facts(device)), "vkWaitForFences")
+        device.report(rules.check_wait_for_fences(fences, sync_facts.sync_facts(device), facts), "vkWaitForFences")
         if not records:
             return True
         return _wait_fences(device, records, None if limit == _U64 else limit, any_of=not wait_all)
@@ -312,13 +317,11 @@ def wait_for_fences(device: DeviceState, fences: Sequence[object], timeout_ns: i
 def _wait_fences(device: DeviceState, records: Sequence[FenceRecord], limit: int | None, *, any_of: bool) -> bool:
     backend = sync_facts.sync_backend(device)
     natives = [record.native for record in records]
-    done = _in_slices(
-        lambda slice_ns: backend.wait_fences(natives, any_of=any_of, timeout_ns=slice_ns), limit
-    )
+    done = _in_slices(lambda slice_ns: backend.wait_fences(natives, any_of=any_of, timeout_ns=slice_ns), limit)
     if done:
         for record in records:
             if not any_of or record.native.status():
-                sync_states.signaled(record.state)
+                sync_states().signaled(record.state)
     return done
 
 
@@ -338,11 +341,11 @@ def reset_fences(device: DeviceState, fences: Sequence[object]) -> None:
             uses.add(record_of(device, one, FenceRecord, f"fences[{index}]")) for index, one in enumerate(fences)
         ]
         facts = [record.facts() for record in records]
-        device.report(rules.check_reset_fences(facts, sync_facts.sync_facts(device)), "vkResetFences")
+        device.report(rules.check_reset_fences(fences, sync_facts.sync_facts(device), facts), "vkResetFences")
         for record in records:
             record.native.reset()
             record.restore_payload()
-            sync_states.reset([record.state])
+            sync_states().reset([record.state])
 
 
 def status_of(record: FenceRecord) -> bool:
@@ -371,7 +374,7 @@ def check_destroy_semaphore(device: DeviceState, semaphore: Any) -> None:
         return
     with device.use(), record_of(device, semaphore, SemaphoreRecord).use() as record:
         facts = record.facts()
-        device.report(rules.check_destroy_semaphore(facts, sync_facts.sync_facts(device)), "vkDestroySemaphore")
+        device.report(rules.check_destroy_semaphore(facts), "vkDestroySemaphore")
 
 
 def check_destroy_fence(device: DeviceState, fence: Any) -> None:
@@ -379,4 +382,4 @@ def check_destroy_fence(device: DeviceState, fence: Any) -> None:
     if isinstance(fence, SyncObject) and fence.closed:
         return
     with device.use(), record_of(device, fence, FenceRecord).use() as record:
-        device.report(rules.check_destroy_fence(record.facts(), sync_facts.sync_facts(device)), "vkDestroyFence")
+        device.report(rules.check_destroy_fence(record.facts()), "vkDestroyFence")

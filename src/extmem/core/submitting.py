@@ -103,7 +103,7 @@ def submit(
     operations = [Operations(_numbered(one.waits), _numbered(one.signals)) for one in planned]
     records = [record for one in planned for record, _, _ in (*one.waits, *one.signals)]
     submission = Submission(
-        sync_states,
+        sync_states(),
         queue,
         operations,
         fence.state if fence is not None else 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from extmem.core.sync_object import SyncObject
@@ -9,18 +10,29 @@ from extmem.core.sync_record import FenceRecord, SyncRecord
 from extmem.errors import HandleStateError
 
 if TYPE_CHECKING:
+    from extmem import rules
     from extmem.core.device_state import DeviceState
     from extmem.owning import Uses
 
-__all__ = ["check_struct", "record_of", "target_of"]
+__all__ = ["check_struct", "number_of", "record_of", "target_of"]
 
 R = TypeVar("R", bound=SyncRecord)
+Check = Callable[..., "list[rules.Violation]"]
 
 
-def check_struct(info: object, struct: type) -> None:
-    """Refuse what is not the struct of the call: there is nothing in it that could be checked. Errors: TypeError."""
+def check_struct(device: DeviceState, info: object, struct: type, command: str, check: Check, *rest: Any) -> None:
+    """Refuse what is not the struct of the call: there is nothing in it that could be checked.
+
+    check: the rules of the call, which get `info` and `rest`. Errors: RuleViolation; TypeError if rules are not raised.
+    """
     if type(info) is not struct:
-        raise TypeError(f"info is {info!r}, a {type(info).__name__}; pass a vk.{struct.__name__}")
+        device.report(check(info, *rest), command)
+        raise TypeError(f"{command}: info is {info!r}, a {type(info).__name__}; pass a vk.{struct.__name__}")
+
+
+def number_of(value: object) -> int:
+    """Return a field as a number; 0 for what is none, which the rules report."""
+    return int(value) if isinstance(value, int) else 0
 
 
 def record_of(device: DeviceState, value: object, kind: type[R], where: str = "") -> R:

@@ -47,8 +47,8 @@ def create_semaphore(device: DeviceState, given: vk.SemaphoreCreateInfo) -> Held
     """`Device.create_semaphore`."""
     info = copy_struct(given)
     with device.use():
-        check_struct(info, vk.SemaphoreCreateInfo)
         facts = sync_facts(device)
+        check_struct(device, info, vk.SemaphoreCreateInfo, "vkCreateSemaphore", rules.check_create_semaphore, facts)
         device.report(rules.check_create_semaphore(info, facts), "vkCreateSemaphore")
         kind = vk.find(info, vk.SemaphoreTypeCreateInfo)
         export = vk.find(info, vk.ExportSemaphoreCreateInfo)
@@ -152,7 +152,7 @@ def _make_semaphore(
         read_only=read_only,
     )
     native = backend.create_semaphore(SemaphoreSpec(timeline, value, types, terms, descriptor.encode()))
-    record = semaphore_record(device, native, SharedPayload(descriptor))
+    record = semaphore_record(device, native, SharedPayload(descriptor), terms.name if terms is not None else None)
     return _published(record, terms)
 
 
@@ -160,8 +160,9 @@ def create_fence(device: DeviceState, given: vk.FenceCreateInfo) -> HeldSync:
     """`Device.create_fence`."""
     info = copy_struct(given)
     with device.use():
-        check_struct(info, vk.FenceCreateInfo)
-        device.report(rules.check_create_fence(info, sync_facts(device)), "vkCreateFence")
+        facts = sync_facts(device)
+        check_struct(device, info, vk.FenceCreateInfo, "vkCreateFence", rules.check_create_fence, facts)
+        device.report(rules.check_create_fence(info, facts), "vkCreateFence")
         export = vk.find(info, vk.ExportFenceCreateInfo)
         types = FenceHandleType(int(export.handle_types)) if export is not None else NO_FENCE_TYPES
         terms = sync_publishing.terms_of(types, vk.find(info, vk.ExportFenceWin32HandleInfoKHR))
@@ -174,10 +175,12 @@ def create_fence(device: DeviceState, given: vk.FenceCreateInfo) -> HeldSync:
         return _published(record, terms)
 
 
-def semaphore_record(device: DeviceState, native: Any, payload: SharedPayload) -> SemaphoreRecord:
+def semaphore_record(
+    device: DeviceState, native: Any, payload: SharedPayload, name: str | None = None
+) -> SemaphoreRecord:
     """Return the record of a new semaphore of the device. After an error the native object is closed."""
     try:
-        return SemaphoreRecord(device, native, payload)
+        return SemaphoreRecord(device, native, payload, name)
     except BaseException:
         native.close()
         raise

@@ -36,40 +36,44 @@ _ONCE = frozenset(
 def get_semaphore_fd(device: DeviceState, given: vk.SemaphoreGetFdInfoKHR) -> FdHandle | int:
     """`Device.get_semaphore_fd`."""
     info = copy_struct(given)
-    check_struct(info, vk.SemaphoreGetFdInfoKHR)
+    command, check = "vkGetSemaphoreFdKHR", rules.check_get_semaphore_fd
+    check_struct(device, info, vk.SemaphoreGetFdInfoKHR, command, check, None)
     with device.use(), record_of(device, info.semaphore, SemaphoreRecord).use() as record:
         facts = rules.GetSyncFacts(sync_facts.sync_facts(device), record.facts())
-        device.report(rules.check_get_semaphore_fd(info, facts), "vkGetSemaphoreFdKHR")
+        device.report(check(info, facts), command)
         return _fd_of(record, int(info.handle_type))
 
 
 def get_fence_fd(device: DeviceState, given: vk.FenceGetFdInfoKHR) -> FdHandle | int:
     """`Device.get_fence_fd`."""
     info = copy_struct(given)
-    check_struct(info, vk.FenceGetFdInfoKHR)
+    command, check = "vkGetFenceFdKHR", rules.check_get_fence_fd
+    check_struct(device, info, vk.FenceGetFdInfoKHR, command, check, None)
     with device.use(), record_of(device, info.fence, FenceRecord).use() as record:
         facts = rules.GetSyncFacts(sync_facts.sync_facts(device), record.facts())
-        device.report(rules.check_get_fence_fd(info, facts), "vkGetFenceFdKHR")
+        device.report(check(info, facts), command)
         return _fd_of(record, int(info.handle_type))
 
 
 def get_semaphore_win32(device: DeviceState, given: vk.SemaphoreGetWin32HandleInfoKHR) -> NtHandle | KmtHandle:
     """`Device.get_semaphore_win32_handle`."""
     info = copy_struct(given)
-    check_struct(info, vk.SemaphoreGetWin32HandleInfoKHR)
+    command, check = "vkGetSemaphoreWin32HandleKHR", rules.check_get_semaphore_win32_handle
+    check_struct(device, info, vk.SemaphoreGetWin32HandleInfoKHR, command, check, None)
     with device.use(), record_of(device, info.semaphore, SemaphoreRecord).use() as record:
         facts = rules.GetSyncFacts(sync_facts.sync_facts(device), record.facts())
-        device.report(rules.check_get_semaphore_win32_handle(info, facts), "vkGetSemaphoreWin32HandleKHR")
+        device.report(check(info, facts), command)
         return _win32_handle(record, int(info.handle_type))
 
 
 def get_fence_win32(device: DeviceState, given: vk.FenceGetWin32HandleInfoKHR) -> NtHandle | KmtHandle:
     """`Device.get_fence_win32_handle`."""
     info = copy_struct(given)
-    check_struct(info, vk.FenceGetWin32HandleInfoKHR)
+    command, check = "vkGetFenceWin32HandleKHR", rules.check_get_fence_win32_handle
+    check_struct(device, info, vk.FenceGetWin32HandleInfoKHR, command, check, None)
     with device.use(), record_of(device, info.fence, FenceRecord).use() as record:
         facts = rules.GetSyncFacts(sync_facts.sync_facts(device), record.facts())
-        device.report(rules.check_get_fence_win32_handle(info, facts), "vkGetFenceWin32HandleKHR")
+        device.report(check(info, facts), command)
         return _win32_handle(record, int(info.handle_type))
 
 
@@ -90,10 +94,11 @@ def export_handle(thing: SyncObject[Any], record: SyncRecord, handle_type: int |
     if bit in (_OPAQUE_FD, sync_source.sync_fd_type(kind)):
         if fence:
             info = vk.FenceGetFdInfoKHR(thing, vk.ExternalFenceHandleTypeFlagBits(bit))
-            device.report(rules.check_get_fence_fd(info, facts), "vkGetFenceFdKHR")
+            found, command = rules.check_get_fence_fd(info, facts), "vkGetFenceFdKHR"
         else:
             info = vk.SemaphoreGetFdInfoKHR(thing, vk.ExternalSemaphoreHandleTypeFlagBits(bit))
-            device.report(rules.check_get_semaphore_fd(info, facts), "vkGetSemaphoreFdKHR")
+            found, command = rules.check_get_semaphore_fd(info, facts), "vkGetSemaphoreFdKHR"
+        device.report(found, command)
         return _fd_of(record, bit)
     if fence:
         info = vk.FenceGetWin32HandleInfoKHR(thing, vk.ExternalFenceHandleTypeFlagBits(bit))

@@ -47,7 +47,9 @@ def sync_facts(device: DeviceState) -> rules.SyncDeviceFacts:
         features = device.facts.features
         facts = rules.SyncDeviceFacts(
             device=device.facts,
-            timeline_semaphore="timelineSemaphore" in features if features is not None else None,
+            # A timeline of the host needs no feature of a driver.
+            timeline_semaphore=backend.timelines == "host"
+            or (features is not None and "timelineSemaphore" in features),
             max_timeline_difference=backend.max_timeline_difference,
             luid=device.identity.luid or b"",
             binary_types={int(one): _semaphore_answer(backend, one, timeline=False) for one in _SEMAPHORE_TYPES},
@@ -82,21 +84,20 @@ def semaphore_properties(
 ) -> vk.ExternalSemaphoreProperties:
     """`Device.get_physical_device_external_semaphore_properties`."""
     info = copy_struct(given)
-    check_struct(info, vk.PhysicalDeviceExternalSemaphoreInfo)
+    command = "vkGetPhysicalDeviceExternalSemaphoreProperties"
     with device.use():
         backend = sync_backend(device)
-        violations = rules.check_external_semaphore_info(info, device.facts)
-        device.report(violations, "vkGetPhysicalDeviceExternalSemaphoreProperties")
+        device.report(rules.check_external_semaphore_info(info), command)
+        check_struct(device, info, vk.PhysicalDeviceExternalSemaphoreInfo, command, rules.check_external_semaphore_info)
         return backend.external_semaphore_properties(info)
 
 
 def fence_properties(device: DeviceState, given: vk.PhysicalDeviceExternalFenceInfo) -> vk.ExternalFenceProperties:
     """`Device.get_physical_device_external_fence_properties`."""
     info = copy_struct(given)
-    check_struct(info, vk.PhysicalDeviceExternalFenceInfo)
+    command = "vkGetPhysicalDeviceExternalFenceProperties"
     with device.use():
         backend = sync_backend(device)
-        device.report(
-            rules.check_external_fence_info(info, device.facts), "vkGetPhysicalDeviceExternalFenceProperties"
-        )
+        device.report(rules.check_external_fence_info(info), command)
+        check_struct(device, info, vk.PhysicalDeviceExternalFenceInfo, command, rules.check_external_fence_info)
         return backend.external_fence_properties(info)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
 from extmem.core import sync_facts, sync_publishing, sync_source
-from extmem.core.sync_arguments import check_struct, target_of
+from extmem.core.sync_arguments import check_struct, number_of, target_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_source import SourceFound
 from extmem.owning import Uses
@@ -31,31 +31,33 @@ _Check = Callable[[Any, rules.ImportSyncFacts], list[rules.Violation]]
 def import_semaphore_fd(device: DeviceState, given: vk.ImportSemaphoreFdInfoKHR) -> None:
     """`Device.import_semaphore_fd`."""
     info = copy_struct(given)
-    check_struct(info, vk.ImportSemaphoreFdInfoKHR)
-    _import_fd(device, info, ObjectKind.SEMAPHORE, "vkImportSemaphoreFdKHR", rules.check_import_semaphore_fd)
+    command = "vkImportSemaphoreFdKHR"
+    check_struct(device, info, vk.ImportSemaphoreFdInfoKHR, command, rules.check_import_semaphore_fd, None)
+    _import_fd(device, info, ObjectKind.SEMAPHORE, command, rules.check_import_semaphore_fd)
 
 
 def import_fence_fd(device: DeviceState, given: vk.ImportFenceFdInfoKHR) -> None:
     """`Device.import_fence_fd`."""
     info = copy_struct(given)
-    check_struct(info, vk.ImportFenceFdInfoKHR)
-    _import_fd(device, info, ObjectKind.FENCE, "vkImportFenceFdKHR", rules.check_import_fence_fd)
+    command = "vkImportFenceFdKHR"
+    check_struct(device, info, vk.ImportFenceFdInfoKHR, command, rules.check_import_fence_fd, None)
+    _import_fd(device, info, ObjectKind.FENCE, command, rules.check_import_fence_fd)
 
 
 def import_semaphore_win32(device: DeviceState, given: vk.ImportSemaphoreWin32HandleInfoKHR) -> None:
     """`Device.import_semaphore_win32_handle`."""
     info = copy_struct(given)
-    check_struct(info, vk.ImportSemaphoreWin32HandleInfoKHR)
-    command = "vkImportSemaphoreWin32HandleKHR"
-    _import_win32(device, info, ObjectKind.SEMAPHORE, command, rules.check_import_semaphore_win32_handle)
+    command, check = "vkImportSemaphoreWin32HandleKHR", rules.check_import_semaphore_win32_handle
+    check_struct(device, info, vk.ImportSemaphoreWin32HandleInfoKHR, command, check, None)
+    _import_win32(device, info, ObjectKind.SEMAPHORE, command, check)
 
 
 def import_fence_win32(device: DeviceState, given: vk.ImportFenceWin32HandleInfoKHR) -> None:
     """`Device.import_fence_win32_handle`."""
     info = copy_struct(given)
-    check_struct(info, vk.ImportFenceWin32HandleInfoKHR)
-    command = "vkImportFenceWin32HandleKHR"
-    _import_win32(device, info, ObjectKind.FENCE, command, rules.check_import_fence_win32_handle)
+    command, check = "vkImportFenceWin32HandleKHR", rules.check_import_fence_win32_handle
+    check_struct(device, info, vk.ImportFenceWin32HandleInfoKHR, command, check, None)
+    _import_win32(device, info, ObjectKind.FENCE, command, check)
 
 
 def _target(device: DeviceState, info: Any, kind: ObjectKind, uses: Uses) -> Any:
@@ -70,13 +72,13 @@ def _import_fd(device: DeviceState, info: Any, kind: ObjectKind, command: str, c
         found = sync_source.resolve_fd(
             sync_facts.sync_backend(device),
             kind,
-            int(info.handle_type),
+            number_of(info.handle_type),
             info.fd,
             uses,
             timeline=getattr(record, "timeline", False),
             command=command,
         )
-        import_source(record, found, info, check, temporary=bool(int(info.flags) & _TEMPORARY))
+        import_source(record, found, info, check, temporary=bool(number_of(info.flags) & _TEMPORARY))
         caller = found.caller_fd
     if caller is not None:
         if caller.handle is None:
@@ -87,8 +89,8 @@ def _import_fd(device: DeviceState, info: Any, kind: ObjectKind, command: str, c
 def _import_win32(device: DeviceState, info: Any, kind: ObjectKind, command: str, check: _Check) -> None:
     with Uses(device) as uses:
         record = _target(device, info, kind, uses)
-        found = sync_source.resolve_object(kind, int(info.handle_type), info.handle, info.name, command=command)
-        import_source(record, found, info, check, temporary=bool(int(info.flags) & _TEMPORARY))
+        found = sync_source.resolve_object(kind, number_of(info.handle_type), info.handle, info.name, command=command)
+        import_source(record, found, info, check, temporary=bool(number_of(info.flags) & _TEMPORARY))
 
 
 def import_source(record: SyncRecord, found: SourceFound, info: Any, check: _Check | None, *, temporary: bool) -> None:

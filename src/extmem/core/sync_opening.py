@@ -57,9 +57,7 @@ def open_timeline(choose: _Choose, source: object, access: int | None) -> HeldSy
     name = arguments.name_of(source) if isinstance(source, str) else None
     wanted = sync_publishing.everyday_access(arguments.access_of(access)) if access is not None else _ALL_GRANTED
     bit, handle = sync_source.source_of_handle(source) if name is None else (0x2, None)
-    found = sync_source.resolve_object(
-        ObjectKind.SEMAPHORE, bit, handle, name, command=_COMMAND, access=wanted or 0
-    )
+    found = sync_source.resolve_object(ObjectKind.SEMAPHORE, bit, handle, name, command=_COMMAND, access=wanted or 0)
     try:
         if found.error is not None:
             raise found.error
@@ -142,7 +140,8 @@ def _adopt(device: DeviceState, found: SourceFound) -> HeldSync:
             record = sync_creating.fence_record(device, backend.create_fence(FenceSpec()), empty)
         else:
             spec = SemaphoreSpec(said.timeline)
-            record = sync_creating.semaphore_record(device, backend.create_semaphore(spec), empty)
+            name = found.imported.name.rpartition("\\")[2] if found.imported and found.imported.name else None
+            record = sync_creating.semaphore_record(device, backend.create_semaphore(spec), empty, name)
         try:
             import_source(record, found, None, None, temporary=False)
         except BaseException:

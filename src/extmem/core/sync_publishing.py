@@ -151,8 +151,6 @@ def publish(record: SyncRecord, payload: SharedPayload, terms: ShareTerms) -> No
     payload.lazy_share = False
 
 
-
-
 def _native_fd(record: SyncRecord) -> int:
     fd: int | None = record.native.fd
     if fd is None:

@@ -164,7 +164,7 @@ class SyncRecord(Held):
         self, handle_type: int, export_types: int | None, *, temporary: bool, copied: bool, signaled: bool | None
     ) -> None:
         """Record an import for the rules. export_types: of the payload's creator; None if unknown."""
-        sync_states.imported(
+        sync_states().imported(
             self.state,
             handle_type,
             temporary=temporary,
@@ -177,7 +177,7 @@ class SyncRecord(Held):
 
     def note_export(self, handle_type: int, *, copied: bool) -> None:
         """Record an export for the rules."""
-        sync_states.exported(
+        sync_states().exported(
             self.state, handle_type, copied=copied, nt=bool(handle_type & _NT_TYPES) and not copied, key=self.key
         )
 
@@ -230,7 +230,7 @@ class SyncRecord(Held):
                     self.temporary.give_back()
         finally:
             self.native.close()
-        sync_states.remove(self.state)
+        sync_states().remove(self.state)
         self.device.sync_records.discard(self.watch)
 
 
@@ -240,14 +240,17 @@ class SemaphoreRecord(SyncRecord):
     __slots__ = ("submitted", "timeline")
     native: NativeSemaphore
 
-    def __init__(self, device: DeviceState, native: NativeSemaphore, permanent: SharedPayload) -> None:
+    def __init__(
+        self, device: DeviceState, native: NativeSemaphore, permanent: SharedPayload, name: str | None = None
+    ) -> None:
+        """name: for messages, of one that is about to be published."""
         self.timeline = native.timeline
         self.submitted = False
         """Whether a queue of this process was ever to wait for it or to signal it."""
         said = permanent.descriptor
         word = "timeline" if self.timeline else "semaphore"
-        state = sync_states.add(
-            word,
+        state = sync_states().add(
+            f"the {word}" if name is None else f"the {word} {name!r}",
             timeline=self.timeline,
             initial_value=said.initial_value if self.timeline else 0,
             export_types=said.handle_types,
@@ -259,7 +262,7 @@ class SemaphoreRecord(SyncRecord):
     def facts(self) -> SemaphoreFacts:
         """Return the tracked state, as the rules take it. A timeline is asked for its value."""
         value = self.native.counter() if self.timeline else None
-        return sync_states.semaphore(self.state, value) or SemaphoreFacts(self.timeline, alive=False)
+        return sync_states().semaphore(self.state, value) or SemaphoreFacts(self.timeline, alive=False)
 
     def note_export(self, handle_type: int, *, copied: bool) -> None:
         """See `SyncRecord`. A copying type acts as a wait: a temporary import ends."""
@@ -276,8 +279,8 @@ class FenceRecord(SyncRecord):
 
     def __init__(self, device: DeviceState, native: NativeFence, permanent: SharedPayload, flags: int = 0) -> None:
         """flags: VkFenceCreateInfo::flags."""
-        state = sync_states.add(
-            "fence",
+        state = sync_states().add(
+            "the fence",
             signaled=bool(flags & _SIGNALED),
             export_types=permanent.descriptor.handle_types,
             flags=flags,
@@ -287,7 +290,7 @@ class FenceRecord(SyncRecord):
 
     def facts(self) -> FenceFacts:
         """Return the tracked state, as the rules take it. The device is asked for its status."""
-        return sync_states.fence(self.state, self.native.status()) or FenceFacts(alive=False)
+        return sync_states().fence(self.state, self.native.status()) or FenceFacts(alive=False)
 
 
 class HeldSync(NamedTuple):

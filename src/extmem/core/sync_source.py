@@ -210,9 +210,7 @@ def resolve_fd(
 
 
 def _invalid(command: str, problem: str) -> DriverError:
-    return DriverError(
-        f"{command}: {problem}", result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE), command=command
-    )
+    return DriverError(f"{command}: {problem}", result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE), command=command)
 
 
 # The object manager.
