@@ -102,7 +102,7 @@ def signal(record: SemaphoreRecord, value: int) -> None:
     if not record.permanent.writable:
         record.check_writable()
     native = record.native
-    if (record.submitted or value <= native.counter()) and record.device.check != "off":
+    if (record.pending or value <= native.counter()) and record.device.check != "off":
         info = vk.SemaphoreSignalInfo(native.raw or 1, value)
         _check_signal(record, info)
     native.signal(value)
@@ -121,6 +121,10 @@ def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> None:
     native = record.native
     limit = nanoseconds(timeout)
     if native.counter() >= value:
+        return
+    if record.page is not None:
+        if not record.page.wait(value, deadline_after(limit)):
+            raise timed_out(record, value, timeout)
         return
     backend: Any = record.device.backend
     waits = ((native, value),)
@@ -164,17 +168,11 @@ def _signalers(record: SemaphoreRecord, value: int) -> str:
     if facts is not None and any(signaled >= value for _, signaled in facts.pending_signals):
         return "work that this process has submitted is to signal it, and is not done"
     page = getattr(record.native, "page", None)
-    pids = (
-        [one.pid for one in page.signalers if not one.dead] if page is not None and hasattr(page, "signalers") else []
-    )
-    said = record.descriptor
+    pids = page.signalers if page is not None else []
     if pids:
-        return f"processes that signal it: {', '.join(map(str, pids))}"
-    return (
-        f"process {said.owner_pid} created it, and no process has signaled it yet"
-        if said.owner_pid
-        else "its signaler is not known"
-    )
+        return f"it is signaled by {'process' if len(pids) == 1 else 'processes'} {', '.join(map(str, pids))}"
+    owner = record.descriptor.owner_pid
+    return f"process {owner} created it, and no process has signaled it yet" if owner else "its signaler is not known"
 
 
 # Several timelines.

@@ -52,12 +52,15 @@ class Planned(NamedTuple):
 class _End(Held):
     """Its release, with the last hold of a submission, records the end of the batches."""
 
-    def __init__(self, submission: Submission) -> None:
+    def __init__(self, submission: Submission, records: Sequence[SemaphoreRecord]) -> None:
         super().__init__()
         self._submission = submission
+        self._records = records
 
     def give_back(self) -> None:
         """See `Held`."""
+        for record in self._records:
+            record.pending.discard(self)
         self._submission.finished()
 
 
@@ -119,8 +122,6 @@ def submit(
             mutexes={index: one.mutexes for index, one in enumerate(planned) if one.mutexes},
         )
         device.report(check(facts), command)
-    for record in records:
-        record.submitted = True
     batches = [
         Batch(
             waits=[SemaphoreWait(record.native, value, stages) for record, value, stages in one.waits],
@@ -132,7 +133,9 @@ def submit(
         )
         for one in planned
     ]
-    end = uses.add(_End(submission))
+    end = uses.add(_End(submission, records))
+    for record in records:
+        record.pending.add(end)
     end.end()  # it is released with the last hold, which the device has until it is done
     try:
         backend.submit_batches(batches, fence.native if fence is not None else None, uses, wait=wait)

@@ -90,12 +90,15 @@ class SharedPayload:
 
 
 class ClosedSync(NamedTuple):
-    """The facts of a closed object. Its fields have the names of members of `SyncRecord`."""
+    """The facts of a closed object. Its fields have the names of members of `SyncRecord` and `SemaphoreRecord`."""
 
     device: DeviceState
     descriptor: SyncDescriptor
     name: str | None
     writable: bool
+    page: Any = None
+    pid: int = 0
+    pending: Any = None
 
 
 class SyncRecord(Held):
@@ -104,6 +107,7 @@ class SyncRecord(Held):
     __slots__ = (
         "device",
         "native",
+        "page",
         "permanent",
         "pid",
         "state",
@@ -122,6 +126,8 @@ class SyncRecord(Held):
         """Its number in `sync_states`, which knows the operations of this process on it."""
         self.native = native
         self.permanent = permanent
+        self.page: Any = None
+        """The page that is the payload of a timeline of the host, for the shortest way to it; None for others."""
         self.temporary: SharedPayload | None = None
         self.pid = current_process.pid
         self.watch: weakref.ref[Held] = weakref.ref(self, device.sync_records.discard)
@@ -237,7 +243,7 @@ class SyncRecord(Held):
 class SemaphoreRecord(SyncRecord):
     """The record of a VkSemaphore."""
 
-    __slots__ = ("submitted", "timeline")
+    __slots__ = ("pending", "timeline")
     native: NativeSemaphore
 
     def __init__(
@@ -245,8 +251,8 @@ class SemaphoreRecord(SyncRecord):
     ) -> None:
         """name: for messages, of one that is about to be published."""
         self.timeline = native.timeline
-        self.submitted = False
-        """Whether a queue of this process was ever to wait for it or to signal it."""
+        self.pending: set[object] = set()
+        """The submissions of this process that wait for it or signal it, and are not done."""
         said = permanent.descriptor
         word = "timeline" if self.timeline else "semaphore"
         state = sync_states().add(
@@ -258,6 +264,17 @@ class SemaphoreRecord(SyncRecord):
             device=device.facts.identity,
         )
         super().__init__(device, native, permanent, word, state)
+        self.find_page()
+
+    def find_page(self) -> None:
+        """Set `page`, of a new payload."""
+        page = getattr(self.native, "page", None) if self.timeline and not self.native.raw else None
+        self.page = page if hasattr(page, "raise_to") else None
+
+    def replace_payload(self, payload: SharedPayload, *, temporary: bool) -> None:
+        """See `SyncRecord`."""
+        self.find_page()
+        super().replace_payload(payload, temporary=temporary)
 
     def facts(self) -> SemaphoreFacts:
         """Return the tracked state, as the rules take it. A timeline is asked for its value."""

@@ -144,6 +144,11 @@ class TimelinePage:
         """Everything that is written in the page, apart from the table of signalers."""
         return layout.read(self._words.cast("B"))
 
+    @property
+    def signalers(self) -> list[int]:
+        """The ids of the processes that signal it or created it, and have not ended."""
+        return [one.pid for one in layout.signalers(self._words.cast("B")) if not one.dead]
+
     # Signaling.
 
     def signal(self, value: int) -> None:
