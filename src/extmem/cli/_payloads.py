@@ -181,7 +181,7 @@ def _holder_in_words(holder: dict[str, Any], *, memory: bool) -> list[str]:
     lines = []
     if count:
         role = "exporter" if holder["exporter"] else "importer"
-        role += "" if memory else f" {holder['rights']}"
+        role += "" if memory else f" ({holder['rights']})"
         what = "memory objects" if memory else "objects"
         lines.append(f"{process}: {role}" + f", {count} {what}" * (count > 1))
     lines += [f"{process}: handle {handle['value']:#x} {handle['rights']}" for handle in holder["handles"]]
