@@ -140,6 +140,11 @@ class TimelinePage:
         return self._words[_SEQUENCE]
 
     @property
+    def marked(self) -> bool:
+        """Whether the object manager has marked the page: a signaler has ended. `facts` tells which."""
+        return self._words[_STATE] != 0
+
+    @property
     def facts(self) -> layout.Facts:
         """Everything that is written in the page, apart from the table of signalers."""
         return layout.read(self._words.cast("B"))
