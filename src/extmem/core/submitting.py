@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import rules, vk
-from extmem.core import sync_facts
+from extmem.core import stream_order, sync_facts
 from extmem.core.memory_object import MemoryObject
-from extmem.core.sync_arguments import record_of
+from extmem.core.sync_arguments import check_device, record_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_state import sync_states
 from extmem.core.sync_submissions import Operations, Submission
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation, Recorder
 
-__all__ = ["Planned", "queue_submit", "queue_submit2", "submit"]
+__all__ = ["Order", "Planned", "order_of", "queue_submit", "queue_submit2", "submit", "submit_in_order"]
 
 _ALL_COMMANDS = 0x10000
 Operation = tuple[SemaphoreRecord, int, int]
@@ -47,6 +47,14 @@ class Planned(NamedTuple):
     chain: Sequence[Any] = ()
     mutexes: tuple[object, ...] = ()
     """Facts of the memories whose keyed mutexes it acquires and releases."""
+
+
+class Order(NamedTuple):
+    """What a block of commands waits for, and what it signals, held."""
+
+    waits: Sequence[tuple[SemaphoreRecord, int]]
+    signals: Sequence[tuple[SemaphoreRecord, int]]
+    fence: FenceRecord | None
 
 
 class _End(Held):
@@ -87,6 +95,56 @@ def queue_submit2(device: DeviceState, given: Sequence[vk.SubmitInfo2], fence: o
             lambda facts: rules.check_queue_submit2(infos, fence, facts),
             command="vkQueueSubmit2",
         )
+
+
+def order_of(device: DeviceState, wait: object, signal: object, fence: object, uses: Uses) -> Order:
+    """Return the order of a block of commands. uses: hold what is in it.
+
+    Errors: TypeError, ValueError; HandleStateError for what is closed or of another device; AccessDeniedError for a
+    signal without the right.
+    """
+    waits, signals = (stream_order.pairs(given, uses, what) for given, what in ((wait, "wait"), (signal, "signal")))
+    for record, _ in (*waits, *signals):
+        check_device(device, record)
+    for record, _ in signals:
+        record.check_writable()
+    return Order(waits, signals, _fence(device, fence, uses))
+
+
+def submit_in_order(
+    device: DeviceState,
+    order: Order,
+    record: Callable[[Recorder], None] | None,
+    uses: Uses,
+    owners: Sequence[tuple[Allocation, bool]],
+    *,
+    wait: bool,
+) -> None:
+    """Submit the commands of a block. wait: until they are done, unless it signals something that tells of their end."""
+    info = vk.SubmitInfo(
+        wait_semaphores=[one.native.raw or 1 for one, _ in order.waits],
+        wait_dst_stage_mask=[vk.PipelineStageFlagBits.ALL_COMMANDS] * len(order.waits),
+        signal_semaphores=[one.native.raw or 1 for one, _ in order.signals],
+        p_next=vk.TimelineSemaphoreSubmitInfo(
+            [value for _, value in order.waits], [value for _, value in order.signals]
+        ),
+    )
+    planned = Planned(
+        [(one, value, _ALL_COMMANDS) for one, value in order.waits],
+        [(one, value, _ALL_COMMANDS) for one, value in order.signals],
+        record,
+        owners=owners,
+    )
+    fence = order.fence.native.raw or 1 if order.fence is not None else None
+    ends = bool(order.signals) or order.fence is not None
+    submit(
+        device,
+        [planned],
+        order.fence,
+        uses,
+        lambda facts: rules.check_queue_submit([info], fence, facts),
+        wait=wait and not ends,
+    )
 
 
 def submit(

@@ -243,7 +243,7 @@ class SyncRecord(Held):
 class SemaphoreRecord(SyncRecord):
     """The record of a VkSemaphore."""
 
-    __slots__ = ("pending", "timeline")
+    __slots__ = ("companions", "pending", "timeline")
     native: NativeSemaphore
 
     def __init__(
@@ -251,6 +251,8 @@ class SemaphoreRecord(SyncRecord):
     ) -> None:
         """name: for messages, of one that is about to be published."""
         self.timeline = native.timeline
+        self.companions: dict[DeviceState, SemaphoreRecord] = {}
+        """The imports of this payload into other devices, for their streams. They end before it."""
         self.pending: set[object] = set()
         """The submissions of this process that wait for it or signal it, and are not done."""
         said = permanent.descriptor
@@ -271,9 +273,19 @@ class SemaphoreRecord(SyncRecord):
         page = getattr(self.native, "page", None) if self.timeline and not self.native.raw else None
         self.page = page if hasattr(page, "raise_to") else None
 
+    def give_back(self) -> None:
+        """See `Held`."""
+        while self.companions:
+            _, companion = self.companions.popitem()
+            companion.end()
+        super().give_back()
+
     def replace_payload(self, payload: SharedPayload, *, temporary: bool) -> None:
         """See `SyncRecord`."""
         self.find_page()
+        while self.companions:
+            _, companion = self.companions.popitem()
+            companion.end()
         super().replace_payload(payload, temporary=temporary)
 
     def facts(self) -> SemaphoreFacts:
