@@ -26,5 +26,5 @@ __all__ = ["CASES", "Case", "modules"]
 
 modules = (cases_win32, cases_fd, cases_host, cases_generic, cases_bind, cases_barriers, cases_create)
 modules += (cases_commands, cases_barrier_ranges, cases_modifiers, cases_layouts)
-modules += (cases_sync_create, cases_sync_import, cases_sync_get)
 modules += (cases_submit, cases_host_timelines)
+modules += (cases_sync_create, cases_sync_import, cases_sync_get)
