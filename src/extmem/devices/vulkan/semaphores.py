@@ -101,7 +101,7 @@ class VulkanSemaphore(VulkanSync):
         if self.host is not None:
             return self.host.pages
         handle = self.word.fd if self.word is not None else None
-        return () if handle is None else (Page(handle, True),)
+        return () if handle is None else (Page(handle, True, by_rights=True),)
 
     @property
     def stated_identity(self) -> int:
