@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.sync import NativeSemaphore, SemaphoreSpec
+from extmem.devices.vulkan.host_words import raising
 from extmem.devices.vulkan.sync_handle_types import SHARED_TYPES
 from extmem.devices.vulkan.sync_objects import ObjectKindNames, VulkanSync
 from extmem.errors import AccessDeniedError, UnsupportedError
@@ -100,7 +101,7 @@ class VulkanSemaphore(VulkanSync):
         if self.host is not None:
             return self.host.pages
         handle = self.word.fd if self.word is not None else None
-        return () if handle is None else (Page(handle, True),)
+        return () if handle is None else (Page(handle, True, by_rights=True),)
 
     @property
     def stated_identity(self) -> int:
@@ -181,8 +182,8 @@ class VulkanSemaphore(VulkanSync):
 
     def raise_word(self, value: int) -> None:
         """Tell the hosts that wait that the timeline has reached this value."""
-        if self.word is not None and self._words is not None:
-            self._words.raising(self.word)(value)
+        if self.word is not None:
+            raising(self.word)(value)
 
     def check_writable(self) -> None:
         """Raise AccessDeniedError without the right to signal, which a driver does not enforce."""

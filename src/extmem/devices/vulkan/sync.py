@@ -116,9 +116,9 @@ class VulkanSyncBackend:
     ) -> ExaminedFd:
         """See `SyncBackend`. A host timeline is examined as such: it describes itself."""
         if timeline and not fence:
-            host = self._words.examined(fd, handle_type, trusted=trusted)
+            host = self._words.examined(fd)
             if host is not None:
-                return host
+                return host._replace(trusted=trusted)
         kind = VulkanFence.kind if fence else VulkanSemaphore.kind
         return self._fds.examine_for(fd, handle_type, kind, timeline=timeline, trusted=trusted)
 

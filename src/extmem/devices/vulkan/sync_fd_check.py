@@ -20,6 +20,7 @@ from extmem.devices.types import ExaminedFd
 from extmem.devices.vulkan.fd_check import FileKind, file_kind
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.sync_capabilities import fence_properties, semaphore_properties
+from extmem.devices.vulkan.sync_files import is_sync_file
 from extmem.devices.vulkan.sync_handle_types import OPAQUE_FD, as_driver_gets, sync_fd_of
 from extmem.devices.vulkan.sync_objects import ObjectKindNames, VulkanSync, refusal
 from extmem.errors import DriverError
@@ -37,7 +38,6 @@ _NOT_THE_FD: Final = frozenset(
 )
 """Results of an import that the fd does not cause."""
 _FILE_TYPES = {stat.S_IFSOCK: "socket", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFREG: "file"}
-_SYNC_FILES = ("anon_inode:sync_file", "anon_inode:[sync_file]", "anon_inode:[sync_fence]")
 _DRIVER_FILES = ("/memfd:", "/dev/", "anon_inode:")
 """Beginnings of the links of files that drivers export."""
 
@@ -126,9 +126,7 @@ class SyncFdCheck:
 
     def _problem_of_sync_file(self, fd: int) -> str:
         seen = file_kind(fd)
-        if seen.link in _SYNC_FILES or seen.link in replacements:
-            return ""
-        return f"fd {fd} is {seen}, and not a sync_file of the kernel"
+        return "" if is_sync_file(seen.link) else f"fd {fd} is {seen}, and not a sync_file of the kernel"
 
     def prove(self, fd: int, handle_type: int, target: VulkanSync, *, temporary: bool) -> None:
         """Import the fd on a device of its own, which is destroyed then. The fd stays the caller's.
@@ -154,7 +152,3 @@ class SyncFdCheck:
             raise refused
         problem = f"the fd was tried on a device of its own and refused there ({refused})"
         raise refusal(self._device.name, target.kind, problem) from refused
-
-
-replacements: Final[set[str]] = set()
-"""Links of files that represent sync_files, which only drivers can make (for tests)."""

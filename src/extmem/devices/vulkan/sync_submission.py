@@ -22,6 +22,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import operator
 import threading
 import time
 from collections import deque
@@ -33,6 +34,7 @@ from weakref import WeakSet
 from extmem import vk
 from extmem.devices.sync import Batch
 from extmem.devices.vulkan.command_buffers import CommandBuffers
+from extmem.devices.vulkan.host_words import raising
 from extmem.devices.vulkan.memory import native_allocation
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.results import fail
@@ -59,6 +61,8 @@ _LINGER_S: Final = 1.0
 """Seconds that a thread without work waits for more before it ends."""
 _PATIENCE_S: Final = 60.0
 """Seconds that `drain` waits; then it raises an error at once until everything is done."""
+_CALLS: Final = 2
+"""Calls of one submission: that of the batches, and that of the work's fence."""
 _TIMEOUT = int(vk.Result.TIMEOUT)
 _LOST = int(vk.Result.ERROR_DEVICE_LOST)
 _FENCE = int(vk.StructureType.FENCE_CREATE_INFO)
@@ -261,7 +265,7 @@ class BatchQueue:
         if word is None:
             return None
         work.uses.add(word.keeper)
-        return self._words.raising(word)
+        return raising(word)
 
     def _recorded(self, work: Work, batch: Batch) -> list[int]:
         """Record the commands of a batch. Return its VkCommandBuffers."""
@@ -299,7 +303,7 @@ class BatchQueue:
             raise AssertionError("work is prepared before it is sent")
         device = self._device
         empty = (self._queue, 0, ffi.NULL, work.fence.raw)
-        calls = starmap(_call, ((own.command, own.arguments), (device.commands.vkQueueSubmit, empty)))
+        calls = starmap(operator.call, ((own.command, *own.arguments), (device.commands.vkQueueSubmit, *empty)))
         self._running.add(work)
         with device.queue_lock:
             # Both calls are made in one call of C code: no signal handler runs between the two.
@@ -329,7 +333,7 @@ class BatchQueue:
 
     def _watch(self, work: Work) -> bool:
         """Wait for the end of work for a moment; see `_Worker`."""
-        if not work.results:  # it is being sent, or an exception came before that
+        if len(work.results) < _CALLS:  # it is being sent, or an exception came before that
             self._running.pause(_SLICE_S)
             return not work.results and work.fence is None
         device, fence = self._device, work.fence
@@ -433,10 +437,6 @@ class BatchQueue:
                     fences[0].settle()
                     fences.popleft()
             self._buffers.close()
-
-
-def _call(command: Callable[..., int], arguments: tuple[Any, ...]) -> int:
-    return command(*arguments)
 
 
 def own_name(own: Submit, device: LogicalDevice) -> str:
