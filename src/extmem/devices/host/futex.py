@@ -77,7 +77,7 @@ def sleep(address: int, expected: int, deadline: int | None = None) -> bool:
     deadline: of `time.monotonic_ns`; None for none. False only if it has passed. Errors: OSError.
     """
     if deadline is None:
-        if _syscall(_FUTEX, address, _WAIT, expected, _SLICE, 0, 0) < 0 and ffi.errno not in _HARMLESS:
+        if _syscall(_FUTEX, address, _WAIT, expected, _SLICE, 0, 0) < 0 and ffi.errno in _FAULTS:
             raise _error("FUTEX_WAIT")
         return True
     left = deadline - time.monotonic_ns()
@@ -86,7 +86,7 @@ def sleep(address: int, expected: int, deadline: int | None = None) -> bool:
     if left >= SLICE_NS:
         return sleep(address, expected)
     _keep, timeout = _timespec(left)
-    if _syscall(_FUTEX, address, _WAIT, expected, timeout, 0, 0) < 0 and ffi.errno not in _HARMLESS:
+    if _syscall(_FUTEX, address, _WAIT, expected, timeout, 0, 0) < 0 and ffi.errno in _FAULTS:
         raise _error("FUTEX_WAIT")
     return True
 
@@ -106,24 +106,23 @@ def sleep_on_any(words: Sequence[tuple[int, int]], deadline: int | None = None) 
         sleep(*words[now // _WITHOUT_WAITV_NS % len(words)], longest if deadline is None else min(longest, deadline))
         return True
     longest = now + (SLICE_NS if len(words) <= MOST_WORDS else _WITHOUT_WAITV_NS)
-    waiters = bytearray().join(_WAITERS.pack(expected, address, _SIZE_U32, 0) for address, expected in words[:MOST_WORDS])
-    buffer = ffi.from_buffer(waiters)
+    some = words[:MOST_WORDS]
+    buffer = ffi.from_buffer(b"".join(_WAITERS.pack(expected, address, _SIZE_U32, 0) for address, expected in some))
+    first = int(ffi.cast("uintptr_t", buffer))
     _keep, timeout = _timespec(longest if deadline is None else min(longest, deadline))
-    address = int(ffi.cast("uintptr_t", buffer))
-    count = min(len(words), MOST_WORDS)
-    if _syscall(_WAITV, address, count, 0, timeout, _CLOCK_MONOTONIC, 0) < 0 and ffi.errno not in _HARMLESS:
+    if _syscall(_WAITV, first, len(some), 0, timeout, _CLOCK_MONOTONIC, 0) < 0 and ffi.errno in _FAULTS:
         raise _error("futex_waitv")
     return True
 
 
-_HARMLESS = frozenset((errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT))
-"""The word has another value, a signal, the end of the time."""
+_FAULTS = frozenset((errno.EFAULT, errno.EINVAL, errno.ENOMEM, errno.ENOSYS, errno.EPERM))
+"""Others are usual: the word has another value (EAGAIN), a signal (EINTR), the end of the time (ETIMEDOUT)."""
 
 
 @lru_cache(maxsize=1)
 def _has_waitv() -> bool:
     """Whether the kernel has futex_waitv (Linux 5.16), and no sandbox refuses it: asked with no words, EINVAL."""
-    return _syscall(_WAITV, 0, 0, 0, 0, 0, 0) < 0 and ffi.errno == errno.EINVAL
+    return bool(_syscall(_WAITV, 0, 0, 0, 0, 0, 0) < 0 and ffi.errno == errno.EINVAL)
 
 
 def _error(call: str) -> OSError:

@@ -46,7 +46,7 @@ if sys.platform != "linux":
 
 import fcntl
 
-__all__ = ["FILE_SIZE", "TimelinePage", "create_page", "deadline_after", "open_page"]
+__all__ = ["FILE_SIZE", "TimelinePage", "create_page", "deadline_after", "gone_error", "no_right", "open_page"]
 
 FILE_SIZE: Final = memfd.file_size(layout.PAGE_SIZE)
 """Bytes of the file of a page, its self-description included."""
@@ -140,6 +140,11 @@ class TimelinePage:
         return self._words[_SEQUENCE]
 
     @property
+    def marked(self) -> bool:
+        """Whether the object manager has marked the page: a signaler has ended. `facts` tells which."""
+        return self._words[_STATE] != 0
+
+    @property
     def facts(self) -> layout.Facts:
         """Everything that is written in the page, apart from the table of signalers."""
         return layout.read(self._words.cast("B"))
@@ -182,6 +187,12 @@ class TimelinePage:
         self.prepare_to_signal()
         add_and_wake(self.sequence)
 
+    def announce_signal(self) -> None:
+        """Record that this process signals what the page accompanies. Errors: AccessDeniedError."""
+        self.prepare_to_signal()
+        if self._words[_STATE]:
+            layout.mark_repaired(self._words.cast("B"))
+
     def prepare_to_signal(self) -> None:
         """Enter this process into the table of signalers, as the first signal does. For devices that write the value.
 
@@ -206,7 +217,7 @@ class TimelinePage:
     def _admit(self, thread: int) -> None:
         """Prepare the first signal of this thread."""
         if not self.writable:
-            raise _no_right()
+            raise no_right()
         claims = self._claims
         with _lock:
             if not claims:
@@ -274,28 +285,31 @@ def _places(page: memoryview, process: int, started: int) -> tuple[int, bool]:
     return mine, others
 
 
-def gone_error(facts: layout.Facts, value: int) -> PeerGoneError:
-    """Return the error to raise for a value that nobody is going to signal."""
+def gone_error(facts: layout.Facts, value: int | None = None, what: str = "the timeline") -> PeerGoneError:
+    """Return the error to raise for a signal that nobody is going to make. value: that is waited for, of a timeline."""
     if facts.state == layout.State.POISONED:
-        what = f"process {facts.pid} declared the timeline invalid"
+        event = f"process {facts.pid} declared {what} invalid"
     elif facts.closed:
-        what = f"process {facts.pid}, its last signaler, closed the timeline"
+        event = f"process {facts.pid}, the last that could signal {what}, closed it"
     else:
-        what = f"process {facts.pid}, which signaled the timeline, ended"
-    ago = max(0, time.monotonic_ns() - facts.since) / 1e9
+        event = f"process {facts.pid}, which signaled {what}, ended"
+    when = f"{event} {max(0, time.monotonic_ns() - facts.since) / 1e9:.3f} s ago"
+    if value is None:
+        return PeerGoneError(f"{when}, and it is not signaled; make a new one, or signal it in another process")
     return PeerGoneError(
-        f"{what} {ago:.3f} s ago: the timeline has value {facts.value}, and the value {value} that is waited for was "
-        f"not signaled; signal({value}) by a process with that right lets the waiters go on, or make a new timeline"
+        f"{when}: its value is {facts.value}, and the value {value} that is waited for was not signaled; "
+        f"signal({value}) by a process with the right to signal lets the waiters go on, or make a new timeline"
     )
 
 
-def _no_right() -> Exception:
+def no_right() -> Exception:
+    """Return the error to raise for a signal without the right to signal."""
     with late_imports():
         from extmem.objects import Status, error_for
 
     return error_for(
         Status.ACCESS_DENIED,
-        "a signal is refused: the timeline was opened or imported for waiting only (right 0x1); ask its owner for the "
+        "a signal is refused: the object was opened or imported for waiting only (right 0x1); ask its owner for the "
         "right to signal (0x2)",
     )
 
