@@ -3,8 +3,8 @@
 How this works. `with device.commands() as commands:` collects calls. Each call is checked when it is made. At the end
 of the block all are recorded, submitted and waited for. After an exception in the block nothing is submitted.
 
-With `wait`, the device begins when the timelines have these values; with `signal` or `fence`, they are signaled when the
-commands are done, and the end of the block does not wait.
+With `wait`, the device begins when the timelines have these values; with `signal` or `fence`, they are signaled when
+the commands are done, and the end of the block does not wait.
 
 A call copies all values of its arguments, so later changes of the arguments have no effect. The resources and memory
 that a command uses are held from the call until the commands have completed: a buffer that is closed in between is
@@ -26,8 +26,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from extmem import rules, vk
-from extmem.core.command_arguments import check_structs, copied_structs, region, remaining_bytes, structs_in
 from extmem.core import sync_operations
+from extmem.core.command_arguments import check_structs, copied_structs, region, remaining_bytes, structs_in
 from extmem.core.command_state import LayoutTracker, Steps, barrier_step, buffer_step, use_step, whole_step
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_record import MemoryRecord

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image"]
 
 Order: TypeAlias = "tuple[Semaphore, int] | Sequence[tuple[Semaphore, int] | Semaphore] | Semaphore"
-"""What an argument `wait` or `signal` takes: a pair of a timeline and a value, or a list of them. A binary semaphore has
-no value."""
+"""What an argument `wait` or `signal` takes: a pair of a timeline and a value, or a list of them. A binary semaphore
+has no value."""
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 

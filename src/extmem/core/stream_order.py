@@ -50,13 +50,17 @@ def pairs(given: object, uses: Uses, what: str) -> Pairs:
             raise TypeError(f"{where} is {one!r} without a value; give a pair (timeline, value)")
         number = 0 if value is None else whole_number(value, f"the value of {where}")
         if not 0 <= number < 1 << 64:
-            raise ValueError(f"the value of {where} is {number}, and a timeline has 64 bits; give one from 0 to 2**64 - 1")
+            raise ValueError(
+                f"the value of {where} is {number}, and a timeline has 64 bits; give one from 0 to 2**64 - 1"
+            )
         found.append((uses.add(record), number))
     return found
 
 
 def _is_pair(given: tuple[object, ...]) -> bool:
-    return len(given) == 2 and isinstance(given[0], SemaphoreObject) and not isinstance(given[1], (tuple, SemaphoreObject))
+    return (
+        len(given) == 2 and isinstance(given[0], SemaphoreObject) and not isinstance(given[1], (tuple, SemaphoreObject))
+    )
 
 
 def on_device(record: SemaphoreRecord, device: DeviceState, uses: Uses) -> SemaphoreRecord:

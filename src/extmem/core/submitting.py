@@ -120,7 +120,10 @@ def submit_in_order(
     *,
     wait: bool,
 ) -> None:
-    """Submit the commands of a block. wait: until they are done, unless it signals something that tells of their end."""
+    """Submit the commands of a block.
+
+    wait: until they are done, unless the block signals something that tells of their end.
+    """
     info = vk.SubmitInfo(
         wait_semaphores=[one.native.raw or 1 for one, _ in order.waits],
         wait_dst_stage_mask=[vk.PipelineStageFlagBits.ALL_COMMANDS] * len(order.waits),
@@ -237,13 +240,13 @@ def _semaphore(device: DeviceState, value: object, uses: Uses, where: str) -> Se
 
 
 def _plan(device: DeviceState, info: vk.SubmitInfo, uses: Uses, where: str) -> Planned:
-    timeline = vk.find(info, vk.TimelineSemaphoreSubmitInfo)
-    direct3d = vk.find(info, vk.D3D12FenceSubmitInfoKHR)
+    structs = vk.find(info, vk.TimelineSemaphoreSubmitInfo), vk.find(info, vk.D3D12FenceSubmitInfoKHR)
+    valued = [one for one in structs if one is not None]
     stages = list(info.wait_dst_stage_mask)
     waits = [
         (
             _semaphore(device, one, uses, f"{where}.wait_semaphores[{index}]"),
-            _value(index, timeline and timeline.wait_semaphore_values, direct3d and direct3d.wait_semaphore_values),
+            _value(index, [one.wait_semaphore_values for one in valued]),
             int(stages[index]) if index < len(stages) else _ALL_COMMANDS,
         )
         for index, one in enumerate(info.wait_semaphores)
@@ -251,7 +254,7 @@ def _plan(device: DeviceState, info: vk.SubmitInfo, uses: Uses, where: str) -> P
     signals = [
         (
             _semaphore(device, one, uses, f"{where}.signal_semaphores[{index}]"),
-            _value(index, timeline and timeline.signal_semaphore_values, direct3d and direct3d.signal_semaphore_values),
+            _value(index, [one.signal_semaphore_values for one in valued]),
             _ALL_COMMANDS,
         )
         for index, one in enumerate(info.signal_semaphores)
@@ -261,12 +264,9 @@ def _plan(device: DeviceState, info: vk.SubmitInfo, uses: Uses, where: str) -> P
     return Planned(waits, signals, None, buffers, (), chain, mutexes)
 
 
-def _value(index: int, values: Sequence[int] | None, others: Sequence[int] | None) -> int:
+def _value(index: int, values: Sequence[Sequence[int]]) -> int:
     """Return the value of a semaphore: of VkTimelineSemaphoreSubmitInfo, else of VkD3D12FenceSubmitInfoKHR, else 0."""
-    for one in (values, others):
-        if one and index < len(one):
-            return int(one[index])
-    return 0
+    return next((int(one[index]) for one in values if index < len(one)), 0)
 
 
 def _plan2(device: DeviceState, info: vk.SubmitInfo2, uses: Uses, where: str) -> Planned:

@@ -75,9 +75,7 @@ def _semaphore_answer(backend: SyncBackend, handle_type: _Semaphore, *, timeline
     )
 
 
-def _properties(
-    backend: SyncBackend, info: vk.PhysicalDeviceExternalSemaphoreInfo
-) -> vk.ExternalSemaphoreProperties:
+def _properties(backend: SyncBackend, info: vk.PhysicalDeviceExternalSemaphoreInfo) -> vk.ExternalSemaphoreProperties:
     """Return the answer of the device; of the host, for the timelines of a device whose driver exports none."""
     kind = vk.find(info, vk.SemaphoreTypeCreateInfo)
     if backend.timelines == "host" and kind is not None and kind.semaphore_type == vk.SemaphoreType.TIMELINE:

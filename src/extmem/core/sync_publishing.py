@@ -1,4 +1,4 @@
-"""Publishing semaphores and fences: from a created object to the names, handles and KMT numbers of the object manager."""
+"""Publishing semaphores and fences: from a created object to names, handles and KMT numbers of the object manager."""
 
 from __future__ import annotations
 

@@ -166,6 +166,10 @@ class SyncRecord(Held):
             if one is not None:
                 one.give_back()
 
+    def facts(self) -> SemaphoreFacts | FenceFacts:
+        """Return the tracked state, as the rules take it. The device is asked for its value or status."""
+        raise AssertionError(f"{type(self).__name__} defines facts")  # pragma: no cover
+
     def note_import(
         self, handle_type: int, export_types: int | None, *, temporary: bool, copied: bool, signaled: bool | None
     ) -> None:

@@ -1,4 +1,4 @@
-"""References to semaphores, timelines and fences for other processes (tickets) and for other devices of this process."""
+"""References to semaphores and fences for other processes (tickets), and for other devices of this process."""
 
 from __future__ import annotations
 

@@ -151,8 +151,8 @@ def _set_descriptor(found: SourceFound, data: bytes, what: str) -> None:
         return
     found.descriptor = said
     if said.object_kind != found.kind:
-        found.error = error = mismatch(found.kind, said, what)
-        found.refusal = rules.SyncRefusal(Status.OBJECT_TYPE_MISMATCH.name, str(error))
+        found.error = refused = mismatch(found.kind, said, what)
+        found.refusal = rules.SyncRefusal(Status.OBJECT_TYPE_MISMATCH.name, str(refused))
 
 
 # File descriptors.
