@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from extmem import vk
 from extmem.core import sync_operations
 from extmem.core.sync_object import FenceObject
+from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.api.device import Device
@@ -64,3 +65,9 @@ class Fence(FenceObject):
                 self, record, handle_type
             )
             return handle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        with late_imports():
+            from extmem.api import sync_pickling
+
+        return sync_pickling.reduce(self)
