@@ -272,12 +272,6 @@ class TimelinePage:
             if not sleep(self.sequence, expected, deadline):
                 return values[0] >= value
 
-    async def wait_async(self, value: int) -> None:
-        """Wait until the value is reached, while the event loop runs. See `sync_async`."""
-        with late_imports():
-            from extmem.devices.host.sync_async import wait_pages_async
-        await wait_pages_async([(self, value)])
-
     def check_signaler(self, value: int) -> None:
         """Raise PeerGoneError if the value is not reached, and the process that would signal it has ended."""
         facts = self.facts
