@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from extmem.devices.host._libc import ffi
-from extmem.devices.host.futex import add_and_wake, sleep_on_any
+from extmem.devices.host.futex import SLICE_NS, Words, add_and_wake
 from extmem.devices.host.page_waits import wait_pages
 from extmem.devices.host.timeline_page import TimelinePage
 from extmem.owning import Lock, join_thread
@@ -43,17 +43,20 @@ _POLL: Final = 0
 class _Watch:
     """A value that a coroutine waits for."""
 
-    __slots__ = ("_future", "_loop", "page", "value")
+    __slots__ = ("_future", "_loop", "_marks", "page", "value")
 
-    def __init__(self, page: TimelinePage, value: int, future: asyncio.Future[None]) -> None:
+    def __init__(self, page: TimelinePage, value: int, marks: int, future: asyncio.Future[None]) -> None:
+        """marks: how often the page was marked before the coroutine looked at it."""
         self.page = page
         self.value = value
         self._future = future
         self._loop = future.get_loop()
+        self._marks = marks
 
     def is_over(self) -> bool:
-        """Whether the value is reached, or nobody will signal it."""
-        return self.page.value >= self.value or (self.page.marked and self.page.facts.abandoned)
+        """Whether the value is reached, or the end of a signaler is news."""
+        page = self.page
+        return page.value >= self.value or page.marks != self._marks
 
     def complete(self) -> None:
         """Let the coroutine go on; called in the thread."""
@@ -82,6 +85,10 @@ class _Sleeper:
         self._thread: threading.Thread | None = None
         self._lock = Lock(reentrant=True)
         self._stop_requested = False
+        self._changed = True
+        """Whether a page must be armed."""
+        self._next_look = 0
+        """When to look which pages are not waited for any more; of `time.monotonic_ns`."""
 
     def add(self, watch: _Watch) -> None:
         """Complete the watch when it is over. The caller checks it once more after this."""
@@ -89,6 +96,7 @@ class _Sleeper:
         if self._thread is None:
             self.start()
         elif watch.page not in self._armed:
+            self._changed = True
             add_and_wake(self._address)
 
     def remove(self, watch: _Watch) -> None:
@@ -99,31 +107,40 @@ class _Sleeper:
         """Start the thread, unless it is running."""
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="extmem-timelines", daemon=True)
-                thread.start()
-                self._thread = thread
+                self._thread = threading.Thread(target=self._run, name="extmem-timelines", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
+        words = Words([self._address])
+        pages: list[TimelinePage] = []
         while True:
-            words, deadline = self._arm()
-            if (len(words) == 1 or self._stop_requested) and self._ends():
-                return
-            sleep_on_any(words, deadline)
+            # Few steps lead from a wake to the next sleep: the event loop waits for the GIL meanwhile.
+            expected = [self._word[0]]
+            for page in pages:
+                expected.append(page.sequence_number)
             self._complete()
+            now = time.monotonic_ns()
+            if self._changed or now >= self._next_look:
+                self._arm(now)
+                if (not self._armed or self._stop_requested) and self._ends():
+                    return
+                pages = list(self._armed)
+                words = Words([self._address, *(page.sequence for page in pages)])
+                continue
+            words.expected = expected
+            words.sleep(self._next_look)
 
-    def _arm(self) -> tuple[list[tuple[int, int]], int | None]:
-        """Return the words to sleep on with their values, and until when."""
-        now = time.monotonic_ns()
+    def _arm(self, now: int) -> None:
+        """Disarm the pages that were not waited for lately, and arm those that are waited for."""
         armed = self._armed
-        words = [(self._address, int(self._word[0]))]
         for page in [page for page, until in armed.items() if until <= now]:
             del armed[page]
+        self._changed = False
         watched = {watch.page for watch in list(self._watches)}
         for page in watched:
             armed[page] = now + _LINGER_NS
-        words += [(page.sequence, page.sequence_number) for page in armed]
-        self._complete()  # now that the sequences are read
-        return words, min((until for page, until in armed.items() if page not in watched), default=None)
+        unused = (until for page, until in armed.items() if page not in watched)
+        self._next_look = min(unused, default=now + SLICE_NS)
 
     def _complete(self) -> None:
         """Complete the watches that are over."""
@@ -135,16 +152,18 @@ class _Sleeper:
     def _ends(self) -> bool:
         """Whether the thread ends now: there is nothing to wait for, or a fork is to come."""
         with self._lock:
+            thread, self._thread = self._thread, None
+            # A wait adds its watch before it looks for the thread, so one that found it is in the list by now.
             if self._watches and not self._stop_requested:
+                self._thread = thread
                 return False
-            self._thread = None
             return True
 
     def stop(self) -> None:
         """End the thread before a fork."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            self._stop_requested = True
+            self._stop_requested = self._changed = True
             add_and_wake(self._address)
             join_thread(thread, _JOIN_S)
 
@@ -165,14 +184,21 @@ async def wait_pages_async(waits: Sequence[tuple[TimelinePage, int]], *, any_of:
     Cancelled, it leaves nothing behind. Its thread ends some tenths of a second after the last wait.
     Errors: PeerGoneError as `wait_pages`.
     """
-    while not wait_pages(waits, any_of=any_of, deadline=_POLL):
-        loop = asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
+    while True:
+        marks = [page.marks for page, _ in waits]
+        if wait_pages(waits, any_of=any_of, deadline=_POLL):
+            return
         future: asyncio.Future[None] = loop.create_future()
-        watches = [_Watch(page, value, future) for page, value in waits if page.value < value]
+        watches = [
+            _Watch(page, value, known, future)
+            for (page, value), known in zip(waits, marks, strict=True)
+            if page.value < value
+        ]
         try:
             for watch in watches:
                 _sleeper.add(watch)
-            if not any(watch.is_over() for watch in watches):
+            if watches and not any(watch.is_over() for watch in watches):
                 await future
         finally:
             for watch in watches:
