@@ -1,10 +1,10 @@
 """`BatchQueue`: batches that wait for and signal semaphores, submitted without a wait for their end.
 
-How this works. Each vkQueueSubmit here is a `Work`: it has a VkFence of its own, holds everything that the commands use,
-and is in a list until that fence is signaled. A thread of the device waits for the fence of the oldest work in the list,
-as long as there is one. When work is done, the thread raises the host words of the timelines that it has signaled, ends
-the holds, and gives fence and command buffers back for the next submission. The program's fence is submitted with the
-batches, and the work's own behind it, with no batches.
+How this works. Each vkQueueSubmit here is a `Work`: it has a VkFence of its own, holds everything that the commands
+use, and is in a list until that fence is signaled. A thread of the device waits for the fence of the oldest work in the
+list, as long as there is one. When work is done, the thread raises the host words of the timelines that it has
+signaled, ends the holds, and gives fence and command buffers back for the next submission. The program's fence is
+submitted with the batches, and the work's own behind it, with no batches.
 
 A submission with several batches is divided after each batch that signals a timeline with a host word, so that a host
 that waits for this word is woken when that batch is done, and not the last one.
@@ -39,7 +39,7 @@ from extmem.devices.vulkan.memory import native_allocation
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.results import fail
 from extmem.devices.vulkan.semaphores import VulkanSemaphore
-from extmem.devices.vulkan.submit_infos import Submit, submit_call
+from extmem.devices.vulkan.submit_infos import Submit, operations_of, submit_call
 from extmem.errors import DriverError, ExtmemError
 from extmem.owning import Lock, Uses, late_imports
 from extmem.vk.abi import ffi
@@ -184,9 +184,7 @@ class BatchQueue:
 
     # Submission.
 
-    def submit(
-        self, batches: Sequence[Batch], fence: NativeFence | None, uses: Uses, *, wait: bool = False
-    ) -> None:
+    def submit(self, batches: Sequence[Batch], fence: NativeFence | None, uses: Uses, *, wait: bool = False) -> None:
         """See `SyncBackend.submit_batches`."""
         self._device.check_open()
         if self._failed:
@@ -233,9 +231,9 @@ class BatchQueue:
                 self._hold(work, batch)
                 driver_batches.append(_of_driver(batch))
                 buffers.append(self._recorded(work, batch))
-                work.hosts += [
-                    (wait.semaphore.host, wait.value) for wait in batch.waits if _is_host(wait.semaphore)
-                ]
+                for wait in batch.waits:
+                    if isinstance(wait.semaphore, VulkanSemaphore) and wait.semaphore.host is not None:
+                        work.hosts.append((wait.semaphore.host, wait.value))
                 for signal in batch.signals:
                     raise_to = self._raising(work, signal.semaphore)
                     if raise_to is not None:
@@ -249,7 +247,7 @@ class BatchQueue:
         return work
 
     def _hold(self, work: Work, batch: Batch) -> None:
-        for one in (*batch.waits, *batch.signals):
+        for one in operations_of(batch):
             work.uses.add(one.semaphore.keeper)
         for signal in batch.signals:
             if isinstance(signal.semaphore, VulkanSemaphore):
@@ -450,7 +448,7 @@ def _is_host(semaphore: NativeSemaphore) -> bool:
 
 def _of_driver(batch: Batch) -> Batch:
     """Return the batch without the host timelines, which the driver does not know."""
-    if not any(_is_host(one.semaphore) for one in (*batch.waits, *batch.signals)):
+    if not any(_is_host(one.semaphore) for one in operations_of(batch)):
         return batch
     return Batch(
         [wait for wait in batch.waits if not _is_host(wait.semaphore)],

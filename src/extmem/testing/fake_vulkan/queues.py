@@ -145,7 +145,7 @@ def _submit(fake: FakeVulkan, queue: Queue, batches: list[tuple[Side, list[Any],
     signal = fake.get(fence, Fence, queue.parent) if fence else None
     if signal is not None and (signal.page.number or signal.waiting or is_pending(fake, signal)):
         fake.misuse(f"{signal} is submitted, and was not reset")
-    made = []
+    made: list[Batch] = []
     for waits, raws, signals in batches:
         batch = Batch(buffers=[_submitted(fake, queue, raw) for raw in raws])
         for semaphore, value in waits:
@@ -153,7 +153,9 @@ def _submit(fake: FakeVulkan, queue: Queue, batches: list[tuple[Side, list[Any],
             batch.uses.add(semaphore)
         for semaphore, value in signals:
             if value is None and semaphore.page.number and not semaphore.page.shared:
-                waited = any(wait.page is semaphore.page for one in (*queue.batches, *made, batch) for wait in one.waits)
+                waited = any(
+                    wait.page is semaphore.page for one in (*queue.batches, *made, batch) for wait in one.waits
+                )
                 if not waited:
                     fake.misuse(f"{semaphore} is signaled, and is signaled already")
             batch.signals.append((semaphore.page.use(), value))
