@@ -114,6 +114,7 @@ class _Worker:
         self._handle = handle
         self._lock = Lock()
         self._thread: threading.Thread | None = None
+        self._linger = _LINGER_S
         self._woken: SimpleQueue[None] = SimpleQueue()
         self.items: deque[Work] = deque()
         """What is to be handled. The thread alone removes items from the left."""
@@ -132,6 +133,11 @@ class _Worker:
         """Make the thread look at the items."""
         self._woken.put(None)
 
+    def stop(self) -> None:
+        """Make the thread end as soon as it has no work. Work that is added later starts another one."""
+        self._linger = 0.0
+        self.wake()
+
     def pause(self, seconds: float) -> bool:
         """Wait for `wake`, at most this long. Called by the thread. Return whether it was woken."""
         try:
@@ -146,7 +152,7 @@ class _Worker:
                 return
         while True:
             if not self.items:
-                if not self.pause(_LINGER_S) and self._ends():
+                if not self.pause(self._linger) and self._ends():
                     return
                 continue
             work = self.items[0]
@@ -429,6 +435,8 @@ class BatchQueue:
     def close(self) -> None:
         """Release everything, when all work is done. Safe to repeat. Errors: as `drain`; nothing was released then."""
         self.drain()
+        self._deferred.stop()
+        self._running.stop()
         with self._lock:
             for fences in (self._fences, self._signaled):
                 while fences:

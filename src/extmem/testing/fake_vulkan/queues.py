@@ -165,9 +165,8 @@ def _submit(fake: FakeVulkan, queue: Queue, batches: list[tuple[Side, list[Any],
         last = Batch(signals=[(signal.page.use(), None)])
         last.uses.add(signal)
         made.append(last)
-        signal.waiting = [buffer for batch in made for buffer in batch.buffers]
         # Everything that was submitted before it is done, too, when it is signaled.
-        signal.waiting += [buffer for batch in queue.batches for buffer in batch.buffers]
+        signal.waiting = [*queue.pending]
     queue.batches += made
     advance(fake)
     start_pump(fake)
@@ -181,6 +180,7 @@ def _submitted(fake: FakeVulkan, queue: Queue, raw: Any) -> CommandBuffer:
     if buffer.parent.family != queue.family:
         fake.misuse(f"{buffer} is for family {buffer.parent.family}, and the queue of family {queue.family}")
     buffer.state = "pending"
+    queue.pending = [one for one in queue.pending if one.state == "pending"] + [buffer]
     return buffer
 
 
