@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from extmem.devices.host.futex import sleep_on_any
+from extmem.devices.host.futex import Words
 from extmem.devices.host.timeline_page import TimelinePage, gone_error
 
 if sys.platform != "linux":
@@ -37,8 +37,7 @@ def wait_pages(waits: Sequence[tuple[TimelinePage, int]], *, any_of: bool, deadl
                     return True
                 continue
             missing.append((page.sequence, expected))
-            facts = page.facts
-            if not facts.abandoned:
+            if not page.marked or not page.facts.abandoned:
                 alive = True
             elif page.value < value:  # it may have been signaled before the end
                 gone = gone or (page, value)
@@ -48,4 +47,6 @@ def wait_pages(waits: Sequence[tuple[TimelinePage, int]], *, any_of: bool, deadl
             raise gone_error(gone[0].facts, gone[1])
         if not in_time:
             return False
-        in_time = sleep_on_any(missing, deadline)
+        words = Words([address for address, _ in missing])
+        words.expected = [expected for _, expected in missing]
+        in_time = words.sleep(deadline)

@@ -54,8 +54,8 @@ def examine_page(fd: int) -> ExaminedFd:
     if found.size != FILE_SIZE or found.capacity != FILE_SIZE - PAGE:
         why = f" and {found.descriptor_problem}" if found.size == FILE_SIZE else ""
         return found._replace(
-            problem=f"fd {fd} is a memory file of {found.size} bytes{why}; a timeline of the host has {FILE_SIZE} bytes, "
-            "with a self-description: export it from a timeline"
+            problem=f"fd {fd} is a memory file of {found.size} bytes{why}; a timeline of the host has {FILE_SIZE} "
+            "bytes, with a self-description: export it from a timeline"
         )
     return found
 
@@ -88,7 +88,6 @@ def examine_event(fd: int, what: str = "a binary semaphore or a fence") -> Exami
     if number is None:
         found = fd_check.examine(fd)
         return found._replace(
-            file_type=found.file_type,
             problem=f"fd {fd} is {_words(found)}, and {what} of the host is an eventfd; import an fd that was exported "
             "from one",
         )
@@ -119,9 +118,8 @@ def identity_of(fd: int) -> int | None:
 
 
 def _words(found: ExaminedFd) -> str:
-    return {"memfd": "a memory file", "file": "an ordinary file"}.get(
-        found.file_type, f"of the kind {found.file_type!r}"
-    )
+    known = {"memfd": "a memory file", "file": "an ordinary file", "other": "neither file, socket nor pipe"}
+    return known.get(found.file_type, f"a {found.file_type}")
 
 
 def _parse(descriptor: bytes) -> SyncDescriptor:

@@ -51,7 +51,7 @@ __all__ = ["FILE_SIZE", "TimelinePage", "create_page", "deadline_after", "gone_e
 FILE_SIZE: Final = memfd.file_size(layout.PAGE_SIZE)
 """Bytes of the file of a page, its self-description included."""
 
-_SEQUENCE, _STATE, _ENTRIES = layout.SEQUENCE // 4, layout.STATE // 4, layout.ENTRIES // 4
+_SEQUENCE, _STATE, _MARKS, _ENTRIES = (at // 4 for at in (layout.SEQUENCE, layout.STATE, layout.MARKS, layout.ENTRIES))
 _RAISED = layout.RAISED // 8
 _WITHOUT_ENTRY = _RAISED + layout.SIGNALERS
 """The word for values of processes for which the table has no room: nobody reads it."""
@@ -138,6 +138,16 @@ class TimelinePage:
     def sequence_number(self) -> int:
         """The futex word, to be read before the value."""
         return self._words[_SEQUENCE]
+
+    @property
+    def marked(self) -> bool:
+        """Whether the object manager has marked the page: a signaler has ended. `facts` tells which."""
+        return self._words[_STATE] != 0
+
+    @property
+    def marks(self) -> int:
+        """How often the page was marked."""
+        return self._words[_MARKS]
 
     @property
     def facts(self) -> layout.Facts:
@@ -298,6 +308,7 @@ def gone_error(facts: layout.Facts, value: int | None = None, what: str = "the t
 
 
 def no_right() -> Exception:
+    """Return the error to raise for a signal without the right to signal."""
     with late_imports():
         from extmem.objects import Status, error_for
 
