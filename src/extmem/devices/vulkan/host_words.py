@@ -78,8 +78,6 @@ class HostWords:
             raise
         return opened
 
-    def wait(
-        self, waits: Sequence[tuple[NativeSemaphore, int]], *, any_of: bool = False, timeout_ns: int = 0
-    ) -> bool:
+    def wait(self, waits: Sequence[tuple[NativeSemaphore, int]], *, any_of: bool = False, timeout_ns: int = 0) -> bool:
         """Wait for timelines of the host; see `SyncBackend.wait_semaphores`."""
         return not waits or late.sync.wait_semaphores(waits, any_of=any_of, timeout_ns=timeout_ns)

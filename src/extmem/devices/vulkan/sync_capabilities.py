@@ -85,9 +85,7 @@ def fence_properties(physical: PhysicalDevice, handle_type: int) -> vk.ExternalF
     physical.commands.vkGetPhysicalDeviceExternalFenceProperties(physical.handle, query.cdata, answer.cdata)
     found = from_c(vk.ExternalFenceProperties, answer)
     found.compatible_handle_types = _Fence(widened(int(found.compatible_handle_types), handle_type))
-    found.export_from_imported_handle_types = _Fence(
-        widened(int(found.export_from_imported_handle_types), handle_type)
-    )
+    found.export_from_imported_handle_types = _Fence(widened(int(found.export_from_imported_handle_types), handle_type))
     return found
 
 

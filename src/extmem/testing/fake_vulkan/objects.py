@@ -78,6 +78,8 @@ class Queue(FakeObject):
     index: int
     batches: list[Batch] = field(default_factory=list)
     """What was submitted and has not run, in order."""
+    pending: list[CommandBuffer] = field(default_factory=list)
+    """Command buffers whose end was not reported."""
 
 
 @dataclass(eq=False)

@@ -145,7 +145,7 @@ def _submit(fake: FakeVulkan, queue: Queue, batches: list[tuple[Side, list[Any],
     signal = fake.get(fence, Fence, queue.parent) if fence else None
     if signal is not None and (signal.page.number or signal.waiting or is_pending(fake, signal)):
         fake.misuse(f"{signal} is submitted, and was not reset")
-    made = []
+    made: list[Batch] = []
     for waits, raws, signals in batches:
         batch = Batch(buffers=[_submitted(fake, queue, raw) for raw in raws])
         for semaphore, value in waits:
@@ -153,7 +153,9 @@ def _submit(fake: FakeVulkan, queue: Queue, batches: list[tuple[Side, list[Any],
             batch.uses.add(semaphore)
         for semaphore, value in signals:
             if value is None and semaphore.page.number and not semaphore.page.shared:
-                waited = any(wait.page is semaphore.page for one in (*queue.batches, *made, batch) for wait in one.waits)
+                waited = any(
+                    wait.page is semaphore.page for one in (*queue.batches, *made, batch) for wait in one.waits
+                )
                 if not waited:
                     fake.misuse(f"{semaphore} is signaled, and is signaled already")
             batch.signals.append((semaphore.page.use(), value))
@@ -163,9 +165,8 @@ def _submit(fake: FakeVulkan, queue: Queue, batches: list[tuple[Side, list[Any],
         last = Batch(signals=[(signal.page.use(), None)])
         last.uses.add(signal)
         made.append(last)
-        signal.waiting = [buffer for batch in made for buffer in batch.buffers]
         # Everything that was submitted before it is done, too, when it is signaled.
-        signal.waiting += [buffer for batch in queue.batches for buffer in batch.buffers]
+        signal.waiting = [*queue.pending]
     queue.batches += made
     advance(fake)
     start_pump(fake)
@@ -179,6 +180,7 @@ def _submitted(fake: FakeVulkan, queue: Queue, raw: Any) -> CommandBuffer:
     if buffer.parent.family != queue.family:
         fake.misuse(f"{buffer} is for family {buffer.parent.family}, and the queue of family {queue.family}")
     buffer.state = "pending"
+    queue.pending = [one for one in queue.pending if one.state == "pending"] + [buffer]
     return buffer
 
 

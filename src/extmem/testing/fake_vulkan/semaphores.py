@@ -223,5 +223,3 @@ def vkResetFences(fake: FakeVulkan, handle: Any, count: int, fences: Any) -> int
         fence.page.signal(0)
         fence.waiting = []
     return 0
-
-

@@ -1,4 +1,4 @@
-"""Sharing of semaphores and fences on Linux, as VK_KHR_external_semaphore_fd and VK_KHR_external_fence_fd specify it."""
+"""Sharing of semaphores and fences on Linux: VK_KHR_external_semaphore_fd and VK_KHR_external_fence_fd."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def _copied(fake: FakeVulkan, item: SyncObject) -> int:
     """Export a sync_file: -1 if the payload is signaled. The object is then as after a wait, or a reset."""
     advance(fake)
     page = item.page
-    pending = [batch for queue in fake.living(Queue) for batch in queue.batches if page in (p for p, _ in batch.signals)]
+    pending = [
+        batch for queue in fake.living(Queue) for batch in queue.batches if page in (p for p, _ in batch.signals)
+    ]
     if not page.number and not pending:
         fake.misuse(f"{item} is exported as a sync_file, and is neither signaled nor going to be")
     if page.number:
