@@ -162,9 +162,7 @@ class CudaSemaphore(Held):
             try:
                 external = int(import_semaphore(sync.device, name, source, undo))
                 page = page_of(companion) if companion is not None else None
-                made = StreamSemaphore(
-                    sync.device, sync.streams.calls, undo, external=external, kind=name, page=page
-                )
+                made = StreamSemaphore(sync.device, sync.streams.calls, undo, external=external, kind=name, page=page)
             except BaseException:
                 gpu.undo(undo)
                 raise

@@ -28,8 +28,8 @@ from extmem.owning import Lock, Owner
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.logical import LogicalDevice
     from extmem.devices.cuda.handle_types import TimelinePage
+    from extmem.devices.cuda.logical import LogicalDevice
 
 __all__ = ["INFINITE_MS", "Lane", "StreamSemaphore"]
 

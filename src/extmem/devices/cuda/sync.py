@@ -105,6 +105,8 @@ class CudaSync:
         timelines = [(native_semaphore(semaphore).host, value) for semaphore, value in waits]
         return host.wait_semaphores(timelines, any_of=any_of, timeout_ns=timeout_ns)
 
+    wait_fences = staticmethod(host.wait_fences)
+
     # Streams.
 
     def stream_wait(self, stream: int, waits: Sequence[tuple[NativeSemaphore, int]]) -> None:
