@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
@@ -99,6 +100,13 @@ class LogicalDevice:
         queue = ffi.new("VkQueue *")
         self.commands.vkGetDeviceQueue(self.handle, self.queue_family, self.queue_index, queue)
         return int(ffi.cast("uintptr_t", queue[0]))
+
+    @cached_property
+    def timeline_commands(self) -> tuple[Any, Any, Any]:
+        """vkGetSemaphoreCounterValue, vkWaitSemaphores and vkSignalSemaphore."""
+        names = ("vkGetSemaphoreCounterValue", "vkWaitSemaphores", "vkSignalSemaphore")
+        counter, wait, signal = map(self.commands.promoted, names)
+        return counter, wait, signal
 
     @property
     def raw(self) -> int:
