@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
+from extmem.core.sync_arguments import check_struct
+from extmem.devices.host.sync_capabilities import semaphore_properties as host_semaphore_properties
 from extmem.devices.sync import SyncBackend
 from extmem.errors import UnsupportedError
+from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -27,6 +30,9 @@ _FENCE_TYPES = (_Fence.OPAQUE_FD, _Fence.OPAQUE_WIN32, _Fence.OPAQUE_WIN32_KMT, 
 
 def sync_backend(device: DeviceState) -> SyncBackend:
     """Return the backend as one that has semaphores and fences. Errors: UnsupportedError."""
+    known = device.sync_backend
+    if known is not None:
+        return known
     backend = device.backend
     if not isinstance(backend, SyncBackend):
         raise UnsupportedError(
@@ -34,6 +40,7 @@ def sync_backend(device: DeviceState) -> SyncBackend:
             "them with every other device",
             requires_one_of=["the host device"],
         )
+    device.sync_backend = backend
     return backend
 
 
@@ -45,7 +52,9 @@ def sync_facts(device: DeviceState) -> rules.SyncDeviceFacts:
         features = device.facts.features
         facts = rules.SyncDeviceFacts(
             device=device.facts,
-            timeline_semaphore="timelineSemaphore" in features if features is not None else None,
+            # A timeline of the host needs no feature of a driver.
+            timeline_semaphore=backend.timelines == "host"
+            or (features is not None and "timelineSemaphore" in features),
             max_timeline_difference=backend.max_timeline_difference,
             luid=device.identity.luid or b"",
             binary_types={int(one): _semaphore_answer(backend, one, timeline=False) for one in _SEMAPHORE_TYPES},
@@ -58,12 +67,20 @@ def sync_facts(device: DeviceState) -> rules.SyncDeviceFacts:
 
 def _semaphore_answer(backend: SyncBackend, handle_type: _Semaphore, *, timeline: bool) -> rules.ExternalSyncFacts:
     kind = vk.SemaphoreTypeCreateInfo(vk.SemaphoreType.TIMELINE if timeline else vk.SemaphoreType.BINARY)
-    answer = backend.external_semaphore_properties(vk.PhysicalDeviceExternalSemaphoreInfo(handle_type, kind))
+    answer = _properties(backend, vk.PhysicalDeviceExternalSemaphoreInfo(handle_type, kind))
     return rules.ExternalSyncFacts(
         int(answer.external_semaphore_features),
         int(answer.export_from_imported_handle_types),
         int(answer.compatible_handle_types),
     )
+
+
+def _properties(backend: SyncBackend, info: vk.PhysicalDeviceExternalSemaphoreInfo) -> vk.ExternalSemaphoreProperties:
+    """Return the answer of the device; of the host, for the timelines of a device whose driver exports none."""
+    kind = vk.find(info, vk.SemaphoreTypeCreateInfo)
+    if backend.timelines == "host" and kind is not None and kind.semaphore_type == vk.SemaphoreType.TIMELINE:
+        return host_semaphore_properties(info)
+    return backend.external_semaphore_properties(info)
 
 
 def _fence_answer(backend: SyncBackend, handle_type: _Fence) -> rules.ExternalSyncFacts:
@@ -76,18 +93,24 @@ def _fence_answer(backend: SyncBackend, handle_type: _Fence) -> rules.ExternalSy
 
 
 def semaphore_properties(
-    device: DeviceState, info: vk.PhysicalDeviceExternalSemaphoreInfo
+    device: DeviceState, given: vk.PhysicalDeviceExternalSemaphoreInfo
 ) -> vk.ExternalSemaphoreProperties:
     """`Device.get_physical_device_external_semaphore_properties`."""
-    if not isinstance(info, vk.PhysicalDeviceExternalSemaphoreInfo):
-        raise TypeError(f"{info!r} is not a vk.PhysicalDeviceExternalSemaphoreInfo; pass one")
+    info = copy_struct(given)
+    command = "vkGetPhysicalDeviceExternalSemaphoreProperties"
     with device.use():
-        return sync_backend(device).external_semaphore_properties(info)
+        backend = sync_backend(device)
+        device.report(rules.check_external_semaphore_info(info), command)
+        check_struct(device, info, vk.PhysicalDeviceExternalSemaphoreInfo, command, rules.check_external_semaphore_info)
+        return _properties(backend, info)
 
 
-def fence_properties(device: DeviceState, info: vk.PhysicalDeviceExternalFenceInfo) -> vk.ExternalFenceProperties:
+def fence_properties(device: DeviceState, given: vk.PhysicalDeviceExternalFenceInfo) -> vk.ExternalFenceProperties:
     """`Device.get_physical_device_external_fence_properties`."""
-    if not isinstance(info, vk.PhysicalDeviceExternalFenceInfo):
-        raise TypeError(f"{info!r} is not a vk.PhysicalDeviceExternalFenceInfo; pass one")
+    info = copy_struct(given)
+    command = "vkGetPhysicalDeviceExternalFenceProperties"
     with device.use():
-        return sync_backend(device).external_fence_properties(info)
+        backend = sync_backend(device)
+        device.report(rules.check_external_fence_info(info), command)
+        check_struct(device, info, vk.PhysicalDeviceExternalFenceInfo, command, rules.check_external_fence_info)
+        return backend.external_fence_properties(info)

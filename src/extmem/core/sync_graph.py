@@ -20,7 +20,9 @@ def unsubmitted(records: Changes, batch: int) -> tuple[Unsubmitted, ...]:
     graph = _reachable(records, batch)
     if not graph:
         return ()
-    signalers = {(payload, value): _signalers(records, payload, value) for b in graph.values() for payload, value, _ in b.waits}
+    signalers = {
+        (payload, value): _signalers(records, payload, value) for b in graph.values() for payload, value, _ in b.waits
+    }
     uncertain: set[int] = set()
     while True:
         more = {

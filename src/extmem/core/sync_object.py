@@ -147,5 +147,3 @@ class FenceObject(SyncObject[FenceRecord]):
 
     __slots__ = ()
     _word = "fence"
-
-

@@ -1,4 +1,4 @@
-"""Publishing semaphores and fences: from a created object to the names, handles and KMT numbers of the object manager."""
+"""Publishing semaphores and fences: from a created object to names, handles and KMT numbers of the object manager."""
 
 from __future__ import annotations
 
@@ -149,8 +149,6 @@ def publish(record: SyncRecord, payload: SharedPayload, terms: ShareTerms) -> No
         payload.object_id = exported.object
         payload.name = terms.name if terms.name is not None else payload.name
     payload.lazy_share = False
-
-
 
 
 def _native_fd(record: SyncRecord) -> int:

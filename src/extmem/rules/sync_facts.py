@@ -223,8 +223,9 @@ class GetSyncFacts:
 class BatchFacts:
     """The semaphores of one VkSubmitInfo or VkSubmitInfo2, each in the order of the struct's lists.
 
-    The facts of the waited ones are as of the turn of the batch, after the batches before it; those of the signaled
-    ones are after the waits of the batch. None for a semaphore of other code, about which nothing is known.
+    The facts of each are as of the turn of its operation: after the batches before this one, after the operations
+    before it in its list, and for a signal after the waits of the batch. None for a semaphore of other code, about
+    which nothing is known.
     """
 
     waits: tuple[SemaphoreFacts | None, ...] = ()

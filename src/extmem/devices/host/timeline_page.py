@@ -149,6 +149,11 @@ class TimelinePage:
         """Everything that is written in the page, apart from the table of signalers."""
         return layout.read(self._words.cast("B"))
 
+    @property
+    def signalers(self) -> list[int]:
+        """The ids of the processes that signal it or created it, and have not ended."""
+        return [one.pid for one in layout.signalers(self._words.cast("B")) if not one.dead]
+
     # Signaling.
 
     def signal(self, value: int) -> None:
@@ -266,6 +271,12 @@ class TimelinePage:
                 self.check_signaler(value)
             if not sleep(self.sequence, expected, deadline):
                 return values[0] >= value
+
+    async def wait_async(self, value: int) -> None:
+        """Wait until the value is reached, while the event loop runs. See `sync_async`."""
+        with late_imports():
+            from extmem.devices.host.sync_async import wait_pages_async
+        await wait_pages_async([(self, value)])
 
     def check_signaler(self, value: int) -> None:
         """Raise PeerGoneError if the value is not reached, and the process that would signal it has ended."""
