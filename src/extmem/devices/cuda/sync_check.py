@@ -10,7 +10,7 @@ from typing import cast
 from extmem.devices.cuda import fd_check
 from extmem.devices.host import sync as host
 from extmem.devices.types import ExaminedFd
-from extmem.vk.handle_types import OPAQUE_FD, SEMAPHORE_OPAQUE_FD, MemoryHandleType, SyncHandleType
+from extmem.vk.handle_types import SEMAPHORE_OPAQUE_FD, MemoryHandleType, SyncHandleType
 
 __all__ = ["examine"]
 
