@@ -35,7 +35,7 @@ class Granting(Announcements):
             return
         raise Refused(
             Status.ACCESS_DENIED,
-            f"User {uid} may only read this {facts.type.noun}, which a driver of user {facts.uid} created. A driver's "
+            f"User {uid} may only read this payload ({facts.type.noun}), which user {facts.uid} created. Its "
             "file descriptor has no read-only form, so it is not given to another user who may not write. Have the "
             f"exporter grant the right to write (0x{facts.type.read | facts.type.modify:X}), or share a copy in host "
             "memory.",

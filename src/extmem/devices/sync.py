@@ -128,7 +128,7 @@ class NativeSync(Protocol):
         """
 
     def export_win32(self, handle_type: int) -> int:
-        """Return an NT handle, owned by the caller, or a KMT number (drivers of Windows). UnsupportedError elsewhere."""
+        """Return an NT handle, owned by the caller, or a KMT number (drivers of Windows). Else UnsupportedError."""
 
     def close(self) -> None:
         """Destroy it, once. Safe to call twice."""
