@@ -30,13 +30,12 @@ from extmem.objects import (
     OBJECT_TYPES,
     READ_CONTROL,
     RESOURCE_WRITE,
-    SYNC_SIGNAL,
-    SYNC_WAIT,
     WRITE_DAC,
     Refused,
     error_for,
 )
 from extmem.objects.access import GENERIC_ALL, GENERIC_EXECUTE, GENERIC_READ, SYNCHRONIZE, WRITE_OWNER
+from extmem.objects.object_types import SYNC_SIGNAL, SYNC_WAIT
 from extmem.sharing.kinds import ObjectKind
 
 __all__ = [

@@ -41,17 +41,15 @@ def create_timeline(descriptor: bytes, terms: ShareTerms | None) -> int:
     """
     if terms is not None and terms.share & Share.KMT:
         raise UnsupportedError(
-            "a timeline semaphore has no KMT number on Windows, where drivers crash if one is asked for; share it by NT "
-            "handle or name (OPAQUE_WIN32)",
+            "a timeline semaphore has no KMT number on Windows, where drivers crash if one is asked for; share it by "
+            "NT handle or name (OPAQUE_WIN32)",
             requires_one_of=["OPAQUE_WIN32"],
         )
     size = sections.PAGE + FRAME
     made = _create(terms, "a timeline", rights.timeline_ace, lambda path, how: sections.create(size, path, how), None)
     display = _display(terms)
     kind = int(ObjectKind.SEMAPHORE)
-    described = Description(
-        secrets.randbits(62) + 1, int(Backing.HOST_FILE), False, display, descriptor, kind=kind
-    )
+    described = Description(secrets.randbits(62) + 1, int(Backing.HOST_FILE), False, display, descriptor, kind=kind)
     try:
         sections.poke(made, sections.PAGE, pack(described))
     except calls.StatusError as error:
@@ -89,7 +87,10 @@ def create_page(sddl: str | None) -> int:
     terms = ShareTerms(Share.NT, None, sddl)
     size = sections.PAGE
     return _create(
-        terms, "a companion page", rights.timeline_ace, lambda path, how: sections.create(size, path, how),
+        terms,
+        "a companion page",
+        rights.timeline_ace,
+        lambda path, how: sections.create(size, path, how),
         names.page_path,
     )
 
@@ -129,9 +130,7 @@ def _create(
 
 
 def _failed(error: calls.StatusError, what: str, name: str | None = None, path: str = "") -> Exception:
-    return status_errors.out_of_memory(error, "vkCreateSemaphore", what) or status_errors.of_creating(
-        error, name, path
-    )
+    return status_errors.out_of_memory(error, "vkCreateSemaphore", what) or status_errors.of_creating(error, name, path)
 
 
 # -- companion pages --------------------------------------------------------------------------------------------------
