@@ -130,28 +130,23 @@ class Handles(References):
             if description.backing == Backing.HOST_FILE:
                 return SECTION, kind
             return (MEMORY.name if kind is ObjectKind.MEMORY else driver_memory.SYNC_TYPE), kind
-        for type_name, (opened, access) in _OPENERS.items():
-            try:
-                value = opened(path, access)
-            except calls.StatusError as error:
-                if error.status == Status.OBJECT_TYPE_MISMATCH:
-                    continue
-                return (type_name, self.kind_of(0, type_name)) if error.status == Status.ACCESS_DENIED else None
-            try:
-                return type_name, self.kind_of(value, type_name)
-            finally:
-                calls.close_handle(value)
-        return None
+        try:
+            value = sections.open_named(path, sections.QUERY | sections.MAP_READ)
+        except calls.StatusError as error:
+            # An event or semaphore that no companion describes belongs to another program.
+            return (SECTION, ObjectKind.MEMORY) if error.status == Status.ACCESS_DENIED else None
+        try:
+            return SECTION, self.kind_of(value, SECTION)
+        finally:
+            calls.close_handle(value)
 
     def kind_of(self, value: int, type_name: str) -> ObjectKind:
-        """Return the kind of the object of a handle (0 if there is none): by its type, or by its description where
-        objects of several kinds have the type.
-        """
+        """Return the kind of the object of a handle: by its type, or by its description where the type has several."""
         if type_name in (EVENT, SEMAPHORE):
             return ObjectKind.FENCE if type_name == EVENT else ObjectKind.SEMAPHORE
         if type_name not in (SECTION, driver_memory.SYNC_TYPE):
             return ObjectKind.MEMORY
-        description = self.description_of(value, type_name) if value else None
+        description = self.description_of(value, type_name)
         if description is not None:
             return ObjectKind(description.kind)
         return ObjectKind.MEMORY if type_name == SECTION else ObjectKind.SEMAPHORE

@@ -141,8 +141,8 @@ def denied(desired: int, what: str, kind: ObjectKind = ObjectKind.MEMORY) -> Obj
         )
     return error_for(
         Status.ACCESS_DENIED,
-        f"{what[0].upper()}{what[1:]} with {OBJECT_TYPES[kind].describe(desired)} is refused: the object's security does "
-        "not allow this user all of it. Request less, or let the exporter allow it in its security descriptor.",
+        f"{what[0].upper()}{what[1:]} with {OBJECT_TYPES[kind].describe(desired)} is refused: the object's security "
+        "does not allow this user all of it. Request less, or let the exporter allow it in its security descriptor.",
     )
 
 

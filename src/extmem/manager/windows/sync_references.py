@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from extmem.errors import NameNotFoundError, UnsupportedError
-from extmem.handles._win32 import calls
+from extmem.handles._win32 import calls, waitables
 from extmem.manager.api import Reference
 from extmem.manager.windows import driver_memory, names, payloads, rights, status_errors, sync_payloads
 from extmem.manager.windows.handles import EVENT, SECTION, SEMAPHORE, Handles, conversion, find_entry
@@ -116,7 +116,7 @@ class SyncReferences(Handles):
         """See `Manager.import_by_name`."""
         what = f"opening {name!r}"
         path = names.payload_path(names.resolve(name, self.session()))
-        located = self.kind_at(path)
+        located = self._kind_soon(path)
         if located is not None and located[1] is not kind:
             raise status_errors.wrong_kind(f"the name {name!r}", located[1], kind)
         if located is not None and located[0] in _ONLY:
@@ -126,6 +126,22 @@ class SyncReferences(Handles):
         if found is None:
             raise status_errors.nothing_named(name, names.resolve(name, self.session()))
         return self._import_driver_memory(found, name, what, None, reference, kind)
+
+    def _kind_soon(self, path: str) -> tuple[str, ObjectKind] | None:
+        """`kind_at`, of an object that may just have been created: wait a second for its companion."""
+        deadline = time.monotonic() + _PATIENCE
+        while (located := self.kind_at(path)) is None:
+            try:
+                calls.close_handle(waitables.open_event(path, waitables.SYNCHRONIZE))
+            except calls.StatusError as error:
+                if error.status not in (Status.OBJECT_TYPE_MISMATCH, Status.ACCESS_DENIED):
+                    return None
+            if time.monotonic() > deadline:
+                raise status_errors.of_opening(
+                    calls.StatusError(Status.OBJECT_TYPE_MISMATCH), path, path, 0, ObjectKind.SEMAPHORE
+                )
+            time.sleep(_LOOK_AGAIN)
+        return located
 
     def import_sync_by_handle(self, value: int, kind: ObjectKind, reference: Reference | None) -> Imported:
         """See `Manager.import_by_handle`."""
