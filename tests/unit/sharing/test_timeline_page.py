@@ -7,7 +7,7 @@ import random
 import pytest
 
 from extmem.sharing import timeline_page
-from extmem.sharing.timeline_page import Facts, Flags, Signaler, State
+from extmem.sharing.timeline_page import Facts, Flags, Left, Signaler, State
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def test_a_process_is_entered_once(page: memoryview) -> None:
     assert timeline_page.enter(page, 5, 70) and timeline_page.enter(page, 5, 70)
     assert timeline_page.signalers(page) == [Signaler(0, 5, 70, False)]
     assert timeline_page.enter(page, 5, 71)  # another process, which has the pid now
-    assert timeline_page.leave(page, 5, 70) == (True, 1)
-    assert timeline_page.leave(page, 5, 70) == (False, 1)
+    assert timeline_page.leave(page, 5, 70) == Left(True, False, 1, 0)
+    assert timeline_page.leave(page, 5, 70) == Left(False, False, 1, 0)
     assert timeline_page.signalers(page) == [Signaler(1, 5, 71, False)]
 
 
@@ -43,11 +43,22 @@ def test_entries_of_dead_signalers_are_kept_until_their_place_is_needed(page: me
     for pid in range(1, timeline_page.SIGNALERS + 1):
         assert timeline_page.enter(page, pid, pid)
     assert not timeline_page.enter(page, 99, 99)
-    assert timeline_page.leave(page, 4, 4, dead=True) == (True, timeline_page.SIGNALERS - 1)
+    assert timeline_page.leave(page, 4, 4, dead=True).signalers == timeline_page.SIGNALERS - 1
     assert Signaler(3, 4, 4, True) in timeline_page.signalers(page)
-    assert timeline_page.leave(page, 4, 4, dead=True) == (False, timeline_page.SIGNALERS - 1)
+    assert not timeline_page.leave(page, 4, 4, dead=True).found
     assert timeline_page.enter(page, 99, 99)
     assert timeline_page.signalers(page)[3] == Signaler(3, 99, 99, False)
+
+
+def test_a_creator_is_a_signaler_from_its_first_signal_on(page: memoryview) -> None:
+    assert timeline_page.enter(page, 5, 70, creator=True)
+    assert timeline_page.signalers(page) == [Signaler(0, 5, 70, False, True)]
+    assert timeline_page.enter(page, 6, 80)
+    assert timeline_page.leave(page, 6, 80) == Left(True, False, 0, 1)
+    assert timeline_page.enter(page, 5, 70) and timeline_page.enter(page, 5, 70, creator=True)
+    assert timeline_page.signalers(page) == [Signaler(0, 5, 70, False)]
+    assert timeline_page.enter(page, 6, 80, creator=True)
+    assert timeline_page.leave(page, 6, 80) == Left(True, True, 1, 0)
 
 
 def test_a_mark_names_the_process_and_what_was_reached(page: memoryview) -> None:
