@@ -168,6 +168,8 @@ _NTDLL: dict[str, tuple[Any, ...]] = {
     "NtOpenEvent": (LONG, _HANDLES, ULONG, _ATTRIBUTES),
     "NtResetEvent": (LONG, HANDLE, POINTER(LONG)),
     "NtCreateSemaphore": (LONG, _HANDLES, ULONG, _ATTRIBUTES, LONG, LONG),
+    "NtCreateMutant": (LONG, _HANDLES, ULONG, _ATTRIBUTES, BOOLEAN),
+    "NtReleaseMutant": (LONG, HANDLE, POINTER(LONG)),
     "NtOpenSemaphore": (LONG, _HANDLES, ULONG, _ATTRIBUTES),
     "NtReleaseSemaphore": (LONG, HANDLE, LONG, POINTER(LONG)),
     "NtOpenProcess": (LONG, _HANDLES, ULONG, _ATTRIBUTES, POINTER(CLIENT_ID)),

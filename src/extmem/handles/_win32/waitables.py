@@ -1,9 +1,14 @@
-"""Events and semaphores of the kernel, and waits for them. Each function is one call.
+"""Events, semaphores and mutexes of the kernel, and waits for them. Each function is one call.
 
 An event here is a manual-reset event: a wait does not change it. A semaphore has a count of 0 or 1, which a wait takes.
 """
 
 from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("these are calls of Windows; extmem.manager imports the modules of this system")
 
 import _winapi
 import ctypes
@@ -22,10 +27,12 @@ __all__ = [
     "SYNCHRONIZE",
     "TIMED_OUT",
     "create_event",
+    "create_mutex",
     "create_semaphore",
     "open_event",
     "open_semaphore",
     "release",
+    "release_mutex",
     "reset",
     "set_event",
     "take",
@@ -43,6 +50,8 @@ TIMED_OUT, INTERRUPTED = -1, -2
 MOST = 62
 """Handles that `wait_any` accepts: the kernel accepts 64, one of which Python uses to be woken by Ctrl-C."""
 _NOTIFICATION = 0
+_MUTANT_QUERY = 0x1
+_ABANDONED = 0x80
 _LIMIT_EXCEEDED = 0xC000_0047
 _WAIT_TIMEOUT = 258
 _LONGEST = 0x7FFF_FFFF
@@ -91,6 +100,16 @@ def release(semaphore: int) -> bool:
     return True
 
 
+def create_mutex(path: str, *, security: int = 0, flags: int = 0) -> int:
+    """Create a mutex that no thread owns: NtCreateMutant. A wait by `wait_any` owns it until `release_mutex`."""
+    return handle_from(ntdll.NtCreateMutant, SYNCHRONIZE | _MUTANT_QUERY, attributes(path, security, flags), False)
+
+
+def release_mutex(mutex: int) -> None:
+    """Release a mutex that this thread owns: NtReleaseMutant."""
+    check(ntdll.NtReleaseMutant(mutex, None))
+
+
 def take(handle: int) -> bool:
     """Return whether the object is signaled; of a semaphore, take its count: WaitForSingleObject.
 
@@ -112,4 +131,4 @@ def wait_any(handles: Sequence[int], milliseconds: int) -> int:
         answer = _winapi.WaitForMultipleObjects(handles, False, min(milliseconds, _LONGEST))
     except InterruptedError:
         return INTERRUPTED
-    return TIMED_OUT if answer == _WAIT_TIMEOUT else answer
+    return TIMED_OUT if answer == _WAIT_TIMEOUT else answer & ~_ABANDONED
