@@ -30,7 +30,7 @@ from extmem.sharing import timeline_page as layout
 
 __all__ = ["PageSignals", "deadline_after", "gone_error", "lock", "no_right"]
 
-_SEQUENCE, _STATE, _ENTRIES = layout.SEQUENCE // 4, layout.STATE // 4, layout.ENTRIES // 4
+_SEQUENCE, _STATE, _MARKS, _ENTRIES = (at // 4 for at in (layout.SEQUENCE, layout.STATE, layout.MARKS, layout.ENTRIES))
 _RAISED = layout.RAISED // 8
 _WITHOUT_ENTRY = _RAISED + layout.SIGNALERS
 """The word for values of processes for which the table has no room: nobody reads it."""
@@ -86,6 +86,16 @@ class PageSignals:
     def sequence_number(self) -> int:
         """The futex word, to be read before the value."""
         return self._words[_SEQUENCE]
+
+    @property
+    def marked(self) -> bool:
+        """Whether the page is marked: a signaler has ended. `facts` tells which."""
+        return self._words[_STATE] != 0
+
+    @property
+    def marks(self) -> int:
+        """How often the page was marked."""
+        return self._words[_MARKS]
 
     @property
     def facts(self) -> layout.Facts:

@@ -33,8 +33,7 @@ def wait_pages(waits: Sequence[tuple[TimelinePage, int]], *, any_of: bool, deadl
                     return True
                 continue
             missing.append((page, expected))
-            facts = page.facts
-            if not facts.abandoned:
+            if not page.marked or not page.facts.abandoned:
                 alive = True
             elif page.value < value:  # it may have been signaled before the end
                 gone = gone or (page, value)

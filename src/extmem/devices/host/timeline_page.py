@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 
 from extmem.devices.host import memfd
 from extmem.devices.host._libc import ffi
-from extmem.devices.host.futex import add_and_wake, sleep, sleep_on_any
+from extmem.devices.host.futex import Words, add_and_wake, sleep
 from extmem.devices.host.mapping import FileMapping, map_file
 from extmem.devices.host.page_signals import PageSignals, lock
 from extmem.errors import HandleStateError
@@ -129,8 +129,10 @@ class TimelinePage(PageSignals):
 
 
 def sleep_on_pages(pages: Sequence[tuple[TimelinePage, int]], deadline: int | None = None) -> bool:
-    """Sleep while the sequences of all these pages have the expected numbers; see `futex.sleep_on_any`."""
-    return sleep_on_any([(page.sequence, expected) for page, expected in pages], deadline)
+    """Sleep while the sequences of all these pages have the expected numbers; see `futex.Words.sleep`."""
+    words = Words([page.sequence for page, _ in pages])
+    words.expected = [expected for _, expected in pages]
+    return words.sleep(deadline)
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ class Event:
         for page in payload.pages:
             file = OwnedDescriptor(status_errors.duplicate(page.handle, options=calls.SAME_ACCESS))
             made._use(open_page(file, page.writable))
-            file.close()
+            made._page_file = file
             break
         return made
 

@@ -19,11 +19,12 @@ import sys
 import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from extmem.devices.host import wake_events
 from extmem.devices.host.page_signals import PageSignals, lock
 from extmem.devices.host.windows_mapping import FileMapping, map_file
+from extmem.errors import HandleStateError
 from extmem.handles._win32 import calls, sections, waitables
 from extmem.manager.windows import processes, status_errors, sync_payloads
 from extmem.objects import Status
@@ -54,7 +55,7 @@ SLICE_NS: Final = 500_000_000
 """Longest sleep in nanoseconds."""
 _MOST_PROCESSES = 16
 """How many signalers of one page a wait watches."""
-_SEQUENCE, _STATE = layout.SEQUENCE // 4, layout.STATE // 4
+_SEQUENCE, _STATE, _MARKS = layout.SEQUENCE // 4, layout.STATE // 4, layout.MARKS // 4
 _WATCH_RIGHTS = waitables.SYNCHRONIZE | 0x1000  # PROCESS_QUERY_LIMITED_INFORMATION
 
 _pages: WeakValueDictionary[tuple[bytes, bool], TimelinePage] = WeakValueDictionary()
@@ -102,9 +103,8 @@ def open_page(file: OwnedFd, writable: bool = True) -> TimelinePage:
         mapping = map_file(file.fd, layout.PAGE_SIZE, writable)
         key = (ctypes.string_at(mapping.address + ID, wake_events.ID_SIZE), writable)
         page = _pages.get(key)
-        if page is None or not page.is_of(file.fd):
-            own = OwnedDescriptor(status_errors.duplicate(file.fd, options=calls.SAME_ACCESS))
-            page = _pages[key] = TimelinePage(mapping, own, key[0])
+        if page is None or not page.is_of(file):
+            page = _pages[key] = TimelinePage(mapping, key[0], file)
         return page
 
 
@@ -128,26 +128,43 @@ class Watched(NamedTuple):
 class TimelinePage(PageSignals):
     """A mapped page; see the module. Made by `open_page`."""
 
-    __slots__ = ("_ended", "_known", "_section", "_users", "path")
+    __slots__ = ("_ended", "_known", "_noted", "_sections", "_users", "path")
 
-    def __init__(self, mapping: FileMapping, section: OwnedFd, page_id: bytes) -> None:
-        """section: a handle of it, which the page owns from now on."""
+    def __init__(self, mapping: FileMapping, page_id: bytes, section: OwnedFd) -> None:
         view = memoryview((ctypes.c_char * layout.PAGE_SIZE).from_address(mapping.address)).cast("B")
         super().__init__(mapping, view if mapping.writable else view.toreadonly())
         self.path = wake_events.path_of(page_id)
         """The common part of the paths of its events."""
         self._bell = _Bell(self._words, self.path)
-        self._section = section
+        self._sections: WeakSet[OwnedFd] = WeakSet([section])
+        """Owners of handles of its section. Those that are open are compared with the handles of later imports."""
         self._known: dict[tuple[int, int], OwnedFd | None] = {}
         """Handles of signalers, by pid and start time; None for one that has ended, or cannot be watched."""
         self._ended: tuple[int, int, int] | None = None
         """The pid of a signaler that has ended, the time when that was noticed, and the sequence then: known in this
         process alone, which may not write the page."""
+        self._noted = 0
         self._users = 0
 
-    def is_of(self, section: int) -> bool:
-        """Return whether a handle is of the page's section."""
-        return bool(calls.same_object(self._section.fd, section))
+    def is_of(self, section: OwnedFd) -> bool:
+        """Return whether a handle is of the page's section, as far as that can be found out. It is kept in mind."""
+        for known in list(self._sections):
+            with contextlib.suppress(HandleStateError), known.use():
+                if not calls.same_object(known.fd, section.fd):
+                    return False
+                self._sections.add(section)
+                return True
+        return False
+
+    @property
+    def marked(self) -> bool:
+        """See `PageSignals`."""
+        return self._words[_STATE] != 0 or self._ended is not None
+
+    @property
+    def marks(self) -> int:
+        """See `PageSignals`; with what this process alone knows."""
+        return self._words[_MARKS] + self._noted
 
     @property
     def facts(self) -> layout.Facts:
@@ -262,6 +279,7 @@ class TimelinePage(PageSignals):
         since = time.monotonic_ns()
         if not self.writable:
             self._ended = (pid, since, self.sequence_number)
+            self._noted += 1
             return
         page = self._words.cast("B")
         with self._table_locked():
