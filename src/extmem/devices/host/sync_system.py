@@ -8,7 +8,10 @@ from __future__ import annotations
 import sys
 
 __all__ = [
+    "SLICE_NS",
+    "Alarm",
     "Event",
+    "PageSleep",
     "TimelinePage",
     "create_companion_page",
     "create_page",
@@ -21,6 +24,7 @@ __all__ = [
 
 if sys.platform == "win32":
     from extmem.devices.host.windows_event import Event, wait_events
+    from extmem.devices.host.windows_page_sleep import SLICE_NS, Alarm, PageSleep
     from extmem.devices.host.windows_sync_check import examine, examine_timeline
     from extmem.devices.host.windows_timeline_page import (
         TimelinePage,
@@ -31,6 +35,7 @@ if sys.platform == "win32":
     )
 else:
     from extmem.devices.host.event import Event, wait_events
+    from extmem.devices.host.page_sleep import SLICE_NS, Alarm, PageSleep
     from extmem.devices.host.sync_check import examine, examine_timeline
     from extmem.devices.host.timeline_page import (
         TimelinePage,

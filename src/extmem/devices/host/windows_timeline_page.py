@@ -291,11 +291,12 @@ class TimelinePage(PageSignals):
             self._ring(self._bell)
 
 
-def sleep_on_pages(pages: Sequence[tuple[TimelinePage, int]], deadline: int | None = None) -> bool:
+def sleep_on_pages(pages: Sequence[tuple[TimelinePage, int]], deadline: int | None = None, alarm: int = 0) -> bool:
     """Sleep while the sequences of all these pages have the expected numbers. Return whether to try again.
 
     It may return early (Ctrl-C, the end of a slice, a signaler that has ended): the caller looks again, and calls
-    again. deadline: of `time.monotonic_ns`; None for none. False only if it has passed.
+    again. deadline: of `time.monotonic_ns`; None for none. False only if it has passed. alarm: a handle that ends the
+    sleep, too; 0 for none.
     """
     left = milliseconds_left(deadline)
     if left <= 0:
@@ -312,12 +313,14 @@ def sleep_on_pages(pages: Sequence[tuple[TimelinePage, int]], deadline: int | No
                 handles.append(event)
         except calls.StatusError as error:
             raise status_errors.other(error, "An event to wait for a timeline cannot be created.") from None
+        if alarm:
+            handles.append(alarm)
         watched = watch([page for page, _ in some], waitables.MOST - len(handles))
         if watched is None or any(page.sequence_number != expected for page, expected in some):
             return True
         answer = waitables.wait_any([*handles, *(one.process for one in watched)], left)
-    if answer >= len(some):
-        ended = watched[answer - len(some)]
+    if answer >= len(handles):
+        ended = watched[answer - len(handles)]
         ended.page.note_end(ended.pid, ended.start)
     return True
 
