@@ -1,8 +1,8 @@
 """Waits for timeline pages in asyncio: one thread of the process sleeps for all coroutines that wait.
 
 How this works. A coroutine adds a `_Watch` to the list of the thread, checks its page itself, and awaits a future. The
-thread sleeps on the sequences of all pages of the list, and on an alarm of its own, by which it learns of new pages. When
-it wakes, it completes the futures whose value is reached, or whose signaler has ended.
+thread sleeps on the sequences of all pages of the list, and on an alarm of its own, by which it learns of new pages.
+When it wakes, it completes the futures whose value is reached, or whose signaler has ended.
 
 A page stays armed, which means that the thread sleeps on it, for `_LINGER_NS` after its last watch. A wait for an armed
 page does not wake the thread: it adds its watch, and then reads the value. If the value comes after that, the sequence
