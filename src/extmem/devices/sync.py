@@ -227,12 +227,19 @@ class SyncBackend(Protocol):
         """vkCreateFence. Errors as `create_semaphore`."""
 
     def examine_sync_fd(
-        self, fd: int, handle_type: SyncHandleType, *, fence: bool = False, timeline: bool = False
+        self,
+        fd: int,
+        handle_type: SyncHandleType,
+        *,
+        fence: bool = False,
+        timeline: bool = False,
+        trusted: bool = False,
     ) -> ExaminedFd:
         """Return what an fd is, and whether it can be imported as this type; it is not changed.
 
-        A driver that an unproven fd damages is asked on a device of its own. Its `descriptor` is what the payload says
-        of itself (host timelines).
+        trusted: this library exported it for this user, so that no proof is made at its import; see
+        `Backend.examine_fd`. A driver that an unproven fd damages is asked on a device of its own, at the import. Its
+        `descriptor` is what the payload says of itself (host timelines).
         """
 
     def wait_semaphores(
