@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from extmem.devices.cuda.stream_order import Marked
     from extmem.devices.cuda.stream_semaphores import StreamSemaphore
     from extmem.devices.cuda.submission import Submissions
-    from extmem.devices.host.sync_system import HostFence
+    from extmem.devices.host.event_fence import HostFence
 
 __all__ = ["CudaSync"]
 
