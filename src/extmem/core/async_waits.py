@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem.core import host_waits
 from extmem.core.sync_record import SemaphoreRecord
-from extmem.devices.host.async_system import wait_pages_async
+from extmem.devices.host.sync_async import wait_pages_async
 from extmem.errors import ExtmemError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ async def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> No
         return
     try:
         async with asyncio.timeout(None if limit is None else limit / 1e9) as scope:
-            if record.page is not None and wait_pages_async is not None:
+            if record.page is not None:
                 await wait_pages_async([(record.page, value)])
             else:
                 await _in_thread(record.device.backend, record.native, value)

@@ -114,11 +114,18 @@ class TimelinePage(PageSignals):
             if not sleep(self.sequence, expected, deadline):
                 return values[0] >= value
 
-    def check_signaler(self, value: int) -> None:
-        """Raise PeerGoneError if the value is not reached, and the process that would signal it has ended."""
-        facts = self.facts
-        if facts.abandoned and self.value < value:
-            raise gone_error(facts, value)
+    def _start_time(self) -> int:
+        return start_time(os.getpid())
+
+    @contextlib.contextmanager
+    def _table_locked(self) -> Iterator[None]:
+        """See `PageSignals`. If the file was closed by another import, the table is used without a lock."""
+        file, self._file = self._file, None
+        with contextlib.ExitStack() as stack:
+            if file is not None:
+                with contextlib.suppress(HandleStateError):
+                    stack.enter_context(_table_locked(stack.enter_context(file.use()).fd))
+            yield
 
 
 def sleep_on_pages(pages: Sequence[tuple[TimelinePage, int]], deadline: int | None = None) -> bool:
