@@ -28,7 +28,6 @@ from extmem.errors import DriverError, PeerGoneError
 from extmem.owning import Lock, late_imports
 from extmem.sharing import timeline_page as layout
 
-
 __all__ = ["PageSignals", "deadline_after", "gone_error", "lock", "no_right"]
 
 _SEQUENCE, _STATE, _MARKS, _ENTRIES = (at // 4 for at in (layout.SEQUENCE, layout.STATE, layout.MARKS, layout.ENTRIES))
