@@ -107,8 +107,6 @@ class SemaphoreFacts:
     """Whether the current payload is a temporary one."""
     exported_nt_types: SemaphoreHandleType | int = 0
     """NT handle types that vkGetSemaphoreWin32HandleKHR was already called with for the current payload."""
-    from_swapchain: bool = False
-    """Whether the current payload came from vkAcquireNextImageKHR, and so cannot be exported."""
     external: bool = False
     """Whether others can signal or wait for the payload: it was exported or imported with reference transference."""
 
@@ -132,8 +130,8 @@ class SemaphoreFacts:
     """Timeline: the counter at the time of the call (a device query); None if unknown."""
     pending_signals: tuple[tuple[int, int], ...] = ()
     """Timeline: (queue, value) of each unfinished signal operation of this process, in the order of submission."""
-    pending_waits: tuple[int, ...] = ()
-    """Timeline: the value of each unfinished wait operation of this process' queues."""
+    pending_waits: tuple[tuple[int, int], ...] = ()
+    """Timeline: (queue, value) of each unfinished wait operation of this process' queues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,6 @@ class FenceFacts:
     """Whether the current payload is a temporary one."""
     exported_nt_types: FenceHandleType | int = 0
     """NT handle types that vkGetFenceWin32HandleKHR was already called with for the current payload."""
-    from_swapchain: bool = False
     external: bool = False
     """Whether others can signal or reset the payload."""
 
@@ -226,8 +223,9 @@ class GetSyncFacts:
 class BatchFacts:
     """The semaphores of one VkSubmitInfo or VkSubmitInfo2, each in the order of the struct's lists.
 
-    The facts of the waited ones are as of the turn of the batch, after the batches before it; those of the signaled
-    ones are after the waits of the batch. None for a semaphore of other code, about which nothing is known.
+    The facts of each are as of the turn of its operation: after the batches before this one, after the operations
+    before it in its list, and for a signal after the waits of the batch. None for a semaphore of other code, about
+    which nothing is known.
     """
 
     waits: tuple[SemaphoreFacts | None, ...] = ()

@@ -219,7 +219,13 @@ class HostBackend:
         return late.sync.create_fence(spec)
 
     def examine_sync_fd(
-        self, fd: int, handle_type: SyncHandleType, *, fence: bool = False, timeline: bool = False
+        self,
+        fd: int,
+        handle_type: SyncHandleType,
+        *,
+        fence: bool = False,
+        timeline: bool = False,
+        trusted: bool = False,
     ) -> ExaminedFd:
         return late.sync.examine(fd, handle_type, fence=fence, timeline=timeline)
 

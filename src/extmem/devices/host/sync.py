@@ -8,15 +8,17 @@ batch of the same thread signals waits for ever: the rules refuse it, and Ctrl-C
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from extmem.devices.host import late, sync_system
+from extmem.devices.host import event_fence, late, timeline_semaphore
+from extmem.devices.host.event_fence import HostFence
+from extmem.devices.host.event_semaphore import HostBinarySemaphore
+from extmem.devices.host.page_signals import deadline_after
 from extmem.devices.host.sync_capabilities import fence_properties, semaphore_properties
+from extmem.devices.host.sync_system import examine
+from extmem.devices.host.timeline_semaphore import HostTimeline
 from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec
 from extmem.errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from extmem.devices.host.sync_system import HostBinarySemaphore, HostFence, HostTimeline
 
 __all__ = [
     "create_fence",
@@ -29,31 +31,29 @@ __all__ = [
     "wait_semaphores",
 ]
 
-examine = sync_system.examine
-
 
 def create_semaphore(spec: SemaphoreSpec) -> HostTimeline | HostBinarySemaphore:
     """See `SyncBackend`."""
     if spec.timeline:
-        return sync_system.HostTimeline.create(spec)
-    return sync_system.HostBinarySemaphore.create(spec)
+        return HostTimeline.create(spec)
+    return HostBinarySemaphore.create(spec)
 
 
 def create_fence(spec: FenceSpec) -> HostFence:
     """See `SyncBackend`."""
-    return sync_system.HostFence.create(spec)
+    return HostFence.create(spec)
 
 
 def wait_semaphores(waits: Sequence[tuple[NativeSemaphore, int]], *, any_of: bool, timeout_ns: int) -> bool:
     """See `SyncBackend`. Errors: PeerGoneError for a value whose signaler has ended."""
     timelines = cast("Sequence[tuple[HostTimeline, int]]", waits)
-    return sync_system.wait_timelines(timelines, any_of=any_of, deadline=sync_system.deadline_after(timeout_ns))
+    return timeline_semaphore.wait_timelines(timelines, any_of=any_of, deadline=deadline_after(timeout_ns))
 
 
 def wait_fences(fences: Sequence[NativeFence], *, any_of: bool, timeout_ns: int) -> bool:
     """See `SyncBackend`. Errors: PeerGoneError for a fence whose signaler has ended."""
-    deadline = sync_system.deadline_after(timeout_ns)
-    return sync_system.wait_fences(cast("Sequence[HostFence]", fences), any_of=any_of, deadline=deadline)
+    deadline = deadline_after(timeout_ns)
+    return event_fence.wait_fences(cast("Sequence[HostFence]", fences), any_of=any_of, deadline=deadline)
 
 
 def submit(batches: Sequence[Batch], fence: NativeFence | None) -> None:

@@ -1,8 +1,8 @@
 """Waits for timeline pages in asyncio: one thread of the process sleeps for all coroutines that wait.
 
 How this works. A coroutine adds a `_Watch` to the list of the thread, checks its page itself, and awaits a future. The
-thread sleeps on the sequences of all pages of the list, and on a word of its own, by which it learns of new pages. When
-it wakes, it completes the futures whose value is reached, or whose signaler has ended.
+thread sleeps on the sequences of all pages of the list, and on an alarm of its own, by which it learns of new pages.
+When it wakes, it completes the futures whose value is reached, or whose signaler has ended.
 
 A page stays armed, which means that the thread sleeps on it, for `_LINGER_NS` after its last watch. A wait for an armed
 page does not wake the thread: it adds its watch, and then reads the value. If the value comes after that, the sequence
@@ -18,20 +18,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from extmem.devices.host._libc import ffi
-from extmem.devices.host.futex import SLICE_NS, Words, add_and_wake
 from extmem.devices.host.page_waits import wait_pages
-from extmem.devices.host.timeline_page import TimelinePage
+from extmem.devices.host.sync_system import SLICE_NS, Alarm, PageSleep, TimelinePage
 from extmem.owning import Lock, join_thread
-
-if sys.platform != "linux":
-    raise ImportError("futexes are Linux's; extmem.devices.host picks what the platform has")
 
 __all__ = ["wait_pages_async"]
 
@@ -73,8 +67,6 @@ class _Sleeper:
     """The thread, and what it sleeps on. There is one in a process."""
 
     def __init__(self) -> None:
-        self._word = ffi.new("unsigned int[1]")
-        self._address = int(ffi.cast("uintptr_t", self._word))
         self.reset()
 
     def reset(self) -> None:
@@ -83,6 +75,8 @@ class _Sleeper:
         self._armed: dict[TimelinePage, int] = {}
         """Page → the time until which it stays armed without a watch."""
         self._thread: threading.Thread | None = None
+        self._alarm: Alarm | None = None
+        """Wakes the thread; None while there is none."""
         self._lock = Lock(reentrant=True)
         self._stop_requested = False
         self._changed = True
@@ -97,7 +91,12 @@ class _Sleeper:
             self.start()
         elif watch.page not in self._armed:
             self._changed = True
-            add_and_wake(self._address)
+            self._ring()
+
+    def _ring(self) -> None:
+        alarm = self._alarm
+        if alarm is not None:
+            alarm.ring()
 
     def remove(self, watch: _Watch) -> None:
         """Forget a watch, completed or not."""
@@ -107,15 +106,17 @@ class _Sleeper:
         """Start the thread, unless it is running."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="extmem-timelines", daemon=True)
-                self._thread.start()
+                alarm = Alarm()
+                thread = threading.Thread(target=self._run, args=(alarm,), name="extmem-timelines", daemon=True)
+                self._alarm, self._thread = alarm, thread
+                thread.start()
 
-    def _run(self) -> None:
-        words = Words([self._address])
+    def _run(self, alarm: Alarm) -> None:
+        sleep = PageSleep(alarm, ())
         pages: list[TimelinePage] = []
         while True:
             # Few steps lead from a wake to the next sleep: the event loop waits for the GIL meanwhile.
-            expected = [self._word[0]]
+            expected = [alarm.number]
             for page in pages:
                 expected.append(page.sequence_number)
             self._complete()
@@ -123,12 +124,12 @@ class _Sleeper:
             if self._changed or now >= self._next_look:
                 self._arm(now)
                 if (not self._armed or self._stop_requested) and self._ends():
+                    alarm.close()
                     return
                 pages = list(self._armed)
-                words = Words([self._address, *(page.sequence for page in pages)])
+                sleep = PageSleep(alarm, pages)
                 continue
-            words.expected = expected
-            words.sleep(self._next_look)
+            sleep.sleep(expected, self._next_look)
 
     def _arm(self, now: int) -> None:
         """Disarm the pages that were not waited for lately, and arm those that are waited for."""
@@ -164,7 +165,7 @@ class _Sleeper:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             self._stop_requested = self._changed = True
-            add_and_wake(self._address)
+            self._ring()
             join_thread(thread, _JOIN_S)
 
     def restart(self) -> None:
@@ -205,4 +206,5 @@ async def wait_pages_async(waits: Sequence[tuple[TimelinePage, int]], *, any_of:
                 _sleeper.remove(watch)
 
 
-os.register_at_fork(before=_sleeper.stop, after_in_parent=_sleeper.restart, after_in_child=_sleeper.reset)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_sleeper.stop, after_in_parent=_sleeper.restart, after_in_child=_sleeper.reset)

@@ -17,6 +17,7 @@ from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager.windows import driver_memory, rights
 from extmem.objects import MEMORY, Status
+from extmem.sharing.kinds import ObjectKind
 from extmem.testing.fake_vulkan.tags import DIRTY, GARBAGE, SIZE, Tag, unpack
 
 __all__ = ["CASELESS", "FilePayload", "SectionObjects", "read_tag"]
@@ -54,7 +55,7 @@ class SectionObjects(driver_memory.DriverObjects):
         kind = super().kind_of(value)
         return MEMORY.name if kind == "Section" and read_tag(value) is not None else kind
 
-    def open_named(self, path: str, access: int, flags: int = 0) -> int:
+    def open_named(self, path: str, access: int, flags: int = 0, kind: ObjectKind = ObjectKind.MEMORY) -> int:
         """See `DriverObjects`. Access 0 to an existing name, and sections that no fake made, are refused (B11, B18)."""
         handle = sections.open_named(path, access or sections.QUERY, flags | CASELESS)
         if read_tag(handle) is None or not access:
@@ -62,13 +63,13 @@ class SectionObjects(driver_memory.DriverObjects):
             raise StatusError(Status.ACCESS_DENIED if not access else Status.OBJECT_TYPE_MISMATCH)
         return handle
 
-    def to_kernel(self, mask: int) -> int:
+    def to_kernel(self, mask: int, kind: ObjectKind = ObjectKind.MEMORY) -> int:
         """Return the mask as rights of a section."""
-        return rights.to_section(mask)
+        return (rights.MEMORY_SECTION if kind is ObjectKind.MEMORY else rights.TIMELINE).to_kernel(mask)
 
-    def from_kernel(self, granted: int) -> int:
-        """Return the rights of a section as those of shared memory."""
-        return rights.from_section(granted)
+    def from_kernel(self, granted: int, kind: ObjectKind = ObjectKind.MEMORY) -> int:
+        """Return the rights of a section as those of an object of this kind."""
+        return (rights.MEMORY_SECTION if kind is ObjectKind.MEMORY else rights.TIMELINE).from_kernel(granted)
 
 
 class FilePayload:
