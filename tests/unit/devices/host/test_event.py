@@ -10,7 +10,8 @@ import pytest
 
 from extmem.devices.host import futex
 from extmem.devices.host.event import Event, wait_events
-from extmem.devices.host.timeline_page import TimelinePage, deadline_after
+from extmem.devices.host.page_signals import deadline_after
+from extmem.devices.host.timeline_page import TimelinePage
 from extmem.errors import AccessDeniedError, OutOfMemoryError, PeerGoneError
 from extmem.owning import OwnedFd, copy_fd
 from extmem.sharing import timeline_page as layout
@@ -59,10 +60,8 @@ def test_many_waiters_consume_each_signal_once() -> None:
     one, taken = event(), []
 
     def waiter() -> None:
-        while one.wait(deadline_after(FAR)):
-            if one.consume():
-                taken.append(1)
-                return
+        if one.take(deadline_after(FAR)):
+            taken.append(1)
 
     threads = [threading.Thread(target=waiter) for _ in range(4)]
     for thread in threads:
@@ -92,7 +91,7 @@ def test_without_the_right_it_only_waits() -> None:
     with pytest.raises(AccessDeniedError, match="right to signal"):
         other.signal()
     one.signal()
-    assert other.wait(0)
+    assert wait_events([other], any_of=False, deadline=0)
     assert other.consume()
 
 
@@ -106,14 +105,14 @@ def test_S59_its_companion_page_tells_of_the_end_of_the_signaler() -> None:
     assert made is not None
     assert [entry.pid for entry in layout.signalers(made._words.cast("B"))] == [os.getpid()]
     mark(made)
-    assert one.wait(0)  # it was signaled before
+    assert wait_events([one], any_of=False, deadline=0)  # it was signaled before
     one.consume()
     with pytest.raises(PeerGoneError, match=r"process 4711, which signaled the semaphore, ended .* it is not signaled"):
-        one.wait(deadline_after(FAR))
+        one.take(deadline_after(FAR))
     assert wait_events([one, event(signaled=True)], any_of=True, deadline=0)
     one.signal()  # a survivor
     one.consume()
-    assert not one.wait(0)
+    assert not one.take(0)
 
 
 def test_an_event_leaves_nothing_behind() -> None:

@@ -8,8 +8,9 @@ import time
 import pytest
 
 from extmem.devices.host import futex
+from extmem.devices.host.page_signals import deadline_after
 from extmem.devices.host.page_waits import wait_pages
-from extmem.devices.host.timeline_page import TimelinePage, create_page, deadline_after, open_page
+from extmem.devices.host.timeline_page import TimelinePage, create_page, open_page
 from extmem.errors import PeerGoneError
 from extmem.sharing import timeline_page as layout
 from extmem.testing.waiting import DEADLINE

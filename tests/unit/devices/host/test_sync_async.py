@@ -10,8 +10,9 @@ import time
 import pytest
 
 from extmem.devices.host import futex, sync_async
+from extmem.devices.host.page_signals import deadline_after
 from extmem.devices.host.sync_async import wait_pages_async
-from extmem.devices.host.timeline_page import TimelinePage, create_page, deadline_after, open_page
+from extmem.devices.host.timeline_page import TimelinePage, create_page, open_page
 from extmem.errors import PeerGoneError
 from extmem.sharing import timeline_page as layout
 from extmem.testing.leaks import no_leaks

@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from extmem.devices.host import timeline_page
-from extmem.devices.host.timeline_page import TimelinePage, create_page, deadline_after, open_page
+from extmem.devices.host import page_signals, timeline_page
+from extmem.devices.host.page_signals import deadline_after
+from extmem.devices.host.timeline_page import TimelinePage, create_page, open_page
 from extmem.errors import AccessDeniedError, DriverError, PeerGoneError
 from extmem.owning import OwnedFd
 from extmem.sharing import timeline_page as layout
@@ -21,7 +22,8 @@ from extmem.wire.process_start import start_time
 
 FAR = int(DEADLINE * 1e9)
 OPEN = """
-from extmem.devices.host.timeline_page import open_page, deadline_after
+from extmem.devices.host.page_signals import deadline_after
+from extmem.devices.host.timeline_page import open_page
 from extmem.owning import OwnedFd
 page = open_page(OwnedFd(os.open(f"/proc/{parent}/fd/{fd}", os.O_RDWR if writable else os.O_RDONLY)), writable)
 """
@@ -177,7 +179,7 @@ def test_threads_that_signal_at_once_end_at_the_maximum() -> None:
 
 
 def test_claims_of_ended_threads_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeline_page, "_MANY_THREADS", 4)
+    monkeypatch.setattr(page_signals, "_MANY_THREADS", 4)
     page = open_page(create_page())
     for value in range(1, 12):
         thread = threading.Thread(target=page.signal, args=(value,))
