@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from extmem import vk
-from extmem.devices.sync import Batch, SemaphoreSignal, SemaphoreSpec, SyncSource
-from extmem.errors import AccessDeniedError, DriverError, HandleStateError, UnsupportedError
-from extmem.owning import Uses, copy_fd
+from extmem.devices.sync import Batch, SemaphoreSpec, SyncSource
+from extmem.errors import AccessDeniedError, HandleStateError, UnsupportedError
+from extmem.owning import Uses
 from extmem.testing import fake_vulkan
 from extmem.vk.handle_types import SEMAPHORE_OPAQUE_FD, SEMAPHORE_SYNC_FD
 from tests.unit.devices.vulkan.sync_steps import (
