@@ -67,6 +67,7 @@ PLATFORM_ASKED = {
     "extmem.devices.vulkan.backend": "picks how a driver's memory is shared",
     "extmem.devices.cuda.handle_types": "picks how CUDA's own memory leaves the process",
     "extmem.devices.host.system": "picks what payloads are made of",
+    "extmem.devices.host.sync_system": "picks what semaphores and fences are made of",
     "extmem.manager": "picks the object manager",
     "extmem.owning._system": "picks how descriptors are closed and duplicated",
     "extmem.process": "picks how children inherit",

@@ -78,7 +78,8 @@ def open_page(file: OwnedFd, writable: bool = True) -> TimelinePage:
         page = _pages.get(key)
         if page is None:
             page = _pages[key] = TimelinePage(map_file(file.fd, layout.PAGE_SIZE, writable))
-        page._file = file if writable else None
+        if writable and page._file is None and not page._claims:
+            page._file = file
         return page
 
 
