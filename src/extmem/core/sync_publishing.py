@@ -58,6 +58,7 @@ def everyday_access(access: int | None) -> int | None:
 
 
 def terms_of(
+    kind: ObjectKind,
     handle_types: SyncHandleType,
     chained: vk.ExportSemaphoreWin32HandleInfoKHR | vk.ExportFenceWin32HandleInfoKHR | None,
 ) -> ShareTerms | None:
