@@ -28,6 +28,7 @@ from extmem.core.sync_records import Attached, Changes, Payload, SyncObject
 from extmem.handles.process_id import current_process
 from extmem.owning import Lock
 from extmem.rules.sync_facts import FenceFacts, SemaphoreFacts
+from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["SyncStates", "end", "fence_facts", "semaphore_facts", "sync_states"]
 
@@ -60,7 +61,7 @@ class SyncStates:
         timeline: bool = False,
         initial_value: int = 0,
         signaled: bool = False,
-        export_types: int = 0,
+        export_types: SyncHandleType | int = 0,
         flags: int = 0,
         device: int = 0,
     ) -> int:
@@ -91,13 +92,13 @@ class SyncStates:
     def imported(
         self,
         number: int,
-        handle_type: int,
+        handle_type: SyncHandleType | int,
         *,
         temporary: bool = False,
         copied: bool = False,
         signaled: bool | None = None,
         timeline: bool = False,
-        export_types: int | None = None,
+        export_types: SyncHandleType | int | None = None,
         key: Hashable = None,
     ) -> None:
         """Record a successful import of a payload into a semaphore or fence.
@@ -135,7 +136,13 @@ class SyncStates:
             changes.apply()
 
     def exported(
-        self, number: int, handle_type: int, *, copied: bool = False, nt: bool = False, key: Hashable = None
+        self,
+        number: int,
+        handle_type: SyncHandleType | int,
+        *,
+        copied: bool = False,
+        nt: bool = False,
+        key: Hashable = None,
     ) -> None:
         """Record a successful export of the current payload of a semaphore or fence.
 
