@@ -177,6 +177,24 @@ with_chain("VkSubmitInfo-pNext-pNext", lambda: vk.ExportSemaphoreCreateInfo())
 with_chain("VkSubmitInfo-sType-unique", lambda: TIMELINE((), (4,), TIMELINE((), (4,))))
 on_gpu("VkSubmitInfo2-pNext-pNext")(lambda gpu: gpu.submit2(p_next=D3D12()))
 MUTEX = vk.Win32KeyedMutexAcquireReleaseInfoKHR
+
+
+def mutex(vuid: str, keys: Any = (0,), timeouts: Any = (0,), released: Any = (1,), *, other: bool = False) -> None:
+    """Acquire and release the keyed mutex of memory that has none; of memory of another device, if `other`."""
+
+    def put(world: World) -> set[str]:
+        gpu = Gpu(world)
+        memory = [world.memory(world.gpu() if other else gpu.device)]
+        return broken_by(lambda: gpu.submit(chain=MUTEX(memory, keys, timeouts, memory, released)))
+
+    recipe(f"VkWin32KeyedMutexAcquireReleaseInfoKHR-{vuid}")(put)
+
+
+mutex("pAcquireSyncs-00081")
+mutex("pAcquireKeys-parameter", keys=())
+mutex("pAcquireTimeouts-parameter", timeouts=(0, 0))
+mutex("pReleaseKeys-parameter", released=(-1,))
+mutex("commonparent", other=True)
 on_gpu("VkSubmitInfo2-sType-unique")(lambda gpu: gpu.submit2(p_next=MUTEX(p_next=MUTEX())))
 on_gpu("VkSubmitInfo2-flags-parameter")(lambda gpu: gpu.submit2(flags=1 << 30))
 on_gpu("VkSemaphoreSubmitInfo-pNext-pNext")(lambda gpu: gpu.submit2([(gpu.line, 0)], one={"p_next": TIMELINE()}))
