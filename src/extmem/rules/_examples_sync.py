@@ -2,10 +2,10 @@
 
 The names used: S is vk.ExternalSemaphoreHandleTypeFlagBits, F is vk.ExternalFenceHandleTypeFlagBits; device an open
 device, other_device one of another GPU, updated_device the same GPU with another driver, old_device one without
-timeline semaphores; done a binary semaphore, frames a timeline and frame_fence a fence of device, each exportable; plain and
-plain_fence are not; done_fd, frames_fd and fence_fd are their fds, done_handle, frames_handle and fence_handle their NT
-handles; names of shared objects are 'done', 'frames' and 'frame fence'. What is called flagged was exported with create
-flags. Tests run every one of them.
+timeline semaphores; done a binary semaphore, frames a timeline and frame_fence a fence of device, each exportable;
+plain and plain_fence are not; done_fd, frames_fd and fence_fd are their fds, done_handle, frames_handle and
+fence_handle their NT handles; names of shared objects are 'done', 'frames' and 'frame fence'. What is called flagged
+was exported with create flags. Tests run every one of them.
 """
 
 from __future__ import annotations
