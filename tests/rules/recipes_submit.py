@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from extmem import vk
+from extmem.testing import fake_vulkan
 from tests.rules.raising import broken_by
 from tests.rules.recipes_world import World, recipe
 
@@ -20,7 +21,7 @@ class Gpu:
     """A scripted GPU with semaphores and a fence. `gate` holds up work that waits for it until the end."""
 
     def __init__(self, world: World, **fields: Any) -> None:
-        self.device: Any = world.gpu(**fields)
+        self.device: Any = world.gpu(**{"extensions": fake_vulkan.INTEGRATED.extensions, **fields})
         self.binary: Any = world.keep(self.device.create_semaphore(vk.SemaphoreCreateInfo()))
         self.line: Any = world.keep(self.device.timeline())
         self.gate: Any = world.keep(self.device.timeline())
@@ -147,7 +148,7 @@ on_gpu("VkSubmitInfo-pWaitSemaphores-03239")(
 
 @recipe("vkQueueSubmit2-synchronization2-03866")
 def _without_synchronization2(world: World) -> set[str]:
-    device: Any = world.gpu(api_version=(1, 2), extensions=())
+    device: Any = world.gpu()
     return broken_by(lambda: device.queue_submit2([]))
 
 
