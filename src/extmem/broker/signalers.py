@@ -71,7 +71,7 @@ class Signalers:
             self._may_signal[payload] += 1
         pages[payload] = pages.get(payload, False) or signal
         who = self._who.get(process)
-        if who is None:
+        if who is None or not who.start:
             pid = session.credentials.pid
             who = self._who[process] = _Who(_own_pid(pid), start_time(pid))
             timeline_marks.prepare()
