@@ -2,12 +2,13 @@
 
 ::
 
-    0       8       12      16      24      32      40      44      48      64
-    +-------+-------+-------+-------+-------+-------+-------+-------+--- - -+------ - - -
-    | value | seq.  | state | pid   | since |reached| flags | marks | zeros | signalers
-    +-------+-------+-------+-------+-------+-------+-------+-------+--- - -+------ - - -
+    0       8       12      16      24      32      40      44      48       52      64          1024
+    +-------+-------+-------+-------+-------+-------+-------+-------+--------+--- - -+------ - - +---- - -
+    | value | seq.  | state | pid   | since |reached| flags | marks | entries| zeros | signalers | raised
+    +-------+-------+-------+-------+-------+-------+-------+-------+--------+--- - -+------ - - +---- - -
 
     a signaler: u32 pid, u32 flags, u64 start time; 32 of them, up to byte 576
+    raised: u64, for each signaler the greatest value that it has announced
 
 All numbers are in native byte order: the page never leaves the machine. The page is the first one of a sealed memory
 file. It is the payload of a timeline of the host, or the companion page of another semaphore or fence: of a driver's
@@ -38,6 +39,7 @@ from typing import Final, NamedTuple
 __all__ = [
     "MARKS",
     "PAGE_SIZE",
+    "RAISED",
     "REACHED",
     "SEQUENCE",
     "SIGNALERS",
@@ -46,6 +48,7 @@ __all__ = [
     "TABLE",
     "VALUE",
     "WHO",
+    "ENTRIES",
     "Facts",
     "Flags",
     "Left",
@@ -77,10 +80,14 @@ FLAGS: Final = 40
 """Offset of the flags, u32 (`Flags`)."""
 MARKS: Final = 44
 """Offset of the number of marks, u32. It wraps."""
+ENTRIES: Final = 48
+"""Offset of a u32 that is greater than 1 once several processes may signal. The device's alone."""
 TABLE: Final = 64
 """Offset of the table of signalers."""
 SIGNALERS: Final = 32
 """Entries of the table."""
+RAISED: Final = 1024
+"""Offset of a u64 for each entry of the table: what this signaler announced. The device's alone."""
 
 _ENTRY: Final = struct.Struct("=IIQ")
 _HEAD: Final = struct.Struct("=QIIQQQII")
