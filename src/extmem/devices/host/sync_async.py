@@ -109,6 +109,7 @@ class _Sleeper:
             if self._thread is None:
                 alarm = Alarm()
                 thread = threading.Thread(target=self._run, args=(alarm,), name="extmem-timelines", daemon=True)
+                self._changed = True  # it has armed nothing yet
                 self._alarm, self._thread = alarm, thread
                 thread.start()
 

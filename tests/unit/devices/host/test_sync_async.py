@@ -168,6 +168,25 @@ def test_S59_the_end_of_the_signaler_is_raised() -> None:
     run(main())
 
 
+def test_a_thread_that_starts_again_arms_its_pages(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread has ended just now; its next look was to be in an hour."""
+    if way == "ring":
+        return
+    wait_until(lambda: not has_thread(), "the thread of an earlier test to end")
+    monkeypatch.setattr(sync_async._sleeper, "_changed", False)
+    monkeypatch.setattr(sync_async._sleeper, "_next_look", time.monotonic_ns() + FAR)
+    one = page()
+
+    async def main() -> None:
+        wait = asyncio.ensure_future(wait_pages_async([(one, 1)]))
+        while one not in sync_async._sleeper._armed:
+            await asyncio.sleep(0)
+        one.signal(1)
+        await wait
+
+    run(main())
+
+
 def test_a_loop_that_ends_at_once_leaves_nothing() -> None:
     async def main() -> None:
         wait = asyncio.ensure_future(wait_pages_async([(page(), 5)]))
