@@ -238,7 +238,8 @@ def opened(scene: Any) -> None:
     """Open the timeline of a scene of timelines by its name."""
     if scene.thing.name is None:
         raise UnsupportedError("this device shares by no name; the library was not called")
-    extmem.open_timeline(scene.thing.name).close()
+    with contextlib.suppress(extmem.NameNotFoundError):  # another thread closed it
+        extmem.open_timeline(scene.thing.name).close()
 
 
 def refused_as_memory(scene: Any) -> None:

@@ -19,8 +19,8 @@ FAR = 1 << 62
 class Gpu:
     """A scripted GPU with semaphores and a fence. `gate` holds up work that waits for it until the end."""
 
-    def __init__(self, world: World) -> None:
-        self.device: Any = world.gpu()
+    def __init__(self, world: World, **fields: Any) -> None:
+        self.device: Any = world.gpu(**fields)
         self.binary: Any = world.keep(self.device.create_semaphore(vk.SemaphoreCreateInfo()))
         self.line: Any = world.keep(self.device.timeline())
         self.gate: Any = world.keep(self.device.timeline())

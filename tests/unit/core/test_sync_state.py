@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from extmem.core import sync_records, sync_state
 from extmem.core.sync_state import SyncStates
 from extmem.core.sync_submissions import Operations, Submission
 from extmem.rules.sync_facts import FenceFacts, SemaphoreFacts, Unsubmitted
@@ -343,3 +344,37 @@ def test_a_long_chain_of_batches_is_followed(world: World) -> None:
         world.submit()
     world.submit(signals=[one])
     assert len(unsubmitted(world, one)) == 1
+
+
+def test_a_forked_child_has_its_own_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = sync_state.sync_states()
+    assert sync_state.sync_states() is ours
+    monkeypatch.setattr(sync_state, "_current", sync_state._current)
+    monkeypatch.setattr(sync_state.current_process, "pid", -1)
+    theirs = sync_state.sync_states()
+    assert theirs is not ours and sync_state.sync_states() is theirs
+
+
+def test_an_interrupted_operation_changes_all_or_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = world.binary()
+    world.states.imported(one, OPAQUE_FD, temporary=True)
+    before = dict(world.states._table)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sync_records.Changes, "apply", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            world.states.imported(one, OPAQUE_FD)
+    assert world.states._table == before
+    world.states.remove(one)
+    assert world.states._table == {}
+
+
+def test_a_circle_behind_a_missing_signal_is_followed_once(world: World) -> None:
+    one, left, missing = world.binary(), world.timeline(), world.timeline("the third timeline")
+    world.submit(waits=[(missing, 1), (left, 1)])
+    world.submit(waits=[(missing, 1)], signals=[(left, 1)], queue=OTHER)
+    world.submit(signals=[one])
+    assert unsubmitted(world, one) == (Unsubmitted("the third timeline", 1),)
