@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from extmem.api.commands import Commands
 from extmem.core import memory_buffer, shared_devices, sync_operations
@@ -24,29 +23,10 @@ from extmem.core.resources import BufferObject
 from extmem.devices.optional_protocols import ReleasesOwnership
 from extmem.errors import UnsupportedError
 from extmem.interop import DeviceArray, gpu_arrays
+from extmem.interop.streams import stream_address
 from extmem.owning import Uses
 
-__all__ = ["on_queue", "on_stream", "stream_address"]
-
-
-def stream_address(stream: object) -> int:
-    """Return the CUstream of a stream as a number.
-
-    stream: an address, a stream of PyTorch, CuPy or cuda-core, or another object with `__cuda_stream__`. None is the
-        default stream, 0.
-    Errors: TypeError.
-    """
-    if stream is None:
-        return 0
-    if isinstance(stream, int):
-        return stream
-    protocol: Any = getattr(stream, "__cuda_stream__", None)
-    address = protocol()[1] if callable(protocol) else getattr(stream, "cuda_stream", getattr(stream, "ptr", None))
-    if not isinstance(address, int):
-        raise TypeError(
-            f"{stream!r} is not a CUDA stream; pass the address of one, or a stream of PyTorch, CuPy or cuda-core"
-        )
-    return address
+__all__ = ["on_queue", "on_stream"]
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from extmem.devices.sync import NativeFence, NativeSemaphore
     from extmem.manager import Manager, Reference
     from extmem.sharing.descriptor.sync import SyncDescriptor
+    from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["ClosedSync", "FenceRecord", "HeldSync", "SemaphoreRecord", "SharedPayload", "SyncRecord"]
 
@@ -171,7 +172,13 @@ class SyncRecord(Held):
         raise AssertionError(f"{type(self).__name__} defines facts")  # pragma: no cover
 
     def note_import(
-        self, handle_type: int, export_types: int | None, *, temporary: bool, copied: bool, signaled: bool | None
+        self,
+        handle_type: SyncHandleType,
+        export_types: SyncHandleType | None,
+        *,
+        temporary: bool,
+        copied: bool,
+        signaled: bool | None,
     ) -> None:
         """Record an import for the rules. export_types: of the payload's creator; None if unknown."""
         sync_states().imported(
@@ -185,7 +192,7 @@ class SyncRecord(Held):
             key=self.key,
         )
 
-    def note_export(self, handle_type: int, *, copied: bool) -> None:
+    def note_export(self, handle_type: SyncHandleType, *, copied: bool) -> None:
         """Record an export for the rules."""
         sync_states().exported(
             self.state, handle_type, copied=copied, nt=bool(handle_type & _NT_TYPES) and not copied, key=self.key
@@ -297,7 +304,7 @@ class SemaphoreRecord(SyncRecord):
         value = self.native.counter() if self.timeline else None
         return sync_states().semaphore(self.state, value) or SemaphoreFacts(self.timeline, alive=False)
 
-    def note_export(self, handle_type: int, *, copied: bool) -> None:
+    def note_export(self, handle_type: SyncHandleType, *, copied: bool) -> None:
         """See `SyncRecord`. A copying type acts as a wait: a temporary import ends."""
         super().note_export(handle_type, copied=copied)
         if copied:

@@ -140,7 +140,7 @@ def _check_device(device: LogicalDevice, source: SyncSource) -> None:
 def _why_not(name: str) -> str:
     if name == "NVSCISYNC":
         return (
-            "NVSCISYNC is not imported: an NvSciSyncObj is an object of NVIDIA's NvSciSync library in one process, which "
-            "exists on its embedded systems; share a timeline semaphore of the Vulkan driver instead"
+            "NVSCISYNC is not imported: an NvSciSyncObj is an object of NVIDIA's NvSciSync library in one process, "
+            "which exists on its embedded systems; share a timeline semaphore of the Vulkan driver instead"
         )
     return f"{name} is no CUexternalSemaphoreHandleType that CUDA imports; they are {', '.join(NAMES)}"

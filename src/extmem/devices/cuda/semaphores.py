@@ -23,6 +23,7 @@ from extmem.owning import Held, OwnedFd
 from extmem.vk.handle_types import SEMAPHORE_OPAQUE_FD, SyncHandleType
 
 if TYPE_CHECKING:
+    from extmem.devices.cuda.handle_types import TimelinePage
     from extmem.devices.cuda.sync import CudaSync
     from extmem.sharing.payload import Page, PayloadFd
 
@@ -33,9 +34,6 @@ class CudaSemaphore(Held):
     """See `NativeSemaphore`. Ownership: its parts are released by `close` and the end of the last hold."""
 
     __slots__ = ("_file", "_host", "_on_streams", "_payload", "_spec", "_sync", "stated_identity", "timeline")
-
-    raw = 0
-    """0: the number of CUDA's object is no VkSemaphore."""
 
     def __init__(self, sync: CudaSync, spec: SemaphoreSpec) -> None:
         super().__init__()
@@ -55,6 +53,18 @@ class CudaSemaphore(Held):
     def keeper(self) -> Held:
         """See `NativeSync`."""
         return self
+
+    @property
+    def raw(self) -> int:
+        """The CUexternalSemaphore of a driver's semaphore; 0 for a page of the host."""
+        return self._on_streams.external if self._on_streams is not None else 0
+
+    @property
+    def page(self) -> TimelinePage | None:
+        """The page that the host reads and waits for; None for a driver's semaphore without one, and binary ones."""
+        if self._host is None and (self._imported or not self.timeline or self.closing):
+            return None
+        return page_of(self.host)
 
     @property
     def _imported(self) -> bool:

@@ -95,6 +95,8 @@ class StreamSemaphore(Owner):
         kind: the external's CUDA type. page: the payload, or the companion page of the external semaphore. pointer: of
         a page that is the payload.
         """
+        self.lanes: dict[tuple[int, int], Lane] = {}
+        """By stream and thread."""
         super().__init__()
         self.device = device
         self._calls = calls
@@ -109,8 +111,6 @@ class StreamSemaphore(Owner):
         self._page_hold = page.keeper.hold() if page is not None else None
         self.pointer = pointer
         """CUdeviceptr of the page's value."""
-        self.lanes: dict[tuple[int, int], Lane] = {}
-        """By stream and thread."""
         self.running: deque[host_function.Call] = deque()
         """The calls of the host function that were not seen to be done."""
         self._settling = Lock()
@@ -122,6 +122,7 @@ class StreamSemaphore(Owner):
         lane = self.lanes.get(key)
         if lane is None:
             device = self.device
+            device.check_open()
             with device.making, device.gpu.current:
                 cu = device.module
                 answer = take(self.undo, (cu.cuEventDestroy, ...), cu.cuEventCreate, _DISABLE_TIMING)
@@ -147,6 +148,11 @@ class StreamSemaphore(Owner):
             return False
         cu = self.device.module
         return not any(lane.marked and cu.cuEventQuery(lane.event)[0] for lane in list(self.lanes.values()))
+
+    def in_forked_child(self) -> None:
+        """See `Owner`. Without lanes, the child's next use of it is refused."""
+        self.lanes.clear()
+        self.forget()
 
     def gone(self) -> Exception:
         """See `Held`."""

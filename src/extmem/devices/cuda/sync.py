@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["CudaSync"]
 
 _NON_BLOCKING = 0x1
+_Pairs = Sequence[tuple[CudaSemaphore, int]]
 _Feature = vk.ExternalSemaphoreFeatureFlagBits
 _Type = vk.ExternalSemaphoreHandleTypeFlagBits
 
@@ -105,19 +106,17 @@ class CudaSync:
         timelines = [(native_semaphore(semaphore).host, value) for semaphore, value in waits]
         return host.wait_semaphores(timelines, any_of=any_of, timeout_ns=timeout_ns)
 
+    wait_fences = staticmethod(host.wait_fences)
+
     # Streams.
 
     def stream_wait(self, stream: int, waits: Sequence[tuple[NativeSemaphore, int]]) -> None:
         """See `OrdersStreams`."""
-        if self.device.pid != current_process.pid or self.device.closing:
-            self.device.check_open()
-        self.streams.wait(stream, [(cast("CudaSemaphore", one).on_streams(), value) for one, value in waits])
+        self.streams.wait(stream, [(one.on_streams(), value) for one, value in cast("_Pairs", waits)])
 
     def stream_signal(self, stream: int, signals: Sequence[tuple[NativeSemaphore, int]]) -> None:
         """See `OrdersStreams`."""
-        if self.device.pid != current_process.pid or self.device.closing:
-            self.device.check_open()
-        self.streams.signal(stream, [(cast("CudaSemaphore", one).on_streams(), value) for one, value in signals])
+        self.streams.signal(stream, [(one.on_streams(), value) for one, value in cast("_Pairs", signals)])
 
     def signal_at_once(self, semaphore: StreamSemaphore, value: int) -> None:
         """Signal a driver's semaphore on a stream without other work. It is signaled when this returns."""

@@ -20,16 +20,13 @@ import os
 import threading
 import time
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final
 
 from extmem import vk
 from extmem.devices.host.system import FileMapping
 from extmem.errors import DriverError, PeerGoneError
 from extmem.owning import Lock, late_imports
 from extmem.sharing import timeline_page as layout
-
-if TYPE_CHECKING:
-    from extmem.devices.host.sync_system import TimelinePage
 
 __all__ = ["PageSignals", "deadline_after", "gone_error", "lock", "no_right"]
 
@@ -223,12 +220,6 @@ class PageSignals:
         """End what `add_user` began: without users, this process is no signaler any more."""
 
     # Waiting.
-
-    async def wait_async(self, value: int) -> None:
-        """Wait until the value is reached, while the event loop runs. See `sync_async`."""
-        with late_imports():
-            from extmem.devices.host.sync_async import wait_pages_async
-        await wait_pages_async([(cast("TimelinePage", self), value)])
 
     def check_signaler(self, value: int) -> None:
         """Raise PeerGoneError if the value is not reached, and the process that would signal it has ended."""

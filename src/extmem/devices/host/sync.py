@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from extmem.devices.host import event_fence, late, timeline_semaphore
+from extmem.devices.host import event_fence, late, sync_system, timeline_semaphore
 from extmem.devices.host.event_fence import HostFence
 from extmem.devices.host.event_semaphore import HostBinarySemaphore
 from extmem.devices.host.page_signals import deadline_after
@@ -19,12 +19,16 @@ from extmem.devices.host.sync_system import examine
 from extmem.devices.host.timeline_semaphore import HostTimeline
 from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec
 from extmem.errors import UnsupportedError
+from extmem.sharing.payload import Page, PayloadFd, Win32Payload
 
 __all__ = [
     "create_fence",
     "create_semaphore",
+    "create_word",
     "examine",
     "fence_properties",
+    "is_timeline",
+    "open_word",
     "semaphore_properties",
     "submit",
     "wait_fences",
@@ -37,6 +41,24 @@ def create_semaphore(spec: SemaphoreSpec) -> HostTimeline | HostBinarySemaphore:
     if spec.timeline:
         return HostTimeline.create(spec)
     return HostBinarySemaphore.create(spec)
+
+
+def create_word(spec: SemaphoreSpec) -> HostTimeline:
+    """Create the companion page of a new timeline of a driver, with its initial value, as a timeline of the host."""
+    return HostTimeline.of_page(sync_system.create_companion_page(spec.terms, spec.initial_value), writable=True)
+
+
+def open_word(page: Page) -> HostTimeline | None:
+    """Open a companion page of a driver's timeline as a timeline of the host; None for a page that is none."""
+    examined = sync_system.examine_timeline(page.handle)
+    if examined.problem:
+        return None
+    return HostTimeline.of_page(sync_system.copy_of_page(page.handle), writable=page.writable and examined.writable)
+
+
+def is_timeline(payload: PayloadFd) -> bool:
+    """Whether a payload of the object manager is a timeline of the host, and not a driver's."""
+    return not isinstance(payload, Win32Payload) and not sync_system.examine_timeline(payload.fd).problem
 
 
 def create_fence(spec: FenceSpec) -> HostFence:

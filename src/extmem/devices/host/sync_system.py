@@ -13,6 +13,7 @@ __all__ = [
     "Event",
     "PageSleep",
     "TimelinePage",
+    "copy_of_page",
     "create_companion_page",
     "create_page",
     "examine",
@@ -29,12 +30,14 @@ if sys.platform == "win32":
     from extmem.devices.host.windows_sync_check import examine, examine_timeline
     from extmem.devices.host.windows_timeline_page import (
         TimelinePage,
+        copy_of_page,
         create_companion_page,
         create_page,
         open_page,
         sleep_on_pages,
     )
 else:
+    from extmem.devices.fd_copies import copy_of as copy_of_page
     from extmem.devices.host.event import Event, wait_events
     from extmem.devices.host.page_sleep import SLICE_NS, Alarm, PageSleep
     from extmem.devices.host.ring_waits import waits_of_loop

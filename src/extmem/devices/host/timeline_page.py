@@ -58,12 +58,12 @@ def create_page(value: int = 0, descriptor: bytes = b"", terms: ShareTerms | Non
     return file
 
 
-def create_companion_page(terms: ShareTerms | None) -> OwnedFd:
+def create_companion_page(terms: ShareTerms | None, value: int = 0) -> OwnedFd:
     """Create the file of a companion page, whose rights are those of its payload. terms: unused, as in `create_page`.
 
     Errors: OutOfMemoryError.
     """
-    return create_page()
+    return create_page(value)
 
 
 def open_page(file: OwnedFd, writable: bool = True) -> TimelinePage:

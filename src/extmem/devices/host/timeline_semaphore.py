@@ -47,6 +47,11 @@ class HostTimeline(Held):
         file = create_page(spec.initial_value, spec.descriptor, spec.terms)
         return cls(file, open_page(file))
 
+    @classmethod
+    def of_page(cls, file: OwnedFd, *, writable: bool) -> HostTimeline:
+        """Return the timeline of a page's file, which it owns."""
+        return cls(file, open_page(file, writable))
+
     @property
     def keeper(self) -> Held:
         """See `NativeSync`."""

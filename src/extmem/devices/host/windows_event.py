@@ -16,6 +16,7 @@ from extmem.devices.host.page_signals import gone_error, no_right
 from extmem.devices.host.sync_errors import refusal
 from extmem.devices.host.windows_timeline_page import (
     TimelinePage,
+    copy_of_page,
     create_companion_page,
     milliseconds_left,
     open_page,
@@ -23,7 +24,7 @@ from extmem.devices.host.windows_timeline_page import (
 )
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles._win32 import calls, waitables
-from extmem.manager.windows import status_errors, sync_payloads
+from extmem.manager.windows import sync_payloads
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.sharing.payload import Page, PayloadFd
 from extmem.sharing.terms import ShareTerms
@@ -73,7 +74,7 @@ class Event:
             )
         made = cls(payload, fence)
         for page in payload.pages:
-            file = OwnedDescriptor(status_errors.duplicate(page.handle, options=calls.SAME_ACCESS))
+            file = copy_of_page(page.handle)
             made._use(open_page(file, page.writable))
             made._page_file = file
             break

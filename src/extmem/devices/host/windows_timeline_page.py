@@ -41,6 +41,7 @@ __all__ = [
     "SLICE_NS",
     "TimelinePage",
     "Watched",
+    "copy_of_page",
     "create_companion_page",
     "create_page",
     "milliseconds_left",
@@ -69,12 +70,17 @@ def create_page(value: int = 0, descriptor: bytes = b"", terms: ShareTerms | Non
     return _initialized(sync_payloads.create_timeline(descriptor, terms), value)
 
 
-def create_companion_page(terms: ShareTerms | None) -> OwnedFd:
+def create_companion_page(terms: ShareTerms | None, value: int = 0) -> OwnedFd:
     """Create the section of a companion page, whose rights are those of its payload: terms has its security.
 
     Errors: as `sync_payloads.create_page`.
     """
-    return _initialized(sync_payloads.create_page(terms.sddl if terms is not None else None), 0)
+    return _initialized(sync_payloads.create_page(terms.sddl if terms is not None else None), value)
+
+
+def copy_of_page(handle: int) -> OwnedFd:
+    """Return a duplicate of the handle of a page, owned by the caller."""
+    return OwnedDescriptor(status_errors.duplicate(handle, options=calls.SAME_ACCESS))
 
 
 def _initialized(section: int, value: int) -> OwnedFd:

@@ -133,6 +133,11 @@ class _Worker:
         """Make the thread look at the items."""
         self._woken.put(None)
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to handle. The thread itself may ask while it handles the last item."""
+        return len(self.items) <= (threading.current_thread() is self._thread)
+
     def stop(self) -> None:
         """Make the thread end as soon as it has no work. Work that is added later starts another one."""
         self._linger = 0.0
@@ -397,8 +402,11 @@ class BatchQueue:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is submitted or deferred."""
-        return not self._deferred.items and not self._running.items  # work goes from the first to the second
+        """Whether nothing is submitted or deferred.
+
+        The end of the last hold closes a device that the program has closed, in the thread that ends the hold.
+        """
+        return self._deferred.idle and self._running.idle  # work goes from the first to the second
 
     def _wait_for(self, works: Sequence[Work]) -> None:
         """Wait until this work is done. Signal handlers run meanwhile. Errors: DriverError for a lost device."""
