@@ -219,7 +219,13 @@ class HostBackend:
         return late.sync.create_fence(spec)
 
     def examine_sync_fd(
-        self, fd: int, handle_type: SyncHandleType, *, fence: bool = False, timeline: bool = False
+        self,
+        fd: int,
+        handle_type: SyncHandleType,
+        *,
+        fence: bool = False,
+        timeline: bool = False,
+        trusted: bool = False,
     ) -> ExaminedFd:
         return late.sync.examine(fd, handle_type, fence=fence, timeline=timeline)
 
@@ -248,7 +254,8 @@ class HostBackend:
             raise HandleStateError(f"{self.identity.device_name} is closed; open the device again")
 
     def _check(self, size: int, memory_type: int) -> None:
-        self._check_open()
+        if self._closed:
+            self._check_open()
         if size <= 0 or not 0 <= memory_type < _TYPE_COUNT:
             raise DriverError(
                 f"vkAllocateMemory: {size} bytes of memory type {memory_type} are asked for; sizes begin at 1 "

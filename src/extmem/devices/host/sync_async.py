@@ -1,8 +1,9 @@
-"""Waits for timeline pages in asyncio: one thread of the process sleeps for all coroutines that wait.
+"""Waits for timeline pages in asyncio, by an io_uring that the event loop polls, or by a thread for all coroutines.
 
-How this works. A coroutine adds a `_Watch` to the list of the thread, checks its page itself, and awaits a future. The
-thread sleeps on the sequences of all pages of the list, and on a word of its own, by which it learns of new pages. When
-it wakes, it completes the futures whose value is reached, or whose signaler has ended.
+How this works. A coroutine adds a `Watch` to a list, checks its page itself, and awaits a future. On Linux 6.7 and
+later, where io_uring is allowed, the list is that of its event loop (`ring_waits`). Else it is that of the thread. The
+thread sleeps on the sequences of all pages of the list, and on an alarm of its own, by which it learns of new pages.
+When it wakes, it completes the futures whose value is reached, or whose signaler has ended.
 
 A page stays armed, which means that the thread sleeps on it, for `_LINGER_NS` after its last watch. A wait for an armed
 page does not wake the thread: it adds its watch, and then reads the value. If the value comes after that, the sequence
@@ -18,29 +19,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from extmem.devices.host._libc import ffi
-from extmem.devices.host.futex import SLICE_NS, Words, add_and_wake
 from extmem.devices.host.page_waits import wait_pages
-from extmem.devices.host.timeline_page import TimelinePage
+from extmem.devices.host.sync_system import SLICE_NS, Alarm, PageSleep, TimelinePage, waits_of_loop
 from extmem.owning import Lock, join_thread
 
-if sys.platform != "linux":
-    raise ImportError("futexes are Linux's; extmem.devices.host picks what the platform has")
-
-__all__ = ["wait_pages_async"]
+__all__ = ["Watch", "wait_pages_async"]
 
 _LINGER_NS: Final = 200_000_000
 _JOIN_S: Final = 0.2
 _POLL: Final = 0
 
 
-class _Watch:
+class Watch:
     """A value that a coroutine waits for."""
 
     __slots__ = ("_future", "_loop", "_marks", "page", "value")
@@ -61,28 +56,28 @@ class _Watch:
     def complete(self) -> None:
         """Let the coroutine go on; called in the thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(_set, self._future)
+            self._loop.call_soon_threadsafe(self.finish)
 
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    def finish(self) -> None:
+        """Let the coroutine go on; called in its event loop."""
+        if not self._future.done():
+            self._future.set_result(None)
 
 
 class _Sleeper:
     """The thread, and what it sleeps on. There is one in a process."""
 
     def __init__(self) -> None:
-        self._word = ffi.new("unsigned int[1]")
-        self._address = int(ffi.cast("uintptr_t", self._word))
         self.reset()
 
     def reset(self) -> None:
         """Set the state of a new process."""
-        self._watches: dict[_Watch, None] = {}
+        self._watches: dict[Watch, None] = {}
         self._armed: dict[TimelinePage, int] = {}
         """Page → the time until which it stays armed without a watch."""
         self._thread: threading.Thread | None = None
+        self._alarm: Alarm | None = None
+        """Wakes the thread; None while there is none."""
         self._lock = Lock(reentrant=True)
         self._stop_requested = False
         self._changed = True
@@ -90,16 +85,21 @@ class _Sleeper:
         self._next_look = 0
         """When to look which pages are not waited for any more; of `time.monotonic_ns`."""
 
-    def add(self, watch: _Watch) -> None:
+    def add(self, watch: Watch) -> None:
         """Complete the watch when it is over. The caller checks it once more after this."""
         self._watches[watch] = None
         if self._thread is None:
             self.start()
         elif watch.page not in self._armed:
             self._changed = True
-            add_and_wake(self._address)
+            self._ring()
 
-    def remove(self, watch: _Watch) -> None:
+    def _ring(self) -> None:
+        alarm = self._alarm
+        if alarm is not None:
+            alarm.ring()
+
+    def remove(self, watch: Watch) -> None:
         """Forget a watch, completed or not."""
         self._watches.pop(watch, None)
 
@@ -107,15 +107,18 @@ class _Sleeper:
         """Start the thread, unless it is running."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="extmem-timelines", daemon=True)
-                self._thread.start()
+                alarm = Alarm()
+                thread = threading.Thread(target=self._run, args=(alarm,), name="extmem-timelines", daemon=True)
+                self._changed = True  # it has armed nothing yet
+                self._alarm, self._thread = alarm, thread
+                thread.start()
 
-    def _run(self) -> None:
-        words = Words([self._address])
+    def _run(self, alarm: Alarm) -> None:
+        sleep = PageSleep(alarm, ())
         pages: list[TimelinePage] = []
         while True:
             # Few steps lead from a wake to the next sleep: the event loop waits for the GIL meanwhile.
-            expected = [self._word[0]]
+            expected = [alarm.number]
             for page in pages:
                 expected.append(page.sequence_number)
             self._complete()
@@ -123,12 +126,12 @@ class _Sleeper:
             if self._changed or now >= self._next_look:
                 self._arm(now)
                 if (not self._armed or self._stop_requested) and self._ends():
+                    alarm.close()
                     return
                 pages = list(self._armed)
-                words = Words([self._address, *(page.sequence for page in pages)])
+                sleep = PageSleep(alarm, pages)
                 continue
-            words.expected = expected
-            words.sleep(self._next_look)
+            sleep.sleep(expected, self._next_look)
 
     def _arm(self, now: int) -> None:
         """Disarm the pages that were not waited for lately, and arm those that are waited for."""
@@ -164,7 +167,7 @@ class _Sleeper:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             self._stop_requested = self._changed = True
-            add_and_wake(self._address)
+            self._ring()
             join_thread(thread, _JOIN_S)
 
     def restart(self) -> None:
@@ -191,18 +194,23 @@ async def wait_pages_async(waits: Sequence[tuple[TimelinePage, int]], *, any_of:
             return
         future: asyncio.Future[None] = loop.create_future()
         watches = [
-            _Watch(page, value, known, future)
+            Watch(page, value, known, future)
             for (page, value), known in zip(waits, marks, strict=True)
             if page.value < value
         ]
+        ring = waits_of_loop(loop)
         try:
             for watch in watches:
-                _sleeper.add(watch)
+                if ring is None or not ring.add(watch):
+                    _sleeper.add(watch)
             if watches and not any(watch.is_over() for watch in watches):
                 await future
         finally:
             for watch in watches:
                 _sleeper.remove(watch)
+                if ring is not None:
+                    ring.remove(watch)
 
 
-os.register_at_fork(before=_sleeper.stop, after_in_parent=_sleeper.restart, after_in_child=_sleeper.reset)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_sleeper.stop, after_in_parent=_sleeper.restart, after_in_child=_sleeper.reset)

@@ -20,7 +20,8 @@ from extmem import vk
 from extmem.devices.sync import NativeSemaphore, SemaphoreSpec
 from extmem.devices.vulkan.host_words import raising
 from extmem.devices.vulkan.sync_handle_types import SHARED_TYPES
-from extmem.devices.vulkan.sync_objects import ObjectKindNames, VulkanSync
+from extmem.devices.vulkan.sync_objects import ObjectKindNames
+from extmem.devices.vulkan.sync_sharing import SharedSync
 from extmem.errors import UnsupportedError
 from extmem.owning import late_imports
 from extmem.sharing.payload import Page
@@ -43,14 +44,14 @@ _CREATE, _TYPE = int(_S.SEMAPHORE_CREATE_INFO), int(_S.SEMAPHORE_TYPE_CREATE_INF
 _SIGNAL = int(_S.SEMAPHORE_SIGNAL_INFO)
 
 
-class VulkanSemaphore(VulkanSync):
+class VulkanSemaphore(SharedSync):
     """A semaphore of the driver, or a host timeline. See `NativeSemaphore`."""
 
     kind = ObjectKindNames("Semaphore")
 
     def __init__(self, device: LogicalDevice, fds: SyncFdCheck, words: HostWords | None, spec: SemaphoreSpec) -> None:
         """words: makes and opens timelines of the host; None for a semaphore without a host word."""
-        super().__init__(device, fds, int(spec.export_types))
+        super().__init__(device, fds, int(spec.export_types), spec.terms)
         self.timeline = spec.timeline
         self._words = words
         self.host: NativeSemaphore | None = None
@@ -72,7 +73,7 @@ class VulkanSemaphore(VulkanSync):
         self._make(ffi.new("VkSemaphoreCreateInfo *", (_CREATE, chain, 0)))
         if spec.timeline and self.export_types & SHARED_TYPES and words is not None:
             try:
-                self.word = words.new(spec._replace(descriptor=b""))
+                self.word = words.new_word(spec)
             except BaseException:
                 self.close()
                 raise

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from extmem.devices.vulkan.logical import LogicalDevice
     from extmem.devices.vulkan.sync_fd_check import SyncFdCheck
     from extmem.sharing.payload import PayloadFd
+    from extmem.sharing.terms import ShareTerms
     from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["ObjectKindNames", "VulkanSync", "new_identity", "refusal"]
@@ -75,8 +76,13 @@ class VulkanSync:
     timeline: bool
     """Whether it is a timeline semaphore."""
 
-    def __init__(self, device: LogicalDevice, fds: SyncFdCheck, export_types: int) -> None:
-        """export_types: as the program states them. fds: the check of what is imported."""
+    def __init__(
+        self, device: LogicalDevice, fds: SyncFdCheck, export_types: int, terms: ShareTerms | None = None
+    ) -> None:
+        """export_types: as the program states them. fds: the check of what is imported. terms: name, security and
+        rights, for drivers that give them when the object is created (Windows).
+        """
+        self.terms = terms
         self.device = device
         self._fds = fds
         self.export_types = as_driver_gets(export_types)

@@ -12,13 +12,13 @@ if sys.platform != "linux":
 from extmem import vk
 from extmem.testing.fake_vulkan.execution import advance
 from extmem.testing.fake_vulkan.machine import Refusal
-from extmem.testing.fake_vulkan.objects import Device, Fence, Queue, Semaphore, SyncObject
+from extmem.testing.fake_vulkan.objects import Device, Fence, Queue, Semaphore, Share, SyncObject
 from extmem.testing.fake_vulkan.sync_pages import SYNC_FILE_NAME, SyncPage
 
 if TYPE_CHECKING:
     from extmem.testing.fake_vulkan.machine import FakeVulkan
 
-__all__: list[str] = []
+__all__ = ["created"]
 
 Result = vk.Result
 _FD = int(vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_FD)
@@ -27,11 +27,20 @@ _SYNC_FD = {
     Fence: int(vk.ExternalFenceHandleTypeFlagBits.SYNC_FD),
 }
 _TEMPORARY = 1
+_NO_MEMORY = int(Result.ERROR_OUT_OF_HOST_MEMORY)
 _BAD_HANDLE = int(Result.ERROR_INVALID_EXTERNAL_HANDLE)
 _NOT_STARTED = int(Result.ERROR_INITIALIZATION_FAILED)
 _TOO_MANY = int(Result.ERROR_TOO_MANY_OBJECTS)
 _EXPORTABLE = int(vk.ExternalSemaphoreFeatureFlagBits.EXPORTABLE)
 _IMPORTABLE = int(vk.ExternalSemaphoreFeatureFlagBits.IMPORTABLE)
+
+
+def created(fake: FakeVulkan, device: Device, info: Any, kind: str, number: int) -> tuple[SyncPage, Share | None, int]:
+    """Return the payload of a new object; and how it is shared, and its KMT number, on Windows alone."""
+    try:
+        return SyncPage.new(kind, number, device.gpu.device_uuid, device.gpu.driver_uuid), None, 0
+    except OSError:
+        raise Refusal(_NO_MEMORY) from None
 
 
 def vkGetSemaphoreFdKHR(fake: FakeVulkan, handle: Any, info: Any, out: Any) -> int:
