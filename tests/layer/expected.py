@@ -35,7 +35,9 @@ OUTDATED = {
     "host signals a timeline that a queue waits for; its message calls that most likely a validation bug",
     "UNASSIGNED-VkFence-state-timeout": "as VkSemaphore-state-timeout, for a fence behind that wait",
 }
-"""Messages of old layers alone: rules that the specification has no more, and faults; why. Every test may cause them."""
+"""Messages of old layers alone, and why: rules that the specification has no more, and faults. Any test may cause
+them.
+"""
 _NEWER = "the layer of Debian 12 does not report it, newer ones do"
 _LENIENT = "process/vulkan/test_leniency.py::"
 _PAST_CHECKS = "calls the driver without the checks, to test what the driver accepts"
