@@ -8,7 +8,7 @@ ModuleNotFoundError, which ends the threads of `Pool` and executors that read re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extmem.owning import late_imports
 
@@ -27,6 +27,7 @@ __all__ = [
     "receive_nt_handle",
     "receive_semaphore",
     "receive_timeline",
+    "reduce_sync",
 ]
 
 
@@ -84,3 +85,11 @@ def receive_fence(ticket: bytes) -> Fence:
         from extmem.api import sync_pickling
 
     return sync_pickling.receive_fence(ticket)
+
+
+def reduce_sync(thing: Semaphore | Fence) -> tuple[Any, ...]:
+    """Return what pickles contain of a semaphore, timeline or fence. (No pickle contains the name of this function.)"""
+    with late_imports():
+        from extmem.api import sync_pickling
+
+    return sync_pickling.reduce(thing)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from extmem import vk
+from extmem import _pickles, vk
 from extmem.core import sync_operations
 from extmem.core.sync_object import FenceObject
-from extmem.owning import late_imports
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
     from extmem.handles import FdHandle, KmtHandle, NtHandle
 
 __all__ = ["Fence"]
@@ -25,11 +23,6 @@ class Fence(FenceObject):
     """
 
     __slots__ = ()
-
-    @property
-    def device(self) -> Device:
-        """The device that it belongs to."""
-        return cast("Device", super().device)
 
     @property
     def signaled(self) -> bool:
@@ -50,7 +43,7 @@ class Fence(FenceObject):
 
         Errors: RuleViolation (VUID-vkResetFences-pFences-01123) while submitted work is to signal it.
         """
-        self.device.reset_fences([self])
+        sync_operations.host_waits.reset_fences(self.device, [self])
 
     def export_handle(
         self, handle_type: vk.ExternalFenceHandleTypeFlagBits | None = None
@@ -67,7 +60,4 @@ class Fence(FenceObject):
             return handle
 
     def __reduce__(self) -> tuple[Any, ...]:
-        with late_imports():
-            from extmem.api import sync_pickling
-
-        return sync_pickling.reduce(self)
+        return _pickles.reduce_sync(self)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from extmem import vk
+from extmem import _pickles, vk
 from extmem.core import sync_operations
 from extmem.core.sync_object import SemaphoreObject
-from extmem.owning import late_imports
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
     from extmem.handles import FdHandle, KmtHandle, NtHandle
 
 __all__ = ["Semaphore"]
@@ -30,11 +28,6 @@ class Semaphore(SemaphoreObject):
     """
 
     __slots__ = ()
-
-    @property
-    def device(self) -> Device:
-        """The device that it belongs to."""
-        return cast("Device", super().device)
 
     @property
     def semaphore_type(self) -> vk.SemaphoreType:
@@ -58,7 +51,4 @@ class Semaphore(SemaphoreObject):
             return handle
 
     def __reduce__(self) -> tuple[Any, ...]:
-        with late_imports():
-            from extmem.api import sync_pickling
-
-        return sync_pickling.reduce(self)
+        return _pickles.reduce_sync(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from extmem import _pickles
 from extmem.api import sync_functions
@@ -11,9 +11,8 @@ from extmem.api.pickling import bound_ticket, claimed_import
 from extmem.api.semaphore import Semaphore
 from extmem.api.timeline import Timeline
 from extmem.core import sync_sending
-from extmem.core.sync_object import SyncObject
-from extmem.core.sync_record import SyncRecord
 from extmem.errors import ExtmemError, HandleStateError
+from extmem.owning import Use
 
 __all__ = ["receive_fence", "receive_semaphore", "receive_timeline", "reduce"]
 
@@ -22,9 +21,10 @@ _Reason: TypeAlias = Exception
 _STATE = "not received"
 
 
-def reduce(thing: SyncObject[SyncRecord]) -> tuple[object, ...]:
+def reduce(thing: Semaphore | Fence) -> tuple[object, ...]:
     """Reduce a semaphore, timeline or fence. The receiver gets another object of the payload, with the same rights."""
-    with thing.use() as record:
+    use: Use[Any] = thing.use()
+    with use as record:
         owner, ticket = sync_sending.offered(record)
     if isinstance(thing, Fence):
         receive: object = _pickles.receive_fence
@@ -72,12 +72,11 @@ class _Unclaimed:
     """What the objects of tickets that cannot be claimed have in common; see `unclaimed`."""
 
     __slots__ = ()
-    _closed: bool
-    _reason: _Reason
+    _reason: Any
 
     def __init__(self, reason: _Reason) -> None:
-        self._closed = True
-        self._reason = reason
+        for name, value in (("_closed", True), ("_reason", reason)):
+            setattr(self, name, value)
 
     @property
     def record(self) -> NoReturn:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem.core import host_waits
 from extmem.core.sync_record import SemaphoreRecord
+from extmem.devices.host.sync_async import wait_pages_async
 from extmem.errors import ExtmemError
 
 if TYPE_CHECKING:
@@ -30,11 +31,10 @@ async def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> No
     limit = host_waits.nanoseconds(timeout)
     if record.native.counter() >= value:
         return
-    on_page = getattr(record.page, "wait_async", None)
     try:
         async with asyncio.timeout(None if limit is None else limit / 1e9) as scope:
-            if on_page is not None:
-                await on_page(value)
+            if record.page is not None:
+                await wait_pages_async([(record.page, value)])
             else:
                 await _in_thread(record.device.backend, record.native, value)
     except TimeoutError:
@@ -46,7 +46,8 @@ async def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> No
 async def _in_thread(backend: Any, native: Any, value: int) -> None:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
-    cancelled = threading.Event()
+    cancelled: list[bool] = []
+    """Not empty once the wait is over for the coroutine."""
 
     def finish(error: Exception | None) -> None:
         if done.done():
@@ -63,7 +64,7 @@ async def _in_thread(backend: Any, native: Any, value: int) -> None:
     try:
         await done
     finally:
-        cancelled.set()
+        cancelled.append(True)
         while thread.is_alive():  # its end is near, and nothing of the wait may remain
             await asyncio.sleep(0.001)
 
@@ -74,13 +75,13 @@ def _wait_in_slices(
     value: int,
     loop: asyncio.AbstractEventLoop,
     finish: Any,
-    cancelled: threading.Event,
+    cancelled: list[bool],
 ) -> None:
     error: Exception | None = None
     try:
-        while not cancelled.is_set() and not backend.wait_semaphores([(native, value)], timeout_ns=_SLICE_NS):
+        while not cancelled and not backend.wait_semaphores([(native, value)], timeout_ns=_SLICE_NS):
             pass
     except (ExtmemError, OSError) as raised:
         error = raised
-    if not cancelled.is_set():
+    if not cancelled:
         loop.call_soon_threadsafe(finish, error)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from extmem.devices.sync import NativeFence, NativeSemaphore
     from extmem.manager import Manager, Reference
     from extmem.sharing.descriptor.sync import SyncDescriptor
+    from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["ClosedSync", "FenceRecord", "HeldSync", "SemaphoreRecord", "SharedPayload", "SyncRecord"]
 
@@ -171,7 +172,13 @@ class SyncRecord(Held):
         raise AssertionError(f"{type(self).__name__} defines facts")  # pragma: no cover
 
     def note_import(
-        self, handle_type: int, export_types: int | None, *, temporary: bool, copied: bool, signaled: bool | None
+        self,
+        handle_type: SyncHandleType,
+        export_types: SyncHandleType | None,
+        *,
+        temporary: bool,
+        copied: bool,
+        signaled: bool | None,
     ) -> None:
         """Record an import for the rules. export_types: of the payload's creator; None if unknown."""
         sync_states().imported(
@@ -185,7 +192,7 @@ class SyncRecord(Held):
             key=self.key,
         )
 
-    def note_export(self, handle_type: int, *, copied: bool) -> None:
+    def note_export(self, handle_type: SyncHandleType, *, copied: bool) -> None:
         """Record an export for the rules."""
         sync_states().exported(
             self.state, handle_type, copied=copied, nt=bool(handle_type & _NT_TYPES) and not copied, key=self.key
@@ -247,7 +254,7 @@ class SyncRecord(Held):
 class SemaphoreRecord(SyncRecord):
     """The record of a VkSemaphore."""
 
-    __slots__ = ("companions", "pending", "timeline")
+    __slots__ = ("companions", "pending", "timeline", "told_page")
     native: NativeSemaphore
 
     def __init__(
@@ -257,6 +264,8 @@ class SemaphoreRecord(SyncRecord):
         self.timeline = native.timeline
         self.companions: dict[DeviceState, SemaphoreRecord] = {}
         """The imports of this payload into other devices, for their streams. They end before it."""
+        self.told_page: Any = None
+        """The page on which the end of a signaler is told: the payload, or the companion page of a driver's."""
         self.pending: set[object] = set()
         """The submissions of this process that wait for it or signal it, and are not done."""
         said = permanent.descriptor
@@ -273,9 +282,12 @@ class SemaphoreRecord(SyncRecord):
         self.find_page()
 
     def find_page(self) -> None:
-        """Set `page`, of a new payload."""
-        page = getattr(self.native, "page", None) if self.timeline and not self.native.raw else None
-        self.page = page if hasattr(page, "raise_to") else None
+        """Set `page` and `told_page`, of a new payload."""
+        if not self.timeline:
+            return
+        native: Any = self.native
+        self.told_page = getattr(getattr(native, "host_word", native), "page", None)
+        self.page = self.told_page if not native.raw and hasattr(self.told_page, "raise_to") else None
 
     def give_back(self) -> None:
         """See `Held`."""
@@ -297,7 +309,7 @@ class SemaphoreRecord(SyncRecord):
         value = self.native.counter() if self.timeline else None
         return sync_states().semaphore(self.state, value) or SemaphoreFacts(self.timeline, alive=False)
 
-    def note_export(self, handle_type: int, *, copied: bool) -> None:
+    def note_export(self, handle_type: SyncHandleType, *, copied: bool) -> None:
         """See `SyncRecord`. A copying type acts as a wait: a temporary import ends."""
         super().note_export(handle_type, copied=copied)
         if copied:

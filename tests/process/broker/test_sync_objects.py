@@ -12,6 +12,7 @@ from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
+from tests.process.broker.steps import PEER
 
 pytestmark = pytest.mark.slow("each test starts a broker and several processes")
 
@@ -141,6 +142,56 @@ def test_files_that_cannot_be_of_the_kind_are_refused(first: Peer) -> None:
         step = f"m.export({files}, {text}, {how}, object_kind={kind}, backing=Backing.{backing}, pages=[{pages}])"
         assert first.fails(step).ntstatus == 0xC000000D, step
     assert first(f"m.export([event], {text}, {how}, object_kind=SEMAPHORE, backing=Backing.HOST_EVENT).number")
+
+
+@pytest.mark.parametrize("event", [False, True])
+def test_tickets_carry_them_with_their_rights(first: Peer, second: Peer, event: bool) -> None:
+    first(f"a = sync('s', event={event})\nr = opened('s', access=0x80000000)\nh = m.open_handle('s', 0x80000000)")
+    first("k = sync('', kmt=True)")
+    whole, reading, handle, number = first(
+        "m.offer(reference=a.number), m.offer(reference=r.number), m.offer(handle=h), m.offer(kmt=k.kmt)"
+    )
+    second("a, r, h, k = (m.claim(ticket) for ticket in tickets)", tickets=[whole, reading, handle, number])
+    assert second("[(int(i.object_kind), i.granted, may_write(page_of(i))) for i in (a, r)]") == [
+        (2, 0x1F_0003, True),
+        (2, 0x2_0001, False),
+    ]
+    assert second("m.info(h).granted_access, m.info(h).type_name") == (0x2_0001, "DxgkSharedSyncObject")
+    assert second("may_write(page_of(m.import_by_handle(h, object_kind=SEMAPHORE)))") is False
+    assert second("m.import_by_kmt(k, object_kind=SEMAPHORE).granted") == 0x2_0003
+    # The claimed one is a signaler whose end is told.
+    second("signal_to(a, 5)")
+    os.kill(second("os.getpid()"), signal.SIGKILL)
+    wait_until(lambda: first("facts(r).marked"), "the mark")
+
+
+def test_children_inherit_their_handles(first: Peer) -> None:
+    first("a = sync('s')\nh = m.get_handle(a.number)")
+    value = first("h")
+    script = (
+        PEER
+        + SYNC
+        + f"print(m.info({value}).type_name, may_write(page_of(m.import_by_handle({value}, object_kind=2))))"
+    )
+    output = first(
+        "import subprocess, sys\n"
+        "with m.inherit_socket() as channel:\n"
+        "    environment = dict(os.environ, EXTMEM_INHERIT_FD=inheritance(channel))\n"
+        "    child = subprocess.run([sys.executable, '-c', 'import os\\n' + script], env=environment, timeout=60,\n"
+        "        pass_fds=[channel.fileno()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)\n"
+        "child.stdout.strip()",
+        script=script,
+    )
+    assert output == "DxgkSharedSyncObject True"
+
+
+def test_the_snapshot_says_what_they_are_and_the_value_of_a_timeline(first: Peer, second: Peer) -> None:
+    first("a = sync('s')\ni = opened('s')\nsignal_to(i, 41)\nb = sync('b', FENCE, event=True)")
+    second("i = opened('s', access=0x80000000)")
+    rows = second("[(int(r.object_kind), r.name[-1], r.counter, r.handle_count) for r in m.snapshot()]")
+    assert sorted(rows) == [(2, "s", 41, 1), (3, "b", None, 2)]
+    holders = second("{h.pid: h.rights for r in m.snapshot() for h in r.holders if r.object_kind == 2}")
+    assert holders == {first("os.getpid()"): 0x1F_0003, second("os.getpid()"): 0x2_0001}
 
 
 @pytest.mark.parametrize("event", [False, True])

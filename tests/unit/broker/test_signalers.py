@@ -102,6 +102,29 @@ def test_the_creators_end_concerns_the_waiters_until_another_signals(bed: Bed) -
     assert (bed.told(1), bed.told(2)) == ((101, False), None)
 
 
+def test_one_that_ends_before_its_first_signal_concerns_a_creator_that_waits(bed: Bed) -> None:
+    bed.has(1, created=True)
+    bed.has(2, signal=False)
+    bed.has(3)
+    bed.ends(2)
+    assert bed.told() is None
+    bed.ends(3)
+    assert bed.told() == (103, False)
+    # One of several that may signal: another may be the one.
+    for process in (1, 2, 3):
+        bed.has(process, 2, created=process == 1)
+    bed.ends(3)
+    assert bed.told(2) is None
+    # It was told of a signaler that ended, and not of one that came later and did not signal.
+    bed.has(1, 3, created=True)
+    bed.has(4, 3)
+    bed.signals(4, 3)
+    bed.ends(4)
+    bed.has(5, 3)
+    bed.ends(5)
+    assert bed.told(3) == (104, False)
+
+
 def test_closing_is_told_when_no_signaler_is_left(bed: Bed) -> None:
     bed.has(1, created=True)
     bed.has(2)

@@ -9,7 +9,7 @@ from extmem.errors import DriverError, UnsupportedError
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
-    from extmem.devices.host.sync_system import HostTimeline
+    from extmem.devices.host.timeline_semaphore import HostTimeline
     from extmem.sharing.payload import Page
     from extmem.sharing.terms import ShareTerms
 
@@ -91,8 +91,8 @@ else:
             from extmem import vk
             from extmem.devices.fd_copies import copy_of
             from extmem.devices.host import sync_check
-            from extmem.devices.host.sync_system import HostTimeline
             from extmem.devices.host.timeline_page import open_page
+            from extmem.devices.host.timeline_semaphore import HostTimeline
 
         examined = sync_check.examine_page(page.handle)
         if examined.problem:

@@ -16,7 +16,7 @@ from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE, open_companion, pa
 from extmem.devices.cuda.owners import Undo
 from extmem.devices.cuda.stream_semaphores import StreamSemaphore
 from extmem.devices.fd_copies import copy_of
-from extmem.devices.host.sync_system import HostTimeline
+from extmem.devices.host.timeline_semaphore import HostTimeline
 from extmem.devices.sync import SemaphoreSpec, SyncSource
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.owning import Held, OwnedFd

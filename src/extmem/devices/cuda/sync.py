@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from extmem.devices.cuda.logical import LogicalDevice
     from extmem.devices.cuda.stream_order import Marked
     from extmem.devices.cuda.submission import Submissions
-    from extmem.devices.host.sync_system import HostFence
+    from extmem.devices.host.event_fence import HostFence
 
 __all__ = ["CudaSync"]
 

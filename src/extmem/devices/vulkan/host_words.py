@@ -45,6 +45,10 @@ class HostWords:
         """Return a new timeline of the host. Errors: OutOfMemoryError."""
         return late.sync.create_semaphore(spec)
 
+    def new_word(self, spec: SemaphoreSpec) -> NativeSemaphore:
+        """Return the host word of a new timeline of the driver. Errors: OutOfMemoryError."""
+        return late.sync.create_word(spec)
+
     def examined(self, fd: int) -> ExaminedFd | None:
         """Return what an fd is, if it is a timeline of the host; else None."""
         examined = late.sync.examine(fd, SEMAPHORE_OPAQUE_FD, timeline=True)
@@ -57,17 +61,16 @@ class HostWords:
         """
         if source.temporary or (source.payload is None and source.fd is None):
             return None
-        fd = source.payload.fd if source.payload is not None else source.fd.fd if source.fd is not None else -1
-        if self.examined(fd) is None:
+        if source.payload is not None:
+            if not late.sync.is_timeline(source.payload):
+                return None
+        elif source.fd is None or self.examined(source.fd.fd) is None:
             return None
         return self._opened(source)
 
     def opened_page(self, page: Page) -> NativeSemaphore | None:
         """Return the host word that a companion page of a driver's timeline is; None for a page that is none."""
-        examined = self.examined(page.handle)
-        if examined is None:
-            return None
-        return self._opened(SyncSource(SEMAPHORE_OPAQUE_FD, timeline=True, fd=examined, writable=page.writable))
+        return late.sync.open_word(page)
 
     def _opened(self, source: SyncSource) -> NativeSemaphore:
         opened = late.sync.create_semaphore(_NEW)
@@ -78,8 +81,6 @@ class HostWords:
             raise
         return opened
 
-    def wait(
-        self, waits: Sequence[tuple[NativeSemaphore, int]], *, any_of: bool = False, timeout_ns: int = 0
-    ) -> bool:
+    def wait(self, waits: Sequence[tuple[NativeSemaphore, int]], *, any_of: bool = False, timeout_ns: int = 0) -> bool:
         """Wait for timelines of the host; see `SyncBackend.wait_semaphores`."""
         return not waits or late.sync.wait_semaphores(waits, any_of=any_of, timeout_ns=timeout_ns)

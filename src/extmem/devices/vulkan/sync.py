@@ -34,7 +34,7 @@ from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from extmem.devices.sync import Batch, NativeFence, NativeSemaphore
+    from extmem.devices.sync import NativeFence, NativeSemaphore
     from extmem.devices.types import ExaminedFd
     from extmem.devices.vulkan.logical import LogicalDevice
     from extmem.devices.vulkan.sync_objects import VulkanSync

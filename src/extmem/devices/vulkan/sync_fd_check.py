@@ -1,10 +1,10 @@
 """The check of a semaphore's or fence's fd: no unproven one reaches a device in use. `fd_check` does that for memory.
 
 How this works. One driver answers the import of a bad fd with VK_ERROR_INITIALIZATION_FAILED, and refuses every
-vkCreateSemaphore of the process from then on. So an fd is examined first: it must be a file of the kind that this driver
-exports for the type, of which a sample is made once. An fd that this library did not export is proved next: it is
-imported on a VkDevice made for nothing else. A driver takes a binary semaphore's fd for a timeline's without an error,
-so neither step can tell the two apart: the semaphore type comes from the descriptor.
+vkCreateSemaphore of the process from then on. So an fd is examined first: it must be a file of the kind that this
+driver exports for the type, of which a sample is made once. An fd that this library did not export is proved next: it
+is imported on a VkDevice made for nothing else. A driver takes a binary semaphore's fd for a timeline's without an
+error, so neither step can tell the two apart: the semaphore type comes from the descriptor.
 
 A SYNC_FD is a file of the kernel (sync_file), whatever driver made it, and is proved in any case.
 """

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["FilePayload", "dma_buf_size", "own_objects", "read_tag", "sharing", "sync_sharing"]
+__all__ = ["FilePayload", "dma_buf_size", "own_objects", "read_tag", "sharing", "sync_files", "sync_sharing"]
 
 if sys.platform == "win32":
+    from extmem.testing.fake_vulkan import sync_sections as sync_files
     from extmem.testing.fake_vulkan.sections import FilePayload, read_tag
 
     def dma_buf_size(fd: int) -> int | None:
@@ -31,9 +32,12 @@ if sys.platform == "win32":
 
     def sync_sharing() -> tuple[Any, ...]:
         """Return the modules with the commands that share semaphores and fences."""
-        return ()
+        from extmem.testing.fake_vulkan import sync_win32
+
+        return (sync_win32,)
 
 else:
+    from extmem.testing.fake_vulkan import sync_memfds as sync_files
     from extmem.testing.fake_vulkan.files import FilePayload, dma_buf_size, read_tag
 
     @contextlib.contextmanager

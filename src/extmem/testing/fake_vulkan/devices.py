@@ -29,7 +29,6 @@ _FEATURES = {
 """The name, struct and extension of each feature, by sType."""
 
 
-
 def vkCreateDevice(fake: FakeVulkan, handle: Any, info: Any, allocator: Any, out: Any) -> int:
     """Create the device and its queues. Extensions and queues that the GPU does not have are refused."""
     physical = fake.get(handle, Physical)

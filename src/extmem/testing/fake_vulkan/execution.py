@@ -1,8 +1,8 @@
 """The execution of what was submitted: each queue runs its batches in order, each as soon as its waits are satisfied.
 
 How this works. vkQueueSubmit puts batches into the list of its queue, and `advance` runs all that can run. So work
-without waits is done when vkQueueSubmit returns. A thread runs the rest, since what a batch waits for may be signaled by
-another process, without a call here. It ends when no batch is left.
+without waits is done when vkQueueSubmit returns. A thread runs the rest, since what a batch waits for may be signaled
+by another process, without a call here. It ends when no batch is left.
 """
 
 from __future__ import annotations
@@ -78,5 +78,3 @@ def _pump(fake: FakeVulkan) -> None:
                 fake.pump = None
                 return
         time.sleep(_POLL_S)
-
-

@@ -106,11 +106,25 @@ class ExternalSync:
 
 _SEMAPHORE_SYNC_FD = int(vk.ExternalSemaphoreHandleTypeFlagBits.SYNC_FD)
 _FENCE_SYNC_FD = int(vk.ExternalFenceHandleTypeFlagBits.SYNC_FD)
+_D3D12 = int(vk.ExternalSemaphoreHandleTypeFlagBits.D3D12_FENCE)
+_SYNC_IMPORT = int(vk.ExternalSemaphoreFeatureFlagBits.IMPORTABLE)
 SHARED_SYNC: tuple[ExternalSync, ...] = (
-    (ExternalSync("binary", _FD), ExternalSync("timeline", _FD), ExternalSync("fence", _FD)) if HAS_FDS else ()
+    (ExternalSync("binary", _FD), ExternalSync("timeline", _FD), ExternalSync("fence", _FD))
+    if HAS_FDS
+    else (
+        ExternalSync("binary", _NT, _SYNC_BOTH, 0, _NT),
+        ExternalSync("timeline", _NT, _SYNC_BOTH, 0, _NT | _D3D12),
+        ExternalSync("fence", _NT, _SYNC_BOTH, 0, _NT),
+        ExternalSync("binary", _KMT, _SYNC_BOTH, 0, _KMT),
+        ExternalSync("timeline", _KMT, _SYNC_BOTH, 0, _KMT),
+        ExternalSync("fence", _KMT, _SYNC_BOTH, 0, _KMT),
+        ExternalSync("binary", _D3D12, _SYNC_IMPORT, 0, _D3D12),
+        ExternalSync("timeline", _D3D12, _SYNC_BOTH, 0, _NT | _D3D12),
+    )
 )
-"""What a driver of this system shares of semaphores and fences: opaque fds of all kinds, as NVIDIA's."""
-BINARY_SYNC = SHARED_SYNC[:1]
+"""What a driver of this system shares of semaphores and fences: opaque fds of all kinds, as NVIDIA's; on Windows NT
+handles, KMT numbers and fences of Direct3D 12. Timelines by KMT number are listed, and crash the driver."""
+BINARY_SYNC = tuple(one for one in SHARED_SYNC if one.kind == "binary")
 """Binary semaphores alone, as ARM's driver and SwiftShader share them."""
 SYNC_FILES: tuple[ExternalSync, ...] = (
     (
@@ -122,7 +136,7 @@ SYNC_FILES: tuple[ExternalSync, ...] = (
 )
 """SYNC_FD, as Mesa's drivers share it."""
 SYNC_EXTENSIONS = (
-    *(("VK_KHR_external_semaphore_fd", "VK_KHR_external_fence_fd") if HAS_FDS else ()),
+    *(f"VK_KHR_external_{kind}_{'fd' if HAS_FDS else 'win32'}" for kind in ("semaphore", "fence")),
     "VK_KHR_timeline_semaphore",
     "VK_KHR_synchronization2",
 )

@@ -368,8 +368,8 @@ def _commands() -> dict[str, Callable[..., Any]]:
     )
     from extmem.testing.fake_vulkan._system import sharing, sync_sharing
 
-    modules = (instances, capabilities, modifiers, devices, memories, sharing(), resources, queues, recording)
-    modules += (semaphores, *sync_sharing())
+    shared = (sharing(), semaphores, *sync_sharing())
+    modules = (instances, capabilities, modifiers, devices, memories, *shared, resources, queues, recording)
     return {
         name: value
         for module in modules

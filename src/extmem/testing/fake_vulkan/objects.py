@@ -78,6 +78,8 @@ class Queue(FakeObject):
     index: int
     batches: list[Batch] = field(default_factory=list)
     """What was submitted and has not run, in order."""
+    pending: list[CommandBuffer] = field(default_factory=list)
+    """Command buffers whose end was not reported."""
 
 
 @dataclass(eq=False)
@@ -200,6 +202,10 @@ class SyncObject(FakeObject):
     """The handle type by which the permanent payload was imported; 0 for its own."""
     waiting: list[CommandBuffer] = field(default_factory=list)
     """The command buffers that a wait for a fence completes."""
+    share: Share | None = None
+    """How it was exported, on Windows; None where it was not."""
+    kmt: int = 0
+    """Its KMT number; 0 for none."""
 
     @property
     def page(self) -> SyncPage:

@@ -17,6 +17,8 @@ __all__: list[str] = []
 _RESETTABLE = int(vk.CommandPoolCreateFlagBits.RESET_COMMAND_BUFFER)
 _ONCE = int(vk.CommandBufferUsageFlagBits.ONE_TIME_SUBMIT)
 _VALUES = int(vk.StructureType.TIMELINE_SEMAPHORE_SUBMIT_INFO)
+_D3D12 = int(vk.StructureType.D3D12_FENCE_SUBMIT_INFO_KHR)
+_STRUCTS = {_VALUES: "VkTimelineSemaphoreSubmitInfo", _D3D12: "VkD3D12FenceSubmitInfoKHR"}
 
 
 def vkCreateCommandPool(fake: FakeVulkan, handle: Any, info: Any, allocator: Any, out: Any) -> int:
@@ -81,18 +83,16 @@ def vkQueueSubmit(fake: FakeVulkan, handle: Any, count: int, infos: Any, fence: 
     batches = []
     for info in infos[0:count] if count else ():
         chain = _chain(info)
-        values = chain.get(_VALUES)
+        values, d3d12 = chain.get(_VALUES), chain.get(_D3D12)
         waits, signals = [], []
         for index in range(info.waitSemaphoreCount):
             semaphore = fake.get(info.pWaitSemaphores[index], Semaphore, queue.parent)
             if not info.pWaitDstStageMask[index]:
                 fake.misuse(f"the stage mask of the wait for {semaphore} is 0")
-            count_of = values.waitSemaphoreValueCount if values is not None else 0
-            waits.append((semaphore, _value(fake, semaphore, values, count_of, "pWaitSemaphoreValues", index)))
+            waits.append((semaphore, _value(fake, semaphore, values, d3d12, "wait", index)))
         for index in range(info.signalSemaphoreCount):
             semaphore = fake.get(info.pSignalSemaphores[index], Semaphore, queue.parent)
-            count_of = values.signalSemaphoreValueCount if values is not None else 0
-            signals.append((semaphore, _value(fake, semaphore, values, count_of, "pSignalSemaphoreValues", index)))
+            signals.append((semaphore, _value(fake, semaphore, values, d3d12, "signal", index)))
         batches.append((waits, list(info.pCommandBuffers[0 : info.commandBufferCount]), signals))
     return _submit(fake, queue, batches, fence)
 
@@ -123,19 +123,24 @@ def _chain(info: Any) -> dict[int, Any]:
     found, link = {}, info.pNext
     while link != ffi.NULL:
         base = ffi.cast("VkBaseOutStructure *", link)
-        found[int(base.sType)] = (
-            ffi.cast("VkTimelineSemaphoreSubmitInfo *", link) if int(base.sType) == _VALUES else link
-        )
+        kind = _STRUCTS.get(int(base.sType))
+        found[int(base.sType)] = ffi.cast(f"{kind} *", link) if kind is not None else link
         link = base.pNext
     return found
 
 
-def _value(fake: FakeVulkan, semaphore: Semaphore, values: Any, count: int, field: str, index: int) -> int | None:
-    if not semaphore.timeline:
+def _value(fake: FakeVulkan, semaphore: Semaphore, values: Any, d3d12: Any, side: str, index: int) -> int | None:
+    """Return the value that a batch waits for or signals (`side`); None for a binary signal."""
+    if semaphore.timeline:
+        if values is None or index >= getattr(values, f"{side}SemaphoreValueCount"):
+            raise fake.wrong(f"{semaphore} is a timeline, and VkTimelineSemaphoreSubmitInfo has no value for it")
+        return int(getattr(values, f"p{side.capitalize()}SemaphoreValues")[index])
+    if semaphore.page.kind != "timeline":
         return None
-    if index >= count:
-        raise fake.wrong(f"{semaphore} is a timeline, and VkTimelineSemaphoreSubmitInfo has no value for it")
-    return int(getattr(values, field)[index])
+    # A fence of Direct3D 12 in a binary semaphore.
+    if d3d12 is None or index >= getattr(d3d12, f"{side}SemaphoreValuesCount"):
+        raise fake.wrong(f"{semaphore} is a fence of Direct3D 12, and VkD3D12FenceSubmitInfoKHR has no value for it")
+    return int(getattr(d3d12, f"p{side.capitalize()}SemaphoreValues")[index])
 
 
 Side: TypeAlias = list[tuple[Semaphore, int | None]]
@@ -145,7 +150,7 @@ def _submit(fake: FakeVulkan, queue: Queue, batches: list[tuple[Side, list[Any],
     signal = fake.get(fence, Fence, queue.parent) if fence else None
     if signal is not None and (signal.page.number or signal.waiting or is_pending(fake, signal)):
         fake.misuse(f"{signal} is submitted, and was not reset")
-    made = []
+    made: list[Batch] = []
     for waits, raws, signals in batches:
         batch = Batch(buffers=[_submitted(fake, queue, raw) for raw in raws])
         for semaphore, value in waits:
@@ -153,7 +158,9 @@ def _submit(fake: FakeVulkan, queue: Queue, batches: list[tuple[Side, list[Any],
             batch.uses.add(semaphore)
         for semaphore, value in signals:
             if value is None and semaphore.page.number and not semaphore.page.shared:
-                waited = any(wait.page is semaphore.page for one in (*queue.batches, *made, batch) for wait in one.waits)
+                waited = any(
+                    wait.page is semaphore.page for one in (*queue.batches, *made, batch) for wait in one.waits
+                )
                 if not waited:
                     fake.misuse(f"{semaphore} is signaled, and is signaled already")
             batch.signals.append((semaphore.page.use(), value))
@@ -163,9 +170,8 @@ def _submit(fake: FakeVulkan, queue: Queue, batches: list[tuple[Side, list[Any],
         last = Batch(signals=[(signal.page.use(), None)])
         last.uses.add(signal)
         made.append(last)
-        signal.waiting = [buffer for batch in made for buffer in batch.buffers]
         # Everything that was submitted before it is done, too, when it is signaled.
-        signal.waiting += [buffer for batch in queue.batches for buffer in batch.buffers]
+        signal.waiting = [*queue.pending]
     queue.batches += made
     advance(fake)
     start_pump(fake)
@@ -179,6 +185,7 @@ def _submitted(fake: FakeVulkan, queue: Queue, raw: Any) -> CommandBuffer:
     if buffer.parent.family != queue.family:
         fake.misuse(f"{buffer} is for family {buffer.parent.family}, and the queue of family {queue.family}")
     buffer.state = "pending"
+    queue.pending = [one for one in queue.pending if one.state == "pending"] + [buffer]
     return buffer
 
 

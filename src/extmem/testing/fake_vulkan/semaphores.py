@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
+from extmem.testing.fake_vulkan._system import sync_sharing
 from extmem.testing.fake_vulkan.devices import complete
 from extmem.testing.fake_vulkan.execution import advance, is_pending
 from extmem.testing.fake_vulkan.machine import Refusal
 from extmem.testing.fake_vulkan.objects import Device, Fence, Physical, Semaphore, SyncObject
-from extmem.testing.fake_vulkan.sync_pages import SyncPage
 from extmem.vk.abi import from_c
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 Result = vk.Result
-_NO_MEMORY = int(Result.ERROR_OUT_OF_HOST_MEMORY)
 _NOT_STARTED = int(Result.ERROR_INITIALIZATION_FAILED)
 _TIMEOUT, _NOT_READY = int(Result.TIMEOUT), int(Result.NOT_READY)
 _TIMELINE = int(vk.SemaphoreType.TIMELINE)
@@ -76,7 +75,8 @@ def vkCreateSemaphore(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, o
     _check_export(fake, device, kind, types)
     if fake.semaphores_poisoned_by:
         raise Refusal(_NOT_STARTED)
-    out[0] = fake.add(Semaphore(device, new_page(device, kind, initial), types, timeline=timeline))
+    page, share, number = sync_sharing()[0].created(fake, device, info, kind, initial)
+    out[0] = fake.add(Semaphore(device, page, types, timeline=timeline, share=share, kmt=number))
     return 0
 
 
@@ -87,7 +87,8 @@ def vkCreateFence(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, out: 
     export = vk.find(info, vk.ExportFenceCreateInfo)
     types = int(export.handle_types) if export is not None else 0
     _check_export(fake, device, "fence", types)
-    out[0] = fake.add(Fence(device, new_page(device, "fence", int(info.flags) & 1), types))
+    page, share, number = sync_sharing()[0].created(fake, device, info, "fence", int(info.flags) & 1)
+    out[0] = fake.add(Fence(device, page, types, share=share, kmt=number))
     return 0
 
 
@@ -96,14 +97,6 @@ def _check_export(fake: FakeVulkan, device: Device, kind: str, types: int) -> No
         found = device.gpu.says_of_sync(kind, bit)
         if found is None or not found.features & _EXPORTABLE:
             fake.misuse(f"a {kind} cannot be exported as type {bit:#x}, which is among the export types")
-
-
-def new_page(device: Device, kind: str, number: int) -> SyncPage:
-    """Make the payload of a new object."""
-    try:
-        return SyncPage.new(kind, number, device.gpu.device_uuid, device.gpu.driver_uuid)
-    except OSError:
-        raise Refusal(_NO_MEMORY) from None
 
 
 def vkDestroySemaphore(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> None:
@@ -223,5 +216,3 @@ def vkResetFences(fake: FakeVulkan, handle: Any, count: int, fences: Any) -> int
         fence.page.signal(0)
         fence.waiting = []
     return 0
-
-

@@ -1,4 +1,4 @@
-"""Sharing of semaphores and fences on Linux, as VK_KHR_external_semaphore_fd and VK_KHR_external_fence_fd specify it."""
+"""Sharing of semaphores and fences on Linux: VK_KHR_external_semaphore_fd and VK_KHR_external_fence_fd."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if sys.platform != "linux":
 from extmem import vk
 from extmem.testing.fake_vulkan.execution import advance
 from extmem.testing.fake_vulkan.machine import Refusal
-from extmem.testing.fake_vulkan.objects import Device, Fence, Queue, Semaphore, SyncObject
+from extmem.testing.fake_vulkan.objects import Device, Fence, Queue, Semaphore, Share, SyncObject
 from extmem.testing.fake_vulkan.sync_pages import SYNC_FILE_NAME, SyncPage
 
 if TYPE_CHECKING:
     from extmem.testing.fake_vulkan.machine import FakeVulkan
 
-__all__: list[str] = []
+__all__ = ["created"]
 
 Result = vk.Result
 _FD = int(vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_FD)
@@ -27,11 +27,20 @@ _SYNC_FD = {
     Fence: int(vk.ExternalFenceHandleTypeFlagBits.SYNC_FD),
 }
 _TEMPORARY = 1
+_NO_MEMORY = int(Result.ERROR_OUT_OF_HOST_MEMORY)
 _BAD_HANDLE = int(Result.ERROR_INVALID_EXTERNAL_HANDLE)
 _NOT_STARTED = int(Result.ERROR_INITIALIZATION_FAILED)
 _TOO_MANY = int(Result.ERROR_TOO_MANY_OBJECTS)
 _EXPORTABLE = int(vk.ExternalSemaphoreFeatureFlagBits.EXPORTABLE)
 _IMPORTABLE = int(vk.ExternalSemaphoreFeatureFlagBits.IMPORTABLE)
+
+
+def created(fake: FakeVulkan, device: Device, info: Any, kind: str, number: int) -> tuple[SyncPage, Share | None, int]:
+    """Return the payload of a new object; and how it is shared, and its KMT number, on Windows alone."""
+    try:
+        return SyncPage.new(kind, number, device.gpu.device_uuid, device.gpu.driver_uuid), None, 0
+    except OSError:
+        raise Refusal(_NO_MEMORY) from None
 
 
 def vkGetSemaphoreFdKHR(fake: FakeVulkan, handle: Any, info: Any, out: Any) -> int:
@@ -73,7 +82,9 @@ def _copied(fake: FakeVulkan, item: SyncObject) -> int:
     """Export a sync_file: -1 if the payload is signaled. The object is then as after a wait, or a reset."""
     advance(fake)
     page = item.page
-    pending = [batch for queue in fake.living(Queue) for batch in queue.batches if page in (p for p, _ in batch.signals)]
+    pending = [
+        batch for queue in fake.living(Queue) for batch in queue.batches if page in (p for p, _ in batch.signals)
+    ]
     if not page.number and not pending:
         fake.misuse(f"{item} is exported as a sync_file, and is neither signaled nor going to be")
     if page.number:
