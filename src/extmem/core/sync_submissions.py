@@ -126,7 +126,7 @@ def _apply(
             if facts is not None:
                 waits.append(_facts(changes, each, given))
             before.append(_wait(changes, number, queue, each, value, timelines, payloads))
-        signaled = Batch(queue, tuple(filter(None, before)), tuple(timelines))
+        signaled = Batch(queue, tuple(dict.fromkeys(filter(None, before))), tuple(timelines))
         changes.put(number, signaled)
         for each, value in batch.signals:
             if facts is not None:
