@@ -12,6 +12,8 @@ from extmem.owning import late_imports
 __all__ = ["PeerGone", "Timeline"]
 
 _MOST = 0xFFFF_FFFF_FFFF_FFFF
+_FAR = 0x7FFF_FFFF_FFFF_FFFF
+"""Above this, a value can be further from the current one than maxTimelineSemaphoreValueDifference."""
 
 
 class PeerGone(NamedTuple):
@@ -69,7 +71,7 @@ class Timeline(Semaphore):
             and record.pid == current_process.pid
             and not record.pending
             and type(value) is int
-            and 0 <= value <= _MOST
+            and 0 <= value <= _FAR
             and page.raise_to(value)
         ):
             return

@@ -254,7 +254,7 @@ class SyncRecord(Held):
 class SemaphoreRecord(SyncRecord):
     """The record of a VkSemaphore."""
 
-    __slots__ = ("companions", "pending", "timeline")
+    __slots__ = ("companions", "pending", "timeline", "told_page")
     native: NativeSemaphore
 
     def __init__(
@@ -264,6 +264,8 @@ class SemaphoreRecord(SyncRecord):
         self.timeline = native.timeline
         self.companions: dict[DeviceState, SemaphoreRecord] = {}
         """The imports of this payload into other devices, for their streams. They end before it."""
+        self.told_page: Any = None
+        """The page on which the end of a signaler is told: the payload, or the companion page of a driver's."""
         self.pending: set[object] = set()
         """The submissions of this process that wait for it or signal it, and are not done."""
         said = permanent.descriptor
@@ -280,9 +282,12 @@ class SemaphoreRecord(SyncRecord):
         self.find_page()
 
     def find_page(self) -> None:
-        """Set `page`, of a new payload."""
-        page = getattr(self.native, "page", None) if self.timeline and not self.native.raw else None
-        self.page = page if hasattr(page, "raise_to") else None
+        """Set `page` and `told_page`, of a new payload."""
+        if not self.timeline:
+            return
+        native: Any = self.native
+        self.told_page = getattr(getattr(native, "host_word", native), "page", None)
+        self.page = self.told_page if not native.raw and hasattr(self.told_page, "raise_to") else None
 
     def give_back(self) -> None:
         """See `Held`."""
