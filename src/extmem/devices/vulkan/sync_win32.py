@@ -135,8 +135,7 @@ class Win32Sync(VulkanSync):
         value = int(ffi.cast("uintptr_t", made[0]))
         if not value:  # some drivers call that a success
             raise UnsupportedError(
-                f"{device.name} gave no handle: this {self.kind.noun} was not created for export as type "
-                f"{bit:#x}",
+                f"{device.name} gave no handle: this {self.kind.noun} was not created for export as type {bit:#x}",
                 requires_one_of=[f"VkExport{name}CreateInfo::handleTypes with that type"],
             )
         return value
