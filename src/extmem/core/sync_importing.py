@@ -7,6 +7,7 @@ fd, and never an NT handle.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
@@ -121,10 +122,14 @@ def import_source(record: SyncRecord, found: SourceFound, info: Any, check: _Che
 
 
 def _facts(record: SyncRecord, found: SourceFound) -> rules.ImportSyncFacts:
+    payload = found.facts()
+    if payload is not None and record.device.descriptor_importer is not None:
+        # CUDA has no driverUUID, and imports the semaphores of the GPU's Vulkan driver.
+        payload = replace(payload, driver_uuid=None)
     return rules.ImportSyncFacts(
         device=sync_facts.sync_facts(record.device),
         target=record.facts(),
-        payload=found.facts(),
+        payload=payload,
         refusal=found.refusal,
         fd_is_valid=found.fd_is_valid,
     )
