@@ -48,9 +48,7 @@ def device(request: pytest.FixtureRequest, fake: fake_cuda.FakeCuda) -> Iterator
         yield opened
 
 
-def test_a_stream_of_another_process_signals_a_waiter_here(
-    fake: fake_cuda.FakeCuda, device: Device, name: str
-) -> None:
+def test_a_stream_of_another_process_signals_a_waiter_here(fake: fake_cuda.FakeCuda, device: Device, name: str) -> None:
     with device.timeline(name=name) as timeline, Peer() as peer:
         peer(FORWARD, name=name, expression=fake_cuda.elsewhere(fake))
         assert timeline.value == 0
