@@ -1,4 +1,4 @@
-"""Streams of one process ordered with another process by timelines, on the fake drivers; and a process that is killed."""
+"""Streams of one process, ordered with another one by timelines, on the fake drivers; a process that is killed."""
 
 from __future__ import annotations
 
@@ -43,14 +43,12 @@ def fake() -> Iterator[fake_cuda.FakeCuda]:
 
 @pytest.fixture(params=["host", "cuda", "vulkan"])
 def device(request: pytest.FixtureRequest, fake: fake_cuda.FakeCuda) -> Iterator[Device]:
-    """The device that makes the timeline: a page of the host, or the Vulkan driver's semaphore with a companion page."""
+    """The device that makes the timeline: a page of the host, or the Vulkan driver's semaphore and its page."""
     with extmem.open_device(kind=request.param) as opened:
         yield opened
 
 
-def test_a_stream_of_another_process_signals_a_waiter_here(
-    fake: fake_cuda.FakeCuda, device: Device, name: str
-) -> None:
+def test_a_stream_of_another_process_signals_a_waiter_here(fake: fake_cuda.FakeCuda, device: Device, name: str) -> None:
     with device.timeline(name=name) as timeline, Peer() as peer:
         peer(FORWARD, name=name, expression=fake_cuda.elsewhere(fake))
         assert timeline.value == 0

@@ -63,9 +63,7 @@ def signal(fake: fake_cuda.FakeCuda, semaphore: Any, value: int = 0) -> None:
 
 
 @pytest.mark.parametrize(("kind", "cuda_type"), [("binary", TIMELINE), ("timeline", OPAQUE_FD)])
-def test_S53_the_wrong_type_is_imported_without_an_error(
-    kind: str, cuda_type: int, fake: fake_cuda.FakeCuda
-) -> None:
+def test_S53_the_wrong_type_is_imported_without_an_error(kind: str, cuda_type: int, fake: fake_cuda.FakeCuda) -> None:
     semaphore, page = imported(fake, kind, cuda_type)
     fake.module.cuDestroyExternalSemaphore(semaphore)
     page.close()
