@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from extmem.api import Device, DeviceMemory
+from extmem.api.commands import Commands
 from extmem.testing.waiting import wait_until
 
-__all__ = ["fill", "new_stream", "synchronize"]
+__all__ = ["fill", "new_stream", "record_copy", "record_fill", "synchronize"]
 
 _NON_BLOCKING = 1
 _NOT_READY = 600
@@ -51,3 +52,20 @@ def fill(cuda: Device, memory: DeviceMemory, value: int, stream: int) -> None:
     with memory.use() as record, backend.device.gpu.current:
         pointer = record.allocation.live
         assert not backend.device.module.cuMemsetD8Async(pointer, value, memory.size, stream)[0]
+
+
+def record_fill(commands: Commands, memory: DeviceMemory, word: int) -> None:
+    """Record a fill on the Vulkan queue, which acquires the memory from its other users and releases it to them."""
+    buffer = memory.buffer()
+    commands.acquire(buffer)
+    commands.fill_buffer(buffer, word)
+    commands.release(buffer)
+
+
+def record_copy(commands: Commands, source: DeviceMemory, target: DeviceMemory) -> None:
+    """Record a copy; as `record_fill`."""
+    for buffer in (source.buffer(), target.buffer()):
+        commands.acquire(buffer)
+    commands.copy_buffer(source.buffer(), target.buffer())
+    for buffer in (source.buffer(), target.buffer()):
+        commands.release(buffer)

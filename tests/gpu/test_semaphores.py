@@ -13,7 +13,7 @@ from extmem import raw, vk
 from extmem.api import Device
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
-from tests.gpu.streams import new_stream, synchronize
+from tests.gpu.streams import new_stream, record_fill, synchronize
 
 FD = vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_FD
 S = 30.0
@@ -35,7 +35,7 @@ def test_a_binary_semaphore_orders_a_stream_after_the_queue(cuda: Device, vulkan
         cuda.import_semaphore_fd(vk.ImportSemaphoreFdInfoKHR(mine, 0, FD, handle))
         with vulkan.allocate(4096) as memory:
             with vulkan.commands(signal=made) as commands:
-                commands.fill_buffer(memory.buffer(), 0)
+                record_fill(commands, memory, 0)
             backend: Any = cuda.backend
             backend.stream_wait(stream, [(mine.record.native, 0)])
             backend.stream_signal(stream, [(done.record.native, 1)])
@@ -51,7 +51,7 @@ def test_the_opposite_direction(cuda: Device, vulkan: Device, stream: int) -> No
         backend.stream_signal(stream, [(mine.record.native, 0)])
         with vulkan.allocate(4096) as memory:
             with vulkan.commands(wait=made, signal=(done, 1)) as commands:
-                commands.fill_buffer(memory.buffer(), 0)
+                record_fill(commands, memory, 0)
             done.wait(1, S)
         synchronize(cuda, stream)
 

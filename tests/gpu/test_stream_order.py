@@ -18,7 +18,7 @@ from extmem import raw
 from extmem.api import Device
 from extmem.testing.children import Peer
 from tests.gpu.conftest import framework
-from tests.gpu.streams import fill, new_stream, synchronize
+from tests.gpu.streams import fill, new_stream, record_copy, record_fill, synchronize
 
 SIZE = 1 << 20
 S = 30.0
@@ -63,13 +63,13 @@ def test_vulkan_then_cuda_then_vulkan_without_a_wait_of_the_host(
     ):
         copied.fill(9)
         with vulkan.commands(signal=(timeline, 1)) as commands:
-            commands.fill_buffer(rendered.buffer(), 0x01010101)
+            record_fill(commands, rendered, 0x01010101)
         order: list[Any] = [(timeline, 1), (gate, 1)]
         with tensor.access(stream=stream, wait=order, signal=(timeline, 2)) as array:
             del array
             fill(cuda, tensor, 2, stream)
         with vulkan.commands(wait=(timeline, 2 if waits else 1), signal=(timeline, 3)) as commands:
-            commands.copy_buffer(rendered.buffer(), copied.buffer())
+            record_copy(commands, rendered, copied)
         if waits:
             assert timeline.value < 2, "the gate is closed"
             gate.signal(1)
@@ -92,7 +92,7 @@ def test_frames_go_around_many_times(cuda: Device, vulkan: Device, stream: int, 
     ):
         for turn in range(rounds):
             with vulkan.commands(wait=(timeline, 2 * turn), signal=(timeline, 2 * turn + 1)) as commands:
-                commands.fill_buffer(memory.buffer(), 0)
+                record_fill(commands, memory, 0)
             order = {"wait": (timeline, 2 * turn + 1), "signal": (timeline, 2 * turn + 2)}
             with tensor.access(stream=stream, **order) as array:
                 del array
@@ -170,7 +170,7 @@ def test_streams_of_frameworks(module: str, cuda: Device, vulkan: Device, host: 
         contextlib.ExitStack() as stack,
     ):
         with vulkan.commands(signal=(timeline, 1)) as commands:
-            commands.fill_buffer(memory.buffer(), 0)
+            record_fill(commands, memory, 0)
         array = getattr(memory, module)()
         with memory.access(stream=made, wait=[(timeline, 1), (gate, 1)], signal=(timeline, 2)) as view:
             del view
