@@ -55,6 +55,8 @@ _SLICE_NS = 100_000_000
 _SHORT_NS = 1_000_000
 """Nanoseconds of one slice of a wait for any of several devices, which take turns."""
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
+_FAR = 0x7FFF_FFFF
+"""Above this, a value can be further from the current one than maxTimelineSemaphoreValueDifference of a driver."""
 _ANY = int(vk.SemaphoreWaitFlagBits.ANY)
 _REPAIRED = 2
 """`sharing.timeline_page.Flags.REPAIRED`."""
@@ -103,7 +105,7 @@ def signal(record: SemaphoreRecord, value: int) -> None:
     if not record.permanent.writable:
         record.check_writable()
     native = record.native
-    if (record.pending or value <= native.counter()) and record.device.check != "off":
+    if (record.pending or value > _FAR or value <= native.counter()) and record.device.check != "off":
         info = vk.SemaphoreSignalInfo(native.raw or 1, value)
         _check_signal(record, info)
     native.signal(value)

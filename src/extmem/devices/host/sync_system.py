@@ -21,6 +21,7 @@ __all__ = [
     "open_page",
     "sleep_on_pages",
     "wait_events",
+    "waits_of_loop",
 ]
 
 if sys.platform == "win32":
@@ -39,6 +40,7 @@ else:
     from extmem.devices.fd_copies import copy_of as copy_of_page
     from extmem.devices.host.event import Event, wait_events
     from extmem.devices.host.page_sleep import SLICE_NS, Alarm, PageSleep
+    from extmem.devices.host.ring_waits import waits_of_loop
     from extmem.devices.host.sync_check import examine, examine_timeline
     from extmem.devices.host.timeline_page import (
         TimelinePage,
