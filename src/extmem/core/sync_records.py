@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, NamedTuple, TypeVar, cast
 
+from extmem.vk.handle_types import SyncHandleType
+
 __all__ = ["Attached", "Batch", "Changes", "Payload", "SyncObject"]
 
 Record = TypeVar("Record")
@@ -20,7 +22,7 @@ class Payload(NamedTuple):
     """A payload, as far as this process knows: its permanent owner here, or the import, may be one of several."""
 
     timeline: bool
-    export_types: int | None
+    export_types: SyncHandleType | int | None
     """Handle types that its creator was created with; None if unknown."""
     external: bool = False
     """Whether others can signal or wait for it."""
@@ -44,9 +46,9 @@ class Attached(NamedTuple):
     """A payload that a semaphore or fence has."""
 
     payload: int
-    import_type: int = 0
+    import_type: SyncHandleType | int = 0
     """Handle type of the import; 0 for the payload that it was created with."""
-    exported_nt_types: int = 0
+    exported_nt_types: SyncHandleType | int = 0
 
 
 class SyncObject(NamedTuple):

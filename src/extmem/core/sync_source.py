@@ -14,13 +14,21 @@ from extmem import rules, vk
 from extmem.core.caller_fd import CallerFd
 from extmem.core.sync_record import SharedPayload
 from extmem.devices.sync import SyncBackend, SyncSource
-from extmem.errors import AccessDeniedError, DescriptorError, DriverError, ExtmemError, ObjectManagerError
+from extmem.errors import (
+    AccessDeniedError,
+    DescriptorError,
+    DriverError,
+    ExtmemError,
+    InvalidHandleError,
+    ObjectManagerError,
+)
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, Reference, manager
 from extmem.objects import Status, error_for
 from extmem.sharing.descriptor.sync import SyncDescriptor
 from extmem.sharing.kinds import ObjectKind
-from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType, SyncHandleType
+from extmem.sharing.payload import Win32Payload
+from extmem.vk.handle_types import FenceHandleType, MemoryHandleType, SemaphoreHandleType, SyncHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.types import ExaminedFd
@@ -221,10 +229,18 @@ def _invalid(command: str, problem: str) -> DriverError:
 
 
 def resolve_object(
-    kind: ObjectKind, handle_type: int, handle: object, name: str | None, *, command: str, access: int = _ALL_GRANTED
+    kind: ObjectKind,
+    handle_type: int,
+    handle: object,
+    name: str | None,
+    *,
+    command: str,
+    access: int = _ALL_GRANTED,
+    native: bool = False,
 ) -> SourceFound:
     """Import a name, NT handle or KMT number through the object manager.
 
+    native: the device's driver imports numbers of other programs, and checks them.
     What it refuses is not raised: it is the error of the source. Errors: UnsupportedError without an object manager.
     """
     found = SourceFound(kind, sync_type(kind, handle_type), command)
@@ -245,7 +261,7 @@ def resolve_object(
         if name is not None:
             imported = owner.import_by_name(name, access, reference, object_kind=kind)
         elif by_number:
-            imported = owner.import_by_kmt(value, reference, object_kind=kind)
+            imported = _import_number(owner, value, reference, kind, native)
         else:
             with owner.lock:
                 imported = owner.import_by_handle(value, reference, object_kind=kind)
@@ -259,10 +275,22 @@ def resolve_object(
     return found
 
 
+def _import_number(owner: Manager, value: int, reference: Reference, kind: ObjectKind, native: bool) -> Imported:
+    """Import by KMT number. One that does not belong to extmem may be another program's."""
+    try:
+        return owner.import_by_kmt(value, reference, object_kind=kind)
+    except InvalidHandleError:
+        if not native:
+            raise
+        return owner.import_stranger(value, reference, object_kind=kind)
+
+
 def set_payload(found: SourceFound, owner: Manager, imported: Imported, what: str) -> None:
     """Set the source to a payload that the object manager returned. what: for messages."""
     found.owner, found.imported = owner, imported
     found.writable = imported.payload.writable
+    if isinstance(imported.payload, Win32Payload):
+        imported.payload.handle_type = MemoryHandleType(found.handle_type)  # what it is to the driver
     if imported.descriptor:
         _set_descriptor(found, imported.descriptor, what)
 

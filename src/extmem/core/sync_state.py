@@ -28,6 +28,7 @@ from extmem.core.sync_records import Attached, Changes, Payload, SyncObject
 from extmem.handles.process_id import current_process
 from extmem.owning import Lock
 from extmem.rules.sync_facts import FenceFacts, SemaphoreFacts
+from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["SyncStates", "end", "fence_facts", "semaphore_facts", "sync_states"]
 
@@ -60,18 +61,20 @@ class SyncStates:
         timeline: bool = False,
         initial_value: int = 0,
         signaled: bool = False,
-        export_types: int = 0,
+        export_types: SyncHandleType | int = 0,
         flags: int = 0,
         device: int = 0,
+        external: bool = False,
     ) -> int:
         """Record a new semaphore or fence, and return its number. device: the `identity` of its device's facts.
 
         timeline, initial_value: of a semaphore. signaled: of a fence (VK_FENCE_CREATE_SIGNALED_BIT).
+        external: whether others can use it from the start, because it has a name.
         """
         with self.lock:
             changes = Changes(self._table)
             number, payload = next(self._numbers), next(self._numbers)
-            changes.put(payload, Payload(timeline, export_types, signaled=signaled, value=initial_value))
+            changes.put(payload, Payload(timeline, export_types, external, signaled, value=initial_value))
             changes.put(number, SyncObject(name, timeline, device, flags, Attached(payload)))
             changes.apply()
             return number
@@ -91,13 +94,13 @@ class SyncStates:
     def imported(
         self,
         number: int,
-        handle_type: int,
+        handle_type: SyncHandleType | int,
         *,
         temporary: bool = False,
         copied: bool = False,
         signaled: bool | None = None,
         timeline: bool = False,
-        export_types: int | None = None,
+        export_types: SyncHandleType | int | None = None,
         key: Hashable = None,
     ) -> None:
         """Record a successful import of a payload into a semaphore or fence.
@@ -135,7 +138,13 @@ class SyncStates:
             changes.apply()
 
     def exported(
-        self, number: int, handle_type: int, *, copied: bool = False, nt: bool = False, key: Hashable = None
+        self,
+        number: int,
+        handle_type: SyncHandleType | int,
+        *,
+        copied: bool = False,
+        nt: bool = False,
+        key: Hashable = None,
     ) -> None:
         """Record a successful export of the current payload of a semaphore or fence.
 
@@ -229,7 +238,7 @@ class SyncStates:
         with self.lock:
             changes = self._changes()
             if signaled:
-                self._end_of_fence(changes, number)
+                self.end_of_fence(changes, number)
             changes.apply()
             return fence_facts(changes, number, signaled)
 
@@ -251,6 +260,12 @@ class SyncStates:
         """Record the counters of timelines, as the device just reported them."""
         for number, value in values.items():
             self._observe(changes, number, value)
+
+    def end_of_fence(self, changes: Changes, number: int) -> None:
+        """End the batches that the fence was to be signaled by; it is signaled."""
+        record = changes.sync_object(number)
+        for batch in () if record is None else record.batches:
+            self._end_through(changes, batch)
 
     def _changes(self) -> Changes:
         """Return the records, with the batches ended that have finished meanwhile."""
@@ -274,12 +289,6 @@ class SyncStates:
         if payload is not None and value > payload.value:
             waits = tuple(wait for wait in payload.waits if wait[2] > value)
             changes.put(record.current.payload, payload._replace(value=value, waits=waits))
-
-    def _end_of_fence(self, changes: Changes, number: int) -> None:
-        """End the batches that the fence was to be signaled by; it is signaled."""
-        record = changes.sync_object(number)
-        for batch in () if record is None else record.batches:
-            self._end_through(changes, batch)
 
     def _end_through(self, changes: Changes, batch: int) -> None:
         """End a batch whose end was seen, and all before it: its end includes theirs."""

@@ -57,6 +57,8 @@ class Submission:
         with states.lock:
             changes = states.changes()
             states.observe(changes, counters)
+            if fence_signaled:
+                states.end_of_fence(changes, fence)
             self.fence: FenceFacts | None = fence_facts(changes, fence, fence_signaled) if fence else None
             """The facts of the fence; None without one."""
             changes.apply()

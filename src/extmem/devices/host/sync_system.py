@@ -36,6 +36,10 @@ if sys.platform == "win32":
         open_page,
         sleep_on_pages,
     )
+
+    def waits_of_loop(loop: object) -> None:
+        """Return None: an event loop of Windows polls nothing that a signal of a page completes."""
+
 else:
     from extmem.devices.fd_copies import copy_of as copy_of_page
     from extmem.devices.host.event import Event, wait_events

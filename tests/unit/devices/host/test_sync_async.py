@@ -187,6 +187,22 @@ def test_a_thread_that_starts_again_arms_its_pages(way: str, monkeypatch: pytest
     run(main())
 
 
+def test_a_cancelled_wait_leaves_nothing_while_others_wait() -> None:
+    async def main() -> None:
+        one, two = page(), page()
+        waits = [asyncio.ensure_future(wait_pages_async([(made, 1)])) for made in (one, two)]
+        await asyncio.sleep(0)
+        waits[0].cancel()
+        armed = [sync_async._sleeper, *ring_waits._rings.values()]
+        while any(one in place._armed for place in armed):
+            await asyncio.sleep(0.01)
+        assert any(two in place._armed for place in armed)
+        two.signal(1)
+        await waits[1]
+
+    run(main())
+
+
 def test_a_loop_that_ends_at_once_leaves_nothing() -> None:
     async def main() -> None:
         wait = asyncio.ensure_future(wait_pages_async([(page(), 5)]))
