@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
 from extmem.core import sync_facts, sync_publishing, sync_source
+from extmem.core.import_source import takes_handles
 from extmem.core.sync_arguments import check_struct, number_of, target_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_source import SourceFound
@@ -90,7 +91,14 @@ def _import_fd(device: DeviceState, info: Any, kind: ObjectKind, command: str, c
 def _import_win32(device: DeviceState, info: Any, kind: ObjectKind, command: str, check: _Check) -> None:
     with Uses(device) as uses:
         record = _target(device, info, kind, uses)
-        found = sync_source.resolve_object(kind, number_of(info.handle_type), info.handle, info.name, command=command)
+        found = sync_source.resolve_object(
+            kind,
+            number_of(info.handle_type),
+            info.handle,
+            info.name,
+            command=command,
+            native=takes_handles(device.backend),
+        )
         import_source(record, found, info, check, temporary=bool(number_of(info.flags) & _TEMPORARY))
 
 
@@ -105,6 +113,7 @@ def import_source(record: SyncRecord, found: SourceFound, info: Any, check: _Che
         with record.device.creation_lock:
             timeline = getattr(record, "timeline", False)
             record.native.import_payload(found.native_source(temporary=temporary, timeline=timeline))
+            found.taken = True
             unknown = sync_publishing.describe(
                 device, found.kind, sync_source.sync_type(found.kind, 0), timeline=timeline
             )
