@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 from extmem import interop, rules, vk
+from extmem.api.sync_device import SyncDevice
 from extmem.core import operations, shared_devices
-from extmem.core.device_state import Check, DeviceState
+from extmem.core.device_state import Check
 from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import Closed
 from extmem.core.resources import BufferObject, ImageObject
@@ -38,10 +39,11 @@ __all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image"]
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 
 
-class Device(DeviceState):
+class Device(SyncDevice):
     """A device that allocates, exports and imports memory. Made by `extmem.open_device`.
 
-    Ownership: memory, buffers and images hold their device; `close()` refuses while any memory is open.
+    Ownership: memory, buffers and images hold their device; `close()` refuses while memory, semaphores or fences are
+    open.
     Threads: every method may be called from any thread, also while another one closes the device.
 
     Errors of every command: RuleViolation (see `check`), HandleStateError once closed, and in a forked child.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from extmem.owning import Held, OwnedFd, Uses
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
-    from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType
+    from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType, SyncHandleType
 
 __all__ = [
     "Batch",
@@ -72,7 +72,7 @@ class SyncSource(NamedTuple):
     driver consumes, so that a failed import leaves the caller's fd open.
     """
 
-    handle_type: int
+    handle_type: SyncHandleType
     """One VkExternal(Semaphore|Fence)HandleTypeFlagBits, by the kind of the importing object."""
     temporary: bool = False
     """VK_…_IMPORT_TEMPORARY_BIT."""
@@ -121,14 +121,17 @@ class NativeSync(Protocol):
     def import_payload(self, source: SyncSource) -> None:
         """Import a payload. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; OutOfMemoryError."""
 
-    def export_fd(self, handle_type: int) -> OwnedFd | None:
+    def export_fd(self, handle_type: SyncHandleType) -> OwnedFd | None:
         """Return a new fd of the current payload, owned by the caller; None for SYNC_FD's -1 ("signaled already").
 
         A copying type acts on the object: a wait of the semaphore, a reset of the fence.
         """
 
-    def export_win32(self, handle_type: int) -> int:
-        """Return an NT handle, owned by the caller, or a KMT number (drivers of Windows). UnsupportedError elsewhere."""
+    def export_win32(self, handle_type: SyncHandleType) -> int:
+        """Return an NT handle, owned by the caller, or a KMT number (drivers of Windows).
+
+        Errors: UnsupportedError elsewhere.
+        """
 
     def close(self) -> None:
         """Destroy it, once. Safe to call twice."""
@@ -223,11 +226,20 @@ class SyncBackend(Protocol):
     def create_fence(self, spec: FenceSpec) -> NativeFence:
         """vkCreateFence. Errors as `create_semaphore`."""
 
-    def examine_sync_fd(self, fd: int, handle_type: int, *, fence: bool = False, timeline: bool = False) -> ExaminedFd:
+    def examine_sync_fd(
+        self,
+        fd: int,
+        handle_type: SyncHandleType,
+        *,
+        fence: bool = False,
+        timeline: bool = False,
+        trusted: bool = False,
+    ) -> ExaminedFd:
         """Return what an fd is, and whether it can be imported as this type; it is not changed.
 
-        A driver that an unproven fd damages is asked on a device of its own. Its `descriptor` is what the payload says
-        of itself (host timelines).
+        trusted: this library exported it for this user, so that no proof is made at its import; see
+        `Backend.examine_fd`. A driver that an unproven fd damages is asked on a device of its own, at the import. Its
+        `descriptor` is what the payload says of itself (host timelines).
         """
 
     def wait_semaphores(

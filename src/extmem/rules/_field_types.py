@@ -6,7 +6,7 @@ and nothing else. Each is reported under the rule that requires a valid value th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from extmem import vk
@@ -19,10 +19,14 @@ __all__ = [
     "is_address",
     "is_fd",
     "is_handle",
+    "is_security",
     "is_sequence",
+    "is_text",
     "is_u32",
+    "is_u64",
     "malformed",
     "misfit",
+    "register",
     "wrong_struct",
 ]
 
@@ -338,11 +342,21 @@ ARGUMENTS: dict[type, str] = {
 no such rule for the command within extmem's scope, it is the nearest one."""
 
 _HOST_QUERY = "VUID-vkGetMemoryHostPointerPropertiesEXT-pHostPointer-parameter"
-for _row in FIELD_TYPES.values():
-    for _field in _row:
-        CHECKED.setdefault(_field[2], []).append(f"{__name__}.malformed")
-for _argument in (*ARGUMENTS.values(), _HOST_QUERY):
-    CHECKED.setdefault(_argument, []).append(f"{__name__}.misfit")
+
+
+def register(fields: Mapping[type, FieldTypes], arguments: Mapping[type, str]) -> None:
+    """Add structs to the two tables, and enter their rules as checked."""
+    FIELD_TYPES.update(fields)
+    ARGUMENTS.update(arguments)
+    for row in fields.values():
+        for field in row:
+            CHECKED.setdefault(field[2], []).append(f"{__name__}.malformed")
+    for argument in arguments.values():
+        CHECKED.setdefault(argument, []).append(f"{__name__}.misfit")
+
+
+register(dict(FIELD_TYPES), dict(ARGUMENTS))
+CHECKED.setdefault(_HOST_QUERY, []).append(f"{__name__}.misfit")
 
 
 def wrong_struct(info: object, struct: type, where: str) -> list[Violation]:

@@ -21,7 +21,10 @@ class Page(NamedTuple):
     handle: int
     """Its file descriptor, borrowed."""
     writable: bool
-    """Whether every importer may write to it, whatever its rights on the payload are; else none may."""
+    """Whether importers may write to it: every importer whatever its rights on the payload are, unless `by_rights`. Of
+    a page that was imported: whether this process may."""
+    by_rights: bool = False
+    """Whether it is writable only for importers whose rights on the payload include the right to change it."""
 
 
 class PayloadFd:

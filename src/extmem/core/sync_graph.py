@@ -1,0 +1,77 @@
+"""The graph of submitted batches: which signal operations a batch depends on that are not submitted.
+
+How this works. A batch begins after the previous one of its queue, after the batches that signal its binary semaphores,
+and after its waits for timelines. A wait for a value is certain to end if the value is reached, if others can signal
+the timeline, or if a submitted batch that is certain to run signals the value or a higher one. The certain batches are
+found from below: at first all batches count as certain, and a batch is struck out as long as one of its conditions
+fails. Batches that wait for each other in a circle remain: all of their operations are submitted.
+"""
+
+from __future__ import annotations
+
+from extmem.core.sync_records import Batch, Changes
+from extmem.rules.sync_facts import Unsubmitted
+
+__all__ = ["unsubmitted"]
+
+
+def unsubmitted(records: Changes, batch: int) -> tuple[Unsubmitted, ...]:
+    """Return the signal operations that a batch depends on, and that no batch performs; none for a finished batch."""
+    graph = _reachable(records, batch)
+    if not graph:
+        return ()
+    signalers = {
+        (payload, value): _signalers(records, payload, value) for b in graph.values() for payload, value, _ in b.waits
+    }
+    uncertain: set[int] = set()
+    while True:
+        more = {
+            number
+            for number, one in graph.items()
+            if number not in uncertain
+            and (
+                any(before in uncertain for before in one.before)
+                or any(_fails(signalers[payload, value], uncertain) for payload, value, _ in one.waits)
+            )
+        }
+        if not more:
+            break
+        uncertain |= more
+    if batch not in uncertain:
+        return ()
+    return tuple(
+        dict.fromkeys(
+            Unsubmitted(name, value)
+            for number in sorted(graph)
+            for payload, value, name in graph[number].waits
+            if signalers[payload, value] == ()
+        )
+    )
+
+
+def _fails(signalers: tuple[int, ...] | None, uncertain: set[int]) -> bool:
+    return signalers is not None and all(number in uncertain for number in signalers)
+
+
+def _signalers(records: Changes, payload: int, value: int) -> tuple[int, ...] | None:
+    """Return the batches that signal the value or a higher one; None if nothing here has to."""
+    record = records.payload(payload)
+    if record is None or record.external or record.value >= value:
+        return None
+    return tuple(number for number, _, signaled in record.signals if signaled >= value)
+
+
+def _reachable(records: Changes, batch: int) -> dict[int, Batch]:
+    """Return the unfinished batches that the batch depends on, itself included."""
+    found: dict[int, Batch] = {}
+    left = [batch]
+    while left:
+        number = left.pop()
+        record = records.batch(number) if number and number not in found else None
+        if record is None:
+            continue
+        found[number] = record
+        left += record.before
+        for payload, value, _ in record.waits:
+            left += _signalers(records, payload, value) or ()
+    return found

@@ -1,0 +1,161 @@
+"""`Event`: the payload of a binary semaphore or a fence of the host, an eventfd: signaled while it can be read.
+
+How this works. A signal writes the greatest number that an eventfd can hold. The kernel refuses a second one until the
+first was consumed, and a read consumes it: both are atomic, whichever processes do them, and whoever is killed. The
+eventfd does not block, and is polled.
+
+An eventfd has no read-only form, so the rights of its importers are known to the library only. The end of a signaler is
+told by a companion page (`sharing.timeline_page`), which is made when the payload is shared.
+
+An event is not closed: its file is closed when the last reference to it ends. So a method that runs in another thread
+keeps the file that it uses.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import sys
+import time
+from typing import Final
+
+from extmem import vk
+from extmem.devices.host.memfd import out_of_memory
+from extmem.devices.host.timeline_page import TimelinePage, create_page, gone_error, no_right, open_page
+from extmem.errors import DriverError
+from extmem.owning import OwnedFd
+from extmem.sharing.payload import Page, PayloadFd
+
+if sys.platform != "linux":
+    raise ImportError("an eventfd is Linux's; extmem.devices.host picks what the platform has")
+
+__all__ = ["Event", "signaled_already", "wait_events"]
+
+_SIGNALED: Final = 2**64 - 2
+_FLAGS: Final = os.EFD_CLOEXEC | os.EFD_NONBLOCK
+_SLICE_MS = 500
+_SLICE_OF_SHARED_MS = 20
+"""Longest poll in milliseconds, if a companion page tells of the end of a signaler."""
+
+
+class Event:
+    """An eventfd, and its companion page if it is shared; see the module."""
+
+    __slots__ = ("_file", "_page", "_page_file", "_payload", "writable")
+
+    def __init__(self, source: OwnedFd | PayloadFd, page: TimelinePage | None = None, *, writable: bool = True) -> None:
+        """source: the eventfd, or an import's hold on it, which the event owns from now on. page: of an import."""
+        self._file = source if isinstance(source, OwnedFd) else source.shared
+        self._payload = source if isinstance(source, PayloadFd) else None
+        self._page = page
+        self._page_file: OwnedFd | None = None
+        self.writable = writable if self._payload is None else self._payload.writable
+        """Whether it was imported with the right to signal."""
+
+    @classmethod
+    def create(cls, signaled: bool, command: str) -> Event:
+        """Create a payload. Errors: OutOfMemoryError."""
+        try:
+            made = cls(OwnedFd.of(os.eventfd, 0, _FLAGS))
+        except OSError as error:
+            raise out_of_memory(error, command, "an eventfd") from error
+        if signaled:
+            os.eventfd_write(made.fd, _SIGNALED)
+        return made
+
+    @property
+    def fd(self) -> int:
+        """The eventfd, borrowed."""
+        file = self._file
+        return -1 if file is None else file.fd
+
+    @property
+    def pages(self) -> tuple[Page, ...]:
+        """The companion page, which is made at the first use. Errors: OutOfMemoryError."""
+        if self._payload is not None:
+            return self._payload.pages
+        if self._page_file is None:
+            file = create_page()
+            self._page = open_page(file)
+            self._page_file = file
+        return (Page(self._page_file.fd, True, True),)
+
+    def is_signaled(self) -> bool:
+        """Whether it can be read."""
+        return bool(_poll([self.fd], 0))
+
+    def signal(self) -> bool:
+        """Make it signaled. Return whether it was not. Errors: AccessDeniedError without the right to signal."""
+        self.check_right()
+        page = self._page
+        if page is not None and page.writable:
+            page.announce_signal()
+        try:
+            os.eventfd_write(self.fd, _SIGNALED)
+        except BlockingIOError:
+            return False
+        return True
+
+    def check_right(self) -> None:
+        """Raise AccessDeniedError without the right to signal."""
+        if not self.writable:
+            raise no_right()
+
+    def consume(self) -> bool:
+        """Make it unsignaled. Return whether it was signaled."""
+        try:
+            os.eventfd_read(self.fd)
+        except BlockingIOError:
+            return False
+        return True
+
+    def wait(self, deadline: int | None = None) -> bool:
+        """Wait until it is signaled, without consuming. See `wait_events`."""
+        return wait_events([self], any_of=False, deadline=deadline)
+
+    def check_signaler(self, what: str) -> None:
+        """Raise PeerGoneError if it is not signaled, and the process that would signal it has ended."""
+        page = self._page
+        if page is not None and page.facts.abandoned and not self.is_signaled():
+            raise gone_error(page.facts, what=what)
+
+
+def wait_events(events: list[Event], *, any_of: bool, deadline: int | None = None, what: str = "the semaphore") -> bool:
+    """Wait until the events are signaled, or any of them. Return whether they are; False after the deadline.
+
+    deadline: of `time.monotonic_ns`; one that has passed polls, None is no limit. what: for the error's message.
+    Errors: PeerGoneError if one of them (any: each of them) is not signaled, and its signaler has ended.
+    """
+    missing = events
+    while missing:
+        left = _SLICE_MS if all(one._page is None for one in missing) else _SLICE_OF_SHARED_MS
+        if deadline is not None:
+            left = min(left, max(0, math.ceil((deadline - time.monotonic_ns()) / 1e6)))
+        readable = _poll([one.fd for one in missing], left)
+        if readable and any_of:
+            return True
+        missing = [one for one in missing if one.fd not in readable]
+        lost = [one for one in missing if one._page is not None and one._page.facts.abandoned]
+        if lost and (len(lost) == len(missing) or not any_of):
+            lost[0].check_signaler(what)
+        if missing and deadline is not None and time.monotonic_ns() >= deadline:
+            return False
+    return True
+
+
+def _poll(fds: list[int], milliseconds: int) -> set[int]:
+    """Return those of the fds that can be read within the time."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, found in poll.poll(milliseconds) if found & select.POLLIN}
+
+
+def signaled_already(command: str) -> DriverError:
+    """Return the error to raise for the signal of a binary semaphore that is signaled (00067, S15)."""
+    return DriverError(
+        f"{command}: the binary semaphore is signaled already; a wait must consume that signal first",
+        result=vk.Result.ERROR_INITIALIZATION_FAILED,
+        command=command,
+    )

@@ -1,0 +1,98 @@
+"""vkQueueSubmit and vkQueueSubmit2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import extmem.rules._submit_field_types
+import extmem.rules.submit_batches
+import extmem.rules.submit_fences
+import extmem.rules.submit_semaphores  # noqa: F401  # they register their rules
+from extmem import vk
+from extmem.rules._creation import chain_of
+from extmem.rules._engine import Suite
+from extmem.rules._field_types import is_handle, is_sequence, malformed, misfit, wrong_struct
+from extmem.rules._submission import (
+    BATCH,
+    BATCH2,
+    SIGNAL,
+    SIGNAL2,
+    SUBMISSION,
+    SUBMISSION2,
+    WAIT,
+    WAIT2,
+    BatchCall,
+    Operation,
+    Submission,
+    facts_of_batch,
+)
+from extmem.rules.facts import MemoryFacts
+from extmem.rules.keyed_mutex import check_keyed_mutex
+from extmem.rules.sync_facts import SubmitFacts
+from extmem.rules.violation import Violation
+
+__all__ = ["check_queue_submit", "check_queue_submit2"]
+
+_SUITES: dict[Any, tuple[Suite[Submission], Suite[BatchCall], Suite[Operation], Suite[Operation]]] = {
+    vk.SubmitInfo: (SUBMISSION, BATCH, WAIT, SIGNAL),
+    vk.SubmitInfo2: (SUBMISSION2, BATCH2, WAIT2, SIGNAL2),
+}
+_ELEMENTS = (
+    ("wait_semaphore_infos", vk.SemaphoreSubmitInfo, "VUID-VkSubmitInfo2-pWaitSemaphoreInfos-parameter"),
+    ("command_buffer_infos", vk.CommandBufferSubmitInfo, "VUID-VkSubmitInfo2-pCommandBufferInfos-parameter"),
+    ("signal_semaphore_infos", vk.SemaphoreSubmitInfo, "VUID-VkSubmitInfo2-pSignalSemaphoreInfos-parameter"),
+)
+
+
+def check_queue_submit(submits: Sequence[vk.SubmitInfo], fence: object, facts: SubmitFacts) -> list[Violation]:
+    """Return all rules that this vkQueueSubmit would break. fence: a fence, its number, or None."""
+    return _check("vkQueueSubmit", vk.SubmitInfo, submits, fence, facts)
+
+
+def check_queue_submit2(submits: Sequence[vk.SubmitInfo2], fence: object, facts: SubmitFacts) -> list[Violation]:
+    """Return all rules that this vkQueueSubmit2 would break. fence: a fence, its number, or None."""
+    return _check("vkQueueSubmit2", vk.SubmitInfo2, submits, fence, facts)
+
+
+def _check(command: str, struct: Any, submits: Sequence[Any], fence: object, facts: SubmitFacts) -> list[Violation]:
+    if not is_sequence(submits):
+        return [misfit(f"VUID-{command}-pSubmits-parameter", f"{command}.submits", submits, "a sequence of structs")]
+    if not is_handle(fence):
+        return [misfit(f"VUID-{command}-fence-parameter", f"{command}.fence", fence, "a fence or None")]
+    violations: list[Violation] = []
+    for i, info in enumerate(submits):
+        violations += _malformed(info, struct, f"submits[{i}]")
+    if violations:
+        return violations
+    submission, batch, wait, signal = _SUITES[struct]
+    violations = submission.run(Submission(facts.device, facts.fence), 0)
+    for i, info in enumerate(submits):
+        call = BatchCall(info, f"submits[{i}]", facts.device, facts_of_batch(facts, i), facts.queue)
+        violations += batch.run(call, 0)
+        for signals, operation in call.operations():
+            violations += (signal if signals else wait).run(operation, 0)
+        mutex = next((n for n in call.chain if type(n) is vk.Win32KeyedMutexAcquireReleaseInfoKHR), None)
+        if mutex is not None:
+            memories = cast("tuple[MemoryFacts | None, ...]", facts.mutexes.get(i, ()))
+            violations += check_keyed_mutex(mutex, memories)
+    return violations
+
+
+def _malformed(info: Any, struct: Any, where: str) -> list[Violation]:
+    """Return the violations of a batch with fields of wrong types; it is not checked further then."""
+    wrong = wrong_struct(info, struct, where)
+    if wrong:
+        return wrong
+    nodes = [(where, info), *((f"{where}.pNext<{type(n).__name__}>", n) for n in chain_of(info))]
+    violations = malformed(nodes)
+    if violations or struct is vk.SubmitInfo:
+        return violations
+    for field, element, vuid in _ELEMENTS:
+        for i, one in enumerate(getattr(info, field)):
+            path = f"{where}.{field}[{i}]"
+            if type(one) is element:
+                violations += malformed([(path, one)])
+            else:
+                violations.append(misfit(vuid, path, one, f"a vk.{element.__name__}"))
+    return violations
