@@ -341,7 +341,7 @@ class Dispatch(Granting):
     def _snapshot(self, session: Session, m: wire.Snapshot, received: Received) -> Answer:
         snapshot = session.snapshot
         if not m.cursor:
-            snapshot = session.snapshot = SnapshotPages(self.model.walk(session.token))
+            snapshot = session.snapshot = SnapshotPages(self.model.walk(session.token), self.signalers.value)
         elif snapshot is None or snapshot.number != m.cursor:
             raise Refused(
                 Status.INVALID_PARAMETER,

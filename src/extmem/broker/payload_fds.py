@@ -1,7 +1,8 @@
 """The broker's file descriptors: those of each live payload, once, whatever the number of its users.
 
 How this works. A payload is received as file descriptors: its handles, the last of which may be companion pages.
-`fd_inspection` inspects them. The broker keeps them open while the payload has a holder. It never maps or reads one.
+`fd_inspection` inspects them. The broker keeps them open while the payload has a holder. It never maps or reads one
+(`timeline_marks` has the exception).
 
 Read-only users get another open file description of the same file, opened O_RDONLY through /proc/self/fd: the kernel
 then refuses a writable mapping of it, mprotect included. A memfd's file has mode 0777 when it is created, so that a

@@ -6,6 +6,9 @@ payload first is entered here, as its creator. `has` records each process that g
 (`ended`), or closes the payload (`closed`), its entry is removed and the page is marked where the waiters are concerned
 (`timeline_page`). A process that ends without closing is a death; one that closes and leaves no signaler has closed it.
 
+A process that may signal and ends before its first signal is not in the table. Its end concerns the waiters if it was
+probably the one they wait for: nobody in the table has signaled, and at most one other process may.
+
 After a broker was killed, the next one compares the tables of the restored pages with its clients (`recovered`): the
 signalers that neither came back nor live have died meanwhile.
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -51,6 +55,8 @@ class Signalers:
         self._pages: dict[int, dict[int, bool]] = {}
         """Process → its payloads with a page → whether it may signal."""
         self._who: dict[int, _Who] = {}
+        self._may_signal: Counter[int] = Counter()
+        """Payload → how many processes may signal it."""
 
     def has(self, session: Session, payload: int, signal: bool, *, created: bool = False) -> None:
         """Record that a process has the page of a payload. signal: whether it may signal.
@@ -61,6 +67,8 @@ class Signalers:
             return
         process = session.process
         pages = self._pages.setdefault(process, {})
+        if signal and not pages.get(payload):
+            self._may_signal[payload] += 1
         pages[payload] = pages.get(payload, False) or signal
         who = self._who.get(process)
         if who is None:
@@ -72,21 +80,24 @@ class Signalers:
 
     def undone(self, process: int, payload: int) -> None:
         """Record that a process did not get the page after all."""
-        self._pages.get(process, {}).pop(payload, None)
+        self._without(payload, self._pages.get(process, {}).pop(payload, False))
 
     def closed(self, process: int, payload: int) -> None:
         """Record that a process has closed the payload, and tell the waiters if no signaler is left."""
-        if self._pages.get(process, {}).pop(payload, None) is None:
+        signal = self._pages.get(process, {}).pop(payload, None)
+        if signal is None:
             return
-        others = any(pages.get(payload) for pages in self._pages.values())
-        self._change(payload, functools.partial(_closed, self._who[process], others))
+        others = self._without(payload, signal)
+        self._change(payload, functools.partial(_closed, self._who[process], others > 0))
 
     def ended(self, process: int) -> Iterator[None]:
         """Tell the waiters of all pages of a process that it has ended, in steps. Its payloads must still exist."""
         pages, who = self._pages.pop(process, {}), self._who.pop(process, None)
-        for done, payload in enumerate(pages, 1):
+        for done, (payload, signal) in enumerate(pages.items(), 1):
+            others = self._without(payload, signal)
             if who is not None and payload in self._payloads:
-                self._change(payload, functools.partial(_died, who))
+                last = signal and others <= 1
+                self._change(payload, functools.partial(_died, who, last))
             if not done % _PAGES:
                 yield
 
@@ -103,6 +114,15 @@ class Signalers:
         """Return the value of the page; None for a payload without one."""
         fd = self._payloads.page(payload) if payload in self._payloads else None
         return None if fd is None else timeline_marks.value_of(fd)
+
+    def _without(self, payload: int, signal: bool) -> int:
+        """Record that a process does not have the page any more. Return how many others may signal."""
+        others = self._may_signal[payload] - signal
+        if others > 0:
+            self._may_signal[payload] = others
+        else:
+            del self._may_signal[payload]
+        return others
 
     def _change(self, payload: int, edit: timeline_marks.Edit) -> None:
         fd = self._payloads.page(payload)
@@ -144,9 +164,14 @@ def _closed(who: _Who, others: bool, page: memoryview) -> bool:
     return True
 
 
-def _died(who: _Who, page: memoryview) -> bool:
+def _died(who: _Who, last: bool, page: memoryview) -> bool:
+    """last: whether it might signal, and at most one other process may."""
     left = timeline_page.leave(page, *who, dead=True)
-    if not left.found or (left.creator and left.signalers):
+    if left.found:
+        concerns = not left.creator or not left.signalers
+    else:
+        concerns = last and not left.signalers and not timeline_page.read(page).marked
+    if not concerns:
         return False
     timeline_page.mark_gone(page, who.pid, time.monotonic_ns())
     return True
@@ -158,7 +183,7 @@ def _compared(here: frozenset[_Who], page: memoryview) -> bool:
     for one in timeline_page.signalers(page):
         who = _Who(one.pid, one.start)
         if not one.dead and who not in here and start_time(one.pid) != one.start:
-            told |= _died(who, page)
+            told |= _died(who, False, page)
     return told
 
 

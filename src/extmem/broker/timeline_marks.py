@@ -21,7 +21,7 @@ _SIZE: Final = timeline_page.PAGE_SIZE
 _ENTRY: Final = 16
 _PARTS: Final = (
     *((start, start + _ENTRY) for start in range(timeline_page.TABLE, timeline_page.TABLE + 32 * _ENTRY, _ENTRY)),
-    (timeline_page.WHO, timeline_page.TABLE),
+    (timeline_page.WHO, timeline_page.MARKS + 4),
     (timeline_page.STATE, timeline_page.WHO),
 )
 """What may be written, in this order: the signalers, the details, the state. Neither value nor sequence."""

@@ -9,8 +9,6 @@ from extmem import vk
 from extmem.rules._engine import CHECKED
 from extmem.rules._field_types import (
     _EXPECTED,
-    ARGUMENTS,
-    FIELD_TYPES,
     FieldTypes,
     is_handle,
     is_handles,
@@ -19,6 +17,8 @@ from extmem.rules._field_types import (
     is_sequence,
     is_u32,
     is_u64,
+    misfit,
+    register,
 )
 
 __all__ = ["is_one_handle", "is_semaphores", "misfit_rules"]
@@ -58,69 +58,65 @@ def _values(struct: str) -> FieldTypes:
     )
 
 
-_FIELDS: dict[type, FieldTypes] = {
-    vk.SubmitInfo: (
-        ("wait_semaphores", is_semaphores, _SUBMIT + "pWaitSemaphores-parameter"),
-        ("wait_dst_stage_mask", is_indices, _SUBMIT + "pWaitDstStageMask-parameter"),
-        ("command_buffers", is_command_buffers, _SUBMIT + "pCommandBuffers-parameter"),
-        ("signal_semaphores", is_semaphores, _SUBMIT + "pSignalSemaphores-parameter"),
-    ),
-    vk.SubmitInfo2: (
-        ("flags", is_u32, _SUBMIT2 + "flags-parameter"),
-        ("wait_semaphore_infos", is_sequence, _SUBMIT2 + "pWaitSemaphoreInfos-parameter"),
-        ("command_buffer_infos", is_sequence, _SUBMIT2 + "pCommandBufferInfos-parameter"),
-        ("signal_semaphore_infos", is_sequence, _SUBMIT2 + "pSignalSemaphoreInfos-parameter"),
-    ),
-    vk.SemaphoreSubmitInfo: (
-        ("semaphore", is_one_handle, _SEMAPHORE + "semaphore-parameter"),
-        ("value", is_u64, _SUBMIT2 + "pWaitSemaphoreInfos-parameter"),
-        ("stage_mask", is_u64, _SEMAPHORE + "stageMask-parameter"),
-        ("device_index", is_u32, _SEMAPHORE + "device-03888"),
-    ),
-    vk.CommandBufferSubmitInfo: (
-        ("command_buffer", is_one_handle, "VUID-VkCommandBufferSubmitInfo-commandBuffer-parameter"),
-        ("device_mask", is_u32, _SUBMIT2 + "pCommandBufferInfos-parameter"),
-    ),
-    vk.TimelineSemaphoreSubmitInfo: _values(_TIMELINE),
-    vk.D3D12FenceSubmitInfoKHR: _values(_D3D12),
-    vk.DeviceGroupSubmitInfo: (
-        ("wait_semaphore_device_indices", is_indices, _GROUP + "pWaitSemaphoreDeviceIndices-parameter"),
-        ("command_buffer_device_masks", is_indices, _GROUP + "pCommandBufferDeviceMasks-parameter"),
-        ("signal_semaphore_device_indices", is_indices, _GROUP + "pSignalSemaphoreDeviceIndices-parameter"),
-    ),
-    vk.SemaphoreWaitInfo: (
-        ("flags", is_u32, _WAIT + "flags-parameter"),
-        ("semaphores", is_semaphores, _WAIT + "pSemaphores-parameter"),
-        ("values", is_numbers, _WAIT + "pValues-parameter"),
-    ),
-    vk.SemaphoreSignalInfo: (
-        ("semaphore", is_one_handle, _SIGNAL + "semaphore-parameter"),
-        ("value", is_u64, _SIGNAL + "value-03258"),
-    ),
-}
-_ARGUMENTS: dict[type, str] = {
-    vk.SubmitInfo: "VUID-vkQueueSubmit-pSubmits-parameter",
-    vk.SubmitInfo2: "VUID-vkQueueSubmit2-pSubmits-parameter",
-    vk.SemaphoreSubmitInfo: _SUBMIT2 + "pWaitSemaphoreInfos-parameter",
-    vk.CommandBufferSubmitInfo: _SUBMIT2 + "pCommandBufferInfos-parameter",
-    vk.SemaphoreWaitInfo: "VUID-vkWaitSemaphores-pWaitInfo-parameter",
-    vk.SemaphoreSignalInfo: "VUID-vkSignalSemaphore-pSignalInfo-parameter",
-}
+register(
+    {
+        vk.SubmitInfo: (
+            ("wait_semaphores", is_semaphores, _SUBMIT + "pWaitSemaphores-parameter"),
+            ("wait_dst_stage_mask", is_indices, _SUBMIT + "pWaitDstStageMask-parameter"),
+            ("command_buffers", is_command_buffers, _SUBMIT + "pCommandBuffers-parameter"),
+            ("signal_semaphores", is_semaphores, _SUBMIT + "pSignalSemaphores-parameter"),
+        ),
+        vk.SubmitInfo2: (
+            ("flags", is_u32, _SUBMIT2 + "flags-parameter"),
+            ("wait_semaphore_infos", is_sequence, _SUBMIT2 + "pWaitSemaphoreInfos-parameter"),
+            ("command_buffer_infos", is_sequence, _SUBMIT2 + "pCommandBufferInfos-parameter"),
+            ("signal_semaphore_infos", is_sequence, _SUBMIT2 + "pSignalSemaphoreInfos-parameter"),
+        ),
+        vk.SemaphoreSubmitInfo: (
+            ("semaphore", is_one_handle, _SEMAPHORE + "semaphore-parameter"),
+            ("value", is_u64, _SUBMIT2 + "pWaitSemaphoreInfos-parameter"),
+            ("stage_mask", is_u64, _SEMAPHORE + "stageMask-parameter"),
+            ("device_index", is_u32, _SEMAPHORE + "device-03888"),
+        ),
+        vk.CommandBufferSubmitInfo: (
+            ("command_buffer", is_one_handle, "VUID-VkCommandBufferSubmitInfo-commandBuffer-parameter"),
+            ("device_mask", is_u32, _SUBMIT2 + "pCommandBufferInfos-parameter"),
+        ),
+        vk.TimelineSemaphoreSubmitInfo: _values(_TIMELINE),
+        vk.D3D12FenceSubmitInfoKHR: _values(_D3D12),
+        vk.DeviceGroupSubmitInfo: (
+            ("wait_semaphore_device_indices", is_indices, _GROUP + "pWaitSemaphoreDeviceIndices-parameter"),
+            ("command_buffer_device_masks", is_indices, _GROUP + "pCommandBufferDeviceMasks-parameter"),
+            ("signal_semaphore_device_indices", is_indices, _GROUP + "pSignalSemaphoreDeviceIndices-parameter"),
+        ),
+        vk.SemaphoreWaitInfo: (
+            ("flags", is_u32, _WAIT + "flags-parameter"),
+            ("semaphores", is_semaphores, _WAIT + "pSemaphores-parameter"),
+            ("values", is_numbers, _WAIT + "pValues-parameter"),
+        ),
+        vk.SemaphoreSignalInfo: (
+            ("semaphore", is_one_handle, _SIGNAL + "semaphore-parameter"),
+            ("value", is_u64, _SIGNAL + "value-03258"),
+        ),
+    },
+    {
+        vk.SubmitInfo: "VUID-vkQueueSubmit-pSubmits-parameter",
+        vk.SubmitInfo2: "VUID-vkQueueSubmit2-pSubmits-parameter",
+        vk.SemaphoreSubmitInfo: _SUBMIT2 + "pWaitSemaphoreInfos-parameter",
+        vk.CommandBufferSubmitInfo: _SUBMIT2 + "pCommandBufferInfos-parameter",
+        vk.SemaphoreWaitInfo: "VUID-vkWaitSemaphores-pWaitInfo-parameter",
+        vk.SemaphoreSignalInfo: "VUID-vkSignalSemaphore-pSignalInfo-parameter",
+    },
+)
 
 
 def misfit_rules(*vuids: str) -> None:
-    """Register rules that are reported by `_field_types.misfit`."""
+    """Enter rules as checked that are reported by `_field_types.misfit` for arguments that are no structs."""
     for vuid in vuids:
-        CHECKED.setdefault(vuid, []).append("extmem.rules._field_types.misfit")
+        CHECKED.setdefault(vuid, []).append(f"{misfit.__module__}.misfit")
 
 
-FIELD_TYPES.update(_FIELDS)
-ARGUMENTS.update(_ARGUMENTS)
-for _row in _FIELDS.values():
-    for _field in _row:
-        CHECKED.setdefault(_field[2], []).append("extmem.rules._field_types.malformed")
 misfit_rules(
-    *_ARGUMENTS.values(),
     _SUBMIT2 + "pSignalSemaphoreInfos-parameter",
     "VUID-vkQueueSubmit-fence-parameter",
     "VUID-vkQueueSubmit2-fence-parameter",

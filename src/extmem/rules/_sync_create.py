@@ -118,7 +118,11 @@ def chain_rows(struct: str, *, unique: bool = True) -> tuple[Demand, ...]:
         return ", ".join(t.__name__ for t in dict.fromkeys(types) if types.count(t) > 1)
 
     where = f"{name}.pNext"
-    rows = [Demand(f"{struct}-pNext-pNext", foreign, where, f"{{found}} does not extend {name}", "Take it out.")]
+    rows = [
+        Demand(
+            f"{struct}-pNext-pNext", foreign, where, f"{{found}} does not extend {name}", "Take it out of the chain."
+        )
+    ]
     if unique:
         more = "{found} is in the chain more than once"
         rows.append(Demand(f"{struct}-sType-unique", repeated, where, more, "Keep one struct of each type."))
@@ -136,7 +140,7 @@ def exportable(kind: SyncKind, vuid: str, struct: str) -> Demand:
             if answer is None:
                 continue
             if not int(answer.features) & _EXPORTABLE:
-                wrong.append(f"{kind.text(bit)} cannot be exported of a {call.noun}")
+                wrong.append(f"a {call.noun} cannot be exported as {kind.text(bit)}")
             elif types & ~(int(answer.compatible) | bit):
                 others = kind.text(types & ~(int(answer.compatible) | bit))
                 wrong.append(f"{kind.text(bit)} cannot be exported together with {others}")

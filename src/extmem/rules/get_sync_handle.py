@@ -76,18 +76,18 @@ def _not_created_for(call: GetSync) -> Finding | None:
     types, kind = call.source.export_types, call.kind
     if types is None or call.handle_type & int(types) or call.handle_type not in kind.defined:
         return None
-    as_types = f"for export as {kind.text(types)}" if types else "not for export"
     asked, struct = kind.text(call.handle_type), f"Export{kind.word.capitalize()}CreateInfo"
+    created = f"created for export as {kind.text(types)}, not as {asked}" if types else "not created for export"
     if call.source.import_type:
         return (
             f"{call.where}.handle_type",
-            f"{call.source.name} has an imported payload, whose exporter was created {as_types}, not as {asked}",
+            f"{call.source.name} has an imported payload, whose exporter was {created}",
             f"Create the exporting {kind.word} with {struct}(handle_types={asked}); that of the importing one is "
             "not used while an import is in force.",
         )
     return (
         f"{call.where}.handle_type",
-        f"{call.source.name} was created {as_types}, not as {asked}",
+        f"{call.source.name} was {created}",
         f"Chain {struct} with {asked} when you create it.",
     )
 

@@ -39,7 +39,7 @@ def _another(call: ImportSync, where: str, what: str) -> Finding | None:
         return None
     if payload.object_kind != kind.word:
         remedy = f"Import it with Import{payload.object_kind.capitalize()}Win32HandleInfoKHR."
-        return where, f"{what} is a shared {payload.object_kind}, and no {kind.word}", remedy
+        return where, f"{what} is a shared {payload.object_kind}, not a {kind.word}", remedy
     if not payload.made_by_vulkan or not payload.handle_types or int(payload.handle_types) & call.handle_type:
         return None
     exported = kind.text(payload.handle_types)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import extmem.rules._submit_field_types
 import extmem.rules.submit_batches
@@ -34,7 +34,8 @@ from extmem.rules.violation import Violation
 
 __all__ = ["check_queue_submit", "check_queue_submit2"]
 
-_SUITES: dict[Any, tuple[Suite[Submission], Suite[BatchCall], Suite[Operation], Suite[Operation]]] = {
+_Suites: TypeAlias = tuple[Suite[Submission], Suite[BatchCall], Suite[Operation], Suite[Operation]]
+_SUITES: dict[Any, _Suites] = {
     vk.SubmitInfo: (SUBMISSION, BATCH, WAIT, SIGNAL),
     vk.SubmitInfo2: (SUBMISSION2, BATCH2, WAIT2, SIGNAL2),
 }

@@ -188,13 +188,9 @@ def _signal_not_above_wait(call: BatchCall) -> Finding | None:
     """One timeline in both lists: the signal's value is greater than the wait's, or neither can happen."""
     for i, signal in enumerate(call.info.signal_semaphore_infos):
         for wait, known in zip(call.info.wait_semaphore_infos, call.facts.waits, strict=False):
-            if (
-                known is None
-                or not known.timeline
-                or not _same(call, i, signal.semaphore, known.identity, wait.semaphore)
-            ):
+            if known is None or not known.timeline or int(signal.value) > int(wait.value):
                 continue
-            if int(signal.value) <= int(wait.value):
+            if signal.semaphore == wait.semaphore or _is_signaled(call, i, known.identity):
                 return (
                     _here(call, f"signal_semaphore_infos[{i}].value"),
                     f"{known.name} would be set to {int(signal.value)} after a wait for {int(wait.value)}",

@@ -78,7 +78,9 @@ class LinuxManager(BrokerControl):
             self._check_name(name)
         fds = [*handles]
         modes: tuple[int, ...] = ()
+        judged = handles
         if pages:
+            judged = [*handles, *(page.handle for page in pages if page.by_rights)]
             fds += [page.handle for page in pages]
             modes = tuple(map(_page_mode, pages))
         check_payload(descriptor, len(fds), len(pages))
@@ -98,7 +100,7 @@ class LinuxManager(BrokerControl):
         )
         client = self.client
         # All that can fail here fails before the broker has the payload, which no one would release.
-        writable = all(map(is_writable, (*handles, *(page.handle for page in pages if page.by_rights))))
+        writable = all(map(is_writable, judged))
         try:
             kept = list(map(copy_fd, fds))
         except OSError as error:

@@ -59,6 +59,10 @@ class SyncDescriptor(Header, frozen=True):
     """Whether the payload is extmem's own (a page or an event of the host), and not a driver's."""
 
     def __post_init__(self) -> None:
+        self._check()
+        self.check_header()
+
+    def _check(self) -> None:
         if self.object_kind not in _NOUNS:
             raise DescriptorError(
                 f"object_kind is {self.object_kind}, which is neither a semaphore ({int(ObjectKind.SEMAPHORE)}) nor a "
@@ -74,7 +78,6 @@ class SyncDescriptor(Header, frozen=True):
             raise DescriptorError(
                 f"initial_value is {self.initial_value} for {self.noun}; only timelines have a value other than 0"
             )
-        self.check_header()
 
     @property
     def noun(self) -> str:

@@ -137,6 +137,7 @@ class Form:
         """kinds: the kinds that have this body, each with its noun for messages."""
         self._body: Any = body
         self._kinds = kinds
+        self._one_kind = min(kinds) if len(kinds) == 1 else None
         self._whole: Any = msgspec.defstruct(
             "Whole",
             [("version", int), ("header", _Header), ("body", body)],
@@ -149,12 +150,12 @@ class Form:
         self._fields = itemgetter(*body.__struct_fields__)
 
     def encode(self, values: Mapping[str, Any]) -> bytes:
-        """Return the bytes of a descriptor with these fields; `object_kind` may be absent where there is one kind.
+        """Return the bytes of a descriptor with these fields, `object_kind` among them where there are several kinds.
 
         The bounds of the fields keep them within DESCRIPTOR_LIMIT. DescriptorError if they cannot be encoded.
         """
         try:
-            kind = values["object_kind"] if "object_kind" in values else min(self._kinds)
+            kind = self._one_kind or values["object_kind"]
             header, body = _Header(int(kind), *_header_of(values)), self._body(*self._fields(values))
             data = _encoder.encode(self._whole(VERSION, header, body))
             # The constructor of a descriptor accepts any type; reading the bytes back finds wrong types now.
@@ -164,7 +165,10 @@ class Form:
         return data
 
     def decode(self, data: bytes | bytearray | memoryview) -> dict[str, Any]:
-        """Return the fields of a descriptor, `object_kind` included. DescriptorError names the field that is wrong."""
+        """Return the fields of a descriptor, each of its type, with `object_kind` where there are several kinds.
+
+        DescriptorError names the field that is wrong.
+        """
         if not 0 < len(data) <= DESCRIPTOR_LIMIT:
             raise DescriptorError(
                 f"a descriptor of {len(data)} bytes: it takes 1 to {DESCRIPTOR_LIMIT}"
@@ -181,6 +185,8 @@ class Form:
         if found.header.object_kind not in self._kinds:
             raise DescriptorError(self._kind_text(found.header.object_kind))
         fields = msgspec.structs.asdict(found.header)
+        if self._one_kind:
+            del fields["object_kind"]
         fields.update(msgspec.structs.asdict(found.body))
         return fields
 
@@ -217,16 +223,10 @@ class Form:
 _memory: Final = Form(_Memory, {ObjectKind.MEMORY: "memory"})
 
 
-def encode(values: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a descriptor of memory with these fields: see `Form.encode`."""
-    return _memory.encode(values)
-
-
-def decode(data: bytes | bytearray | memoryview) -> dict[str, Any]:
-    """Return the fields of a descriptor of memory, each of its type. DescriptorError names the field that is not."""
-    fields = _memory.decode(data)
-    del fields["object_kind"]
-    return fields
+encode = _memory.encode
+"""`Form.encode` of memory."""
+decode = _memory.decode
+"""`Form.decode` of memory."""
 
 
 def _version_text(version: int) -> str:
