@@ -16,6 +16,8 @@ import pytest
 TESTS = Path(__file__).parent
 
 _KILLS = "kills processes with -9 at every step of their work"
+_RESTARTS = "starts and ends brokers for every test"
+_EVERY_CALL = "lets every call of the system or of a driver fail, for every operation"
 
 SLOW = {
     "gpu": "needs an NVIDIA GPU, most of it PyTorch, CuPy or JAX too",
@@ -25,6 +27,18 @@ SLOW = {
     "process/cuda/test_killed.py": _KILLS,
     "process/test_broker_killed.py": _KILLS,
     "process/test_crashes.py": _KILLS,
+    "process/broker/test_namespaces.py": _RESTARTS,
+    "process/broker/test_recovery.py": _RESTARTS,
+    "process/broker/test_restart.py": _RESTARTS,
+    "process/broker/test_resume.py": _RESTARTS,
+    "process/broker/test_robust.py": _RESTARTS,
+    "arbitrary/test_arbitrary.py": "starts a process for each group of arbitrary programs",
+    "faults/test_cuda_nth_call.py": _EVERY_CALL,
+    "faults/test_vulkan_nth_call.py": _EVERY_CALL,
+    "interrupts": "interrupts every operation at every instruction",
+    "meta/test_testing_conformance.py": "runs the conformance suite on devices with planted faults",
+    "unit/testing/test_fake_cuda_conformance.py": "runs the conformance suite on the scripted driver",
+    "unit/testing/test_fake_vulkan_conformance.py": "runs the conformance suite on the scripted driver",
 }
 """Files and folders below tests/, and why they are left to `make test-all`."""
 

@@ -106,6 +106,7 @@ def _edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+@pytest.mark.slow("copies the documentation and writes all of it again")
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
@@ -126,12 +127,14 @@ def test_planted_drift_is_found(
     assert expected in "\n".join(docs.compare(copy, outputs))
 
 
+@pytest.mark.slow("copies the documentation and writes all of it again")
 def test_planted_drift_of_the_code_is_printed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _edit(copy / "src/extmem/raw.py", "Own a file descriptor", "Own an fd")
     assert docs.main(["--root", str(copy), "--check"]) == 1
     assert "raw.md differs" in capsys.readouterr().out
 
 
+@pytest.mark.slow("copies the documentation and writes all of it again")
 def test_planted_lifetime_that_the_table_does_not_have_is_found(monkeypatch: pytest.MonkeyPatch, copy: Path) -> None:
     """The picture and the table follow the model: without one of its references both are out of date."""
     from extmem.objects.lifetimes import KEEPS, Holder, Keeps
