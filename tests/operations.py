@@ -25,9 +25,13 @@ import extmem
 from extmem import vk
 from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.api.commands import Commands
+from extmem.api.fence import Fence
+from extmem.api.semaphore import Semaphore
+from extmem.api.timeline import Timeline
 from extmem.errors import ExtmemError, HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from scripts.public_members import public_members
+from tests import sync_operations
 from tests.tagged_payloads import FD, KMT, NT, SIZE, HandleType, World, WrongByteError
 
 __all__ = ["ALLOWED", "CLASSES", "Case", "LacksError", "Scene", "Operation", "case", "operations_of"]
@@ -235,6 +239,13 @@ def _pickled(scene: Scene) -> Any:
     return pickle.loads(pickle.dumps(scene.thing))  # it was pickled in this line
 
 
+def _sent(scene: Scene) -> None:
+    """Pickle and unpickle a semaphore or fence."""
+    if not scene.thing.record.descriptor.handle_types:
+        raise LacksError("this device exports no such objects")
+    pickle.loads(pickle.dumps(scene.thing)).close()  # it was pickled in this line
+
+
 def _handle_of(scene: Scene) -> Any:
     if not scene.world.handle_types:
         raise LacksError("this device exports no memory")
@@ -308,6 +319,7 @@ CALLS: dict[tuple[type, str], Operation] = {
     (Commands, "copy_buffer_to_image"): lambda s: s.thing.copy_buffer_to_image(_target(s), _picture(s)),
     (Commands, "copy_image_to_buffer"): lambda s: s.thing.copy_image_to_buffer(_picture(s), _target(s)),
     (Commands, "pipeline_barrier"): lambda s: s.thing.pipeline_barrier(_TRANSFER, _TRANSFER),
+    **sync_operations.build(Device),
 }
 
 
@@ -380,6 +392,13 @@ _DEVICE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
 )
 
 
+_SYNC_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
+    ("pickle", _sent),
+    ("with", _entered),
+    ("repr", lambda s: repr(s.thing)),
+)
+
+
 def _copy(scene: Scene) -> Any:
     return scene.thing.duplicate()
 
@@ -392,6 +411,14 @@ _CASES = (
     Case(Device, _device, _DEVICE_PROTOCOLS, probe=lambda s: s.thing.allocate(SIZE).close()),
     Case(Buffer, _buffer, (("repr", lambda s: repr(s.thing)),)),
     Case(Image, _image, (("repr", lambda s: repr(s.thing)),)),
+    Case(
+        Timeline,
+        lambda world: Scene(world, sync_operations.make_timeline(world.device), 0),
+        (*_SYNC_PROTOCOLS, ("extmem.open_timeline", sync_operations.opened)),
+        probe=lambda s: s.thing.value,
+    ),
+    Case(Semaphore, lambda world: Scene(world, sync_operations.make_semaphore(world.device), 0), _SYNC_PROTOCOLS),
+    Case(Fence, lambda world: Scene(world, sync_operations.make_fence(world.device), 0), _SYNC_PROTOCOLS),
     Case(Commands, _commands, (("the block's end", lambda s: s.thing.__exit__(None, None, None)),), "the block's end"),
 )
 CLASSES = tuple(case.name for case in _CASES)
@@ -403,6 +430,8 @@ def case(world: World, kind: str) -> Case | None:
     [found] = [case for case in _CASES if case.name == kind]
     need = {NtHandle: NT, FdHandle: FD, KmtHandle: KMT}
     if int(need.get(found.kind, 0)) & ~world.handle_types:
+        return None
+    if found.kind in (Semaphore, Timeline, Fence) and not sync_operations.has_semaphores(world.device):
         return None
     if found.kind in (Image, Commands) and not _makes_images(world.device):
         return None

@@ -81,7 +81,7 @@ for command, call in (
     )
     case(
         f"{command}-pFences-parameter",
-        lambda call=call: call([None], SYNC, [fence()]),  # type: ignore[misc]  # call is bound
+        lambda call=call: call([FENCE], SYNC, [fence(alive=False)]),
         lambda call=call: call([FENCE], SYNC, [fence()]),
     )
     case(

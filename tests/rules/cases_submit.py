@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from extmem import rules, vk
-from extmem.rules import BatchFacts, SubmitFacts, Unsubmitted
+from extmem import vk
+from extmem.rules import BatchFacts, Unsubmitted
 from tests.rules.submit_world import (
     CLOSED,
     COMPUTE,
@@ -16,7 +16,6 @@ from tests.rules.submit_world import (
     PLAIN,
     QUEUE,
     SEMAPHORE,
-    SYNC,
     at,
     batch2,
     binary,
@@ -40,7 +39,6 @@ MISSING = (Unsubmitted("the timeline 'input'", 7),)
 # The fence, the queue and the arguments.
 for command, send in (("vkQueueSubmit", submit), ("vkQueueSubmit2", submit2)):
     info: Any = vk.SubmitInfo if send is submit else vk.SubmitInfo2
-    check: Any = rules.check_queue_submit if send is submit else rules.check_queue_submit2
     signaled, pending = ("04894", "04895") if send is submit2 else ("00063", "00064")
     case(
         f"{command}-fence-{signaled}",
@@ -55,8 +53,8 @@ for command, send in (("vkQueueSubmit", submit), ("vkQueueSubmit2", submit2)):
     case(f"{command}-queue-parameter", lambda send=send: send(device=CLOSED), lambda send=send: send())
     case(
         f"{command}-fence-parameter",
-        lambda check=check: check([], "a fence", SubmitFacts(SYNC)),
-        lambda check=check: check([], 0xFE, SubmitFacts(SYNC)),
+        lambda send=send: send(known=fence(alive=False)),
+        lambda send=send: send(known=fence()),
     )
     case(
         f"{command}-commonparent",
@@ -257,7 +255,7 @@ case(
 )
 case(
     f"{INFO2}-pWaitSemaphoreInfos-parameter",
-    lambda: batch2(wait_semaphore_infos=[SEMAPHORE]),
+    lambda: batch2(wait_semaphore_infos=[semaphore(-1)]),
     lambda: batch2(wait_semaphore_infos=[semaphore()]),
 )
 case(
@@ -267,7 +265,7 @@ case(
 )
 case(
     f"{INFO2}-pCommandBufferInfos-parameter",
-    lambda: batch2(command_buffer_infos=[0xC0]),
+    lambda: batch2(command_buffer_infos=[vk.CommandBufferSubmitInfo(0xC0, -1)]),
     lambda: batch2(command_buffer_infos=[vk.CommandBufferSubmitInfo(0xC0)]),
 )
 case(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import extmem
 from extmem import vk
+from extmem.rules.violation import OWN
 from extmem.testing import fake_vulkan
 
 __all__ = ["HAS_FDS", "RECIPES", "SHARED", "SIZE", "Kind", "Recipe", "T", "World", "dedicate", "recipe"]
@@ -94,7 +95,7 @@ RECIPES: dict[str, Recipe] = {}
 def recipe(*vuids: str) -> Callable[[Recipe], Recipe]:
     def enter(made: Recipe) -> Recipe:
         for vuid in vuids:
-            RECIPES[f"VUID-{vuid}"] = made
+            RECIPES[vuid if vuid.startswith(OWN) else f"VUID-{vuid}"] = made
         return made
 
     return enter

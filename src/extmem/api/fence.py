@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
-from extmem import vk
+from extmem import _pickles, vk
 from extmem.core import sync_operations
 from extmem.core.sync_object import FenceObject
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
     from extmem.handles import FdHandle, KmtHandle, NtHandle
 
 __all__ = ["Fence"]
@@ -24,11 +23,6 @@ class Fence(FenceObject):
     """
 
     __slots__ = ()
-
-    @property
-    def device(self) -> Device:
-        """The device that it belongs to."""
-        return cast("Device", super().device)
 
     @property
     def signaled(self) -> bool:
@@ -49,7 +43,7 @@ class Fence(FenceObject):
 
         Errors: RuleViolation (VUID-vkResetFences-pFences-01123) while submitted work is to signal it.
         """
-        self.device.reset_fences([self])
+        sync_operations.host_waits.reset_fences(self.device, [self])
 
     def export_handle(
         self, handle_type: vk.ExternalFenceHandleTypeFlagBits | None = None
@@ -64,3 +58,6 @@ class Fence(FenceObject):
                 self, record, handle_type
             )
             return handle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _pickles.reduce_sync(self)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
-from extmem import vk
+from extmem import _pickles, vk
 from extmem.core import sync_operations
 from extmem.core.sync_object import SemaphoreObject
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
     from extmem.handles import FdHandle, KmtHandle, NtHandle
 
 __all__ = ["Semaphore"]
@@ -31,11 +30,6 @@ class Semaphore(SemaphoreObject):
     __slots__ = ()
 
     @property
-    def device(self) -> Device:
-        """The device that it belongs to."""
-        return cast("Device", super().device)
-
-    @property
     def semaphore_type(self) -> vk.SemaphoreType:
         """VkSemaphoreType: BINARY or TIMELINE."""
         return vk.SemaphoreType.TIMELINE if self.descriptor.timeline else vk.SemaphoreType.BINARY
@@ -55,3 +49,6 @@ class Semaphore(SemaphoreObject):
                 self, record, handle_type
             )
             return handle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _pickles.reduce_sync(self)

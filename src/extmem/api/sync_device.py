@@ -64,7 +64,7 @@ class SyncDevice(DeviceState):
     # Semaphores.
 
     def create_semaphore(self, info: vk.SemaphoreCreateInfo) -> Semaphore:
-        """vkCreateSemaphore: a `Semaphore`, which is a `Timeline` for VK_SEMAPHORE_TYPE_TIMELINE. `close()` destroys it.
+        """vkCreateSemaphore: return a `Semaphore`; a `Timeline` for VK_SEMAPHORE_TYPE_TIMELINE. `close()` destroys it.
 
         With VkExportSemaphoreWin32HandleInfoKHR it has a name, security and rights. Without that struct its NT handles
         have all rights (0x1F0003).

@@ -6,9 +6,14 @@ from typing import NamedTuple
 
 from extmem.api.semaphore import Semaphore
 from extmem.core import sync_operations
+from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
 
 __all__ = ["PeerGone", "Timeline"]
+
+_MOST = 0xFFFF_FFFF_FFFF_FFFF
+_FAR = 0x7FFF_FFFF_FFFF_FFFF
+"""Above this, a value can be further from the current one than maxTimelineSemaphoreValueDifference."""
 
 
 class PeerGone(NamedTuple):
@@ -44,8 +49,13 @@ class Timeline(Semaphore):
     @property
     def value(self) -> int:
         """The value now (vkGetSemaphoreCounterValue). It may be higher by the time it is used."""
-        with self.use() as record:
-            return record.native.counter()
+        record = self._facts
+        page = record.page  # of a timeline of the host, which needs no driver
+        if page is not None and record.pid == current_process.pid:
+            value: int = page.value
+            return value
+        with self.use() as held:
+            return held.native.counter()
 
     def signal(self, value: int) -> None:
         """Set the value, and wake who waits for it or for a lower one (vkSignalSemaphore).
@@ -54,8 +64,19 @@ class Timeline(Semaphore):
         current one, not below that of a submitted signal, or too far from them; AccessDeniedError without the right to
         signal; ValueError beyond 64 bits.
         """
-        with self.use() as record:
-            sync_operations.host_waits.signal(record, value)
+        record = self._facts
+        page = record.page
+        if (
+            page is not None
+            and record.pid == current_process.pid
+            and not record.pending
+            and type(value) is int
+            and 0 <= value <= _FAR
+            and page.raise_to(value)
+        ):
+            return
+        with self.use() as held:
+            sync_operations.host_waits.signal(held, value)
 
     def wait(self, value: int, timeout: float | None = None) -> None:
         """Wait until the value is reached (vkWaitSemaphores).
@@ -65,8 +86,19 @@ class Timeline(Semaphore):
         Errors: WaitTimeoutError (a TimeoutError), with the value that was reached and who signals; PeerGoneError, which
         names the process, if the one that would signal the value has ended.
         """
-        with self.use() as record:
-            sync_operations.host_waits.wait(record, value, timeout)
+        record = self._facts
+        page = record.page
+        if (
+            page is not None
+            and timeout is None
+            and record.pid == current_process.pid
+            and type(value) is int
+            and 0 <= value <= _MOST
+        ):
+            page.wait(value)
+            return
+        with self.use() as held:
+            sync_operations.host_waits.wait(held, value, timeout)
 
     async def wait_async(self, value: int, timeout: float | None = None) -> None:
         """`wait` for coroutines: others run meanwhile. If it is cancelled, nothing of the wait remains.

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from extmem import wire
 from extmem.broker.announcements import Announcements, Answer, Facts, Received, no_descriptors
 from extmem.broker.sessions import Made, Session
-from extmem.objects import Claimed, Imported, Refused, Status
+from extmem.objects import Claimed, Imported, ObjectKind, Refused, Status
 from extmem.sharing.kinds import Backing
 
 __all__ = ["Granting"]
@@ -33,12 +33,12 @@ class Granting(Announcements):
         uid = session.token.uid
         if facts.backing is Backing.HOST_FILE or granted & facts.type.modify or uid in (0, facts.uid):
             return
+        instead = ", or share a copy in host memory" if facts.object_kind is ObjectKind.MEMORY else ""
         raise Refused(
             Status.ACCESS_DENIED,
             f"User {uid} may only read this payload ({facts.type.noun}), which user {facts.uid} created. Its "
             "file descriptor has no read-only form, so it is not given to another user who may not write. Have the "
-            f"exporter grant the right to write (0x{facts.type.read | facts.type.modify:X}), or share a copy in host "
-            "memory.",
+            f"exporter grant the right to change it (0x{facts.type.read | facts.type.modify:X}){instead}.",
         )
 
     def _imported(self, session: Session, found: Imported, *, undo: bool = True) -> Answer:

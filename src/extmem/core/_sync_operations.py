@@ -2,6 +2,7 @@
 
 from extmem.core import (
     host_waits,
+    stream_order,
     submitting,
     sync_arguments,
     sync_creating,
@@ -10,11 +11,13 @@ from extmem.core import (
     sync_importing,
     sync_opening,
     sync_publishing,
+    sync_sending,
     sync_state,
 )
 
 __all__ = [
     "host_waits",
+    "stream_order",
     "submitting",
     "sync_arguments",
     "sync_creating",
@@ -23,5 +26,6 @@ __all__ = [
     "sync_importing",
     "sync_opening",
     "sync_publishing",
+    "sync_sending",
     "sync_state",
 ]

@@ -1,7 +1,7 @@
 """`Timeline.wait_async`: a wait of a coroutine, during which other coroutines run.
 
-How this works. A timeline that has a page (of the host, or a companion page of a driver's) is awaited on the page,
-without a thread of its own for each wait. Other timelines are waited for in slices by a thread, which ends with the
+How this works. A timeline that has a page (of the host, or a companion page of a driver's) is awaited on the page, by
+one thread of the process for all coroutines. Other timelines are waited for in slices by a thread, which ends with the
 wait.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from extmem.core import host_waits
 from extmem.core.sync_record import SemaphoreRecord
+from extmem.devices.host.sync_async import wait_pages_async
+from extmem.errors import ExtmemError
 
 if TYPE_CHECKING:
     from extmem.devices.sync import SyncBackend
@@ -30,53 +31,57 @@ async def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> No
     limit = host_waits.nanoseconds(timeout)
     if record.native.counter() >= value:
         return
-    backend: Any = record.device.backend
-    deadline = host_waits.deadline_after(limit)
-    wait_async = getattr(backend, "wait_async", None)
-    if wait_async is not None:
-        reached = await wait_async(record.native, value, deadline)
-    else:
-        reached = await _in_thread(backend, record.native, value, deadline)
-    if not reached:
-        raise host_waits.timed_out(record, value, timeout)
+    try:
+        async with asyncio.timeout(None if limit is None else limit / 1e9) as scope:
+            if record.page is not None:
+                await wait_pages_async([(record.page, value)])
+            else:
+                await _in_thread(record.device.backend, record.native, value)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise host_waits.timed_out(record, value, timeout) from None
 
 
-async def _in_thread(backend: SyncBackend, native: Any, value: int, deadline: int | None) -> bool:
+async def _in_thread(backend: Any, native: Any, value: int) -> None:
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[bool] = loop.create_future()
-    cancelled = threading.Event()
+    done: asyncio.Future[None] = loop.create_future()
+    cancelled: list[bool] = []
+    """Not empty once the wait is over for the coroutine."""
 
-    def finish(result: bool, error: BaseException | None) -> None:
+    def finish(error: Exception | None) -> None:
         if done.done():
             return
         if error is not None:
             done.set_exception(error)
         else:
-            done.set_result(result)
+            done.set_result(None)
 
-    def run() -> None:
-        result, error = False, None
-        try:
-            while not cancelled.is_set():
-                left = _SLICE_NS if deadline is None else min(_SLICE_NS, max(0, deadline - time.monotonic_ns()))
-                result = backend.wait_semaphores([(native, value)], timeout_ns=left)
-                if result or (deadline is not None and time.monotonic_ns() >= deadline):
-                    break
-        except BaseException as raised:
-            error = raised
-        if not cancelled.is_set():
-            loop.call_soon_threadsafe(finish, result, error)
-
-    thread = threading.Thread(target=run, name="extmem-wait-async", daemon=True)
+    thread = threading.Thread(
+        target=_wait_in_slices, args=(backend, native, value, loop, finish, cancelled), name="extmem-wait", daemon=True
+    )
     thread.start()
     try:
-        return await done
+        await done
     finally:
-        cancelled.set()
-        await _ended(loop, thread)
+        cancelled.append(True)
+        while thread.is_alive():  # its end is near, and nothing of the wait may remain
+            await asyncio.sleep(0.001)
 
 
-async def _ended(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    """Wait for the end of the thread, which is near: nothing of the wait may remain."""
-    while thread.is_alive():
-        await asyncio.sleep(0.001)
+def _wait_in_slices(
+    backend: SyncBackend,
+    native: Any,
+    value: int,
+    loop: asyncio.AbstractEventLoop,
+    finish: Any,
+    cancelled: list[bool],
+) -> None:
+    error: Exception | None = None
+    try:
+        while not cancelled and not backend.wait_semaphores([(native, value)], timeout_ns=_SLICE_NS):
+            pass
+    except (ExtmemError, OSError) as raised:
+        error = raised
+    if not cancelled:
+        loop.call_soon_threadsafe(finish, error)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from extmem.devices.backend import Backend
     from extmem.devices.resources import NativeResource
+    from extmem.devices.sync import SyncBackend
     from extmem.devices.types import DeviceIdentity
     from extmem.sharing.descriptor.descriptor import Descriptor
 
@@ -71,6 +72,8 @@ class DeviceState(Held, abc.ABC):
         """As `records`, of the semaphores and fences."""
         self.sync_facts: rules.SyncDeviceFacts | None = None
         """What the device supports of semaphores and fences; None until the first of them is created or imported."""
+        self.sync_backend: SyncBackend | None = None
+        """The backend, if it has semaphores and fences; None until it was asked."""
         self.open_payloads = OpenPayloads()
         self.simple_payloads: Bounded[bytes, tuple[Descriptor, int]] = Bounded(_ROOM)
         """Parsed descriptors and the memory types to import their payloads with, by the descriptors' bytes: of payloads

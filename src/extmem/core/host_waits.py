@@ -18,6 +18,7 @@ from extmem.core.sync_arguments import check_struct, record_of
 from extmem.core.sync_object import SyncObject
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_state import sync_states
+from extmem.devices.host.page_waits import wait_pages
 from extmem.errors import UnsupportedError, WaitTimeoutError
 from extmem.owning import Uses
 from extmem.sharing.layout import whole_number
@@ -54,6 +55,8 @@ _SLICE_NS = 100_000_000
 _SHORT_NS = 1_000_000
 """Nanoseconds of one slice of a wait for any of several devices, which take turns."""
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
+_FAR = 0x7FFF_FFFF
+"""Above this, a value can be further from the current one than maxTimelineSemaphoreValueDifference of a driver."""
 _ANY = int(vk.SemaphoreWaitFlagBits.ANY)
 _REPAIRED = 2
 """`sharing.timeline_page.Flags.REPAIRED`."""
@@ -102,7 +105,7 @@ def signal(record: SemaphoreRecord, value: int) -> None:
     if not record.permanent.writable:
         record.check_writable()
     native = record.native
-    if (record.submitted or value <= native.counter()) and record.device.check != "off":
+    if (record.pending or value > _FAR or value <= native.counter()) and record.device.check != "off":
         info = vk.SemaphoreSignalInfo(native.raw or 1, value)
         _check_signal(record, info)
     native.signal(value)
@@ -121,6 +124,10 @@ def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> None:
     native = record.native
     limit = nanoseconds(timeout)
     if native.counter() >= value:
+        return
+    if record.page is not None:
+        if not record.page.wait(value, deadline_after(limit)):
+            raise timed_out(record, value, timeout)
         return
     backend: Any = record.device.backend
     waits = ((native, value),)
@@ -163,18 +170,12 @@ def _signalers(record: SemaphoreRecord, value: int) -> str:
     facts = sync_states().semaphore(record.state, None)
     if facts is not None and any(signaled >= value for _, signaled in facts.pending_signals):
         return "work that this process has submitted is to signal it, and is not done"
-    page = getattr(record.native, "page", None)
-    pids = (
-        [one.pid for one in page.signalers if not one.dead] if page is not None and hasattr(page, "signalers") else []
-    )
-    said = record.descriptor
+    page = record.told_page
+    pids = page.signalers if page is not None else []
     if pids:
-        return f"processes that signal it: {', '.join(map(str, pids))}"
-    return (
-        f"process {said.owner_pid} created it, and no process has signaled it yet"
-        if said.owner_pid
-        else "its signaler is not known"
-    )
+        return f"it is signaled by {'process' if len(pids) == 1 else 'processes'} {', '.join(map(str, pids))}"
+    owner = record.descriptor.owner_pid
+    return f"process {owner} created it, and no process has signaled it yet" if owner else "its signaler is not known"
 
 
 # Several timelines.
@@ -199,15 +200,25 @@ def wait_many(
             raise TypeError(f"waits[{index}] has {timeline!r}, which is not a timeline; give pairs (timeline, value)")
         record.check_process()
         waits.append((uses.add(record), value_of(value, f"the value of waits[{index}]")))
+    if waits and all(record.page is not None for record, _ in waits):
+        pages = [(record.page, value) for record, value in waits]
+        if not wait_pages(pages, any_of=any_of, deadline=deadline_after(limit)):
+            raise _behind(waits, timeout)
+        return waits
     by_device: dict[Any, list[tuple[Any, int]]] = {}
     for record, value in waits:
         by_device.setdefault(record.device, []).append((record.native, value))
     if not waits:
         return waits
     if not _wait_for_devices(by_device, limit, any_of=any_of):
-        behind = next(((r, v) for r, v in waits if r.native.counter() < v), waits[0])
-        raise timed_out(*behind, timeout)
+        raise _behind(waits, timeout)
     return waits
+
+
+def _behind(waits: Sequence[tuple[SemaphoreRecord, int]], timeout: float | None) -> WaitTimeoutError:
+    """Return the error for the first timeline that has not reached its value."""
+    behind = next(((record, value) for record, value in waits if record.native.counter() < value), waits[0])
+    return timed_out(*behind, timeout)
 
 
 def _wait_for_devices(by_device: dict[Any, list[tuple[Any, int]]], limit: int | None, *, any_of: bool) -> bool:
@@ -358,7 +369,7 @@ def status_of(record: FenceRecord) -> bool:
 
 def peer_gone(record: SemaphoreRecord) -> tuple[int, float, int, bool, bool] | None:
     """Return the process, seconds, value reached, and whether it closed and was repaired: `Timeline.peer_gone`."""
-    page = getattr(record.native, "page", None)
+    page = record.told_page
     if page is None:
         return None
     facts = page.facts

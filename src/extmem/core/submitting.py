@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import rules, vk
-from extmem.core import sync_facts
+from extmem.core import stream_order, sync_facts
 from extmem.core.memory_object import MemoryObject
-from extmem.core.sync_arguments import record_of
+from extmem.core.sync_arguments import check_device, record_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_state import sync_states
 from extmem.core.sync_submissions import Operations, Submission
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation, Recorder
 
-__all__ = ["Planned", "queue_submit", "queue_submit2", "submit"]
+__all__ = ["Order", "Planned", "order_of", "queue_submit", "queue_submit2", "submit", "submit_in_order"]
 
 _ALL_COMMANDS = 0x10000
 Operation = tuple[SemaphoreRecord, int, int]
@@ -49,15 +49,26 @@ class Planned(NamedTuple):
     """Facts of the memories whose keyed mutexes it acquires and releases."""
 
 
+class Order(NamedTuple):
+    """What a block of commands waits for, and what it signals, held."""
+
+    waits: Sequence[tuple[SemaphoreRecord, int]]
+    signals: Sequence[tuple[SemaphoreRecord, int]]
+    fence: FenceRecord | None
+
+
 class _End(Held):
     """Its release, with the last hold of a submission, records the end of the batches."""
 
-    def __init__(self, submission: Submission) -> None:
+    def __init__(self, submission: Submission, records: Sequence[SemaphoreRecord]) -> None:
         super().__init__()
         self._submission = submission
+        self._records = records
 
     def give_back(self) -> None:
         """See `Held`."""
+        for record in self._records:
+            record.pending.discard(self)
         self._submission.finished()
 
 
@@ -84,6 +95,59 @@ def queue_submit2(device: DeviceState, given: Sequence[vk.SubmitInfo2], fence: o
             lambda facts: rules.check_queue_submit2(infos, fence, facts),
             command="vkQueueSubmit2",
         )
+
+
+def order_of(device: DeviceState, wait: object, signal: object, fence: object, uses: Uses) -> Order:
+    """Return the order of a block of commands. uses: hold what is in it.
+
+    Errors: TypeError, ValueError; HandleStateError for what is closed or of another device; AccessDeniedError for a
+    signal without the right.
+    """
+    waits, signals = (stream_order.pairs(given, uses, what) for given, what in ((wait, "wait"), (signal, "signal")))
+    for record, _ in (*waits, *signals):
+        check_device(device, record)
+    for record, _ in signals:
+        record.check_writable()
+    return Order(waits, signals, _fence(device, fence, uses))
+
+
+def submit_in_order(
+    device: DeviceState,
+    order: Order,
+    record: Callable[[Recorder], None] | None,
+    uses: Uses,
+    owners: Sequence[tuple[Allocation, bool]],
+    *,
+    wait: bool,
+) -> None:
+    """Submit the commands of a block.
+
+    wait: until they are done, unless the block signals something that tells of their end.
+    """
+    info = vk.SubmitInfo(
+        wait_semaphores=[one.native.raw or 1 for one, _ in order.waits],
+        wait_dst_stage_mask=[vk.PipelineStageFlagBits.ALL_COMMANDS] * len(order.waits),
+        signal_semaphores=[one.native.raw or 1 for one, _ in order.signals],
+        p_next=vk.TimelineSemaphoreSubmitInfo(
+            [value for _, value in order.waits], [value for _, value in order.signals]
+        ),
+    )
+    planned = Planned(
+        [(one, value, _ALL_COMMANDS) for one, value in order.waits],
+        [(one, value, _ALL_COMMANDS) for one, value in order.signals],
+        record,
+        owners=owners,
+    )
+    fence = order.fence.native.raw or 1 if order.fence is not None else None
+    ends = bool(order.signals) or order.fence is not None
+    submit(
+        device,
+        [planned],
+        order.fence,
+        uses,
+        lambda facts: rules.check_queue_submit([info], fence, facts),
+        wait=wait and not ends,
+    )
 
 
 def submit(
@@ -119,8 +183,6 @@ def submit(
             mutexes={index: one.mutexes for index, one in enumerate(planned) if one.mutexes},
         )
         device.report(check(facts), command)
-    for record in records:
-        record.submitted = True
     batches = [
         Batch(
             waits=[SemaphoreWait(record.native, value, stages) for record, value, stages in one.waits],
@@ -132,7 +194,9 @@ def submit(
         )
         for one in planned
     ]
-    end = uses.add(_End(submission))
+    end = uses.add(_End(submission, records))
+    for record in records:
+        record.pending.add(end)
     end.end()  # it is released with the last hold, which the device has until it is done
     try:
         backend.submit_batches(batches, fence.native if fence is not None else None, uses, wait=wait)
@@ -176,13 +240,13 @@ def _semaphore(device: DeviceState, value: object, uses: Uses, where: str) -> Se
 
 
 def _plan(device: DeviceState, info: vk.SubmitInfo, uses: Uses, where: str) -> Planned:
-    timeline = vk.find(info, vk.TimelineSemaphoreSubmitInfo)
-    direct3d = vk.find(info, vk.D3D12FenceSubmitInfoKHR)
+    structs = vk.find(info, vk.TimelineSemaphoreSubmitInfo), vk.find(info, vk.D3D12FenceSubmitInfoKHR)
+    valued = [one for one in structs if one is not None]
     stages = list(info.wait_dst_stage_mask)
     waits = [
         (
             _semaphore(device, one, uses, f"{where}.wait_semaphores[{index}]"),
-            _value(index, timeline and timeline.wait_semaphore_values, direct3d and direct3d.wait_semaphore_values),
+            _value(index, [one.wait_semaphore_values for one in valued]),
             int(stages[index]) if index < len(stages) else _ALL_COMMANDS,
         )
         for index, one in enumerate(info.wait_semaphores)
@@ -190,7 +254,7 @@ def _plan(device: DeviceState, info: vk.SubmitInfo, uses: Uses, where: str) -> P
     signals = [
         (
             _semaphore(device, one, uses, f"{where}.signal_semaphores[{index}]"),
-            _value(index, timeline and timeline.signal_semaphore_values, direct3d and direct3d.signal_semaphore_values),
+            _value(index, [one.signal_semaphore_values for one in valued]),
             _ALL_COMMANDS,
         )
         for index, one in enumerate(info.signal_semaphores)
@@ -200,12 +264,9 @@ def _plan(device: DeviceState, info: vk.SubmitInfo, uses: Uses, where: str) -> P
     return Planned(waits, signals, None, buffers, (), chain, mutexes)
 
 
-def _value(index: int, values: Sequence[int] | None, others: Sequence[int] | None) -> int:
+def _value(index: int, values: Sequence[Sequence[int]]) -> int:
     """Return the value of a semaphore: of VkTimelineSemaphoreSubmitInfo, else of VkD3D12FenceSubmitInfoKHR, else 0."""
-    for one in (values, others):
-        if one and index < len(one):
-            return int(one[index])
-    return 0
+    return next((int(one[index]) for one in values if index < len(one)), 0)
 
 
 def _plan2(device: DeviceState, info: vk.SubmitInfo2, uses: Uses, where: str) -> Planned:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.owning import Uses
 
-__all__ = ["check_struct", "number_of", "record_of", "target_of"]
+__all__ = ["check_device", "check_struct", "number_of", "record_of", "target_of"]
 
 R = TypeVar("R", bound=SyncRecord)
 Check = Callable[..., "list[rules.Violation]"]
@@ -48,12 +48,17 @@ def record_of(device: DeviceState, value: object, kind: type[R], where: str = ""
     if not isinstance(record, kind):
         raise TypeError(f"{where or word.lower()} is {value!r}, and not a {word}; pass one")
     record.check_process()
+    check_device(device, record)
+    return record
+
+
+def check_device(device: DeviceState, record: SyncRecord) -> None:
+    """Refuse a semaphore or fence of another device, which may be on the same GPU. Errors: HandleStateError."""
     if record.device is not device:
         raise HandleStateError(
-            f"{value!r} belongs to {record.device!r}, which was opened separately from {device!r}; pass one of this "
-            "device, or open it on this device"
+            f"this {record.word} ({record.what()}) belongs to {record.device!r}, which was opened separately from "
+            f"{device!r}; open it on this device (extmem.open_timeline(…, device=device))"
         )
-    return record
 
 
 def target_of(device: DeviceState, value: object, kind: type[R], uses: Uses) -> R:

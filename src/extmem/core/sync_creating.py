@@ -54,7 +54,9 @@ def create_semaphore(device: DeviceState, given: vk.SemaphoreCreateInfo) -> Held
         export = vk.find(info, vk.ExportSemaphoreCreateInfo)
         types = SemaphoreHandleType(int(export.handle_types)) if export is not None else NO_SEMAPHORE_TYPES
         timeline = kind is not None and kind.semaphore_type == vk.SemaphoreType.TIMELINE
-        terms = sync_publishing.terms_of(types, vk.find(info, vk.ExportSemaphoreWin32HandleInfoKHR))
+        terms = sync_publishing.terms_of(
+            ObjectKind.SEMAPHORE, types, vk.find(info, vk.ExportSemaphoreWin32HandleInfoKHR)
+        )
         value = int(kind.initial_value) if timeline and kind is not None else 0
         return _make_semaphore(device, timeline, value, types, terms, flags=int(info.flags))
 
@@ -144,7 +146,7 @@ def _make_semaphore(
     descriptor = sync_publishing.describe(
         device,
         ObjectKind.SEMAPHORE,
-        int(types),
+        types,
         timeline=timeline,
         flags=flags,
         initial_value=value,
@@ -165,10 +167,10 @@ def create_fence(device: DeviceState, given: vk.FenceCreateInfo) -> HeldSync:
         device.report(rules.check_create_fence(info, facts), "vkCreateFence")
         export = vk.find(info, vk.ExportFenceCreateInfo)
         types = FenceHandleType(int(export.handle_types)) if export is not None else NO_FENCE_TYPES
-        terms = sync_publishing.terms_of(types, vk.find(info, vk.ExportFenceWin32HandleInfoKHR))
+        terms = sync_publishing.terms_of(ObjectKind.FENCE, types, vk.find(info, vk.ExportFenceWin32HandleInfoKHR))
         flags = int(info.flags)
         descriptor = sync_publishing.describe(
-            device, ObjectKind.FENCE, int(types), flags=flags & ~_SIGNALED, host=device.kind == "host"
+            device, ObjectKind.FENCE, types, flags=flags & ~_SIGNALED, host=device.kind == "host"
         )
         spec = FenceSpec(bool(flags & _SIGNALED), types, terms, descriptor.encode())
         record = fence_record(device, sync_backend(device).create_fence(spec), SharedPayload(descriptor), flags)

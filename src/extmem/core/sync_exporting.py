@@ -110,12 +110,13 @@ def export_handle(thing: SyncObject[Any], record: SyncRecord, handle_type: int |
     return _win32_handle(record, bit)
 
 
-def _fd_of(record: SyncRecord, handle_type: int) -> FdHandle | int:
+def _fd_of(record: SyncRecord, number: int) -> FdHandle | int:
     """Return a new fd of the payload in force; -1 for SYNC_FD of one that is signaled already."""
     kind = ObjectKind.FENCE if isinstance(record, FenceRecord) else ObjectKind.SEMAPHORE
-    copied = handle_type == sync_source.sync_fd_type(kind)
+    handle_type = sync_source.sync_type(kind, number)
+    copied = number == sync_source.sync_fd_type(kind)
     payload = record.payload
-    owned = record.native.export_fd(sync_source.sync_type(kind, handle_type))
+    owned = record.native.export_fd(handle_type)
     record.note_export(handle_type, copied=copied)
     if owned is None:
         return -1
@@ -126,9 +127,11 @@ def _fd_of(record: SyncRecord, handle_type: int) -> FdHandle | int:
     return FdHandle(owned, FdPayload(payload.descriptor.encode(), backing, identity, payload.writable))
 
 
-def _win32_handle(record: SyncRecord, handle_type: int) -> NtHandle | KmtHandle:
+def _win32_handle(record: SyncRecord, number: int) -> NtHandle | KmtHandle:
     """Return the handle of one Win32 type, after the rules were checked."""
     payload = record.payload
+    kind = ObjectKind.FENCE if isinstance(record, FenceRecord) else ObjectKind.SEMAPHORE
+    handle_type = sync_source.sync_type(kind, number)
     if handle_type in (_OPAQUE_WIN32, _D3D12_FENCE) and (payload.share_reference or payload.lazy_share):
         payload = sync_publishing.share_on_demand(record)
         owner = payload.manager or manager()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.core.sync_arguments import check_struct
+from extmem.devices.host.sync_capabilities import semaphore_properties as host_semaphore_properties
 from extmem.devices.sync import SyncBackend
 from extmem.errors import UnsupportedError
 from extmem.vk.struct_copies import copy_struct
@@ -29,6 +30,9 @@ _FENCE_TYPES = (_Fence.OPAQUE_FD, _Fence.OPAQUE_WIN32, _Fence.OPAQUE_WIN32_KMT, 
 
 def sync_backend(device: DeviceState) -> SyncBackend:
     """Return the backend as one that has semaphores and fences. Errors: UnsupportedError."""
+    known = device.sync_backend
+    if known is not None:
+        return known
     backend = device.backend
     if not isinstance(backend, SyncBackend):
         raise UnsupportedError(
@@ -36,6 +40,7 @@ def sync_backend(device: DeviceState) -> SyncBackend:
             "them with every other device",
             requires_one_of=["the host device"],
         )
+    device.sync_backend = backend
     return backend
 
 
@@ -62,12 +67,20 @@ def sync_facts(device: DeviceState) -> rules.SyncDeviceFacts:
 
 def _semaphore_answer(backend: SyncBackend, handle_type: _Semaphore, *, timeline: bool) -> rules.ExternalSyncFacts:
     kind = vk.SemaphoreTypeCreateInfo(vk.SemaphoreType.TIMELINE if timeline else vk.SemaphoreType.BINARY)
-    answer = backend.external_semaphore_properties(vk.PhysicalDeviceExternalSemaphoreInfo(handle_type, kind))
+    answer = _properties(backend, vk.PhysicalDeviceExternalSemaphoreInfo(handle_type, kind))
     return rules.ExternalSyncFacts(
         int(answer.external_semaphore_features),
         int(answer.export_from_imported_handle_types),
         int(answer.compatible_handle_types),
     )
+
+
+def _properties(backend: SyncBackend, info: vk.PhysicalDeviceExternalSemaphoreInfo) -> vk.ExternalSemaphoreProperties:
+    """Return the answer of the device; of the host, for the timelines of a device whose driver exports none."""
+    kind = vk.find(info, vk.SemaphoreTypeCreateInfo)
+    if backend.timelines == "host" and kind is not None and kind.semaphore_type == vk.SemaphoreType.TIMELINE:
+        return host_semaphore_properties(info)
+    return backend.external_semaphore_properties(info)
 
 
 def _fence_answer(backend: SyncBackend, handle_type: _Fence) -> rules.ExternalSyncFacts:
@@ -89,7 +102,7 @@ def semaphore_properties(
         backend = sync_backend(device)
         device.report(rules.check_external_semaphore_info(info), command)
         check_struct(device, info, vk.PhysicalDeviceExternalSemaphoreInfo, command, rules.check_external_semaphore_info)
-        return backend.external_semaphore_properties(info)
+        return _properties(backend, info)
 
 
 def fence_properties(device: DeviceState, given: vk.PhysicalDeviceExternalFenceInfo) -> vk.ExternalFenceProperties:

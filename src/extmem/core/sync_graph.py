@@ -2,9 +2,9 @@
 
 How this works. A batch begins after the previous one of its queue, after the batches that signal its binary semaphores,
 and after its waits for timelines. A wait for a value is certain to end if the value is reached, if others can signal
-the timeline, or if a submitted batch that is certain to run signals the value or a higher one. The certain batches are
-found from below: at first all batches count as certain, and a batch is struck out as long as one of its conditions
-fails. Batches that wait for each other in a circle remain: all of their operations are submitted.
+the timeline, or if a submitted batch that is certain to run signals the value or a higher one. At first all batches
+count as certain. Those with a wait that nothing can end are not, and neither are those that depend on them. Batches
+that wait for each other in a circle stay certain: all of their operations are submitted.
 """
 
 from __future__ import annotations
@@ -18,26 +18,11 @@ __all__ = ["unsubmitted"]
 def unsubmitted(records: Changes, batch: int) -> tuple[Unsubmitted, ...]:
     """Return the signal operations that a batch depends on, and that no batch performs; none for a finished batch."""
     graph = _reachable(records, batch)
-    if not graph:
+    awaited = {(payload, value) for one in graph.values() for payload, value, _ in one.waits}
+    if not awaited:
         return ()
-    signalers = {
-        (payload, value): _signalers(records, payload, value) for b in graph.values() for payload, value, _ in b.waits
-    }
-    uncertain: set[int] = set()
-    while True:
-        more = {
-            number
-            for number, one in graph.items()
-            if number not in uncertain
-            and (
-                any(before in uncertain for before in one.before)
-                or any(_fails(signalers[payload, value], uncertain) for payload, value, _ in one.waits)
-            )
-        }
-        if not more:
-            break
-        uncertain |= more
-    if batch not in uncertain:
+    signalers = {wait: _signalers(records, *wait) for wait in awaited}
+    if batch not in _uncertain(graph, signalers):
         return ()
     return tuple(
         dict.fromkeys(
@@ -49,8 +34,40 @@ def unsubmitted(records: Changes, batch: int) -> tuple[Unsubmitted, ...]:
     )
 
 
+def _uncertain(graph: dict[int, Batch], signalers: dict[tuple[int, int], tuple[int, ...] | None]) -> set[int]:
+    """Return the batches that are not certain to run.
+
+    signalers: for each wait the batches that can end it; None if it needs none.
+    """
+    followers: dict[int, list[int]] = {}
+    left = []
+    for number, one in graph.items():
+        for before in one.before:
+            followers.setdefault(before, []).append(number)
+        for payload, value, _ in one.waits:
+            possible = signalers[payload, value]
+            if possible == ():
+                left.append(number)
+            for signaler in possible or ():
+                followers.setdefault(signaler, []).append(number)
+    uncertain: set[int] = set()
+    while left:
+        number = left.pop()
+        if number in uncertain:
+            continue
+        uncertain.add(number)
+        left += [
+            follower
+            for follower in followers.get(number, ())
+            if number in graph[follower].before
+            or any(_fails(signalers[payload, value], uncertain) for payload, value, _ in graph[follower].waits)
+        ]
+    return uncertain
+
+
 def _fails(signalers: tuple[int, ...] | None, uncertain: set[int]) -> bool:
-    return signalers is not None and all(number in uncertain for number in signalers)
+    """Return whether all batches that could end a wait are uncertain."""
+    return signalers is not None and uncertain.issuperset(signalers)
 
 
 def _signalers(records: Changes, payload: int, value: int) -> tuple[int, ...] | None:

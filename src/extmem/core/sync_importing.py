@@ -104,10 +104,13 @@ def import_source(record: SyncRecord, found: SourceFound, info: Any, check: _Che
         with record.device.creation_lock:
             timeline = getattr(record, "timeline", False)
             record.native.import_payload(found.native_source(temporary=temporary, timeline=timeline))
-            unknown = sync_publishing.describe(device, found.kind, 0, timeline=timeline)
+            unknown = sync_publishing.describe(
+                device, found.kind, sync_source.sync_type(found.kind, 0), timeline=timeline
+            )
             payload = found.shared_payload(unknown)
             record.replace_payload(payload, temporary=temporary)
-            known = found.descriptor.handle_types if found.descriptor is not None else None
+            said = found.descriptor
+            known = sync_source.sync_type(found.kind, said.handle_types) if said is not None else None
             copied = found.handle_type == sync_source.sync_fd_type(found.kind)
             record.note_import(
                 found.handle_type, known, temporary=temporary, copied=copied, signaled=found.signaled or None

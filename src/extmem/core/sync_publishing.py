@@ -1,4 +1,4 @@
-"""Publishing semaphores and fences: from a created object to the names, handles and KMT numbers of the object manager."""
+"""Publishing semaphores and fences: from a created object to names, handles and KMT numbers of the object manager."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from extmem.sharing.kinds import Backing, ObjectKind
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
+    from extmem.vk.handle_types import SyncHandleType
 
 __all__ = [
     "ALL_RIGHTS",
@@ -31,8 +32,9 @@ __all__ = [
 
 ALL_RIGHTS = int(Access.ALL)
 """GENERIC_ALL, which is 0x1F0003 for a semaphore or fence: to wait (0x1) and to signal (0x2)."""
-_NT_TYPES = 0x2 | 0x8
-"""OPAQUE_WIN32 and, of semaphores, D3D12_FENCE."""
+_OPAQUE_WIN32 = 0x2
+_D3D12_FENCE = 0x8
+"""Of semaphores. Of fences, this bit is SYNC_FD."""
 _KMT = 0x4
 _READ_WRITE = int(Access.READ_WRITE)
 _WAIT_AND_SIGNAL = 0xC000_0000
@@ -41,12 +43,10 @@ _SHARES = (Share(0), Share.NT, Share.KMT, Share.NT | Share.KMT)
 _PLAIN = {share: ShareTerms(share, None, None) for share in _SHARES[1:]}
 
 
-def share_for(handle_types: int) -> Share:
-    """Return how an object with these export types is shared through the object manager; 0 if only as fds.
-
-    handle_types: of semaphores or of fences, whose bits for NT handles and KMT numbers are the same.
-    """
-    return _SHARES[bool(handle_types & _NT_TYPES) + 2 * bool(handle_types & _KMT)]
+def share_for(kind: ObjectKind, handle_types: SyncHandleType) -> Share:
+    """Return how an object with these export types is shared through the object manager; 0 if only as fds."""
+    nt_types = _OPAQUE_WIN32 if kind is ObjectKind.FENCE else _OPAQUE_WIN32 | _D3D12_FENCE
+    return _SHARES[bool(handle_types & nt_types) + 2 * bool(handle_types & _KMT)]
 
 
 def everyday_access(access: int | None) -> int | None:
@@ -58,7 +58,9 @@ def everyday_access(access: int | None) -> int | None:
 
 
 def terms_of(
-    handle_types: int, chained: vk.ExportSemaphoreWin32HandleInfoKHR | vk.ExportFenceWin32HandleInfoKHR | None
+    kind: ObjectKind,
+    handle_types: SyncHandleType,
+    chained: vk.ExportSemaphoreWin32HandleInfoKHR | vk.ExportFenceWin32HandleInfoKHR | None,
 ) -> ShareTerms | None:
     """Return the terms on which an object with these export types and this struct is shared; None if only as fds.
 
@@ -66,7 +68,7 @@ def terms_of(
     there are those of memory, and would not include signaling.
     Errors: UnsupportedError, SecurityDescriptorError for a security descriptor that the object manager does not accept.
     """
-    share = share_for(handle_types)
+    share = share_for(kind, handle_types)
     if not share:
         return None
     if chained is None or not share & Share.NT:
@@ -81,7 +83,7 @@ def terms_of(
 def describe(
     device: DeviceState,
     kind: ObjectKind,
-    handle_types: int,
+    handle_types: SyncHandleType,
     *,
     timeline: bool = False,
     flags: int = 0,
@@ -103,7 +105,7 @@ def describe(
         luid=identity.luid,
         device_name=identity.device_name,
         driver_name=identity.driver_name,
-        share=int(share_for(handle_types)),
+        share=int(share_for(kind, handle_types)),
         read_only=read_only,
         owner_pid=current_process.pid,
         owner_start_time=start_time_of(current_process.pid),

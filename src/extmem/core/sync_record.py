@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from extmem.devices.sync import NativeFence, NativeSemaphore
     from extmem.manager import Manager, Reference
     from extmem.sharing.descriptor.sync import SyncDescriptor
+    from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["ClosedSync", "FenceRecord", "HeldSync", "SemaphoreRecord", "SharedPayload", "SyncRecord"]
 
@@ -90,12 +91,15 @@ class SharedPayload:
 
 
 class ClosedSync(NamedTuple):
-    """The facts of a closed object. Its fields have the names of members of `SyncRecord`."""
+    """The facts of a closed object. Its fields have the names of members of `SyncRecord` and `SemaphoreRecord`."""
 
     device: DeviceState
     descriptor: SyncDescriptor
     name: str | None
     writable: bool
+    page: Any = None
+    pid: int = 0
+    pending: Any = None
 
 
 class SyncRecord(Held):
@@ -104,6 +108,7 @@ class SyncRecord(Held):
     __slots__ = (
         "device",
         "native",
+        "page",
         "permanent",
         "pid",
         "state",
@@ -122,6 +127,8 @@ class SyncRecord(Held):
         """Its number in `sync_states`, which knows the operations of this process on it."""
         self.native = native
         self.permanent = permanent
+        self.page: Any = None
+        """The page that is the payload of a timeline of the host, for the shortest way to it; None for others."""
         self.temporary: SharedPayload | None = None
         self.pid = current_process.pid
         self.watch: weakref.ref[Held] = weakref.ref(self, device.sync_records.discard)
@@ -160,8 +167,18 @@ class SyncRecord(Held):
             if one is not None:
                 one.give_back()
 
+    def facts(self) -> SemaphoreFacts | FenceFacts:
+        """Return the tracked state, as the rules take it. The device is asked for its value or status."""
+        raise AssertionError(f"{type(self).__name__} defines facts")  # pragma: no cover
+
     def note_import(
-        self, handle_type: int, export_types: int | None, *, temporary: bool, copied: bool, signaled: bool | None
+        self,
+        handle_type: SyncHandleType,
+        export_types: SyncHandleType | None,
+        *,
+        temporary: bool,
+        copied: bool,
+        signaled: bool | None,
     ) -> None:
         """Record an import for the rules. export_types: of the payload's creator; None if unknown."""
         sync_states().imported(
@@ -175,7 +192,7 @@ class SyncRecord(Held):
             key=self.key,
         )
 
-    def note_export(self, handle_type: int, *, copied: bool) -> None:
+    def note_export(self, handle_type: SyncHandleType, *, copied: bool) -> None:
         """Record an export for the rules."""
         sync_states().exported(
             self.state, handle_type, copied=copied, nt=bool(handle_type & _NT_TYPES) and not copied, key=self.key
@@ -237,7 +254,7 @@ class SyncRecord(Held):
 class SemaphoreRecord(SyncRecord):
     """The record of a VkSemaphore."""
 
-    __slots__ = ("submitted", "timeline")
+    __slots__ = ("companions", "pending", "timeline", "told_page")
     native: NativeSemaphore
 
     def __init__(
@@ -245,8 +262,12 @@ class SemaphoreRecord(SyncRecord):
     ) -> None:
         """name: for messages, of one that is about to be published."""
         self.timeline = native.timeline
-        self.submitted = False
-        """Whether a queue of this process was ever to wait for it or to signal it."""
+        self.companions: dict[DeviceState, SemaphoreRecord] = {}
+        """The imports of this payload into other devices, for their streams. They end before it."""
+        self.told_page: Any = None
+        """The page on which the end of a signaler is told: the payload, or the companion page of a driver's."""
+        self.pending: set[object] = set()
+        """The submissions of this process that wait for it or signal it, and are not done."""
         said = permanent.descriptor
         word = "timeline" if self.timeline else "semaphore"
         state = sync_states().add(
@@ -258,13 +279,37 @@ class SemaphoreRecord(SyncRecord):
             device=device.facts.identity,
         )
         super().__init__(device, native, permanent, word, state)
+        self.find_page()
+
+    def find_page(self) -> None:
+        """Set `page` and `told_page`, of a new payload."""
+        if not self.timeline:
+            return
+        native: Any = self.native
+        self.told_page = getattr(getattr(native, "host_word", native), "page", None)
+        self.page = self.told_page if not native.raw and hasattr(self.told_page, "raise_to") else None
+
+    def give_back(self) -> None:
+        """See `Held`."""
+        while self.companions:
+            _, companion = self.companions.popitem()
+            companion.end()
+        super().give_back()
+
+    def replace_payload(self, payload: SharedPayload, *, temporary: bool) -> None:
+        """See `SyncRecord`."""
+        self.find_page()
+        while self.companions:
+            _, companion = self.companions.popitem()
+            companion.end()
+        super().replace_payload(payload, temporary=temporary)
 
     def facts(self) -> SemaphoreFacts:
         """Return the tracked state, as the rules take it. A timeline is asked for its value."""
         value = self.native.counter() if self.timeline else None
         return sync_states().semaphore(self.state, value) or SemaphoreFacts(self.timeline, alive=False)
 
-    def note_export(self, handle_type: int, *, copied: bool) -> None:
+    def note_export(self, handle_type: SyncHandleType, *, copied: bool) -> None:
         """See `SyncRecord`. A copying type acts as a wait: a temporary import ends."""
         super().note_export(handle_type, copied=copied)
         if copied:

@@ -108,6 +108,10 @@ class SourceFound:
             payload=self.imported.payload if self.imported is not None else None,
             identity=self.imported.identity if self.imported is not None else self.identity,
             writable=self.writable,
+            device_uuid=said.device_uuid if said is not None and not said.host else None,
+            luid=said.luid if said is not None and not said.host else None,
+            device_name=said.device_name if said is not None else "",
+            host=said.host if said is not None else False,
         )
 
     def shared_payload(self, unknown: SyncDescriptor) -> SharedPayload:
@@ -151,8 +155,8 @@ def _set_descriptor(found: SourceFound, data: bytes, what: str) -> None:
         return
     found.descriptor = said
     if said.object_kind != found.kind:
-        found.error = error = mismatch(found.kind, said, what)
-        found.refusal = rules.SyncRefusal(Status.OBJECT_TYPE_MISMATCH.name, str(error))
+        found.error = refused = mismatch(found.kind, said, what)
+        found.refusal = rules.SyncRefusal(Status.OBJECT_TYPE_MISMATCH.name, str(refused))
 
 
 # File descriptors.

@@ -91,6 +91,14 @@ class SyncSource(NamedTuple):
     """The `stated_identity` of the object that was shared; 0 where the kernel distinguishes payloads."""
     writable: bool = True
     """Whether the handle carries the right to signal (0x2)."""
+    device_uuid: bytes | None = None
+    """deviceUUID of the payload's device, by its descriptor; None for payloads of the host, or if it is not known."""
+    luid: bytes | None = None
+    """deviceLUID of that device, where its driver reports one."""
+    device_name: str = ""
+    """For error messages."""
+    host: bool = False
+    """Whether the payload is extmem's own (`SyncDescriptor.host`): a page or an event of the host."""
 
 
 class NativeSync(Protocol):

@@ -6,7 +6,7 @@ holds. The kind of the payload decides its rights (`object_types`); everything e
 
 from __future__ import annotations
 
-from extmem.objects.access import MAXIMUM_ALLOWED, READ_CONTROL
+from extmem.objects.access import MAXIMUM_ALLOWED
 from extmem.objects.core import Core
 from extmem.objects.entities import Identity, Payload, Process, Reference, SharedObject
 from extmem.objects.lifetimes import EXPORTER, IMPORTED_KMT, IMPORTED_NT
@@ -238,7 +238,7 @@ class References(Core):
     @staticmethod
     def _kmt_rights(payload: Payload) -> int:
         """Return the rights of a KMT import. A number carries none: they are what the exporters could do."""
-        return READ_CONTROL | payload.type.modify if payload.writable else READ_CONTROL
+        return payload.type.read | payload.type.modify if payload.writable else payload.type.read
 
     def _object_room(self, owner: Process) -> None:
         if owner.objects >= self.limits.objects:

@@ -64,7 +64,7 @@ def _values_missing(call: BatchCall) -> Finding | None:
         return None
     return (
         _here(call, "pNext"),
-        f"{named[0]} is a timeline, and the chain has no TimelineSemaphoreSubmitInfo with its value",
+        f"{named[0]} needs a value, and the chain has no TimelineSemaphoreSubmitInfo",
         "Chain TimelineSemaphoreSubmitInfo with one value for each semaphore.",
     )
 
@@ -86,7 +86,7 @@ def _device_indices(call: BatchCall) -> Finding | None:
             if index >= call.sync.group_size:
                 return (
                     _here(call, f"{_GROUP}.{field}[{i}]"),
-                    f"there is no device {index} in {call.device.name!r}, which has {call.sync.group_size}",
+                    f"there is no device {index} in {call.device.name!r}, which has {call.sync.group_size} devices",
                     f"Give an index below {call.sync.group_size}.",
                 )
     return None
@@ -249,7 +249,8 @@ for _list in ("wait_semaphore_infos", "signal_semaphore_infos"):
             "VkSemaphoreSubmitInfo-device-03889",
             _infos(_list, _no_device),
             "{found[0]}.device_index",
-            "there is no device {found[1].device_index} in {call.device.name!r}, which has {call.sync.group_size}",
+            "there is no device {found[1].device_index} in {call.device.name!r}, which has {call.sync.group_size} "
+            "devices",
             "Give an index below {call.sync.group_size}.",
         ),
     )

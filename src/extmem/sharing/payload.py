@@ -99,9 +99,17 @@ class Win32Payload(PayloadFd):
     __slots__ = ("handle_type", "name", "number")
 
     def __init__(
-        self, shared: OwnedFd, writable: bool, handle_type: MemoryHandleType, number: int = 0, name: str | None = None
+        self,
+        shared: OwnedFd,
+        writable: bool,
+        handle_type: MemoryHandleType,
+        number: int = 0,
+        name: str | None = None,
+        pages: Sequence[OwnedFd] = (),
+        page_modes: Sequence[int] = (),
     ) -> None:
-        super().__init__(shared, writable)
+        """pages, page_modes: the companion pages, as in `PayloadFd`."""
+        super().__init__(shared, writable, pages, page_modes)
         self.handle_type = handle_type
         """What it is to the driver (VkExternalMemoryHandleTypeFlagBits)."""
         self.number = number

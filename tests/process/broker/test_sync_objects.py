@@ -158,7 +158,7 @@ def test_tickets_carry_them_with_their_rights(first: Peer, second: Peer, event: 
     ]
     assert second("m.info(h).granted_access, m.info(h).type_name") == (0x2_0001, "DxgkSharedSyncObject")
     assert second("may_write(page_of(m.import_by_handle(h, object_kind=SEMAPHORE)))") is False
-    assert second("m.import_by_kmt(k, object_kind=SEMAPHORE).granted") == 0x2_0002
+    assert second("m.import_by_kmt(k, object_kind=SEMAPHORE).granted") == 0x2_0003
     # The claimed one is a signaler whose end is told.
     second("signal_to(a, 5)")
     os.kill(second("os.getpid()"), signal.SIGKILL)

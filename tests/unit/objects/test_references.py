@@ -340,7 +340,8 @@ def test_S26_an_object_is_imported_as_the_kind_that_it_is(world: World) -> None:
         world.m.import_by_kmt(world.b, number)
     with refused(Status.INVALID_PARAMETER, f"{number:#x}", "a shared semaphore, not of a shared fence"):
         world.m.import_by_kmt(world.b, number, FENCE)
-    assert world.m.import_by_handle(world.b, handle, SEMAPHORE) and world.m.import_by_kmt(world.b, number, SEMAPHORE)
+    assert world.m.import_by_handle(world.b, handle, SEMAPHORE).granted == 0x1F_0003
+    assert world.m.import_by_kmt(world.b, number, SEMAPHORE).granted == 0x2_0003
     assert world.m.import_by_name(world.b, "done", object_kind=FENCE)
     assert {row.object_kind for row in world.m.snapshot()} == set(ObjectKind)
 

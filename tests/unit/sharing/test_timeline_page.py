@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
+from hypothesis import given, settings
 
 from extmem.sharing import timeline_page
 from extmem.sharing.timeline_page import Facts, Flags, Left, Signaler, State
+from extmem.testing.strategies import timeline_pages
 
 
 @pytest.fixture
@@ -75,13 +75,14 @@ def test_a_mark_names_the_process_and_what_was_reached(page: memoryview) -> None
     assert (found.pid, found.marks, found.closed, found.abandoned) == (1235, 2, True, True)
 
 
-def test_any_contents_are_accepted() -> None:
-    source = random.Random(5)
-    for _ in range(200):
-        page = memoryview(bytearray(source.randbytes(timeline_page.PAGE_SIZE)))
-        timeline_page.mark_gone(page, 1, 2)
-        timeline_page.mark_repaired(page)
-        assert timeline_page.read(page).marked
-        for one in timeline_page.signalers(page):
-            timeline_page.leave(page, one.pid, one.start, dead=True)
-        assert timeline_page.enter(page, 7, 8)
+@settings(max_examples=60, deadline=None)
+@given(timeline_pages())
+def test_any_contents_are_accepted(contents: bytearray) -> None:
+    page = memoryview(contents)
+    timeline_page.mark_gone(page, 1, 2)
+    timeline_page.mark_repaired(page)
+    found = timeline_page.read(page)
+    assert found.marked and not found.abandoned and found.reached == found.value
+    for one in timeline_page.signalers(page):
+        timeline_page.leave(page, one.pid, one.start, dead=True)
+    assert timeline_page.enter(page, 7, 8) and timeline_page.leave(page, 7, 8).signalers == 0

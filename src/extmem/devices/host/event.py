@@ -20,17 +20,20 @@ import sys
 import time
 from typing import Final
 
-from extmem import vk
+from extmem.devices.fd_copies import copy_of
+from extmem.devices.host import sync_check
 from extmem.devices.host.memfd import out_of_memory
-from extmem.devices.host.timeline_page import TimelinePage, create_page, gone_error, no_right, open_page
-from extmem.errors import DriverError
+from extmem.devices.host.page_signals import gone_error, no_right
+from extmem.devices.host.sync_errors import refusal
+from extmem.devices.host.timeline_page import TimelinePage, create_companion_page, open_page
 from extmem.owning import OwnedFd
 from extmem.sharing.payload import Page, PayloadFd
+from extmem.sharing.terms import ShareTerms
 
 if sys.platform != "linux":
     raise ImportError("an eventfd is Linux's; extmem.devices.host picks what the platform has")
 
-__all__ = ["Event", "signaled_already", "wait_events"]
+__all__ = ["Event", "wait_events"]
 
 _SIGNALED: Final = 2**64 - 2
 _FLAGS: Final = os.EFD_CLOEXEC | os.EFD_NONBLOCK
@@ -54,8 +57,8 @@ class Event:
         """Whether it was imported with the right to signal."""
 
     @classmethod
-    def create(cls, signaled: bool, command: str) -> Event:
-        """Create a payload. Errors: OutOfMemoryError."""
+    def create(cls, signaled: bool, command: str, terms: ShareTerms | None = None, *, fence: bool = False) -> Event:
+        """Create a payload. terms, fence: unused: the object manager names it. Errors: OutOfMemoryError."""
         try:
             made = cls(OwnedFd.of(os.eventfd, 0, _FLAGS))
         except OSError as error:
@@ -63,6 +66,24 @@ class Event:
         if signaled:
             os.eventfd_write(made.fd, _SIGNALED)
         return made
+
+    @classmethod
+    def of_import(cls, payload: PayloadFd, noun: str) -> Event:
+        """Return the event of an import through the object manager, examined: other processes supplied its files."""
+        examined = sync_check.examine_event(payload.fd)
+        if examined.problem:
+            raise refusal(examined.problem, noun)
+        for page in payload.pages:
+            found = sync_check.examine_page(page.handle)
+            if found.problem:
+                raise refusal(f"its companion page is refused: {found.problem}", noun)
+            return cls(payload, open_page(copy_of(page.handle), page.writable and found.writable))
+        return cls(payload)
+
+    @classmethod
+    def of_fd(cls, fd: int, writable: bool) -> Event:
+        """Return the event of an examined fd, of which it has a duplicate. Errors: OutOfMemoryError."""
+        return cls(copy_of(fd), writable=writable)
 
     @property
     def fd(self) -> int:
@@ -76,7 +97,7 @@ class Event:
         if self._payload is not None:
             return self._payload.pages
         if self._page_file is None:
-            file = create_page()
+            file = create_companion_page(None)
             self._page = open_page(file)
             self._page_file = file
         return (Page(self._page_file.fd, True, True),)
@@ -110,9 +131,18 @@ class Event:
             return False
         return True
 
-    def wait(self, deadline: int | None = None) -> bool:
-        """Wait until it is signaled, without consuming. See `wait_events`."""
-        return wait_events([self], any_of=False, deadline=deadline)
+    def take(self, deadline: int | None = None) -> bool:
+        """Wait until it is signaled and consume the signal; False after the deadline. Errors: as `wait_events`.
+
+        Other processes may consume a signal before this one.
+        """
+        while wait_events([self], any_of=False, deadline=deadline):
+            if self.consume():
+                return True
+        return False
+
+    def let_go(self) -> None:
+        """Do nothing: the object manager tells the waiters that this process has closed it."""
 
     def check_signaler(self, what: str) -> None:
         """Raise PeerGoneError if it is not signaled, and the process that would signal it has ended."""
@@ -150,12 +180,3 @@ def _poll(fds: list[int], milliseconds: int) -> set[int]:
     for fd in fds:
         poll.register(fd, select.POLLIN)
     return {fd for fd, found in poll.poll(milliseconds) if found & select.POLLIN}
-
-
-def signaled_already(command: str) -> DriverError:
-    """Return the error to raise for the signal of a binary semaphore that is signaled (00067, S15)."""
-    return DriverError(
-        f"{command}: the binary semaphore is signaled already; a wait must consume that signal first",
-        result=vk.Result.ERROR_INITIALIZATION_FAILED,
-        command=command,
-    )

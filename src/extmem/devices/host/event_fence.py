@@ -1,16 +1,12 @@
-"""`HostFence`: a fence of the host device, an eventfd."""
+"""`HostFence`: a fence of the host device: an eventfd, or an event of the kernel."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
-from extmem.devices.host.event import Event, wait_events
 from extmem.devices.host.event_object import EventObject
+from extmem.devices.host.sync_system import Event, wait_events
 from extmem.devices.sync import FenceSpec
-
-if sys.platform != "linux":
-    raise ImportError("an eventfd is Linux's; extmem.devices.host picks what the platform has")
 
 __all__ = ["HostFence", "wait_fences"]
 
@@ -26,7 +22,7 @@ class HostFence(EventObject):
     @classmethod
     def create(cls, spec: FenceSpec) -> HostFence:
         """Create one with a payload of its own. Errors: OutOfMemoryError."""
-        return cls(Event.create(spec.signaled, "vkCreateFence"))
+        return cls(Event.create(spec.signaled, "vkCreateFence", spec.terms, fence=True))
 
     def status(self) -> bool:
         """See `NativeFence`."""

@@ -5,25 +5,18 @@ A temporary payload is in force until the next wait (semaphore) or reset (fence)
 
 from __future__ import annotations
 
-import sys
 from typing import NoReturn
 
-from extmem import vk
 from extmem.devices.fd_copies import copy_of
-from extmem.devices.host import sync_check
-from extmem.devices.host.event import Event
-from extmem.devices.host.physical import host_identity
-from extmem.devices.host.timeline_page import open_page
+from extmem.devices.host.sync_errors import no_win32, refusal
+from extmem.devices.host.sync_system import Event
 from extmem.devices.sync import SyncSource
-from extmem.errors import DriverError, HandleStateError, UnsupportedError
+from extmem.errors import HandleStateError, UnsupportedError
 from extmem.owning import Held, OwnedFd
-from extmem.sharing.payload import Page, PayloadFd
+from extmem.sharing.payload import Page
 from extmem.vk.handle_types import SyncHandleType
 
-if sys.platform != "linux":
-    raise ImportError("an eventfd is Linux's; extmem.devices.host picks what the platform has")
-
-__all__ = ["EventObject", "no_win32", "refusal", "source_fd"]
+__all__ = ["EventObject", "source_fd"]
 
 
 class EventObject(Held):
@@ -73,7 +66,7 @@ class EventObject(Held):
 
     @property
     def fd(self) -> int:
-        """The eventfd, borrowed. HandleStateError once closed."""
+        """The eventfd or HANDLE, borrowed. HandleStateError once closed."""
         return self.payload.fd
 
     @property
@@ -90,18 +83,22 @@ class EventObject(Held):
         if source.signaled:
             imported = Event.create(True, f"vkImport{self.noun.capitalize()}FdKHR")
         elif source.payload is not None:
-            imported = _event_of(source.payload, self.noun)
+            imported = Event.of_import(source.payload, self.noun)
         else:
-            fd = source_fd(source, self.noun)
-            imported = Event(copy_of(fd), writable=source.writable)
+            imported = Event.of_fd(source_fd(source, self.noun), source.writable)
+        self.restore()
         if source.temporary or source.signaled:
             self._temporary = imported
         else:
-            self._permanent, self._temporary = imported, None
+            before, self._permanent = self._permanent, imported
+            if before is not None:
+                before.let_go()
 
     def restore(self) -> None:
         """End a temporary import."""
-        self._temporary = None
+        temporary, self._temporary = self._temporary, None
+        if temporary is not None:
+            temporary.let_go()
 
     def export_fd(self, handle_type: SyncHandleType) -> OwnedFd | None:
         """See `NativeSync`. SYNC_FD: None of a signaled payload, which is consumed; others have no such fd."""
@@ -127,24 +124,14 @@ class EventObject(Held):
 
     def give_back(self) -> None:
         """See `Held`. The files are closed when the methods that use them have ended."""
+        for payload in (self._permanent, self._temporary):
+            if payload is not None:
+                payload.let_go()
         self._permanent = self._temporary = None
 
     def gone(self) -> Exception:
         """See `Held`."""
         return HandleStateError(f"this {self.noun} is closed; create or import another one")
-
-
-def _event_of(payload: PayloadFd, noun: str) -> Event:
-    """Return the event of an import through the object manager, examined: other processes supplied its files."""
-    examined = sync_check.examine_event(payload.fd)
-    if examined.problem:
-        raise refusal(examined.problem, noun)
-    for page in payload.pages:
-        found = sync_check.examine_page(page.handle)
-        if found.problem:
-            raise refusal(f"its companion page is refused: {found.problem}", noun)
-        return Event(payload, open_page(copy_of(page.handle), page.writable and found.writable))
-    return Event(payload)
 
 
 def source_fd(source: SyncSource, noun: str) -> int:
@@ -159,22 +146,3 @@ def source_fd(source: SyncSource, noun: str) -> int:
     if examined.problem:
         raise refusal(examined.problem, noun)
     return examined.fd
-
-
-def refusal(problem: str, noun: str) -> DriverError:
-    """Return the error to raise for an import that is refused."""
-    command = f"vkImport{noun.capitalize()}FdKHR"
-    return DriverError(
-        f"{command}: VK_ERROR_INVALID_EXTERNAL_HANDLE: {problem}",
-        result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
-        command=command,
-        devices=[host_identity().device_name],
-    )
-
-
-def no_win32() -> UnsupportedError:
-    """Return the error to raise where a HANDLE of a driver is asked for."""
-    return UnsupportedError(
-        "the host device has no driver that makes HANDLEs; on this system the object manager shares the fd",
-        requires_one_of=["the object manager"],
-    )

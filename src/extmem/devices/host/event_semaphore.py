@@ -1,22 +1,18 @@
-"""`HostBinarySemaphore`: a binary semaphore of the host device, an eventfd."""
+"""`HostBinarySemaphore`: a binary semaphore of the host device: an eventfd, or a semaphore of the kernel."""
 
 from __future__ import annotations
 
-import sys
-
-from extmem.devices.host.event import Event, signaled_already
 from extmem.devices.host.event_object import EventObject
+from extmem.devices.host.sync_errors import signaled_already
+from extmem.devices.host.sync_system import Event
 from extmem.devices.sync import SemaphoreSpec
 from extmem.errors import UnsupportedError
-
-if sys.platform != "linux":
-    raise ImportError("an eventfd is Linux's; extmem.devices.host picks what the platform has")
 
 __all__ = ["HostBinarySemaphore"]
 
 
 class HostBinarySemaphore(EventObject):
-    """See `NativeSemaphore`. A submission waits for it (`wait_signaled`, `consume`) and signals it."""
+    """See `NativeSemaphore`. A submission waits for it (`submit_wait`) and signals it."""
 
     __slots__ = ()
 
@@ -25,7 +21,7 @@ class HostBinarySemaphore(EventObject):
     @classmethod
     def create(cls, spec: SemaphoreSpec) -> HostBinarySemaphore:
         """Create one with a payload of its own, unsignaled. Errors: OutOfMemoryError."""
-        return cls(Event.create(False, "vkCreateSemaphore"))
+        return cls(Event.create(False, "vkCreateSemaphore", spec.terms))
 
     def counter(self) -> int:
         """Raise UnsupportedError: a binary semaphore has no counter."""
@@ -43,15 +39,12 @@ class HostBinarySemaphore(EventObject):
     def submit_wait(self, deadline: int | None = None) -> bool:
         """Wait until it is signaled and consume the signal; a temporary payload ends then (S7).
 
-        Return False after the deadline. Other processes may consume a signal before this one.
+        Return False after the deadline.
         """
-        while True:
-            payload = self.payload
-            if not payload.wait(deadline):
-                return False
-            if payload.consume():
-                self.restore()
-                return True
+        if not self.payload.take(deadline):
+            return False
+        self.restore()
+        return True
 
 
 def _binary(command: str) -> UnsupportedError:

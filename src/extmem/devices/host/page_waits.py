@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
-from extmem.devices.host.futex import sleep_on_any
-from extmem.devices.host.timeline_page import TimelinePage, gone_error
-
-if sys.platform != "linux":
-    raise ImportError("futexes are Linux's; extmem.devices.host picks what the platform has")
+from extmem.devices.host.page_signals import gone_error
+from extmem.devices.host.sync_system import TimelinePage, sleep_on_pages
 
 __all__ = ["wait_pages"]
 
@@ -27,7 +23,7 @@ def wait_pages(waits: Sequence[tuple[TimelinePage, int]], *, any_of: bool, deadl
         return page.wait(value, deadline)
     in_time = True
     while True:
-        missing: list[tuple[int, int]] = []
+        missing: list[tuple[TimelinePage, int]] = []
         gone: tuple[TimelinePage, int] | None = None
         alive = False
         for page, value in waits:
@@ -36,9 +32,8 @@ def wait_pages(waits: Sequence[tuple[TimelinePage, int]], *, any_of: bool, deadl
                 if any_of:
                     return True
                 continue
-            missing.append((page.sequence, expected))
-            facts = page.facts
-            if not facts.abandoned:
+            missing.append((page, expected))
+            if not page.marked or not page.facts.abandoned:
                 alive = True
             elif page.value < value:  # it may have been signaled before the end
                 gone = gone or (page, value)
@@ -48,4 +43,4 @@ def wait_pages(waits: Sequence[tuple[TimelinePage, int]], *, any_of: bool, deadl
             raise gone_error(gone[0].facts, gone[1])
         if not in_time:
             return False
-        in_time = sleep_on_any(missing, deadline)
+        in_time = sleep_on_pages(missing, deadline)

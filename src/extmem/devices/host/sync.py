@@ -8,52 +8,74 @@ batch of the same thread signals waits for ever: the rules refuse it, and Ctrl-C
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from extmem.devices.host import late, sync_system
+from extmem.devices.host import event_fence, late, sync_system, timeline_semaphore
+from extmem.devices.host.event_fence import HostFence
+from extmem.devices.host.event_semaphore import HostBinarySemaphore
+from extmem.devices.host.page_signals import deadline_after
 from extmem.devices.host.sync_capabilities import fence_properties, semaphore_properties
+from extmem.devices.host.sync_system import examine
+from extmem.devices.host.timeline_semaphore import HostTimeline
 from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec
 from extmem.errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from extmem.devices.host.sync_system import HostBinarySemaphore, HostFence, HostTimeline
+from extmem.sharing.payload import Page, PayloadFd, Win32Payload
 
 __all__ = [
     "create_fence",
     "create_semaphore",
+    "create_word",
     "examine",
     "fence_properties",
+    "is_timeline",
+    "open_word",
     "semaphore_properties",
     "submit",
     "wait_fences",
     "wait_semaphores",
 ]
 
-examine = sync_system.examine
-
 
 def create_semaphore(spec: SemaphoreSpec) -> HostTimeline | HostBinarySemaphore:
     """See `SyncBackend`."""
     if spec.timeline:
-        return sync_system.HostTimeline.create(spec)
-    return sync_system.HostBinarySemaphore.create(spec)
+        return HostTimeline.create(spec)
+    return HostBinarySemaphore.create(spec)
+
+
+def create_word(spec: SemaphoreSpec) -> HostTimeline:
+    """Create the companion page of a new timeline of a driver, with its initial value, as a timeline of the host."""
+    return HostTimeline.of_page(sync_system.create_companion_page(spec.terms, spec.initial_value), writable=True)
+
+
+def open_word(page: Page) -> HostTimeline | None:
+    """Open a companion page of a driver's timeline as a timeline of the host; None for a page that is none."""
+    examined = sync_system.examine_timeline(page.handle)
+    if examined.problem:
+        return None
+    return HostTimeline.of_page(sync_system.copy_of_page(page.handle), writable=page.writable and examined.writable)
+
+
+def is_timeline(payload: PayloadFd) -> bool:
+    """Whether a payload of the object manager is a timeline of the host, and not a driver's."""
+    return not isinstance(payload, Win32Payload) and not sync_system.examine_timeline(payload.fd).problem
 
 
 def create_fence(spec: FenceSpec) -> HostFence:
     """See `SyncBackend`."""
-    return sync_system.HostFence.create(spec)
+    return HostFence.create(spec)
 
 
 def wait_semaphores(waits: Sequence[tuple[NativeSemaphore, int]], *, any_of: bool, timeout_ns: int) -> bool:
     """See `SyncBackend`. Errors: PeerGoneError for a value whose signaler has ended."""
     timelines = cast("Sequence[tuple[HostTimeline, int]]", waits)
-    return sync_system.wait_timelines(timelines, any_of=any_of, deadline=sync_system.deadline_after(timeout_ns))
+    return timeline_semaphore.wait_timelines(timelines, any_of=any_of, deadline=deadline_after(timeout_ns))
 
 
 def wait_fences(fences: Sequence[NativeFence], *, any_of: bool, timeout_ns: int) -> bool:
     """See `SyncBackend`. Errors: PeerGoneError for a fence whose signaler has ended."""
-    deadline = sync_system.deadline_after(timeout_ns)
-    return sync_system.wait_fences(cast("Sequence[HostFence]", fences), any_of=any_of, deadline=deadline)
+    deadline = deadline_after(timeout_ns)
+    return event_fence.wait_fences(cast("Sequence[HostFence]", fences), any_of=any_of, deadline=deadline)
 
 
 def submit(batches: Sequence[Batch], fence: NativeFence | None) -> None:

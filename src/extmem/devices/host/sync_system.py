@@ -8,28 +8,42 @@ from __future__ import annotations
 import sys
 
 __all__ = [
-    "HostBinarySemaphore",
-    "HostFence",
-    "HostTimeline",
-    "deadline_after",
+    "SLICE_NS",
+    "Alarm",
+    "Event",
+    "PageSleep",
+    "TimelinePage",
+    "copy_of_page",
+    "create_companion_page",
+    "create_page",
     "examine",
-    "wait_fences",
-    "wait_timelines",
+    "examine_timeline",
+    "open_page",
+    "sleep_on_pages",
+    "wait_events",
 ]
 
 if sys.platform == "win32":
-    from extmem.devices.host.windows_sync import (
-        HostBinarySemaphore,
-        HostFence,
-        HostTimeline,
-        deadline_after,
-        examine,
-        wait_fences,
-        wait_timelines,
+    from extmem.devices.host.windows_event import Event, wait_events
+    from extmem.devices.host.windows_page_sleep import SLICE_NS, Alarm, PageSleep
+    from extmem.devices.host.windows_sync_check import examine, examine_timeline
+    from extmem.devices.host.windows_timeline_page import (
+        TimelinePage,
+        copy_of_page,
+        create_companion_page,
+        create_page,
+        open_page,
+        sleep_on_pages,
     )
 else:
-    from extmem.devices.host.event_fence import HostFence, wait_fences
-    from extmem.devices.host.event_semaphore import HostBinarySemaphore
-    from extmem.devices.host.sync_check import examine
-    from extmem.devices.host.timeline_page import deadline_after
-    from extmem.devices.host.timeline_semaphore import HostTimeline, wait_timelines
+    from extmem.devices.fd_copies import copy_of as copy_of_page
+    from extmem.devices.host.event import Event, wait_events
+    from extmem.devices.host.page_sleep import SLICE_NS, Alarm, PageSleep
+    from extmem.devices.host.sync_check import examine, examine_timeline
+    from extmem.devices.host.timeline_page import (
+        TimelinePage,
+        create_companion_page,
+        create_page,
+        open_page,
+        sleep_on_pages,
+    )

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from extmem.devices.fd_copies import copy_of
-from extmem.devices.host import memfd, sync_check
-from extmem.devices.host.event_object import no_win32, refusal, source_fd
+from extmem.devices.host import system
+from extmem.devices.host.event_object import source_fd
+from extmem.devices.host.page_signals import no_right
 from extmem.devices.host.page_waits import wait_pages
-from extmem.devices.host.timeline_page import TimelinePage, create_page, no_right, open_page
+from extmem.devices.host.sync_errors import no_win32, refusal
+from extmem.devices.host.sync_system import TimelinePage, create_page, examine_timeline, open_page
 from extmem.devices.sync import SemaphoreSpec, SyncSource
 from extmem.errors import HandleStateError
 from extmem.owning import Held, OwnedFd
 from extmem.sharing.payload import Page, PayloadFd
 from extmem.vk.handle_types import SyncHandleType
-
-if sys.platform != "linux":
-    raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
 
 __all__ = ["HostTimeline", "wait_timelines"]
 
@@ -41,12 +39,18 @@ class HostTimeline(Held):
         super().__init__()
         self._source: OwnedFd | PayloadFd | None = source
         self._page: TimelinePage | None = page
+        page.add_user()
 
     @classmethod
     def create(cls, spec: SemaphoreSpec) -> HostTimeline:
         """Create one with a payload of its own. Errors: OutOfMemoryError; ValueError for a long descriptor."""
-        file = create_page(spec.initial_value, spec.descriptor)
+        file = create_page(spec.initial_value, spec.descriptor, spec.terms)
         return cls(file, open_page(file))
+
+    @classmethod
+    def of_page(cls, file: OwnedFd, *, writable: bool) -> HostTimeline:
+        """Return the timeline of a page's file, which it owns."""
+        return cls(file, open_page(file, writable))
 
     @property
     def keeper(self) -> Held:
@@ -99,19 +103,22 @@ class HostTimeline(Held):
             file: OwnedFd | PayloadFd = copy_of(source_fd(source, "semaphore"))
         else:
             file = payload
-        examined = sync_check.examine_timeline(file.fd)
+        examined = examine_timeline(file.fd)
         if examined.problem:
             raise refusal(examined.problem, "semaphore")
         writable = examined.writable and source.writable
         opened = file if isinstance(file, OwnedFd) else file.shared
         if opened is None:
             raise HandleStateError("this payload's descriptor is closed; import the payload again")
-        self._page = open_page(opened, writable)
-        self._source = file
+        page, before = open_page(opened, writable), self._page
+        page.add_user()
+        self._page, self._source = page, file
+        if before is not None:
+            before.drop_user()
 
     def export_fd(self, handle_type: SyncHandleType) -> OwnedFd:
         """See `NativeSync`. Its fd has the right to signal if this semaphore has it."""
-        return memfd.duplicate(self.fd, writable=self.page.writable)
+        return system.duplicate(self.fd, writable=self.page.writable)
 
     def export_win32(self, handle_type: SyncHandleType) -> NoReturn:
         """Raise UnsupportedError: this system has no HANDLEs; the object manager shares the fd."""
@@ -123,8 +130,10 @@ class HostTimeline(Held):
 
     def give_back(self) -> None:
         """See `Held`. The page is unmapped when the methods that use it have ended."""
-        self._page = None
+        page, self._page = self._page, None
         self._source = None
+        if page is not None:
+            page.drop_user()
 
     def gone(self) -> Exception:
         """See `Held`."""

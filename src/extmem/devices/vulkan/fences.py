@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.vulkan.sync_objects import ObjectKindNames, VulkanSync
+from extmem.devices.vulkan.sync_objects import ObjectKindNames
+from extmem.devices.vulkan.sync_sharing import SharedSync
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ _SIGNALED = int(vk.FenceCreateFlagBits.SIGNALED)
 _NOT_READY = int(vk.Result.NOT_READY)
 
 
-class VulkanFence(VulkanSync):
+class VulkanFence(SharedSync):
     """A fence of the driver. See `NativeFence`."""
 
     kind = ObjectKindNames("Fence")
     timeline = False
 
     def __init__(self, device: LogicalDevice, fds: SyncFdCheck, spec: FenceSpec) -> None:
-        super().__init__(device, fds, int(spec.export_types))
+        super().__init__(device, fds, int(spec.export_types), spec.terms)
         self._make(self._create_info(spec.signaled))
 
     def _create_info(self, signaled: bool) -> object:

@@ -8,8 +8,8 @@ it wakes them at once whoever signals, and it tells that a signaler has died. A 
 another API signals its timeline, and polls.
 
 A semaphore can also be a *host timeline* altogether: where the driver's timelines cannot be shared, or where a payload
-was imported that a host made. Then `host` is that timeline, the VkSemaphore is not used, and the host does the waits and
-signals of a queue.
+was imported that a host made. Then `host` is that timeline, the VkSemaphore is not used, and the host does the waits
+and signals of a queue.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.sync import NativeSemaphore, SemaphoreSpec
+from extmem.devices.vulkan.host_words import raising
 from extmem.devices.vulkan.sync_handle_types import SHARED_TYPES
-from extmem.devices.vulkan.sync_objects import ObjectKindNames, VulkanSync
-from extmem.errors import AccessDeniedError, UnsupportedError
+from extmem.devices.vulkan.sync_objects import ObjectKindNames
+from extmem.devices.vulkan.sync_sharing import SharedSync
+from extmem.errors import UnsupportedError
+from extmem.owning import late_imports
 from extmem.sharing.payload import Page
 from extmem.vk.abi import ffi
 
@@ -41,16 +44,14 @@ _CREATE, _TYPE = int(_S.SEMAPHORE_CREATE_INFO), int(_S.SEMAPHORE_TYPE_CREATE_INF
 _SIGNAL = int(_S.SEMAPHORE_SIGNAL_INFO)
 
 
-class VulkanSemaphore(VulkanSync):
+class VulkanSemaphore(SharedSync):
     """A semaphore of the driver, or a host timeline. See `NativeSemaphore`."""
 
     kind = ObjectKindNames("Semaphore")
 
-    def __init__(
-        self, device: LogicalDevice, fds: SyncFdCheck, words: HostWords | None, spec: SemaphoreSpec
-    ) -> None:
+    def __init__(self, device: LogicalDevice, fds: SyncFdCheck, words: HostWords | None, spec: SemaphoreSpec) -> None:
         """words: makes and opens timelines of the host; None for a semaphore without a host word."""
-        super().__init__(device, fds, int(spec.export_types))
+        super().__init__(device, fds, int(spec.export_types), spec.terms)
         self.timeline = spec.timeline
         self._words = words
         self.host: NativeSemaphore | None = None
@@ -72,7 +73,7 @@ class VulkanSemaphore(VulkanSync):
         self._make(ffi.new("VkSemaphoreCreateInfo *", (_CREATE, chain, 0)))
         if spec.timeline and self.export_types & SHARED_TYPES and words is not None:
             try:
-                self.word = words.new(spec._replace(descriptor=b""))
+                self.word = words.new_word(spec)
             except BaseException:
                 self.close()
                 raise
@@ -100,7 +101,7 @@ class VulkanSemaphore(VulkanSync):
         if self.host is not None:
             return self.host.pages
         handle = self.word.fd if self.word is not None else None
-        return () if handle is None else (Page(handle, True),)
+        return () if handle is None else (Page(handle, True, by_rights=True),)
 
     @property
     def stated_identity(self) -> int:
@@ -110,7 +111,7 @@ class VulkanSemaphore(VulkanSync):
     # Import and export.
 
     def import_payload(self, source: SyncSource) -> None:
-        """See `NativeSync`. A payload that a host made turns it into a host timeline; one of the driver turns it back."""
+        """See `NativeSync`. A payload that a host made turns it into a host timeline; a driver's turns it back."""
         self.device.check_open()
         host = self._words.opened_payload(source) if self.timeline and self._words is not None else None
         if host is not None:
@@ -181,15 +182,19 @@ class VulkanSemaphore(VulkanSync):
 
     def raise_word(self, value: int) -> None:
         """Tell the hosts that wait that the timeline has reached this value."""
-        if self.word is not None and self._words is not None:
-            self._words.raising(self.word)(value)
+        if self.word is not None:
+            raising(self.word)(value)
 
     def check_writable(self) -> None:
         """Raise AccessDeniedError without the right to signal, which a driver does not enforce."""
         if not self.writable:
-            raise AccessDeniedError(
-                "this semaphore was opened with the right to wait (0x1) alone, and a signal needs 0x2; open it with "
-                "access=0x3, or ask its owner for that right"
+            with late_imports():
+                from extmem.objects import Status, error_for
+
+            raise error_for(
+                Status.ACCESS_DENIED,
+                "a signal is refused: the semaphore was opened or imported for waiting only (right 0x1); ask its owner "
+                "for the right to signal (0x2)",
             )
 
     def close(self) -> None:

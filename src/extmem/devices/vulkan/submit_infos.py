@@ -7,9 +7,10 @@ VkSubmitInfo2 does not take. A stage mask that VkSubmitInfo cannot state becomes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from extmem import vk
+from extmem.devices.sync import SemaphoreSignal, SemaphoreWait
 from extmem.vk.abi import ffi, to_c
 
 if TYPE_CHECKING:
@@ -18,13 +19,21 @@ if TYPE_CHECKING:
     from extmem.devices.sync import Batch
     from extmem.devices.vulkan.logical import LogicalDevice
 
-__all__ = ["Submit", "submit_call"]
+__all__ = ["Operation", "Submit", "operations_of", "submit_call"]
 
 _S = vk.StructureType
 _INFO, _INFO_2 = int(_S.SUBMIT_INFO), int(_S.SUBMIT_INFO_2)
 _VALUES, _SEMAPHORE = int(_S.TIMELINE_SEMAPHORE_SUBMIT_INFO), int(_S.SEMAPHORE_SUBMIT_INFO)
 _BUFFER = int(_S.COMMAND_BUFFER_SUBMIT_INFO)
 _ALL = int(vk.PipelineStageFlagBits.ALL_COMMANDS)
+
+
+Operation: TypeAlias = SemaphoreWait | SemaphoreSignal
+
+
+def operations_of(batch: Batch) -> list[Operation]:
+    """Return the waits and the signals of a batch."""
+    return [*batch.waits, *batch.signals]
 
 
 class Submit(NamedTuple):
@@ -65,7 +74,7 @@ def _chained(batch: Batch, keep: list[Any], first: Any = ffi.NULL) -> Any:
 def _fill(info: Any, batch: Batch, buffers: Sequence[int], keep: list[Any]) -> None:
     waits, signals = batch.waits, batch.signals
     values = ffi.NULL
-    if any(one.semaphore.timeline for one in (*waits, *signals)):
+    if any(one.semaphore.timeline for one in operations_of(batch)):
         waited = ffi.new("uint64_t[]", [wait.value for wait in waits] or [0])
         signaled = ffi.new("uint64_t[]", [signal.value for signal in signals] or [0])
         counted = (len(waits), waited, len(signals), signaled)
@@ -88,7 +97,8 @@ def _old_mask(mask: int) -> int:
 
 def _fill_2(info: Any, batch: Batch, buffers: Sequence[int], keep: list[Any]) -> None:
     sides = []
-    for operations in (batch.waits, batch.signals):
+    both: tuple[Sequence[Operation], ...] = (batch.waits, batch.signals)
+    for operations in both:
         array = ffi.new("VkSemaphoreSubmitInfo[]", max(1, len(operations)))
         for index, one in enumerate(operations):
             value = one.value if one.semaphore.timeline else 0

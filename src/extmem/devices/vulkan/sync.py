@@ -34,7 +34,7 @@ from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from extmem.devices.sync import Batch, NativeFence, NativeSemaphore
+    from extmem.devices.sync import NativeFence, NativeSemaphore
     from extmem.devices.types import ExaminedFd
     from extmem.devices.vulkan.logical import LogicalDevice
     from extmem.devices.vulkan.sync_objects import VulkanSync
@@ -116,9 +116,9 @@ class VulkanSyncBackend:
     ) -> ExaminedFd:
         """See `SyncBackend`. A host timeline is examined as such: it describes itself."""
         if timeline and not fence:
-            host = self._words.examined(fd, handle_type, trusted=trusted)
+            host = self._words.examined(fd)
             if host is not None:
-                return host
+                return host._replace(trusted=trusted)
         kind = VulkanFence.kind if fence else VulkanSemaphore.kind
         return self._fds.examine_for(fd, handle_type, kind, timeline=timeline, trusted=trusted)
 

@@ -26,6 +26,8 @@ __all__ = [
 
 _Semaphore = vk.ExternalSemaphoreHandleTypeFlagBits
 _Fence = vk.ExternalFenceHandleTypeFlagBits
+_NOT_OF_TIMELINES = int(_Semaphore.OPAQUE_WIN32_KMT)
+"""Drivers of Windows crash when a timeline is exported by KMT number, whatever they answer."""
 _TIMELINES = "VK_KHR_timeline_semaphore"
 _VERSION_1_2 = 1 << 22 | 2 << 12
 _UNLIMITED = (1 << 64) - 1
@@ -53,6 +55,8 @@ def semaphore_properties(
 ) -> vk.ExternalSemaphoreProperties:
     """vkGetPhysicalDeviceExternalSemaphoreProperties for binary semaphores or timelines. handle_type: one bit."""
     none = vk.ExternalSemaphoreProperties()
+    if timeline and WIN32_IS_NATIVE and handle_type & _NOT_OF_TIMELINES:
+        return none
     needed = sync_extension_of(handle_type, fence=False)
     if not needed or needed not in physical.extensions or (timeline and not has_timelines(physical)):
         return none
@@ -66,7 +70,8 @@ def semaphore_properties(
     found = from_c(vk.ExternalSemaphoreProperties, answer)
     types = int(found.compatible_handle_types), int(found.export_from_imported_handle_types)
     if timeline:  # a copy of a timeline does not exist, whatever a driver answers
-        types = types[0] & ~sync_fd_of(fence=False), types[1] & ~sync_fd_of(fence=False)
+        without = sync_fd_of(fence=False) | (_NOT_OF_TIMELINES if WIN32_IS_NATIVE else 0)
+        types = types[0] & ~without, types[1] & ~without
         if handle_type & sync_fd_of(fence=False):
             return none
     found.compatible_handle_types = _Semaphore(widened(types[0], handle_type))
@@ -85,9 +90,7 @@ def fence_properties(physical: PhysicalDevice, handle_type: int) -> vk.ExternalF
     physical.commands.vkGetPhysicalDeviceExternalFenceProperties(physical.handle, query.cdata, answer.cdata)
     found = from_c(vk.ExternalFenceProperties, answer)
     found.compatible_handle_types = _Fence(widened(int(found.compatible_handle_types), handle_type))
-    found.export_from_imported_handle_types = _Fence(
-        widened(int(found.export_from_imported_handle_types), handle_type)
-    )
+    found.export_from_imported_handle_types = _Fence(widened(int(found.export_from_imported_handle_types), handle_type))
     return found
 
 

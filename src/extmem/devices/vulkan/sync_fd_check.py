@@ -1,10 +1,10 @@
 """The check of a semaphore's or fence's fd: no unproven one reaches a device in use. `fd_check` does that for memory.
 
 How this works. One driver answers the import of a bad fd with VK_ERROR_INITIALIZATION_FAILED, and refuses every
-vkCreateSemaphore of the process from then on. So an fd is examined first: it must be a file of the kind that this driver
-exports for the type, of which a sample is made once. An fd that this library did not export is proved next: it is
-imported on a VkDevice made for nothing else. A driver takes a binary semaphore's fd for a timeline's without an error,
-so neither step can tell the two apart: the semaphore type comes from the descriptor.
+vkCreateSemaphore of the process from then on. So an fd is examined first: it must be a file of the kind that this
+driver exports for the type, of which a sample is made once. An fd that this library did not export is proved next: it
+is imported on a VkDevice made for nothing else. A driver takes a binary semaphore's fd for a timeline's without an
+error, so neither step can tell the two apart: the semaphore type comes from the descriptor.
 
 A SYNC_FD is a file of the kernel (sync_file), whatever driver made it, and is proved in any case.
 """
@@ -20,6 +20,7 @@ from extmem.devices.types import ExaminedFd
 from extmem.devices.vulkan.fd_check import FileKind, file_kind
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.sync_capabilities import fence_properties, semaphore_properties
+from extmem.devices.vulkan.sync_files import is_sync_file
 from extmem.devices.vulkan.sync_handle_types import OPAQUE_FD, as_driver_gets, sync_fd_of
 from extmem.devices.vulkan.sync_objects import ObjectKindNames, VulkanSync, refusal
 from extmem.errors import DriverError
@@ -37,7 +38,6 @@ _NOT_THE_FD: Final = frozenset(
 )
 """Results of an import that the fd does not cause."""
 _FILE_TYPES = {stat.S_IFSOCK: "socket", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFREG: "file"}
-_SYNC_FILES = ("anon_inode:sync_file", "anon_inode:[sync_file]", "anon_inode:[sync_fence]")
 _DRIVER_FILES = ("/memfd:", "/dev/", "anon_inode:")
 """Beginnings of the links of files that drivers export."""
 
@@ -126,9 +126,7 @@ class SyncFdCheck:
 
     def _problem_of_sync_file(self, fd: int) -> str:
         seen = file_kind(fd)
-        if seen.link in _SYNC_FILES or seen.link in replacements:
-            return ""
-        return f"fd {fd} is {seen}, and not a sync_file of the kernel"
+        return "" if is_sync_file(seen.link) else f"fd {fd} is {seen}, and not a sync_file of the kernel"
 
     def prove(self, fd: int, handle_type: int, target: VulkanSync, *, temporary: bool) -> None:
         """Import the fd on a device of its own, which is destroyed then. The fd stays the caller's.
@@ -154,7 +152,3 @@ class SyncFdCheck:
             raise refused
         problem = f"the fd was tried on a device of its own and refused there ({refused})"
         raise refusal(self._device.name, target.kind, problem) from refused
-
-
-replacements: Final[set[str]] = set()
-"""Links of files that represent sync_files, which only drivers can make (for tests)."""

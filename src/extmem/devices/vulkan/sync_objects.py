@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from extmem.devices.vulkan.logical import LogicalDevice
     from extmem.devices.vulkan.sync_fd_check import SyncFdCheck
     from extmem.sharing.payload import PayloadFd
+    from extmem.sharing.terms import ShareTerms
     from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["ObjectKindNames", "VulkanSync", "new_identity", "refusal"]
@@ -75,8 +76,13 @@ class VulkanSync:
     timeline: bool
     """Whether it is a timeline semaphore."""
 
-    def __init__(self, device: LogicalDevice, fds: SyncFdCheck, export_types: int) -> None:
-        """export_types: as the program states them. fds: the check of what is imported."""
+    def __init__(
+        self, device: LogicalDevice, fds: SyncFdCheck, export_types: int, terms: ShareTerms | None = None
+    ) -> None:
+        """export_types: as the program states them. fds: the check of what is imported. terms: name, security and
+        rights, for drivers that give them when the object is created (Windows).
+        """
+        self.terms = terms
         self.device = device
         self._fds = fds
         self.export_types = as_driver_gets(export_types)
@@ -88,7 +94,10 @@ class VulkanSync:
         self._temporary: PayloadFd | None = None
         self._is_temporary = False
         """Whether a temporary payload is in force, as far as this process knows."""
-        self._exported: OwnedFd | None = None
+        self._exported: dict[bool, OwnedFd] = {}
+        """The fd that the driver exported for the object manager: of the permanent payload (False), of the temporary
+        one (True).
+        """
         self._imported = False
         """Whether its permanent payload is an imported one."""
         self.writable = True
@@ -135,15 +144,17 @@ class VulkanSync:
     @property
     def fd(self) -> int | None:
         """See `NativeSync`. The driver exports one fd of each payload that it made."""
-        payload = self._temporary if self._is_temporary else self._payload
+        is_temporary = self._is_temporary
+        payload = self._temporary if is_temporary else self._payload
         if payload is not None:
             return payload.fd
-        if not self.export_types & SHARED_TYPES:
+        if not (self.export_types & SHARED_TYPES or is_temporary or self._imported):
             return None
         with self.device.making:
-            if self._exported is None:
-                self._exported = self._get_shared()
-            return self._exported.fd
+            exported = self._exported.get(is_temporary)
+            if exported is None:
+                exported = self._exported[is_temporary] = self._get_shared()
+            return exported.fd
 
     def _get_shared(self) -> OwnedFd:
         """Return the handle that the object manager keeps."""
@@ -215,22 +226,22 @@ class VulkanSync:
 
     def _imported_now(self, source: SyncSource) -> None:
         """Record an import that succeeded."""
-        before = self._temporary
+        self.restored()
         if source.temporary:
             self._temporary, self._is_temporary = source.payload, True
         else:
-            exported, replaced = self._exported, self._payload
-            self._payload, self._exported, self._imported = source.payload, None, True
-            self._temporary, self._is_temporary = None, False
+            replaced, self._payload, self._imported = self._payload, source.payload, True
             self._own_identity = source.identity
-            if exported is not None:
-                exported.end()
+            self._end_exported(False)
             if replaced is not None:
                 replaced.close()
         self._identity = source.identity
         self.writable = source.writable
-        if before is not None:
-            before.close()
+
+    def _end_exported(self, is_temporary: bool) -> None:
+        exported = self._exported.pop(is_temporary, None)
+        if exported is not None:
+            exported.end()
 
     def restored(self) -> None:
         """Record that the permanent payload is back: a wait was submitted, or the fence was reset."""
@@ -238,6 +249,7 @@ class VulkanSync:
             temporary, self._temporary, self._is_temporary = self._temporary, None, False
             self._identity = self._own_identity
             self.writable = self._payload is None or self._payload.writable
+            self._end_exported(True)
             if temporary is not None:
                 temporary.close()
 
@@ -280,8 +292,8 @@ class VulkanSync:
         """See `NativeSync`. Safe to repeat, also after an exception."""
         if self._object is not None:
             self._object.end()
-        if self._exported is not None:
-            self._exported.end()
+        for is_temporary in (False, True):
+            self._end_exported(is_temporary)
         for payload in (self._payload, self._temporary):
             if payload is not None:
                 payload.close()

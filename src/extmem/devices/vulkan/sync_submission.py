@@ -1,10 +1,10 @@
 """`BatchQueue`: batches that wait for and signal semaphores, submitted without a wait for their end.
 
-How this works. Each vkQueueSubmit here is a `Work`: it has a VkFence of its own, holds everything that the commands use,
-and is in a list until that fence is signaled. A thread of the device waits for the fence of the oldest work in the list,
-as long as there is one. When work is done, the thread raises the host words of the timelines that it has signaled, ends
-the holds, and gives fence and command buffers back for the next submission. The program's fence is submitted with the
-batches, and the work's own behind it, with no batches.
+How this works. Each vkQueueSubmit here is a `Work`: it has a VkFence of its own, holds everything that the commands
+use, and is in a list until that fence is signaled. A thread of the device waits for the fence of the oldest work in the
+list, as long as there is one. When work is done, the thread raises the host words of the timelines that it has
+signaled, ends the holds, and gives fence and command buffers back for the next submission. The program's fence is
+submitted with the batches, and the work's own behind it, with no batches.
 
 A submission with several batches is divided after each batch that signals a timeline with a host word, so that a host
 that waits for this word is woken when that batch is done, and not the last one.
@@ -22,6 +22,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import operator
 import threading
 import time
 from collections import deque
@@ -33,11 +34,12 @@ from weakref import WeakSet
 from extmem import vk
 from extmem.devices.sync import Batch
 from extmem.devices.vulkan.command_buffers import CommandBuffers
+from extmem.devices.vulkan.host_words import raising
 from extmem.devices.vulkan.memory import native_allocation
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.results import fail
 from extmem.devices.vulkan.semaphores import VulkanSemaphore
-from extmem.devices.vulkan.submit_infos import Submit, submit_call
+from extmem.devices.vulkan.submit_infos import Submit, operations_of, submit_call
 from extmem.errors import DriverError, ExtmemError
 from extmem.owning import Lock, Uses, late_imports
 from extmem.vk.abi import ffi
@@ -59,6 +61,8 @@ _LINGER_S: Final = 1.0
 """Seconds that a thread without work waits for more before it ends."""
 _PATIENCE_S: Final = 60.0
 """Seconds that `drain` waits; then it raises an error at once until everything is done."""
+_CALLS: Final = 2
+"""Calls of one submission: that of the batches, and that of the work's fence."""
 _TIMEOUT = int(vk.Result.TIMEOUT)
 _LOST = int(vk.Result.ERROR_DEVICE_LOST)
 _FENCE = int(vk.StructureType.FENCE_CREATE_INFO)
@@ -110,6 +114,7 @@ class _Worker:
         self._handle = handle
         self._lock = Lock()
         self._thread: threading.Thread | None = None
+        self._linger = _LINGER_S
         self._woken: SimpleQueue[None] = SimpleQueue()
         self.items: deque[Work] = deque()
         """What is to be handled. The thread alone removes items from the left."""
@@ -128,6 +133,16 @@ class _Worker:
         """Make the thread look at the items."""
         self._woken.put(None)
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to handle. The thread itself may ask while it handles the last item."""
+        return len(self.items) <= (threading.current_thread() is self._thread)
+
+    def stop(self) -> None:
+        """Make the thread end as soon as it has no work. Work that is added later starts another one."""
+        self._linger = 0.0
+        self.wake()
+
     def pause(self, seconds: float) -> bool:
         """Wait for `wake`, at most this long. Called by the thread. Return whether it was woken."""
         try:
@@ -142,7 +157,7 @@ class _Worker:
                 return
         while True:
             if not self.items:
-                if not self.pause(_LINGER_S) and self._ends():
+                if not self.pause(self._linger) and self._ends():
                     return
                 continue
             work = self.items[0]
@@ -180,9 +195,7 @@ class BatchQueue:
 
     # Submission.
 
-    def submit(
-        self, batches: Sequence[Batch], fence: NativeFence | None, uses: Uses, *, wait: bool = False
-    ) -> None:
+    def submit(self, batches: Sequence[Batch], fence: NativeFence | None, uses: Uses, *, wait: bool = False) -> None:
         """See `SyncBackend.submit_batches`."""
         self._device.check_open()
         if self._failed:
@@ -229,9 +242,9 @@ class BatchQueue:
                 self._hold(work, batch)
                 driver_batches.append(_of_driver(batch))
                 buffers.append(self._recorded(work, batch))
-                work.hosts += [
-                    (wait.semaphore.host, wait.value) for wait in batch.waits if _is_host(wait.semaphore)
-                ]
+                for wait in batch.waits:
+                    if isinstance(wait.semaphore, VulkanSemaphore) and wait.semaphore.host is not None:
+                        work.hosts.append((wait.semaphore.host, wait.value))
                 for signal in batch.signals:
                     raise_to = self._raising(work, signal.semaphore)
                     if raise_to is not None:
@@ -245,7 +258,7 @@ class BatchQueue:
         return work
 
     def _hold(self, work: Work, batch: Batch) -> None:
-        for one in (*batch.waits, *batch.signals):
+        for one in operations_of(batch):
             work.uses.add(one.semaphore.keeper)
         for signal in batch.signals:
             if isinstance(signal.semaphore, VulkanSemaphore):
@@ -261,7 +274,7 @@ class BatchQueue:
         if word is None:
             return None
         work.uses.add(word.keeper)
-        return self._words.raising(word)
+        return raising(word)
 
     def _recorded(self, work: Work, batch: Batch) -> list[int]:
         """Record the commands of a batch. Return its VkCommandBuffers."""
@@ -299,7 +312,7 @@ class BatchQueue:
             raise AssertionError("work is prepared before it is sent")
         device = self._device
         empty = (self._queue, 0, ffi.NULL, work.fence.raw)
-        calls = starmap(_call, ((own.command, own.arguments), (device.commands.vkQueueSubmit, empty)))
+        calls = starmap(operator.call, ((own.command, *own.arguments), (device.commands.vkQueueSubmit, *empty)))
         self._running.add(work)
         with device.queue_lock:
             # Both calls are made in one call of C code: no signal handler runs between the two.
@@ -329,7 +342,7 @@ class BatchQueue:
 
     def _watch(self, work: Work) -> bool:
         """Wait for the end of work for a moment; see `_Worker`."""
-        if not work.results:  # it is being sent, or an exception came before that
+        if len(work.results) < _CALLS:  # it is being sent, or an exception came before that
             self._running.pause(_SLICE_S)
             return not work.results and work.fence is None
         device, fence = self._device, work.fence
@@ -389,8 +402,11 @@ class BatchQueue:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is submitted or deferred."""
-        return not self._deferred.items and not self._running.items  # work goes from the first to the second
+        """Whether nothing is submitted or deferred.
+
+        The end of the last hold closes a device that the program has closed, in the thread that ends the hold.
+        """
+        return self._deferred.idle and self._running.idle  # work goes from the first to the second
 
     def _wait_for(self, works: Sequence[Work]) -> None:
         """Wait until this work is done. Signal handlers run meanwhile. Errors: DriverError for a lost device."""
@@ -427,16 +443,14 @@ class BatchQueue:
     def close(self) -> None:
         """Release everything, when all work is done. Safe to repeat. Errors: as `drain`; nothing was released then."""
         self.drain()
+        self._deferred.stop()
+        self._running.stop()
         with self._lock:
             for fences in (self._fences, self._signaled):
                 while fences:
                     fences[0].settle()
                     fences.popleft()
             self._buffers.close()
-
-
-def _call(command: Callable[..., int], arguments: tuple[Any, ...]) -> int:
-    return command(*arguments)
 
 
 def own_name(own: Submit, device: LogicalDevice) -> str:
@@ -450,7 +464,7 @@ def _is_host(semaphore: NativeSemaphore) -> bool:
 
 def _of_driver(batch: Batch) -> Batch:
     """Return the batch without the host timelines, which the driver does not know."""
-    if not any(_is_host(one.semaphore) for one in (*batch.waits, *batch.signals)):
+    if not any(_is_host(one.semaphore) for one in operations_of(batch)):
         return batch
     return Batch(
         [wait for wait in batch.waits if not _is_host(wait.semaphore)],

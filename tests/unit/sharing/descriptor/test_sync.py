@@ -9,11 +9,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
 
 from extmem.errors import DescriptorError
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.descriptor.sync import SyncDescriptor
 from extmem.sharing.kinds import ObjectKind
+from extmem.testing.strategies import sync_descriptors
 
 TIMELINE: dict[str, Any] = {
     "object_kind": ObjectKind.SEMAPHORE,
@@ -32,6 +34,13 @@ def test_a_descriptor_survives_its_journey() -> None:
         data = described.encode()
         assert SyncDescriptor.parse(data) == described and len(data) < 100
     assert SyncDescriptor(**TIMELINE).noun == "a timeline semaphore"
+
+
+@settings(max_examples=60, deadline=None)
+@given(sync_descriptors())
+def test_any_descriptor_survives_its_journey(described: SyncDescriptor) -> None:
+    data = described.encode()
+    assert SyncDescriptor.parse(data) == described and len(data) < 200
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,205 @@
+"""`CudaSync`: semaphores and fences of the CUDA device, and what its streams do with them. A part of the backend.
+
+How this works. CUDA imports semaphores, and makes none that others can import. So a timeline of this device is a page
+of the host (`semaphores`), a fence is the host's, and streams wait for both kinds of timelines (`stream_order`). The
+device's own submissions use the default stream: its waits and signals are enqueued with the commands, and the call
+returns. A fence is signaled by a thread that waits for the end of the submission (cuEventSynchronize).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+from extmem import vk
+from extmem.devices.cuda.commands import CudaRecorder
+from extmem.devices.cuda.graph_nodes import GraphNodes
+from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
+from extmem.devices.cuda.owners import Undo, take
+from extmem.devices.cuda.semaphores import CudaSemaphore, native_semaphore
+from extmem.devices.cuda.stream_order import Streams
+from extmem.devices.cuda.stream_words import RegisteredPages
+from extmem.devices.cuda.sync_check import examine
+from extmem.devices.host import sync as host
+from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec
+from extmem.errors import UnsupportedError
+from extmem.handles.process_id import current_process
+from extmem.owning import Lock, Uses
+from extmem.vk.handle_types import SEMAPHORE_D3D12_FENCE, SEMAPHORE_OPAQUE_TYPES, SEMAPHORE_OPAQUE_WIN32_KMT
+
+if TYPE_CHECKING:
+    from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.cuda.stream_order import Marked
+    from extmem.devices.cuda.stream_semaphores import StreamSemaphore
+    from extmem.devices.cuda.submission import Submissions
+    from extmem.devices.host.event_fence import HostFence
+
+__all__ = ["CudaSync"]
+
+_NON_BLOCKING = 0x1
+_Pairs = Sequence[tuple[CudaSemaphore, int]]
+_Feature = vk.ExternalSemaphoreFeatureFlagBits
+_Type = vk.ExternalSemaphoreHandleTypeFlagBits
+
+
+class CudaSync:
+    """The semaphores and fences of one device."""
+
+    def __init__(self, device: LogicalDevice, submissions: Submissions) -> None:
+        self.device = device
+        self._submissions = submissions
+        self.pages = RegisteredPages(device.gpu)
+        self.making = Lock(reentrant=True)
+        """Held while a thing is made that is made once."""
+        self._undo: Undo = []
+        """Destroys the library's own stream."""
+        self._signals = 0
+
+    @cached_property
+    def streams(self) -> Streams:
+        """The waits and signals on streams. Errors: DriverError for a driver that lacks them."""
+        return Streams(self.device)
+
+    @cached_property
+    def graph_nodes(self) -> GraphNodes:
+        """The waits and signals as nodes of graphs."""
+        return GraphNodes(self.device)
+
+    # Semaphores and fences.
+
+    def create_semaphore(self, spec: SemaphoreSpec) -> CudaSemaphore:
+        """See `SyncBackend`. A binary semaphore has no payload before an import: CUDA makes none."""
+        self.device.check_open()
+        self.work_off()
+        return CudaSemaphore(self, spec)
+
+    def create_fence(self, spec: FenceSpec) -> NativeFence:
+        """See `SyncBackend`."""
+        self.device.check_open()
+        return host.create_fence(spec)
+
+    def semaphore_properties(self, info: vk.PhysicalDeviceExternalSemaphoreInfo) -> vk.ExternalSemaphoreProperties:
+        """See `SyncBackend`: timelines are the host's, and both kinds of a driver's semaphores are imported."""
+        chained = vk.find(info, vk.SemaphoreTypeCreateInfo)
+        timeline = chained is not None and chained.semaphore_type == vk.SemaphoreType.TIMELINE
+        if timeline and info.handle_type & SEMAPHORE_OPAQUE_TYPES:
+            return host.semaphore_properties(info)
+        known = SEMAPHORE_OPAQUE_TYPES | (SEMAPHORE_D3D12_FENCE if WIN32_IS_NATIVE else 0)
+        no_timeline = SEMAPHORE_OPAQUE_WIN32_KMT if WIN32_IS_NATIVE else 0
+        if not info.handle_type & (known & ~no_timeline if timeline else known):
+            return vk.ExternalSemaphoreProperties()
+        return vk.ExternalSemaphoreProperties(
+            export_from_imported_handle_types=_Type(0),
+            compatible_handle_types=_Type(int(info.handle_type)),
+            external_semaphore_features=_Feature.IMPORTABLE,
+        )
+
+    fence_properties = staticmethod(host.fence_properties)
+    examine = staticmethod(examine)
+
+    def wait_semaphores(
+        self, waits: Sequence[tuple[NativeSemaphore, int]], *, any_of: bool = False, timeout_ns: int = 0
+    ) -> bool:
+        """See `SyncBackend`. The host waits for pages."""
+        timelines = [(native_semaphore(semaphore).host, value) for semaphore, value in waits]
+        return host.wait_semaphores(timelines, any_of=any_of, timeout_ns=timeout_ns)
+
+    wait_fences = staticmethod(host.wait_fences)
+
+    # Streams.
+
+    def stream_wait(self, stream: int, waits: Sequence[tuple[NativeSemaphore, int]]) -> None:
+        """See `OrdersStreams`."""
+        self.streams.wait(stream, [(one.on_streams(), value) for one, value in cast("_Pairs", waits)])
+
+    def stream_signal(self, stream: int, signals: Sequence[tuple[NativeSemaphore, int]]) -> None:
+        """See `OrdersStreams`."""
+        self.streams.signal(stream, [(one.on_streams(), value) for one, value in cast("_Pairs", signals)])
+
+    def signal_at_once(self, semaphore: StreamSemaphore, value: int) -> None:
+        """Signal a driver's semaphore on a stream without other work. It is signaled when this returns."""
+        device = self.device
+        device.check_open()
+        with device.gpu.current, self.making:
+            cu = device.module
+            if not self._signals:
+                answer = take(self._undo, (cu.cuStreamDestroy, ...), cu.cuStreamCreate, _NON_BLOCKING)
+                self._signals = int(device.value_of(answer, "cuStreamCreate"))
+            self.streams.signal(self._signals, ((semaphore, value),))
+            device.check(cu.cuStreamSynchronize(self._signals)[0], "cuStreamSynchronize")
+
+    def add_graph_wait(
+        self, graph: int, waits: Sequence[tuple[NativeSemaphore, int]], dependencies: Sequence[int] = ()
+    ) -> int:
+        """See `OrdersStreams`."""
+        self.device.check_open()
+        pairs = [(native_semaphore(one).on_streams(), value) for one, value in waits]
+        return self.graph_nodes.add_wait(graph, pairs, dependencies)
+
+    def add_graph_signal(
+        self, graph: int, signals: Sequence[tuple[NativeSemaphore, int]], dependencies: Sequence[int] = ()
+    ) -> int:
+        """See `OrdersStreams`."""
+        self.device.check_open()
+        pairs = [(native_semaphore(one).on_streams(), value) for one, value in signals]
+        return self.graph_nodes.add_signal(graph, pairs, dependencies)
+
+    # Submissions.
+
+    def submit_batches(
+        self, batches: Sequence[Batch], fence: NativeFence | None, uses: Uses, *, wait: bool = False
+    ) -> None:
+        """See `SyncBackend`. The batches use the default stream."""
+        device, streams = self.device, self.streams
+        device.check_open()
+        self.work_off()
+        for batch in batches:
+            if batch.command_buffers or batch.chain:
+                what = "command buffers" if batch.command_buffers else type(batch.chain[0]).__name__
+                raise UnsupportedError(
+                    f"vkQueueSubmit: {what} are given, and {device.name} by CUDA has streams, and no queue; record "
+                    "the commands by device.commands(), or submit them on the Vulkan device",
+                    requires_one_of=["a Vulkan device"],
+                )
+        last = cast("HostFence | None", fence)
+        if last is not None:
+            last.check_right()
+        with device.gpu.current:
+            try:
+                for batch in batches:
+                    if batch.waits:
+                        self.stream_wait(0, [(one.semaphore, one.value) for one in batch.waits])
+                    if batch.record is not None:
+                        batch.record(CudaRecorder(device))
+                    if batch.signals:
+                        self.stream_signal(0, [(one.semaphore, one.value) for one in batch.signals])
+            finally:
+                marked = streams.hold(0, uses)
+        if last is not None:
+            threading.Thread(target=self._signal_fence, args=(marked, last), daemon=True).start()
+        if wait:
+            with device.gpu.current:
+                self._submissions.finish()
+            streams.finish()
+
+    def _signal_fence(self, marked: Marked, fence: HostFence) -> None:
+        """Signal a fence when the work is done, in a thread of its own."""
+        with self.device.gpu.current:
+            self.device.module.cuEventSynchronize(marked.event)
+        fence.submit_signal()
+
+    # The end.
+
+    def work_off(self) -> None:
+        """Release what no stream uses any more. A forked child leaves it to its parent."""
+        if self.device.pid == current_process.pid and "streams" in self.__dict__:
+            self.streams.finish()
+
+    def close(self) -> None:
+        """Release what belongs to the device. Safe to call twice."""
+        self.work_off()
+        if self.device.pid == current_process.pid:
+            self.device.gpu.undo(self._undo)
+            self._signals = 0
