@@ -76,7 +76,9 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
 @click.command(short_help="Measure what sharing costs.")
 @click.argument("subjects", metavar="[SUBJECT]...", type=click.Choice(list(_SUBJECTS)), nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, value, unit, bound (or null), ok.")
-@click.option("--kills", type=click.IntRange(min=1), help="Number of processes that vulkan and sync kill; 200 by default.")
+@click.option(
+    "--kills", type=click.IntRange(min=1), help="Number of processes that vulkan and sync kill; 200 by default."
+)
 @click.option("--quick", is_flag=True, hidden=True)
 @guarded
 def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, quick: bool) -> None:

@@ -105,7 +105,7 @@ _REMOTE = """
 from extmem.testing.conformance._sync_case import Payload, SyncCase, SyncVariant
 variant = SyncVariant(handles, Payload(payload), temporary)
 case = SyncCase(lambda: {device}, variant)
-case.__enter__()
+opened = case.__enter__()
 """
 
 

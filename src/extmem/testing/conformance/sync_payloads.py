@@ -43,7 +43,9 @@ def info(case: SyncCase) -> None:
         compatible = int(semaphore.compatible_handle_types)
         sync_fd = int(vk.ExternalSemaphoreHandleTypeFlagBits.SYNC_FD)
         expect(not (case.timeline and compatible & sync_fd), "SYNC_FD is never compatible with a timeline")
-    expect(compatible & case.handle_type, f"compatible types {compatible:#x} lack the type {case.handle_type:#x} itself")
+    expect(
+        compatible & case.handle_type, f"compatible types {compatible:#x} lack the type {case.handle_type:#x} itself"
+    )
 
 
 def create_win32(case: SyncCase) -> None:
@@ -105,7 +107,8 @@ def import_twice(case: SyncCase) -> None:
     if case.timeline or case.fence:
         case.wait(second)
     else:
-        case.signal(first)
+        # The wait has ended a temporary import: only a permanent one still has the payload.
+        case.signal(made if case.variant.temporary else first)
         case.wait(second)
 
 
@@ -243,9 +246,10 @@ def refused_import_keeps_the_handle(case: SyncCase) -> None:
         if case.copies:
             case.import_into(target, handle, temporary=False)  # a copy is never permanent
         else:
-            with case.importer.create_fence(vk.FenceCreateInfo()) as fence, case.importer.create_semaphore(
-                vk.SemaphoreCreateInfo()
-            ) as semaphore:
+            with (
+                case.importer.create_fence(vk.FenceCreateInfo()) as fence,
+                case.importer.create_semaphore(vk.SemaphoreCreateInfo()) as semaphore,
+            ):
                 wrong = semaphore if case.fence else fence
                 case.import_into(wrong, handle)
     except (ExtmemError, TypeError):
