@@ -1,4 +1,6 @@
-"""`floor.c`, `cuda_floor.c` and `order_floor.c`: the same calls in C, compiled for the benchmark and called as libraries.
+"""`floor.c`, `cuda_floor.c` and `order_floor.c`: the same calls in C.
+
+They are compiled for the benchmark and called as libraries.
 
 The times are taken in C, directly around the calls, so the time of the call from Python does not count.
 """

@@ -2,8 +2,8 @@
 
 How this works. A scenario is a function of a `SyncCase`, as those of memory are of a `Case`. It makes objects, signals
 them and waits for them by the commands of the specification: a binary semaphore by submissions of a queue, a timeline
-by values, a fence by a submission with it. A wait that is not satisfied within `PATIENCE` fails the scenario. Everything
-that was made is released at the end.
+by values, a fence by a submission with it. A wait that is not satisfied within `PATIENCE_NS` fails the scenario.
+Everything that was made is released at the end.
 """
 
 from __future__ import annotations
@@ -164,7 +164,11 @@ class SyncCase:
         """Return one more handle of an object that was exported already."""
         if self.variant.family is Family.FD:
             return self.handle(thing)
-        return self.kept(thing.export_handle(self.handle_type))
+        if isinstance(thing, extmem.Fence):
+            made = thing.export_handle(_FenceType(self.handle_type))
+        else:
+            made = thing.export_handle(_SemaphoreType(self.handle_type))
+        return made if isinstance(made, int) else self.kept(made)
 
     def kept(self, handle: FdHandle | NtHandle | KmtHandle) -> FdHandle | NtHandle | KmtHandle:
         """Close this handle at the end of the case."""
