@@ -251,7 +251,8 @@ class SyncCase:
 
     def reset(self, fence: SyncObject) -> None:
         """Reset a fence, which ends a temporary import first."""
-        fence.device.reset_fences([fence])
+        if isinstance(fence, extmem.Fence):
+            fence.device.reset_fences([fence])
 
     def name(self) -> str:
         """Return a name that no other process uses."""
