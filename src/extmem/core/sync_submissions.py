@@ -1,9 +1,9 @@
 """`Submission`: the facts of one vkQueueSubmit, batch after batch, and its effect on the state of semaphores.
 
 How this works. The batches are applied in turn to the records of `SyncStates`: waits consume payloads and end temporary
-imports, signals set payloads. The facts of a semaphore are taken just before its operation. That result is discarded.
-After the device accepted the submission, `submitted` applies the same batches to the records as they are then, for
-good.
+imports, signals set payloads. The facts of a semaphore are taken just before its operation. After the device accepted
+the submission, `submitted` puts the result into the table. If the table has changed meanwhile, it applies the same
+batches to the records as they are then.
 """
 
 from __future__ import annotations
@@ -57,20 +57,25 @@ class Submission:
         with states.lock:
             changes = states.changes()
             states.observe(changes, counters)
+            if fence_signaled:
+                states.end_of_fence(changes, fence)
             self.fence: FenceFacts | None = fence_facts(changes, fence, fence_signaled) if fence else None
             """The facts of the fence; None without one."""
             changes.apply()
             changes = states.changes()
             facts: list[BatchFacts] = []
-            _apply(states, changes, queue, batches, fence, counters, facts)
+            self._planned = _apply(states, changes, queue, batches, fence, counters, facts)
+            self._changes = changes
             self.batches: tuple[BatchFacts, ...] = tuple(facts[: len(batches)])
             """The facts of the semaphores of each batch."""
 
     def submitted(self) -> None:
         """Record that the device accepted the submission. `finished` may have been called before."""
         with self._states.lock:
-            changes = self._states.changes()
-            numbers = _apply(self._states, changes, self._queue, self._batches, self._fence)
+            changes, numbers = self._changes, self._planned
+            if self._states.has_ended or not changes.are_current:
+                changes = self._states.changes()
+                numbers = _apply(self._states, changes, self._queue, self._batches, self._fence)
             self._numbers = numbers
             changes.apply()
             if self._over:
@@ -124,7 +129,7 @@ def _apply(
             if facts is not None:
                 waits.append(_facts(changes, each, given))
             before.append(_wait(changes, number, queue, each, value, timelines, payloads))
-        signaled = Batch(queue, tuple(filter(None, before)), tuple(timelines))
+        signaled = Batch(queue, tuple(dict.fromkeys(filter(None, before))), tuple(timelines))
         changes.put(number, signaled)
         for each, value in batch.signals:
             if facts is not None:

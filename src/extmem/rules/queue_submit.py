@@ -76,7 +76,7 @@ def _check(command: str, struct: Any, submits: Sequence[Any], fence: object, fac
         mutex = next((n for n in call.chain if type(n) is vk.Win32KeyedMutexAcquireReleaseInfoKHR), None)
         if mutex is not None:
             memories = cast("tuple[MemoryFacts | None, ...]", facts.mutexes.get(i, ()))
-            violations += check_keyed_mutex(mutex, memories)
+            violations += check_keyed_mutex(mutex, memories, facts.device.device)
     return violations
 
 
