@@ -90,7 +90,7 @@ def value_of(value: object, what: str = "value") -> int:
     return value
 
 
-# Timelines, one at a time: the everyday API.
+# Timelines, one at a time: the high-level API.
 
 
 def counter(record: SemaphoreRecord) -> int:

@@ -1,4 +1,4 @@
-"""vkQueueSubmit, vkQueueSubmit2, and the submissions of the everyday API: rules, the tracked state, the device.
+"""vkQueueSubmit, vkQueueSubmit2, and the submissions of the high-level API: rules, the tracked state, the device.
 
 How this works. A submission is planned first: its structs become `Planned` batches of records, all of which are held.
 `Submission` takes the facts of each batch at its turn, the rules decide, and the device gets the batches. The holds and

@@ -1,4 +1,4 @@
-"""vkCreateSemaphore, vkCreateFence, and timelines of the everyday API: rules, the device, the object manager.
+"""vkCreateSemaphore, vkCreateFence, and timelines of the high-level API: rules, the device, the object manager.
 
 An error undoes the steps before it.
 """

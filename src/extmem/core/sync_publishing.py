@@ -50,7 +50,7 @@ def share_for(kind: ObjectKind, handle_types: SyncHandleType) -> Share:
 
 
 def everyday_access(access: int | None) -> int | None:
-    """Return rights of the everyday API as an access mask. `Access.READ_WRITE` is to wait and to signal.
+    """Return rights of the high-level API as an access mask. `Access.READ_WRITE` is to wait and to signal.
 
     As an access mask, its value (0x80000001, made for memory) would be the right to wait alone.
     """
@@ -165,7 +165,7 @@ def _native_fd(record: SyncRecord) -> int:
 
 
 def share_on_demand(record: SyncRecord) -> SharedPayload:
-    """Create the unnamed NT share of an object of the everyday API, when a handle is first requested."""
+    """Create the unnamed NT share of an object of the high-level API, when a handle is first requested."""
     payload = record.payload
     if payload.share_reference == 0 and payload.lazy_share:
         with record.device.creation_lock:

@@ -1,6 +1,7 @@
-"""Waits for timeline pages in asyncio: one thread of the process sleeps for all coroutines that wait.
+"""Waits for timeline pages in asyncio, by an io_uring that the event loop polls, or by a thread for all coroutines.
 
-How this works. A coroutine adds a `_Watch` to the list of the thread, checks its page itself, and awaits a future. The
+How this works. A coroutine adds a `Watch` to a list, checks its page itself, and awaits a future. On Linux 6.7 and
+later, where io_uring is allowed, the list is that of its event loop (`ring_waits`). Else it is that of the thread. The
 thread sleeps on the sequences of all pages of the list, and on an alarm of its own, by which it learns of new pages.
 When it wakes, it completes the futures whose value is reached, or whose signaler has ended.
 
@@ -16,15 +17,16 @@ The thread ends when no page is armed, and before a fork.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
+from extmem.devices.host.page_signals import PageSignals
 from extmem.devices.host.page_waits import wait_pages
-from extmem.devices.host.sync_system import SLICE_NS, Alarm, PageSleep, TimelinePage
+from extmem.devices.host.page_watch import Watch
+from extmem.devices.host.sync_system import SLICE_NS, Alarm, PageSleep, TimelinePage, waits_of_loop
 from extmem.owning import Lock, join_thread
 
 __all__ = ["wait_pages_async"]
@@ -32,35 +34,6 @@ __all__ = ["wait_pages_async"]
 _LINGER_NS: Final = 200_000_000
 _JOIN_S: Final = 0.2
 _POLL: Final = 0
-
-
-class _Watch:
-    """A value that a coroutine waits for."""
-
-    __slots__ = ("_future", "_loop", "_marks", "page", "value")
-
-    def __init__(self, page: TimelinePage, value: int, marks: int, future: asyncio.Future[None]) -> None:
-        """marks: how often the page was marked before the coroutine looked at it."""
-        self.page = page
-        self.value = value
-        self._future = future
-        self._loop = future.get_loop()
-        self._marks = marks
-
-    def is_over(self) -> bool:
-        """Whether the value is reached, or the end of a signaler is news."""
-        page = self.page
-        return page.value >= self.value or page.marks != self._marks
-
-    def complete(self) -> None:
-        """Let the coroutine go on; called in the thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(_set, self._future)
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 class _Sleeper:
@@ -71,8 +44,8 @@ class _Sleeper:
 
     def reset(self) -> None:
         """Set the state of a new process."""
-        self._watches: dict[_Watch, None] = {}
-        self._armed: dict[TimelinePage, int] = {}
+        self._watches: dict[Watch, None] = {}
+        self._armed: dict[PageSignals, int] = {}
         """Page → the time until which it stays armed without a watch."""
         self._thread: threading.Thread | None = None
         self._alarm: Alarm | None = None
@@ -84,7 +57,7 @@ class _Sleeper:
         self._next_look = 0
         """When to look which pages are not waited for any more; of `time.monotonic_ns`."""
 
-    def add(self, watch: _Watch) -> None:
+    def add(self, watch: Watch) -> None:
         """Complete the watch when it is over. The caller checks it once more after this."""
         self._watches[watch] = None
         if self._thread is None:
@@ -98,7 +71,7 @@ class _Sleeper:
         if alarm is not None:
             alarm.ring()
 
-    def remove(self, watch: _Watch) -> None:
+    def remove(self, watch: Watch) -> None:
         """Forget a watch, completed or not."""
         self._watches.pop(watch, None)
 
@@ -108,6 +81,7 @@ class _Sleeper:
             if self._thread is None:
                 alarm = Alarm()
                 thread = threading.Thread(target=self._run, args=(alarm,), name="extmem-timelines", daemon=True)
+                self._changed = True  # it has armed nothing yet
                 self._alarm, self._thread = alarm, thread
                 thread.start()
 
@@ -126,7 +100,7 @@ class _Sleeper:
                 if (not self._armed or self._stop_requested) and self._ends():
                     alarm.close()
                     return
-                pages = list(self._armed)
+                pages = cast("list[TimelinePage]", list(self._armed))
                 sleep = PageSleep(alarm, pages)
                 continue
             sleep.sleep(expected, self._next_look)
@@ -192,18 +166,22 @@ async def wait_pages_async(waits: Sequence[tuple[TimelinePage, int]], *, any_of:
             return
         future: asyncio.Future[None] = loop.create_future()
         watches = [
-            _Watch(page, value, known, future)
+            Watch(page, value, known, future)
             for (page, value), known in zip(waits, marks, strict=True)
             if page.value < value
         ]
+        ring = waits_of_loop(loop)
         try:
             for watch in watches:
-                _sleeper.add(watch)
+                if ring is None or not ring.add(watch):
+                    _sleeper.add(watch)
             if watches and not any(watch.is_over() for watch in watches):
                 await future
         finally:
             for watch in watches:
                 _sleeper.remove(watch)
+                if ring is not None:
+                    ring.remove(watch)
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.vulkan.sync_objects import ObjectKindNames
 from extmem.devices.vulkan.sync_sharing import SharedSync
+from extmem.devices.vulkan.sync_words import ObjectKindNames
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:

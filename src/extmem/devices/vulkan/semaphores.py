@@ -20,8 +20,8 @@ from extmem import vk
 from extmem.devices.sync import NativeSemaphore, SemaphoreSpec
 from extmem.devices.vulkan.host_words import raising
 from extmem.devices.vulkan.sync_handle_types import SHARED_TYPES
-from extmem.devices.vulkan.sync_objects import ObjectKindNames
 from extmem.devices.vulkan.sync_sharing import SharedSync
+from extmem.devices.vulkan.sync_words import ObjectKindNames
 from extmem.errors import UnsupportedError
 from extmem.owning import late_imports
 from extmem.sharing.payload import Page

@@ -70,7 +70,7 @@ class VulkanSyncBackend:
         properties = semaphore_properties(device.physical, _SHARED, timeline=True)
         return int(properties.external_semaphore_features) & _BOTH == _BOTH
 
-    def missing_for(self, handle_type: int, *, fence: bool) -> str:
+    def missing_for(self, handle_type: SyncHandleType | int, *, fence: bool) -> str:
         """The extension that the device was created without, and the type needs; empty if none."""
         needed = sync_extension_of(int(handle_type), fence=fence)
         return "" if needed in self.device.enabled else needed
@@ -98,7 +98,9 @@ class VulkanSyncBackend:
         self.device.check_open()
         return VulkanFence(self.device, self._fds, spec)
 
-    def _create(self, device: LogicalDevice, fence: bool, timeline: bool, export_types: int) -> VulkanSync:
+    def _create(
+        self, device: LogicalDevice, fence: bool, timeline: bool, export_types: SyncHandleType | int
+    ) -> VulkanSync:
         """Create an object for the check of an fd, without a host word."""
         if fence:
             return VulkanFence(device, self._fds, FenceSpec(export_types=FenceHandleType(export_types)))

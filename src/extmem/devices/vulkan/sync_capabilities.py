@@ -15,6 +15,7 @@ from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
+    from extmem.vk.handle_types import SyncHandleType
 
 __all__ = [
     "fence_properties",
@@ -33,7 +34,7 @@ _VERSION_1_2 = 1 << 22 | 2 << 12
 _UNLIMITED = (1 << 64) - 1
 
 
-def sync_extension_of(handle_type: int, *, fence: bool) -> str:
+def sync_extension_of(handle_type: SyncHandleType | int, *, fence: bool) -> str:
     """Return the extension behind one handle type on this system; empty if no driver of this system has the type."""
     word = "fence" if fence else "semaphore"
     d3d12 = 0 if fence else int(_Semaphore.D3D12_FENCE)
@@ -51,7 +52,7 @@ def has_timelines(physical: PhysicalDevice) -> bool:
 
 
 def semaphore_properties(
-    physical: PhysicalDevice, handle_type: int, *, timeline: bool
+    physical: PhysicalDevice, handle_type: SyncHandleType | int, *, timeline: bool
 ) -> vk.ExternalSemaphoreProperties:
     """vkGetPhysicalDeviceExternalSemaphoreProperties for binary semaphores or timelines. handle_type: one bit."""
     none = vk.ExternalSemaphoreProperties()
@@ -79,7 +80,7 @@ def semaphore_properties(
     return found
 
 
-def fence_properties(physical: PhysicalDevice, handle_type: int) -> vk.ExternalFenceProperties:
+def fence_properties(physical: PhysicalDevice, handle_type: SyncHandleType | int) -> vk.ExternalFenceProperties:
     """vkGetPhysicalDeviceExternalFenceProperties. handle_type: one bit."""
     none = vk.ExternalFenceProperties()
     needed = sync_extension_of(handle_type, fence=True)

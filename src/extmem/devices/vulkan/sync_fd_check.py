@@ -13,21 +13,24 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from extmem import vk
 from extmem.devices.types import ExaminedFd
-from extmem.devices.vulkan.fd_check import FileKind, file_kind
+from extmem.devices.vulkan.file_kind import FILE_TYPES, FileKind, file_kind
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.sync_capabilities import fence_properties, semaphore_properties
 from extmem.devices.vulkan.sync_files import is_sync_file
 from extmem.devices.vulkan.sync_handle_types import OPAQUE_FD, as_driver_gets, sync_fd_of
-from extmem.devices.vulkan.sync_objects import ObjectKindNames, VulkanSync, refusal
+from extmem.devices.vulkan.sync_words import ObjectKindNames, refusal
 from extmem.errors import DriverError
 from extmem.vk.handle_types import NO_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from extmem.owning import OwnedFd
+    from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["SyncFdCheck"]
 
@@ -37,15 +40,30 @@ _NOT_THE_FD: Final = frozenset(
     (vk.Result.ERROR_OUT_OF_HOST_MEMORY, vk.Result.ERROR_TOO_MANY_OBJECTS, vk.Result.ERROR_DEVICE_LOST)
 )
 """Results of an import that the fd does not cause."""
-_FILE_TYPES = {stat.S_IFSOCK: "socket", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFREG: "file"}
 _DRIVER_FILES = ("/memfd:", "/dev/", "anon_inode:")
 """Beginnings of the links of files that drivers export."""
+
+
+class Target(Protocol):
+    """A semaphore or fence that a payload is imported into (`sync_objects`)."""
+
+    kind: ClassVar[ObjectKindNames]
+    timeline: bool
+
+    def export_fd_bit(self, handle_type: SyncHandleType | int) -> OwnedFd | None:
+        """Export its payload."""
+
+    def import_unchecked(self, fd: int, handle_type: SyncHandleType | int, *, temporary: bool) -> None:
+        """Import a copy of the fd."""
+
+    def close(self) -> None:
+        """Destroy it."""
 
 
 class SyncFdCheck:
     """The checks of one device, and what it has found out about the files of its driver."""
 
-    def __init__(self, device: LogicalDevice, create: Callable[[LogicalDevice, bool, bool, int], VulkanSync]) -> None:
+    def __init__(self, device: LogicalDevice, create: Callable[[LogicalDevice, bool, bool, int], Target]) -> None:
         """create: makes a fence or a semaphore on a device: (device, fence, timeline, export types)."""
         self._device = device
         self._create = create
@@ -71,18 +89,20 @@ class SyncFdCheck:
             self._own[key] = own
         return self._own[key]
 
-    def _features(self, handle_type: int, fence: bool, timeline: bool) -> int:
+    def _features(self, handle_type: SyncHandleType | int, fence: bool, timeline: bool) -> int:
         physical = self._device.physical
         if fence:
             return int(fence_properties(physical, handle_type).external_fence_features)
         return int(semaphore_properties(physical, handle_type, timeline=timeline).external_semaphore_features)
 
-    def examine(self, fd: int, handle_type: int, target: VulkanSync, *, trusted: bool = False) -> ExaminedFd:
+    def examine(
+        self, fd: int, handle_type: SyncHandleType | int, target: Target, *, trusted: bool = False
+    ) -> ExaminedFd:
         """Return what an fd is, and whether it may be imported into such an object; see `SyncBackend`."""
         return self.examine_for(fd, handle_type, target.kind, timeline=target.timeline, trusted=trusted)
 
     def examine_for(
-        self, fd: int, handle_type: int, kind: ObjectKindNames, *, timeline: bool, trusted: bool
+        self, fd: int, handle_type: SyncHandleType | int, kind: ObjectKindNames, *, timeline: bool, trusted: bool
     ) -> ExaminedFd:
         """See `examine`. Errors: as `own`."""
         fence, handle_type = kind.noun == "fence", as_driver_gets(handle_type)
@@ -92,7 +112,7 @@ class SyncFdCheck:
             status = None
         if status is None:
             return ExaminedFd(fd, NO_TYPES, "closed", f"fd {fd} is not an open file descriptor", self_describing=False)
-        file_type = _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "other")
+        file_type = FILE_TYPES.get(stat.S_IFMT(status.st_mode), "other")
         problem = self._problem(fd, handle_type, fence, timeline, trusted)
         return ExaminedFd(
             fd,
@@ -105,7 +125,7 @@ class SyncFdCheck:
             trusted=trusted and not problem,
         )
 
-    def _problem(self, fd: int, handle_type: int, fence: bool, timeline: bool, trusted: bool) -> str:
+    def _problem(self, fd: int, handle_type: SyncHandleType | int, fence: bool, timeline: bool, trusted: bool) -> str:
         """Why this fd cannot be a payload of that type; empty where it may be one. trusted: its link is not read."""
         name, noun = self._device.name, "fence" if fence else "timeline semaphore" if timeline else "binary semaphore"
         if not self._features(handle_type, fence, timeline) & _IMPORTABLE:
@@ -128,7 +148,7 @@ class SyncFdCheck:
         seen = file_kind(fd)
         return "" if is_sync_file(seen.link) else f"fd {fd} is {seen}, and not a sync_file of the kernel"
 
-    def prove(self, fd: int, handle_type: int, target: VulkanSync, *, temporary: bool) -> None:
+    def prove(self, fd: int, handle_type: SyncHandleType | int, target: Target, *, temporary: bool) -> None:
         """Import the fd on a device of its own, which is destroyed then. The fd stays the caller's.
 
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE where the fd is refused; errors that the fd does not

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from extmem import vk
 from extmem.devices.vulkan.handle_types import WIN32_IS_NATIVE
+from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["OPAQUE_FD", "OPAQUE_TYPES", "OPAQUE_WIN32", "SHARED_TYPES", "as_driver_gets", "sync_fd_of", "widened"]
 
@@ -27,14 +28,14 @@ def sync_fd_of(*, fence: bool) -> int:
     return int(_Fence.SYNC_FD if fence else _Semaphore.SYNC_FD)
 
 
-def as_driver_gets(handle_types: int) -> int:
+def as_driver_gets(handle_types: SyncHandleType | int) -> int:
     """Return the types that the driver gets for these."""
     if WIN32_IS_NATIVE or not handle_types & _WIN32:
         return int(handle_types)
     return int(handle_types) & ~_WIN32 | OPAQUE_FD
 
 
-def widened(handle_types: int, asked: int) -> int:
+def widened(handle_types: SyncHandleType | int, asked: int) -> int:
     """Return the types that these types in a driver's answer for the type `asked` stand for.
 
     A payload has NT handles or a KMT number, never both: neither type lists the other.

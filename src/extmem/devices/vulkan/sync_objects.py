@@ -22,7 +22,8 @@ from extmem.devices.fd_copies import copy_of, is_same_file
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.results import fail
 from extmem.devices.vulkan.sync_handle_types import OPAQUE_FD, SHARED_TYPES, as_driver_gets, sync_fd_of
-from extmem.errors import DriverError, HandleStateError, UnsupportedError
+from extmem.devices.vulkan.sync_words import ObjectKindNames, refusal
+from extmem.errors import HandleStateError, UnsupportedError
 from extmem.owning import Held, Making, OwnedFd
 from extmem.vk.abi import ffi
 
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
     from extmem.sharing.terms import ShareTerms
     from extmem.vk.handle_types import SyncHandleType
 
-__all__ = ["ObjectKindNames", "VulkanSync", "new_identity", "refusal"]
+__all__ = ["VulkanSync", "new_identity"]
 
-_S = vk.StructureType
 _TEMPORARY: Final = 1
 """VK_SEMAPHORE_IMPORT_TEMPORARY_BIT and VK_FENCE_IMPORT_TEMPORARY_BIT."""
 # The range of no other process begins near this one.
@@ -50,25 +50,6 @@ def new_identity() -> int:
     return next(_identities)
 
 
-class ObjectKindNames:
-    """The words of the specification for one kind of object."""
-
-    __slots__ = ("create", "destroy", "export_type", "get", "get_type", "import_", "import_type", "noun", "type_name")
-
-    def __init__(self, noun: str) -> None:
-        """noun: "Semaphore" or "Fence"."""
-        upper = noun.upper()
-        self.noun = noun.lower()
-        self.type_name = noun
-        self.create = f"vkCreate{noun}"
-        self.destroy = f"vkDestroy{noun}"
-        self.get = f"vkGet{noun}FdKHR"
-        self.import_ = f"vkImport{noun}FdKHR"
-        self.get_type = int(getattr(_S, f"{upper}_GET_FD_INFO_KHR"))
-        self.import_type = int(getattr(_S, f"IMPORT_{upper}_FD_INFO_KHR"))
-        self.export_type = int(getattr(_S, f"EXPORT_{upper}_CREATE_INFO"))
-
-
 class VulkanSync:
     """A VkSemaphore or VkFence. Ownership: destroyed by `close`, when no submission uses it any more."""
 
@@ -77,7 +58,11 @@ class VulkanSync:
     """Whether it is a timeline semaphore."""
 
     def __init__(
-        self, device: LogicalDevice, fds: SyncFdCheck, export_types: int, terms: ShareTerms | None = None
+        self,
+        device: LogicalDevice,
+        fds: SyncFdCheck,
+        export_types: SyncHandleType | int,
+        terms: ShareTerms | None = None,
     ) -> None:
         """export_types: as the program states them. fds: the check of what is imported. terms: name, security and
         rights, for drivers that give them when the object is created (Windows).
@@ -195,7 +180,7 @@ class VulkanSync:
             self.import_unchecked(examined.fd, handle_type, temporary=source.temporary)
         self._imported_now(source)
 
-    def device_has_no_handles(self, handle_type: int) -> UnsupportedError:
+    def device_has_no_handles(self, handle_type: SyncHandleType | int) -> UnsupportedError:
         """What to raise for an NT handle, a number or a name, which drivers of Windows import."""
         return UnsupportedError(
             f"{self.device.name} imports {self.kind.noun}s by fd here, and the type {int(handle_type):#x} was given by "
@@ -203,7 +188,7 @@ class VulkanSync:
             requires_one_of=["an fd", "a Vulkan driver of Windows"],
         )
 
-    def import_unchecked(self, fd: int, handle_type: int, *, temporary: bool) -> None:
+    def import_unchecked(self, fd: int, handle_type: SyncHandleType | int, *, temporary: bool) -> None:
         """vkImport…FdKHR of a copy, which the driver owns from its success on. fd: borrowed; -1 is signaled already."""
         device, kind = self.device, self.kind
         flags = _TEMPORARY if temporary else 0
@@ -259,7 +244,7 @@ class VulkanSync:
         """See `NativeSync`."""
         return self.export_fd_bit(as_driver_gets(handle_type))
 
-    def export_fd_bit(self, handle_type: int) -> OwnedFd | None:
+    def export_fd_bit(self, handle_type: SyncHandleType | int) -> OwnedFd | None:
         """vkGet…FdKHR. Close-on-exec, which the specification leaves to the driver."""
         device, kind, made = self.device, self.kind, ffi.new("int *", -1)
         info = ffi.new(f"Vk{kind.type_name}GetFdInfoKHR *", (kind.get_type, ffi.NULL, self.live, handle_type))
@@ -278,7 +263,7 @@ class VulkanSync:
         os.set_inheritable(owned.fd, False)
         return owned.above_standard_streams()
 
-    def _no_fd(self, handle_type: int) -> UnsupportedError:
+    def _no_fd(self, handle_type: SyncHandleType | int) -> UnsupportedError:
         return UnsupportedError(
             f"{self.device.name} gave no fd: this {self.kind.noun} was not created for export as type {handle_type:#x}",
             requires_one_of=[f"VkExport{self.kind.type_name}CreateInfo::handleTypes with that type"],
@@ -297,14 +282,3 @@ class VulkanSync:
         for payload in (self._payload, self._temporary):
             if payload is not None:
                 payload.close()
-
-
-def refusal(device_name: str, kind: ObjectKindNames, problem: str) -> DriverError:
-    """What to raise for an fd that is not imported."""
-    return DriverError(
-        f"{kind.import_}: {problem}; pass the fd that {kind.get} gave on the same device, and import it into a "
-        f"{kind.noun} of the exporter's type",
-        result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
-        command=kind.import_,
-        devices=[device_name],
-    )

@@ -23,12 +23,10 @@ import atexit
 import contextlib
 import logging
 import operator
-import threading
 import time
 from collections import deque
 from itertools import starmap
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from extmem import vk
@@ -37,6 +35,7 @@ from extmem.devices.vulkan.command_buffers import CommandBuffers
 from extmem.devices.vulkan.host_words import raising
 from extmem.devices.vulkan.memory import native_allocation
 from extmem.devices.vulkan.owners import VkObject
+from extmem.devices.vulkan.queued_work import Work, Worker
 from extmem.devices.vulkan.results import fail
 from extmem.devices.vulkan.semaphores import VulkanSemaphore
 from extmem.devices.vulkan.submit_infos import Submit, operations_of, submit_call
@@ -57,8 +56,6 @@ __all__ = ["BatchQueue"]
 _SLICE_NS: Final = 50_000_000
 """Nanoseconds of one wait for a fence, or for a host timeline."""
 _SLICE_S: Final = 0.05
-_LINGER_S: Final = 1.0
-"""Seconds that a thread without work waits for more before it ends."""
 _PATIENCE_S: Final = 60.0
 """Seconds that `drain` waits; then it raises an error at once until everything is done."""
 _CALLS: Final = 2
@@ -68,108 +65,6 @@ _LOST = int(vk.Result.ERROR_DEVICE_LOST)
 _FENCE = int(vk.StructureType.FENCE_CREATE_INFO)
 _log = logging.getLogger("extmem")
 _queues: Final[WeakSet[BatchQueue]] = WeakSet()
-
-
-class Work:
-    """One submission, until its end is seen."""
-
-    __slots__ = ("ended", "fence", "hosts", "keep", "own", "raises", "recorded", "result", "results", "uses")
-
-    def __init__(self) -> None:
-        self.uses = Uses()
-        """What it uses, held."""
-        self.results: list[int] = []
-        """The VkResults of its two calls; empty before they were made."""
-        self.fence: VkObject | None = None
-        self.recorded: list[Any] = []
-        """Its command buffers, given back at its end."""
-        self.hosts: list[tuple[NativeSemaphore, int]] = []
-        """Host timelines that have to reach a value before it is submitted."""
-        self.raises: list[tuple[Callable[[int], object], int]] = []
-        """Functions that raise a host word or a host timeline, and the values."""
-        self.own: Submit | None = None
-        """The calls, once they are built."""
-        self.keep: list[Any] = []
-        self.result: int | None = None
-        """The VkResult of its end; None before."""
-        self.ended: SimpleQueue[None] = SimpleQueue()
-        """Has an item once it has ended."""
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for its end. Signal handlers run meanwhile. Return whether it has ended."""
-        try:
-            self.ended.get(timeout=seconds)
-        except Empty:
-            return False
-        self.ended.put(None)  # for other threads
-        return True
-
-
-class _Worker:
-    """A daemon thread that handles the items of a list, oldest first, and ends when it has had none for a while."""
-
-    def __init__(self, name: str, handle: Callable[[Work], bool]) -> None:
-        """handle: handles the oldest item for a moment; returns whether it is done with it, which removes it."""
-        self._name = name
-        self._handle = handle
-        self._lock = Lock()
-        self._thread: threading.Thread | None = None
-        self._linger = _LINGER_S
-        self._woken: SimpleQueue[None] = SimpleQueue()
-        self.items: deque[Work] = deque()
-        """What is to be handled. The thread alone removes items from the left."""
-
-    def add(self, work: Work) -> None:
-        """Add an item, and ensure that the thread runs."""
-        self.items.append(work)
-        with self._lock:
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
-        self.wake()
-
-    def wake(self) -> None:
-        """Make the thread look at the items."""
-        self._woken.put(None)
-
-    @property
-    def idle(self) -> bool:
-        """Whether there is nothing to handle. The thread itself may ask while it handles the last item."""
-        return len(self.items) <= (threading.current_thread() is self._thread)
-
-    def stop(self) -> None:
-        """Make the thread end as soon as it has no work. Work that is added later starts another one."""
-        self._linger = 0.0
-        self.wake()
-
-    def pause(self, seconds: float) -> bool:
-        """Wait for `wake`, at most this long. Called by the thread. Return whether it was woken."""
-        try:
-            self._woken.get(timeout=seconds)
-        except Empty:
-            return False
-        return True
-
-    def _run(self) -> None:
-        with self._lock:  # an exception of a signal handler may have come before this thread was recorded
-            if self._thread is not threading.current_thread():
-                return
-        while True:
-            if not self.items:
-                if not self.pause(self._linger) and self._ends():
-                    return
-                continue
-            work = self.items[0]
-            if self._handle(work):
-                self.items.popleft()
-            del work
-
-    def _ends(self) -> bool:
-        with self._lock:
-            if not self.items:
-                self._thread = None
-            return self._thread is None
 
 
 class BatchQueue:
@@ -186,8 +81,8 @@ class BatchQueue:
         """Unsignaled fences that no work uses."""
         self._signaled: deque[VkObject] = deque()
         """Signaled fences that no work uses."""
-        self._running = _Worker("extmem-vulkan-done", self._watch)
-        self._deferred = _Worker("extmem-vulkan-waits", self._wait_and_send)
+        self._running = Worker("extmem-vulkan-done", self._watch)
+        self._deferred = Worker("extmem-vulkan-waits", self._wait_and_send)
         self._patience = _PATIENCE_S
         self._failed: list[Exception] = []
         """Errors of deferred submissions, which the next call raises."""
@@ -341,7 +236,7 @@ class BatchQueue:
     # The end of work. Only the thread calls this.
 
     def _watch(self, work: Work) -> bool:
-        """Wait for the end of work for a moment; see `_Worker`."""
+        """Wait for the end of work for a moment; see `Worker`."""
         if len(work.results) < _CALLS:  # it is being sent, or an exception came before that
             self._running.pause(_SLICE_S)
             return not work.results and work.fence is None
@@ -386,7 +281,7 @@ class BatchQueue:
     # Deferred work. Only its thread calls this.
 
     def _wait_and_send(self, work: Work) -> bool:
-        """Wait for host timelines for a moment, and submit once their values are reached; see `_Worker`."""
+        """Wait for host timelines for a moment, and submit once their values are reached; see `Worker`."""
         try:
             if not self._words.wait(work.hosts, timeout_ns=_SLICE_NS):
                 return False

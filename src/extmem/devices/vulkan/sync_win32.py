@@ -125,18 +125,17 @@ class Win32Sync(VulkanSync):
             calls.set_flags(owned.fd, FLAG_INHERIT, 0)
         return owned
 
-    def _handle(self, handle_type: int) -> int:
+    def _handle(self, bit: int) -> int:
         """vkGet…Win32HandleKHR. Errors: DriverError; UnsupportedError where the driver gives NULL."""
         device, name = self.device, self.kind.type_name
         command = f"vkGet{name}Win32HandleKHR"
         make: Any = vk.FenceGetWin32HandleInfoKHR if self.kind.noun == "fence" else vk.SemaphoreGetWin32HandleInfoKHR
-        made, built = ffi.new("HANDLE *"), to_c(make(self.live, handle_type))
+        made, built = ffi.new("HANDLE *"), to_c(make(self.live, bit))
         device.check(getattr(device.commands, command)(device.handle, built.cdata, made), command)
         value = int(ffi.cast("uintptr_t", made[0]))
         if not value:  # some drivers call that a success
             raise UnsupportedError(
-                f"{device.name} gave no handle: this {self.kind.noun} was not created for export as type "
-                f"{handle_type:#x}",
+                f"{device.name} gave no handle: this {self.kind.noun} was not created for export as type {bit:#x}",
                 requires_one_of=[f"VkExport{name}CreateInfo::handleTypes with that type"],
             )
         return value
@@ -160,8 +159,8 @@ class Win32Sync(VulkanSync):
         """
         device = self.device
         device.check_open()
-        handle_type, payload = int(source.handle_type), source.payload
-        if self.timeline and handle_type == _KMT:
+        bit, payload = int(source.handle_type), source.payload
+        if self.timeline and bit == _KMT:
             raise self._no_number()
         if payload is not None:
             number = payload.number if isinstance(payload, Win32Payload) else 0
@@ -169,32 +168,32 @@ class Win32Sync(VulkanSync):
         else:
             handle = source.handle
         if not handle:
-            raise self.device_has_no_handles(handle_type)
+            raise self.device_has_no_handles(bit)
         if f"VK_KHR_external_{self.kind.noun}_win32" not in device.enabled:
-            raise self._lacking(handle_type)
-        self._import(handle, handle_type, temporary=source.temporary)
+            raise self._lacking(bit)
+        self._import(handle, bit, temporary=source.temporary)
         self._imported_now(source)
 
-    def _import(self, handle: int, handle_type: int, *, temporary: bool) -> None:
+    def _import(self, handle: int, bit: int, *, temporary: bool) -> None:
         device, name = self.device, self.kind.type_name
         command = f"vkImport{name}Win32HandleKHR"
         flags = _TEMPORARY if temporary else 0
         info: Any = (
             vk.ImportFenceWin32HandleInfoKHR(
-                self.live, vk.FenceImportFlagBits(flags), vk.ExternalFenceHandleTypeFlagBits(handle_type), handle
+                self.live, vk.FenceImportFlagBits(flags), vk.ExternalFenceHandleTypeFlagBits(bit), handle
             )
             if self.kind.noun == "fence"
             else vk.ImportSemaphoreWin32HandleInfoKHR(
                 self.live,
                 vk.SemaphoreImportFlagBits(flags),
-                vk.ExternalSemaphoreHandleTypeFlagBits(handle_type),
+                vk.ExternalSemaphoreHandleTypeFlagBits(bit),
                 handle,
             )
         )
         built = to_c(info)
         result = getattr(device.commands, command)(device.handle, built.cdata)
         if result:
-            fail(result, command, device.name, f"a {self._noun} from {self._seen(handle, handle_type)}")
+            fail(result, command, device.name, f"a {self._noun} from {self._seen(handle, bit)}")
 
     @property
     def _noun(self) -> str:
@@ -202,9 +201,9 @@ class Win32Sync(VulkanSync):
             return "fence"
         return "timeline semaphore" if self.timeline else "binary semaphore"
 
-    def _seen(self, handle: int, handle_type: int) -> str:
+    def _seen(self, handle: int, bit: int) -> str:
         """Return the source in words. Errors: InvalidHandleError if the handle was closed meanwhile."""
-        if handle_type == _KMT:
+        if bit == _KMT:
             return (
                 f"the KMT number {handle:#x}, whose object extmem cannot examine: it is dead, or another GPU's, or of "
                 "another kind"
@@ -218,7 +217,7 @@ class Win32Sync(VulkanSync):
         named = f", named {path}" if path and not driver_memory.is_hidden(path) else ""
         rights = OBJECT_TYPES[ObjectKind.SEMAPHORE].describe(granted)
         return (
-            f"a handle of type {handle_type:#x}, an open {type_name} with {rights}{named}; the handle itself is in "
+            f"a handle of type {bit:#x}, an open {type_name} with {rights}{named}; the handle itself is in "
             "order, so it is another device's, or a payload of another type than this object"
         )
 
@@ -231,18 +230,18 @@ class Win32Sync(VulkanSync):
             devices=[self.device.name],
         )
 
-    def _lacking(self, handle_type: int) -> UnsupportedError:
+    def _lacking(self, bit: int) -> UnsupportedError:
         needed = f"VK_KHR_external_{self.kind.noun}_win32"
         return UnsupportedError(
-            f"{self.device.name} has no {needed}, so it imports no {self.kind.noun} of type {handle_type:#x}; use one "
+            f"{self.device.name} has no {needed}, so it imports no {self.kind.noun} of type {bit:#x}; use one "
             "of the host device (extmem.open_device(kind='host')), or take a driver that has it",
             requires_one_of=[needed, "the host device"],
         )
 
-    def device_has_no_handles(self, handle_type: int) -> UnsupportedError:
+    def device_has_no_handles(self, bit: int) -> UnsupportedError:
         """What to raise for an fd: drivers of Windows have none."""
         return UnsupportedError(
             f"{self.device.name} imports {self.kind.noun}s by NT handle, KMT number or name, and none of type "
-            f"{int(handle_type):#x} was given",
+            f"{int(bit):#x} was given",
             requires_one_of=["OPAQUE_WIN32", "OPAQUE_WIN32_KMT"],
         )

@@ -25,10 +25,10 @@ def test_a_chain_of_batches_with_commands(backend: VulkanBackend) -> None:
                 Batch(
                     waits=[SemaphoreWait(order, 1)],
                     record=lambda recorder: recorder.fill_buffer(buffer, 0, SIZE, 0x01010101),
-                    signals=[SemaphoreSignal(binary), SemaphoreSignal(order, 2)],
+                    signals=[SemaphoreSignal(order, 2)],
                 ),
                 Batch(
-                    waits=[SemaphoreWait(binary, stage_mask=int(vk.PipelineStageFlagBits.TRANSFER))],
+                    waits=[SemaphoreWait(order, 2, int(vk.PipelineStageFlagBits.TRANSFER))],
                     record=lambda recorder: recorder.fill_buffer(buffer, 4, 4, 0x02020202),
                 ),
             ],
@@ -42,6 +42,10 @@ def test_a_chain_of_batches_with_commands(backend: VulkanBackend) -> None:
     order.signal(1)
     assert backend.wait_fences([done], timeout_ns=SECOND)
     assert order.counter() == 2
+    # A binary wait is submitted once everything that its signal depends on has been submitted (03238).
+    backend.submit_batches(
+        [Batch(signals=[SemaphoreSignal(binary)]), Batch(waits=[SemaphoreWait(binary)])], None, Uses(), wait=True
+    )
     read = bytearray(16)
     backend.read(memory, 0, memoryview(read))
     assert bytes(read) == b"\1" * 4 + b"\2" * 4 + b"\3" * 4 + b"\1" * 4

@@ -34,7 +34,7 @@ def test_a_submission_returns_before_its_wait_is_satisfied(gpu: fake_vulkan.Gpu)
         )
         batches = [
             Batch(waits=[SemaphoreWait(gate, 2)], signals=[SemaphoreSignal(after, 7), SemaphoreSignal(binary)]),
-            Batch(waits=[SemaphoreWait(binary, stage_mask=int(vk.PipelineStageFlagBits2.COPY))]),
+            Batch(waits=[SemaphoreWait(after, 7, int(vk.PipelineStageFlagBits2.COPY))]),
         ]
         backend.submit_batches(batches, done, Uses())
         assert not backend.wait_fences([done]) and after.counter() == 0
