@@ -206,6 +206,7 @@ def vkWaitForFences(fake: FakeVulkan, handle: Any, count: int, fences: Any, ever
 def _complete(fence: Fence) -> None:
     for buffer in fence.waiting:
         complete(buffer)
+    fence.waiting = []  # the buffers may be submitted again, with other fences
 
 
 def vkResetFences(fake: FakeVulkan, handle: Any, count: int, fences: Any) -> int:
