@@ -153,7 +153,7 @@ def _ledger() -> str:
 def _deciders() -> str:
     meanings = {
         "structs": "only the structures of the call",
-        "tracked state": "the state of memory, buffers and images, which extmem records",
+        "tracked state": "the state of memory, buffers, images, semaphores and fences, which extmem records",
         "device query": "the device's answers to capability queries",
         "descriptor": "the descriptor of the payload",
         "object manager": "the object manager's answer about a name, handle or number",

@@ -25,13 +25,11 @@ import extmem
 from extmem import vk
 from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.api.commands import Commands
-from extmem.api.fence import Fence
-from extmem.api.semaphore import Semaphore
-from extmem.api.timeline import Timeline
 from extmem.errors import ExtmemError, HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from scripts.public_members import public_members
 from tests import sync_operations
+from tests.sync_operations import Fence, Semaphore, Timeline
 from tests.tagged_payloads import FD, KMT, NT, SIZE, HandleType, World, WrongByteError
 
 __all__ = ["ALLOWED", "CLASSES", "Case", "LacksError", "Scene", "Operation", "case", "operations_of"]
@@ -239,13 +237,6 @@ def _pickled(scene: Scene) -> Any:
     return pickle.loads(pickle.dumps(scene.thing))  # it was pickled in this line
 
 
-def _sent(scene: Scene) -> None:
-    """Pickle and unpickle a semaphore or fence."""
-    if not scene.thing.record.descriptor.handle_types:
-        raise LacksError("this device exports no such objects")
-    pickle.loads(pickle.dumps(scene.thing)).close()  # it was pickled in this line
-
-
 def _handle_of(scene: Scene) -> Any:
     if not scene.world.handle_types:
         raise LacksError("this device exports no memory")
@@ -392,13 +383,6 @@ _DEVICE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
 )
 
 
-_SYNC_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
-    ("pickle", _sent),
-    ("with", _entered),
-    ("repr", lambda s: repr(s.thing)),
-)
-
-
 def _copy(scene: Scene) -> Any:
     return scene.thing.duplicate()
 
@@ -413,12 +397,12 @@ _CASES = (
     Case(Image, _image, (("repr", lambda s: repr(s.thing)),)),
     Case(
         Timeline,
-        lambda world: Scene(world, sync_operations.make_timeline(world.device), 0),
-        (*_SYNC_PROTOCOLS, ("extmem.open_timeline", sync_operations.opened)),
+        lambda w: Scene(w, sync_operations.make_timeline(w.device), 0),
+        sync_operations.OF_TIMELINES,
         probe=lambda s: s.thing.value,
     ),
-    Case(Semaphore, lambda world: Scene(world, sync_operations.make_semaphore(world.device), 0), _SYNC_PROTOCOLS),
-    Case(Fence, lambda world: Scene(world, sync_operations.make_fence(world.device), 0), _SYNC_PROTOCOLS),
+    Case(Semaphore, lambda w: Scene(w, sync_operations.make_semaphore(w.device), 0), sync_operations.PROTOCOLS),
+    Case(Fence, lambda w: Scene(w, sync_operations.make_fence(w.device), 0), sync_operations.PROTOCOLS),
     Case(Commands, _commands, (("the block's end", lambda s: s.thing.__exit__(None, None, None)),), "the block's end"),
 )
 CLASSES = tuple(case.name for case in _CASES)

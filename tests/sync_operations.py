@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
@@ -19,7 +20,18 @@ from extmem.api.timeline import Timeline
 from extmem.devices.sync import SyncBackend
 from extmem.errors import ObjectTypeError, RuleViolation, UnsupportedError, WaitTimeoutError
 
-__all__ = ["build", "has_semaphores", "make_fence", "make_semaphore", "make_timeline"]
+__all__ = [
+    "Fence",
+    "Semaphore",
+    "Timeline",
+    "OF_TIMELINES",
+    "PROTOCOLS",
+    "build",
+    "has_semaphores",
+    "make_fence",
+    "make_semaphore",
+    "make_timeline",
+]
 
 SemaphoreType = vk.ExternalSemaphoreHandleTypeFlagBits
 FenceType = vk.ExternalFenceHandleTypeFlagBits
@@ -244,12 +256,27 @@ def opened(scene: Any) -> None:
 
 def refused_as_memory(scene: Any) -> None:
     """Open the name of a timeline as memory. Errors: AssertionError if that succeeds."""
-    name = scene.thing.name
+    name = scene.thing.record.name
     if name is None:
         raise UnsupportedError("this device shares by no name; the library was not called")
     with contextlib.suppress(ObjectTypeError, extmem.NameNotFoundError):
         extmem.open(name).close()
         raise AssertionError(f"{name!r} is a timeline, and was opened as memory")
+
+
+def _sent(scene: Any) -> None:
+    """Pickle and unpickle a semaphore or fence."""
+    types = scene.thing.record.descriptor.handle_types
+    _exporting(types, types)
+    pickle.loads(pickle.dumps(scene.thing)).close()  # it was pickled in this line
+
+
+PROTOCOLS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    ("pickle", _sent),
+    ("with", lambda s: s.thing.__enter__() and None),
+    ("repr", lambda s: repr(s.thing)),
+)
+OF_TIMELINES = (*PROTOCOLS, ("extmem.open_timeline", opened), ("extmem.open", refused_as_memory))
 
 
 def build(device_class: type) -> dict[tuple[type, str], Callable[[Any], Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from extmem import vk
+from extmem.testing import fake_vulkan
 from tests.rules.raising import broken_by
 from tests.rules.recipes_world import World, recipe
 
@@ -20,7 +21,7 @@ class Gpu:
     """A scripted GPU with semaphores and a fence. `gate` holds up work that waits for it until the end."""
 
     def __init__(self, world: World, **fields: Any) -> None:
-        self.device: Any = world.gpu(**fields)
+        self.device: Any = world.gpu(**{"extensions": fake_vulkan.INTEGRATED.extensions, **fields})
         self.binary: Any = world.keep(self.device.create_semaphore(vk.SemaphoreCreateInfo()))
         self.line: Any = world.keep(self.device.timeline())
         self.gate: Any = world.keep(self.device.timeline())
@@ -147,7 +148,7 @@ on_gpu("VkSubmitInfo-pWaitSemaphores-03239")(
 
 @recipe("vkQueueSubmit2-synchronization2-03866")
 def _without_synchronization2(world: World) -> set[str]:
-    device: Any = world.gpu(api_version=(1, 2), extensions=())
+    device: Any = world.gpu()
     return broken_by(lambda: device.queue_submit2([]))
 
 
@@ -177,6 +178,24 @@ with_chain("VkSubmitInfo-pNext-pNext", lambda: vk.ExportSemaphoreCreateInfo())
 with_chain("VkSubmitInfo-sType-unique", lambda: TIMELINE((), (4,), TIMELINE((), (4,))))
 on_gpu("VkSubmitInfo2-pNext-pNext")(lambda gpu: gpu.submit2(p_next=D3D12()))
 MUTEX = vk.Win32KeyedMutexAcquireReleaseInfoKHR
+
+
+def mutex(vuid: str, keys: Any = (0,), timeouts: Any = (0,), released: Any = (1,), *, other: bool = False) -> None:
+    """Acquire and release the keyed mutex of memory that has none; of memory of another device, if `other`."""
+
+    def put(world: World) -> set[str]:
+        gpu = Gpu(world)
+        memory = [world.memory(world.gpu() if other else gpu.device)]
+        return broken_by(lambda: gpu.submit(chain=MUTEX(memory, keys, timeouts, memory, released)))
+
+    recipe(f"VkWin32KeyedMutexAcquireReleaseInfoKHR-{vuid}")(put)
+
+
+mutex("pAcquireSyncs-00081")
+mutex("pAcquireKeys-parameter", keys=())
+mutex("pAcquireTimeouts-parameter", timeouts=(0, 0))
+mutex("pReleaseKeys-parameter", released=(-1,))
+mutex("commonparent", other=True)
 on_gpu("VkSubmitInfo2-sType-unique")(lambda gpu: gpu.submit2(p_next=MUTEX(p_next=MUTEX())))
 on_gpu("VkSubmitInfo2-flags-parameter")(lambda gpu: gpu.submit2(flags=1 << 30))
 on_gpu("VkSemaphoreSubmitInfo-pNext-pNext")(lambda gpu: gpu.submit2([(gpu.line, 0)], one={"p_next": TIMELINE()}))

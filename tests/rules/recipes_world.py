@@ -44,8 +44,9 @@ class World:
         return self._stack.enter_context(thing)
 
     def gpu(self, manners: fake_vulkan.Manners | None = None, **fields: Any) -> extmem.Device:
-        """A scripted GPU whose memory is host-visible."""
-        gpu = replace(fake_vulkan.INTEGRATED, **fields)
+        """A scripted GPU whose memory is host-visible, without synchronization2, which allows more in barriers."""
+        without = tuple(name for name in fake_vulkan.INTEGRATED.extensions if name != "VK_KHR_synchronization2")
+        gpu = replace(fake_vulkan.INTEGRATED, **{"extensions": without, **fields})
         self.keep(fake_vulkan.installed(fake_vulkan.FakeVulkan([gpu], manners=manners or fake_vulkan.Manners())))
         device: extmem.Device = self.keep(extmem.open_device(kind="vulkan"))
         return device

@@ -71,7 +71,7 @@ class Signalers:
             self._may_signal[payload] += 1
         pages[payload] = pages.get(payload, False) or signal
         who = self._who.get(process)
-        if who is None:
+        if who is None or not who.start:
             pid = session.credentials.pid
             who = self._who[process] = _Who(_own_pid(pid), start_time(pid))
             timeline_marks.prepare()
@@ -88,7 +88,7 @@ class Signalers:
         if signal is None:
             return
         others = self._without(payload, signal)
-        self._change(payload, functools.partial(_closed, self._who[process], others > 0))
+        self._change(payload, functools.partial(_closed, self._who[process], others))
 
     def ended(self, process: int) -> Iterator[None]:
         """Tell the waiters of all pages of a process that it has ended, in steps. Its payloads must still exist."""
@@ -155,10 +155,12 @@ def _created(who: _Who, page: memoryview) -> bool:
     return False
 
 
-def _closed(who: _Who, others: bool, page: memoryview) -> bool:
-    """others: whether another process has the right to signal."""
+def _closed(who: _Who, others: int, page: memoryview) -> bool:
+    """others: how many other processes may signal."""
     left = timeline_page.leave(page, *who)
-    if not left.found or left.signalers or left.creators or (left.creator and others):
+    # A creator that is left has not signaled. If nobody else may, it is probably the one that waits.
+    harmless = 0 if left.creator else 1 if left.creators else others
+    if not left.found or left.signalers or others > harmless:
         return False
     timeline_page.mark_gone(page, who.pid, time.monotonic_ns(), closed=True)
     return True

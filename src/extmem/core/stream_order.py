@@ -22,7 +22,7 @@ from extmem.sharing.layout import whole_number
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
 
-__all__ = ["on_device", "pairs", "stream_signal", "stream_wait"]
+__all__ = ["graph_signal", "graph_wait", "on_device", "pairs", "stream_signal", "stream_wait"]
 
 Pairs = list[tuple[SemaphoreRecord, int]]
 
@@ -105,3 +105,23 @@ def stream_signal(device: DeviceState, stream: int, signals: Sequence[tuple[Sema
         for record, _ in signals:
             record.check_writable()
         backend.stream_signal(stream, [(on_device(record, device, uses).native, value) for record, value in signals])
+
+
+def graph_wait(
+    device: DeviceState, graph: int, waits: Sequence[tuple[SemaphoreRecord, int]], dependencies: Sequence[int]
+) -> int:
+    """Add waits to a CUgraph, and return the last node. Errors: as `stream_wait`."""
+    with Uses(device) as uses:
+        native = [(on_device(record, device, uses).native, value) for record, value in waits]
+        return _orderer(device).add_graph_wait(graph, native, dependencies)
+
+
+def graph_signal(
+    device: DeviceState, graph: int, signals: Sequence[tuple[SemaphoreRecord, int]], dependencies: Sequence[int]
+) -> int:
+    """Add signals to a CUgraph, and return the last node. Errors: as `stream_signal`."""
+    for record, _ in signals:
+        record.check_writable()
+    with Uses(device) as uses:
+        native = [(on_device(record, device, uses).native, value) for record, value in signals]
+        return _orderer(device).add_graph_signal(graph, native, dependencies)

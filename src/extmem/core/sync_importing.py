@@ -7,10 +7,12 @@ fd, and never an NT handle.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
 from extmem.core import sync_facts, sync_publishing, sync_source
+from extmem.core.import_source import takes_handles
 from extmem.core.sync_arguments import check_struct, number_of, target_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_source import SourceFound
@@ -89,7 +91,14 @@ def _import_fd(device: DeviceState, info: Any, kind: ObjectKind, command: str, c
 def _import_win32(device: DeviceState, info: Any, kind: ObjectKind, command: str, check: _Check) -> None:
     with Uses(device) as uses:
         record = _target(device, info, kind, uses)
-        found = sync_source.resolve_object(kind, number_of(info.handle_type), info.handle, info.name, command=command)
+        found = sync_source.resolve_object(
+            kind,
+            number_of(info.handle_type),
+            info.handle,
+            info.name,
+            command=command,
+            native=takes_handles(device.backend),
+        )
         import_source(record, found, info, check, temporary=bool(number_of(info.flags) & _TEMPORARY))
 
 
@@ -104,6 +113,7 @@ def import_source(record: SyncRecord, found: SourceFound, info: Any, check: _Che
         with record.device.creation_lock:
             timeline = getattr(record, "timeline", False)
             record.native.import_payload(found.native_source(temporary=temporary, timeline=timeline))
+            found.taken = True
             unknown = sync_publishing.describe(
                 device, found.kind, sync_source.sync_type(found.kind, 0), timeline=timeline
             )
@@ -121,10 +131,14 @@ def import_source(record: SyncRecord, found: SourceFound, info: Any, check: _Che
 
 
 def _facts(record: SyncRecord, found: SourceFound) -> rules.ImportSyncFacts:
+    payload = found.facts()
+    if payload is not None and record.device.descriptor_importer is not None:
+        # CUDA has no driverUUID, and imports the semaphores of the GPU's Vulkan driver.
+        payload = replace(payload, driver_uuid=None)
     return rules.ImportSyncFacts(
         device=sync_facts.sync_facts(record.device),
         target=record.facts(),
-        payload=found.facts(),
+        payload=payload,
         refusal=found.refusal,
         fd_is_valid=found.fd_is_valid,
     )

@@ -14,13 +14,21 @@ from extmem import rules, vk
 from extmem.core.caller_fd import CallerFd
 from extmem.core.sync_record import SharedPayload
 from extmem.devices.sync import SyncBackend, SyncSource
-from extmem.errors import AccessDeniedError, DescriptorError, DriverError, ExtmemError, ObjectManagerError
+from extmem.errors import (
+    AccessDeniedError,
+    DescriptorError,
+    DriverError,
+    ExtmemError,
+    InvalidHandleError,
+    ObjectManagerError,
+)
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, Reference, manager
 from extmem.objects import Status, error_for
 from extmem.sharing.descriptor.sync import SyncDescriptor
 from extmem.sharing.kinds import ObjectKind
-from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType, SyncHandleType
+from extmem.sharing.payload import Win32Payload
+from extmem.vk.handle_types import FenceHandleType, MemoryHandleType, SemaphoreHandleType, SyncHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.types import ExaminedFd
@@ -65,6 +73,8 @@ class SourceFound:
     writable = True
     signaled = False
     """SYNC_FD with -1."""
+    taken = False
+    """Whether the device's object owns the payload, because the device has imported it."""
 
     def __init__(self, kind: ObjectKind, handle_type: SyncHandleType, command: str) -> None:
         self.kind = kind
@@ -73,9 +83,13 @@ class SourceFound:
 
     def abandon(self) -> None:
         """Release what resolving took. The caller's handle or fd has not changed."""
-        if self.imported is not None:
-            self.imported.give_back()
-            self.imported = None
+        imported, self.imported = self.imported, None
+        if imported is None:
+            return
+        if self.taken:
+            imported.reference.give_back()
+        else:
+            imported.give_back()
 
     def facts(self) -> rules.SyncPayloadFacts | None:
         """Return what the descriptor says, as the rules take it; None without one."""
@@ -221,10 +235,18 @@ def _invalid(command: str, problem: str) -> DriverError:
 
 
 def resolve_object(
-    kind: ObjectKind, handle_type: int, handle: object, name: str | None, *, command: str, access: int = _ALL_GRANTED
+    kind: ObjectKind,
+    handle_type: int,
+    handle: object,
+    name: str | None,
+    *,
+    command: str,
+    access: int = _ALL_GRANTED,
+    native: bool = False,
 ) -> SourceFound:
     """Import a name, NT handle or KMT number through the object manager.
 
+    native: the device's driver imports numbers of other programs, and checks them.
     What it refuses is not raised: it is the error of the source. Errors: UnsupportedError without an object manager.
     """
     found = SourceFound(kind, sync_type(kind, handle_type), command)
@@ -245,7 +267,7 @@ def resolve_object(
         if name is not None:
             imported = owner.import_by_name(name, access, reference, object_kind=kind)
         elif by_number:
-            imported = owner.import_by_kmt(value, reference, object_kind=kind)
+            imported = _import_number(owner, value, reference, kind, native)
         else:
             with owner.lock:
                 imported = owner.import_by_handle(value, reference, object_kind=kind)
@@ -259,10 +281,22 @@ def resolve_object(
     return found
 
 
+def _import_number(owner: Manager, value: int, reference: Reference, kind: ObjectKind, native: bool) -> Imported:
+    """Import by KMT number. One that does not belong to extmem may be another program's."""
+    try:
+        return owner.import_by_kmt(value, reference, object_kind=kind)
+    except InvalidHandleError:
+        if not native:
+            raise
+        return owner.import_stranger(value, reference, object_kind=kind)
+
+
 def set_payload(found: SourceFound, owner: Manager, imported: Imported, what: str) -> None:
     """Set the source to a payload that the object manager returned. what: for messages."""
     found.owner, found.imported = owner, imported
     found.writable = imported.payload.writable
+    if isinstance(imported.payload, Win32Payload):
+        imported.payload.handle_type = MemoryHandleType(found.handle_type)  # what it is to the driver
     if imported.descriptor:
         _set_descriptor(found, imported.descriptor, what)
 

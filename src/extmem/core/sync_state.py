@@ -21,13 +21,13 @@ import contextlib
 from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import count
-from typing import Any
 
 from extmem.core.sync_graph import unsubmitted
-from extmem.core.sync_records import Attached, Changes, Payload, SyncObject
+from extmem.core.sync_records import Attached, Changes, Payload, SyncObject, Table
 from extmem.handles.process_id import current_process
 from extmem.owning import Lock
 from extmem.rules.sync_facts import FenceFacts, SemaphoreFacts
+from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["SyncStates", "end", "fence_facts", "semaphore_facts", "sync_states"]
 
@@ -47,7 +47,7 @@ class SyncStates:
 
     def __init__(self) -> None:
         self.lock = Lock(reentrant=True)
-        self._table: dict[Hashable, Any] = {}
+        self._table = Table()
         self._numbers = count(1)
         self._ended: deque[int] = deque()
 
@@ -60,18 +60,20 @@ class SyncStates:
         timeline: bool = False,
         initial_value: int = 0,
         signaled: bool = False,
-        export_types: int = 0,
+        export_types: SyncHandleType | int = 0,
         flags: int = 0,
         device: int = 0,
+        external: bool = False,
     ) -> int:
         """Record a new semaphore or fence, and return its number. device: the `identity` of its device's facts.
 
         timeline, initial_value: of a semaphore. signaled: of a fence (VK_FENCE_CREATE_SIGNALED_BIT).
+        external: whether others can use it from the start, because it has a name.
         """
         with self.lock:
             changes = Changes(self._table)
             number, payload = next(self._numbers), next(self._numbers)
-            changes.put(payload, Payload(timeline, export_types, signaled=signaled, value=initial_value))
+            changes.put(payload, Payload(timeline, export_types, external, signaled, value=initial_value))
             changes.put(number, SyncObject(name, timeline, device, flags, Attached(payload)))
             changes.apply()
             return number
@@ -91,13 +93,13 @@ class SyncStates:
     def imported(
         self,
         number: int,
-        handle_type: int,
+        handle_type: SyncHandleType | int,
         *,
         temporary: bool = False,
         copied: bool = False,
         signaled: bool | None = None,
         timeline: bool = False,
-        export_types: int | None = None,
+        export_types: SyncHandleType | int | None = None,
         key: Hashable = None,
     ) -> None:
         """Record a successful import of a payload into a semaphore or fence.
@@ -135,7 +137,13 @@ class SyncStates:
             changes.apply()
 
     def exported(
-        self, number: int, handle_type: int, *, copied: bool = False, nt: bool = False, key: Hashable = None
+        self,
+        number: int,
+        handle_type: SyncHandleType | int,
+        *,
+        copied: bool = False,
+        nt: bool = False,
+        key: Hashable = None,
     ) -> None:
         """Record a successful export of the current payload of a semaphore or fence.
 
@@ -229,7 +237,7 @@ class SyncStates:
         with self.lock:
             changes = self._changes()
             if signaled:
-                self._end_of_fence(changes, number)
+                self.end_of_fence(changes, number)
             changes.apply()
             return fence_facts(changes, number, signaled)
 
@@ -243,6 +251,11 @@ class SyncStates:
         """Return the records as they are now, to change them; for a caller that holds the lock."""
         return self._changes()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether batches have finished that the records contain still."""
+        return bool(self._ended)
+
     def number(self) -> int:
         """Return a number that no record has."""
         return next(self._numbers)
@@ -252,10 +265,16 @@ class SyncStates:
         for number, value in values.items():
             self._observe(changes, number, value)
 
+    def end_of_fence(self, changes: Changes, number: int) -> None:
+        """End the batches that the fence was to be signaled by; it is signaled."""
+        record = changes.sync_object(number)
+        for batch in () if record is None else record.batches:
+            self._end_through(changes, batch)
+
     def _changes(self) -> Changes:
         """Return the records, with the batches ended that have finished meanwhile."""
-        with contextlib.suppress(IndexError):  # at the end of the queue
-            while True:
+        with contextlib.suppress(IndexError):  # another operation of this thread, in a signal handler, took the last
+            while self._ended:
                 changes = Changes(self._table)
                 end(changes, self._ended[0])
                 changes.apply()
@@ -274,12 +293,6 @@ class SyncStates:
         if payload is not None and value > payload.value:
             waits = tuple(wait for wait in payload.waits if wait[2] > value)
             changes.put(record.current.payload, payload._replace(value=value, waits=waits))
-
-    def _end_of_fence(self, changes: Changes, number: int) -> None:
-        """End the batches that the fence was to be signaled by; it is signaled."""
-        record = changes.sync_object(number)
-        for batch in () if record is None else record.batches:
-            self._end_through(changes, batch)
 
     def _end_through(self, changes: Changes, batch: int) -> None:
         """End a batch whose end was seen, and all before it: its end includes theirs."""
@@ -304,15 +317,11 @@ def end(changes: Changes, number: int) -> None:
         payload = changes.payload(key)
         if payload is None:
             continue
-        done = max((value for by, _, value in payload.signals if by == number), default=0)
-        changes.put(
-            key,
-            payload._replace(
-                value=max(payload.value, done),
-                signals=tuple(signal for signal in payload.signals if signal[0] != number),
-                waits=tuple(wait for wait in payload.waits if wait[0] != number),
-            ),
-        )
+        timeline = payload.timeline
+        done = max((value for by, _, value in payload.signals if by == number), default=0) if timeline else 0
+        signals = tuple(signal for signal in payload.signals if signal[0] != number)
+        waits = tuple(wait for wait in payload.waits if wait[0] != number)
+        changes.put(key, payload._replace(value=max(payload.value, done), signals=signals, waits=waits))
     for key in batch.objects:
         record = changes.sync_object(key)
         if record is not None:

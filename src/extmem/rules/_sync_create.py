@@ -47,8 +47,9 @@ class CreateSync:
         return next((node for node in self.chain if type(node) is struct), None)
 
     def nodes(self) -> list[tuple[str, Any]]:
-        """Return the struct and those chained to it, each with its path."""
-        return [(self.where, self.info), *((f"{self.where}.pNext<{type(n).__name__}>", n) for n in self.chain)]
+        """Return the struct and the first of each type that is chained to it, with their paths."""
+        chained = {f"{self.where}.pNext<{type(node).__name__}>": node for node in reversed(self.chain)}
+        return [(self.where, self.info), *reversed(chained.items())]
 
     @property
     def device(self) -> DeviceFacts:

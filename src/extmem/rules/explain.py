@@ -11,12 +11,13 @@ from extmem.rules import ledger
 from extmem.rules._error_texts import CLASSES, RESULTS, STATUSES
 from extmem.rules._examples_fd_host import FD, HOST
 from extmem.rules._examples_submit import SUBMIT
+from extmem.rules._examples_sync import SYNC
 from extmem.rules._examples_win32 import WIN32
 from extmem.rules.violation import OWN, link_to
 
 __all__ = ["Explanation", "explain", "topics"]
 
-EXAMPLES: dict[str, tuple[str, str]] = {**WIN32, **FD, **HOST, **SUBMIT}
+EXAMPLES: dict[str, tuple[str, str]] = {**WIN32, **FD, **HOST, **SUBMIT, **SYNC}
 _RESULT_LINK = "https://registry.khronos.org/vulkan/specs/latest/man/html/VkResult.html"
 _STATUS_LINK = "https://learn.microsoft.com/windows/win32/debug/system-error-codes"
 

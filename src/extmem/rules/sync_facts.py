@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from extmem.rules.device_facts import DeviceFacts
 
 if TYPE_CHECKING:
-    from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType
+    from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType, SyncHandleType
 
 __all__ = [
     "BatchFacts",
@@ -170,7 +170,7 @@ class SyncPayloadFacts:
     """What the descriptor of a payload to import says; None if it does not say."""
 
     object_kind: Literal["semaphore", "fence"]
-    handle_types: int
+    handle_types: SyncHandleType | int
     """Handle types that its creator was created with (SemaphoreHandleType or FenceHandleType by `object_kind`)."""
     timeline: bool | None = None
     """Whether a timeline semaphore exported it. None if unknown, and for fences of Direct3D, which have no type."""

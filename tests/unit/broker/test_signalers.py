@@ -133,12 +133,20 @@ def test_closing_is_told_when_no_signaler_is_left(bed: Bed) -> None:
     bed.signals(3)
     bed.signalers.closed(2, 1)
     assert bed.told() is None
+    bed.has(4)
     bed.signalers.closed(3, 1)
-    assert bed.told() is None  # the creator may still signal
+    assert bed.told() is None  # the creator may still signal, and so may another
+    bed.signalers.closed(4, 1)
     bed.signalers.closed(1, 1)
     assert bed.told() == (101, True)
     bed.ends(1)
     assert bed.told() == (101, True)
+    # The creator is the one that waits.
+    bed.has(1, 2, created=True)
+    bed.has(2, 2)
+    bed.signals(2, 2)
+    bed.signalers.closed(2, 2)
+    assert bed.told(2) == (102, True)
 
 
 def test_a_creator_may_close_what_another_process_is_going_to_signal(bed: Bed) -> None:

@@ -231,6 +231,39 @@ def test_an_idle_queue_has_no_pending_operations(world: World) -> None:
     assert world.semaphore(other).pending_waits == ()
 
 
+def test_a_submission_sees_what_happened_before_the_device_accepted_it(world: World) -> None:
+    """Its result is worked out when it is checked, and again if the records have changed since."""
+    one, line = world.binary(), world.timeline()
+    first = Submission(world.states, QUEUE, [Operations((), [(one, 0), (line, 1)])])
+    second = Submission(world.states, OTHER, [Operations([(one, 0)], [(line, 2)])])
+    first.submitted()
+    second.submitted()
+    assert world.semaphore(line).pending_signals == ((QUEUE, 1), (OTHER, 2))
+    assert world.semaphore(one).signaled is False
+    third = Submission(world.states, QUEUE, [Operations((), [(line, 3)])])
+    first.finished()
+    third.submitted()
+    assert world.semaphore(line).pending_signals == ((OTHER, 2), (QUEUE, 3))
+
+
+def test_the_device_is_asked_before_a_submission(world: World) -> None:
+    """A fence and a value that have been reached end what was submitted before, although nobody was told."""
+    one, line = world.fence(), world.timeline()
+    world.submit(signals=[(line, 2)], fence=one)
+    operations = [Operations((), [(line, 3)])]
+    asked = Submission(world.states, QUEUE, operations, one, counters={line: 2}, fence_signaled=True)
+    assert asked.fence is not None and asked.fence.signaled and not asked.fence.pending
+    known = asked.batches[0].signals[0]
+    assert known is not None and known.value == 2 and known.pending_signals == ()
+
+
+def test_a_named_timeline_is_external_from_the_start(world: World) -> None:
+    line, one = world.states.add("the timeline", timeline=True, external=True), world.binary()
+    assert world.semaphore(line).external
+    world.submit(waits=[(line, 4)], signals=[one])
+    assert world.semaphore(one).unsubmitted == ()
+
+
 def test_a_batch_may_be_finished_before_it_is_recorded(world: World) -> None:
     one = world.timeline()
     submission = Submission(world.states, QUEUE, [Operations((), [(one, 1)])])

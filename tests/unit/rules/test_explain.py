@@ -12,13 +12,14 @@ from extmem import errors, objects, rules, vk
 from extmem.rules import ledger
 from extmem.rules._error_texts import CLASSES, RESULTS, STATUSES
 from extmem.rules._examples_submit import SUBMIT
+from extmem.rules._examples_sync import SYNC
 from extmem.rules.explain import EXAMPLES, explain, topics
 from extmem.rules.violation import link_to
 from tests.rules import world
 from tests.rules.world import ADDRESS, BAD_HANDLE, GPU, OLD_DRIVER_UUID, OTHER_GPU, T
 
-OF_MEMORY = [vuid for vuid in EXAMPLES if vuid not in SUBMIT]
-"""Those of submissions are run by test_explain_submit.py."""
+OF_MEMORY = [vuid for vuid in EXAMPLES if vuid not in SUBMIT and vuid not in SYNC]
+"""The others are run by test_explain_submit.py and test_explain_sync.py."""
 HANDLE, NUMBER, FD, DMA_BUF, FREED = 0x1C, 0x40000002, 7, 8, ADDRESS + 0x10000
 IMAGE, NARROW_IMAGE, BUFFER, OTHER_BUFFER, MEMORY, TEXTURE, HOST_MEMORY = 0xA, 0xAA, 0xB, 0xBB, 0x3, 0x4, 0x5
 MEMORIES = {

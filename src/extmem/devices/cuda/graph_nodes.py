@@ -90,7 +90,7 @@ class GraphNodes:
             params = getattr(operation, member)
             params.operation = kind
             params.address = cu.CUdeviceptr(semaphore.pointer)
-            params.value64 = cu.cuuint64_t(value)
+            params.value64 = value
             params.flags = _GREATER_OR_EQUAL
             operations.append(operation)
         made = cu.CUDA_BATCH_MEM_OP_NODE_PARAMS()

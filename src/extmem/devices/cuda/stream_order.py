@@ -29,7 +29,7 @@ from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
 from extmem.devices.cuda.stream_semaphores import INFINITE_MS
 from extmem.handles.process_id import current_process
-from extmem.owning import Lock, Uses, late_imports
+from extmem.owning import Uses, late_imports
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -95,7 +95,6 @@ class Streams:
         """What outstanding work uses."""
         self._function = 0
         """Address of the host function; 0 before its first use."""
-        self._lock = Lock()
         finish_all()
 
     def wait(self, stream: int, waits: Pairs, timeout_ms: int = INFINITE_MS) -> None:
@@ -301,15 +300,18 @@ class Streams:
 
     def finish(self) -> None:
         """Release what no stream uses any more. Does not wait. Errors: DriverError."""
-        with self._lock, self._device.gpu.current:
-            for one in list(self._busy):
-                uses = self._busy.pop(one, None)
-                if uses is not None and not one.idle and self._busy.setdefault(one, uses) is uses:
-                    continue
-                if uses is not None:
-                    uses.end()
-            if not self._busy:
-                _working.discard(self)
+        for one in list(self._busy):
+            uses = self._busy.pop(one, None)
+            if uses is None:
+                continue  # another thread is faster
+            with self._device.gpu.current:
+                idle = one.idle
+            if idle or self._busy.setdefault(one, uses) is not uses:
+                uses.end()
+        if not self._busy:
+            _working.discard(self)
+            if self._busy:  # another thread has given work to a stream meanwhile
+                _working.add(self)
 
 
 def finish_all() -> None:

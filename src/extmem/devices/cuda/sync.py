@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, cast
 
 from extmem import vk
 from extmem.devices.cuda.commands import CudaRecorder
+from extmem.devices.cuda.external_semaphores import import_semaphore
 from extmem.devices.cuda.graph_nodes import GraphNodes
 from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.semaphores import CudaSemaphore, native_semaphore
 from extmem.devices.cuda.stream_order import Streams
+from extmem.devices.cuda.stream_semaphores import StreamSemaphore
 from extmem.devices.cuda.stream_words import RegisteredPages
 from extmem.devices.cuda.sync_check import examine
 from extmem.devices.host import sync as host
-from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec
+from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec, SyncSource
 from extmem.errors import UnsupportedError
 from extmem.handles.process_id import current_process
 from extmem.owning import Lock, Uses
@@ -32,7 +34,6 @@ from extmem.vk.handle_types import SEMAPHORE_D3D12_FENCE, SEMAPHORE_OPAQUE_TYPES
 if TYPE_CHECKING:
     from extmem.devices.cuda.logical import LogicalDevice
     from extmem.devices.cuda.stream_order import Marked
-    from extmem.devices.cuda.stream_semaphores import StreamSemaphore
     from extmem.devices.cuda.submission import Submissions
     from extmem.devices.host.event_fence import HostFence
 
@@ -117,6 +118,22 @@ class CudaSync:
     def stream_signal(self, stream: int, signals: Sequence[tuple[NativeSemaphore, int]]) -> None:
         """See `OrdersStreams`."""
         self.streams.signal(stream, [(one.on_streams(), value) for one, value in cast("_Pairs", signals)])
+
+    def import_by_name(self, name: str, source: SyncSource) -> StreamSemaphore:
+        """Import a semaphore by CUDA's name of its type, for streams. The caller closes it.
+
+        source: borrowed. Errors: DriverError; UnsupportedError for a type that CUDA does not import.
+        """
+        device, undo = self.device, Undo()
+        device.check_open()
+        self.work_off()
+        with device.gpu.current:
+            try:
+                external = int(import_semaphore(device, name, source, undo))
+                return StreamSemaphore(device, self.streams.calls, undo, external=external, kind=name)
+            except BaseException:
+                device.gpu.undo(undo)
+                raise
 
     def signal_at_once(self, semaphore: StreamSemaphore, value: int) -> None:
         """Signal a driver's semaphore on a stream without other work. It is signaled when this returns."""

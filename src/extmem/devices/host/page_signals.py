@@ -35,6 +35,7 @@ _RAISED = layout.RAISED // 8
 _WITHOUT_ENTRY = _RAISED + layout.SIGNALERS
 """The word for values of processes for which the table has no room: nobody reads it."""
 _MANY_THREADS = 64
+_MOST_ROUNDS = 1000
 
 lock: Final = Lock(reentrant=True)
 """Held while a page is opened, and while a thread or this process prepares its first signal."""
@@ -165,9 +166,12 @@ class PageSignals:
             self._admit(get_ident())
 
     def _settle(self) -> None:
-        """Store the maximum of what is announced, until it is the value."""
+        """Store the maximum of what is announced, until it is the value.
+
+        A faulty process could lower the value again and again: after some rounds it is left with that.
+        """
         values, claims = self._values, self._claims
-        while True:
+        for _ in range(_MOST_ROUNDS):
             most = max(claims.values())
             if values[self._slot] < most:
                 values[self._slot] = most

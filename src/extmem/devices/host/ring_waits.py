@@ -25,8 +25,8 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     import asyncio
 
-    from extmem.devices.host.sync_async import Watch
-    from extmem.devices.host.timeline_page import TimelinePage
+    from extmem.devices.host.page_signals import PageSignals
+    from extmem.devices.host.page_watch import Watch
 
 __all__ = ["RingWaits", "waits_of_loop"]
 
@@ -51,15 +51,19 @@ class RingWaits:
     """The waits of one event loop, and their ring. All calls are made in its thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._ring = ring = IoRing()
         self._loop = ref(loop)
         self._watches: dict[Watch, None] = {}
-        self._armed: dict[TimelinePage, int] = {}
+        self._tidy_is_due = False
+        self._begin(loop)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin with a ring that sleeps on nothing. Errors: OSError."""
+        self._ring = ring = IoRing()
+        self._armed: dict[PageSignals, int] = {}
         """Page → the tag of its sleep."""
-        self._pages: dict[int, TimelinePage] = {}
+        self._pages: dict[int, PageSignals] = {}
         """Tag → page."""
         self._tags = 0
-        self._tidy_is_due = False
         loop.add_reader(ring.fd, _calling(ref(self)))
 
     def add(self, watch: Watch) -> bool:
@@ -79,7 +83,7 @@ class RingWaits:
                 self._tidy_is_due = True
                 loop.call_later(_LINGER_S, self._tidy)
 
-    def _arm(self, page: TimelinePage) -> bool:
+    def _arm(self, page: PageSignals) -> bool:
         if len(self._armed) >= MOST:
             return False
         self._tags = tag = self._tags + 1
@@ -105,14 +109,23 @@ class RingWaits:
             watch.finish()
 
     def _tidy(self) -> None:
-        """Drop the ring if nobody waits."""
+        """Drop the ring if nobody waits; take another one if it sleeps on pages that nobody waits for."""
         self._tidy_is_due = False
         loop = self._loop()
         if loop is None:
             return
+        before = self._ring
         if not self._watches:
-            loop.remove_reader(self._ring.fd)
             _rings.pop(loop, None)
+        elif self._armed.keys() <= {watch.page for watch in self._watches}:
+            return
+        else:
+            try:
+                self._begin(loop)
+            except OSError:
+                return  # it goes on with what it has
+        loop.remove_reader(before.fd)
+        self.look()
 
 
 def _calling(waits: ref[RingWaits]) -> Callable[[], None]:

@@ -12,6 +12,7 @@ import pytest
 from extmem.devices.host import futex, ring_waits, sync_async
 from extmem.devices.host.io_ring import MOST, usable
 from extmem.devices.host.page_signals import deadline_after
+from extmem.devices.host.page_watch import Watch
 from extmem.devices.host.sync_async import wait_pages_async
 from extmem.devices.host.timeline_page import TimelinePage, create_page, open_page
 from extmem.errors import PeerGoneError
@@ -187,6 +188,22 @@ def test_a_thread_that_starts_again_arms_its_pages(way: str, monkeypatch: pytest
     run(main())
 
 
+def test_a_cancelled_wait_leaves_nothing_while_others_wait() -> None:
+    async def main() -> None:
+        one, two = page(), page()
+        waits = [asyncio.ensure_future(wait_pages_async([(made, 1)])) for made in (one, two)]
+        await asyncio.sleep(0)
+        waits[0].cancel()
+        armed = [sync_async._sleeper, *ring_waits._rings.values()]
+        while any(one in place._armed for place in armed):
+            await asyncio.sleep(0.01)
+        assert any(two in place._armed for place in armed)
+        two.signal(1)
+        await waits[1]
+
+    run(main())
+
+
 def test_a_loop_that_ends_at_once_leaves_nothing() -> None:
     async def main() -> None:
         wait = asyncio.ensure_future(wait_pages_async([(page(), 5)]))
@@ -203,7 +220,7 @@ def test_a_loop_that_was_closed_disturbs_no_other() -> None:
     loop = asyncio.new_event_loop()
     future = loop.create_future()
     loop.close()
-    sync_async._sleeper.add(sync_async.Watch(one, 1, 0, future))
+    sync_async._sleeper.add(Watch(one, 1, 0, future))
     one.signal(1)
     run(wait_pages_async([(one, 1)]))
     wait_until(lambda: not sync_async._sleeper._watches, "the watch to be completed")
