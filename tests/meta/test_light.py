@@ -98,6 +98,14 @@ def test_a_program_with_memory_alone_loads_no_module_of_semaphores(tmp_path: Pat
 
 
 @LINUX
+def test_checks_of_memory_load_none_of_semaphores(tmp_path: Path) -> None:
+    names = loaded("from extmem import rules; rules.check_map_memory", tmp_path)
+    assert "extmem.rules._checks" in names
+    assert not [name for name in names if "sync" in name or "semaphore" in name or "fence" in name]
+    assert "extmem.rules._sync_checks" in loaded("from extmem import rules; rules.check_create_fence", tmp_path)
+
+
+@LINUX
 @pytest.mark.parametrize("fault", ["import msgspec", "import extmem.manager", "extmem.rules.check_map_memory"])
 def test_planted_early_imports_are_found(fault: str, tmp_path: Path) -> None:
     assert too_much(loaded(f"{OPENING}; {fault}", tmp_path), LATER, sys.maxsize)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.core.describing import start_time_of
 from extmem.core.sync_record import FenceRecord, SharedPayload, SyncRecord
+from extmem.core.sync_state import sync_states
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
 from extmem.handles.process_id import current_process
@@ -151,6 +152,8 @@ def publish(record: SyncRecord, payload: SharedPayload, terms: ShareTerms) -> No
         payload.object_id = exported.object
         payload.name = terms.name if terms.name is not None else payload.name
     payload.lazy_share = False
+    if terms.name is not None or exported.kmt:
+        sync_states().shared(record.state)  # anybody can open it
 
 
 def _native_fd(record: SyncRecord) -> int:

@@ -1,4 +1,4 @@
-"""Streams of one process ordered with another process by timelines, on the fake drivers; and a process that is killed."""
+"""Streams of one process, ordered with another one by timelines, on the fake drivers; a process that is killed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fake() -> Iterator[fake_cuda.FakeCuda]:
 
 @pytest.fixture(params=["host", "cuda", "vulkan"])
 def device(request: pytest.FixtureRequest, fake: fake_cuda.FakeCuda) -> Iterator[Device]:
-    """The device that makes the timeline: a page of the host, or the Vulkan driver's semaphore with a companion page."""
+    """The device that makes the timeline: a page of the host, or the Vulkan driver's semaphore and its page."""
     with extmem.open_device(kind=request.param) as opened:
         yield opened
 

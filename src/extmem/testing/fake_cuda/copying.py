@@ -82,3 +82,14 @@ def cuMemsetD32Async(fake: FakeCuda, target: Any, value: int, count: int, stream
         return True
 
     enqueue(fake, stream, Step(fill))
+
+
+def cuMemsetD8Async(fake: FakeCuda, target: Any, value: int, count: int, stream: Any) -> None:
+    """Fill with bytes, in the order of a stream."""
+    at = _on_device(fake, target, count, write=True)
+
+    def fill() -> bool:
+        ctypes.memset(at, value, count)
+        return True
+
+    enqueue(fake, stream, Step(fill))

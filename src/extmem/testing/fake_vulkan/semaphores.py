@@ -25,6 +25,8 @@ _TIMEOUT, _NOT_READY = int(Result.TIMEOUT), int(Result.NOT_READY)
 _TIMELINE = int(vk.SemaphoreType.TIMELINE)
 _EXPORTABLE = int(vk.ExternalSemaphoreFeatureFlagBits.EXPORTABLE)
 _POLL_S = 0.001
+_FOR_EVER = 1 << 63
+"""Nanoseconds. A fence may be submitted while another thread waits for it, but a wait without an end is a fault."""
 
 
 # What can be shared.
@@ -113,7 +115,7 @@ def _destroy(fake: FakeVulkan, handle: Any, raw: int, kind: type[SyncObject]) ->
     device = fake.get(handle, Device)
     if raw:
         found = fake.get(raw, kind, device)
-        busy = any(buffer.state == "pending" for buffer in found.waiting) or is_pending(fake, found)
+        busy = bool(found.running) or is_pending(fake, found)
         if busy and not device.lost:
             fake.misuse(f"{found} is destroyed while work that uses it may still run")
         fake.end(found)
@@ -188,7 +190,8 @@ def vkWaitForFences(fake: FakeVulkan, handle: Any, count: int, fences: Any, ever
     waited = [fake.get(raw, Fence, device) for raw in fences[0:count]]
     advance(fake)
     for fence in waited:
-        if not fence.page.number and not fence.page.shared and not is_pending(fake, fence) and timeout:
+        unsignaled = not fence.page.number and not fence.page.shared and not is_pending(fake, fence)
+        if unsignaled and timeout >= _FOR_EVER:
             fake.misuse("a fence is waited for that nothing signals")
             raise Refusal(_TIMEOUT)
     combine = all if every else any
@@ -201,8 +204,9 @@ def vkWaitForFences(fake: FakeVulkan, handle: Any, count: int, fences: Any, ever
 
 
 def _complete(fence: Fence) -> None:
-    for buffer in fence.waiting:
+    for buffer in fence.running:
         complete(buffer)
+    fence.waiting = []  # the buffers may be submitted again, with other fences
 
 
 def vkResetFences(fake: FakeVulkan, handle: Any, count: int, fences: Any) -> int:
@@ -210,7 +214,7 @@ def vkResetFences(fake: FakeVulkan, handle: Any, count: int, fences: Any) -> int
     device = fake.get(handle, Device)
     for raw in fences[0:count]:
         fence = fake.get(raw, Fence, device)
-        if any(buffer.state == "pending" for buffer in fence.waiting) or is_pending(fake, fence):
+        if fence.running or is_pending(fake, fence):
             fake.misuse(f"{fence} is reset while work that signals it may still run")
         fence.restore()
         fence.page.signal(0)

@@ -1,4 +1,4 @@
-"""The machine code that a stream calls on the host: it raises the value, wakes the waiters, and tells that it is done."""
+"""The machine code that a stream calls on the host: it raises the value, wakes the waiters, and tells of its end."""
 
 from __future__ import annotations
 
