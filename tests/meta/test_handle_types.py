@@ -16,6 +16,7 @@ NAMED = re.compile(r"(\w+_)?(handle_types?|export_types|nt_types)")
 TYPED = re.compile(r"(Memory|Semaphore|Fence|Sync)HandleType")
 PUBLIC = {
     "api/device.py": "takes what programs pass",
+    "api/sync_device.py": "takes what programs pass",
     "cli/_bench/passing.py": "is a program",
     "core/allocating_arrays.py": "takes what `Device.allocate` got, and checks it",
     "core/arguments.py": "checks arguments, and returns handle types",
@@ -23,9 +24,12 @@ PUBLIC = {
     "core/fd_choices.py": "takes and returns the enum",
     "core/import_source.py": "`look_at` takes what a program passed, before the rules check it",
     "core/queries.py": "takes what programs pass, before the rules check it",
+    "core/sync_creating.py": "takes what `Device.timeline` got, and checks it",
+    "core/sync_exporting.py": "`export_handle` takes what programs pass, and checks it",
     "raw.py": "takes what programs pass",
     "rules/handle_properties.py": "takes what programs pass, and checks it",
     "sharing/descriptor/descriptor.py": "programs make descriptors",
+    "sharing/descriptor/sync.py": "programs make descriptors",
     "sharing/descriptor/wire.py": "the numbers of the wire format",
 }
 """Modules that have handle types as they come from a program or from another process, and why."""
