@@ -317,15 +317,11 @@ def end(changes: Changes, number: int) -> None:
         payload = changes.payload(key)
         if payload is None:
             continue
-        done = max((value for by, _, value in payload.signals if by == number), default=0)
-        changes.put(
-            key,
-            payload._replace(
-                value=max(payload.value, done),
-                signals=tuple(signal for signal in payload.signals if signal[0] != number),
-                waits=tuple(wait for wait in payload.waits if wait[0] != number),
-            ),
-        )
+        timeline = payload.timeline
+        done = max((value for by, _, value in payload.signals if by == number), default=0) if timeline else 0
+        signals = tuple(signal for signal in payload.signals if signal[0] != number)
+        waits = tuple(wait for wait in payload.waits if wait[0] != number)
+        changes.put(key, payload._replace(value=max(payload.value, done), signals=signals, waits=waits))
     for key in batch.objects:
         record = changes.sync_object(key)
         if record is not None:
