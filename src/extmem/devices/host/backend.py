@@ -254,7 +254,8 @@ class HostBackend:
             raise HandleStateError(f"{self.identity.device_name} is closed; open the device again")
 
     def _check(self, size: int, memory_type: int) -> None:
-        self._check_open()
+        if self._closed:
+            self._check_open()
         if size <= 0 or not 0 <= memory_type < _TYPE_COUNT:
             raise DriverError(
                 f"vkAllocateMemory: {size} bytes of memory type {memory_type} are asked for; sizes begin at 1 "
