@@ -102,13 +102,14 @@ def test_the_step_between_two_looks_is_not_missed(timeline: Timeline, monkeypatc
     """A signal after the sequence was read, and before the event exists: the waiter does not sleep."""
     from extmem.devices.host import wake_events
 
+    timeline.signal(1)  # the first signal enters this process into the table
     real = wake_events.event_of_step
     steps: list[int] = []
 
     def late(path: str, sequence: int) -> int:
         if not steps:
             steps.append(sequence)
-            timeline.signal(1)
+            timeline.signal(2)
         return real(path, sequence)
 
     monkeypatch.setattr(wake_events, "event_of_step", late)
@@ -116,7 +117,7 @@ def test_the_step_between_two_looks_is_not_missed(timeline: Timeline, monkeypatc
     from extmem.handles._win32 import waitables
 
     monkeypatch.setattr(waitables, "wait_any", lambda handles, left: sleeps.append(left) or waitables.TIMED_OUT)
-    timeline.wait(1, timeout=DEADLINE)
+    timeline.wait(2, timeout=DEADLINE)
     assert steps and not sleeps
 
 

@@ -197,7 +197,7 @@ class SyncDevice(DeviceState):
         """vkQueueSubmit2: as `queue_submit`, with the values of timelines in VkSemaphoreSubmitInfo."""
         sync_operations.submitting.queue_submit2(self, submits, fence)
 
-    # The everyday API.
+    # The high-level API.
 
     def timeline(
         self,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
 from extmem.core import sync_facts
-from extmem.core.sync_arguments import check_struct, record_of
+from extmem.core.sync_arguments import check_struct, record_of, sequence_of
 from extmem.core.sync_object import SyncObject
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_state import sync_states
@@ -90,7 +90,7 @@ def value_of(value: object, what: str = "value") -> int:
     return value
 
 
-# Timelines, one at a time: the everyday API.
+# Timelines, one at a time: the high-level API.
 
 
 def counter(record: SemaphoreRecord) -> int:
@@ -248,7 +248,7 @@ def wait_semaphores(device: DeviceState, given: vk.SemaphoreWaitInfo, timeout_ns
     with Uses(device) as uses:
         records = [
             uses.add(record_of(device, one, SemaphoreRecord, f"semaphores[{index}]"))
-            for index, one in enumerate(info.semaphores)
+            for index, one in enumerate(sequence_of(info.semaphores, "semaphores"))
         ]
         facts = [record.facts() for record in records]
         device.report(rules.check_wait_semaphores(info, sync_facts.sync_facts(device), facts), "vkWaitSemaphores")
@@ -316,7 +316,8 @@ def wait_for_fences(device: DeviceState, fences: Sequence[object], timeout_ns: i
     limit = value_of(timeout_ns, "timeout_ns")
     with Uses(device) as uses:
         records = [
-            uses.add(record_of(device, one, FenceRecord, f"fences[{index}]")) for index, one in enumerate(fences)
+            uses.add(record_of(device, one, FenceRecord, f"fences[{index}]"))
+            for index, one in enumerate(sequence_of(fences, "fences"))
         ]
         facts = [record.facts() for record in records]
         device.report(rules.check_wait_for_fences(fences, sync_facts.sync_facts(device), facts), "vkWaitForFences")
@@ -349,7 +350,8 @@ def reset_fences(device: DeviceState, fences: Sequence[object]) -> None:
     """`Device.reset_fences`."""
     with Uses(device) as uses:
         records = [
-            uses.add(record_of(device, one, FenceRecord, f"fences[{index}]")) for index, one in enumerate(fences)
+            uses.add(record_of(device, one, FenceRecord, f"fences[{index}]"))
+            for index, one in enumerate(sequence_of(fences, "fences"))
         ]
         facts = [record.facts() for record in records]
         device.report(rules.check_reset_fences(fences, sync_facts.sync_facts(device), facts), "vkResetFences")

@@ -1,4 +1,4 @@
-"""vkQueueSubmit, vkQueueSubmit2, and the submissions of the everyday API: rules, the tracked state, the device.
+"""vkQueueSubmit, vkQueueSubmit2, and the submissions of the high-level API: rules, the tracked state, the device.
 
 How this works. A submission is planned first: its structs become `Planned` batches of records, all of which are held.
 `Submission` takes the facts of each batch at its turn, the rules decide, and the device gets the batches. The holds and
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from extmem import rules, vk
 from extmem.core import stream_order, sync_facts
 from extmem.core.memory_object import MemoryObject
-from extmem.core.sync_arguments import check_device, record_of
+from extmem.core.sync_arguments import check_device, record_of, sequence_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_state import sync_states
 from extmem.core.sync_submissions import Operations, Submission
@@ -74,7 +74,7 @@ class _End(Held):
 
 def queue_submit(device: DeviceState, given: Sequence[vk.SubmitInfo], fence: object) -> None:
     """`Device.queue_submit`."""
-    infos = [_checked(one, vk.SubmitInfo, index) for index, one in enumerate(given)]
+    infos = [_checked(one, vk.SubmitInfo, index) for index, one in enumerate(sequence_of(given, "submits"))]
     with Uses(device) as uses:
         planned = [_plan(device, info, uses, f"submits[{index}]") for index, info in enumerate(infos)]
         target = _fence(device, fence, uses)
@@ -83,7 +83,7 @@ def queue_submit(device: DeviceState, given: Sequence[vk.SubmitInfo], fence: obj
 
 def queue_submit2(device: DeviceState, given: Sequence[vk.SubmitInfo2], fence: object) -> None:
     """`Device.queue_submit2`."""
-    infos = [_checked(one, vk.SubmitInfo2, index) for index, one in enumerate(given)]
+    infos = [_checked(one, vk.SubmitInfo2, index) for index, one in enumerate(sequence_of(given, "submits"))]
     with Uses(device) as uses:
         planned = [_plan2(device, info, uses, f"submits[{index}]") for index, info in enumerate(infos)]
         target = _fence(device, fence, uses)
@@ -229,6 +229,15 @@ def _checked(info: Any, struct: type, index: int) -> Any:
     return info
 
 
+def _structs(given: object, struct: type, where: str) -> list[Any]:
+    """Return the elements of a list of structs. Errors: TypeError."""
+    found = list(sequence_of(given, where))
+    for index, one in enumerate(found):
+        if type(one) is not struct:
+            raise TypeError(f"{where}[{index}] is {one!r}, a {type(one).__name__}; pass a vk.{struct.__name__}")
+    return found
+
+
 def _fence(device: DeviceState, fence: object, uses: Uses) -> FenceRecord | None:
     if fence is None or fence == 0:
         return None
@@ -249,7 +258,7 @@ def _plan(device: DeviceState, info: vk.SubmitInfo, uses: Uses, where: str) -> P
             _value(index, [one.wait_semaphore_values for one in valued]),
             int(stages[index]) if index < len(stages) else _ALL_COMMANDS,
         )
-        for index, one in enumerate(info.wait_semaphores)
+        for index, one in enumerate(sequence_of(info.wait_semaphores, f"{where}.wait_semaphores"))
     ]
     signals = [
         (
@@ -257,7 +266,7 @@ def _plan(device: DeviceState, info: vk.SubmitInfo, uses: Uses, where: str) -> P
             _value(index, [one.signal_semaphore_values for one in valued]),
             _ALL_COMMANDS,
         )
-        for index, one in enumerate(info.signal_semaphores)
+        for index, one in enumerate(sequence_of(info.signal_semaphores, f"{where}.signal_semaphores"))
     ]
     buffers = [_command_buffer(one, f"{where}.command_buffers[{i}]") for i, one in enumerate(info.command_buffers)]
     chain, mutexes = _chain(device, info, uses, where)
@@ -277,7 +286,7 @@ def _plan2(device: DeviceState, info: vk.SubmitInfo2, uses: Uses, where: str) ->
                 whole_number(one.value, f"{where}.{field}[{index}].value"),
                 int(one.stage_mask),
             )
-            for index, one in enumerate(copy_struct(each) for each in infos)
+            for index, one in enumerate(_structs(infos, vk.SemaphoreSubmitInfo, f"{where}.{field}"))
         ]
         for field, infos in (
             ("wait_semaphore_infos", info.wait_semaphore_infos),
@@ -286,7 +295,9 @@ def _plan2(device: DeviceState, info: vk.SubmitInfo2, uses: Uses, where: str) ->
     )
     buffers = [
         _command_buffer(one.command_buffer, f"{where}.command_buffer_infos[{index}].command_buffer")
-        for index, one in enumerate(info.command_buffer_infos)
+        for index, one in enumerate(
+            _structs(info.command_buffer_infos, vk.CommandBufferSubmitInfo, f"{where}.command_buffer_infos")
+        )
     ]
     chain, mutexes = _chain(device, info, uses, where)
     return Planned(waits, signals, None, buffers, (), chain, mutexes)

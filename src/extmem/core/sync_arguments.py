@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from extmem.core.sync_object import SyncObject
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.owning import Uses
 
-__all__ = ["check_device", "check_struct", "number_of", "record_of", "target_of"]
+__all__ = ["check_device", "check_struct", "number_of", "record_of", "sequence_of", "target_of"]
 
 R = TypeVar("R", bound=SyncRecord)
 Check = Callable[..., "list[rules.Violation]"]
@@ -33,6 +33,13 @@ def check_struct(device: DeviceState, info: object, struct: type, command: str, 
 def number_of(value: object) -> int:
     """Return a field as a number; 0 for what is none, which the rules report."""
     return int(value) if isinstance(value, int) else 0
+
+
+def sequence_of(value: object, where: str) -> Sequence[Any]:
+    """Return a list or tuple of a call as it is. Errors: TypeError for what is none."""
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise TypeError(f"{where} is {value!r}, a {type(value).__name__}; give a list")
+    return value
 
 
 def record_of(device: DeviceState, value: object, kind: type[R], where: str = "") -> R:

@@ -1,4 +1,4 @@
-"""vkCreateSemaphore, vkCreateFence, and timelines of the everyday API: rules, the device, the object manager.
+"""vkCreateSemaphore, vkCreateFence, and timelines of the high-level API: rules, the device, the object manager.
 
 An error undoes the steps before it.
 """
@@ -117,6 +117,13 @@ def _everyday_types(
     """Return the handle types of a timeline: those that the caller states, or OPAQUE_WIN32 and OPAQUE_FD."""
     if handle_types is not None:
         bits = whole_number(handle_types, "handle_types", "give bits of vk.ExternalSemaphoreHandleTypeFlagBits")
+        if not 0 <= bits < 1 << 31:
+            raise ValueError(f"handle_types is {bits}, and flags have 31 bits; give bits of the enum")
+        if name is not None and not bits & SEMAPHORE_OPAQUE_WIN32:
+            raise ValueError(
+                f"handle_types is {bits:#x}, without OPAQUE_WIN32, so the timeline cannot have the name {name!r}; add "
+                "OPAQUE_WIN32, or omit the name"
+            )
         return SemaphoreHandleType(bits)
     types = NO_SEMAPHORE_TYPES
     for one in (SEMAPHORE_OPAQUE_WIN32, SEMAPHORE_OPAQUE_FD):

@@ -113,6 +113,7 @@ def import_source(record: SyncRecord, found: SourceFound, info: Any, check: _Che
         with record.device.creation_lock:
             timeline = getattr(record, "timeline", False)
             record.native.import_payload(found.native_source(temporary=temporary, timeline=timeline))
+            found.taken = True
             unknown = sync_publishing.describe(
                 device, found.kind, sync_source.sync_type(found.kind, 0), timeline=timeline
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.core.describing import start_time_of
 from extmem.core.sync_record import FenceRecord, SharedPayload, SyncRecord
+from extmem.core.sync_state import sync_states
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
 from extmem.handles.process_id import current_process
@@ -50,7 +51,7 @@ def share_for(kind: ObjectKind, handle_types: SyncHandleType) -> Share:
 
 
 def everyday_access(access: int | None) -> int | None:
-    """Return rights of the everyday API as an access mask. `Access.READ_WRITE` is to wait and to signal.
+    """Return rights of the high-level API as an access mask. `Access.READ_WRITE` is to wait and to signal.
 
     As an access mask, its value (0x80000001, made for memory) would be the right to wait alone.
     """
@@ -151,6 +152,8 @@ def publish(record: SyncRecord, payload: SharedPayload, terms: ShareTerms) -> No
         payload.object_id = exported.object
         payload.name = terms.name if terms.name is not None else payload.name
     payload.lazy_share = False
+    if terms.name is not None or exported.kmt:
+        sync_states().shared(record.state)  # anybody can open it
 
 
 def _native_fd(record: SyncRecord) -> int:
@@ -165,7 +168,7 @@ def _native_fd(record: SyncRecord) -> int:
 
 
 def share_on_demand(record: SyncRecord) -> SharedPayload:
-    """Create the unnamed NT share of an object of the everyday API, when a handle is first requested."""
+    """Create the unnamed NT share of an object of the high-level API, when a handle is first requested."""
     payload = record.payload
     if payload.share_reference == 0 and payload.lazy_share:
         with record.device.creation_lock:

@@ -9,11 +9,11 @@ operation in the table or nothing. A record of None is absent; `Changes.apply` r
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 from extmem.vk.handle_types import SyncHandleType
 
-__all__ = ["Attached", "Batch", "Changes", "Payload", "SyncObject"]
+__all__ = ["Attached", "Batch", "Changes", "Payload", "SyncObject", "Table"]
 
 Record = TypeVar("Record")
 
@@ -87,32 +87,51 @@ class Batch(NamedTuple):
     """The payload of the fence that it signals; 0 without one."""
 
 
+class Table(dict[Hashable, Any]):
+    """The records by their keys."""
+
+    __slots__ = ("version",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.version = 0
+        """Counts the changes."""
+
+
 class Changes:
     """The records that an operation changes, over those of the table. Reading sees the changes."""
 
-    __slots__ = ("_changed", "_table")
+    __slots__ = ("_changed", "_table", "_version")
 
-    def __init__(self, table: dict[Hashable, Any]) -> None:
+    def __init__(self, table: Table) -> None:
         self._table = table
+        self._version = table.version
         self._changed: dict[Hashable, Any] = {}
+
+    @property
+    def are_current(self) -> bool:
+        """Whether the table is as it was when these changes were begun."""
+        return self._version == self._table.version
 
     def get(self, key: Hashable) -> Any:
         """Return the record, or None if there is none."""
-        if key in self._changed:
-            return self._changed[key]
-        return self._table.get(key)
+        changed = self._changed
+        return changed[key] if key in changed else self._table.get(key)
 
     def sync_object(self, key: int) -> SyncObject | None:
         """Return the semaphore or fence, or None once it is destroyed."""
-        return cast("SyncObject | None", self.get(key))
+        record: SyncObject | None = self.get(key)
+        return record
 
     def payload(self, key: int) -> Payload | None:
         """Return the payload, or None if nothing here has it any more."""
-        return cast("Payload | None", self.get(key))
+        record: Payload | None = self.get(key)
+        return record
 
     def batch(self, key: int) -> Batch | None:
         """Return the batch, or None once it is finished."""
-        return cast("Batch | None", self.get(key))
+        record: Batch | None = self.get(key)
+        return record
 
     def put(self, key: Hashable, record: Any) -> None:
         """Set or replace a record; None removes it."""
@@ -138,6 +157,12 @@ class Changes:
 
     def apply(self) -> None:
         """Put all changes into the table, at once."""
-        self._table.update(self._changed)
-        for key in [key for key, record in self._changed.items() if record is None]:
-            self._table.pop(key, None)
+        changed = self._changed
+        if not changed:
+            return
+        table = self._table
+        table.version += 1  # before the change: an exception between the two makes nothing wrong
+        table.update(changed)
+        for key, record in changed.items():
+            if record is None:
+                table.pop(key, None)

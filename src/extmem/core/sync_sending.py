@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem.core import sync_publishing
+from extmem.core.sync_state import sync_states
 from extmem.manager import Manager, ShareTerms, manager
 from extmem.objects import Share
 
@@ -25,5 +26,6 @@ def offered(record: SyncRecord) -> tuple[Manager, bytes]:
         with record.device.creation_lock:
             if not payload.references:
                 sync_publishing.publish(record, payload, ShareTerms(Share.NT, None, None))
+    sync_states().shared(record.state)
     owner = payload.manager or manager()
     return owner, owner.offer(reference=payload.references[0].number)

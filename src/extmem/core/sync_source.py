@@ -73,6 +73,8 @@ class SourceFound:
     writable = True
     signaled = False
     """SYNC_FD with -1."""
+    taken = False
+    """Whether the device's object owns the payload, because the device has imported it."""
 
     def __init__(self, kind: ObjectKind, handle_type: SyncHandleType, command: str) -> None:
         self.kind = kind
@@ -81,9 +83,13 @@ class SourceFound:
 
     def abandon(self) -> None:
         """Release what resolving took. The caller's handle or fd has not changed."""
-        if self.imported is not None:
-            self.imported.give_back()
-            self.imported = None
+        imported, self.imported = self.imported, None
+        if imported is None:
+            return
+        if self.taken:
+            imported.reference.give_back()
+        else:
+            imported.give_back()
 
     def facts(self) -> rules.SyncPayloadFacts | None:
         """Return what the descriptor says, as the rules take it; None without one."""

@@ -21,10 +21,9 @@ import contextlib
 from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import count
-from typing import Any
 
 from extmem.core.sync_graph import unsubmitted
-from extmem.core.sync_records import Attached, Changes, Payload, SyncObject
+from extmem.core.sync_records import Attached, Changes, Payload, SyncObject, Table
 from extmem.handles.process_id import current_process
 from extmem.owning import Lock
 from extmem.rules.sync_facts import FenceFacts, SemaphoreFacts
@@ -48,7 +47,7 @@ class SyncStates:
 
     def __init__(self) -> None:
         self.lock = Lock(reentrant=True)
-        self._table: dict[Hashable, Any] = {}
+        self._table = Table()
         self._numbers = count(1)
         self._ended: deque[int] = deque()
 
@@ -252,6 +251,11 @@ class SyncStates:
         """Return the records as they are now, to change them; for a caller that holds the lock."""
         return self._changes()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether batches have finished that the records contain still."""
+        return bool(self._ended)
+
     def number(self) -> int:
         """Return a number that no record has."""
         return next(self._numbers)
@@ -269,8 +273,8 @@ class SyncStates:
 
     def _changes(self) -> Changes:
         """Return the records, with the batches ended that have finished meanwhile."""
-        with contextlib.suppress(IndexError):  # at the end of the queue
-            while True:
+        with contextlib.suppress(IndexError):  # another operation of this thread, in a signal handler, took the last
+            while self._ended:
                 changes = Changes(self._table)
                 end(changes, self._ended[0])
                 changes.apply()
@@ -313,15 +317,11 @@ def end(changes: Changes, number: int) -> None:
         payload = changes.payload(key)
         if payload is None:
             continue
-        done = max((value for by, _, value in payload.signals if by == number), default=0)
-        changes.put(
-            key,
-            payload._replace(
-                value=max(payload.value, done),
-                signals=tuple(signal for signal in payload.signals if signal[0] != number),
-                waits=tuple(wait for wait in payload.waits if wait[0] != number),
-            ),
-        )
+        timeline = payload.timeline
+        done = max((value for by, _, value in payload.signals if by == number), default=0) if timeline else 0
+        signals = tuple(signal for signal in payload.signals if signal[0] != number)
+        waits = tuple(wait for wait in payload.waits if wait[0] != number)
+        changes.put(key, payload._replace(value=max(payload.value, done), signals=signals, waits=waits))
     for key in batch.objects:
         record = changes.sync_object(key)
         if record is not None:

@@ -1,9 +1,9 @@
 """`Submission`: the facts of one vkQueueSubmit, batch after batch, and its effect on the state of semaphores.
 
 How this works. The batches are applied in turn to the records of `SyncStates`: waits consume payloads and end temporary
-imports, signals set payloads. The facts of a semaphore are taken just before its operation. That result is discarded.
-After the device accepted the submission, `submitted` applies the same batches to the records as they are then, for
-good.
+imports, signals set payloads. The facts of a semaphore are taken just before its operation. After the device accepted
+the submission, `submitted` puts the result into the table. If the table has changed meanwhile, it applies the same
+batches to the records as they are then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from extmem.core.sync_records import Batch, Changes
+from extmem.core.sync_records import Batch, Changes, SyncObject
 from extmem.core.sync_state import SyncStates, fence_facts, semaphore_facts
 from extmem.rules.sync_facts import BatchFacts, FenceFacts, SemaphoreFacts
 
@@ -64,15 +64,18 @@ class Submission:
             changes.apply()
             changes = states.changes()
             facts: list[BatchFacts] = []
-            _apply(states, changes, queue, batches, fence, counters, facts)
+            self._planned = _apply(states, changes, queue, batches, fence, counters, facts)
+            self._changes = changes
             self.batches: tuple[BatchFacts, ...] = tuple(facts[: len(batches)])
             """The facts of the semaphores of each batch."""
 
     def submitted(self) -> None:
         """Record that the device accepted the submission. `finished` may have been called before."""
         with self._states.lock:
-            changes = self._states.changes()
-            numbers = _apply(self._states, changes, self._queue, self._batches, self._fence)
+            changes, numbers = self._changes, self._planned
+            if self._states.has_ended or not changes.are_current:
+                changes = self._states.changes()
+                numbers = _apply(self._states, changes, self._queue, self._batches, self._fence)
             self._numbers = numbers
             changes.apply()
             if self._over:
@@ -112,38 +115,34 @@ def _apply(
 
     A fence without batches is signaled after everything that was submitted to the queue before.
     """
-    numbers = []
+    numbers: list[int] = []
     given = counters or {}
-    for batch in batches if batches or not fence else (Operations(),):
+    last = changes.get(("queue", queue)) or 0
+    fenced = changes.sync_object(fence) if fence else None
+    works = batches if batches or not fence else (Operations(),)
+    for index, work in enumerate(works):
         number = states.number()
-        numbers.append(number)
-        before = [changes.get(("queue", queue)) or 0]
+        effect = _Effect(changes, number, queue, last)
         waits: list[SemaphoreFacts | None] = []
         signals: list[SemaphoreFacts | None] = []
-        timelines: list[tuple[int, int, str]] = []
-        payloads: list[int] = []
-        for each, value in batch.waits:
+        for each, value in work.waits:
             if facts is not None:
                 waits.append(_facts(changes, each, given))
-            before.append(_wait(changes, number, queue, each, value, timelines, payloads))
-        signaled = Batch(queue, tuple(filter(None, before)), tuple(timelines))
-        changes.put(number, signaled)
-        for each, value in batch.signals:
+            effect.wait(each, value)
+        for each, value in work.signals:
             if facts is not None:
                 signals.append(_facts(changes, each, given))
-            _signal(changes, number, queue, each, value, payloads)
-        objects = {each for each, _ in (*batch.waits, *batch.signals) if each}
-        changes.put(number, signaled._replace(objects=tuple(objects), payloads=tuple(dict.fromkeys(payloads))))
-        for each in objects:
-            _refer(changes, each, number)
-        changes.put(("queue", queue), number)
+            effect.signal(each, value)
+        signaled = fenced if index == len(works) - 1 else None
+        if signaled is not None:
+            effect.refer(fence, signaled)
+        effect.put(signaled)
+        numbers.append(number)
+        last = number
         if facts is not None:
             facts.append(BatchFacts(tuple(waits), tuple(signals)))
-    last = changes.batch(numbers[-1]) if numbers else None
-    fenced = changes.sync_object(fence) if fence else None
-    if last is not None and fenced is not None:
-        changes.put(numbers[-1], last._replace(objects=(*last.objects, fence), fence=fenced.current.payload))
-        _refer(changes, fence, numbers[-1])
+    if numbers:
+        changes.put(("queue", queue), last)
     return tuple(numbers)
 
 
@@ -151,56 +150,85 @@ def _facts(changes: Changes, number: int, counters: Mapping[int, int]) -> Semaph
     return semaphore_facts(changes, number, counters.get(number)) if number else None
 
 
-def _refer(changes: Changes, number: int, batch: int) -> None:
-    """Record that an unfinished batch refers to a semaphore or fence."""
-    record = changes.sync_object(number)
-    if record is not None:
-        changes.put(number, record._replace(batches=(*record.batches, batch)))
+class _Effect:
+    """The effect of one batch on the records."""
 
+    __slots__ = ("before", "changes", "number", "objects", "payloads", "queue", "timelines")
 
-def _wait(
-    changes: Changes,
-    batch: int,
-    queue: int,
-    number: int,
-    value: int,
-    timelines: list[tuple[int, int, str]],
-    payloads: list[int],
-) -> int:
-    """Apply a wait, and return the batch whose binary signal it consumes; 0 if there is none.
+    def __init__(self, changes: Changes, number: int, queue: int, last: int) -> None:
+        self.changes = changes
+        self.number = number
+        self.queue = queue
+        self.before = [last] if last else []
+        """The batches that it waits for."""
+        self.timelines: list[tuple[int, int, str]] = []
+        self.payloads: list[int] = []
+        self.objects: list[int] = []
 
-    A temporary payload is in force until the wait was submitted.
-    """
-    record = changes.sync_object(number)
-    payload = None if record is None else changes.payload(record.current.payload)
-    if record is None or payload is None:
-        return 0
-    key = record.current.payload
-    payloads.append(key)
-    consumed = 0
-    if record.timeline:
-        timelines.append((key, value, record.name))
-        if value > payload.value:
-            payload = payload._replace(waits=(*payload.waits, (batch, queue, value)))
-    else:
-        consumed = payload.signaler
-        payload = payload._replace(signaled=False, signaler=0)
-        record = record._replace(waits=(*record.waits, (batch, queue, key)))
-    changes.put(key, payload)
-    changes.detach(record.temporary)
-    changes.put(number, record._replace(temporary=None))
-    return consumed
+    def wait(self, number: int, value: int) -> None:
+        """Apply a wait. A temporary payload is in force until the wait was submitted."""
+        changes = self.changes
+        record = changes.sync_object(number)
+        payload = None if record is None else changes.payload(record.current.payload)
+        if record is None or payload is None:
+            return
+        key = record.current.payload
+        self.payloads.append(key)
+        waits = record.waits
+        if record.timeline:
+            self.timelines.append((key, value, record.name))
+            if value > payload.value:
+                changes.put(key, payload._replace(waits=(*payload.waits, (self.number, self.queue, value))))
+        else:
+            if payload.signaler:
+                self.before.append(payload.signaler)
+            waits = (*waits, (self.number, self.queue, key))
+            changes.put(key, payload._replace(signaled=False, signaler=0))
+        if record.temporary is not None:
+            changes.detach(record.temporary)
+        self.refer(number, record, waits, restored=True)
 
+    def signal(self, number: int, value: int) -> None:
+        """Apply a signal to the current payload."""
+        changes = self.changes
+        record = changes.sync_object(number)
+        payload = None if record is None else changes.payload(record.current.payload)
+        if record is None or payload is None:
+            return
+        key = record.current.payload
+        self.payloads.append(key)
+        if record.timeline:
+            payload = payload._replace(signals=(*payload.signals, (self.number, self.queue, value)))
+        else:
+            payload = payload._replace(signaled=True, signaler=self.number)
+        changes.put(key, payload)
+        self.refer(number, record, record.waits)
 
-def _signal(changes: Changes, batch: int, queue: int, number: int, value: int, payloads: list[int]) -> None:
-    """Apply a signal to the current payload."""
-    record = changes.sync_object(number)
-    payload = None if record is None else changes.payload(record.current.payload)
-    if record is None or payload is None:
-        return
-    payloads.append(record.current.payload)
-    if record.timeline:
-        payload = payload._replace(signals=(*payload.signals, (batch, queue, value)))
-    else:
-        payload = payload._replace(signaled=True, signaler=batch)
-    changes.put(record.current.payload, payload)
+    def refer(
+        self,
+        number: int,
+        record: SyncObject,
+        waits: tuple[tuple[int, int, int], ...] = (),
+        *,
+        restored: bool = False,
+    ) -> None:
+        """Record that the batch refers to a semaphore or fence. restored: a temporary payload ends."""
+        batches = record.batches
+        if not batches or batches[-1] != self.number:
+            batches = (*batches, self.number)
+            self.objects.append(number)
+        name, timeline, device, flags, permanent, temporary, _, _ = record
+        temporary = None if restored else temporary
+        self.changes.put(number, SyncObject(name, timeline, device, flags, permanent, temporary, batches, waits))
+
+    def put(self, fence: SyncObject | None) -> None:
+        """Put the batch into the records. fence: what it signals at its end."""
+        batch = Batch(
+            self.queue,
+            tuple(dict.fromkeys(self.before)),
+            tuple(self.timelines),
+            tuple(self.objects),
+            tuple(dict.fromkeys(self.payloads)),
+            fence.current.payload if fence is not None else 0,
+        )
+        self.changes.put(self.number, batch)

@@ -8,7 +8,7 @@ two commands. Rules that both commands have stand in one row with two ids.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
@@ -29,6 +29,7 @@ __all__ = [
     "BatchCall",
     "Operation",
     "Submission",
+    "Traits",
     "chained_path",
     "facts_of_batch",
 ]
@@ -47,51 +48,65 @@ class Submission:
         return self.sync.device
 
 
-@dataclass(slots=True)
+class Traits:
+    """The structs that the chain of a batch contains, as bits."""
+
+    CHAIN = 1 << 0
+    """Any at all."""
+    TIMELINE = 1 << 1
+    D3D12 = 1 << 2
+    GROUP = 1 << 3
+
+
 class BatchCall:
     """One VkSubmitInfo or VkSubmitInfo2."""
 
-    info: Any
-    where: str
-    sync: SyncDeviceFacts
-    facts: BatchFacts
-    queue: int
-    chain: list[Any] = field(init=False)
-    timeline: vk.TimelineSemaphoreSubmitInfo | None = field(init=False)
-    d3d12: vk.D3D12FenceSubmitInfoKHR | None = field(init=False)
-    group: vk.DeviceGroupSubmitInfo | None = field(init=False)
+    __slots__ = ("chain", "d3d12", "facts", "group", "info", "queue", "sync", "timeline", "traits", "where")
 
-    def __post_init__(self) -> None:
-        self.chain = chain_of(self.info)
-        self.timeline = self._chained(vk.TimelineSemaphoreSubmitInfo)
-        self.d3d12 = self._chained(vk.D3D12FenceSubmitInfoKHR)
-        self.group = self._chained(vk.DeviceGroupSubmitInfo)
-
-    def _chained(self, struct: type) -> Any:
-        return next((node for node in self.chain if type(node) is struct), None)
+    def __init__(self, info: Any, where: str, sync: SyncDeviceFacts, facts: BatchFacts, queue: int) -> None:
+        self.info = info
+        self.where = where
+        self.sync = sync
+        self.facts = facts
+        self.queue = queue
+        self.chain = chain_of(info)
+        self.timeline: vk.TimelineSemaphoreSubmitInfo | None = None
+        self.d3d12: vk.D3D12FenceSubmitInfoKHR | None = None
+        self.group: vk.DeviceGroupSubmitInfo | None = None
+        self.traits = Traits.CHAIN if self.chain else 0
+        for node in reversed(self.chain):  # so that the first of a type stays
+            if type(node) is vk.TimelineSemaphoreSubmitInfo:
+                self.timeline = node
+                self.traits |= Traits.TIMELINE
+            elif type(node) is vk.D3D12FenceSubmitInfoKHR:
+                self.d3d12 = node
+                self.traits |= Traits.D3D12
+            elif type(node) is vk.DeviceGroupSubmitInfo:
+                self.group = node
+                self.traits |= Traits.GROUP
 
     @property
     def device(self) -> DeviceFacts:
         """The device that the queue belongs to."""
         return self.sync.device
 
-    def operations(self) -> Iterator[tuple[bool, Operation]]:
-        """Yield each semaphore operation about which something is known, and whether it is a signal."""
-        for signal, facts in ((False, self.facts.waits), (True, self.facts.signals)):
+    def operations(self) -> Iterator[Operation]:
+        """Yield each semaphore operation about which something is known."""
+        second = type(self.info) is vk.SubmitInfo2
+        for kind, facts in (("wait", self.facts.waits), ("signal", self.facts.signals)):
             for i, known in enumerate(facts):
                 if known is not None:
-                    yield signal, self._operation(signal, i, known)
+                    value = None
+                    if known.timeline:
+                        value = self._value2(kind, i) if second else self._value(kind, i)
+                    yield Operation(known, self, kind, i, value)
 
-    def _operation(self, signal: bool, i: int, known: SemaphoreFacts) -> Operation:
-        kind = "signal" if signal else "wait"
-        if isinstance(self.info, vk.SubmitInfo2):
-            where = f"{self.where}.{kind}_semaphore_infos[{i}]"
-            info = getattr(self.info, f"{kind}_semaphore_infos")[i]
-            return Operation(known, self, f"{where}.semaphore", int(info.value), f"{where}.value")
+    def _value(self, kind: str, index: int) -> int | None:
         values = () if self.timeline is None else getattr(self.timeline, f"{kind}_semaphore_values")
-        path = f"{self.where}.{chained_path(vk.TimelineSemaphoreSubmitInfo)}.{kind}_semaphore_values[{i}]"
-        value = int(values[i]) if known.timeline and i < len(values) else None
-        return Operation(known, self, f"{self.where}.{kind}_semaphores[{i}]", value, path)
+        return int(values[index]) if index < len(values) else None
+
+    def _value2(self, kind: str, index: int) -> int:
+        return int(getattr(self.info, f"{kind}_semaphore_infos")[index].value)
 
 
 @dataclass(slots=True)
@@ -100,12 +115,26 @@ class Operation:
 
     facts: SemaphoreFacts
     batch: BatchCall
-    where: str
-    """Path of the semaphore."""
+    kind: str
+    """`wait` or `signal`."""
+    index: int
     value: int | None
     """The value of a timeline; None if none is given."""
-    value_where: str
-    """Path of the value."""
+
+    @property
+    def where(self) -> str:
+        """Path of the semaphore."""
+        if type(self.batch.info) is vk.SubmitInfo2:
+            return f"{self.batch.where}.{self.kind}_semaphore_infos[{self.index}].semaphore"
+        return f"{self.batch.where}.{self.kind}_semaphores[{self.index}]"
+
+    @property
+    def value_where(self) -> str:
+        """Path of the value."""
+        if type(self.batch.info) is vk.SubmitInfo2:
+            return f"{self.batch.where}.{self.kind}_semaphore_infos[{self.index}].value"
+        path = f"{self.batch.where}.{chained_path(vk.TimelineSemaphoreSubmitInfo)}"
+        return f"{path}.{self.kind}_semaphore_values[{self.index}]"
 
 
 def chained_path(struct: type) -> str:

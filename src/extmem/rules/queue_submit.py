@@ -70,9 +70,9 @@ def _check(command: str, struct: Any, submits: Sequence[Any], fence: object, fac
     violations = submission.run(Submission(facts.device, facts.fence), 0)
     for i, info in enumerate(submits):
         call = BatchCall(info, f"submits[{i}]", facts.device, facts_of_batch(facts, i), facts.queue)
-        violations += batch.run(call, 0)
-        for signals, operation in call.operations():
-            violations += (signal if signals else wait).run(operation, 0)
+        violations += batch.run(call, call.traits)
+        for operation in call.operations():
+            violations += (wait if operation.kind == "wait" else signal).run(operation, 0)
         mutex = next((n for n in call.chain if type(n) is vk.Win32KeyedMutexAcquireReleaseInfoKHR), None)
         if mutex is not None:
             memories = cast("tuple[MemoryFacts | None, ...]", facts.mutexes.get(i, ()))

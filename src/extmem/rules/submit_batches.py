@@ -9,7 +9,7 @@ from extmem import vk
 from extmem.rules._conditions import undefined_bits
 from extmem.rules._creation import chain_demands
 from extmem.rules._engine import Condition, Demand, Finding, demand
-from extmem.rules._submission import BATCH, BATCH2, BatchCall, chained_path
+from extmem.rules._submission import BATCH, BATCH2, BatchCall, Traits, chained_path
 from extmem.vk._generated.chains import CHAIN_ALLOWED
 
 __all__: list[str] = []
@@ -17,6 +17,7 @@ __all__: list[str] = []
 _TIMELINE = chained_path(vk.TimelineSemaphoreSubmitInfo)
 _D3D12 = chained_path(vk.D3D12FenceSubmitInfoKHR)
 _GROUP = chained_path(vk.DeviceGroupSubmitInfo)
+_NEEDS = {"timeline": Traits.TIMELINE, "d3d12": Traits.D3D12, "group": Traits.GROUP}
 
 
 def _here(call: BatchCall, path: str) -> str:
@@ -30,9 +31,9 @@ def _as_many(vuid: str, struct: str, path: str, field: str, semaphores: str, onl
     """
 
     def broken(call: BatchCall) -> Finding | None:
-        node = getattr(call, struct)
-        if node is None or (only is not None and not only(call)):
+        if only is not None and not only(call):
             return None
+        node = getattr(call, struct)
         given, wanted = len(getattr(node, field)), len(getattr(call.info, semaphores))
         if given == wanted:
             return None
@@ -42,7 +43,7 @@ def _as_many(vuid: str, struct: str, path: str, field: str, semaphores: str, onl
             f"Give one element for each of {semaphores}; those of other semaphores are ignored.",
         )
 
-    return Demand(vuid, broken)
+    return Demand(vuid, broken, needs=_NEEDS[struct])
 
 
 def _timelines(signal: bool) -> Condition:
@@ -57,8 +58,6 @@ def _timelines(signal: bool) -> Condition:
 
 def _values_missing(call: BatchCall) -> Finding | None:
     """A timeline semaphore needs VkTimelineSemaphoreSubmitInfo, also where D3D12FenceSubmitInfoKHR has its value."""
-    if call.timeline is not None:
-        return None
     named = [known.name for known in (*call.facts.waits, *call.facts.signals) if known is not None and known.timeline]
     if not named:
         return None
@@ -82,7 +81,7 @@ def _masks_of_waits(call: BatchCall) -> Finding | None:
 
 def _device_indices(call: BatchCall) -> Finding | None:
     for field in ("wait_semaphore_device_indices", "signal_semaphore_device_indices"):
-        for i, index in enumerate(getattr(call.group, field) if call.group is not None else ()):
+        for i, index in enumerate(getattr(call.group, field)):
             if index >= call.sync.group_size:
                 return (
                     _here(call, f"{_GROUP}.{field}[{i}]"),
@@ -94,9 +93,9 @@ def _device_indices(call: BatchCall) -> Finding | None:
 
 demand(
     BATCH,
-    *chain_demands("VkSubmitInfo"),
+    *(row._replace(needs=Traits.CHAIN) for row in chain_demands("VkSubmitInfo")),
     Demand("VkSubmitInfo-pWaitDstStageMask-parameter", _masks_of_waits),
-    Demand("VkSubmitInfo-pWaitSemaphores-03239", _values_missing),
+    Demand("VkSubmitInfo-pWaitSemaphores-03239", _values_missing, never=Traits.TIMELINE),
     _as_many(
         "VkSubmitInfo-pNext-03240", "timeline", _TIMELINE, "wait_semaphore_values", "wait_semaphores", _timelines(False)
     ),
@@ -136,7 +135,7 @@ demand(
         "signal_semaphore_device_indices",
         "signal_semaphores",
     ),
-    Demand("VkDeviceGroupSubmitInfo-pWaitSemaphoreDeviceIndices-00085", _device_indices),
+    Demand("VkDeviceGroupSubmitInfo-pWaitSemaphoreDeviceIndices-00085", _device_indices, needs=Traits.GROUP),
 )
 
 
@@ -207,11 +206,10 @@ def _is_signaled(call: BatchCall, index: int, identity: int) -> bool:
 
 _STAGES = sum(int(bit) for bit in vk.PipelineStageFlagBits2)
 _FLAGS = sum(int(bit) for bit in vk.SubmitFlagBits)
-_CHAIN2 = chain_demands("VkSubmitInfo2")
 demand(
     BATCH2,
-    Demand("VkSubmitInfo2-pNext-pNext", _foreign),
-    _CHAIN2[1],
+    Demand("VkSubmitInfo2-pNext-pNext", _foreign, needs=Traits.CHAIN),
+    chain_demands("VkSubmitInfo2")[1]._replace(needs=Traits.CHAIN),
     Demand(
         "VkSubmitInfo2-flags-parameter",
         undefined_bits("info.flags", _FLAGS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from extmem.core import sync_submissions
-from extmem.core.sync_records import Changes
 from extmem.core.sync_state import SyncStates
 from extmem.core.sync_submissions import Operations, Submission
 
@@ -198,20 +196,17 @@ def test_the_tracked_state_keeps_to_the_model() -> None:
 @pytest.mark.parametrize("fault", ["restores nothing", "resets the imported fence", "forgets the end"])
 def test_planted_faults_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if fault == "restores nothing":
-        original: Callable[..., int] = sync_submissions._wait
+        original = sync_submissions._Effect.wait
 
-        def wait(changes: Changes, batch: int, queue: int, number: int, *rest: Any) -> int:
-            before = changes.sync_object(number)
-            assert before is not None
+        def wait(self: Any, number: int, value: int) -> None:
+            before = self.changes.sync_object(number)
             if before.temporary is not None:
-                changes.attach(before.temporary.payload)
-            found = original(changes, batch, queue, number, *rest)
-            after = changes.sync_object(number)
-            assert after is not None
-            changes.put(number, after._replace(temporary=before.temporary))
-            return found
+                self.changes.attach(before.temporary.payload)
+            original(self, number, value)
+            after = self.changes.sync_object(number)
+            self.changes.put(number, after._replace(temporary=before.temporary))
 
-        monkeypatch.setattr(sync_submissions, "_wait", wait)
+        monkeypatch.setattr(sync_submissions._Effect, "wait", wait)
     elif fault == "resets the imported fence":
         monkeypatch.setattr(SyncStates, "reset", lambda self, numbers: None)
     else:

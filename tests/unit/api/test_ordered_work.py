@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import extmem
+from extmem import vk
 from extmem.api import Device
 from extmem.api.timeline import Timeline
 from extmem.testing import fake_cuda, fake_vulkan, leaks
@@ -110,3 +111,29 @@ def test_bad_pairs_are_refused_before_the_block(vulkan: Device, timeline: Timeli
         with extmem.open_device(kind="host") as host, host.timeline() as foreign:
             with pytest.raises(extmem.HandleStateError, match="opened separately"):
                 vulkan.commands(wait=(foreign, 1))
+
+
+def test_05149_a_semaphore_in_use_is_destroyed_after_the_work(vulkan: Device) -> None:
+    timeline = vulkan.timeline()
+    with vulkan.timeline() as gate:
+        with vulkan.commands(wait=(gate, 1), signal=(timeline, 1)):
+            pass
+        with pytest.raises(extmem.RuleViolation, match="05149"):
+            vulkan.destroy_semaphore(timeline)
+        with pytest.raises(extmem.RuleViolation, match="03259"):
+            timeline.signal(2)  # above a value that submitted work is to signal
+        with pytest.raises(extmem.WaitTimeoutError, match="this process has submitted is to signal it"):
+            timeline.wait(1, timeout=0.001)
+        timeline.close()  # the work keeps it
+        gate.signal(1)
+
+
+def test_03238_a_binary_semaphore_orders_two_submissions(vulkan: Device) -> None:
+    with vulkan.create_semaphore(vk.SemaphoreCreateInfo()) as semaphore, vulkan.fence() as fence:
+        with pytest.raises(extmem.RuleViolation, match="03238"), vulkan.commands(wait=semaphore):
+            pass
+        with vulkan.commands(signal=semaphore, fence=fence):
+            pass
+        with vulkan.commands(wait=semaphore):
+            pass
+        fence.wait(30)

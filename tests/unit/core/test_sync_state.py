@@ -231,6 +231,21 @@ def test_an_idle_queue_has_no_pending_operations(world: World) -> None:
     assert world.semaphore(other).pending_waits == ()
 
 
+def test_a_submission_sees_what_happened_before_the_device_accepted_it(world: World) -> None:
+    """Its result is worked out when it is checked, and again if the records have changed since."""
+    one, line = world.binary(), world.timeline()
+    first = Submission(world.states, QUEUE, [Operations((), [(one, 0), (line, 1)])])
+    second = Submission(world.states, OTHER, [Operations([(one, 0)], [(line, 2)])])
+    first.submitted()
+    second.submitted()
+    assert world.semaphore(line).pending_signals == ((QUEUE, 1), (OTHER, 2))
+    assert world.semaphore(one).signaled is False
+    third = Submission(world.states, QUEUE, [Operations((), [(line, 3)])])
+    first.finished()
+    third.submitted()
+    assert world.semaphore(line).pending_signals == ((OTHER, 2), (QUEUE, 3))
+
+
 def test_the_device_is_asked_before_a_submission(world: World) -> None:
     """A fence and a value that have been reached end what was submitted before, although nobody was told."""
     one, line = world.fence(), world.timeline()

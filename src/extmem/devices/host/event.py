@@ -23,7 +23,7 @@ from typing import Final
 from extmem.devices.fd_copies import copy_of
 from extmem.devices.host import sync_check
 from extmem.devices.host.memfd import out_of_memory
-from extmem.devices.host.page_signals import gone_error, no_right
+from extmem.devices.host.page_signals import gone_error, lock, no_right
 from extmem.devices.host.sync_errors import refusal
 from extmem.devices.host.timeline_page import TimelinePage, create_companion_page, open_page
 from extmem.owning import OwnedFd
@@ -96,11 +96,13 @@ class Event:
         """The companion page, which is made at the first use. Errors: OutOfMemoryError."""
         if self._payload is not None:
             return self._payload.pages
-        if self._page_file is None:
-            file = create_companion_page(None)
-            self._page = open_page(file)
-            self._page_file = file
-        return (Page(self._page_file.fd, True, True),)
+        with lock:
+            file = self._page_file
+            if file is None:
+                file = create_companion_page(None)
+                self._page = open_page(file)
+                self._page_file = file
+        return (Page(file.fd, True, True),)
 
     def is_signaled(self) -> bool:
         """Whether it can be read."""

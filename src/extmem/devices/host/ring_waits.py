@@ -25,8 +25,8 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     import asyncio
 
-    from extmem.devices.host.sync_async import Watch
-    from extmem.devices.host.timeline_page import TimelinePage
+    from extmem.devices.host.page_signals import PageSignals
+    from extmem.devices.host.page_watch import Watch
 
 __all__ = ["RingWaits", "waits_of_loop"]
 
@@ -59,9 +59,9 @@ class RingWaits:
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin with a ring that sleeps on nothing. Errors: OSError."""
         self._ring = ring = IoRing()
-        self._armed: dict[TimelinePage, int] = {}
+        self._armed: dict[PageSignals, int] = {}
         """Page → the tag of its sleep."""
-        self._pages: dict[int, TimelinePage] = {}
+        self._pages: dict[int, PageSignals] = {}
         """Tag → page."""
         self._tags = 0
         loop.add_reader(ring.fd, _calling(ref(self)))
@@ -83,7 +83,7 @@ class RingWaits:
                 self._tidy_is_due = True
                 loop.call_later(_LINGER_S, self._tidy)
 
-    def _arm(self, page: TimelinePage) -> bool:
+    def _arm(self, page: PageSignals) -> bool:
         if len(self._armed) >= MOST:
             return False
         self._tags = tag = self._tags + 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from extmem.devices.host import event_fence, late, sync_system, timeline_semaphore
+from extmem.devices.host import event_fence, sync_system, timeline_semaphore
 from extmem.devices.host.event_fence import HostFence
 from extmem.devices.host.event_semaphore import HostBinarySemaphore
 from extmem.devices.host.page_signals import deadline_after
@@ -19,6 +19,7 @@ from extmem.devices.host.sync_system import examine
 from extmem.devices.host.timeline_semaphore import HostTimeline
 from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec
 from extmem.errors import UnsupportedError
+from extmem.owning import late_imports
 from extmem.sharing.payload import Page, PayloadFd, Win32Payload
 
 __all__ = [
@@ -110,7 +111,10 @@ def _do(batch: Batch) -> None:
         if not wait.semaphore.timeline:
             cast("HostBinarySemaphore", wait.semaphore).submit_wait()
     if batch.record is not None:
-        batch.record(late.commands.HostRecorder())
+        with late_imports():
+            from extmem.devices.host.commands import HostRecorder
+
+        batch.record(HostRecorder())
     for signal in batch.signals:
         if signal.semaphore.timeline:
             signal.semaphore.signal(signal.value)

@@ -17,51 +17,23 @@ The thread ends when no page is armed, and before a fork.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
+from extmem.devices.host.page_signals import PageSignals
 from extmem.devices.host.page_waits import wait_pages
+from extmem.devices.host.page_watch import Watch
 from extmem.devices.host.sync_system import SLICE_NS, Alarm, PageSleep, TimelinePage, waits_of_loop
 from extmem.owning import Lock, join_thread
 
-__all__ = ["Watch", "wait_pages_async"]
+__all__ = ["wait_pages_async"]
 
 _LINGER_NS: Final = 200_000_000
 _JOIN_S: Final = 0.2
 _POLL: Final = 0
-
-
-class Watch:
-    """A value that a coroutine waits for."""
-
-    __slots__ = ("_future", "_loop", "_marks", "page", "value")
-
-    def __init__(self, page: TimelinePage, value: int, marks: int, future: asyncio.Future[None]) -> None:
-        """marks: how often the page was marked before the coroutine looked at it."""
-        self.page = page
-        self.value = value
-        self._future = future
-        self._loop = future.get_loop()
-        self._marks = marks
-
-    def is_over(self) -> bool:
-        """Whether the value is reached, or the end of a signaler is news."""
-        page = self.page
-        return page.value >= self.value or page.marks != self._marks
-
-    def complete(self) -> None:
-        """Let the coroutine go on; called in the thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self.finish)
-
-    def finish(self) -> None:
-        """Let the coroutine go on; called in its event loop."""
-        if not self._future.done():
-            self._future.set_result(None)
 
 
 class _Sleeper:
@@ -73,7 +45,7 @@ class _Sleeper:
     def reset(self) -> None:
         """Set the state of a new process."""
         self._watches: dict[Watch, None] = {}
-        self._armed: dict[TimelinePage, int] = {}
+        self._armed: dict[PageSignals, int] = {}
         """Page → the time until which it stays armed without a watch."""
         self._thread: threading.Thread | None = None
         self._alarm: Alarm | None = None
@@ -128,7 +100,7 @@ class _Sleeper:
                 if (not self._armed or self._stop_requested) and self._ends():
                     alarm.close()
                     return
-                pages = list(self._armed)
+                pages = cast("list[TimelinePage]", list(self._armed))
                 sleep = PageSleep(alarm, pages)
                 continue
             sleep.sleep(expected, self._next_look)

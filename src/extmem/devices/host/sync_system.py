@@ -6,6 +6,7 @@ Linux has sealed memory files with futexes, and eventfds; Windows has sections w
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 __all__ = [
     "SLICE_NS",
@@ -37,8 +38,9 @@ if sys.platform == "win32":
         sleep_on_pages,
     )
 
-    def waits_of_loop(loop: object) -> None:
+    def waits_of_loop(loop: object) -> Any:
         """Return None: an event loop of Windows polls nothing that a signal of a page completes."""
+        return None
 
 else:
     from extmem.devices.fd_copies import copy_of as copy_of_page

@@ -20,10 +20,25 @@ __all__ = ["CommandBuffers"]
 
 _S = vk.StructureType
 _Access, _Stage = vk.AccessFlagBits, vk.PipelineStageFlagBits
-_MOVES = _Access.TRANSFER_READ | _Access.TRANSFER_WRITE
-_HOST = _Access.HOST_READ | _Access.HOST_WRITE
+_MOVES = int(_Access.TRANSFER_READ | _Access.TRANSFER_WRITE)
+_HOST = int(_Access.HOST_READ | _Access.HOST_WRITE)
 _TRANSFER = int(_Stage.TRANSFER)
 _AROUND = int(_Stage.TRANSFER | _Stage.HOST)
+
+
+def _barrier(stages: tuple[int, int], before: int, after: int) -> tuple[Any, ...]:
+    """Return the arguments of vkCmdPipelineBarrier for one barrier, made once because each submission has two."""
+    barrier = ffi.new("VkMemoryBarrier *", (int(_S.MEMORY_BARRIER), ffi.NULL, before, after))
+    return (*stages, 0, 1, barrier, 0, ffi.NULL, 0, ffi.NULL)
+
+
+_FIRST = _barrier((int(_Stage.TOP_OF_PIPE | _Stage.HOST), _TRANSFER), _HOST, _MOVES)
+_AFTER_OTHERS = _barrier((_AROUND, _TRANSFER), _HOST | _MOVES, _MOVES)
+_LAST = _barrier((_TRANSFER, _AROUND), _MOVES, _HOST | _MOVES)
+_BEGIN = ffi.new(
+    "VkCommandBufferBeginInfo *",
+    (int(_S.COMMAND_BUFFER_BEGIN_INFO), ffi.NULL, int(vk.CommandBufferUsageFlagBits.ONE_TIME_SUBMIT)),
+)
 
 
 class CommandBuffers:
@@ -44,17 +59,10 @@ class CommandBuffers:
         device, commands = self._device, self._device.commands
         buffer = self._free.popleft() if self._free else self._allocate()
         try:
-            begin = ffi.new(
-                "VkCommandBufferBeginInfo *",
-                (int(_S.COMMAND_BUFFER_BEGIN_INFO), ffi.NULL, int(vk.CommandBufferUsageFlagBits.ONE_TIME_SUBMIT)),
-            )
-            device.check(commands.vkBeginCommandBuffer(buffer[0], begin), "vkBeginCommandBuffer")
-            recorder = VulkanRecorder(commands, buffer[0])
-            before = _HOST | _MOVES if follows else _HOST
-            stages = _AROUND if follows else int(_Stage.TOP_OF_PIPE | _Stage.HOST)
-            recorder.barrier(stages, _TRANSFER, [vk.MemoryBarrier(before, _MOVES)])
-            record(recorder)
-            recorder.barrier(_TRANSFER, _AROUND, [vk.MemoryBarrier(_MOVES, _HOST | _MOVES)])
+            device.check(commands.vkBeginCommandBuffer(buffer[0], _BEGIN), "vkBeginCommandBuffer")
+            commands.vkCmdPipelineBarrier(buffer[0], *(_AFTER_OTHERS if follows else _FIRST))
+            record(VulkanRecorder(commands, buffer[0]))
+            commands.vkCmdPipelineBarrier(buffer[0], *_LAST)
             device.check(commands.vkEndCommandBuffer(buffer[0]), "vkEndCommandBuffer")
         except BaseException:
             if self._pool is not None:  # its recording failed: it is freed, and not begun again

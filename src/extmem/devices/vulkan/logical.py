@@ -108,6 +108,11 @@ class LogicalDevice:
         counter, wait, signal = map(self.commands.promoted, names)
         return counter, wait, signal
 
+    @cached_property
+    def submit_2(self) -> Any:
+        """vkQueueSubmit2; None without the feature synchronization2."""
+        return self.commands.promoted("vkQueueSubmit2") if "synchronization2" in self.features else None
+
     @property
     def raw(self) -> int:
         """VkDevice as a number."""

@@ -25,7 +25,7 @@ _LINGER_S: Final = 1.0
 class Work:
     """One submission, until its end is seen."""
 
-    __slots__ = ("ended", "fence", "hosts", "keep", "own", "raises", "recorded", "result", "results", "uses")
+    __slots__ = ("after", "ended", "fence", "hosts", "keep", "own", "raises", "recorded", "result", "results", "uses")
 
     def __init__(self) -> None:
         self.uses = Uses()
@@ -41,6 +41,8 @@ class Work:
         """Functions that raise a host word or a host timeline, and the values."""
         self.own: Submit | None = None
         """The calls, once they are built."""
+        self.after: Work | None = None
+        """Earlier work of the same call: if that fails, this is not submitted."""
         self.keep: list[Any] = []
         self.result: int | None = None
         """The VkResult of its end; None before."""

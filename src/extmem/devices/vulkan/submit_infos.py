@@ -49,14 +49,15 @@ def submit_call(
 ) -> Submit:
     """Return the call that submits the batches. buffers: the VkCommandBuffers of each. fence: VkFence; 0 for none."""
     keep: list[Any] = []
-    old = "synchronization2" not in device.features or any(
+    submit_2 = device.submit_2
+    old = submit_2 is None or any(
         isinstance(link, vk.D3D12FenceSubmitInfoKHR) for batch in batches for link in batch.chain
     )
     infos = ffi.new(f"VkSubmitInfo{'' if old else '2'}[]", max(1, len(batches)))
     for index, batch in enumerate(batches):
         (_fill if old else _fill_2)(infos[index], batch, buffers[index], keep)
     keep.append(infos)
-    command = device.commands.vkQueueSubmit if old else device.commands.promoted("vkQueueSubmit2")
+    command = device.commands.vkQueueSubmit if old else submit_2
     return Submit(command, (queue, len(batches), infos if batches else ffi.NULL, fence), keep)
 
 

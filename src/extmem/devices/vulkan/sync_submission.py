@@ -62,6 +62,8 @@ _CALLS: Final = 2
 """Calls of one submission: that of the batches, and that of the work's fence."""
 _TIMEOUT = int(vk.Result.TIMEOUT)
 _LOST = int(vk.Result.ERROR_DEVICE_LOST)
+_ABANDONED = int(vk.Result.ERROR_UNKNOWN)
+"""The result of work that is not submitted, because what it depends on failed."""
 _FENCE = int(vk.StructureType.FENCE_CREATE_INFO)
 _log = logging.getLogger("extmem")
 _queues: Final[WeakSet[BatchQueue]] = WeakSet()
@@ -84,6 +86,8 @@ class BatchQueue:
         self._running = Worker("extmem-vulkan-done", self._watch)
         self._deferred = Worker("extmem-vulkan-waits", self._wait_and_send)
         self._patience = _PATIENCE_S
+        self._lost = False
+        """Whether the device is lost."""
         self._failed: list[Exception] = []
         """Errors of deferred submissions, which the next call raises."""
         _queues.add(self)
@@ -106,9 +110,12 @@ class BatchQueue:
         try:
             for index, group in enumerate(groups):
                 last = index == len(groups) - 1
-                works.append(self._prepared(group, fence if last else None, uses))
-            is_deferred = bool(self._deferred.items) or any(not self._reached(work) for work in works)
+                work = self._prepared(group, fence if last else None, uses)
+                work.after = works[-1] if works else None
+                works.append(work)
+            is_deferred = bool(self._deferred.items)
             for work in works:
+                is_deferred = is_deferred or not self._reached(work)
                 if is_deferred:
                     self._deferred.add(work)
                 else:
@@ -260,6 +267,7 @@ class BatchQueue:
         return False
 
     def _end(self, work: Work, result: int, *, is_signaled: bool) -> None:
+        self._lost = self._lost or result == _LOST
         if not result:
             for raise_to, value in work.raises:
                 try:
@@ -275,13 +283,16 @@ class BatchQueue:
             work.uses.end()
         except (ExtmemError, OSError) as error:
             _log.warning("what a submission has used could not be released: %s; it is tried again later", error)
-        work.result = result
+        work.result, work.after = result, None
         work.ended.put(None)
 
     # Deferred work. Only its thread calls this.
 
     def _wait_and_send(self, work: Work) -> bool:
         """Wait for host timelines for a moment, and submit once their values are reached; see `Worker`."""
+        if self._lost or (work.after is not None and work.after.result):
+            self._end(work, _LOST if self._lost else _ABANDONED, is_signaled=False)
+            return True
         try:
             if not self._words.wait(work.hosts, timeout_ns=_SLICE_NS):
                 return False
@@ -290,7 +301,7 @@ class BatchQueue:
             self._failed.append(error)
             _log.warning("a submission that waited for a timeline of the host failed: %s", error)
             if not work.results:
-                self._end(work, _LOST, is_signaled=False)
+                self._end(work, _ABANDONED, is_signaled=False)
         return True
 
     # Waiting.

@@ -25,6 +25,8 @@ _TIMEOUT, _NOT_READY = int(Result.TIMEOUT), int(Result.NOT_READY)
 _TIMELINE = int(vk.SemaphoreType.TIMELINE)
 _EXPORTABLE = int(vk.ExternalSemaphoreFeatureFlagBits.EXPORTABLE)
 _POLL_S = 0.001
+_FOR_EVER = 1 << 63
+"""Nanoseconds. A fence may be submitted while another thread waits for it, but a wait without an end is a fault."""
 
 
 # What can be shared.
@@ -188,7 +190,8 @@ def vkWaitForFences(fake: FakeVulkan, handle: Any, count: int, fences: Any, ever
     waited = [fake.get(raw, Fence, device) for raw in fences[0:count]]
     advance(fake)
     for fence in waited:
-        if not fence.page.number and not fence.page.shared and not is_pending(fake, fence) and timeout:
+        unsignaled = not fence.page.number and not fence.page.shared and not is_pending(fake, fence)
+        if unsignaled and timeout >= _FOR_EVER:
             fake.misuse("a fence is waited for that nothing signals")
             raise Refusal(_TIMEOUT)
     combine = all if every else any

@@ -15,6 +15,7 @@ from extmem.devices.host.timeline_page import TimelinePage
 from extmem.errors import AccessDeniedError, OutOfMemoryError, PeerGoneError
 from extmem.owning import OwnedFd, copy_fd
 from extmem.sharing import timeline_page as layout
+from extmem.testing.children import Peer
 from extmem.testing.leaks import no_leaks
 from extmem.testing.waiting import DEADLINE, wait_until
 
@@ -131,6 +132,24 @@ def test_a_lack_of_descriptors_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "eventfd", refuse)
     with pytest.raises(OutOfMemoryError, match="vkCreateSemaphore: no room for an eventfd"):
         event()
+
+
+@pytest.mark.slow("starts a process")
+def test_two_processes_hand_a_signal_back_and_forth() -> None:
+    there, back = event(), event()
+    with Peer(pass_fds=[there.fd, back.fd]) as peer:
+        peer.start(
+            "from extmem.devices.host.event import Event\n"
+            "ping, pong = Event.of_fd(there, True), Event.of_fd(back, True)\n"
+            "for _ in range(100):\n    ping.take() and pong.signal()",
+            there=there.fd,
+            back=back.fd,
+        )
+        for _ in range(100):
+            assert there.signal()
+            assert back.take(deadline_after(FAR))
+        peer.finish()
+    assert not there.is_signaled()
 
 
 def test_the_file_is_owned() -> None:

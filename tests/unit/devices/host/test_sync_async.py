@@ -12,6 +12,7 @@ import pytest
 from extmem.devices.host import futex, ring_waits, sync_async
 from extmem.devices.host.io_ring import MOST, usable
 from extmem.devices.host.page_signals import deadline_after
+from extmem.devices.host.page_watch import Watch
 from extmem.devices.host.sync_async import wait_pages_async
 from extmem.devices.host.timeline_page import TimelinePage, create_page, open_page
 from extmem.errors import PeerGoneError
@@ -219,7 +220,7 @@ def test_a_loop_that_was_closed_disturbs_no_other() -> None:
     loop = asyncio.new_event_loop()
     future = loop.create_future()
     loop.close()
-    sync_async._sleeper.add(sync_async.Watch(one, 1, 0, future))
+    sync_async._sleeper.add(Watch(one, 1, 0, future))
     one.signal(1)
     run(wait_pages_async([(one, 1)]))
     wait_until(lambda: not sync_async._sleeper._watches, "the watch to be completed")
