@@ -8,7 +8,7 @@ from extmem import vk
 from extmem.testing import fake_vulkan
 from tests.rules.raising import broken_by
 from tests.rules.recipes_submit import Gpu
-from tests.rules.recipes_world import HAS_FDS, Recipe, World, recipe
+from tests.rules.recipes_world import HAS_FDS, RECIPES, Recipe, World, recipe
 
 __all__ = ["OF_SYNC_FDS"]
 
@@ -19,17 +19,6 @@ _FD, _WIN32 = "VkImportSemaphoreFdInfoKHR", "VkImportSemaphoreWin32HandleInfoKHR
 _FENCE_FD, _FENCE_WIN32 = "VkImportFenceFdInfoKHR", "VkImportFenceWin32HandleInfoKHR"
 _GET_FD, _GET_WIN32 = "VkSemaphoreGetFdInfoKHR", "VkSemaphoreGetWin32HandleInfoKHR"
 _GET_FENCE_FD, _GET_FENCE_WIN32 = "VkFenceGetFdInfoKHR", "VkFenceGetWin32HandleInfoKHR"
-OF_SYNC_FDS = frozenset(
-    f"VUID-{struct}-{tail}"
-    for struct, *tails in (
-        (_FD, "fd-01544", "handleType-03264", "flags-03323"),
-        (_GET_FD, "semaphore-01133", "handleType-01134", "handleType-01135", "handleType-03253", "handleType-03254"),
-        (_FENCE_FD, "fd-01541"),
-        (_GET_FENCE_FD, "fence-01455", "handleType-01454"),
-    )
-    for tail in tails
-)
-"""Rules whose recipe takes file descriptors, which Windows does not have."""
 
 
 def semaphore(world: World, exported: int = 0, *, timeline: bool = False, name: str | None = None) -> Any:
@@ -248,7 +237,11 @@ recipe(f"{_FENCE_WIN32}-name-01540")(_fence_of_another_gpu(named=True))
 # Exporting.
 
 
-def get_fd(exported: int = S.OPAQUE_FD, *, timeline: bool = False, **asked: Any) -> Recipe:
+_SHARED = int(S.OPAQUE_FD if HAS_FDS else S.OPAQUE_WIN32)
+"""A type that the host device of this system exports; of semaphores and of fences."""
+
+
+def get_fd(exported: int = _SHARED, *, timeline: bool = False, **asked: Any) -> Recipe:
     """Export an fd of a new semaphore."""
 
     def run(world: World) -> set[str]:
@@ -259,7 +252,7 @@ def get_fd(exported: int = S.OPAQUE_FD, *, timeline: bool = False, **asked: Any)
     return run
 
 
-def get_fence_fd(exported: int = F.OPAQUE_FD, **asked: Any) -> Recipe:
+def get_fence_fd(exported: int = _SHARED, **asked: Any) -> Recipe:
     """Export an fd of a new fence."""
 
     def run(world: World) -> set[str]:
@@ -363,3 +356,14 @@ def _copied_while_waited_for(world: World) -> set[str]:
         gpu.submit([(gpu.gate, 1), made])
         info = vk.SemaphoreGetFdInfoKHR(made, S.SYNC_FD)
         return broken_by(lambda: gpu.device.get_semaphore_fd(info))
+
+
+_COPIES = ("semaphore-01133", "handleType-01134", "handleType-01135", "handleType-03253", "handleType-03254")
+OF_SYNC_FDS = frozenset(
+    (
+        *(vuid for vuid in RECIPES if "ImportSemaphoreFd" in vuid or "ImportFenceFd" in vuid),
+        *(f"VUID-{_GET_FD}-{tail}" for tail in _COPIES),
+        *(f"VUID-{_GET_FENCE_FD}-{tail}" for tail in ("fence-01455", "handleType-01454")),
+    )
+)
+"""Rules whose recipe takes file descriptors, which Windows does not have."""

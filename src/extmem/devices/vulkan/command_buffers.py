@@ -27,7 +27,7 @@ _AROUND = int(_Stage.TRANSFER | _Stage.HOST)
 
 
 def _barrier(stages: tuple[int, int], before: int, after: int) -> tuple[Any, ...]:
-    """Return the arguments of vkCmdPipelineBarrier for one barrier, made once because each submission has two."""
+    """Return the arguments of vkCmdPipelineBarrier for a memory barrier, made once: each submission has two."""
     barrier = ffi.new("VkMemoryBarrier *", (int(_S.MEMORY_BARRIER), ffi.NULL, before, after))
     return (*stages, 0, 1, barrier, 0, ffi.NULL, 0, ffi.NULL)
 

@@ -41,10 +41,13 @@ SHARING = frozenset(
 """Extensions that sharing needs. A device is created with those of them that it has."""
 
 FEATURES = {
-    "timelineSemaphore": ("VK_KHR_timeline_semaphore", "VkPhysicalDeviceTimelineSemaphoreFeatures"),
-    "synchronization2": ("VK_KHR_synchronization2", "VkPhysicalDeviceSynchronization2Features"),
+    "timelineSemaphore": ("VK_KHR_timeline_semaphore", 2, "VkPhysicalDeviceTimelineSemaphoreFeatures"),
+    "synchronization2": ("VK_KHR_synchronization2", 3, "VkPhysicalDeviceSynchronization2Features"),
 }
-"""Features that are enabled, with the extension and the struct of each. A device with the extension has the feature."""
+"""Features that are enabled, with the extension, the minor version of Vulkan, and the struct of each.
+
+A device with the extension, or of that version, has the feature.
+"""
 
 _S = vk.StructureType
 _STRUCTS = {
@@ -70,7 +73,10 @@ class LogicalDevice:
         self.owned = device is None
         self.enabled = _extensions_to_enable(physical) if self.owned else physical.extensions
         """Names of the device's extensions."""
-        self.features = frozenset(name for name, (needed, _) in FEATURES.items() if needed in self.enabled)
+        minor = physical.version >> 12 & 0x3FF
+        self.features = frozenset(
+            name for name, (needed, since, _) in FEATURES.items() if needed in self.enabled or minor >= since
+        )
         """Names of the features that are enabled; those of an adopted device are set by its adoption."""
         self.owner = VkDeviceOwner(physical.instance.owner)
         if device is None:
@@ -128,7 +134,7 @@ class LogicalDevice:
         queues = {"queueCreateInfoCount": 1, "pQueueCreateInfos": queue}
         chain, keep = ffi.NULL, []
         for name in sorted(self.features):
-            chain = ffi.new(f"{FEATURES[name][1]} *", (_STRUCTS[name], chain, 1))
+            chain = ffi.new(f"{FEATURES[name][2]} *", (_STRUCTS[name], chain, 1))
             keep.append(chain)  # a pointer in a struct keeps nothing
         links = {"sType": int(_S.DEVICE_CREATE_INFO), "pNext": chain}
         info = ffi.new("VkDeviceCreateInfo *", {**links, **queues, **extensions})

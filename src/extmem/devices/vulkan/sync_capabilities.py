@@ -48,7 +48,7 @@ def sync_extension_of(handle_type: SyncHandleType | int, *, fence: bool) -> str:
 
 def has_timelines(physical: PhysicalDevice) -> bool:
     """Return whether the device has timeline semaphores, which then need not be asked for as a feature."""
-    return _TIMELINES in physical.extensions or physical.instance.api_version >= _VERSION_1_2
+    return _TIMELINES in physical.extensions or physical.version >= _VERSION_1_2
 
 
 def semaphore_properties(

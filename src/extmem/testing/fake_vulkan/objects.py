@@ -78,8 +78,8 @@ class Queue(FakeObject):
     index: int
     batches: list[Batch] = field(default_factory=list)
     """What was submitted and has not run, in order."""
-    pending: list[CommandBuffer] = field(default_factory=list)
-    """Command buffers whose end was not reported."""
+    pending: list[tuple[CommandBuffer, int]] = field(default_factory=list)
+    """Command buffers whose end was not reported, with the number of the submission of each."""
 
 
 @dataclass(eq=False)
@@ -187,6 +187,8 @@ class CommandBuffer(FakeObject):
 
     state: Literal["initial", "recording", "executable", "pending", "invalid"] = "initial"
     once: bool = False
+    submissions: int = 0
+    """How often it was submitted."""
     work: list[Callable[[], None]] = field(default_factory=list)
     uses: set[FakeObject] = field(default_factory=set)
 
@@ -200,12 +202,17 @@ class SyncObject(FakeObject):
     temporary: SyncPage | None = None
     import_type: int = 0
     """The handle type by which the permanent payload was imported; 0 for its own."""
-    waiting: list[CommandBuffer] = field(default_factory=list)
-    """The command buffers that a wait for a fence completes."""
+    waiting: list[tuple[CommandBuffer, int]] = field(default_factory=list)
+    """The command buffers that a wait for a fence completes, with the number of the submission of each."""
     share: Share | None = None
     """How it was exported, on Windows; None where it was not."""
     kmt: int = 0
     """Its KMT number; 0 for none."""
+
+    @property
+    def running(self) -> list[CommandBuffer]:
+        """The command buffers that a wait for a fence completes, and that were not submitted again since."""
+        return [one for one, number in self.waiting if one.state == "pending" and one.submissions == number]
 
     @property
     def page(self) -> SyncPage:

@@ -185,7 +185,9 @@ def _submitted(fake: FakeVulkan, queue: Queue, raw: Any) -> CommandBuffer:
     if buffer.parent.family != queue.family:
         fake.misuse(f"{buffer} is for family {buffer.parent.family}, and the queue of family {queue.family}")
     buffer.state = "pending"
-    queue.pending = [one for one in queue.pending if one.state == "pending"] + [buffer]
+    buffer.submissions += 1
+    queue.pending = [(one, number) for one, number in queue.pending if one.state == "pending"]
+    queue.pending.append((buffer, buffer.submissions))
     return buffer
 
 

@@ -115,7 +115,7 @@ def _destroy(fake: FakeVulkan, handle: Any, raw: int, kind: type[SyncObject]) ->
     device = fake.get(handle, Device)
     if raw:
         found = fake.get(raw, kind, device)
-        busy = any(buffer.state == "pending" for buffer in found.waiting) or is_pending(fake, found)
+        busy = bool(found.running) or is_pending(fake, found)
         if busy and not device.lost:
             fake.misuse(f"{found} is destroyed while work that uses it may still run")
         fake.end(found)
@@ -204,7 +204,7 @@ def vkWaitForFences(fake: FakeVulkan, handle: Any, count: int, fences: Any, ever
 
 
 def _complete(fence: Fence) -> None:
-    for buffer in fence.waiting:
+    for buffer in fence.running:
         complete(buffer)
     fence.waiting = []  # the buffers may be submitted again, with other fences
 
@@ -214,7 +214,7 @@ def vkResetFences(fake: FakeVulkan, handle: Any, count: int, fences: Any) -> int
     device = fake.get(handle, Device)
     for raw in fences[0:count]:
         fence = fake.get(raw, Fence, device)
-        if any(buffer.state == "pending" for buffer in fence.waiting) or is_pending(fake, fence):
+        if fence.running or is_pending(fake, fence):
             fake.misuse(f"{fence} is reset while work that signals it may still run")
         fence.restore()
         fence.page.signal(0)
