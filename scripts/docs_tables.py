@@ -10,7 +10,7 @@ from extmem import vk
 from extmem.broker.rights import RIGHTS
 from extmem.devices.host import capabilities
 from extmem.handles import Access
-from extmem.objects import MEMORY, sddl
+from extmem.objects import MEMORY, OBJECT_TYPES, ObjectKind, sddl
 from extmem.objects.lifetimes import KEEPS, Holder
 from extmem.objects.results import Limits
 from extmem.objects.status import WINERROR, Status, error_for
@@ -54,6 +54,23 @@ def _access() -> str:
         mapped = MEMORY.map_generic(int(member))
         rights = "all rights that the security descriptor grants" if member is Access.MAXIMUM_ALLOWED else _mask(mapped)
         rows.append((f"`Access.{member.name}`", f"`0x{int(member):08X}`", f"`0x{mapped:X}`", rights))
+    return table(("name", "mask", "mapped", "rights of the handle"), rows)
+
+
+def _sync_access() -> str:
+    kind = OBJECT_TYPES[ObjectKind.SEMAPHORE]
+    generic = (
+        ("GENERIC_READ", 0x8000_0000),
+        ("GENERIC_WRITE", 0x4000_0000),
+        ("GENERIC_EXECUTE", 0x2000_0000),
+        ("GENERIC_ALL", 0x1000_0000),
+        ("`Access.READ_WRITE`", 0x8000_0001),
+    )
+    rows = []
+    for name, mask in generic:
+        mapped = kind.map_generic(mask)
+        words = kind.describe(mapped).rpartition(" (")[0].replace(" | ", ", ")
+        rows.append((name, f"`0x{mask:08X}`", f"`0x{mapped:X}`", words))
     return table(("name", "mask", "mapped", "rights of the handle"), rows)
 
 
@@ -186,6 +203,7 @@ def _holders() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "lifetimes": _lifetimes,
     "access": _access,
+    "sync access": _sync_access,
     "sddl rights": _rights,
     "sddl trustees": _trustees,
     "sddl flags": _ace_flags,

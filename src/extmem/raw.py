@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from extmem import vk
 from extmem.api import Buffer, Device, DeviceMemory, Image
+from extmem.api.cuda_semaphore import CudaSemaphore, import_by_name
 from extmem.api.device import Check
-from extmem.core import adopting
+from extmem.core import adopting, sync_operations
 from extmem.core import fd_choices as choices
 from extmem.core.fd_choices import FdChoices
 from extmem.core.opening import import_stated
@@ -21,7 +22,7 @@ from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.handles.arguments import check_flag, fd_number, handle_number
 from extmem.manager import manager
-from extmem.owning import copy_fd, late_imports, out_of_descriptors
+from extmem.owning import Uses, copy_fd, late_imports, out_of_descriptors
 from extmem.process import fd_sockets
 from extmem.sharing.descriptor import Descriptor
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from extmem.vk.abi import CStruct
 
 __all__ = [
+    "CudaSemaphore",
     "FdChoices",
     "VulkanHandles",
     "adopt_buffer",
@@ -42,6 +44,9 @@ __all__ = [
     "borrowed_fd",
     "c_struct",
     "cuda_array",
+    "cuda_graph_signal",
+    "cuda_graph_wait",
+    "cuda_semaphore",
     "fd_choices",
     "fd_handle",
     "import_payload",
@@ -309,6 +314,41 @@ def cuda_array(memory: DeviceMemory) -> int:
                 requires_one_of=["memory dedicated to a Vulkan image, opened on a CUDA device"],
             )
         return int(array)
+
+
+def cuda_semaphore(
+    device: Device, kind: str, handle: int | str, *, uuid: bytes | None = None, luid: bytes | None = None
+) -> CudaSemaphore:
+    """Import a semaphore that other code shares into a CUDA device, by CUDA's name of its type. For streams.
+
+    kind: `"D3D11_FENCE"`, `"D3D11_KEYED_MUTEX"` or another CUexternalSemaphoreHandleType, without its prefix.
+    handle: an fd (Linux), an NT handle, a KMT number, or a name (Windows). It stays the caller's: of an fd a copy is
+        imported. uuid, luid: of the device that it belongs to, if that is known; another GPU's is refused.
+    Errors: DriverError; UnsupportedError for NVSCISYNC, unknown types, and devices that are not CUDA's.
+    """
+    return import_by_name(device, kind, handle, uuid, luid)
+
+
+def cuda_graph_wait(device: Device, graph: int, wait: object, dependencies: Iterable[int] = ()) -> int:
+    """Add a wait to a CUgraph, after these nodes (CUgraphNode as numbers). Return the last node that was added.
+
+    wait: a pair (timeline, value), or a list of them, of any device. The values are fixed in the graph. The timelines
+        must stay open until the graph, and everything that was instantiated from it, is destroyed.
+    Errors: TypeError; DriverError; UnsupportedError for a device that is not CUDA's.
+    """
+    order = sync_operations.stream_order
+    with Uses() as uses:
+        return order.graph_wait(device, graph, order.pairs(wait, uses, "wait"), tuple(dependencies))
+
+
+def cuda_graph_signal(device: Device, graph: int, signal: object, dependencies: Iterable[int] = ()) -> int:
+    """Add a signal to a CUgraph; as `cuda_graph_wait`. Each launch of the graph signals these values.
+
+    Errors: AccessDeniedError without the right to signal; as `cuda_graph_wait`.
+    """
+    order = sync_operations.stream_order
+    with Uses() as uses:
+        return order.graph_signal(device, graph, order.pairs(signal, uses, "signal"), tuple(dependencies))
 
 
 def vk_memory(memory: DeviceMemory) -> int:

@@ -23,13 +23,15 @@ PUBLIC = {
     "core/exporting.py": "`export_handle` and `win32_handle` take the enum, which they write into structs",
     "core/fd_choices.py": "takes and returns the enum",
     "core/import_source.py": "`look_at` takes what a program passed, before the rules check it",
-    "core/queries.py": "takes what programs pass, before the rules check it",
     "core/sync_creating.py": "takes what `Device.timeline` got, and checks it",
-    "core/sync_exporting.py": "`export_handle` takes what programs pass, and checks it",
+    "core/sync_exporting.py": "`export_handle` takes what programs pass",
+    "core/sync_facts.py": "asks by the enums",
+    "core/sync_source.py": "takes what a program passed, before the rules check it",
+    "core/queries.py": "takes what programs pass, before the rules check it",
     "raw.py": "takes what programs pass",
     "rules/handle_properties.py": "takes what programs pass, and checks it",
     "sharing/descriptor/descriptor.py": "programs make descriptors",
-    "sharing/descriptor/sync.py": "programs make descriptors",
+    "sharing/descriptor/sync.py": "as memory's, for two kinds",
     "sharing/descriptor/wire.py": "the numbers of the wire format",
 }
 """Modules that have handle types as they come from a program or from another process, and why."""

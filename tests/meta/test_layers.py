@@ -67,6 +67,8 @@ PLATFORM_ASKED = {
     "extmem.devices.vulkan.backend": "picks how a driver's memory is shared",
     "extmem.devices.cuda.handle_types": "picks how CUDA's own memory leaves the process",
     "extmem.devices.host.system": "picks what payloads are made of",
+    "extmem.devices.host.sync_system": "picks what semaphores and fences are made of",
+    "extmem.devices.vulkan.sync_sharing": "picks how a driver's semaphores and fences are shared",
     "extmem.manager": "picks the object manager",
     "extmem.owning._system": "picks how descriptors are closed and duplicated",
     "extmem.process": "picks how children inherit",
@@ -84,6 +86,7 @@ PLATFORM_ASKED = {
 BACKENDS = (
     "extmem.devices.host.",
     "extmem.devices.vulkan.win32",
+    "extmem.devices.vulkan.sync_win32",
     "extmem.devices.cuda.win32",
     "extmem.broker",
     "extmem.manager.linux",

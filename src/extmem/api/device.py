@@ -12,11 +12,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, cast
 
 from extmem import interop, rules, vk
+from extmem.api.sync_device import SyncDevice
 from extmem.core import operations, shared_devices
-from extmem.core.device_state import Check, DeviceState
+from extmem.core.device_state import Check
 from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import Closed
 from extmem.core.resources import BufferObject, ImageObject
@@ -29,19 +30,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from extmem.api.commands import Commands
+    from extmem.api.fence import Fence
+    from extmem.api.semaphore import Semaphore
     from extmem.core.validation_cache import Key
     from extmem.devices.resources import NativeResource
     from extmem.sharing.layout import Axes
 
 __all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image"]
 
+Order: TypeAlias = "tuple[Semaphore, int] | Sequence[tuple[Semaphore, int] | Semaphore] | Semaphore"
+"""What an argument `wait` or `signal` takes: a pair of a timeline and a value, or a list of them. A binary semaphore
+has no value."""
+
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 
 
-class Device(DeviceState):
+class Device(SyncDevice):
     """A device that allocates, exports and imports memory. Made by `extmem.open_device`.
 
-    Ownership: memory, buffers and images hold their device; `close()` refuses while any memory is open.
+    Ownership: memory, buffers and images hold their device; `close()` refuses while memory, semaphores or fences are
+    open.
     Threads: every method may be called from any thread, also while another one closes the device.
 
     Errors of every command: RuleViolation (see `check`), HandleStateError once closed, and in a forked child.
@@ -271,16 +279,29 @@ class Device(DeviceState):
 
     # Work on the queue.
 
-    def commands(self) -> Commands:
+    def commands(
+        self,
+        *,
+        wait: Order | None = None,
+        signal: Order | None = None,
+        fence: Fence | None = None,
+    ) -> Commands:
         """Return commands for the queue of this device: `with device.commands() as commands:`.
 
         At the end of the block they are submitted, and waited for.
+
+        wait: a pair (timeline, value) of this device, or a list of them: the commands begin when the values are
+            reached. The queue waits where the driver can, and not the host.
+        signal: such pairs, which are signaled when the commands are done. The end of the block then does not wait.
+        fence: signaled when the commands are done, too.
+        Errors: TypeError, ValueError; HandleStateError for a timeline of another device; AccessDeniedError for a signal
+        without the right; at the end of the block also RuleViolation for a value that goes back or too far.
         """
         self.check_open()
         with late_imports():
             from extmem.api.commands import Commands
 
-        return Commands(self)
+        return Commands(self, wait=wait, signal=signal, fence=fence)
 
     # Bookkeeping.
 
@@ -472,7 +493,12 @@ class DeviceMemory(MemoryObject):
         return interop.jax_array(array)
 
     def access(
-        self, *, stream: object = None, queue: bool = False
+        self,
+        *,
+        stream: object = None,
+        queue: bool = False,
+        wait: Order | None = None,
+        signal: Order | None = None,
     ) -> AbstractContextManager[interop.DeviceArray | Buffer]:
         """Return a context manager. In its block, one stream or queue uses the memory.
 
@@ -483,7 +509,12 @@ class DeviceMemory(MemoryObject):
             waited for. Yields a GPU array.
         queue: True for work on the queue of the Vulkan device instead. Ownership is acquired from
             VK_QUEUE_FAMILY_EXTERNAL at the beginning and released to it at the end. Yields the buffer over the memory.
-        Not ordered: work of other streams, queues and processes, which must wait for the end of the block.
+        wait: a pair (timeline, value), or a list of them: the work in the block begins when the values are reached.
+            The stream or queue waits, and not the host.
+        signal: such pairs, which are signaled when the work that was given to the stream or queue in the block is done.
+            The end of the block then does not wait for it.
+        Not ordered: work of other streams, queues and processes, which must wait for `signal`, or for the end of the
+        block without it.
         Errors: as `device_array`, `buffer` and `Device.commands`; TypeError for an object that is not a stream.
         """
         if queue and stream is not None:
@@ -492,8 +523,8 @@ class DeviceMemory(MemoryObject):
             from extmem.api import access
 
         if queue:
-            return cast("AbstractContextManager[Buffer]", access.on_queue(self))
-        return access.on_stream(self, stream)
+            return cast("AbstractContextManager[Buffer]", access.on_queue(self, wait, signal))
+        return access.on_stream(self, stream, wait, signal)
 
     if sys.version_info >= (3, 12):
 

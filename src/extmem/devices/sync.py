@@ -91,6 +91,14 @@ class SyncSource(NamedTuple):
     """The `stated_identity` of the object that was shared; 0 where the kernel distinguishes payloads."""
     writable: bool = True
     """Whether the handle carries the right to signal (0x2)."""
+    device_uuid: bytes | None = None
+    """deviceUUID of the payload's device, by its descriptor; None for payloads of the host, or if it is not known."""
+    luid: bytes | None = None
+    """deviceLUID of that device, where its driver reports one."""
+    device_name: str = ""
+    """For error messages."""
+    host: bool = False
+    """Whether the payload is extmem's own (`SyncDescriptor.host`): a page or an event of the host."""
 
 
 class NativeSync(Protocol):
@@ -227,12 +235,19 @@ class SyncBackend(Protocol):
         """vkCreateFence. Errors as `create_semaphore`."""
 
     def examine_sync_fd(
-        self, fd: int, handle_type: SyncHandleType, *, fence: bool = False, timeline: bool = False
+        self,
+        fd: int,
+        handle_type: SyncHandleType,
+        *,
+        fence: bool = False,
+        timeline: bool = False,
+        trusted: bool = False,
     ) -> ExaminedFd:
         """Return what an fd is, and whether it can be imported as this type; it is not changed.
 
-        A driver that an unproven fd damages is asked on a device of its own. Its `descriptor` is what the payload says
-        of itself (host timelines).
+        trusted: this library exported it for this user, so that no proof is made at its import; see
+        `Backend.examine_fd`. A driver that an unproven fd damages is asked on a device of its own, at the import. Its
+        `descriptor` is what the payload says of itself (host timelines).
         """
 
     def wait_semaphores(

@@ -165,7 +165,7 @@ def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceil
             Status.ACCESS_DENIED,
             f"User {user} requests {describe(wanted)} and may have {describe(rights)}: {describe(missing)} is refused"
             + (
-                f" because the {object_type.noun} was shared read-only. Request less."
+                f" because the object ({object_type.noun}) was shared read-only. Request less."
                 if read_only
                 else ". Request less, or have the exporter allow it in its security descriptor."
             ),

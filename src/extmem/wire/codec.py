@@ -22,6 +22,7 @@ from extmem.errors import PeerProtocolError
 from extmem.objects import Part
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.wire.limits import (
+    BY_RIGHTS,
     I64,
     MAX_DESCRIPTOR,
     MAX_FDS,
@@ -157,6 +158,7 @@ __all__ = [
     "QueryHandle",
     "READ_ONLY",
     "READ_WRITE",
+    "BY_RIGHTS",
     "Refusal",
     "Reply",
     "Request",

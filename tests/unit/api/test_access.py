@@ -8,7 +8,6 @@ import pytest
 
 import extmem
 from extmem.api import Device
-from extmem.api.access import stream_address
 from extmem.interop import DeviceArray
 from extmem.testing import fake_cuda, fake_vulkan, leaks
 from tests import cuda_bed
@@ -71,20 +70,3 @@ def test_a_device_without_queues_is_refused(fakes: Both) -> None:
         del array
         with pytest.raises(ValueError, match="takes either a stream or the queue"):
             memory.access(stream=1, queue=True)
-
-
-def test_streams_of_all_libraries_are_accepted() -> None:
-    class Torch:
-        cuda_stream = 5
-
-    class Cupy:
-        ptr = 6
-
-    class Core:
-        def __cuda_stream__(self) -> tuple[int, int]:
-            return 0, 7
-
-    assert [stream_address(s) for s in (None, 4, Torch(), Cupy(), Core())] == [0, 4, 5, 6, 7]
-    for wrong in ("4", object(), 1.5):
-        with pytest.raises(TypeError, match="is not a CUDA stream"):
-            stream_address(wrong)

@@ -15,7 +15,7 @@ from extmem.devices import host
 from extmem.devices.vulkan import new_loader
 from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.instance import Instance
-from extmem.devices.vulkan.logical import MOVING, SHARING
+from extmem.devices.vulkan.logical import FEATURES, MOVING, SHARING
 from extmem.devices.vulkan.physical import API_VERSION, PhysicalDevice
 from extmem.errors import HandleStateError, RuleViolation, UnsupportedError
 
@@ -81,6 +81,7 @@ def adopt(
     adopted = PhysicalDevice(adopted_instance, real.handle, names)
     backend = VulkanBackend(adopted, device=device, queue_family=family, queue=number)
     backend.enabled_features = enabled
+    backend.device.features = enabled & FEATURES.keys()
     return backend
 
 

@@ -78,9 +78,11 @@ class LinuxManager(BrokerControl):
             self._check_name(name)
         fds = [*handles]
         modes: tuple[int, ...] = ()
+        judged = handles
         if pages:
+            judged = [*handles, *(page.handle for page in pages if page.by_rights)]
             fds += [page.handle for page in pages]
-            modes = tuple(wire.READ_WRITE if page.writable else wire.READ_ONLY for page in pages)
+            modes = tuple(map(_page_mode, pages))
         check_payload(descriptor, len(fds), len(pages))
         request = wire.Export(
             object_kind,
@@ -90,7 +92,7 @@ class LinuxManager(BrokerControl):
             int(share),
             name,
             check_mask(access),
-            check_sddl(sddl),
+            check_sddl(sddl, object_kind),
             inherit,
             strict_kmt,
             identity,
@@ -98,7 +100,7 @@ class LinuxManager(BrokerControl):
         )
         client = self.client
         # All that can fail here fails before the broker has the payload, which no one would release.
-        writable = all(map(is_writable, handles))
+        writable = all(map(is_writable, judged))
         try:
             kept = list(map(copy_fd, fds))
         except OSError as error:
@@ -380,6 +382,12 @@ class LinuxManager(BrokerControl):
 
 def _entered(state: State, reply: wire.Reply, fds: Sequence[OwnedFd], entry: HandleEntry | None) -> int:
     return state.handle(expect(reply, wire.Handle), fds, entry)
+
+
+def _page_mode(page: Page) -> int:
+    if page.by_rights:
+        return wire.BY_RIGHTS
+    return wire.READ_WRITE if page.writable else wire.READ_ONLY
 
 
 def process_name(pid: int) -> str:

@@ -1,0 +1,88 @@
+"""`CudaSemaphore`: a semaphore that other code shares by a handle, for streams, by CUDA's name of its type."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from extmem.errors import UnsupportedError
+from extmem.interop.streams import stream_address
+from extmem.owning import late_imports
+from extmem.vk.handle_types import NO_SEMAPHORE_TYPES, OPAQUE_FD
+
+if TYPE_CHECKING:
+    from extmem.core.device_state import DeviceState
+
+__all__ = ["CudaSemaphore", "import_by_name"]
+
+_INFINITE_MS = 0xFFFF_FFFF
+
+
+class CudaSemaphore:
+    """A semaphore of another API on a CUDA device, made by `extmem.raw.cuda_semaphore`. Ownership: until `close`.
+
+    It is for types that Vulkan's handle types do not name: fences and keyed mutexes of Direct3D 11. Neither the host
+    nor this object knows its value. Close it before the device.
+    """
+
+    __slots__ = ("_native", "_streams")
+
+    def __init__(self, streams: Any, native: Any) -> None:
+        """streams: the device's `Streams`. native: the `StreamSemaphore`, which this object owns."""
+        self._streams = streams
+        self._native = native
+
+    def wait(self, stream: object, value: int = 0, timeout_ms: int = _INFINITE_MS) -> None:
+        """Make later work of the stream wait until the value is reached; acquire a keyed mutex with this key.
+
+        stream: as for `DeviceMemory.access`. value: of a fence or timeline, or a key; ignored for binary semaphores.
+        timeout_ms: of a keyed mutex, in milliseconds; without end by default. When it has passed, the stream fails with
+            CUDA_ERROR_TIMEOUT.
+        Errors: DriverError; HandleStateError once closed; TypeError.
+        """
+        self._streams.wait(stream_address(stream), ((self._native, value),), timeout_ms)
+
+    def signal(self, stream: object, value: int = 0) -> None:
+        """Signal the value when earlier work of the stream is done; release a keyed mutex with this key. As `wait`."""
+        self._streams.signal(stream_address(stream), ((self._native, value),))
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        closing: bool = self._native.closing
+        return closing
+
+    def close(self) -> None:
+        """Destroy it (cuDestroyExternalSemaphore), once no stream uses it. Safe to call twice."""
+        self._streams.finish()
+        self._native.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def import_by_name(
+    device: DeviceState, kind: str, handle: int | str, uuid: bytes | None, luid: bytes | None
+) -> CudaSemaphore:
+    """`extmem.raw.cuda_semaphore`."""
+    with late_imports():
+        from extmem.devices.sync import SyncSource
+        from extmem.devices.types import ExaminedFd
+
+    with device.use():
+        sync = getattr(device.backend, "sync", None)
+        if sync is None or device.kind != "cuda":
+            raise UnsupportedError(
+                f"{device.name} ({device.kind}) is no CUDA device; open the GPU with kind='cuda'",
+                requires_one_of=["a CUDA device"],
+            )
+        name = handle if isinstance(handle, str) else None
+        number = 0 if isinstance(handle, str) else int(handle)
+        examined = ExaminedFd(number, OPAQUE_FD, "other") if kind.endswith("_FD") else None
+        source = SyncSource(NO_SEMAPHORE_TYPES, fd=examined, handle=number, name=name, device_uuid=uuid, luid=luid)
+        return CudaSemaphore(sync.streams, sync.import_by_name(kind, source))

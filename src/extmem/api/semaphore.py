@@ -1,0 +1,60 @@
+"""`Semaphore`: a VkSemaphore, binary or timeline; `Timeline`, in a module of its own, is a timeline semaphore."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from extmem import _pickles, vk
+from extmem.core import sync_operations
+from extmem.core.sync_object import SemaphoreObject
+
+if TYPE_CHECKING:
+    from extmem.api.device import Device
+    from extmem.handles import FdHandle, KmtHandle, NtHandle
+
+__all__ = ["Semaphore"]
+
+
+class Semaphore(SemaphoreObject):
+    """A semaphore of a device (VkSemaphore). Made by `Device.create_semaphore`; `close()` destroys it.
+
+    A binary semaphore orders the submissions of queues: it is signaled by one, and a wait of another one consumes the
+    signal. Only a timeline can be waited for and signaled by the host.
+
+    Ownership: it has a payload, which lives as long as any semaphore, handle or name (with a handle) of any process
+    refers to it. Threads: every method may be called from any thread. A semaphore that submitted work uses is
+    destroyed after it. Pickling sends it to a process that `multiprocessing` starts: the receiver gets another
+    semaphore with the same payload and rights.
+    Errors of all: HandleStateError once closed, and in a forked child.
+    """
+
+    __slots__ = ()
+
+    @property
+    def device(self) -> Device:
+        """The device that it belongs to."""
+        return cast("Device", super().device)
+
+    @property
+    def semaphore_type(self) -> vk.SemaphoreType:
+        """VkSemaphoreType: BINARY or TIMELINE."""
+        return vk.SemaphoreType.TIMELINE if self.descriptor.timeline else vk.SemaphoreType.BINARY
+
+    def export_handle(
+        self, handle_type: vk.ExternalSemaphoreHandleTypeFlagBits | None = None
+    ) -> NtHandle | KmtHandle | FdHandle | int:
+        """Return a new handle to the payload, owned by the caller. Later calls return duplicates of it.
+
+        handle_type: a type that it was created for; None: the first of NT handle, KMT handle and fd. SYNC_FD may return
+            -1: the payload is signaled already, and there is nothing to wait for.
+        Errors: RuleViolation (VUID-VkSemaphoreGetWin32HandleInfoKHR-handleType-01126,
+        VUID-VkSemaphoreGetFdInfoKHR-handleType-01132) for a type that it was not created for.
+        """
+        with self.use() as record:
+            handle: NtHandle | KmtHandle | FdHandle | int = sync_operations.sync_exporting.export_handle(
+                self, record, handle_type
+            )
+            return handle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _pickles.reduce_sync(self)

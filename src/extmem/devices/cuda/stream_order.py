@@ -1,0 +1,355 @@
+"""`Streams`: waits and signals of semaphores on the program's streams, without a wait of the host.
+
+How this works. A stream waits for a driver's semaphore by cuWaitExternalSemaphoresAsync, and for a page of the host by
+cuStreamWaitValue64. It signals a driver's semaphore by cuSignalExternalSemaphoresAsync, and writes the word of a page
+by cuStreamWriteValue64. Then it calls a host function for each page, which wakes who waits on the host, in this process
+and in others; for a driver's timeline it raises the companion page first. Several semaphores of drivers are one call.
+
+The steps for one stream are made in one call of C code (`_attempt`). No signal handler runs in between, so a driver's
+semaphore is not left signaled without the page that says so. A stream of the program brings its context along; the
+primary context is made current for the default streams, and if CUDA asks for it.
+
+What streams use is held until CUDA says that it is done (`finish`). Nothing here waits. A wait that nobody satisfies
+blocks its stream, and keeps what it uses, until somebody raises the value: any process that has the timeline can, on
+the host or on another stream.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Iterable, Sequence
+from itertools import starmap
+from operator import call, setitem
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+
+from extmem.devices.cuda import host_function
+from extmem.devices.cuda.driver_calls import PARAMS_WORDS, TIMEOUT_MS, DriverCalls
+from extmem.devices.cuda.owners import Undo, take
+from extmem.devices.cuda.results import fail
+from extmem.devices.cuda.stream_semaphores import INFINITE_MS
+from extmem.handles.process_id import current_process
+from extmem.owning import Uses, late_imports
+from extmem.vk.abi import ffi
+
+if TYPE_CHECKING:
+    from extmem.devices.cuda.handle_types import TimelinePage
+    from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.cuda.stream_semaphores import Lane, StreamSemaphore
+
+__all__ = ["Streams", "finish_all"]
+
+Step = tuple[Any, ...]
+"""A call and its arguments."""
+Pairs = Sequence[tuple["StreamSemaphore", int]]
+
+_DEFAULT_STREAMS: Final = 2
+"""The greatest number of a default stream: 0, 1 (legacy) and 2 (of the thread) are those of the current context."""
+_WRONG_CONTEXT: Final = (201, 400)
+"""CUDA_ERROR_INVALID_CONTEXT and _INVALID_HANDLE: CUDA's answers if another context, or none, is current."""
+_NOT_TRIED: Final = -1
+_GREATER_OR_EQUAL: Final = 0
+_MANY_CALLS: Final = 16
+_BLOCKING_SYNC, _DISABLE_TIMING = 0x1, 0x2
+
+_went_well: Final = {0: None, None: None}.__getitem__
+"""Raises KeyError with the CUresult of a call that failed. (`setitem` returns None.)"""
+_working: Final[set[Streams]] = set()
+"""Those with outstanding work, also of devices that are closed."""
+
+
+class Busy(Protocol):
+    """Something that has outstanding work."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether the work is done. The primary context is current."""
+
+
+class Marked:
+    """The work that a stream had at one moment: an event is recorded after it."""
+
+    def __init__(self, device: LogicalDevice, undo: Undo, event: Any) -> None:
+        """undo: destroys the event; see `idle`."""
+        self._device = device
+        self._undo = undo
+        self.event = event
+
+    @property
+    def idle(self) -> bool:
+        """See `Busy`. Once it is, the event is destroyed."""
+        if self._undo and self._device.module.cuEventQuery(self.event)[0]:
+            return False
+        self._device.gpu.undo(self._undo)
+        return True
+
+
+class Streams:
+    """The waits and signals of one device on streams."""
+
+    def __init__(self, device: LogicalDevice) -> None:
+        """Errors: DriverError for a driver that lacks these functions."""
+        self._device = device
+        self.calls = DriverCalls(device.module)
+        self._busy: dict[Busy, Uses] = {}
+        """What outstanding work uses."""
+        self._function = 0
+        """Address of the host function; 0 before its first use."""
+        finish_all()
+
+    def wait(self, stream: int, waits: Pairs, timeout_ms: int = INFINITE_MS) -> None:
+        """Make later work of the stream wait until all values are reached. Returns at once.
+
+        timeout_ms: of keyed mutexes, whose value is their key. Errors: DriverError; HandleStateError once closed.
+        """
+        if len(waits) == 1 and timeout_ms == INFINITE_MS:
+            ((semaphore, value),) = waits
+            lane = semaphore.lanes.get((stream, get_ident()))
+            if lane is not None:
+                hold = semaphore.hold()
+                lane.marked = True
+                if semaphore.external:
+                    set_value = (setitem, lane.params, semaphore.value_at, value)
+                    self._give_one(semaphore, stream, (set_value, lane.wait, lane.mark), [])
+                else:
+                    on_word = (self.calls.wait_value, stream, semaphore.pointer, value, _GREATER_OR_EQUAL)
+                    self._give_one(semaphore, stream, (on_word, lane.mark), [])
+                del hold
+                if semaphore.closing:
+                    semaphore.close()
+                return
+        calls = self.calls
+        with Uses() as uses:
+            lanes = self._lanes(stream, waits, uses)
+            steps: list[Step] = []
+            external = [one for one in lanes if one[0].external]
+            if len(external) == 1:
+                semaphore, value, lane = external[0]
+                if semaphore.keyed:
+                    steps.append((setitem, lane.params, TIMEOUT_MS, timeout_ms))
+                steps += ((setitem, lane.params, semaphore.value_at, value), lane.wait)
+            elif external:
+                _arguments, step = _together(calls.wait_semaphores, external, timeout_ms)
+                steps.append(step)
+            for semaphore, value, _ in lanes:
+                if not semaphore.external:
+                    steps.append((calls.wait_value, stream, semaphore.pointer, value, _GREATER_OR_EQUAL))
+            for _, _, lane in lanes:
+                lane.marked = True
+                steps.append(lane.mark)
+            self._give(stream, steps, [])
+            self._keep(lanes)
+
+    def signal(self, stream: int, signals: Pairs) -> None:
+        """Signal these values when all earlier work of the stream is done, and wake who waits on the host.
+
+        Returns at once. Errors: AccessDeniedError without the right to signal; as `wait`; UnsupportedError where the
+        system allows no host function.
+        """
+        if len(signals) == 1:
+            ((semaphore, value),) = signals
+            lane = semaphore.lanes.get((stream, get_ident()))
+            page = semaphore.page
+            if lane is not None and page is not None and self._function:
+                hold = semaphore.hold()
+                self._signal_page(semaphore, lane, page, value)
+                del hold
+                if semaphore.closing:
+                    semaphore.close()
+                return
+        calls = self.calls
+        with Uses() as uses:
+            for semaphore, _ in signals:
+                if semaphore.page is not None:
+                    semaphore.page.announce_signal()
+            lanes = self._lanes(stream, signals, uses)
+            steps: list[Step] = []
+            external = [one for one in lanes if one[0].external]
+            if len(external) == 1:
+                semaphore, value, lane = external[0]
+                steps += ((setitem, lane.params, semaphore.value_at, value), lane.signal)
+            elif external:
+                _arguments, step = _together(calls.signal_semaphores, external)
+                steps.append(step)
+            announced: list[host_function.Call] = []
+            last: list[Step] = []
+            made: list[None] = []
+            try:
+                for semaphore, value, lane in lanes:
+                    page = semaphore.page
+                    if page is None:
+                        lane.marked = True
+                        steps.append(lane.mark)
+                        continue
+                    if not semaphore.external:
+                        steps.append((calls.write_value, stream, semaphore.pointer, value, 0))
+                    prepared = host_function.prepare(page.address, value, page.sequence)
+                    announced.append(prepared)
+                    semaphore.running.append(prepared)
+                    if len(semaphore.running) > _MANY_CALLS:
+                        semaphore.forget_done_calls()
+                    function = self._function or self._host_function()
+                    last.append((calls.launch_host_function, stream, function, prepared.address))
+                self._give(stream, steps + last, made)
+                self._keep(lanes)
+            except BaseException:
+                for prepared in announced[max(0, len(made) - len(steps)) :]:
+                    prepared.cancel()
+                raise
+
+    def _signal_page(self, semaphore: StreamSemaphore, lane: Lane, page: TimelinePage, value: int) -> None:
+        """Signal one semaphore that has a page. As `signal`, and faster. The caller holds the semaphore."""
+        page.announce_signal()
+        running = semaphore.running
+        if len(running) > _MANY_CALLS:
+            semaphore.forget_done_calls()
+        stream, calls = lane.stream, self.calls
+        prepared = host_function.prepare(page.address, value, page.sequence)
+        running.append(prepared)
+        launch = (calls.launch_host_function, stream, self._function, prepared[0])
+        steps: tuple[Step, ...]
+        if semaphore.external:
+            steps = ((setitem, lane.params, semaphore.value_at, value), lane.signal, launch)
+        else:
+            steps = ((calls.write_value, stream, semaphore.pointer, value, 0), launch)
+        made: list[None] = []
+        try:
+            self._give_one(semaphore, stream, steps, made)
+        except BaseException:
+            if len(made) < len(steps):
+                prepared.cancel()
+            raise
+
+    def _give_one(self, semaphore: StreamSemaphore, stream: int, steps: Sequence[Step], made: list[None]) -> None:
+        """Make the calls for one semaphore, as `_give`, and hold it until its work is done."""
+        busy = self._busy
+        if semaphore not in busy:
+            self._keep_one(semaphore)
+        result = _attempt(steps, made) if stream > _DEFAULT_STREAMS else _NOT_TRIED
+        if result:
+            self._give_in_context(stream, steps, made, result)
+        if semaphore not in busy:
+            self._keep_one(semaphore)
+
+    def _keep_one(self, semaphore: StreamSemaphore) -> None:
+        self._busy[semaphore] = Uses(semaphore)
+        _working.add(self)
+
+    def _lanes(self, stream: int, pairs: Pairs, uses: Uses) -> list[tuple[StreamSemaphore, int, Lane]]:
+        """Return the pairs with their lanes. They are held, until their work is done."""
+        thread = get_ident()
+        found = []
+        for semaphore, value in pairs:
+            uses.add(semaphore)
+            lane = semaphore.lanes.get((stream, thread)) or semaphore.lane(stream)
+            found.append((semaphore, value, lane))
+        self._keep(found)
+        return found
+
+    def _keep(self, lanes: Iterable[tuple[StreamSemaphore, int, Lane]]) -> None:
+        """Hold the semaphores until their work is done.
+
+        Called before the work is given to the stream, and again afterwards: `finish` of another thread can have found
+        them idle in between.
+        """
+        for semaphore, _, _ in lanes:
+            if semaphore not in self._busy:
+                self._keep_one(semaphore)
+
+    def _give(self, stream: int, steps: Sequence[Step], made: list[None]) -> None:
+        """Make the calls, in the context that the stream needs. made: gets an item for each call that succeeded."""
+        result = _attempt(steps, made) if stream > _DEFAULT_STREAMS else _NOT_TRIED
+        if result:
+            self._give_in_context(stream, steps, made, result)
+
+    def _give_in_context(self, stream: int, steps: Sequence[Step], made: list[None], result: int) -> None:
+        """Make the calls in the primary context, if that can help. result: of the first that failed."""
+        if result in (_NOT_TRIED, *_WRONG_CONTEXT) and all(step[0] is setitem for step in steps[: len(made)]):
+            made.clear()
+            with self._device.gpu.current:
+                result = _attempt(steps, made)
+        if result:
+            self._fail(result, steps[len(made)][0], stream)
+
+    def _fail(self, result: int, function: Any, stream: int) -> NoReturn:
+        name = self.calls.names[function]
+        fail(self._device.module.CUresult(result), name, self._device.name, tried=f"stream {stream:#x}")
+
+    def _host_function(self) -> int:
+        self._function = host_function.function_address()
+        return self._function
+
+    # The end of what streams use.
+
+    def hold(self, stream: int, uses: Uses) -> Marked:
+        """Hold everything in `uses` until what was given to the stream so far is done. The context is current.
+
+        Errors: DriverError; OutOfMemoryError.
+        """
+        device, undo = self._device, Undo()
+        cu = device.module
+        answer = take(undo, (cu.cuEventDestroy, ...), cu.cuEventCreate, _DISABLE_TIMING | _BLOCKING_SYNC)
+        event = device.value_of(answer, "cuEventCreate")
+        marked = Marked(device, undo, event)
+        held = Uses()
+        held.add_all(uses)
+        device.check(cu.cuEventRecord(event, stream)[0], "cuEventRecord")
+        self._busy[marked] = held
+        _working.add(self)
+        return marked
+
+    def finish(self) -> None:
+        """Release what no stream uses any more. Does not wait. Errors: DriverError."""
+        for one in list(self._busy):
+            uses = self._busy.pop(one, None)
+            if uses is None:
+                continue  # another thread is faster
+            with self._device.gpu.current:
+                idle = one.idle
+            if idle or self._busy.setdefault(one, uses) is not uses:
+                uses.end()
+        if not self._busy:
+            _working.discard(self)
+            if self._busy:  # another thread has given work to a stream meanwhile
+                _working.add(self)
+
+
+def finish_all() -> None:
+    """Release what no stream uses any more, of all devices, also those that are closed."""
+    for streams in list(_working):
+        if streams._device.pid == current_process.pid:
+            streams.finish()
+
+
+def _attempt(steps: Sequence[Step], made: list[None]) -> int:
+    """Make the calls in order, in one call of C code, up to the first that fails. Return its CUresult, or 0."""
+    try:
+        made.extend(map(_went_well, starmap(call, steps)))
+    except KeyError as error:
+        return int(error.args[0])
+    return 0
+
+
+def _together(
+    function: Any, lanes: Sequence[tuple[StreamSemaphore, int, Lane]], timeout_ms: int = 0
+) -> tuple[object, Step]:
+    """Return the call for several semaphores of drivers, and what keeps its arguments."""
+    count = len(lanes)
+    semaphores = ffi.new("uint64_t[]", [semaphore.external for semaphore, _, _ in lanes])
+    params = ffi.new("uint64_t[]", PARAMS_WORDS * count)
+    for index, (semaphore, value, _) in enumerate(lanes):
+        params[index * PARAMS_WORDS + semaphore.value_at] = value
+        if semaphore.keyed:
+            params[index * PARAMS_WORDS + TIMEOUT_MS] = timeout_ms
+    addresses = (int(ffi.cast("uintptr_t", memory)) for memory in (semaphores, params))
+    return (semaphores, params), (function, *addresses, count, lanes[0][2].stream)
+
+
+@atexit.register
+def _keep_what_streams_use() -> None:
+    """Keep what outstanding work uses when the process ends: the GPU may still use it, so it is never released."""
+    for streams in list(_working):
+        with late_imports():
+            import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(streams))

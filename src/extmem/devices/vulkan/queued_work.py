@@ -1,0 +1,126 @@
+"""`Work`, one submission until its end is seen, and `Worker`, a thread that handles submissions in their order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final
+
+from extmem.owning import Lock, Uses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from extmem.devices.sync import NativeSemaphore
+    from extmem.devices.vulkan.owners import VkObject
+    from extmem.devices.vulkan.submit_infos import Submit
+
+__all__ = ["Work", "Worker"]
+
+_LINGER_S: Final = 1.0
+"""Seconds that a thread without work waits for more before it ends."""
+
+
+class Work:
+    """One submission, until its end is seen."""
+
+    __slots__ = ("after", "ended", "fence", "hosts", "keep", "own", "raises", "recorded", "result", "results", "uses")
+
+    def __init__(self) -> None:
+        self.uses = Uses()
+        """What it uses, held."""
+        self.results: list[int] = []
+        """The VkResults of its two calls; empty before they were made."""
+        self.fence: VkObject | None = None
+        self.recorded: list[Any] = []
+        """Its command buffers, given back at its end."""
+        self.hosts: list[tuple[NativeSemaphore, int]] = []
+        """Host timelines that have to reach a value before it is submitted."""
+        self.raises: list[tuple[Callable[[int], object], int]] = []
+        """Functions that raise a host word or a host timeline, and the values."""
+        self.own: Submit | None = None
+        """The calls, once they are built."""
+        self.after: Work | None = None
+        """Earlier work of the same call: if that fails, this is not submitted."""
+        self.keep: list[Any] = []
+        self.result: int | None = None
+        """The VkResult of its end; None before."""
+        self.ended: SimpleQueue[None] = SimpleQueue()
+        """Has an item once it has ended."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end. Signal handlers run meanwhile. Return whether it has ended."""
+        try:
+            self.ended.get(timeout=seconds)
+        except Empty:
+            return False
+        self.ended.put(None)  # for other threads
+        return True
+
+
+class Worker:
+    """A daemon thread that handles the items of a list, oldest first, and ends when it has had none for a while."""
+
+    def __init__(self, name: str, handle: Callable[[Work], bool]) -> None:
+        """handle: handles the oldest item for a moment; returns whether it is done with it, which removes it."""
+        self._name = name
+        self._handle = handle
+        self._lock = Lock()
+        self._thread: threading.Thread | None = None
+        self._linger = _LINGER_S
+        self._woken: SimpleQueue[None] = SimpleQueue()
+        self.items: deque[Work] = deque()
+        """What is to be handled. The thread alone removes items from the left."""
+
+    def add(self, work: Work) -> None:
+        """Add an item, and ensure that the thread runs."""
+        self.items.append(work)
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the thread look at the items."""
+        self._woken.put(None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to handle. The thread itself may ask while it handles the last item."""
+        return len(self.items) <= (threading.current_thread() is self._thread)
+
+    def stop(self) -> None:
+        """Make the thread end as soon as it has no work. Work that is added later starts another one."""
+        self._linger = 0.0
+        self.wake()
+
+    def pause(self, seconds: float) -> bool:
+        """Wait for `wake`, at most this long. Called by the thread. Return whether it was woken."""
+        try:
+            self._woken.get(timeout=seconds)
+        except Empty:
+            return False
+        return True
+
+    def _run(self) -> None:
+        with self._lock:  # an exception of a signal handler may have come before this thread was recorded
+            if self._thread is not threading.current_thread():
+                return
+        while True:
+            if not self.items:
+                if not self.pause(self._linger) and self._ends():
+                    return
+                continue
+            work = self.items[0]
+            if self._handle(work):
+                self.items.popleft()
+            del work
+
+    def _ends(self) -> bool:
+        with self._lock:
+            if not self.items:
+                self._thread = None
+            return self._thread is None
