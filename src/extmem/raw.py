@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from extmem import vk
 from extmem.api import Buffer, Device, DeviceMemory, Image
+from extmem.api.cuda_semaphore import CudaSemaphore, import_by_name
 from extmem.api.device import Check
 from extmem.core import adopting, sync_operations
 from extmem.core import fd_choices as choices
@@ -29,10 +30,10 @@ from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 if TYPE_CHECKING:
     import socket
 
-    from extmem.api.cuda_semaphore import CudaSemaphore
     from extmem.vk.abi import CStruct
 
 __all__ = [
+    "CudaSemaphore",
     "FdChoices",
     "VulkanHandles",
     "adopt_buffer",
@@ -325,9 +326,6 @@ def cuda_semaphore(
         imported. uuid, luid: of the device that it belongs to, if that is known; another GPU's is refused.
     Errors: DriverError; UnsupportedError for NVSCISYNC, unknown types, and devices that are not CUDA's.
     """
-    with late_imports():
-        from extmem.api.cuda_semaphore import import_by_name
-
     return import_by_name(device, kind, handle, uuid, luid)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from extmem.devices.sync import SyncSource
-from extmem.devices.types import ExaminedFd
 from extmem.errors import UnsupportedError
 from extmem.interop.streams import stream_address
+from extmem.owning import late_imports
 from extmem.vk.handle_types import NO_SEMAPHORE_TYPES, OPAQUE_FD
 
 if TYPE_CHECKING:
@@ -71,6 +70,10 @@ def import_by_name(
     device: DeviceState, kind: str, handle: int | str, uuid: bytes | None, luid: bytes | None
 ) -> CudaSemaphore:
     """`extmem.raw.cuda_semaphore`."""
+    with late_imports():
+        from extmem.devices.sync import SyncSource
+        from extmem.devices.types import ExaminedFd
+
     with device.use():
         sync = getattr(device.backend, "sync", None)
         if sync is None or device.kind != "cuda":

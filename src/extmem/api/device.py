@@ -312,12 +312,13 @@ class Device(SyncDevice):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or not self.live_allocations:
+        if kind is None or not (self.live_allocations or self.sync_records):
             self.close()
 
     def __dir__(self) -> list[str]:
-        # Completion and debuggers read every listed attribute, and `memory_properties` queries the driver.
-        return [name for name in super().__dir__() if not (self.closing and name == "memory_properties")]
+        # Completion and debuggers read every listed attribute, and these query the driver.
+        hidden = ("capabilities", "memory_properties") if self.closing else ()
+        return [name for name in super().__dir__() if name not in hidden]
 
     def __repr__(self) -> str:
         return f"<Device {self.kind}: {self.name}, {self.uuid.hex()}>"
@@ -512,7 +513,7 @@ class DeviceMemory(MemoryObject):
         wait: a pair (timeline, value), or a list of them: the work in the block begins when the values are reached.
             The stream or queue waits, and not the host.
         signal: such pairs, which are signaled when the work that was given to the stream or queue in the block is done.
-            The end of the block then does not wait for it.
+            The end of the block then does not wait for it: memory that a stream uses is to be closed only after it.
         Not ordered: work of other streams, queues and processes, which must wait for `signal`, or for the end of the
         block without it.
         Errors: as `device_array`, `buffer` and `Device.commands`; TypeError for an object that is not a stream.

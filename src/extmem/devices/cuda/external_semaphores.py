@@ -21,6 +21,7 @@ from extmem.vk.handle_types import (
     SEMAPHORE_OPAQUE_FD,
     SEMAPHORE_OPAQUE_WIN32,
     SEMAPHORE_OPAQUE_WIN32_KMT,
+    SyncHandleType,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ _TIMELINE: Final = {
 }
 
 
-def type_name(handle_type: int, *, timeline: bool) -> str:
+def type_name(handle_type: SyncHandleType, *, timeline: bool) -> str:
     """CUDA's name of a VkExternalSemaphoreHandleTypeFlagBits, for a timeline or a binary semaphore.
 
     Errors: UnsupportedError for a type that CUDA does not import.

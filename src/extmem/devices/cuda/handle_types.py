@@ -20,7 +20,6 @@ __all__ = [
     "WIN32_IS_NATIVE",
     "WORDS",
     "Terms",
-    "TimelinePage",
     "make_private",
     "open_companion",
     "page_of",
@@ -53,7 +52,7 @@ else:
     import os
 
     if TYPE_CHECKING:
-        from extmem.devices.host.timeline_page import TimelinePage
+        from extmem.devices.host.timeline_page import TimelinePage as TimelinePage
 
     KIND, WORDS, CAPABILITY = "CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR", "POSIX descriptors", "posix_fd"
     ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED"

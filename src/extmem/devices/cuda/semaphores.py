@@ -24,7 +24,7 @@ from extmem.vk.handle_types import SEMAPHORE_OPAQUE_FD, SyncHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.handle_types import TimelinePage
-    from extmem.devices.cuda.sync import CudaSync
+    from extmem.devices.cuda.sync_parts import SyncParts
     from extmem.sharing.payload import Page, PayloadFd
 
 __all__ = ["CudaSemaphore", "native_semaphore"]
@@ -35,7 +35,7 @@ class CudaSemaphore(Held):
 
     __slots__ = ("_file", "_host", "_on_streams", "_payload", "_spec", "_sync", "stated_identity", "timeline")
 
-    def __init__(self, sync: CudaSync, spec: SemaphoreSpec) -> None:
+    def __init__(self, sync: SyncParts, spec: SemaphoreSpec) -> None:
         super().__init__()
         self._sync = sync
         self._spec = spec

@@ -263,11 +263,10 @@ class Streams:
             self._give_in_context(stream, steps, made, result)
 
     def _give_in_context(self, stream: int, steps: Sequence[Step], made: list[None], result: int) -> None:
-        """Make the calls in the primary context, if that can help. result: of the first that failed."""
-        if result in (_NOT_TRIED, *_WRONG_CONTEXT) and all(step[0] is setitem for step in steps[: len(made)]):
-            made.clear()
+        """Make the other calls in the primary context, if that can help. result: of the first that failed."""
+        if result == _NOT_TRIED or result in _WRONG_CONTEXT:
             with self._device.gpu.current:
-                result = _attempt(steps, made)
+                result = _attempt(steps[len(made) :], made)
         if result:
             self._fail(result, steps[len(made)][0], stream)
 

@@ -18,17 +18,15 @@ from extmem.devices.cuda.commands import CudaRecorder
 from extmem.devices.cuda.external_semaphores import import_semaphore
 from extmem.devices.cuda.graph_nodes import GraphNodes
 from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
-from extmem.devices.cuda.owners import Undo, take
+from extmem.devices.cuda.owners import Undo
 from extmem.devices.cuda.semaphores import CudaSemaphore, native_semaphore
-from extmem.devices.cuda.stream_order import Streams
 from extmem.devices.cuda.stream_semaphores import StreamSemaphore
-from extmem.devices.cuda.stream_words import RegisteredPages
 from extmem.devices.cuda.sync_check import examine
+from extmem.devices.cuda.sync_parts import SyncParts
 from extmem.devices.host import sync as host
 from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec, SyncSource
 from extmem.errors import UnsupportedError
-from extmem.handles.process_id import current_process
-from extmem.owning import Lock, Uses
+from extmem.owning import Uses
 from extmem.vk.handle_types import SEMAPHORE_D3D12_FENCE, SEMAPHORE_OPAQUE_TYPES, SEMAPHORE_OPAQUE_WIN32_KMT
 
 if TYPE_CHECKING:
@@ -39,29 +37,17 @@ if TYPE_CHECKING:
 
 __all__ = ["CudaSync"]
 
-_NON_BLOCKING = 0x1
 _Pairs = Sequence[tuple[CudaSemaphore, int]]
 _Feature = vk.ExternalSemaphoreFeatureFlagBits
 _Type = vk.ExternalSemaphoreHandleTypeFlagBits
 
 
-class CudaSync:
+class CudaSync(SyncParts):
     """The semaphores and fences of one device."""
 
     def __init__(self, device: LogicalDevice, submissions: Submissions) -> None:
-        self.device = device
+        super().__init__(device)
         self._submissions = submissions
-        self.pages = RegisteredPages(device.gpu)
-        self.making = Lock(reentrant=True)
-        """Held while a thing is made that is made once."""
-        self._undo: Undo = []
-        """Destroys the library's own stream."""
-        self._signals = 0
-
-    @cached_property
-    def streams(self) -> Streams:
-        """The waits and signals on streams. Errors: DriverError for a driver that lacks them."""
-        return Streams(self.device)
 
     @cached_property
     def graph_nodes(self) -> GraphNodes:
@@ -135,18 +121,6 @@ class CudaSync:
                 device.gpu.undo(undo)
                 raise
 
-    def signal_at_once(self, semaphore: StreamSemaphore, value: int) -> None:
-        """Signal a driver's semaphore on a stream without other work. It is signaled when this returns."""
-        device = self.device
-        device.check_open()
-        with device.gpu.current, self.making:
-            cu = device.module
-            if not self._signals:
-                answer = take(self._undo, (cu.cuStreamDestroy, ...), cu.cuStreamCreate, _NON_BLOCKING)
-                self._signals = int(device.value_of(answer, "cuStreamCreate"))
-            self.streams.signal(self._signals, ((semaphore, value),))
-            device.check(cu.cuStreamSynchronize(self._signals)[0], "cuStreamSynchronize")
-
     def add_graph_wait(
         self, graph: int, waits: Sequence[tuple[NativeSemaphore, int]], dependencies: Sequence[int] = ()
     ) -> int:
@@ -206,17 +180,3 @@ class CudaSync:
         with self.device.gpu.current:
             self.device.module.cuEventSynchronize(marked.event)
         fence.submit_signal()
-
-    # The end.
-
-    def work_off(self) -> None:
-        """Release what no stream uses any more. A forked child leaves it to its parent."""
-        if self.device.pid == current_process.pid and "streams" in self.__dict__:
-            self.streams.finish()
-
-    def close(self) -> None:
-        """Release what belongs to the device. Safe to call twice."""
-        self.work_off()
-        if self.device.pid == current_process.pid:
-            self.device.gpu.undo(self._undo)
-            self._signals = 0

@@ -11,11 +11,10 @@ when the last reference to it ends; a method that runs has one, so its addresses
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -118,15 +117,10 @@ class TimelinePage(PageSignals):
     def _start_time(self) -> int:
         return start_time(os.getpid())
 
-    @contextlib.contextmanager
-    def _table_locked(self) -> Iterator[None]:
+    def _table_locked(self) -> _TableLock:
         """See `PageSignals`. If the file was closed by another import, the table is used without a lock."""
         file, self._file = self._file, None
-        with contextlib.ExitStack() as stack:
-            if file is not None:
-                with contextlib.suppress(HandleStateError):
-                    stack.enter_context(_table_locked(stack.enter_context(file.use()).fd))
-            yield
+        return _TableLock(file)
 
 
 def sleep_on_pages(pages: Sequence[tuple[TimelinePage, int]], deadline: int | None = None) -> bool:
@@ -136,22 +130,39 @@ def sleep_on_pages(pages: Sequence[tuple[TimelinePage, int]], deadline: int | No
     return words.sleep(deadline)
 
 
-@contextlib.contextmanager
-def _table_locked(fd: int) -> Iterator[None]:
-    """Exclude other processes that enter the table: a lock of the file's bytes, which ends with the process.
+class _TableLock:
+    """Excludes other processes that enter the table, in a block: a lock of the file's bytes.
 
-    A process with the right to signal can hold it for ever, so this waits a tenth of a second at most.
+    A process with the right to signal can hold it for ever, so this waits a tenth of a second at most. The lock is the
+    process's: if an exception prevents its release, it ends when the process closes the file.
     """
-    for _ in range(_LOCK_ATTEMPTS):
+
+    __slots__ = ("_file", "_hold")
+
+    def __init__(self, file: OwnedFd | None) -> None:
+        self._file = file
+        self._hold: memoryview | None = None
+
+    def __enter__(self) -> None:
+        file = self._file
+        if file is None:
+            return
         try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, layout.PAGE_SIZE, layout.TABLE)
-            break
-        except OSError:
-            time.sleep(_LOCK_PAUSE_S)
-    try:
-        yield
-    finally:
-        fcntl.lockf(fd, fcntl.LOCK_UN, layout.PAGE_SIZE, layout.TABLE)
+            self._hold = file.hold()
+        except HandleStateError:
+            return
+        for _ in range(_LOCK_ATTEMPTS):
+            try:
+                fcntl.lockf(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, layout.PAGE_SIZE, layout.TABLE)
+                break
+            except OSError:
+                time.sleep(_LOCK_PAUSE_S)
+
+    def __exit__(self, *_: object) -> None:
+        file = self._file
+        if file is not None and self._hold is not None:
+            fcntl.lockf(file.fd, fcntl.LOCK_UN, layout.PAGE_SIZE, layout.TABLE)
+            self._hold = None
 
 
 def _forget_after_fork() -> None:

@@ -78,9 +78,14 @@ def set_event_of_step(path: str, sequence: int) -> None:
 def table_locked(path: str) -> Iterator[None]:
     """Exclude other processes that enter a page's table: a mutex, which the kernel releases if its owner is killed.
 
-    A process that knows the id can hold it for ever, so this waits a tenth of a second at most.
+    A process that knows the id can hold it for ever, so this waits a tenth of a second at most. If there is no memory
+    for it, the table is used without.
     """
-    mutex = waitables.create_mutex(f"{path}table", security=_security(), flags=waitables.OPEN_IF)
+    try:
+        mutex = waitables.create_mutex(f"{path}table", security=_security(), flags=waitables.OPEN_IF)
+    except calls.StatusError:
+        yield
+        return
     try:
         owned = waitables.wait_any([mutex], _LOCK_MS) == 0
         try:

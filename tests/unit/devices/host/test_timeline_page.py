@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import sys
 import threading
 import time
@@ -233,6 +235,21 @@ def test_a_poisoned_page_and_nonsense_are_errors_or_numbers() -> None:
     assert page.wait(5, 0)
     assert page.facts.state == 2**32 - 1
     assert not page.raise_to(7)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_page_of_random_bytes_is_read_and_signaled(seed: int) -> None:
+    """A process with the right to signal may write anything."""
+    page = open_page(create_page())
+    bytes_of(page)[:] = random.Random(seed).randbytes(layout.PAGE_SIZE)
+    before = page.value
+    assert page.facts.value == before
+    assert page.wait(before, 0)
+    with contextlib.suppress(PeerGoneError):
+        assert not page.wait(2**64 - 1, 0)
+    assert page.raise_to(2**64 - 1)
+    assert page.value == 2**64 - 1
+    assert all(0 < pid < 2**32 for pid in page.signalers)
 
 
 def test_a_page_leaves_nothing_behind() -> None:
