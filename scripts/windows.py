@@ -62,6 +62,10 @@ if hasattr(_winapi, "CopyFile2"):
 """
 LIMIT = 40 * 60
 """Seconds after which a part of the suite is ended: it takes about ten minutes, more than twenty on a busy machine."""
+_HANGS = 600
+"""Seconds after which a test is considered to hang, which ends the run: there are no alarms on Windows. The suite runs
+with a low priority, and a process that waits for a processor is slow to start.
+"""
 _SETUP_LIMIT = 300
 _LAST_WORDS = 1.0
 """Seconds in which the output of an ended process is read."""
@@ -139,6 +143,7 @@ def compare(*, whole: bool = False) -> int:
 def part(prefix: Path, tests: Sequence[str], tally_file: Path | None = None, output: IO[bytes] | None = None) -> int:
     """Run these tests in this prefix. Return the exit status of pytest."""
     options = ["-q", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+    options += [f"--timeout={_HANGS}", "-o", f"faulthandler_timeout={_HANGS}"]
     if tally_file is not None:
         times = tally_file.with_suffix(".xml")
         options += [f"--tally={windows_path(tally_file)}", f"--junitxml={windows_path(times)}"]

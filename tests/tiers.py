@@ -38,6 +38,7 @@ SLOW = {
     "interrupts": "interrupts every operation at every instruction",
     "meta/test_testing_conformance.py": "runs the conformance suite on devices with planted faults",
     "unit/testing/test_fake_cuda_conformance.py": "runs the conformance suite on the scripted driver",
+    "unit/testing/test_fake_vulkan_sync_conformance.py": "runs the conformance suite on the scripted driver",
     "unit/testing/test_fake_vulkan_conformance.py": "runs the conformance suite on the scripted driver",
 }
 """Files and folders below tests/, and why they are left to `make test-all`."""

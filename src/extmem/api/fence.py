@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from extmem import _pickles, vk
 from extmem.core import sync_operations
 from extmem.core.sync_object import FenceObject
 
 if TYPE_CHECKING:
+    from extmem.api.device import Device
     from extmem.handles import FdHandle, KmtHandle, NtHandle
 
 __all__ = ["Fence"]
@@ -23,6 +24,11 @@ class Fence(FenceObject):
     """
 
     __slots__ = ()
+
+    @property
+    def device(self) -> Device:
+        """The device that it belongs to."""
+        return cast("Device", super().device)
 
     @property
     def signaled(self) -> bool:

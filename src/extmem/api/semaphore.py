@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from extmem import _pickles, vk
 from extmem.core import sync_operations
 from extmem.core.sync_object import SemaphoreObject
 
 if TYPE_CHECKING:
+    from extmem.api.device import Device
     from extmem.handles import FdHandle, KmtHandle, NtHandle
 
 __all__ = ["Semaphore"]
@@ -28,6 +29,11 @@ class Semaphore(SemaphoreObject):
     """
 
     __slots__ = ()
+
+    @property
+    def device(self) -> Device:
+        """The device that it belongs to."""
+        return cast("Device", super().device)
 
     @property
     def semaphore_type(self) -> vk.SemaphoreType:

@@ -109,6 +109,8 @@ def signal(record: SemaphoreRecord, value: int) -> None:
         info = vk.SemaphoreSignalInfo(native.raw or 1, value)
         _check_signal(record, info)
     native.signal(value)
+    if record.pending:  # what is submitted may wait for this value
+        sync_states().reached(record.state, value)
 
 
 def _check_signal(record: SemaphoreRecord, info: vk.SemaphoreSignalInfo) -> None:
@@ -272,7 +274,9 @@ def signal_semaphore(device: DeviceState, given: vk.SemaphoreSignalInfo) -> None
         record.check_writable()
         _check_signal(record, info)
         _check_timeline(record, "vkSignalSemaphore")
-        record.native.signal(value_of(info.value))
+        value = value_of(info.value)
+        record.native.signal(value)
+        sync_states().reached(record.state, value)
 
 
 def counter_value(device: DeviceState, semaphore: object) -> int:

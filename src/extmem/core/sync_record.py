@@ -277,6 +277,7 @@ class SemaphoreRecord(SyncRecord):
             export_types=said.handle_types,
             flags=said.flags,
             device=device.facts.identity,
+            external=name is not None,
         )
         super().__init__(device, native, permanent, word, state)
         self.find_page()

@@ -26,12 +26,12 @@ def _import_fd(word: str) -> FieldTypes:
     )
 
 
-def _import_win32(word: str, handle_type: str, handle: str, name: str) -> FieldTypes:
+def _import_win32(word: str, type_rule: str, handle: str, name: str) -> FieldTypes:
     struct = f"VUID-VkImport{word}Win32HandleInfoKHR-"
     return (
         (word.lower(), is_handle, f"{struct}{word.lower()}-parameter"),
         ("flags", is_u32, f"{struct}flags-parameter"),
-        ("handle_type", is_u32, f"{struct}{handle_type}"),
+        ("handle_type", is_u32, f"{struct}{type_rule}"),
         ("handle", is_handle, f"{struct}{handle}"),
         ("name", is_text, f"{struct}{name}"),
     )

@@ -44,7 +44,7 @@ class SyncKind(NamedTuple):
     """All defined bits."""
     fd_types: int
     win32_types: int
-    nt_types: int
+    nt_types: SyncHandleType | int
     """Types that are NT handles, which alone have names."""
     opaque_types: int
     copied: SyncHandleType

@@ -96,14 +96,14 @@ def _name_of_no_nt_type(call: ImportSync) -> str:
 
 
 def _rows(
-    kind: SyncKind, struct: str, handle_type: str, both: str, name_type: str, name: str, handle: str
+    kind: SyncKind, struct: str, one_type: str, both: str, name_type: str, name: str, handle: str
 ) -> tuple[Demand, ...]:
     """Return the rows on handle type, handle and name; the arguments are the last parts of their ids."""
     nt_types = " or ".join(kind.text(bit) for bit in bits_of(kind.nt_types))
     return (
         sync_type_in(
             kind,
-            f"{struct}-{handle_type}",
+            f"{struct}-{one_type}",
             kind.win32_types,
             f"a Win32 handle type of a {kind.word}",
             f"Use one of {kind.text(kind.win32_types)}, or the import struct for that type.",
