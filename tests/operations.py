@@ -395,12 +395,7 @@ _CASES = (
     Case(Device, _device, _DEVICE_PROTOCOLS, probe=lambda s: s.thing.allocate(SIZE).close()),
     Case(Buffer, _buffer, (("repr", lambda s: repr(s.thing)),)),
     Case(Image, _image, (("repr", lambda s: repr(s.thing)),)),
-    Case(
-        Timeline,
-        lambda w: Scene(w, sync_operations.make_timeline(w.device), 0),
-        sync_operations.OF_TIMELINES,
-        probe=lambda s: s.thing.value,
-    ),
+    Case(Timeline, lambda w: Scene(w, sync_operations.make_timeline(w.device), 0), sync_operations.OF_TIMELINES),
     Case(Semaphore, lambda w: Scene(w, sync_operations.make_semaphore(w.device), 0), sync_operations.PROTOCOLS),
     Case(Fence, lambda w: Scene(w, sync_operations.make_fence(w.device), 0), sync_operations.PROTOCOLS),
     Case(Commands, _commands, (("the block's end", lambda s: s.thing.__exit__(None, None, None)),), "the block's end"),

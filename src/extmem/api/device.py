@@ -312,7 +312,7 @@ class Device(SyncDevice):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or not self.live_allocations:
+        if kind is None or not (self.live_allocations or self.sync_records):
             self.close()
 
     def __dir__(self) -> list[str]:

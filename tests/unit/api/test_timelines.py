@@ -261,6 +261,15 @@ def test_a_device_with_an_open_timeline_is_not_closed() -> None:
     device.close()
 
 
+def test_an_error_in_the_block_of_a_device_is_not_replaced() -> None:
+    kept = []
+    with pytest.raises(KeyError), extmem.open_device(kind="host") as device:
+        kept.append(device.timeline())
+        raise KeyError
+    kept[0].close()
+    kept[0].device.close()
+
+
 def test_a_timeline_of_another_device_is_refused_with_the_way_to_open_it(timeline: Timeline) -> None:
     with extmem.open_device(kind="host") as other:
         with pytest.raises(extmem.HandleStateError, match="opened separately"):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import extmem
+from extmem.devices.host import HAS_FDS
 from extmem.devices.sync import Batch, FenceSpec, NativeSync, SemaphoreSignal, SemaphoreSpec, SemaphoreWait
 from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.fences import VulkanFence
@@ -14,8 +15,16 @@ from extmem.devices.vulkan.semaphores import VulkanSemaphore
 from extmem.owning import Uses, copy_fd
 from extmem.sharing.payload import PayloadFd
 from extmem.testing import fake_vulkan
-from extmem.vk.handle_types import FENCE_OPAQUE_FD, SEMAPHORE_OPAQUE_FD
+from extmem.vk.handle_types import (
+    FENCE_OPAQUE_FD,
+    FENCE_OPAQUE_WIN32,
+    SEMAPHORE_OPAQUE_FD,
+    SEMAPHORE_OPAQUE_WIN32,
+)
 
+SHARED_SEMAPHORE = SEMAPHORE_OPAQUE_FD if HAS_FDS else SEMAPHORE_OPAQUE_WIN32
+SHARED_FENCE = FENCE_OPAQUE_FD if HAS_FDS else FENCE_OPAQUE_WIN32
+"""What drivers of this system share them as."""
 SECOND = 1_000_000_000
 """Nanoseconds."""
 
@@ -41,7 +50,7 @@ def sharing(*sync: fake_vulkan.ExternalSync) -> fake_vulkan.Gpu:
 
 def semaphore(backend: VulkanBackend, *, timeline: bool = False, shared: bool = False) -> VulkanSemaphore:
     """Create a semaphore."""
-    types = SEMAPHORE_OPAQUE_FD if shared else 0
+    types = SHARED_SEMAPHORE if shared else 0
     made = backend.create_semaphore(SemaphoreSpec(timeline, export_types=types))
     assert isinstance(made, VulkanSemaphore)
     return made
@@ -49,7 +58,7 @@ def semaphore(backend: VulkanBackend, *, timeline: bool = False, shared: bool = 
 
 def fence(backend: VulkanBackend, *, signaled: bool = False, shared: bool = False) -> VulkanFence:
     """Create a fence."""
-    made = backend.create_fence(FenceSpec(signaled, FENCE_OPAQUE_FD if shared else 0))
+    made = backend.create_fence(FenceSpec(signaled, SHARED_FENCE if shared else 0))
     assert isinstance(made, VulkanFence)
     return made
 
