@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from extmem import vk
 from extmem.api import Buffer, Device, DeviceMemory, Image
-from extmem.api.cuda_semaphore import CudaSemaphore, import_by_name
+from extmem.api.cuda_semaphore import CudaSemaphore, StreamTimeline, import_by_name
+from extmem.api.cuda_semaphore import stream_timeline as _stream_timeline
 from extmem.api.device import Check
 from extmem.core import adopting, sync_operations
 from extmem.core import fd_choices as choices
@@ -30,11 +31,13 @@ from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 if TYPE_CHECKING:
     import socket
 
+    from extmem.api.timeline import Timeline
     from extmem.vk.abi import CStruct
 
 __all__ = [
     "CudaSemaphore",
     "FdChoices",
+    "StreamTimeline",
     "VulkanHandles",
     "adopt_buffer",
     "adopt_cuda",
@@ -54,6 +57,7 @@ __all__ = [
     "nt_handle",
     "open_section",
     "send_payload",
+    "stream_timeline",
     "vk_device",
     "vk_handles",
     "vk_memory",
@@ -327,6 +331,15 @@ def cuda_semaphore(
     Errors: DriverError; UnsupportedError for NVSCISYNC, unknown types, and devices that are not CUDA's.
     """
     return import_by_name(device, kind, handle, uuid, luid)
+
+
+def stream_timeline(device: Device, timeline: Timeline) -> StreamTimeline:
+    """Return a timeline of any device for streams of a CUDA device, to which it gives waits and signals at little cost.
+
+    The result owns nothing: the timeline must stay open. Errors: UnsupportedError for a device that is not CUDA's;
+    RuleViolation for a timeline of another GPU.
+    """
+    return _stream_timeline(device, timeline)
 
 
 def cuda_graph_wait(device: Device, graph: int, wait: object, dependencies: Iterable[int] = ()) -> int:

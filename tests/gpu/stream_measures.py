@@ -2,7 +2,7 @@
 
 It prints JSON. Times are in microseconds, of the median round and of the 99th percentile:
 
-* `pair`: the host's time for a wait and a signal of a driver's timeline on a stream, by the public backend;
+* `pair`: the host's time for a wait and a signal of a driver's timeline on a stream (`raw.stream_timeline`);
 * `pair_in_c`: the same two calls of CUDA in C, in this process, on the same semaphore and stream;
 * `pair_of_page`: of a timeline that is a page of the host;
 * `to_other_process`: from the call that gives the signal to the stream, to the waiter's return in another process.
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import extmem
+from extmem import raw
 from extmem.api import Device
 from extmem.testing.children import Peer
 from tests.gpu.streams import new_stream, synchronize
@@ -133,23 +134,25 @@ def measure(cuda: Device, vulkan: Device | None, name: str) -> dict[str, Any]:
         def settle() -> None:
             synchronize(cuda, stream)
 
-        def pair_of(native: Any) -> Callable[[int], float]:
+        def pair_of(timeline: extmem.Timeline) -> Callable[[int], float]:
+            ordered = raw.stream_timeline(cuda, timeline)
+
             def pair(value: int) -> float:
                 before = time.perf_counter_ns()
-                backend.stream_wait(stream, ((native, value),))
-                backend.stream_signal(stream, ((native, value + 1),))
+                ordered.wait(stream, value)
+                ordered.signal(stream, value + 1)
                 return (time.perf_counter_ns() - before) / 1e3
 
             return pair
 
         with cuda.timeline() as page:
-            found["pair_of_page"] = summary(in_blocks(pair_of(page.record.native), settle, 0))
+            found["pair_of_page"] = summary(in_blocks(pair_of(page), settle, 0))
         if vulkan is not None and vulkan.backend.timelines == "driver":  # type: ignore[attr-defined]
             with vulkan.timeline(name=name), extmem.open_timeline(name, device=cuda) as mine:
                 native = mine.record.native
                 if shutil.which("cc"):
                     found["pair_in_c"] = summary(pairs_in_c(backend, native, stream, settle, 0))
-                found["pair"] = summary(in_blocks(pair_of(native), settle, WARM + ROUNDS))
+                found["pair"] = summary(in_blocks(pair_of(mine), settle, WARM + ROUNDS))
         for maker in (cuda, vulkan):
             if maker is not None:
                 found[f"to_other_process_{maker.kind}"] = summary(heard(cuda, maker, stream, f"{name} {maker.kind}"))

@@ -5,15 +5,19 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from extmem.core import sync_operations
 from extmem.errors import UnsupportedError
 from extmem.interop.streams import stream_address
-from extmem.owning import late_imports
+from extmem.owning import Uses, late_imports
 from extmem.vk.handle_types import NO_SEMAPHORE_TYPES, OPAQUE_FD
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
+    from extmem.core.sync_object import SemaphoreObject
+    from extmem.core.sync_record import SemaphoreRecord
+    from extmem.devices.cuda.sync import CudaSync
 
-__all__ = ["CudaSemaphore", "import_by_name"]
+__all__ = ["CudaSemaphore", "StreamTimeline", "import_by_name", "stream_timeline"]
 
 _INFINITE_MS = 0xFFFF_FFFF
 
@@ -66,6 +70,58 @@ class CudaSemaphore:
         self.close()
 
 
+class StreamTimeline:
+    """A timeline for streams of a CUDA device, made by `extmem.raw.stream_timeline`. It owns nothing.
+
+    Its calls give waits and signals to a stream, and do nothing else: for programs that make thousands of them a
+    second. It can be used as long as the timeline is open.
+    """
+
+    __slots__ = ("_native", "_record", "_streams", "_timeline")
+
+    def __init__(self, timeline: SemaphoreObject, record: SemaphoreRecord, streams: Any) -> None:
+        """record: of the timeline's payload on the device. streams: the device's `Streams`."""
+        self._timeline = timeline
+        self._record = record
+        self._native: Any = record.native
+        self._streams = streams
+
+    def wait(self, stream: object, value: int) -> None:
+        """Make later work of the stream wait until the value is reached. Returns at once.
+
+        stream: as for `DeviceMemory.access`. Errors: HandleStateError once the timeline is closed; DriverError;
+        TypeError.
+        """
+        with self._record.use():
+            self._streams.wait(stream_address(stream), ((self._native.on_streams(), value),))
+
+    def signal(self, stream: object, value: int) -> None:
+        """Signal the value when earlier work of the stream is done, and wake who waits for it. Returns at once.
+
+        Errors: AccessDeniedError without the right to signal; as `wait`.
+        """
+        with self._record.use():
+            self._streams.signal(stream_address(stream), ((self._native.on_streams(), value),))
+
+
+def stream_timeline(device: DeviceState, timeline: SemaphoreObject) -> StreamTimeline:
+    """`extmem.raw.stream_timeline`."""
+    with Uses(device) as uses:
+        record = uses.add(timeline.record)
+        mine = sync_operations.stream_order.on_device(record, device, uses)
+        return StreamTimeline(timeline, mine, _sync_of(device).streams)
+
+
+def _sync_of(device: DeviceState) -> CudaSync:
+    sync: CudaSync | None = getattr(device.backend, "sync", None) if device.kind == "cuda" else None
+    if sync is None:
+        raise UnsupportedError(
+            f"{device.name} ({device.kind}) is no CUDA device; open the GPU with kind='cuda'",
+            requires_one_of=["a CUDA device"],
+        )
+    return sync
+
+
 def import_by_name(
     device: DeviceState, kind: str, handle: int | str, uuid: bytes | None, luid: bytes | None
 ) -> CudaSemaphore:
@@ -75,12 +131,7 @@ def import_by_name(
         from extmem.devices.types import ExaminedFd
 
     with device.use():
-        sync = getattr(device.backend, "sync", None)
-        if sync is None or device.kind != "cuda":
-            raise UnsupportedError(
-                f"{device.name} ({device.kind}) is no CUDA device; open the GPU with kind='cuda'",
-                requires_one_of=["a CUDA device"],
-            )
+        sync = _sync_of(device)
         name = handle if isinstance(handle, str) else None
         number = 0 if isinstance(handle, str) else int(handle)
         examined = ExaminedFd(number, OPAQUE_FD, "other") if kind.endswith("_FD") else None

@@ -194,3 +194,20 @@ def test_a_fence_is_signaled_when_the_commands_are_done(cuda: Device) -> None:
         assert not fence.signaled
         one.signal(1)
         fence.wait(10)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "vulkan"])
+def test_a_timeline_for_streams(kind: str, cuda: Device, vulkan: Device) -> None:
+    maker = {"cuda": cuda, "vulkan": vulkan}[kind]
+    timeline = maker.timeline()
+    ordered = extmem.raw.stream_timeline(cuda, timeline)
+    ordered.wait(STREAM, 1)
+    ordered.signal(STREAM, 2)
+    timeline.signal(1)
+    timeline.wait(2, 10)
+    timeline.close()
+    cuda.backend.finish_submitted()  # type: ignore[attr-defined]
+    with pytest.raises(extmem.HandleStateError):
+        ordered.wait(STREAM, 3)
+    with vulkan.timeline() as other, pytest.raises(extmem.UnsupportedError, match="no CUDA device"):
+        extmem.raw.stream_timeline(vulkan, other)
