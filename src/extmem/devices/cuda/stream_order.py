@@ -108,16 +108,13 @@ class Streams:
             lane = semaphore.lanes.get((stream, get_ident()))
             if lane is not None:
                 hold = semaphore.hold()
-                lane.marked = True
-                if semaphore.external:
-                    set_value = (setitem, lane.params, semaphore.value_at, value)
-                    self._give_one(semaphore, stream, (*lane.capture, set_value, lane.wait, lane.mark), [])
-                else:
-                    on_word = (self.calls.wait_value, stream, semaphore.pointer, value, _GREATER_OR_EQUAL)
-                    self._give_one(semaphore, stream, (*lane.capture, on_word, lane.mark), [])
-                del hold
-                if semaphore.closing:
-                    semaphore.close()
+                try:
+                    lane.marked = True
+                    self._wait_for_one(semaphore, lane, value)
+                finally:
+                    del hold  # before the next line: what was closed meanwhile is released then
+                    if semaphore.closing:
+                        semaphore.close()
                 return
         calls = self.calls
         with Uses() as uses:
@@ -153,10 +150,12 @@ class Streams:
             page = semaphore.page
             if lane is not None and page is not None and self._function:
                 hold = semaphore.hold()
-                self._signal_page(semaphore, lane, page, value)
-                del hold
-                if semaphore.closing:
-                    semaphore.close()
+                try:
+                    self._signal_page(semaphore, lane, page, value)
+                finally:
+                    del hold  # as in `wait`
+                    if semaphore.closing:
+                        semaphore.close()
                 return
         calls = self.calls
         with Uses() as uses:
@@ -197,6 +196,15 @@ class Streams:
                 for prepared in announced[max(0, len(made) - len(steps)) :]:
                     prepared.cancel()
                 raise
+
+    def _wait_for_one(self, semaphore: StreamSemaphore, lane: Lane, value: int) -> None:
+        """Wait for one semaphore. As `wait`, and faster. The caller holds the semaphore."""
+        if semaphore.external:
+            step, set_value = lane.wait, (setitem, lane.params, semaphore.value_at, value)
+            self._give_one(semaphore, lane.stream, (*lane.capture, set_value, step, lane.mark), [])
+        else:
+            step = (self.calls.wait_value, lane.stream, semaphore.pointer, value, _GREATER_OR_EQUAL)
+            self._give_one(semaphore, lane.stream, (*lane.capture, step, lane.mark), [])
 
     def _signal_page(self, semaphore: StreamSemaphore, lane: Lane, page: TimelinePage, value: int) -> None:
         """Signal one semaphore that has a page. As `signal`, and faster. The caller holds the semaphore."""
@@ -310,8 +318,12 @@ class Streams:
             uses = self._busy.pop(one, None)
             if uses is None:
                 continue  # another thread is faster
-            with self._device.gpu.current:
-                idle = one.idle
+            try:
+                with self._device.gpu.current:
+                    idle = one.idle
+            except BaseException:
+                self._busy.setdefault(one, uses)
+                raise
             if idle or self._busy.setdefault(one, uses) is not uses:
                 uses.end()
         if not self._busy:
