@@ -316,8 +316,9 @@ class Device(SyncDevice):
             self.close()
 
     def __dir__(self) -> list[str]:
-        # Completion and debuggers read every listed attribute, and `memory_properties` queries the driver.
-        return [name for name in super().__dir__() if not (self.closing and name == "memory_properties")]
+        # Completion and debuggers read every listed attribute, and these query the driver.
+        hidden = ("capabilities", "memory_properties") if self.closing else ()
+        return [name for name in super().__dir__() if name not in hidden]
 
     def __repr__(self) -> str:
         return f"<Device {self.kind}: {self.name}, {self.uuid.hex()}>"

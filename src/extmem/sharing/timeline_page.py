@@ -234,9 +234,10 @@ def leave(page: memoryview, pid: int, start: int, *, dead: bool = False) -> Left
     return Left(found, creator, others, creators)
 
 
-def mark_gone(page: memoryview, pid: int, since: int, *, closed: bool = False) -> None:
+def mark_gone(page: memoryview, pid: int, since: int, *, closed: bool = False, state: State = State.GONE) -> None:
     """Mark the page: the signaler `pid` has ended, or closed the object. The caller wakes the waiters.
 
+    state: or it has declared the payload invalid (POISONED).
     since: nanoseconds of CLOCK_MONOTONIC. The details are written before the state. The wake's atomic operation on the
     sequence orders them for the waiters.
     """
@@ -247,7 +248,7 @@ def mark_gone(page: memoryview, pid: int, since: int, *, closed: bool = False) -
     _U64.pack_into(page, REACHED, value)
     _U32.pack_into(page, FLAGS, Flags.CLOSED if closed else 0)
     _U32.pack_into(page, MARKS, (marks + 1) & 0xFFFF_FFFF)
-    _U32.pack_into(page, STATE, State.GONE)
+    _U32.pack_into(page, STATE, state)
 
 
 def mark_repaired(page: memoryview) -> None:

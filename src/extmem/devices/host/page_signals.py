@@ -110,6 +110,17 @@ class PageSignals:
 
     # Signaling.
 
+    def poison(self) -> None:
+        """Declare the timeline invalid: what this process was to signal is not signaled. Wakes all waiters.
+
+        Errors: AccessDeniedError without the right to signal.
+        """
+        if not self.writable:
+            raise no_right()
+        page = self._words.cast("B")
+        layout.mark_gone(page, os.getpid(), time.monotonic_ns(), state=layout.State.POISONED)
+        self._ring(self._bell)
+
     @staticmethod
     def _ring(bell: Any, /) -> None:
         """Add 1 to the sequence and wake all waiters. A full barrier. bell: `_bell`."""

@@ -13,25 +13,23 @@ from extmem.devices.sync import SemaphoreSpec, SyncSource
 from extmem.vk.handle_types import SEMAPHORE_OPAQUE_FD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from extmem.devices.host.page_signals import PageSignals
     from extmem.devices.sync import NativeSemaphore
     from extmem.devices.types import ExaminedFd
     from extmem.sharing.payload import Page
 
-__all__ = ["HostWords", "raising"]
+__all__ = ["HostWords", "page_of"]
 
 _NEW = SemaphoreSpec(timeline=True, export_types=SEMAPHORE_OPAQUE_FD)
 
 
-def raising(word: NativeSemaphore) -> Callable[[int], object]:
-    """Return the function that raises a word or a timeline of the host to a value, unless it has reached it.
-
-    The caller holds the word while it uses the function.
-    """
+def page_of(word: NativeSemaphore) -> PageSignals:
+    """Return the page of a host word, or of a timeline of the host. The caller holds the word meanwhile."""
     timeline: Any = word
-    raise_to: Callable[[int], object] = timeline.page.raise_to
-    return raise_to
+    page: PageSignals = timeline.page
+    return page
 
 
 class HostWords:

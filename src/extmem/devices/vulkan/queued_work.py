@@ -12,6 +12,7 @@ from extmem.owning import Lock, Uses
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from extmem.devices.host.page_signals import PageSignals
     from extmem.devices.sync import NativeSemaphore
     from extmem.devices.vulkan.owners import VkObject
     from extmem.devices.vulkan.submit_infos import Submit
@@ -25,7 +26,20 @@ _LINGER_S: Final = 1.0
 class Work:
     """One submission, until its end is seen."""
 
-    __slots__ = ("after", "ended", "fence", "hosts", "keep", "own", "raises", "recorded", "result", "results", "uses")
+    __slots__ = (
+        "after",
+        "deferred",
+        "ended",
+        "fence",
+        "hosts",
+        "keep",
+        "own",
+        "raises",
+        "recorded",
+        "result",
+        "results",
+        "uses",
+    )
 
     def __init__(self) -> None:
         self.uses = Uses()
@@ -37,8 +51,10 @@ class Work:
         """Its command buffers, given back at its end."""
         self.hosts: list[tuple[NativeSemaphore, int]] = []
         """Host timelines that have to reach a value before it is submitted."""
-        self.raises: list[tuple[Callable[[int], object], int]] = []
-        """Functions that raise a host word or a host timeline, and the values."""
+        self.raises: list[tuple[PageSignals, int]] = []
+        """Pages of host words and host timelines that are raised at the end, and the values."""
+        self.deferred = False
+        """Whether its call has returned before it was submitted."""
         self.own: Submit | None = None
         """The calls, once they are built."""
         self.after: Work | None = None

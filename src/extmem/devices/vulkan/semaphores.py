@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.sync import NativeSemaphore, SemaphoreSpec
-from extmem.devices.vulkan.host_words import raising
+from extmem.devices.vulkan.host_words import page_of
 from extmem.devices.vulkan.sync_handle_types import SHARED_TYPES
 from extmem.devices.vulkan.sync_sharing import SharedSync
 from extmem.devices.vulkan.sync_words import ObjectKindNames
@@ -183,7 +183,7 @@ class VulkanSemaphore(SharedSync):
     def raise_word(self, value: int) -> None:
         """Tell the hosts that wait that the timeline has reached this value."""
         if self.word is not None:
-            raising(self.word)(value)
+            page_of(self.word).raise_to(value)
 
     def check_writable(self) -> None:
         """Raise AccessDeniedError without the right to signal, which a driver does not enforce."""

@@ -32,7 +32,7 @@ from weakref import WeakSet
 from extmem import vk
 from extmem.devices.sync import Batch
 from extmem.devices.vulkan.command_buffers import CommandBuffers
-from extmem.devices.vulkan.host_words import raising
+from extmem.devices.vulkan.host_words import page_of
 from extmem.devices.vulkan.memory import native_allocation
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.queued_work import Work, Worker
@@ -44,8 +44,9 @@ from extmem.owning import Lock, Uses, late_imports
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from extmem.devices.host.page_signals import PageSignals
     from extmem.devices.sync import NativeFence, NativeSemaphore
     from extmem.devices.vulkan.host_words import HostWords
     from extmem.devices.vulkan.logical import LogicalDevice
@@ -117,6 +118,7 @@ class BatchQueue:
             for work in works:
                 is_deferred = is_deferred or not self._reached(work)
                 if is_deferred:
+                    work.deferred = True
                     self._deferred.add(work)
                 else:
                     self._send(work)
@@ -148,9 +150,9 @@ class BatchQueue:
                     if isinstance(wait.semaphore, VulkanSemaphore) and wait.semaphore.host is not None:
                         work.hosts.append((wait.semaphore.host, wait.value))
                 for signal in batch.signals:
-                    raise_to = self._raising(work, signal.semaphore)
-                    if raise_to is not None:
-                        work.raises.append((raise_to, signal.value))
+                    page = self._page(work, signal.semaphore)
+                    if page is not None:
+                        work.raises.append((page, signal.value))
             work.fence = self._unsignaled_fence()
             work.own = submit_call(self._device, self._queue, driver_batches, buffers, raw_fence)
             work.keep = [*batches, fence]
@@ -168,15 +170,15 @@ class BatchQueue:
         for allocation, _ in batch.owners:
             work.uses.add(native_allocation(allocation).keeper)
 
-    def _raising(self, work: Work, semaphore: NativeSemaphore) -> Callable[[int], object] | None:
-        """Return what raises the host word of a semaphore, which is held; None for one without a word."""
+    def _page(self, work: Work, semaphore: NativeSemaphore) -> PageSignals | None:
+        """Return the page of a semaphore that is raised at the end, and hold it; None for one without a page."""
         if not isinstance(semaphore, VulkanSemaphore):
             return None
         word = semaphore.host if semaphore.host is not None else semaphore.word
         if word is None:
             return None
         work.uses.add(word.keeper)
-        return raising(word)
+        return page_of(word)
 
     def _recorded(self, work: Work, batch: Batch) -> list[int]:
         """Record the commands of a batch. Return its VkCommandBuffers."""
@@ -268,12 +270,15 @@ class BatchQueue:
 
     def _end(self, work: Work, result: int, *, is_signaled: bool) -> None:
         self._lost = self._lost or result == _LOST
-        if not result:
-            for raise_to, value in work.raises:
-                try:
-                    raise_to(value)
-                except (ExtmemError, OSError) as error:
-                    _log.warning("a timeline could not be raised to %s: %s", value, error)
+        was_promised = work.deferred or not (work.results and work.results[0])
+        for page, value in work.raises:
+            try:
+                if not result:
+                    page.raise_to(value)
+                elif was_promised and page.value < value:
+                    page.poison()  # those who wait for the value learn that it does not come
+            except (ExtmemError, OSError) as error:
+                _log.warning("a timeline could not be raised to %s: %s", value, error)
         self._buffers.give_back(work.recorded)
         fence, work.fence = work.fence, None
         if fence is not None:

@@ -31,7 +31,7 @@ from extmem.errors import DriverError, UnsupportedError
 from extmem.handles._win32 import calls
 from extmem.manager.windows import driver_memory, status_errors
 from extmem.manager.windows.security_descriptors import security_descriptor
-from extmem.objects import FLAG_INHERIT, OBJECT_TYPES
+from extmem.objects import FLAG_INHERIT, OBJECT_TYPES, Status, error_for
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.sharing.kinds import ObjectKind
 from extmem.sharing.payload import Win32Payload
@@ -47,6 +47,8 @@ _KMT = int(vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_WIN32_KMT)
 _D3D12_FENCE = int(vk.ExternalSemaphoreHandleTypeFlagBits.D3D12_FENCE)
 _NT_TYPES = OPAQUE_WIN32 | _D3D12_FENCE
 _LOW = 0xFFFF_FFFF
+_OF_DEAD_NUMBERS = (vk.Result.ERROR_OUT_OF_HOST_MEMORY, vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
+"""Results of drivers for a KMT number that leads nowhere."""
 _TEMPORARY = 1
 _ALL_RIGHTS = OBJECT_TYPES[ObjectKind.SEMAPHORE].all
 
@@ -192,6 +194,13 @@ class Win32Sync(VulkanSync):
         )
         built = to_c(info)
         result = getattr(device.commands, command)(device.handle, built.cdata)
+        if bit == _KMT and result in _OF_DEAD_NUMBERS:
+            raise error_for(
+                Status.INVALID_PARAMETER,
+                f"The KMT number {handle:#x} leads to no {self._noun} that {device.name} can import "
+                f"({vk.Result(result).name}): it is dead, or another GPU's, or of another kind. Pass the number of an "
+                "object that still exists.",
+            )
         if result:
             fail(result, command, device.name, f"a {self._noun} from {self._seen(handle, bit)}")
 

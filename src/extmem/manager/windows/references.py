@@ -339,11 +339,14 @@ class References(Manager):
     ) -> Imported:
         """See `Manager`.
 
-        InvalidHandleError for a value that cannot be a KMT number.
+        InvalidHandleError for a value that cannot be a KMT number, and for one of extmem's, which is of another kind.
         """
         if (
             not is_kmt_value(number) or number & 0x3F != 0x02
         ):  # other values are valid only in the process that got them (B51)
+            raise error_for(Status.INVALID_PARAMETER, bad_number(number))
+        known = payloads.read_companion(names.kmt_path(number, self.session()))
+        if known is not None and known.kind != object_kind:
             raise error_for(Status.INVALID_PARAMETER, bad_number(number))
         return self._import_numbered(number, None, reference, object_kind)
 

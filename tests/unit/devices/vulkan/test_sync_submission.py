@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from extmem import vk
+from extmem.devices.host import late
 from extmem.devices.sync import Batch, SemaphoreSignal, SemaphoreWait
 from extmem.devices.vulkan import sync_submission
-from extmem.errors import DriverError
+from extmem.errors import DriverError, PeerGoneError
 from extmem.owning import Uses
 from extmem.testing import fake_vulkan
 from extmem.testing.waiting import wait_until
@@ -203,3 +204,19 @@ def test_a_host_that_waits_between_two_batches_is_woken() -> None:
         backend.finish_submitted()
         first.close()
         second.close()
+
+
+@pytest.mark.parametrize("gpu", [fake_vulkan.DISCRETE, HOST], ids=["driver", "host"])
+def test_S59_a_value_that_a_lost_device_owes_is_an_error_of_those_who_wait_for_it(gpu: fake_vulkan.Gpu) -> None:
+    with fake_backend(gpu) as (fake, backend):
+        gate, owed = (semaphore(backend, timeline=True, shared=True) for _ in range(2))
+        backend.submit_batches([Batch([SemaphoreWait(gate, 1)], signals=[SemaphoreSignal(owed, 1)])], None, Uses())
+        fake.lose_device()
+        if gpu is HOST:
+            gate.signal(1)
+        word = owed.host_word
+        assert word is not None
+        with pytest.raises(PeerGoneError, match="declared the timeline invalid"):
+            late.sync.wait_semaphores([(word, 1)], any_of=False, timeout_ns=SECOND)
+        gate.close()
+        owed.close()
