@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from extmem import _pickles, vk
 from extmem.core import sync_operations
 from extmem.core.sync_object import SemaphoreObject
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
     from extmem.handles import FdHandle, KmtHandle, NtHandle
 
 __all__ = ["Semaphore"]
@@ -31,9 +30,9 @@ class Semaphore(SemaphoreObject):
     __slots__ = ()
 
     @property
-    def device(self) -> Device:
-        """The device that it belongs to."""
-        return cast("Device", super().device)
+    def device(self) -> Any:  # not `Device`: that module imports this one, for what its methods return
+        """The `Device` that it belongs to."""
+        return super().device
 
     @property
     def semaphore_type(self) -> vk.SemaphoreType:
