@@ -176,11 +176,12 @@ def create_fence(device: DeviceState, given: vk.FenceCreateInfo) -> HeldSync:
         types = FenceHandleType(int(export.handle_types)) if export is not None else NO_FENCE_TYPES
         terms = sync_publishing.terms_of(ObjectKind.FENCE, types, vk.find(info, vk.ExportFenceWin32HandleInfoKHR))
         flags = int(info.flags)
+        backend = sync_backend(device)
         descriptor = sync_publishing.describe(
-            device, ObjectKind.FENCE, types, flags=flags & ~_SIGNALED, host=device.kind == "host"
+            device, ObjectKind.FENCE, types, flags=flags & ~_SIGNALED, host=backend.fences == "host"
         )
         spec = FenceSpec(bool(flags & _SIGNALED), types, terms, descriptor.encode())
-        record = fence_record(device, sync_backend(device).create_fence(spec), SharedPayload(descriptor), flags)
+        record = fence_record(device, backend.create_fence(spec), SharedPayload(descriptor), flags)
         return _published(record, terms)
 
 

@@ -218,6 +218,10 @@ class SyncBackend(Protocol):
         which queue waits and signals are bridged by the host).
         """
 
+    @property
+    def fences(self) -> str:
+        """What the payloads of its fences are: "driver" for the driver's, or "host"."""
+
     def external_semaphore_properties(
         self, info: vk.PhysicalDeviceExternalSemaphoreInfo
     ) -> vk.ExternalSemaphoreProperties:

@@ -28,7 +28,7 @@ class SyncMembers:
 
     max_timeline_difference = (1 << 63) - 1
     """Streams compare 64-bit words cyclically (CU_STREAM_WAIT_VALUE_GEQ)."""
-    timelines = "host"
+    timelines = fences = "host"
     """CUDA makes no semaphores: a timeline is a page of the host, for which streams wait."""
 
     def __init__(self, device: LogicalDevice, submissions: Submissions) -> None:

@@ -200,7 +200,7 @@ class HostBackend:
 
     max_timeline_difference = (1 << 63) - 1
     """GPUs that wait for a word of memory compare the signed difference."""
-    timelines = "host"
+    timelines = fences = "host"
 
     def external_semaphore_properties(
         self, info: vk.PhysicalDeviceExternalSemaphoreInfo

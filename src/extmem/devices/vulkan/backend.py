@@ -126,6 +126,10 @@ class VulkanBackend(Answers):
     def timelines(self) -> str:
         return self.sync.timelines
 
+    @property
+    def fences(self) -> str:
+        return "driver"
+
     def external_semaphore_properties(
         self, info: vk.PhysicalDeviceExternalSemaphoreInfo
     ) -> vk.ExternalSemaphoreProperties:
