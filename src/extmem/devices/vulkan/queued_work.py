@@ -28,6 +28,7 @@ class Work:
 
     __slots__ = (
         "after",
+        "calls",
         "deferred",
         "ended",
         "fence",
@@ -45,7 +46,9 @@ class Work:
         self.uses = Uses()
         """What it uses, held."""
         self.results: list[int] = []
-        """The VkResults of its two calls; empty before they were made."""
+        """The VkResults of its calls; empty before they were made."""
+        self.calls = 1
+        """The number of its calls: 2 if the program's fence is submitted with the batches, and its own behind it."""
         self.fence: VkObject | None = None
         self.recorded: list[Any] = []
         """Its command buffers, given back at its end."""
