@@ -92,15 +92,19 @@ class Worker:
         self.items: deque[Work] = deque()
         """What is to be handled. The thread alone removes items from the left."""
 
-    def add(self, work: Work) -> None:
-        """Add an item, and ensure that the thread runs."""
+    def add(self, work: Work, *, wake: bool = True) -> None:
+        """Add an item, and ensure that the thread runs.
+
+        wake: False if the caller calls `wake` soon. If an exception prevents that, the thread looks a moment later.
+        """
         self.items.append(work)
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 thread.start()
                 self._thread = thread
-        self.wake()
+        if wake:
+            self.wake()
 
     def wake(self) -> None:
         """Make the thread look at the items."""

@@ -220,7 +220,7 @@ class BatchQueue:
         calls: list[tuple[Any, ...]] = [(own.command, *own.arguments)]
         if work.calls > 1:
             calls.append((device.commands.vkQueueSubmit, self._queue, 0, ffi.NULL, work.fence.raw))
-        self._running.add(work)
+        self._running.add(work, wake=False)
         with device.queue_lock:
             # The calls are made in one call of C code: no signal handler runs between them.
             work.results.extend(starmap(operator.call, calls))
