@@ -133,7 +133,7 @@ def _senders() -> str:
 def _ledger() -> str:
     counts = Counter[tuple[str, str]]((row.family, row.status) for row in ledger.rows())
     families = list(dict.fromkeys(row.family for row in ledger.rows()))
-    statuses = ("checked", "on request", "by construction", "left to the driver", "left to the caller", "planned")
+    statuses = ("checked", "on request", "by construction", "left to the driver", "left to the caller")
     rows = [
         (
             family,

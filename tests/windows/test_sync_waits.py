@@ -156,6 +156,14 @@ def test_a_closed_timeline_ends_the_wait(device: Device, peer: Peer, name: str) 
             opened.wait(4, timeout=DEADLINE)
 
 
+def test_a_timeline_that_is_lost_ends_the_wait(device: Device, peer: Peer, name: str) -> None:
+    peer(PEER + "\nmade = device.timeline(name=name)\nmade.signal(3)", name=name)
+    with extmem.open_timeline(name, device=device) as opened:
+        lose = "global made\ndel made\nimport gc\ngc.collect()"
+        with in_peer(peer, lose), pytest.raises(errors.PeerGoneError, match="closed it"):
+            opened.wait(4, timeout=DEADLINE)
+
+
 def test_the_end_of_a_waiter_hurts_nobody(timeline: Timeline, peer: Peer, name: str) -> None:
     peer(NAMED, name=name)
     peer(START, source="opened.wait(5, timeout=20)")

@@ -89,6 +89,12 @@ CLASSES: dict[str, ErrorText] = {
         "memory = extmem.open('frames')  # no process shares memory of that name",
         "memory = device.allocate(1024, name='frames')\nsame = extmem.open('frames')",
     ),
+    "WaitTimeoutError": ErrorText(
+        "A wait ended before the value was reached, or before the fence was signaled. It is a TimeoutError, too. "
+        "`value` is what was waited for, `reached` the value of the timeline then. Nothing has changed.",
+        "timeline.wait(2, timeout=1)  # no process signals 2",
+        "timeline.signal(2)  # in the process that owes the value\ntimeline.wait(2, timeout=1)",
+    ),
     "NameTakenError": ErrorText(
         "The name belongs to a live object. An export never replaces an existing object. The name is free again when "
         "the last memory object and the last handle of that object are closed.",

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 __all__ = ["FAMILIES", "CheckedBy", "Row", "Status", "find", "near_misses", "rows"]
 
-Status = Literal["checked", "on request", "by construction", "left to the driver", "left to the caller", "planned"]
+Status = Literal["checked", "on request", "by construction", "left to the driver", "left to the caller"]
 CheckedBy = Literal["", "structs", "tracked state", "device query", "descriptor", "object manager"]
 
 _BEGIN = ("VUID-", "EXTMEM-")

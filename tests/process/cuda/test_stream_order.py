@@ -67,3 +67,17 @@ def test_the_end_of_the_process_whose_stream_owed_a_value_is_told(
             timeline.wait(2, 10)
         timeline.signal(3)
         timeline.wait(3, 10)
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_S56_a_process_ends_though_its_stream_waits(
+    closed: bool, fake: fake_cuda.FakeCuda, device: Device, name: str
+) -> None:
+    """What the stream still uses is not released: the fake driver would note that, and the exit code would tell."""
+    with device.timeline(name=name) as timeline, Peer() as peer:
+        peer(FORWARD, name=name, expression=fake_cuda.elsewhere(fake))
+        if closed:
+            peer("timeline.close()\ndevice.close()\nNone")
+        peer.leave()
+        with pytest.raises(extmem.PeerGoneError):
+            timeline.wait(2, 10)

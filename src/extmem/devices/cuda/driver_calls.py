@@ -43,6 +43,7 @@ class DriverCalls:
         self.wait_value = self._function("cuStreamWaitValue64", _ON_WORD)
         self.write_value = self._function("cuStreamWriteValue64", _ON_WORD)
         self.record_event = self._function("cuEventRecord", "int(*)(uintptr_t, uintptr_t)")
+        self.is_capturing = self._function("cuStreamIsCapturing", "int(*)(uintptr_t, uintptr_t)")
         self.launch_host_function = self._function("cuLaunchHostFunc", "int(*)(uintptr_t, uintptr_t, uintptr_t)")
 
     def _function(self, name: str, kind: str) -> Any:

@@ -8,6 +8,7 @@ page is what the host reads and waits for: CUDA has neither a wait of the host n
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from extmem.devices.cuda.stream_semaphores import StreamSemaphore
 from extmem.devices.fd_copies import copy_of
 from extmem.devices.host.timeline_semaphore import HostTimeline
 from extmem.devices.sync import SemaphoreSpec, SyncSource
-from extmem.errors import HandleStateError, UnsupportedError
+from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.owning import Held, OwnedFd
 from extmem.vk.handle_types import SEMAPHORE_OPAQUE_FD, SyncHandleType
 
@@ -224,7 +225,8 @@ class CudaSemaphore(Held):
     def give_back(self) -> None:
         """See `Held`."""
         self._replace(None)
-        self._sync.work_off()
+        with contextlib.suppress(DriverError):  # it is tried again by the next call, and when the device is closed
+            self._sync.work_off()
 
 
 def native_semaphore(semaphore: object) -> CudaSemaphore:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Iterable, Sequence
 from itertools import starmap
-from operator import call, setitem
+from operator import call, getitem, setitem
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
@@ -28,6 +28,7 @@ from extmem.devices.cuda.driver_calls import PARAMS_WORDS, TIMEOUT_MS, DriverCal
 from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
 from extmem.devices.cuda.stream_semaphores import INFINITE_MS
+from extmem.errors import UnsupportedError
 from extmem.handles.process_id import current_process
 from extmem.owning import Uses, late_imports
 from extmem.vk.abi import ffi
@@ -53,7 +54,7 @@ _MANY_CALLS: Final = 16
 _BLOCKING_SYNC, _DISABLE_TIMING = 0x1, 0x2
 
 _went_well: Final = {0: None, None: None}.__getitem__
-"""Raises KeyError with the CUresult of a call that failed. (`setitem` returns None.)"""
+"""Raises KeyError with the CUresult of a call that failed. (`setitem` returns None, and `getitem` 0 if all is well.)"""
 _working: Final[set[Streams]] = set()
 """Those with outstanding work, also of devices that are closed."""
 
@@ -107,21 +108,18 @@ class Streams:
             lane = semaphore.lanes.get((stream, get_ident()))
             if lane is not None:
                 hold = semaphore.hold()
-                lane.marked = True
-                if semaphore.external:
-                    set_value = (setitem, lane.params, semaphore.value_at, value)
-                    self._give_one(semaphore, stream, (set_value, lane.wait, lane.mark), [])
-                else:
-                    on_word = (self.calls.wait_value, stream, semaphore.pointer, value, _GREATER_OR_EQUAL)
-                    self._give_one(semaphore, stream, (on_word, lane.mark), [])
-                del hold
-                if semaphore.closing:
-                    semaphore.close()
+                try:
+                    lane.marked = True
+                    self._wait_for_one(semaphore, lane, value)
+                finally:
+                    del hold  # before the next line: what was closed meanwhile is released then
+                    if semaphore.closing:
+                        semaphore.close()
                 return
         calls = self.calls
         with Uses() as uses:
             lanes = self._lanes(stream, waits, uses)
-            steps: list[Step] = []
+            steps: list[Step] = list(lanes[0][2].capture) if lanes else []
             external = [one for one in lanes if one[0].external]
             if len(external) == 1:
                 semaphore, value, lane = external[0]
@@ -152,10 +150,12 @@ class Streams:
             page = semaphore.page
             if lane is not None and page is not None and self._function:
                 hold = semaphore.hold()
-                self._signal_page(semaphore, lane, page, value)
-                del hold
-                if semaphore.closing:
-                    semaphore.close()
+                try:
+                    self._signal_page(semaphore, lane, page, value)
+                finally:
+                    del hold  # as in `wait`
+                    if semaphore.closing:
+                        semaphore.close()
                 return
         calls = self.calls
         with Uses() as uses:
@@ -163,7 +163,7 @@ class Streams:
                 if semaphore.page is not None:
                     semaphore.page.announce_signal()
             lanes = self._lanes(stream, signals, uses)
-            steps: list[Step] = []
+            steps: list[Step] = list(lanes[0][2].capture) if lanes else []
             external = [one for one in lanes if one[0].external]
             if len(external) == 1:
                 semaphore, value, lane = external[0]
@@ -197,6 +197,15 @@ class Streams:
                     prepared.cancel()
                 raise
 
+    def _wait_for_one(self, semaphore: StreamSemaphore, lane: Lane, value: int) -> None:
+        """Wait for one semaphore. As `wait`, and faster. The caller holds the semaphore."""
+        if semaphore.external:
+            step, set_value = lane.wait, (setitem, lane.params, semaphore.value_at, value)
+            self._give_one(semaphore, lane.stream, (*lane.capture, set_value, step, lane.mark), [])
+        else:
+            step = (self.calls.wait_value, lane.stream, semaphore.pointer, value, _GREATER_OR_EQUAL)
+            self._give_one(semaphore, lane.stream, (*lane.capture, step, lane.mark), [])
+
     def _signal_page(self, semaphore: StreamSemaphore, lane: Lane, page: TimelinePage, value: int) -> None:
         """Signal one semaphore that has a page. As `signal`, and faster. The caller holds the semaphore."""
         page.announce_signal()
@@ -209,9 +218,9 @@ class Streams:
         launch = (calls.launch_host_function, stream, self._function, prepared[0])
         steps: tuple[Step, ...]
         if semaphore.external:
-            steps = ((setitem, lane.params, semaphore.value_at, value), lane.signal, launch)
+            steps = (*lane.capture, (setitem, lane.params, semaphore.value_at, value), lane.signal, launch)
         else:
-            steps = ((calls.write_value, stream, semaphore.pointer, value, 0), launch)
+            steps = (*lane.capture, (calls.write_value, stream, semaphore.pointer, value, 0), launch)
         made: list[None] = []
         try:
             self._give_one(semaphore, stream, steps, made)
@@ -271,6 +280,12 @@ class Streams:
             self._fail(result, steps[len(made)][0], stream)
 
     def _fail(self, result: int, function: Any, stream: int) -> NoReturn:
+        if function is getitem:
+            raise UnsupportedError(
+                f"stream {stream:#x} is being captured into a graph, which could be launched when the timelines are "
+                "closed; add the wait or signal by extmem.raw.cuda_graph_wait and cuda_graph_signal",
+                requires_one_of=["a stream that is not being captured", "extmem.raw.cuda_graph_signal"],
+            )
         name = self.calls.names[function]
         fail(self._device.module.CUresult(result), name, self._device.name, tried=f"stream {stream:#x}")
 
@@ -303,8 +318,12 @@ class Streams:
             uses = self._busy.pop(one, None)
             if uses is None:
                 continue  # another thread is faster
-            with self._device.gpu.current:
-                idle = one.idle
+            try:
+                with self._device.gpu.current:
+                    idle = one.idle
+            except BaseException:
+                self._busy.setdefault(one, uses)
+                raise
             if idle or self._busy.setdefault(one, uses) is not uses:
                 uses.end()
         if not self._busy:

@@ -15,6 +15,7 @@ arguments of CUDA's calls that are the same each time are made once for each str
 from __future__ import annotations
 
 from collections import deque
+from operator import getitem
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,7 +42,7 @@ _DISABLE_TIMING: Final = 0x2
 class Lane:
     """The arguments of CUDA's calls for one semaphore, on one stream, by one thread."""
 
-    __slots__ = ("_keep", "event", "mark", "marked", "params", "signal", "stream", "wait")
+    __slots__ = ("_keep", "capture", "event", "mark", "marked", "params", "signal", "stream", "wait")
 
     def __init__(self, calls: DriverCalls, semaphore: StreamSemaphore, stream: int, event: int) -> None:
         self.stream = stream
@@ -50,6 +51,9 @@ class Lane:
         """CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS and …_WAIT_PARAMS, which have the same form."""
         self.params[TIMEOUT_MS] = INFINITE_MS if semaphore.keyed else 0
         self._keep = ffi.new("uint64_t *", semaphore.external)
+        capturing = ffi.new("int *")
+        self.capture = ((calls.is_capturing, stream, _address(capturing)), (getitem, capturing, 0))
+        """The calls that ask whether the stream is being captured. The second one returns CUstreamCaptureStatus."""
         self.mark = (calls.record_event, event, stream)
         """The call that records the event."""
         self.marked = False

@@ -3,7 +3,8 @@
 How this works. `page_signals` has the signals, and `wake_events` how waiters are woken. There is no broker that tells
 the end of a signaler. So a waiter waits for the processes in the page's table, too: the kernel signals a process when
 it has ended, whatever ended it. The first waiter that may write the page marks it there; others know it for themselves.
-A process that closes its last object of a page leaves the table, and marks the page as closed if no signaler is left.
+A process that closes or loses its last object of a page leaves the table, and marks the page as closed if no signaler
+is left.
 
 One process has one `TimelinePage` for a section and a right, however often it imports the payload: the sections are
 found by the id in the page, and compared by the kernel.
@@ -18,6 +19,7 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
@@ -28,7 +30,7 @@ from extmem.errors import HandleStateError
 from extmem.handles._win32 import calls, sections, waitables
 from extmem.manager.windows import processes, status_errors, sync_payloads
 from extmem.objects import Status
-from extmem.owning import OwnedDescriptor, OwnedFd
+from extmem.owning import OwnedDescriptor, OwnedFd, Owner, cleanup_thread
 from extmem.sharing import timeline_page as layout
 from extmem.sharing.terms import ShareTerms
 
@@ -134,7 +136,7 @@ class Watched(NamedTuple):
 class TimelinePage(PageSignals):
     """A mapped page; see the module. Made by `open_page`."""
 
-    __slots__ = ("_ended", "_known", "_noted", "_sections", "_users", "path")
+    __slots__ = ("_ended", "_known", "_member", "_noted", "_sections", "_users", "path")
 
     def __init__(self, mapping: FileMapping, page_id: bytes, section: OwnedFd) -> None:
         view = memoryview((ctypes.c_char * layout.PAGE_SIZE).from_address(mapping.address)).cast("B")
@@ -151,6 +153,8 @@ class TimelinePage(PageSignals):
         process alone, which may not write the page."""
         self._noted = 0
         self._users = 0
+        self._member: Owner | None = None
+        """Owes that this process leaves the table; None without users, or without the right to signal."""
 
     def is_of(self, section: OwnedFd) -> bool:
         """Return whether a handle is of the page's section, as far as that can be found out. It is kept in mind."""
@@ -202,25 +206,23 @@ class TimelinePage(PageSignals):
         return wake_events.table_locked(self.path)
 
     def add_user(self) -> None:
-        """See `PageSignals`."""
+        """See `PageSignals`. If the users are lost, the cleanup thread makes the process leave the table."""
         with lock:
             self._users += 1
+            if self._member is None and self.writable:
+                self._member = Owner((cleanup_thread.step(partial(_leave_if_unused, self._mapping, self._bell)),))
 
     def drop_user(self) -> None:
         """See `PageSignals`: the process leaves the table, and marks the page if no signaler is left there."""
         with lock:
             self._users -= 1
-            if self._users or not self.writable:
+            member = self._member
+            if self._users or member is None:
                 return
-            page, pid = self._words.cast("B"), os.getpid()
-            with self._table_locked():
-                left = layout.leave(page, pid, self._start_time())
-                last = left.found and not left.signalers and not left.creators
-                if last:
-                    layout.mark_gone(page, pid, time.monotonic_ns(), closed=True)
+            _leave(self._bell)
             self._claims.clear()
-            if last:
-                self._ring(self._bell)
+            self._member = None
+            member.forget()
 
     # Waiting.
 
@@ -294,6 +296,26 @@ class TimelinePage(PageSignals):
                 layout.mark_gone(page, pid, since)
         if counts:
             self._ring(self._bell)
+
+
+def _leave(bell: _Bell) -> None:
+    """Remove this process from the table of a page, and mark the page if no signaler is left there."""
+    page, pid = bell.words.cast("B"), os.getpid()
+    with wake_events.table_locked(bell.path):
+        left = layout.leave(page, pid, processes.start_time(pid))
+        last = left.found and not left.signalers and not left.creators
+        if last:
+            layout.mark_gone(page, pid, time.monotonic_ns(), closed=True)
+    if last:
+        TimelinePage._ring(bell)
+
+
+def _leave_if_unused(mapping: FileMapping, bell: _Bell) -> None:
+    """Leave a page that the program has lost, unless it has been opened again. mapping: held until then."""
+    key = (ctypes.string_at(mapping.address + ID, wake_events.ID_SIZE), True)
+    with lock:
+        if key not in _pages:
+            _leave(bell)
 
 
 def sleep_on_pages(pages: Sequence[tuple[TimelinePage, int]], deadline: int | None = None, alarm: int = 0) -> bool:

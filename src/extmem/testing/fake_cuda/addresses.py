@@ -24,6 +24,7 @@ _KINDS: dict[str, Any] = {
     "cuSignalExternalSemaphoresAsync": ctypes.CFUNCTYPE(ctypes.c_int, _Pointer, _Pointer, _Int, _Pointer),
     "cuStreamWaitValue64": ctypes.CFUNCTYPE(ctypes.c_int, _Pointer, _Word, _Word, _Int),
     "cuStreamWriteValue64": ctypes.CFUNCTYPE(ctypes.c_int, _Pointer, _Word, _Word, _Int),
+    "cuStreamIsCapturing": ctypes.CFUNCTYPE(ctypes.c_int, _Pointer, _Pointer),
     "cuEventRecord": ctypes.CFUNCTYPE(ctypes.c_int, _Pointer, _Pointer),
     "cuLaunchHostFunc": ctypes.CFUNCTYPE(ctypes.c_int, _Pointer, _Pointer, _Pointer),
 }

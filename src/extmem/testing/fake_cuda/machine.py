@@ -126,6 +126,8 @@ class FakeCuda:
     """The security descriptors of the last shared allocations, as SDDL (Windows)."""
     semaphore_imports: list[int] = field(default_factory=list)
     """The type (CUexternalSemaphoreHandleType) of each cuImportExternalSemaphore."""
+    capturing: set[int] = field(default_factory=set)
+    """Streams that are being captured into a graph."""
     win32_semaphores: dict[int | str, SyncPage] = field(default_factory=dict)
     """Semaphores that can be imported by handle, number or name, as Windows's drivers and Direct3D share them."""
 

@@ -155,6 +155,13 @@ def cuEventSynchronize(fake: FakeCuda, event: Any) -> None:
         advance(fake)
 
 
+def cuStreamIsCapturing(fake: FakeCuda, stream: Any, status: int) -> None:
+    """Write 1 to `status` if the stream is among `capturing`, else 0. Only by its address."""
+    if not fake.stack:
+        raise Refusal(INVALID_CONTEXT)
+    ctypes.c_int.from_address(int(status)).value = int(int(stream) in fake.capturing)
+
+
 # Words of memory, and host functions.
 
 
