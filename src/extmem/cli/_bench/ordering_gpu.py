@@ -295,7 +295,8 @@ def wait_for_value(uuid: bytes, name: str, value: int, naive: bool) -> Iterator[
 def _wait_by_driver(device: extmem.Device, timeline: extmem.Timeline, value: int) -> None:
     from extmem.vk.abi import ffi
 
-    logical: Any = device.backend.device  # type: ignore[attr-defined]  # a Vulkan device
+    backend: Any = device.backend
+    logical = backend.device
     semaphores, values = ffi.new("uint64_t *", timeline.record.native.raw), ffi.new("uint64_t *", value)
     kind = int(vk.StructureType.SEMAPHORE_WAIT_INFO)
     info = ffi.new("VkSemaphoreWaitInfo *", (kind, ffi.NULL, 0, 1, semaphores, values))
