@@ -298,10 +298,7 @@ class Device(SyncDevice):
         without the right; at the end of the block also RuleViolation for a value that goes back or too far.
         """
         self.check_open()
-        with late_imports():
-            from extmem.api.commands import Commands
-
-        return Commands(self, wait=wait, signal=signal, fence=fence)
+        return (_commands or _load_commands())(self, wait=wait, signal=signal, fence=fence)
 
     # Bookkeeping.
 
@@ -675,6 +672,19 @@ class Image(ImageObject):
     def memory(self) -> DeviceMemory | None:
         """The memory that it is bound to; None before the binding."""
         return cast("DeviceMemory | None", self._memory)
+
+
+_commands: type[Commands] | None = None
+"""The class `Commands`, once it is imported: most programs use no queue."""
+
+
+def _load_commands() -> type[Commands]:
+    global _commands
+    with late_imports():
+        from extmem.api.commands import Commands
+
+    _commands = Commands
+    return Commands
 
 
 shared_devices.device_class = Device

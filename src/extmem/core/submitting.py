@@ -145,7 +145,7 @@ def submit_in_order(
         [planned],
         order.fence,
         uses,
-        lambda facts: rules.check_queue_submit([info], fence, facts),
+        lambda facts: rules.check_queue_submit([info], fence, facts, well_formed=True),
         wait=wait and not ends,
     )
 

@@ -46,9 +46,14 @@ _ELEMENTS = (
 )
 
 
-def check_queue_submit(submits: Sequence[vk.SubmitInfo], fence: object, facts: SubmitFacts) -> list[Violation]:
-    """Return all rules that this vkQueueSubmit would break. fence: a fence, its number, or None."""
-    return _check("vkQueueSubmit", vk.SubmitInfo, submits, fence, facts)
+def check_queue_submit(
+    submits: Sequence[vk.SubmitInfo], fence: object, facts: SubmitFacts, *, well_formed: bool = False
+) -> list[Violation]:
+    """Return all rules that this vkQueueSubmit would break. fence: a fence, its number, or None.
+
+    well_formed: whether all fields are known to have the right types, because the caller made the structs.
+    """
+    return _check("vkQueueSubmit", vk.SubmitInfo, submits, fence, facts, well_formed=well_formed)
 
 
 def check_queue_submit2(submits: Sequence[vk.SubmitInfo2], fence: object, facts: SubmitFacts) -> list[Violation]:
@@ -56,13 +61,21 @@ def check_queue_submit2(submits: Sequence[vk.SubmitInfo2], fence: object, facts:
     return _check("vkQueueSubmit2", vk.SubmitInfo2, submits, fence, facts)
 
 
-def _check(command: str, struct: Any, submits: Sequence[Any], fence: object, facts: SubmitFacts) -> list[Violation]:
+def _check(
+    command: str,
+    struct: Any,
+    submits: Sequence[Any],
+    fence: object,
+    facts: SubmitFacts,
+    *,
+    well_formed: bool = False,
+) -> list[Violation]:
     if not is_sequence(submits):
         return [misfit(f"VUID-{command}-pSubmits-parameter", f"{command}.submits", submits, "a sequence of structs")]
     if not is_handle(fence):
         return [misfit(f"VUID-{command}-fence-parameter", f"{command}.fence", fence, "a fence or None")]
     violations: list[Violation] = []
-    for i, info in enumerate(submits):
+    for i, info in enumerate(() if well_formed else submits):
         violations += _malformed(info, struct, f"submits[{i}]")
     if violations:
         return violations

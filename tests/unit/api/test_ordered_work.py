@@ -137,3 +137,17 @@ def test_03238_a_binary_semaphore_orders_two_submissions(vulkan: Device) -> None
         with vulkan.commands(wait=semaphore):
             pass
         fence.wait(30)
+
+
+def test_a_submission_is_one_call_of_the_driver_unless_it_has_a_fence(
+    fakes: Both, vulkan: Device, timeline: Timeline
+) -> None:
+    submits = ("vkQueueSubmit", "vkQueueSubmit2")
+    with vulkan.fence() as fence:
+        for given, calls in ((None, 1), (fence, 2)):
+            fakes[1].calls.clear()
+            with vulkan.commands(signal=(timeline, timeline.value + 1), fence=given):
+                pass
+            assert sum(call in submits for call in fakes[1].calls) == calls
+            timeline.wait(calls, timeout=30)
+        fence.wait(timeout=30)

@@ -1,5 +1,7 @@
 """`extmem bench sync`: timelines between processes, against a futex in C and multiprocessing.Semaphore.
 
+Where there is a GPU that both Vulkan and CUDA have, `ordering_gpu` adds its figures.
+
 How this works. One hop is half of a round, in which two processes wake each other up once. The hops run in turns: some
 rounds by a futex in C, as many by `multiprocessing.Semaphore`, as many by timelines of the host device. Both processes
 run in one group of processors, so that all three ways wake the same processors up. For `wait_async` one of the two
@@ -31,6 +33,7 @@ from extmem.cli._bench.measure import Figure, at_most, measured_parts, percentil
 if sys.platform != "linux":
     raise ImportError("this benchmark measures the broker and futexes of Linux")
 
+from extmem.cli._bench import ordering_gpu
 from extmem.cli._bench.environment import Environment
 from extmem.cli._bench.machine import broker_of, descriptors_of
 from extmem.cli._bench.waiting import wait_for
@@ -53,6 +56,9 @@ def figures(
         "hops": lambda: _hops(env, 3 if quick else rounds, report),
         "death of the signaler": lambda: _deaths(env, kills or (5 if quick else 200), report),
     }
+    uuid = ordering_gpu.gpu_of_both()
+    if uuid is not None:
+        parts |= ordering_gpu.parts(env, uuid, 3 if quick else rounds, report, quick=quick)
     yield from measured_parts(parts, report)
 
 

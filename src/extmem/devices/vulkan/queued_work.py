@@ -28,6 +28,7 @@ class Work:
 
     __slots__ = (
         "after",
+        "calls",
         "deferred",
         "ended",
         "fence",
@@ -45,7 +46,9 @@ class Work:
         self.uses = Uses()
         """What it uses, held."""
         self.results: list[int] = []
-        """The VkResults of its two calls; empty before they were made."""
+        """The VkResults of its calls; empty before they were made."""
+        self.calls = 1
+        """The number of its calls: 2 if the program's fence is submitted with the batches, and its own behind it."""
         self.fence: VkObject | None = None
         self.recorded: list[Any] = []
         """Its command buffers, given back at its end."""
@@ -89,15 +92,19 @@ class Worker:
         self.items: deque[Work] = deque()
         """What is to be handled. The thread alone removes items from the left."""
 
-    def add(self, work: Work) -> None:
-        """Add an item, and ensure that the thread runs."""
+    def add(self, work: Work, *, wake: bool = True) -> None:
+        """Add an item, and ensure that the thread runs.
+
+        wake: False if the caller calls `wake` soon. If an exception prevents that, the thread looks a moment later.
+        """
         self.items.append(work)
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 thread.start()
                 self._thread = thread
-        self.wake()
+        if wake:
+            self.wake()
 
     def wake(self) -> None:
         """Make the thread look at the items."""

@@ -3,8 +3,8 @@
 How this works. Each vkQueueSubmit here is a `Work`: it has a VkFence of its own, holds everything that the commands
 use, and is in a list until that fence is signaled. A thread of the device waits for the fence of the oldest work in the
 list, as long as there is one. When work is done, the thread raises the host words of the timelines that it has
-signaled, ends the holds, and gives fence and command buffers back for the next submission. The program's fence is
-submitted with the batches, and the work's own behind it, with no batches.
+signaled, ends the holds, and gives fence and command buffers back for the next submission. The program's fence, if
+there is one, is submitted with the batches, and the work's own behind it, with no batches.
 
 A submission with several batches is divided after each batch that signals a timeline with a host word, so that a host
 that waits for this word is woken when that batch is done, and not the last one.
@@ -26,7 +26,7 @@ import operator
 import time
 from collections import deque
 from itertools import starmap
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from extmem import vk
@@ -59,8 +59,6 @@ _SLICE_NS: Final = 50_000_000
 _SLICE_S: Final = 0.05
 _PATIENCE_S: Final = 60.0
 """Seconds that `drain` waits; then it raises an error at once until everything is done."""
-_CALLS: Final = 2
-"""Calls of one submission: that of the batches, and that of the work's fence."""
 _TIMEOUT = int(vk.Result.TIMEOUT)
 _LOST = int(vk.Result.ERROR_DEVICE_LOST)
 _ABANDONED = int(vk.Result.ERROR_UNKNOWN)
@@ -153,8 +151,9 @@ class BatchQueue:
                     page = self._page(work, signal.semaphore)
                     if page is not None:
                         work.raises.append((page, signal.value))
-            work.fence = self._unsignaled_fence()
-            work.own = submit_call(self._device, self._queue, driver_batches, buffers, raw_fence)
+            own = work.fence = self._unsignaled_fence()
+            work.calls = 1 if fence is None else 2
+            work.own = submit_call(self._device, self._queue, driver_batches, buffers, raw_fence or own.raw)
             work.keep = [*batches, fence]
         except BaseException:
             self._abandon(work)
@@ -210,17 +209,21 @@ class BatchQueue:
         return all(semaphore.counter() >= value for semaphore, value in work.hosts)
 
     def _send(self, work: Work) -> None:
-        """vkQueueSubmit, and a second one with the work's own fence. Errors: DriverError, OutOfMemoryError."""
+        """vkQueueSubmit; with a fence of the program also a second one, with the work's own.
+
+        Errors: DriverError, OutOfMemoryError.
+        """
         own = work.own
         if own is None or work.fence is None:  # pragma: no cover  (it is prepared)
             raise AssertionError("work is prepared before it is sent")
         device = self._device
-        empty = (self._queue, 0, ffi.NULL, work.fence.raw)
-        calls = starmap(operator.call, ((own.command, *own.arguments), (device.commands.vkQueueSubmit, *empty)))
-        self._running.add(work)
+        calls: list[tuple[Any, ...]] = [(own.command, *own.arguments)]
+        if work.calls > 1:
+            calls.append((device.commands.vkQueueSubmit, self._queue, 0, ffi.NULL, work.fence.raw))
+        self._running.add(work, wake=False)
         with device.queue_lock:
-            # Both calls are made in one call of C code: no signal handler runs between the two.
-            work.results.extend(calls)
+            # The calls are made in one call of C code: no signal handler runs between them.
+            work.results.extend(starmap(operator.call, calls))
         self._running.wake()
         result = work.results[0]
         if result:
@@ -246,11 +249,11 @@ class BatchQueue:
 
     def _watch(self, work: Work) -> bool:
         """Wait for the end of work for a moment; see `Worker`."""
-        if len(work.results) < _CALLS:  # it is being sent, or an exception came before that
+        if len(work.results) < work.calls:  # it is being sent, or an exception came before that
             self._running.pause(_SLICE_S)
             return not work.results and work.fence is None
         device, fence = self._device, work.fence
-        refused, unfenced = work.results
+        refused, unfenced = work.results[0], work.results[-1]  # without a fence of the program they are one call
         if fence is None or (unfenced and (refused or unfenced == _LOST)):
             self._end(work, refused or unfenced, is_signaled=False)
             return True
@@ -282,7 +285,7 @@ class BatchQueue:
         self._buffers.give_back(work.recorded)
         fence, work.fence = work.fence, None
         if fence is not None:
-            (self._signaled if is_signaled else self._fences).append(fence)
+            (self._signaled if is_signaled and not self._was_reset(fence) else self._fences).append(fence)
         work.raises, work.keep, work.own = [], [], None
         try:
             work.uses.end()
@@ -290,6 +293,11 @@ class BatchQueue:
             _log.warning("what a submission has used could not be released: %s; it is tried again later", error)
         work.result, work.after = result, None
         work.ended.put(None)
+
+    def _was_reset(self, fence: VkObject) -> bool:
+        """Reset a signaled fence here, so that the next submission need not. Return whether it is unsignaled."""
+        device = self._device
+        return not device.commands.vkResetFences(device.handle, 1, ffi.new("uint64_t *", fence.raw))
 
     # Deferred work. Only its thread calls this.
 
