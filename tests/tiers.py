@@ -37,6 +37,7 @@ SLOW = {
     "faults/test_vulkan_nth_call.py": _EVERY_CALL,
     "interrupts": "interrupts every operation at every instruction",
     "meta/test_testing_conformance.py": "runs the conformance suite on devices with planted faults",
+    "meta/test_testing_sync_conformance.py": "runs the conformance suite on devices with planted faults",
     "unit/testing/test_fake_cuda_conformance.py": "runs the conformance suite on the scripted driver",
     "unit/testing/test_fake_vulkan_sync_conformance.py": "runs the conformance suite on the scripted driver",
     "unit/testing/test_fake_vulkan_conformance.py": "runs the conformance suite on the scripted driver",
