@@ -238,7 +238,12 @@ class SyncCase:
         if isinstance(thing, extmem.Fence):
             expect(device.wait_for_fences([thing], timeout_ns=PATIENCE_NS), f"{thing!r} is not signaled")
             return
-        values = vk.TimelineSemaphoreSubmitInfo((self._value,), ()) if self.timeline else None
+        values = None
+        if self.timeline:
+            # A host device waits in the submission, without a limit, so the wait with a limit comes first.
+            waited = vk.SemaphoreWaitInfo(semaphores=(thing,), values=(self._value,))
+            expect(device.wait_semaphores(waited, PATIENCE_NS), f"{thing!r} has not the value {self._value}")
+            values = vk.TimelineSemaphoreSubmitInfo((self._value,), ())
         with device.create_fence(vk.FenceCreateInfo()) as done:
             submit = vk.SubmitInfo(wait_semaphores=(thing,), wait_dst_stage_mask=(_ALL_STAGES,), p_next=values)
             device.queue_submit([submit], done)

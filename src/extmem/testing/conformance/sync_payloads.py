@@ -172,16 +172,21 @@ def transference(case: SyncCase) -> None:
     made = case.make(case.exporter)
     case.signal(made)
     other = case.imported(case.handle(made))
-    case.wait(other)
     if case.copies:
-        # Both can be signaled and waited for once more.
+        # Nothing connects them: each can be reset, signaled and waited for, and the other does not change.
+        if case.fence:
+            case.reset(made)
+            case.wait(other)
         case.signal(made)
+        case.wait(other)
         if case.fence:
             case.reset(other)
+            expect(case.signaled(made), "a reset of the copy must not reset the exporter")
         case.signal(other)
         case.wait(made)
         case.wait(other)
         return
+    case.wait(other)
     if case.variant.temporary:
         if case.fence:
             expect(case.signaled(made), "the exporter must have the payload that was signaled")
@@ -223,9 +228,9 @@ def restored_by_the_wait(case: SyncCase) -> None:
     case.signal(made)
     case.import_into(target, case.handle(made), temporary=True)
     case.wait(target)
-    case.signal(target)  # its own payload
-    case.wait(target)
     case.signal(made)
+    case.signal(target)  # its own payload: both are signaled now
+    case.wait(target)
     case.wait(made)
 
 
