@@ -49,7 +49,7 @@ typedef struct { int type; union { int fd; struct { void *handle; const void *na
     unsigned flags, reserved[16]; } SemaphoreDescription;
 typedef struct { unsigned long long value; void *sync; unsigned long long key; unsigned reserved[12], flags,
     more[16]; } SignalParameters;
-typedef struct { unsigned long long value; void *sync; unsigned long long key; unsigned timeout, reserved[10], flags,
+typedef struct { unsigned long long value; void *sync; struct { unsigned long long key; unsigned timeout; } mutex; unsigned reserved[10], flags,
     more[16]; } WaitParameters;
 
 typedef struct {
