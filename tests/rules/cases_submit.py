@@ -13,7 +13,6 @@ from tests.rules.submit_world import (
     LIMIT,
     OTHER_QUEUE,
     PAIR,
-    PLAIN,
     QUEUE,
     SEMAPHORE,
     at,
@@ -66,7 +65,6 @@ for command, send in (("vkQueueSubmit", submit), ("vkQueueSubmit2", submit2)):
         lambda send=send, info=info: send(info(), "a batch"),
         lambda send=send, info=info: send(info(), info()),
     )
-case("vkQueueSubmit2-synchronization2-03866", lambda: submit2(device=PLAIN), lambda: submit2())
 
 # Binary semaphores.
 case(

@@ -146,12 +146,6 @@ on_gpu("VkSubmitInfo-pWaitSemaphores-03239")(
 )
 
 
-@recipe("vkQueueSubmit2-synchronization2-03866")
-def _without_synchronization2(world: World) -> set[str]:
-    device: Any = world.gpu()
-    return broken_by(lambda: device.queue_submit2([]))
-
-
 # Arrays and chains.
 
 

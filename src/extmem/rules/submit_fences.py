@@ -68,13 +68,3 @@ demand(
         "Wait for it and reset it, or use another fence.",
     ),
 )
-demand(
-    SUBMISSION2,
-    Demand(
-        "vkQueueSubmit2-synchronization2-03866",
-        lambda call: call.device.synchronization2 is False,
-        "vkQueueSubmit2",
-        "the feature synchronization2 is not enabled on {call.device.name!r}",
-        "Submit by vkQueueSubmit.",
-    ),
-)

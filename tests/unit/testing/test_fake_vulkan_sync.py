@@ -10,6 +10,7 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.devices.vulkan import logical
 from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan.gpus import from_plain, to_plain
@@ -86,7 +87,8 @@ class Driver:
 
 
 @pytest.fixture
-def driver() -> Iterator[Driver]:
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+    monkeypatch.setattr(logical, "LEFT_OUT", frozenset())  # for vkQueueSubmit2
     fake = fake_vulkan.FakeVulkan()
     with fake_vulkan.installed(fake):
         with extmem.open_device(kind="vulkan") as device:

@@ -44,9 +44,13 @@ FEATURES = {
     "timelineSemaphore": ("VK_KHR_timeline_semaphore", 2, "VkPhysicalDeviceTimelineSemaphoreFeatures"),
     "synchronization2": ("VK_KHR_synchronization2", 3, "VkPhysicalDeviceSynchronization2Features"),
 }
-"""Features that are enabled, with the extension, the minor version of Vulkan, and the struct of each.
+"""Features that are used, with the extension, the minor version of Vulkan, and the struct of each.
 
 A device with the extension, or of that version, has the feature.
+"""
+LEFT_OUT = frozenset({"synchronization2"})
+"""Features that are not enabled for devices made here, only used on adopted devices that have them. This one changes
+what barriers mean: a stage mask may be empty, and a transition between equal layouts is none.
 """
 
 _S = vk.StructureType
@@ -75,7 +79,9 @@ class LogicalDevice:
         """Names of the device's extensions."""
         minor = physical.version >> 12 & 0x3FF
         self.features = frozenset(
-            name for name, (needed, since, _) in FEATURES.items() if needed in self.enabled or minor >= since
+            name
+            for name, (needed, since, _) in FEATURES.items()
+            if name not in LEFT_OUT and (needed in self.enabled or minor >= since)
         )
         """Names of the features that are enabled; those of an adopted device are set by its adoption."""
         self.owner = VkDeviceOwner(physical.instance.owner)
@@ -171,7 +177,7 @@ class LogicalDevice:
 
 def _extensions_to_enable(physical: PhysicalDevice) -> frozenset[str]:
     """The extensions to create a device with. DRM format modifiers need another one, which every driver has."""
-    names = physical.extensions & SHARING
+    names = physical.extensions & SHARING - {FEATURES[feature][0] for feature in LEFT_OUT}
     return names if modifiers.NEEDED in names else names - {modifiers.EXTENSION}
 
 
