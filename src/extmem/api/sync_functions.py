@@ -65,7 +65,8 @@ def wait_all(waits: Sequence[tuple[Timeline, int]], *, timeout: float | None = N
     Errors: as `Timeline.wait`; PeerGoneError as soon as the signaler of one of them is gone.
     """
     with Uses() as uses:
-        sync_operations.host_waits.wait_many(list(waits), timeout, any_of=False, uses=uses)
+        pairs = sync_operations.host_waits.pairs_of(waits)
+        sync_operations.host_waits.wait_many(pairs, timeout, any_of=False, uses=uses)
 
 
 def wait_any(waits: Sequence[tuple[Timeline, int]], *, timeout: float | None = None) -> int:
@@ -73,7 +74,7 @@ def wait_any(waits: Sequence[tuple[Timeline, int]], *, timeout: float | None = N
 
     Errors: as `wait_all`; ValueError for an empty list; PeerGoneError only when the signalers of all are gone.
     """
-    pairs = list(waits)
+    pairs = sync_operations.host_waits.pairs_of(waits)
     if not pairs:
         raise ValueError("wait_any() got no timelines, and could never return; give at least one pair")
     with Uses() as uses:

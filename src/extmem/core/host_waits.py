@@ -7,9 +7,8 @@ companion page, sleeps on the page, so that a signal of another API or process w
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
@@ -36,6 +35,7 @@ __all__ = [
     "deadline_after",
     "fence_status",
     "nanoseconds",
+    "pairs_of",
     "peer_gone",
     "reset_fences",
     "signal",
@@ -71,9 +71,16 @@ def nanoseconds(timeout: float | None) -> int | None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout is {timeout!r}, a {type(timeout).__name__}; give seconds, or None for no limit")
-    if math.isnan(timeout) or timeout < 0:
+    if timeout != timeout or timeout < 0:  # an int may be too large for math.isnan
         raise ValueError(f"timeout is {timeout}; give 0 or more seconds, or None for no limit")
     return None if timeout >= 9e9 else int(timeout * 1e9)
+
+
+def pairs_of(waits: object) -> list[Any]:
+    """Return the pairs of `wait_all` and `wait_any` as a list. Errors: TypeError for what has none."""
+    if not isinstance(waits, Iterable):
+        raise TypeError(f"waits is {waits!r}, a {type(waits).__name__}; give a list of pairs (timeline, value)")
+    return list(waits)
 
 
 def deadline_after(timeout_ns: int | None) -> int | None:

@@ -132,8 +132,8 @@ class SyncObject(Generic[R]):
     def __del__(self) -> None:
         # It only warns: the hold releases the record by itself.
         if not getattr(self, "_closed", True) and not sys.is_finalizing():
-            # The source is not the object itself: a warning that is kept must not keep it open.
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self._hold, stacklevel=2)
+            # The source is neither the object nor its hold: a warning that is kept must not keep the payload.
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self._hold.obj, stacklevel=2)
 
 
 class SemaphoreObject(SyncObject[SemaphoreRecord]):

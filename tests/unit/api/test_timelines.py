@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import pickle
 import threading
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ import extmem
 from extmem import vk
 from extmem.api import Device
 from extmem.api.timeline import Timeline
+from extmem.testing.leaks import no_leaks
 
 SemaphoreType = vk.ExternalSemaphoreHandleTypeFlagBits
 _names = itertools.count(1)
@@ -280,3 +284,27 @@ def test_the_capabilities_say_how_timelines_are_shared(device: Device) -> None:
     found = device.capabilities
     assert (found.timelines, found.bridged) == ("host", False)
     assert "OPAQUE_WIN32" in found.timeline_exports and found.max_timeline_difference >= 2**63 - 1
+
+
+@pytest.mark.parametrize("waits", [None, 5])
+@pytest.mark.parametrize("wait", [extmem.wait_any, extmem.wait_all])
+def test_what_has_no_pairs_is_refused(wait: Any, waits: Any) -> None:
+    with pytest.raises(TypeError, match=r"waits is (None|5), a \w+; give a list of pairs \(timeline, value\)"):
+        wait(waits)
+
+
+def test_a_timeout_may_be_any_number_of_seconds(device: Device) -> None:
+    with device.timeline(1) as timeline:
+        timeline.wait(1, timeout=10**400)
+        for wrong in (float("nan"), -(10**400)):
+            with pytest.raises(ValueError, match="give 0 or more seconds"):
+                timeline.wait(1, timeout=wrong)
+
+
+def test_a_kept_warning_keeps_no_payload(device: Device) -> None:
+    with warnings.catch_warnings(record=True) as kept:
+        warnings.simplefilter("always")
+        with no_leaks():
+            device.create_fence(vk.FenceCreateInfo(p_next=vk.ExportFenceCreateInfo(2)))
+            gc.collect()
+        assert [one.category for one in kept] == [ResourceWarning]
