@@ -98,8 +98,10 @@ def _malformed(info: Any, struct: Any, where: str) -> list[Violation]:
     wrong = wrong_struct(info, struct, where)
     if wrong:
         return wrong
-    nodes = [(where, info), *((f"{where}.pNext<{type(n).__name__}>", n) for n in chain_of(info))]
-    violations = malformed(nodes)
+    nodes = {where: info}
+    for node in chain_of(info):  # of two of one type, which another rule refuses, the first is checked
+        nodes.setdefault(f"{where}.pNext<{type(node).__name__}>", node)
+    violations = malformed(nodes.items())
     if violations or struct is vk.SubmitInfo:
         return violations
     for field, element, vuid in _ELEMENTS:
