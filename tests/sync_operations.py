@@ -127,6 +127,12 @@ def _exporting(types: int, bit: int) -> None:
         raise UnsupportedError("the device exports no such handle; the library was not called")
 
 
+def _destroyed(made: Any, destroy: Callable[[Any], None]) -> None:
+    """Destroy an object by the command of its device, which refuses if another thread has closed the device."""
+    with made:
+        destroy(made)
+
+
 def _semaphore_handle(scene: Any, bit: int) -> None:
     device = scene.thing
     _exporting(_semaphore_types(device, timeline=True), bit)
@@ -284,8 +290,8 @@ def build(device_class: type) -> dict[tuple[type, str], Callable[[Any], Any]]:
     return {
         (device_class, "create_semaphore"): lambda s: _close(make_semaphore(s.thing)),
         (device_class, "create_fence"): lambda s: _close(make_fence(s.thing)),
-        (device_class, "destroy_semaphore"): lambda s: s.thing.destroy_semaphore(make_semaphore(s.thing)),
-        (device_class, "destroy_fence"): lambda s: s.thing.destroy_fence(make_fence(s.thing)),
+        (device_class, "destroy_semaphore"): lambda s: _destroyed(make_semaphore(s.thing), s.thing.destroy_semaphore),
+        (device_class, "destroy_fence"): lambda s: _destroyed(make_fence(s.thing), s.thing.destroy_fence),
         (device_class, "timeline"): lambda s: _close(make_timeline(s.thing)),
         (device_class, "fence"): lambda s: _close(s.thing.fence()),
         (device_class, "get_physical_device_external_semaphore_properties"): lambda s: (
