@@ -19,6 +19,8 @@ from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_state import sync_states
 from extmem.devices.host.page_waits import wait_pages
 from extmem.errors import UnsupportedError, WaitTimeoutError
+from extmem.handles.arguments import check_flag
+from extmem.handles.process_id import current_process
 from extmem.owning import Uses
 from extmem.sharing.layout import whole_number
 from extmem.vk.struct_copies import copy_struct
@@ -97,6 +99,14 @@ def value_of(value: object, what: str = "value") -> int:
     return value
 
 
+def _limit_of(timeout_ns: object) -> int | None:
+    """Return a timeout of the specification's commands; None for 2**64 - 1. Errors: TypeError; ValueError."""
+    limit = whole_number(timeout_ns, "timeout_ns", "give nanoseconds as a whole number")
+    if not 0 <= limit <= _U64:
+        raise ValueError(f"timeout_ns is {limit}; give nanoseconds from 0 to {_U64}, which is no limit")
+    return None if limit == _U64 else limit
+
+
 # Timelines, one at a time: the high-level API.
 
 
@@ -168,10 +178,16 @@ def timed_out(record: SemaphoreRecord, value: int, timeout: float | None) -> Wai
     reached = record.native.counter()
     return WaitTimeoutError(
         f"the timeline ({record.what()}) has value {reached}, and {value} was not signaled within {timeout} s; "
-        f"{_signalers(record, value)}; wait again, or signal({value}) if that is this process's to do",
+        f"{_signalers(record, value)}; {_remedy(record, value)}",
         value=value,
         reached=reached,
     )
+
+
+def _remedy(record: SemaphoreRecord, value: int) -> str:
+    if record.payload.writable:
+        return f"wait longer, or call signal({value}) where the work is done"
+    return "wait longer; this process opened it without the right to signal"
 
 
 def _signalers(record: SemaphoreRecord, value: int) -> str:
@@ -181,8 +197,12 @@ def _signalers(record: SemaphoreRecord, value: int) -> str:
         return "work that this process has submitted is to signal it, and is not done"
     page = record.told_page
     pids = page.signalers if page is not None else []
+    own = current_process.pid
+    if pids == [own]:
+        return f"of the processes that created or signaled it, only this one ({own}) is left"
     if pids:
-        return f"it is signaled by {'process' if len(pids) == 1 else 'processes'} {', '.join(map(str, pids))}"
+        names = ", ".join(f"{pid} (this process)" if pid == own else str(pid) for pid in pids)
+        return f"of the processes that created or signaled it, {names} {'is' if len(pids) == 1 else 'are'} left"
     owner = record.descriptor.owner_pid
     return f"process {owner} created it, and no process has signaled it yet" if owner else "its signaler is not known"
 
@@ -253,7 +273,7 @@ def wait_semaphores(device: DeviceState, given: vk.SemaphoreWaitInfo, timeout_ns
     """`Device.wait_semaphores`."""
     info = copy_struct(given)
     check_struct(device, info, vk.SemaphoreWaitInfo, "vkWaitSemaphores", rules.check_wait_semaphores, None, ())
-    limit = value_of(timeout_ns, "timeout_ns")
+    limit = _limit_of(timeout_ns)
     with Uses(device) as uses:
         records = [
             uses.add(record_of(device, one, SemaphoreRecord, f"semaphores[{index}]"))
@@ -268,7 +288,7 @@ def wait_semaphores(device: DeviceState, given: vk.SemaphoreWaitInfo, timeout_ns
         any_of = bool(int(info.flags) & _ANY)
         return _in_slices(
             lambda slice_ns: backend.wait_semaphores(waits, any_of=any_of, timeout_ns=slice_ns),
-            None if limit == _U64 else limit,
+            limit,
         )
 
 
@@ -324,7 +344,8 @@ def _status(record: FenceRecord) -> bool:
 
 def wait_for_fences(device: DeviceState, fences: Sequence[object], timeout_ns: int, *, wait_all: bool) -> bool:
     """`Device.wait_for_fences`."""
-    limit = value_of(timeout_ns, "timeout_ns")
+    limit = _limit_of(timeout_ns)
+    check_flag(wait_all, "wait_all")
     with Uses(device) as uses:
         records = [
             uses.add(record_of(device, one, FenceRecord, f"fences[{index}]"))
@@ -334,7 +355,7 @@ def wait_for_fences(device: DeviceState, fences: Sequence[object], timeout_ns: i
         device.report(rules.check_wait_for_fences(fences, sync_facts.sync_facts(device), facts), "vkWaitForFences")
         if not records:
             return True
-        return _wait_fences(device, records, None if limit == _U64 else limit, any_of=not wait_all)
+        return _wait_fences(device, records, limit, any_of=not wait_all)
 
 
 def _wait_fences(device: DeviceState, records: Sequence[FenceRecord], limit: int | None, *, any_of: bool) -> bool:
@@ -353,7 +374,7 @@ def wait_fence(record: FenceRecord, timeout: float | None) -> None:
     if not _wait_fences(record.device, [record], nanoseconds(timeout), any_of=False):
         raise WaitTimeoutError(
             f"the fence ({record.what()}) was not signaled within {timeout} s; submit work that signals it, or wait "
-            "for that longer"
+            "longer"
         )
 
 

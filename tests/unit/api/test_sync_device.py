@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -187,6 +188,25 @@ def test_a_fence_that_is_not_signaled_times_out(device: Device) -> None:
         assert not device.wait_for_fences([fence, done], 0)
         assert device.wait_for_fences([fence, done], 0, wait_all=False)
         done.wait()
+        for wrong in (-1, 2**64):
+            with pytest.raises(ValueError, match=rf"timeout_ns is {wrong}; give nanoseconds"):
+                device.wait_for_fences([done], wrong)
+        with pytest.raises(TypeError, match="wait_all is 1, a int; give True or False"):
+            device.wait_for_fences([done], 0, wait_all=1)  # type: ignore[arg-type]
+
+
+def test_the_advice_of_a_timeout_depends_on_the_right_to_signal(device: Device) -> None:
+    name = f"advice {os.getpid()}"
+    with (
+        device.timeline(name=name) as timeline,
+        extmem.open_timeline(name, device=device, access=extmem.Access.READ) as waiter,
+    ):
+        with pytest.raises(
+            extmem.WaitTimeoutError, match=rf"only this one \({os.getpid()}\) is left; .* call signal\(1\)"
+        ):
+            timeline.wait(1, timeout=0)
+        with pytest.raises(extmem.WaitTimeoutError, match="wait longer; this process opened it without the right"):
+            waiter.wait(1, timeout=0)
 
 
 def test_command_buffers_of_other_code_are_refused_without_a_queue(device: Device) -> None:

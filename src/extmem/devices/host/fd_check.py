@@ -56,7 +56,7 @@ def examine(fd: int, handle_type: MemoryHandleType = OPAQUE_FD, *, trusted: bool
         status = os.fstat(fd)
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     except (OSError, ValueError, OverflowError):
-        return ExaminedFd(fd, handle_type, "closed", f"fd {fd} is not open in this process")
+        return ExaminedFd(fd, handle_type, "closed", f"fd {fd} is not open in this process; pass one that is")
     size, identity = status.st_size, (status.st_dev, status.st_ino)
     if flags & os.O_PATH:
         problem = f"fd {fd} was opened with O_PATH and leads to no data"

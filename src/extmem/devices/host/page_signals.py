@@ -264,10 +264,10 @@ def gone_error(facts: layout.Facts, value: int | None = None, what: str = "the t
         event = f"process {facts.pid}, which signaled {what}, ended"
     when = f"{event} {max(0, time.monotonic_ns() - facts.since) / 1e9:.3f} s ago"
     if value is None:
-        return PeerGoneError(f"{when}, and it is not signaled; make a new one, or signal it in another process")
+        return PeerGoneError(f"{when}, and it is not signaled; create a new one, or signal it in another process")
     return PeerGoneError(
-        f"{when}: its value is {facts.value}, and the value {value} that is waited for was not signaled; "
-        f"signal({value}) by a process with the right to signal lets the waiters go on, or make a new timeline"
+        f"{when}: {what} has value {facts.value}, and the value {value}, which is waited for, was not signaled; call "
+        f"signal({value}) in a process that may signal, so that the waits return, or create a new timeline"
     )
 
 
@@ -278,6 +278,6 @@ def no_right() -> Exception:
 
     return error_for(
         Status.ACCESS_DENIED,
-        "a signal is refused: the object was opened or imported for waiting only (right 0x1); ask its owner for the "
-        "right to signal (0x2)",
+        "a signal is refused: the object was opened or imported without the right to signal (0x2); open it with "
+        "Access.READ_WRITE, which its owner must grant",
     )

@@ -83,7 +83,9 @@ def examine_event(fd: int, what: str = "a binary semaphore or a fence") -> Exami
         status = os.fstat(fd)
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     except (OSError, ValueError, OverflowError):
-        return ExaminedFd(fd, OPAQUE_FD, "closed", f"fd {fd} is not open in this process", self_describing=False)
+        return ExaminedFd(
+            fd, OPAQUE_FD, "closed", f"fd {fd} is not open in this process; pass one that is", self_describing=False
+        )
     number = identity_of(fd)
     if number is None:
         found = fd_check.examine(fd)

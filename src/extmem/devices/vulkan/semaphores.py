@@ -193,8 +193,8 @@ class VulkanSemaphore(SharedSync):
 
             raise error_for(
                 Status.ACCESS_DENIED,
-                "a signal is refused: the semaphore was opened or imported for waiting only (right 0x1); ask its owner "
-                "for the right to signal (0x2)",
+                "a signal is refused: the semaphore was opened or imported without the right to signal (0x2); open it "
+                "with Access.READ_WRITE, which its owner must grant",
             )
 
     def close(self) -> None:
