@@ -22,6 +22,13 @@ __all__ = ["References"]
 
 _ON_PAYLOAD, _ON_OBJECT, _ON_KMT = IMPORTED_NT.payload, IMPORTED_NT.object, IMPORTED_NT.kmt
 
+_OPENED_BY = {
+    ObjectKind.MEMORY: "extmem.open",
+    ObjectKind.SEMAPHORE: "extmem.open_timeline, if it is a timeline",
+    ObjectKind.FENCE: "Device.import_fence_win32_handle",
+}
+"""The calls of the public API that import an object of each kind by its name, for messages."""
+
 
 class References(Core):
     """Operations on references."""
@@ -184,7 +191,8 @@ class References(Core):
                 type_name, wanted_name = f"an object of type {type_name}", wanted.name
             raise Refused(
                 Status.OBJECT_TYPE_MISMATCH,
-                f"{what} refers to {type_name}, not {wanted_name}. Import it as {shared.type.noun}, or pass another.",
+                f"{what} refers to {type_name}, not {wanted_name}. Import it as {shared.type.noun} "
+                f"({_OPENED_BY[known_kind(shared.payload.object_kind)]}), or pass another.",
             )
 
     def _export_kmt(

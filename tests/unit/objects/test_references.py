@@ -323,9 +323,16 @@ def test_S26_an_object_is_imported_as_the_kind_that_it_is(world: World) -> None:
     world.export("signal", object_kind=SEMAPHORE)
     world.export("frames")
     world.export("done", object_kind=FENCE)
-    with refused(Status.OBJECT_TYPE_MISMATCH, "'signal'", "DxgkSharedSyncObject, not DxgkSharedResource"):
+    with refused(
+        Status.OBJECT_TYPE_MISMATCH, "'signal'", "DxgkSharedSyncObject, not DxgkSharedResource", "extmem.open_timeline"
+    ):
         world.m.import_by_name(world.b, "signal")
-    with refused(Status.OBJECT_TYPE_MISMATCH, "'frames'", "DxgkSharedResource, not DxgkSharedSyncObject"):
+    for name, both in (("frames", "0x80000001 to write"), ("signal", "0x80000002 to write or signal")):
+        with refused(Status.ACCESS_DENIED, "requests no access", both):
+            world.m.open_handle(world.b, name, 0)
+    with refused(
+        Status.OBJECT_TYPE_MISMATCH, "'frames'", "DxgkSharedResource, not DxgkSharedSyncObject", "(extmem.open)"
+    ):
         world.m.import_by_name(world.b, "frames", object_kind=SEMAPHORE)
     with refused(Status.OBJECT_TYPE_MISMATCH, "'done'", "a shared fence, not a shared semaphore"):
         world.m.import_by_name(world.b, "done", object_kind=SEMAPHORE)
