@@ -1,8 +1,9 @@
-"""Hand frames from one process to another and back, each in turn, by two timelines: nobody waits in a loop or sleeps.
+"""Hand frames from one process to another and back, each in turn, by two timelines: no process polls or sleeps.
 
-The renderer owns two timelines: `rendered` says up to which frame the image is complete, `consumed` up to which frame
-the other process has read it. Each process waits for a value of the other before it touches the image. `--without`
-leaves one signal out, as a fault would: then the wait for it ends with an error instead of a wrong frame.
+The renderer owns two timelines: the value of `rendered` is the number of the last complete frame, that of `consumed`
+the number of the last frame that the other process has read. Each process waits for a value of the other before it
+touches the image. `--without` leaves one signal out, as a fault would: then the wait for it ends with an error instead
+of a wrong frame.
 """
 
 import subprocess
@@ -31,8 +32,9 @@ def renderer(without: list[str]) -> None:
             print(f"renderer: {FRAMES} frames were consumed in order")
         finally:
             del pixels
-            if child.wait(2 * WAIT):
-                sys.exit("renderer: the consumer failed")
+            failed = child.wait(2 * WAIT)
+    if failed:
+        sys.exit("renderer: the consumer failed")
 
 
 def consumer(without: list[str]) -> None:
@@ -51,4 +53,6 @@ def consumer(without: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if [one for one in sys.argv[1:] if one not in ("consumer", "--without")]:
+        sys.exit(__doc__)
     consumer(sys.argv[2:]) if sys.argv[1:2] == ["consumer"] else renderer(sys.argv[1:])
