@@ -39,8 +39,10 @@ class Timeline(Semaphore):
     A signal sets the value; a wait lasts until the value is reached, and may begin before the signal. Queues and
     streams of devices wait and signal without the host (`Device.commands`, `DeviceMemory.access`).
 
-    Who waits learns of the end of a process that signals: `PeerGoneError` names it. A survivor with the right to signal
-    then calls `signal` with the value that was owed, so that all go on; `peer_gone` still tells of it.
+    If the process that would signal a value has ended, a wait for the value raises `PeerGoneError`, which names the
+    process. Another process with the right to signal can then call `signal` with that value, so that the waits return;
+    `peer_gone` keeps what is known of the process that ended. A process closes the timelines that it has signaled
+    before it ends normally; otherwise its end is reported like that of a process that was killed.
     """
 
     __slots__ = ()
@@ -58,7 +60,7 @@ class Timeline(Semaphore):
             return held.native.counter()
 
     def signal(self, value: int) -> None:
-        """Set the value, and wake who waits for it or for a lower one (vkSignalSemaphore).
+        """Set the value, and end all waits for it and for lower ones (vkSignalSemaphore).
 
         Errors: RuleViolation (VUID-VkSemaphoreSignalInfo-value-03258, -03259, -03260) for a value that is not above the
         current one, not below that of a submitted signal, or too far from them; AccessDeniedError without the right to
@@ -81,7 +83,7 @@ class Timeline(Semaphore):
     def wait(self, value: int, timeout: float | None = None) -> None:
         """Wait until the value is reached (vkWaitSemaphores).
 
-        timeout: seconds, 0 to look without waiting; None for no limit. Signal handlers run during the wait, so Ctrl-C
+        timeout: seconds, 0 to check without waiting; None for no limit. Signal handlers run during the wait, so Ctrl-C
             ends it.
         Errors: WaitTimeoutError (a TimeoutError), with the value that was reached and who signals; PeerGoneError, which
         names the process, if the one that would signal the value has ended.

@@ -154,10 +154,12 @@ CLASSES: dict[str, ErrorText] = {
         "try:\n    memory = extmem.open('frames')\nexcept extmem.PeerError:\n    pass  # restart the other process",
     ),
     "PeerGoneError": ErrorText(
-        "The other process ended or closed the connection before it replied. Payloads that other processes hold are "
-        "not lost.",
-        "memory = extmem.open('frames')  # while its exporter ends",
-        "try:\n    memory = extmem.open('frames')\nexcept extmem.PeerGoneError:\n    pass  # wait for it to come back",
+        "The other process ended or closed the connection before it replied, or before it signaled the value that a "
+        "wait is for. Payloads that other processes hold are not lost, and the value of the timeline stays as it is. A "
+        "process that has signaled a timeline closes it before it ends, or its end is reported to those who wait.",
+        "timeline.wait(2)  # the process that was to signal 2 was killed",
+        "try:\n    timeline.wait(2)\nexcept extmem.PeerGoneError:\n    timeline.signal(2)  "
+        "# after this process has made the memory valid again",
     ),
     "PeerProtocolError": ErrorText(
         "The other process broke the wire format: another version of extmem, or not extmem at all.",

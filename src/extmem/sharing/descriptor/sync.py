@@ -40,7 +40,7 @@ _form: Final = wire.Form(_Body, _NOUNS)
 
 
 class SyncDescriptor(Header, frozen=True):
-    """What a shared semaphore or fence says of itself. Immutable; made by the exporter, or stated by the caller.
+    """The description of a shared semaphore or fence. Immutable; made by the exporter, or stated by the caller.
 
     Errors of the constructor and of `parse`: DescriptorError with the values that cannot be true together.
     """
