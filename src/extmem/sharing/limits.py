@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["AXES_LIMIT", "DESCRIPTOR_LIMIT", "SIZE_LIMIT"]
+__all__ = ["AXES_LIMIT", "DESCRIPTOR_LIMIT", "PAGES_LIMIT", "SIZE_LIMIT"]
 
 AXES_LIMIT = 64
 """The largest number of axes of an array, which is that of NumPy."""
+PAGES_LIMIT = 8
+"""The largest number of companion pages of a payload."""
 SIZE_LIMIT = (1 << 63) - (1 << 21)
 """The largest number of bytes of an array: its allocation, rounded up to pages, has a signed 64-bit size."""
 

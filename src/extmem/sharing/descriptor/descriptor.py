@@ -20,6 +20,7 @@ from extmem.sharing.descriptor import create_infos as infos
 from extmem.sharing.descriptor import wire as wire
 from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo, check_array, check_image
 from extmem.sharing.descriptor.header import Header
+from extmem.sharing.kinds import PageRole
 from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = ["ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"]
@@ -28,6 +29,7 @@ _U32 = 0xFFFF_FFFF
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _MAX = (1 << 63) - 1
 """The largest size or stride in bytes: what a signed 64-bit offset reaches."""
+_ROLES = frozenset(map(int, PageRole))
 _MEMORY_TYPES = 32  # VK_MAX_MEMORY_TYPES
 
 
@@ -60,6 +62,8 @@ class Descriptor(Header, frozen=True):
     """The image it holds."""
     memory_type_bits: int | None = None
     """What vkGetMemory…PropertiesKHR answers for a foreign payload."""
+    pages: tuple[int, ...] = ()
+    """The roles of its companion pages (`PageRole`), in their order."""
 
     def __post_init__(self) -> None:
         if self.payload_size == 0:
@@ -86,6 +90,11 @@ class Descriptor(Header, frozen=True):
                 )
         if self.memory_type_bits is not None and not 0 <= self.memory_type_bits <= _U32:
             raise DescriptorError(f"memory_type_bits is {self.memory_type_bits:#x}, more than 32 bits")
+        if self.pages and not (len(set(self.pages)) == len(self.pages) and _ROLES.issuperset(self.pages)):
+            raise DescriptorError(
+                f"the roles of the companion pages are {self.pages}; each of {', '.join(map(str, sorted(_ROLES)))} may "
+                "occur once"
+            )
         stated = _dedicated.__get__(self)
         if stated is not None:
             # Kept as plain values, which nobody can change: each create info that is read from here is a copy.

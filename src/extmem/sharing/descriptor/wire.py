@@ -23,11 +23,11 @@ from msgspec import Meta
 from extmem.errors import DescriptorError
 from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo
 from extmem.sharing.kinds import ObjectKind
-from extmem.sharing.limits import DESCRIPTOR_LIMIT
+from extmem.sharing.limits import DESCRIPTOR_LIMIT, PAGES_LIMIT
 
 __all__ = ["VERSION", "Form", "WireBuffer", "WireImage", "decode", "encode"]
 
-VERSION = 4
+VERSION = 5
 
 Uuid = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Luid = Annotated[bytes, Meta(min_length=8, max_length=8)]
@@ -103,6 +103,7 @@ class _Memory(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     array: ArrayInfo | None
     image: ImageInfo | None
     memory_type_bits: int | None
+    pages: Annotated[tuple[int, ...], Meta(max_length=PAGES_LIMIT)]
 
 
 class _KindAlone(msgspec.Struct, array_like=True):

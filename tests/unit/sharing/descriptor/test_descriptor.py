@@ -68,6 +68,7 @@ FULL = {
     "device_group": (b"1" * 16, b"2" * 16),
     "made_by_vulkan": False,
     "memory_type_bits": 5,
+    "pages": (1, 2),
     "array": ArrayInfo((4, 8), "float32", (32, 4)),
     "image": ImageInfo(int(vk.Format.R8G8B8A8_UNORM), (8, 4, 1), int(vk.ImageTiling.LINEAR), None, 64),
 }
@@ -178,6 +179,8 @@ REFUSED: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"device_mask": 1 << 32}, "device_mask", {"device_mask": 1}),
     ({"memory_type_bits": 1 << 32}, "memory_type_bits", {"memory_type_bits": 0}),
     ({"memory_type_bits": -1}, "memory_type_bits", {"memory_type_bits": None}),
+    ({"pages": (1, 1)}, "companion pages", {"pages": (1, 2)}),
+    ({"pages": (9,)}, "companion pages", {"pages": (2,)}),
     ({"device_uuid": b"d" * 15}, "device_uuid has 15", {"device_uuid": b"e" * 16}),
     ({"driver_uuid": b""}, "driver_uuid has 0", {"driver_uuid": None}),
     ({"luid": b"l" * 16}, "luid has 16", {"luid": b"l" * 8}),
@@ -294,6 +297,7 @@ def test_the_largest_descriptor_fits() -> None:
         device_group=(b"g" * 16,) * 32,
         made_by_vulkan=False,
         memory_type_bits=0xFFFFFFFF,
+        pages=(1, 2),
     )
     data = largest.encode()
     assert 3800 < len(data) <= DESCRIPTOR_LIMIT
