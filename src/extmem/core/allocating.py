@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.core import (
@@ -25,12 +26,15 @@ from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
 from extmem.manager import Imported, Manager, ShareTerms
 from extmem.objects import Status
-from extmem.owning import Uses
+from extmem.owning import Uses, late_imports
 from extmem.rules import Refusal
 from extmem.sharing.descriptor import Descriptor
 from extmem.vk.handle_types import HOST_TYPES, NO_TYPES, SIZED_BY_D3D, MemoryHandleType, union
 from extmem.vk.struct_copies import copy_struct
 from extmem.vk.value_text import bits_of
+
+if TYPE_CHECKING:
+    from extmem.core.companion_pages import CompanionPages
 
 __all__ = [
     "ArrayTerms",
@@ -54,6 +58,8 @@ class ArrayTerms:
     """The descriptor with the array."""
     lazy_share: bool = False
     """Whether the NT share is created when a handle is first requested."""
+    pages: CompanionPages | None = None
+    """Its companion pages, which the memory owns from then on. The descriptor lists their roles."""
 
 
 def allocate_memory(
@@ -146,7 +152,15 @@ def allocate_in(
                 terms=driver_terms,
             )
             resource_facts = dedicated.facts if dedicated is not None else None
-            record = MemoryRecord(device, allocation, descriptor, size, memory_type, dedicated=resource_facts)
+            record = MemoryRecord(
+                device,
+                allocation,
+                descriptor,
+                size,
+                memory_type,
+                dedicated=resource_facts,
+                pages=array_terms.pages if array_terms is not None else None,
+            )
     except BaseException:
         if source is not None:
             source.abandon()
@@ -246,6 +260,13 @@ def adopt_object(
     allocation: the import, if it was made already.
     """
     payload, size = imported.payload, descriptor.allocation_size
+    pages = None
+    if descriptor.pages:
+        with late_imports():
+            from extmem.core import companion_pages
+
+        # Before the import: a driver may take the payload, and close it.
+        pages = companion_pages.of_import(descriptor.pages, payload)
     if allocation is not None:
         size = allocation.size
     elif device.descriptor_importer is not None and not imported.capacity:
@@ -270,6 +291,7 @@ def adopt_object(
         kmt=imported.kmt,
         import_handle_type=handle_type,
         writable=payload.writable,
+        pages=pages,
     )
 
 

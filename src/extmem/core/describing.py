@@ -44,8 +44,9 @@ def describe(
     array: ArrayInfo | None = None,
     usage: int = 0,
     read_only: bool = False,
+    pages: tuple[int, ...] = (),
 ) -> Descriptor:
-    """Return the descriptor of a payload of this device."""
+    """Return the descriptor of a payload of this device. pages: the roles of its companion pages."""
     types, identity, importer = device.facts.memory_types, device.backend.identity, device.descriptor_importer
     return Descriptor(
         handle_types=handle_types,
@@ -68,6 +69,7 @@ def describe(
         owner_start_time=start_time_of(current_process.pid),
         made_by_vulkan=importer is None,
         producer=importer.producer if importer is not None else "",
+        pages=pages,
     )
 
 

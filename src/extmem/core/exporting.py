@@ -88,6 +88,7 @@ def publish(record: MemoryRecord, terms: ShareTerms) -> None:
         strict_kmt=record.device.strict_kmt,
         backing=record.device.backend.payload_backing,
         identity=record.allocation.stated_identity,
+        pages=record.pages.exported() if record.pages is not None else (),
         reference=reference,
     )
     record.manager = owner

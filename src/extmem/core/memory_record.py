@@ -28,6 +28,7 @@ from extmem.owning import Held, late_imports
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 if TYPE_CHECKING:
+    from extmem.core.companion_pages import CompanionPages
     from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation
     from extmem.manager import Manager, Reference
@@ -78,6 +79,7 @@ class MemoryRecord(Held):
         "memory_type_index",
         "name",
         "object_id",
+        "pages",
         "pattern",
         "pid",
         "references",
@@ -106,6 +108,7 @@ class MemoryRecord(Held):
         writable: bool = True,
         export_handle_types: MemoryHandleType = NO_TYPES,
         identity: int = 0,
+        pages: CompanionPages | None = None,
     ) -> None:
         # Without `super()`: each open creates one.
         self._gate = bytearray(1)
@@ -128,6 +131,8 @@ class MemoryRecord(Held):
         self.exported_nt_types = NO_TYPES
         self.identity = identity
         """The `stated_identity` of the payload of an `FdHandle` of extmem; 0 if the allocation has it."""
+        self.pages = pages
+        """Its companion pages; None if it has none, or if it came without them (by fd)."""
         self.share_reference = 0
         """The number of the object that was exported with NT or KMT handles; 0 if there is none."""
         self.lazy_share = False
@@ -203,6 +208,8 @@ class MemoryRecord(Held):
                 self.companion.close()
             if self.resource is not None:
                 self.resource.close()
+            if self.pages is not None:
+                self.pages.close()
             self.allocation.close()
         self.device.records.discard(self.watch)
 

@@ -71,6 +71,16 @@ class PayloadFd:
         fds = (first, *(one.fd for one in self._rest))[1 + len(self._rest) - len(self._page_modes) :]
         return tuple(Page(fd, mode == 2) for fd, mode in zip(fds, self._page_modes, strict=True))
 
+    @property
+    def page_owners(self) -> tuple[tuple[OwnedFd, bool], ...]:
+        """The owners of the companion pages, and whether each may be written, for code that keeps them longer than this
+        hold; as `fd`.
+        """
+        if self.shared is None:
+            return ()
+        owners = self._rest[len(self._rest) - len(self._page_modes) :]
+        return tuple((owner, mode == 2) for owner, mode in zip(owners, self._page_modes, strict=True))
+
     def fileno(self) -> int:
         """`fd`, under the name that `os` functions use."""
         return self.fd

@@ -43,10 +43,18 @@ def file_size(size: int) -> int:
     return -(-size // PAGE) * PAGE + PAGE
 
 
-def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> OwnedFd:
+def create(
+    size: int,
+    descriptor: bytes,
+    terms: ShareTerms | None = None,
+    *,
+    contents: bytes | memoryview = b"",
+    final: bool = False,
+) -> OwnedFd:
     """Create a payload; return its fd, owned by the caller. Errors: OutOfMemoryError; ValueError for a long descriptor.
 
-    terms: unused: names and security are the broker's.
+    terms: unused: names and security are the broker's. contents: its first bytes; the others are zero. final: seal it
+    against writing, too.
     """
     frame = trailer.pack(descriptor)
     whole = file_size(size)
@@ -57,8 +65,11 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> Own
         os.ftruncate(fd, whole)
         reserve.reserve(fd, whole)
         os.pwrite(fd, frame, whole - PAGE)
+        rest = memoryview(contents)
+        while rest.nbytes:
+            rest = rest[os.pwrite(fd, rest, len(contents) - rest.nbytes) :]
         os.fchmod(fd, 0o444)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS | fcntl.F_SEAL_WRITE if final else SEALS)
     except BaseException as error:
         if owner is not None:
             owner.settle()

@@ -23,7 +23,7 @@ from extmem.errors import (
 from extmem.handles import HandleEntry
 from extmem.handles._win32 import calls, sections
 from extmem.manager.api import BrokerStatus, Manager, Reference
-from extmem.manager.windows import driver_memory, names, payloads, rights, status_errors, tickets
+from extmem.manager.windows import driver_memory, names, payloads, rights, status_errors, sync_payloads, tickets
 from extmem.manager.windows.handles import EVENT, SECTION, SEMAPHORE, conversion, find_entry, recorded
 from extmem.manager.windows.references import NAMELESS, HeldReference
 from extmem.manager.windows.section_frame import Description, pack, unpack
@@ -79,13 +79,13 @@ class WindowsManager(SyncReferences):
         its name when it is created. This call creates the companion.
 
         handles: the section's handle, provided until `release`; of a GPU driver's payload (`backing`) the handle that
-            the driver returned, or its KMT number. UnsupportedError for more than one handle, for companion pages, and
-            for a section with another name or without a name.
+            the driver returned, or its KMT number. UnsupportedError for more than one handle, and for a section with
+            another name or without a name. pages: sections with a path, which the description contains.
         """
-        if len(handles) != 1 or (pages and object_kind is ObjectKind.MEMORY):
+        if len(handles) != 1:
             raise UnsupportedError(
-                f"a payload on Windows is one kernel object, this one has {len(handles)} handles and {len(pages)} "
-                "companion pages; share each as a payload of its own",
+                f"a payload on Windows is one kernel object, this one has {len(handles)} handles; share each as a "
+                "payload of its own",
                 requires_one_of=["one handle for each payload"],
             )
         (fd,) = handles
@@ -118,10 +118,11 @@ class WindowsManager(SyncReferences):
         found = payloads.describe(value, "").description
         shared = found.object if found is not None else 0
         number = self.check_terms(path, share, name)
+        paths = payloads.describe_pages(value, found, sync_payloads.page_paths(pages))
         companion = None
         if name is not None or number:
             display = names.resolve(name, self.session()).display if name is not None else ""
-            description = Description(shared or 1, int(backing), strict_kmt, display, descriptor)
+            description = Description(shared or 1, int(backing), strict_kmt, display, descriptor, pages=paths)
             companion = OwnedDescriptor(payloads.create_companion(path, description, name, sddl))
         # A payload with a KMT number does not have an NT object that a program could have a handle to.
         memory = HeldReference(value, shared, granted, None, companion, True, share, inherit)
@@ -223,6 +224,7 @@ class WindowsManager(SyncReferences):
         path, granted: the section's name and rights, if they are known; otherwise the kernel is queried.
         """
         kept: OwnedFd = OwnedDescriptor(section)
+        pages: list[OwnedFd] = []
         try:
             if granted is None:
                 granted = rights.from_section(calls.basic(section).granted)
@@ -245,20 +247,22 @@ class WindowsManager(SyncReferences):
                 if description is not None and self._is_one(description.object, section)
                 else NAMELESS
             )
+            writable = bool(granted & RESOURCE_WRITE)
+            modes = sync_payloads.open_pages(description, writable, pages)
         except BaseException:
-            kept.close()
+            for owner in (kept, *pages):
+                owner.close()
             raise
-        writable = bool(granted & RESOURCE_WRITE)
         like = self._like(shared, granted)
         payload = None
         others = like.kept.shared if like is not None and like.kept is not None else None
         if like is not None and others is not None:
             with contextlib.suppress(HandleStateError):  # it is released at this moment
-                payload = PayloadFd(others, writable)
+                payload = PayloadFd(others, writable, pages, modes)
                 kept.close()
                 section, kept = like.section, others
         if payload is None:
-            payload = PayloadFd(kept, writable)
+            payload = PayloadFd(kept, writable, pages, modes)
         memory = HeldReference(section, shared, granted, PayloadFd(kept, writable))
         if number:
             memory.shared_by = Share.KMT

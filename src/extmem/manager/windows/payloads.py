@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from extmem.handles._win32 import calls, sections
 from extmem.manager.windows import names, status_errors
 from extmem.manager.windows.section_frame import FRAME, Description, pack, unpack
@@ -28,6 +30,7 @@ __all__ = [
     "create_companion",
     "create_numbered",
     "describe",
+    "describe_pages",
     "describe_named",
     "open_companion",
     "read_companion",
@@ -220,6 +223,20 @@ def describe(section: int, path: str) -> Found:
                 raise lacking from None
             return Found(None, 0)
     return Found(description, size - FRAME if description is not None else size)
+
+
+def describe_pages(section: int, described: Description | None, paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Add the paths of companion pages to the description of a section that this process has created. Return them.
+
+    Errors: OutOfMemoryError.
+    """
+    if paths and described is not None:
+        try:
+            end = sections.facts(section).size - FRAME
+            sections.poke(section, end, pack(msgspec.structs.replace(described, pages=paths)))
+        except calls.StatusError as error:
+            raise _failed(error, FRAME) from None
+    return paths
 
 
 def describe_named(section: int, path: str) -> Found:

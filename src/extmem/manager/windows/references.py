@@ -295,11 +295,7 @@ class References(Manager):
 
         opened: gets the owners of the pages.
         """
-        modes: list[int] = []
-        paths = description.pages if description is not None else ()
-        for page, can_write in sync_payloads.open_pages(paths, writable):
-            opened.append(OwnedDescriptor(page))
-            modes.append(1 + can_write)
+        modes = sync_payloads.open_pages(description, writable, opened)
         return Win32Payload(kept, writable, handle_type, number, name, opened, modes)
 
     def _import_numbered(
