@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from extmem import rules as rules
     from extmem import vk as vk
     from extmem.api import Buffer, Device, DeviceMemory, Image, enumerate_devices, open, open_device, open_handle
+    from extmem.api.arrays import NamedArrays
     from extmem.api.fence import Fence
     from extmem.api.semaphore import Semaphore
+    from extmem.api.share import share
+    from extmem.api.slices import MemorySlice
     from extmem.api.sync_functions import open_timeline, wait_all, wait_any
     from extmem.api.timeline import Timeline
     from extmem.core.caller_warning import RuleWarning
@@ -86,9 +89,12 @@ _NAMES = {
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
     "extmem.sharing.descriptor": ("ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"),
     "extmem.sharing.descriptor.sync": ("SyncDescriptor",),
+    "extmem.api.arrays": ("NamedArrays",),
     "extmem.api.fence": ("Fence",),
     "extmem.api.semaphore": ("Semaphore",),
     "extmem.api.timeline": ("Timeline",),
+    "extmem.api.share": ("share",),
+    "extmem.api.slices": ("MemorySlice",),
     "extmem.api.sync_functions": ("open_timeline", "wait_all", "wait_any"),
     "extmem.api": (
         "Buffer",
@@ -123,9 +129,11 @@ __all__ = [
     "InvalidHandleError",
     "KmtHandle",
     "LiveViewError",
+    "MemorySlice",
     "NameInvalidError",
     "NameNotFoundError",
     "NameTakenError",
+    "NamedArrays",
     "NtHandle",
     "ObjectManagerError",
     "ObjectTypeError",
@@ -152,6 +160,7 @@ __all__ = [
     "process",
     "raw",
     "rules",
+    "share",
     "vk",
     "wait_all",
     "wait_any",

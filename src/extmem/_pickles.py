@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from extmem.api import DeviceMemory
     from extmem.api.fence import Fence
     from extmem.api.semaphore import Semaphore
+    from extmem.api.slices import MemorySlice
     from extmem.api.timeline import Timeline
     from extmem.handles import FdHandle, KmtHandle, NtHandle
 
@@ -26,6 +27,7 @@ __all__ = [
     "receive_memory",
     "receive_nt_handle",
     "receive_semaphore",
+    "receive_slice",
     "receive_timeline",
     "reduce_sync",
 ]
@@ -37,6 +39,14 @@ def receive_memory(ticket: bytes) -> DeviceMemory:
         from extmem.api import pickling
 
     return pickling.receive_memory(ticket)
+
+
+def receive_slice(data: bytes) -> MemorySlice:
+    """Return the part of memory that the data stand for; of a closed object if its ticket cannot be claimed."""
+    with late_imports():
+        from extmem.api import pickling
+
+    return pickling.receive_slice(data)
 
 
 def receive_nt_handle(ticket: bytes) -> NtHandle:

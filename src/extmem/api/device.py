@@ -23,6 +23,7 @@ from extmem.core.memory_record import Closed
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.owning import Uses, late_imports, unsettled, work_off
+from extmem.sharing.kinds import PageRole
 from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.struct_copies import copy_struct
 
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
     from extmem.api.commands import Commands
     from extmem.api.fence import Fence
     from extmem.api.semaphore import Semaphore
+    from extmem.api.slices import MemorySlice
+    from extmem.core.memory_record import HeldMemory
     from extmem.core.validation_cache import Key
     from extmem.devices.resources import NativeResource
     from extmem.sharing.layout import Axes
 
-__all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image"]
+__all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image", "memory_of"]
 
 Order: TypeAlias = "tuple[Semaphore, int] | Sequence[tuple[Semaphore, int] | Semaphore] | Semaphore"
 """What an argument `wait` or `signal` takes: a pair of a timeline and a value, or a list of them. A binary semaphore
@@ -275,7 +278,7 @@ class Device(SyncDevice):
         if unsettled:
             work_off()
         self.check_open()
-        return DeviceMemory(*operations.opening.open_on(self, source, access))
+        return memory_of(operations.opening.open_on(self, source, access))
 
     # Work on the queue.
 
@@ -374,6 +377,25 @@ class DeviceMemory(MemoryObject):
     def read_only(self) -> bool:
         """Whether it was imported without the right to write. Its views are then read-only."""
         return not self._facts.writable
+
+    @property
+    def copied(self) -> str | bool:
+        """Why `extmem.share` copied what it was given, as text; False if nothing was copied, and for other memory."""
+        facts = self._facts
+        return False if isinstance(facts, Closed) else facts.copied
+
+    # Parts.
+
+    def __getitem__(self, index: Any) -> MemorySlice:
+        """Return a part of the array, zero copy: `memory[2:5]`, `memory[0, :, 1]`.
+
+        A part has `numpy`, `torch`, `jax` and `cupy`; it can be pickled, and `share` gives it a name of its own.
+        Errors: IndexError outside the array; TypeError for lists and masks, which would copy.
+        """
+        with late_imports():
+            from extmem.api import slices
+
+        return slices.slice_of(self, index)
 
     # Views.
 
@@ -672,6 +694,17 @@ class Image(ImageObject):
     def memory(self) -> DeviceMemory | None:
         """The memory that it is bound to; None before the binding."""
         return cast("DeviceMemory | None", self._memory)
+
+
+def memory_of(held: HeldMemory) -> DeviceMemory:
+    """Return the memory object of a record: `extmem.NamedArrays` if the payload holds named arrays."""
+    descriptor = held.record.descriptor
+    if descriptor.array is not None or PageRole.TABLE not in descriptor.pages:
+        return DeviceMemory(*held)
+    with late_imports():
+        from extmem.api import arrays
+
+    return arrays.NamedArrays(*held)
 
 
 _commands: type[Commands] | None = None

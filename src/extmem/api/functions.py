@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from extmem.api.device import Check, Device, DeviceMemory
+from extmem.api.device import Check, Device, DeviceMemory, memory_of
 from extmem.core import operations
 from extmem.devices import select
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
@@ -86,20 +86,20 @@ def open(
                 operations.opening.find_open(candidate, source, access) if source in candidate.open_payloads else None
             )
             if held is not None:
-                return DeviceMemory(*held)
+                return memory_of(held)
     elif isinstance(source, FdHandle) and source.payload is not None:
-        return DeviceMemory(
-            *operations.opening.open_on(operations.shared_devices.device_of(source.payload.descriptor), source, None)
+        return memory_of(
+            operations.opening.open_on(operations.shared_devices.device_of(source.payload.descriptor), source, None)
         )
     elif isinstance(source, FdHandle):
         device_for = operations.shared_devices.device_for
-        return DeviceMemory(
-            *operations.opening.open_handle_fd(
+        return memory_of(
+            operations.opening.open_handle_fd(
                 source, device_for(None), lambda descriptor: device_for(descriptor.device_uuid if descriptor else None)
             )
         )
     owner, imported = operations.opening.find_payload(source, access)
-    return DeviceMemory(*operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source))
+    return memory_of(operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source))
 
 
 def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:
@@ -122,8 +122,8 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
 
 def open_claimed(imported: Imported) -> DeviceMemory:
     """Return the memory of a claimed ticket, on the device of the payload."""
-    return DeviceMemory(
-        *operations.opening.open_payload(operations.shared_devices.device_of, operations.manager(), imported, None)
+    return memory_of(
+        operations.opening.open_payload(operations.shared_devices.device_of, operations.manager(), imported, None)
     )
 
 

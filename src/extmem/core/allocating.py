@@ -60,6 +60,8 @@ class ArrayTerms:
     """Whether the NT share is created when a handle is first requested."""
     pages: CompanionPages | None = None
     """Its companion pages, which the memory owns from then on. The descriptor lists their roles."""
+    terms: ShareTerms | None = None
+    """How the caller shares it later, once it has its contents: for systems where memory is named at its creation."""
 
 
 def allocate_memory(
@@ -143,6 +145,8 @@ def allocate_in(
             else:
                 descriptor = array_terms.descriptor
                 driver_terms = None if array_terms.lazy_share or terms is None else terms._replace(described=True)
+                if array_terms.terms is not None:
+                    driver_terms = array_terms.terms._replace(described=True)
             allocation = device.backend.allocate(
                 size,
                 memory_type,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extmem import vk
-from extmem.core import allocating, arguments, creating, describing, exporting, rule_facts
+from extmem.core import allocating, arguments, creating, describing, exporting, memory_types, rule_facts
 from extmem.core.allocating import ArrayTerms
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_object import MemoryObject
@@ -86,7 +86,7 @@ def allocate(
     )
     requirements = device.backend.buffer_requirements(create)
     if memory_type is None:
-        memory_type = _memory_type(device, requirements.memory_type_bits)
+        memory_type = memory_types.choose(device, requirements.memory_type_bits)
     if dedicated is None:
         dedicated = requirements.requires_dedicated or bool(sharing.dedicated_only & types)
     buffer = creating.create_buffer(device, create) if dedicated else None
@@ -128,20 +128,3 @@ def allocate(
             MemoryObject(*memory).close()
             raise
     return memory
-
-
-def _memory_type(device: DeviceState, bits: int) -> int:
-    """Return a memory type: device-local if there is one, and if possible host-visible in the largest of these heaps.
-
-    A host-visible type in a smaller heap is a small window of the device's memory, and is not used.
-    """
-    types = device.facts.memory_types
-    allowed = [index for index in range(len(types)) if bits >> index & 1]
-    local = [i for i in allowed if types[i].property_flags & vk.MemoryPropertyFlagBits.DEVICE_LOCAL] or allowed
-    largest = max(types[i].heap_size for i in local)
-    visible = [
-        i
-        for i in local
-        if types[i].property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE and types[i].heap_size == largest
-    ]
-    return (visible or local)[0]

@@ -14,7 +14,7 @@ A payload that came by file descriptor has no pages, since a descriptor is one f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from extmem.devices.host import late
@@ -50,13 +50,19 @@ class CompanionPages:
     Threads: every method may be called from any thread; the record is held meanwhile.
     """
 
-    __slots__ = ("_files",)
+    __slots__ = ("_files", "table")
 
     def __init__(self, pages: Sequence[tuple[PageRole, OwnedFd, bool]]) -> None:
         """pages: for each one its role, its file, and whether this process may write to it. Errors: HandleStateError
         if a file is closed.
         """
         self._files: dict[PageRole, _File] = {role: _File(owner, writable) for role, owner, writable in pages}
+        self.table: Any = None
+        """The table, once `core.tables` has read and checked it."""
+
+    def owners(self) -> list[tuple[PageRole, OwnedFd, bool]]:
+        """Return role, file, and whether it may be written, of each page, as the constructor takes them."""
+        return [(role, file.owner, file.writable) for role, file in list(self._files.items())]
 
     @property
     def roles(self) -> tuple[int, ...]:
@@ -113,6 +119,7 @@ class CompanionPages:
     def close(self) -> None:
         """End the holds. A file is closed when no other import holds it. Safe to call twice."""
         self._files.clear()
+        self.table = None
 
     def _file(self, role: PageRole) -> _File:
         file = self._files.get(role)

@@ -27,6 +27,7 @@ __all__ = [
     "export_obstacle",
     "get_memory_fd",
     "high_level_access",
+    "payload_fd",
     "publish",
     "refuse_direct3d_types",
     "share_for",
@@ -78,7 +79,7 @@ def publish(record: MemoryRecord, terms: ShareTerms) -> None:
     reference = Reference(owner)
     record.references += (reference,)
     exported = owner.export(
-        (_payload_fd(record),),
+        (payload_fd(record),),
         record.descriptor.encode(),
         share=terms.share,
         name=terms.name,
@@ -125,7 +126,8 @@ def export_obstacle(device: DeviceState, handle_types: MemoryHandleType, *, miss
     return ""
 
 
-def _payload_fd(record: MemoryRecord) -> int:
+def payload_fd(record: MemoryRecord) -> int:
+    """Return the fd or HANDLE of the memory, borrowed. Errors: UnsupportedError for memory without one."""
     fd = record.allocation.fd
     if fd is None:
         obstacle = export_obstacle(record.device, OPAQUE_WIN32)

@@ -65,6 +65,7 @@ class MemoryRecord(Held):
     __slots__ = (
         "allocation",
         "companion",
+        "copied",
         "dedicated",
         "descriptor",
         "device",
@@ -146,6 +147,8 @@ class MemoryRecord(Held):
         """CUDA's import of the memory of a Vulkan device, for GPU arrays. It ends before the memory."""
         self.pattern: Any = None
         """The GPU array that the descriptor describes, after the first was made. It keeps nothing alive."""
+        self.copied: str | bool = False
+        """Why `extmem.share` copied the contents; False if it did not, and for other memory."""
         self.pid = current_process.pid
         self.watch: weakref.ref[Held] = weakref.ref(self, device.records.discard)
         """The reference by which the device tracks it."""

@@ -21,7 +21,7 @@ from extmem.owning import late_imports, unsettled
 if TYPE_CHECKING:
     from extmem.core.memory_record import MemoryRecord
 
-__all__ = ["shares_bytes", "view", "view_of_all"]
+__all__ = ["payload_at", "shares_bytes", "view", "view_of_all"]
 
 _LIVE: dict[int, ref[Any]] = {}
 """All arrays that have views, by their id."""
@@ -85,6 +85,22 @@ def shares_bytes(octets: memoryview, record: MemoryRecord) -> bool:
         return True  # ctypes does not return its address
     start = ctypes.addressof(ctypes.c_char.from_buffer(octets))
     return any(start < first + size and first < start + octets.nbytes for first, size in ranges)
+
+
+def payload_at(address: int, size: int) -> tuple[MemoryRecord, memoryview, int] | None:
+    """Return the memory that a view shows at an address: its record, a hold on it, and the offset in the payload.
+
+    None if no view of this process shows all of these bytes.
+    """
+    for live in list(_LIVE.values()):
+        array = live()
+        if array is None:
+            continue
+        record: MemoryRecord = array.record
+        start = address - ctypes.addressof(array) - record.descriptor.payload_offset
+        if 0 <= start and start + size <= record.descriptor.payload_size:
+            return record, record.hold(), start
+    return None
 
 
 def _arrays_over(record: MemoryRecord) -> list[Any]:

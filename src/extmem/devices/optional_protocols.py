@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdoptsMemory",
+    "CopiesPointers",
     "DescribesFormats",
     "FinishesLater",
     "ImportsByDescriptor",
@@ -50,6 +51,21 @@ class AdoptsMemory(Protocol):
 
     def adopt_resource(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
         """Adopt a buffer or image of this device that another binding created from `info`, and destroys."""
+
+
+@runtime_checkable
+class CopiesPointers(Protocol):
+    """A backend that copies memory of the same device that is not its own, by its address: CUDA's."""
+
+    def copy_from(self, allocation: Allocation, offset: int, pointer: int, size: int) -> None:
+        """Copy bytes from a device pointer into the payload at `offset`. It is done when this returns.
+
+        The caller has waited for the work that writes the source. Errors: ValueError outside the allocation;
+        DriverError.
+        """
+
+    def wait(self, stream: int) -> None:
+        """Wait for the work in a stream (CUstream); 0 is the default one. Errors: DriverError."""
 
 
 @runtime_checkable

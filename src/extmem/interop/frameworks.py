@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from extmem.interop.device_array import DeviceArray
 
-__all__ = ["cupy_array", "jax_array", "jax_array_on_host", "torch_tensor", "torch_tensor_on_host"]
+__all__ = ["cupy_array", "guarded", "jax_array", "jax_array_on_host", "torch_tensor", "torch_tensor_on_host"]
 
 
 def _not_taken(what: str, array: DeviceArray, error: Exception, reason: str = "") -> UnsupportedError:
@@ -33,7 +33,7 @@ def torch_tensor(array: DeviceArray) -> Any:
     try:
         if not array.read_only:
             return _plain_tensor(torch, array)
-        return _guarded(torch, _plain_tensor(torch, array.as_writable()))
+        return guarded(torch, _plain_tensor(torch, array.as_writable()))
     except (RuntimeError, BufferError, AssertionError, TypeError, ValueError) as error:
         raise _not_taken("PyTorch", array, error, _missing_gpu_reason(torch)) from error
 
@@ -76,10 +76,11 @@ def torch_tensor_on_host(array: numpy.ndarray[Any, Any]) -> Any:
     loose = array.__class__(
         array.shape, array.dtype, memoryview(octets).cast("B"), array.ctypes.data - first, array.strides
     )
-    return _guarded(torch, torch.from_numpy(loose))
+    return guarded(torch, torch.from_numpy(loose))
 
 
-def _guarded(torch: Any, tensor: Any) -> Any:
+def guarded(torch: Any, tensor: Any) -> Any:
+    """Return a tensor over the same memory that refuses writes."""
     module = optional.load("extmem.interop.read_only_tensor", what="PyTorch", advice="reinstall it")
     return torch.Tensor._make_subclass(module.ReadOnlyTensor, tensor)
 

@@ -99,6 +99,7 @@ class CudaBackend(Answers, SyncMembers):
         self.write = self.transfers.write
         self.read = self.transfers.read
         self.fill = self.transfers.fill
+        self.copy_from = self.transfers.copy_from
         self.submit = self.transfers.submit
         self.wait = self.transfers.wait
 

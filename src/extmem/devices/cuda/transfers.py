@@ -58,6 +58,13 @@ class Transfers:
         with self.submissions.work(native_allocation(allocation)):
             device.check(device.module.cuMemsetD8(at, value, size)[0], "cuMemsetD8", f"{size} bytes")
 
+    def copy_from(self, allocation: Allocation, offset: int, pointer: int, size: int) -> None:
+        """See `CopiesPointers`. cuMemcpyDtoDAsync, which also copies between GPUs with peer access."""
+        at, device = self._pointer_to_range(allocation, offset, size), self._device
+        with self.submissions.work(native_allocation(allocation)):
+            result = device.module.cuMemcpyDtoDAsync(at, pointer, size, 0)[0]
+            device.check(result, "cuMemcpyDtoDAsync", f"{size} bytes")
+
     def _pointer_to_range(self, allocation: Allocation, offset: int, size: int) -> int:
         self._device.check_open()
         if offset < 0 or size < 0 or offset + size > allocation.size:

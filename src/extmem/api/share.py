@@ -1,0 +1,221 @@
+"""`extmem.share`: an array, tensor, buffer or tree of them, shared in one call.
+
+How this works. Memory of extmem (and arrays over it) is shared as it is: the name is a second one for the same bytes.
+Memory that another allocator made has no handle that another process could open, so its contents are copied into new
+memory on the same device, where `copy` permits that, and `memory.copied` says why. The name appears after the last byte
+was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from extmem.api.device import DeviceMemory, memory_of
+from extmem.api.slices import MemorySlice, slice_of
+from extmem.core import aliases, operations, shared_devices, sharing_arrays, views
+from extmem.core.device_state import DeviceState
+from extmem.core.sharing_arrays import Unpublished
+from extmem.errors import UnsupportedError
+from extmem.handles import Access
+from extmem.interop import array_sources, device_sources, trees
+from extmem.interop.array_sources import HOST, ArraySource
+from extmem.owning import Uses, unsettled, work_off
+from extmem.sharing import table
+from extmem.sharing.descriptor import ArrayInfo
+from extmem.sharing.kinds import PageRole
+from extmem.sharing.table import Scalar, Spec, Table, Tree
+
+__all__ = ["share"]
+
+
+def share(
+    x: Any,
+    name: str | None = None,
+    *,
+    copy: bool | None = None,
+    access: int | None = None,
+    align: int = table.ALIGNMENT,
+    metadata: Mapping[str, Scalar] | None = None,
+) -> DeviceMemory:
+    """Share an array, tensor or buffer, or a tree of them, with other processes, which call `extmem.open(name)`.
+
+    x: an array of NumPy, PyTorch, JAX or CuPy, a buffer (bytes, mmap, array.array), an object with an array interface
+        or DLPack; or a dictionary, list or tuple of these, nested as you like, such as `model.state_dict()`. A tree
+        becomes one payload (`NamedArrays`), whose names are the keys joined with dots. All arrays are on one device.
+    name: the name for `extmem.open`. It exists as long as the memory that is returned, or any handle or import of it.
+    copy: None copies if the memory of x cannot be shared itself, and `memory.copied` is the reason. False refuses then.
+        True always copies. After a copy, changes of x are not seen by others. Nothing is copied between devices.
+    access: rights that others get; default `Access.READ`. The memory that is returned can always be written.
+    align: bytes that the offset of each array of a tree is a multiple of; a power of two.
+    metadata: text, numbers, booleans and None by names, which others read as `memory.metadata` (trees only).
+    Returns memory that the caller closes. The gradient and `requires_grad` of a tensor are not shared.
+
+    Errors: TypeError for what is not an array, for Python objects as elements, and keys that are not text; ValueError
+    for a tree that contains itself, and for the same name twice; UnsupportedError with the remedy for `copy=False`, for
+    sparse, quantized, nested and other tensors without plain elements, and for arrays on several devices; those of a
+    name (NameTakenError). After an error nothing is shared.
+    """
+    if copy is not None and not isinstance(copy, bool):
+        raise TypeError(f"copy is {copy!r}, a {type(copy).__name__}; give True, False or None")
+    if unsettled:
+        work_off()
+    rights = operations.arguments.access_of(Access.READ if access is None else access)
+    text = operations.arguments.name_of(name)
+    operations.arguments.check_share(text, rights)
+    table.check_alignment(operations.arguments.whole_number(align, "align"))
+    if not trees.is_container(x):
+        if metadata:
+            raise TypeError("metadata belongs to a tree of arrays; share {'x': x} with it")
+        return _share_one(x, text, rights, copy)
+    leaves, tree = trees.flatten(x)
+    sources = [array_sources.source_of(leaf.value, leaf.path) for leaf in leaves]
+    names = [leaf.name for leaf in leaves]
+    if copy is False:
+        raise _cannot_share(_reason(sources), "a tree becomes one payload")
+    plan = _Plan.of_tree(names, sources, tree, int(align), _checked(metadata))
+    return _copied(plan, text, rights, copy)
+
+
+def _share_one(x: Any, name: str | None, rights: int, copy: bool | None) -> DeviceMemory:
+    if not copy:
+        part = x if isinstance(x, MemorySlice) else slice_of(x, ...) if isinstance(x, DeviceMemory) else None
+        if part is not None:
+            return part.share(name, access=rights)
+    source = array_sources.source_of(x)
+    if not copy:
+        shared = _share_in_place(source, name, rights)
+        if shared is not None:
+            return shared
+    if copy is False:
+        raise _cannot_share(_reason([source]))
+    return _copied(_Plan.of_array(source), name, rights, copy)
+
+
+def _share_in_place(source: ArraySource, name: str | None, rights: int) -> DeviceMemory | None:
+    """Share an array over memory of extmem as a part of that; None for other arrays."""
+    if source.device != HOST or not source.dense or not source.nbytes:
+        return None
+    found = views.payload_at(source.address, source.nbytes)
+    if found is None:
+        return None
+    record, hold, start = found
+    try:
+        array = ArrayInfo(source.shape, source.element.text, source.steps)
+        return DeviceMemory(*aliases.share_part(record, array, start, source.nbytes, name, rights))
+    finally:
+        hold.release()
+
+
+class _Plan(NamedTuple):
+    """What a new payload contains."""
+
+    sources: list[ArraySource]
+    offsets: list[int]
+    """Where in the payload each array is; -1 for one whose bytes another one brings."""
+    size: int
+    array: ArrayInfo | None
+    pages: dict[PageRole, bytes]
+
+    @classmethod
+    def of_array(cls, source: ArraySource) -> _Plan:
+        """Return the plan of one array."""
+        array = ArrayInfo(source.shape, source.element.text, source.steps)
+        return cls([source], [0], max(source.nbytes, 1), array, {})
+
+    @classmethod
+    def of_tree(
+        cls, names: list[str], sources: list[ArraySource], tree: Tree, align: int, metadata: dict[str, Scalar]
+    ) -> _Plan:
+        """Return the plan of named arrays. Arrays of the same bytes are stored once."""
+        first: dict[tuple[object, ...], int] = {}
+        specs = []
+        for number, (name, source) in enumerate(zip(names, sources, strict=True)):
+            known = first.setdefault(source.alias, number) if source.alias else number
+            flags = table.REQUIRES_GRAD * source.requires_grad
+            alias = known if known != number else None
+            specs.append(Spec(name, source.element.text, source.shape, source.strides, alias, flags))
+        entries, size = table.place(specs, align)
+        offsets = [-1 if spec.alias_of is not None else e.offset for spec, e in zip(specs, entries, strict=True)]
+        data = table.encode(Table(entries, align, metadata, tree))
+        return cls(sources, offsets, size, None, {PageRole.TABLE: data})
+
+
+def _copied(plan: _Plan, name: str | None, rights: int, copy: bool | None) -> DeviceMemory:
+    device = _device_of(plan.sources)
+    with Uses(device) as uses:
+        made = sharing_arrays.allocate(
+            device, uses, plan.size, array=plan.array, pages=plan.pages, name=name, access=rights
+        )
+        memory = memory_of(made.memory)
+        try:
+            _fill(made, plan)
+            sharing_arrays.publish(made)
+        except BaseException:
+            memory.close()
+            raise
+    made.memory.record.copied = "copy=True was passed" if copy else _reason(plan.sources)
+    return memory
+
+
+def _device_of(sources: list[ArraySource]) -> DeviceState:
+    """Return the device of all arrays. Errors: UnsupportedError for several devices, with the arrays of each."""
+    places: dict[str, list[str]] = {}
+    for source in sources:
+        places.setdefault(source.device, []).append(source.what)
+    if len(places) > 1:
+        listed = "; ".join(f"{place}: {', '.join(what[:3])}{' …' * (len(what) > 3)}" for place, what in places.items())
+        raise UnsupportedError(
+            f"the arrays are on {len(places)} devices ({listed}), and one payload is on one device; move them to one, "
+            "or share a payload for each",
+            requires_one_of=["arrays on one device"],
+        )
+    place = next(iter(places), HOST)
+    return shared_devices.device_for(None) if place == HOST else device_sources.device_at(place)
+
+
+def _fill(made: Unpublished, plan: _Plan) -> None:
+    record = made.memory.record
+    if any(source.device != HOST for source in plan.sources):
+        for source, offset in zip(plan.sources, plan.offsets, strict=True):
+            if offset >= 0:
+                device_sources.copy(source, record, offset)
+        return
+    whole = views.view_of_all(record, [])
+    for source, offset in zip(plan.sources, plan.offsets, strict=True):
+        if offset >= 0 and source.nbytes:
+            source.copy_to(whole[offset : offset + source.nbytes], source)
+
+
+def _reason(sources: list[ArraySource]) -> str:
+    """Return why the memory of the arrays cannot be opened by others."""
+    if not sources:
+        return "there are no arrays"
+    what = sources[0].what if len(sources) == 1 else f"{sources[0].what} and {len(sources) - 1} more"
+    if sources[0].device == HOST:
+        return f"{what}: ordinary memory of a process has no handle"
+    return f"{what}: memory of another allocator on {sources[0].device} has no handle"
+
+
+def _cannot_share(reason: str, more: str = "") -> UnsupportedError:
+    return UnsupportedError(
+        f"{reason}{f', and {more}' * bool(more)}, so others cannot open it without a copy: allocate the memory with "
+        "extmem.open_device().allocate(shape, dtype, name=…) and write into memory.numpy() or memory.torch(), or pass "
+        "copy=None",
+        requires_one_of=["memory of extmem", "copy=None"],
+    )
+
+
+def _checked(metadata: Mapping[str, Scalar] | None) -> dict[str, Scalar]:
+    """Return the metadata as a dictionary. Errors: TypeError for keys and values of other types."""
+    found: dict[str, Scalar] = {}
+    for key, value in (metadata or {}).items():
+        if not isinstance(key, str):
+            raise TypeError(f"the metadata has the key {key!r}, a {type(key).__name__}; give a str")
+        if value is not None and not isinstance(value, (str, bool, int, float)):
+            raise TypeError(
+                f"metadata[{key!r}] is a {type(value).__name__}; give text, numbers, booleans or None, and share "
+                "arrays as arrays"
+            )
+        found[key] = value
+    return found

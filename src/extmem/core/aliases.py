@@ -1,0 +1,74 @@
+"""A name for a part of a payload: another payload of the same memory, with a descriptor of its own.
+
+How this works. The object manager identifies a payload by the list of its files. The alias has the files of the memory,
+and a table page of its own, which contains the layout again; so it is another payload there, with its own name, rights
+and lifetime. Its descriptor has the part: offset, size and array. Who opens it maps the same memory, all of it: the
+name of a part protects the rest from nobody. On Windows the kernel gives a section its one name when it is created, so
+the object manager there refuses other names.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from extmem.core import companion_pages, exporting, opening
+from extmem.core.companion_pages import CompanionPages
+from extmem.core.memory_record import HeldMemory, MemoryRecord
+from extmem.errors import UnsupportedError
+from extmem.handles import Access, HandleEntry
+from extmem.manager import Reference, manager
+from extmem.objects import Share
+from extmem.sharing import table
+from extmem.sharing.descriptor import ArrayInfo
+from extmem.sharing.kinds import PageRole
+from extmem.sharing.table import Entry, Table
+
+__all__ = ["share_part"]
+
+
+def share_part(
+    record: MemoryRecord, array: ArrayInfo, offset: int, size: int, name: str | None, access: int
+) -> HeldMemory:
+    """Share a part of a payload. Return new memory of it, on the same device; the name ends with its last holder.
+
+    offset, size: bytes of the payload that the array takes. access: the rights that others get. The record is held.
+    Errors: NameTakenError, NameInvalidError; UnsupportedError on Windows, and for memory without a file.
+    """
+    owner = record.manager or manager()
+    kept = record.pages.owners() if record.pages is not None else []
+    entry = Entry("", array.dtype, array.shape, 0, size, array.strides)
+    own = companion_pages.create({PageRole.TABLE: table.encode(Table((entry,), 1))})
+    pages = CompanionPages([*(page for page in kept if page[0] is not PageRole.TABLE), *own.owners()])
+    rights, attributes = exporting.high_level_access(access, name)
+    descriptor = msgspec.structs.replace(
+        record.descriptor,
+        payload_offset=record.descriptor.payload_offset + offset,
+        payload_size=max(size, 1),
+        array=array,
+        image=None,
+        read_only=record.descriptor.read_only or not rights & (Access.WRITE | Access.ALL),
+        pages=pages.roles,
+    )
+    reference = Reference(owner)
+    try:
+        owner.export(
+            (exporting.payload_fd(record),),
+            descriptor.encode(),
+            share=Share.NT,
+            name=name,
+            access=rights,
+            sddl=attributes.security_descriptor if attributes is not None else None,  # type: ignore[arg-type]
+            inherit=False,
+            strict_kmt=record.device.strict_kmt,
+            backing=record.device.backend.payload_backing,
+            identity=record.allocation.stated_identity,
+            pages=pages.exported(),
+            reference=reference,
+        )
+        claimed = owner.claim(owner.offer(reference=reference.number), Reference(owner), HandleEntry(owner))
+        if isinstance(claimed, int):  # pragma: no cover  (a ticket of a reference)
+            raise UnsupportedError("the object manager answered with a handle", requires_one_of=["a reference"])
+        return opening.open_payload(lambda _: record.device, owner, claimed, name)
+    finally:
+        reference.give_back()
+        pages.close()

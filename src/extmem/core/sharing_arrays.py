@@ -1,0 +1,120 @@
+"""Memory that is shared once it has its contents: allocate, fill, publish.
+
+How this works. A name appears after the last byte is written, so the memory is allocated without a share, and the
+object manager hears of it at the end. Where the system names memory at its creation (Windows), it has the name from the
+beginning, and gets its description at the end: without it nobody can open the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from extmem import vk
+from extmem.core import allocating, companion_pages, creating, describing, exporting, memory_types, rule_facts
+from extmem.core.allocating import ArrayTerms
+from extmem.core.device_state import DeviceState
+from extmem.core.memory_object import MemoryObject
+from extmem.core.memory_record import HeldMemory
+from extmem.errors import UnsupportedError
+from extmem.handles import Access
+from extmem.manager import ShareTerms
+from extmem.owning import Uses
+from extmem.sharing.descriptor import ArrayInfo
+from extmem.sharing.kinds import PageRole
+from extmem.vk.handle_types import OPAQUE_FD, OPAQUE_WIN32, union
+
+__all__ = ["Unpublished", "allocate", "publish"]
+
+_USUAL = union(OPAQUE_WIN32, OPAQUE_FD)
+_USAGE = (
+    vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST | vk.BufferUsageFlagBits.STORAGE_BUFFER
+)
+
+
+class Unpublished(NamedTuple):
+    """Memory that nobody else can open yet, and the terms on which `publish` shares it."""
+
+    memory: HeldMemory
+    terms: ShareTerms
+
+
+def allocate(
+    device: DeviceState,
+    uses: Uses,
+    size: int,
+    *,
+    array: ArrayInfo | None = None,
+    pages: Mapping[PageRole, bytes] | None = None,
+    name: str | None = None,
+    access: int = int(Access.READ),
+) -> Unpublished:
+    """Return new memory of `size` bytes, set to zero, with the contents of its companion pages.
+
+    uses: hold the device. array: the array in it, for the descriptor. access: the rights that others get.
+    Errors: UnsupportedError for a device that exports nothing to the object manager; OutOfMemoryError; on Windows
+    those of the name.
+    """
+    sharing = rule_facts.sharing(device, _USUAL)
+    types = sharing.exportable
+    if not types & OPAQUE_WIN32:
+        obstacle = exporting.export_obstacle(device, OPAQUE_WIN32)
+        raise UnsupportedError(
+            f"this is to be shared, and {obstacle}; take another device (extmem.open_device(kind='host') shares "
+            "everywhere)",
+            requires_one_of=["a device that exports OPAQUE_WIN32", "the host device"],
+        )
+    create = vk.BufferCreateInfo(
+        size=size,
+        usage=_USAGE,
+        p_next=vk.ExternalMemoryBufferCreateInfo(vk.ExternalMemoryHandleTypeFlagBits(int(types))),
+    )
+    requirements = device.backend.buffer_requirements(create)
+    memory_type = memory_types.choose(device, requirements.memory_type_bits)
+    dedicated = requirements.requires_dedicated or bool(sharing.dedicated_only & types)
+    buffer = creating.create_buffer(device, create) if dedicated else None
+    try:
+        rights, attributes = exporting.high_level_access(access, name)
+        stated = vk.ExportMemoryWin32HandleInfoKHR(attributes, rights, name)
+        terms = exporting.terms_of(types, stated)
+        if terms is None:  # pragma: no cover  (types contain OPAQUE_WIN32)
+            raise UnsupportedError("no handle type with a name is exported", requires_one_of=["OPAQUE_WIN32"])
+        made = companion_pages.create(pages, terms.sddl) if pages else None
+        descriptor = describing.describe(
+            device,
+            requirements.size,
+            memory_type,
+            types,
+            buffer,
+            payload_size=size,
+            array=array,
+            usage=int(_USAGE),
+            read_only=not rights & (Access.WRITE | Access.ALL),
+            pages=made.roles if made is not None else (),
+        )
+        export = vk.ExportMemoryAllocateInfo(vk.ExternalMemoryHandleTypeFlagBits(int(types)))
+        info = vk.MemoryAllocateInfo(requirements.size, memory_type, export)
+        if buffer is not None:
+            info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
+        array_terms = ArrayTerms(descriptor, True, made, terms if name is not None else None)
+        memory, _ = allocating.allocate_in(uses, device, info, array_terms, resource=buffer)
+    except BaseException:
+        if buffer is not None:
+            buffer.close()
+        raise
+    if not device.backend.allocates_zeroed:
+        whole = memory.record.size if buffer is None else size
+        try:
+            device.backend.fill(memory.record.allocation, 0, whole, 0)
+        except BaseException:
+            MemoryObject(*memory).close()
+            raise
+    return Unpublished(memory, terms)
+
+
+def publish(made: Unpublished) -> None:
+    """Share the memory, whose contents are complete: from here on others can open it.
+
+    Errors: NameTakenError, NameInvalidError, AccessDeniedError …; it is not shared then.
+    """
+    exporting.publish(made.memory.record, made.terms)

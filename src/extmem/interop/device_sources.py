@@ -1,0 +1,83 @@
+"""Arrays on a GPU that are copied into a payload on the same GPU.
+
+How this works. The copy is CUDA's, from address to address. The work that writes the source is waited for before: the
+stream that the array names, and the current stream of its framework. An array whose elements have gaps is made
+contiguous by its framework first.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from extmem.core import shared_devices
+from extmem.core.device_state import DeviceState
+from extmem.core.memory_record import MemoryRecord
+from extmem.devices import select
+from extmem.devices.optional_protocols import CopiesPointers
+from extmem.errors import UnsupportedError
+from extmem.interop.array_sources import ArraySource
+
+__all__ = ["copy", "device_at"]
+
+
+def device_at(place: str) -> DeviceState:
+    """Return the CUDA device "cuda:N", N as CUDA counts in this process. Errors: UnsupportedError without it."""
+    number = int(place.removeprefix("cuda:"))
+    offers = select.cuda_offers()
+    device = shared_devices.cuda_device(offers[number].identity.device_uuid) if number < len(offers) else None
+    if device is None:
+        raise UnsupportedError(
+            f"the array is on {place}, and extmem finds {len(offers)} devices of CUDA; copy the array to the host",
+            requires_one_of=["a CUDA device that extmem finds", "an array on the host"],
+        )
+    return device
+
+
+def copy(source: ArraySource, record: MemoryRecord, offset: int) -> None:
+    """Copy the elements of an array into a payload on the same GPU. It is done when this returns.
+
+    Errors: UnsupportedError for a device that does not copy; DriverError.
+    """
+    if not source.nbytes:
+        return
+    backend = record.device.backend
+    if not isinstance(backend, CopiesPointers):
+        raise UnsupportedError(
+            f"{record.device.name} does not copy from memory of CUDA; copy the array to the host first",
+            requires_one_of=["a CUDA device"],
+        )
+    values, address = source.values, source.address
+    if not source.dense:
+        values, address = _contiguous(source)
+    backend.wait(_stream_of(values))
+    backend.copy_from(record.allocation, record.descriptor.payload_offset + offset, address, source.nbytes)
+    del values
+
+
+def _contiguous(source: ArraySource) -> tuple[Any, int]:
+    values = source.values
+    if hasattr(values, "contiguous"):  # PyTorch
+        made = values.contiguous()
+        return made, int(made.data_ptr())
+    cupy: Any = sys.modules.get("cupy")
+    if cupy is not None:
+        made = cupy.ascontiguousarray(cupy.asarray(values))
+        return made, int(made.data.ptr)
+    raise UnsupportedError(
+        f"{source.what} has gaps between its elements, and neither PyTorch nor CuPy is imported to remove them; share "
+        "a contiguous copy",
+        requires_one_of=["a contiguous array"],
+    )
+
+
+def _stream_of(values: Any) -> int:
+    """Return the stream (CUstream) with the work that writes the array; 0 for the default stream."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        return int(torch.cuda.current_stream(values.device).cuda_stream)
+    cupy: Any = sys.modules.get("cupy")
+    if cupy is not None and isinstance(values, cupy.ndarray):
+        return int(cupy.cuda.get_current_stream().ptr)
+    stream = values.__cuda_array_interface__.get("stream")
+    return 0 if stream in (None, 1) else int(stream)

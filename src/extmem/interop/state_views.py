@@ -1,0 +1,110 @@
+"""Arrays of a table, made when they are asked for: `ArrayViews`, and how each framework makes one.
+
+How this works. The arrays of one payload share one base, an array or tensor of all its bytes, which is made once; each
+entry is a view of it. So 300 tensors cost 300 views and one import, and all of them keep the memory open together. In
+PyTorch a read-only base would pass every step of a view through Python; the views are made from a plain tensor, and
+each result is a `ReadOnlyTensor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+from extmem import optional
+from extmem.interop import frameworks, gpu_arrays
+from extmem.interop.element_types import numpy_dtype, torch_dtype
+from extmem.interop.numpy_views import numpy_module
+from extmem.sharing.elements import element_type
+from extmem.sharing.layout import contiguous_strides
+from extmem.sharing.table import Entry, strides_of
+
+__all__ = ["ArrayViews", "Patterns", "is_private", "numpy_maker", "torch_maker"]
+
+Patterns: TypeAlias = "bool | str | Sequence[str]"
+"""Which arrays are private: all, none, or those whose names match one of these patterns (`encoder.*`)."""
+
+
+def is_private(name: str, private: Patterns) -> bool:
+    """Return whether a name matches the patterns."""
+    if isinstance(private, bool):
+        return private
+    return any(fnmatchcase(name, one) for one in ([private] if isinstance(private, str) else private))
+
+
+class ArrayViews(Mapping[str, Any]):
+    """A read-only mapping from names to arrays of one framework, as a state dictionary is.
+
+    An array is made when it is first asked for, and kept. Each keeps the memory open. `dict(views)` makes all of them.
+    Threads: as a dictionary; two threads that ask for the same array at the same time may get two views of it.
+    """
+
+    def __init__(self, entries: Sequence[Entry], make: Callable[[Entry], Any]) -> None:
+        self._entries = {entry.name: entry for entry in entries}
+        self._make = make
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        found = self._made.get(name)
+        if found is None:
+            found = self._made.setdefault(name, self._make(self._entries[name]))
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __repr__(self) -> str:
+        return f"<ArrayViews of {len(self)} arrays: {', '.join(list(self._entries)[:4])}{', …' * (len(self) > 4)}>"
+
+
+def numpy_maker(octets: memoryview, private: Patterns) -> Callable[[Entry], Any]:
+    """Return what makes the NumPy array of an entry. octets: the bytes of the payload, read-only if the memory is."""
+    numpy = numpy_module()
+    base = numpy.frombuffer(octets, "uint8")
+
+    def make(entry: Entry) -> Any:
+        dtype = numpy_dtype(element_type(entry.dtype))
+        array = numpy.ndarray(entry.shape, dtype, buffer=base, offset=entry.offset, strides=entry.strides)
+        return array.copy(order="K") if is_private(entry.name, private) else array
+
+    return make
+
+
+def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
+    """Return what makes the tensor of an entry. base: the bytes of the payload as a tensor, read-only if the memory is."""
+    torch = optional.load("torch", what="PyTorch", advice="install it as described on pytorch.org")
+    read_only = type(base) is not torch.Tensor
+    plain = base._plain() if read_only else base
+
+    def make(entry: Entry) -> Any:
+        element = element_type(entry.dtype)
+        dtype = torch_dtype(element)
+        item = dtype.itemsize
+        if not entry.nbytes:
+            made = torch.empty(entry.shape, dtype=dtype, device=plain.device)
+        else:
+            steps = strides_of(entry) if not element.packed else contiguous_strides(entry.shape, 1)
+            whole = plain[entry.offset : entry.offset + entry.nbytes].view(dtype)
+            made = whole.as_strided(entry.shape, [step // item for step in steps])
+        if is_private(entry.name, private):
+            return made.clone()
+        return frameworks.guarded(torch, made) if read_only else made
+
+    return make
+
+
+def torch_base(memory: Any) -> Any:
+    """Return all bytes of the payload as a tensor: on the GPU if CUDA can use the memory, else on the host."""
+    return memory.torch("uint8", (memory.size,))
+
+
+def is_on_gpu(memory: Any) -> bool:
+    """Return whether the arrays of the memory are on a GPU."""
+    return gpu_arrays.device_array(memory, dtype="uint8", shape=(memory.size,)) is not None
