@@ -45,7 +45,7 @@ NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 FOREIGN: Final = ">" if NATIVE == "<" else "<"
 """The other byte order; the first character of the text of an element type that has it."""
 
-TEXT_LIMIT: Final = 2048
+TEXT_LIMIT: Final = 1024
 """Most characters of the text of an element type. A descriptor has at most 4 KiB."""
 
 ITEMSIZE_LIMIT: Final = (1 << 31) - 1
