@@ -18,6 +18,7 @@ from extmem.sharing.elements import ElementType, element_type
 from extmem.sharing.layout import ArrayLayout, contiguous_strides
 
 __all__ = [
+    "NUMPY_NAMES",
     "carried",
     "element_of",
     "in_numpy",
@@ -28,14 +29,14 @@ __all__ = [
     "torch_dtype",
 ]
 
-_NUMPY = frozenset(
+NUMPY_NAMES = frozenset(
     ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
      "complex64", "complex128")
 )  # fmt: skip
 """NumPy's own types of numbers, which are also those of its DLPack capsules."""
 _LONG = frozenset(("float128", "complex256"))
 """Types that NumPy has only where C's `long double` takes 16 bytes."""
-_JAX = (_NUMPY | {"bfloat16"} | {
+_JAX = (NUMPY_NAMES | {"bfloat16"} | {
     f"float8_{form}" for form in ("e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")
 })  # fmt: skip
 """The types that JAX takes from a DLPack capsule. It has small integers and float4 too, but not from one."""
@@ -71,7 +72,7 @@ def not_in(framework: str, element: ElementType, call: str, reason: str = "") ->
 
 def in_numpy(element: ElementType) -> bool:
     """Return whether it is one of NumPy's own numbers in this machine's byte order, which all frameworks exchange."""
-    return element.text in _NUMPY
+    return element.text in NUMPY_NAMES
 
 
 def numpy_dtype(element: ElementType) -> Any:
@@ -81,7 +82,7 @@ def numpy_dtype(element: ElementType) -> Any:
     installed; with the view that works.
     """
     numpy = numpy_module()
-    if element.text in _NUMPY:
+    if element.text in NUMPY_NAMES:
         return numpy.dtype(element.text)
     return _numpy_dtype(element.text, numpy)
 
@@ -97,7 +98,7 @@ def _numpy_dtype(text: str, numpy: Any) -> Any:
     name = element.name
     if element.kind in _CODES:
         found = numpy.dtype(f"{_CODES[element.kind]}{name.removeprefix(element.kind)}")
-    elif element.kind in ("datetime", "timedelta") or name in _NUMPY:
+    elif element.kind in ("datetime", "timedelta") or name in NUMPY_NAMES:
         found = numpy.dtype(name)
     elif name in _LONG:
         if name not in numpy.sctypeDict:

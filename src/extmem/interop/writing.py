@@ -219,7 +219,7 @@ def _from_numbers(numpy: Any, data: object, described: DescribedArray | None) ->
 def _foreign_byte_order(given: ElementType, target: ElementType | None = None) -> TypeError:
     payload = "this machine's" if target is None or target.native else f"that of the payload, {target.text}"
     return TypeError(
-        f"data is {given.text}, whose byte order is not {payload} ('{FOREIGN}' stands before the types that do not have "
+        f"data is {given.text}, whose byte order is not {payload} ('{FOREIGN}' stands before types that do not have "
         "this machine's); pass cast=True to convert it, or data.tobytes() to copy the bytes as they are"
     )
 

@@ -38,7 +38,7 @@ _CODES = {
     for size in sizes
 } | {element_type("bool"): "b1"}
 _FROM_CODES = {code: element for element, code in _CODES.items()}
-_OPAQUE_IN_TORCH = ("q", "bits")
+_OPAQUE_IN_TORCH = ("qint", "quint", "bits")
 """The beginnings of names of PyTorch's quantized types, whose values depend on the tensor, and of its untyped bits."""
 
 
@@ -164,8 +164,8 @@ def _of_numpy(found: Any, given: object) -> ElementType | None:
     if found.subdtype is not None:
         inner, extents = found.subdtype
         raise ValueError(
-            f"{given!r} is not an element type that can be shared: each element is an array; use {inner.str!r}, and add "
-            f"the extents {extents} to the end of the shape"
+            f"{given!r} is not an element type that can be shared: each element is an array; use {inner.str!r}, and "
+            f"add the extents {extents} to the end of the shape"
         )
     if found.names is not None:
         return _of_structured(found)
@@ -216,7 +216,7 @@ def _of_torch(dtype: object) -> ElementType | None:
     if torch is None or not isinstance(dtype, getattr(torch, "dtype", ())):
         return None
     name = str(dtype).removeprefix("torch.")
-    if name.startswith(_OPAQUE_IN_TORCH) or name.startswith("uq") or name.startswith("quint"):
+    if name.startswith(_OPAQUE_IN_TORCH):
         raise ValueError(
             f"{dtype!r} is not an element type that can be shared: the bytes alone are not its values; share the "
             "integers (tensor.int_repr(), tensor.view(torch.uint8)) and keep the scale beside them"

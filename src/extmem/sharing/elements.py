@@ -250,7 +250,8 @@ def _parsed(text: str) -> ElementType:
         found = None
     if found is None or found.text != text:
         raise ValueError(
-            f"{text[:80]!r} is not the text of an element type; there are {known_types()}, each in one spelling"
+            f"{text[:80]!r} is not the text of an element type, such as 'float32', 'bfloat16', 'int4_packed', "
+            f"'datetime64[ns]', '{FOREIGN}float32'; each has one spelling"
         )
     return found
 

@@ -6,7 +6,6 @@ import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from math import prod
 from typing import Protocol, SupportsIndex, TypeAlias
 
 from extmem.sharing.dtypes import element_of
@@ -108,7 +107,7 @@ def contiguous_strides(shape: Sequence[int], item: int, order: str = "C") -> tup
 
 
 def is_dense(shape: Sequence[int], strides: Sequence[int], item: int, fastest_first: Iterable[int]) -> bool:
-    """Return whether elements follow each other without gaps, in this order of the axes. Axes of one have any stride."""
+    """Return whether elements have no gaps between them, in this order of the axes. Axes of one may have any stride."""
     if 0 in shape:
         return True
     for axis in fastest_first:
