@@ -10,7 +10,7 @@ import pytest
 
 import extmem
 from extmem.api import Device
-from extmem.sharing.dtypes import ITEMSIZES
+from extmem.interop.element_types import NUMPY_NAMES
 from extmem.testing.children import Peer
 from tests.gpu.conftest import framework
 
@@ -37,7 +37,7 @@ def test_a_tensor_is_the_memory_itself(torch: Any, gpu: Device) -> None:
         gc.collect()
 
 
-@pytest.mark.parametrize("dtype", ITEMSIZES)
+@pytest.mark.parametrize("dtype", sorted(NUMPY_NAMES))
 def test_every_type(dtype: str, torch: Any, gpu: Device) -> None:
     with gpu.allocate((8,), dtype) as memory:
         data = numpy.arange(8).astype(dtype)

@@ -230,6 +230,9 @@ class Device(SyncDevice):
         shape: int | Sequence[int],
         dtype: object = "uint8",
         *,
+        order: str | None = None,
+        strides: Axes = None,
+        row_pitch: int | None = None,
         name: str | None = None,
         access: int | None = None,
         security: str | None = None,
@@ -240,6 +243,13 @@ class Device(SyncDevice):
     ) -> DeviceMemory:
         """Return new shareable memory for an array of `shape` (elements) and `dtype`, set to zero on every device.
 
+        shape: () is one element; an axis may be empty. A payload has at least one byte.
+        dtype: an element type by name ("bfloat16", "datetime64[ns]"), by code ("<f4"), or as a type of NumPy,
+            ml_dtypes, PyTorch, JAX, CuPy or PyArrow. All types of NumPy and DLPack that are plain memory can be shared.
+        order: "C" (default) for row-major order, "F" for column-major order.
+        strides: bytes between neighbours, for each axis, instead of an order; bits for packed element types.
+        row_pitch: bytes from one index of the first axis to the next, instead of an order. Within, elements are in
+            row-major order. Others get the layout with the payload.
         name: the name by which `extmem.open` opens the memory, in any process. It exists as long as this memory, or any
             handle or import of it.
         access: rights that others get, `Access.READ` or `Access.READ_WRITE` (default). With READ, only this memory
@@ -249,9 +259,10 @@ class Device(SyncDevice):
         handle_types: external handle types; default OPAQUE_WIN32 | OPAQUE_FD, as far as the device supports them.
         memory_type: index of the memory type; default the first host-visible one.
         dedicated: whether the memory is dedicated to a buffer; None if the device decides.
-        Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation; ValueError for a shape without
-        elements, with more than 64 axes, or with more bytes than a signed 64-bit size can count; TypeError and
-        ValueError for an element type that cannot be shared; TypeError for flags that are not a bool.
+        Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation; ValueError for a negative
+        extent, more than 64 axes, more bytes than a signed 64-bit size can count, and strides with which elements would
+        overlap; TypeError and ValueError for an element type that cannot be shared; TypeError for flags that are not a
+        bool.
         """
         if security is not None and not isinstance(security, str):
             raise TypeError(f"security is {security!r}, a {type(security).__name__}; give SDDL as a str, or None")
@@ -263,6 +274,9 @@ class Device(SyncDevice):
                 uses,
                 shape,
                 dtype,
+                order=order,
+                strides=strides,
+                row_pitch=row_pitch,
                 name=name,
                 access=access,
                 security=security,
@@ -374,6 +388,42 @@ class DeviceMemory(MemoryObject):
         return None if isinstance(facts, Closed) else cast("Buffer | Image | None", facts.resource)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements per axis of the array that the descriptor contains; without one, the number of bytes."""
+        array = self.descriptor.array
+        return (self.size,) if array is None else array.shape
+
+    @property
+    def dtype(self) -> str:
+        """The element type of the array, a text such as "float32", "bfloat16", "datetime64[ns]"; "uint8" without array.
+
+        It is equal to NumPy's dtype where NumPy has one of this name.
+        """
+        array = self.descriptor.array
+        return "uint8" if array is None else array.dtype
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Bytes between neighbours, for each axis of the array; bits for packed element types."""
+        array = self.descriptor.array
+        return (1,) if array is None else array.strides
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements of the array, without gaps between them. `size` is that of the payload."""
+        return interop.nbytes_of(interop.element_type(self.dtype), self.shape)
+
+    def __len__(self) -> int:
+        shape = self.shape
+        if not shape:
+            raise TypeError(f"this memory ({self.what()}) is an array without axes, which has no length")
+        return shape[0]
+
+    def __bool__(self) -> bool:
+        # Memory of an empty array is memory, too.
+        return True
+
+    @property
     def read_only(self) -> bool:
         """Whether it was imported without the right to write. Its views are then read-only."""
         return not self._facts.writable
@@ -412,12 +462,19 @@ class DeviceMemory(MemoryObject):
         """Return a NumPy array over the payload, zero copy, with the array layout of the descriptor; else of bytes.
 
         dtype, shape, strides (bytes) and offset (bytes into the payload) override those of the descriptor.
-        Errors: ValueError if the array would extend outside the payload; UnsupportedError without NumPy.
+        Errors: ValueError if the array would extend outside the payload; UnsupportedError without NumPy, for an element
+        type that NumPy lacks (packed ones), and where ml_dtypes is needed and not installed (bfloat16).
         """
+        return interop.numpy_view(*self._laid_out(dtype, shape, strides, offset))
+
+    def _laid_out(
+        self, dtype: object = None, shape: Axes = None, strides: Axes = None, offset: int = 0
+    ) -> tuple[memoryview, interop.ArrayLayout]:
+        """Return the bytes of the payload, and the layout of the array in it."""
         layout = interop.layout_for(
             self.size, self.descriptor.array, dtype=dtype, shape=shape, strides=strides, offset=offset
         )
-        return interop.numpy_view(self.map(), layout)
+        return self.map(), layout
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NDArray[Any]:
         return interop.as_requested(self.numpy(), dtype, copy)
@@ -438,7 +495,7 @@ class DeviceMemory(MemoryObject):
         if array is not None:
             return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
         return interop.dlpack_capsule(
-            self.numpy(), stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
+            *self._laid_out(), stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
         )
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -490,7 +547,7 @@ class DeviceMemory(MemoryObject):
         """
         array = interop.gpu_arrays.device_array(self, dtype=dtype, shape=shape, strides=strides, offset=offset)
         if array is None:
-            return interop.torch_tensor_on_host(self.numpy(dtype, shape, strides=strides, offset=offset))
+            return interop.torch_tensor_on_host(*self._laid_out(dtype, shape, strides, offset))
         return interop.torch_tensor(array)
 
     def cupy(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> Any:
@@ -509,7 +566,7 @@ class DeviceMemory(MemoryObject):
         """
         array = interop.gpu_arrays.device_array(self, dtype=dtype, shape=shape, offset=offset)
         if array is None:
-            return interop.jax_array_on_host(self.numpy(dtype, shape, offset=offset))
+            return interop.jax_array_on_host(*self._laid_out(dtype, shape, None, offset))
         return interop.jax_array(array)
 
     def access(

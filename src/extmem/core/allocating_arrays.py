@@ -15,6 +15,7 @@ from extmem.handles import Access
 from extmem.handles.arguments import check_flag
 from extmem.owning import Uses
 from extmem.sharing.descriptor import ArrayInfo
+from extmem.sharing.layout import Axes
 from extmem.vk.handle_types import (
     NO_TYPES,
     OPAQUE_FD,
@@ -41,6 +42,9 @@ def allocate(
     shape: int | Sequence[int],
     dtype: object,
     *,
+    order: str | None,
+    strides: Axes,
+    row_pitch: int | None,
     name: str | None,
     access: int | None,
     security: str | None,
@@ -54,8 +58,8 @@ def allocate(
         check_flag(inherit, "inherit")
     if dedicated is not None:
         check_flag(dedicated, "dedicated")
-    extents, element, strides = arguments.array_of(shape, dtype)
-    nbytes = extents[0] * strides[0]
+    array = arguments.array_of(shape, dtype, order, strides, row_pitch)
+    nbytes = array.nbytes
     name = arguments.name_of(name)
     access = None if access is None else arguments.access_of(access)
     arguments.check_share(name, access)
@@ -97,7 +101,7 @@ def allocate(
         types,
         buffer,
         payload_size=nbytes,
-        array=ArrayInfo(extents, element, strides),
+        array=ArrayInfo(array.shape, array.element.text, array.strides),
         usage=int(_USAGE),
         read_only=not rights & (Access.WRITE | Access.ALL),
     )

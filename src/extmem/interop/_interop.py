@@ -2,6 +2,7 @@
 
 from extmem.interop import gpu_arrays, transfer
 from extmem.interop.device_array import DeviceArray, check_device_layout
+from extmem.interop.element_types import element_of, numpy_dtype
 from extmem.interop.frameworks import cupy_array, jax_array, jax_array_on_host, torch_tensor, torch_tensor_on_host
 from extmem.interop.numpy_views import (
     CPU_DEVICE,
@@ -13,7 +14,7 @@ from extmem.interop.numpy_views import (
     typed_view,
 )
 from extmem.interop.writing import octets_to_write
-from extmem.sharing.dtypes import dtype_name, itemsize
+from extmem.sharing.elements import ElementType, element_type, nbytes_of
 from extmem.sharing.layout import ArrayLayout, Axes, axes_of, contiguous_strides, layout_for
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Axes",
     "CPU_DEVICE",
     "DeviceArray",
+    "ElementType",
     "array_interface",
     "as_requested",
     "axes_of",
@@ -28,13 +30,15 @@ __all__ = [
     "contiguous_strides",
     "cupy_array",
     "dlpack_capsule",
-    "dtype_name",
+    "element_of",
+    "element_type",
     "gpu_arrays",
-    "itemsize",
     "jax_array",
     "jax_array_on_host",
     "layout_for",
+    "nbytes_of",
     "new_octets",
+    "numpy_dtype",
     "numpy_view",
     "octets_to_write",
     "torch_tensor",

@@ -17,11 +17,11 @@ from math import prod
 from typing import Any, Final, NamedTuple
 
 from extmem.errors import UnsupportedError
-from extmem.interop.element_types import element_of
 from extmem.interop.numpy_views import numpy_module
+from extmem.sharing.dtypes import element_of
 from extmem.sharing.elements import ElementType, nbytes_of
 from extmem.sharing.layout import contiguous_strides
-from extmem.sharing.table import is_dense
+from extmem.sharing.table import fills_range
 
 __all__ = ["HOST", "ArraySource", "source_of"]
 
@@ -86,7 +86,7 @@ def _at(path: str) -> str:
 
 def _strides_in_payload(shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> tuple[bool, Any]:
     """Return whether the elements fill a range of bytes, and the strides in the payload (None in row-major order)."""
-    dense = is_dense(shape, strides, item)
+    dense = fills_range(shape, strides, item)
     plain = contiguous_strides(shape, item)
     if not dense or 0 in shape or all(n == 1 or s == p for n, s, p in zip(shape, strides, plain, strict=True)):
         return dense, None

@@ -17,9 +17,11 @@ from math import prod
 from typing import Any, cast
 
 from extmem import optional
-from extmem.interop.numpy_views import refuse_pytorch
-from extmem.sharing.dtypes import itemsize, typestr
-from extmem.sharing.layout import ArrayLayout, contiguous_strides
+from extmem.interop.element_types import carried, in_numpy
+from extmem.interop.numpy_views import check_in_dlpack, refuse_pytorch
+from extmem.owning import late_imports
+from extmem.sharing.dtypes import typestr
+from extmem.sharing.layout import ArrayLayout, contiguous_strides, overlapping_axis
 
 __all__ = ["CUDA", "DeviceArray", "check_device_layout"]
 
@@ -35,24 +37,23 @@ def check_device_layout(layout: ArrayLayout) -> None:
 
     Axes of one element may have any stride. Errors: ValueError.
     """
-    item = itemsize(layout.dtype)
-    if layout.offset % item:
+    element, item = layout.element, layout.element.step
+    unit = "bits" if element.packed else "bytes"
+    if layout.offset % (element.itemsize or 1):
         raise ValueError(f"offset {layout.offset} is not a multiple of the {item} bytes of {layout.dtype}")
     if prod(layout.shape) == 0:
         return
-    axes = sorted((stride, extent) for extent, stride in zip(layout.shape, layout.strides, strict=True) if extent > 1)
-    reach = item
-    for stride, extent in axes:
+    for stride in (stride for extent, stride in zip(layout.shape, layout.strides, strict=True) if extent > 1):
         if stride < 0:
             raise ValueError(f"strides {layout.strides} are negative; use positive ones, and flip the array afterwards")
-        if stride % item:
+        if stride % item and not element.packed:
             raise ValueError(f"stride {stride} is not a multiple of the {item} bytes of {layout.dtype}")
-        if stride < reach:
-            raise ValueError(
-                f"shape {layout.shape} with strides {layout.strides} overlaps: along one axis, parts of {reach} bytes "
-                f"are {stride} bytes apart; give strides with which no two elements share bytes"
-            )
-        reach = stride * (extent - 1) + reach
+    overlap = overlapping_axis(layout.shape, layout.strides, item)
+    if overlap is not None:
+        raise ValueError(
+            f"shape {layout.shape} with strides {layout.strides} overlaps: along one axis, parts of {overlap[1]} "
+            f"{unit} are {overlap[0]} {unit} apart; give strides with which no two elements share {unit}"
+        )
 
 
 class DeviceArray:
@@ -62,7 +63,7 @@ class DeviceArray:
     hosted: whether it is host memory that the GPU can access; DLPack has a device type of its own for that.
     """
 
-    __slots__ = ("_keep", "_views", "hosted", "layout", "ordinal", "pointer", "read_only")
+    __slots__ = ("_carried", "_keep", "_views", "hosted", "layout", "ordinal", "pointer", "read_only")
 
     def __init__(
         self,
@@ -85,12 +86,14 @@ class DeviceArray:
         self._keep = keep
         self._views: dict[bool, tuple[Any, Any]] = {}
         """The view of cuda-core, which keeps nothing alive, and the dtype of NumPy; the key is `read_only`."""
+        self._carried: ArrayLayout | None = None
 
     def kept_by(self, keep: object) -> DeviceArray:
         """Return the same array with another object that keeps the memory alive."""
         made = _bare(DeviceArray)
         made.pointer, made.layout, made.ordinal = self.pointer, self.layout, self.ordinal
         made.read_only, made.hosted, made._keep, made._views = self.read_only, self.hosted, keep, self._views
+        made._carried = self._carried
         return made
 
     def as_writable(self) -> DeviceArray:
@@ -100,23 +103,46 @@ class DeviceArray:
         return made
 
     @property
+    def carrier(self) -> DeviceArray:
+        """The same bytes as an array of a type that every framework has; itself if its own type is one.
+
+        Errors: ValueError for packed elements that do not fill their bytes.
+        """
+        layout = self._carried or carried(self.layout)
+        self._carried = layout
+        if layout is self.layout:
+            return self
+        made = self.kept_by(self._keep)
+        made.layout = layout
+        return made
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Elements per axis."""
         return self.layout.shape
 
     @property
     def dtype(self) -> str:
-        """Element type name."""
+        """The canonical text of the element type: "float32", "bfloat16"."""
         return self.layout.dtype
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """The interface, version 3. Its `stream` is None, because no work has to be waited for."""
-        layout = self.layout
-        plain = layout.strides == contiguous_strides(layout.shape, itemsize(layout.dtype))
+        """The interface, version 3. Its `stream` is None, because no work has to be waited for.
+
+        Errors: AttributeError for an element type that consumers of the interface lack.
+        """
+        layout, element = self.layout, self.layout.element
+        code = typestr(element)
+        if code is None or not element.native or element.fields:
+            # Consumers would take them for uninterpreted bytes, or for numbers of this machine's byte order.
+            raise AttributeError(
+                f"the CUDA array interface has no element type {element.text}; use device_array('uint8') for its bytes"
+            )
+        plain = layout.strides == contiguous_strides(layout.shape, element.step)
         return {
             "shape": layout.shape,
-            "typestr": typestr(layout.dtype),
+            "typestr": code,
             "data": (self.pointer if prod(layout.shape) else 0, self.read_only),
             "strides": None if plain else layout.strides,
             "stream": None,
@@ -159,7 +185,20 @@ class DeviceArray:
         return self.capsule(max_version)
 
     def capsule(self, max_version: tuple[int, int] | None = None) -> object:
-        """Return the capsule of `__dlpack__` with its default arguments. Errors: UnsupportedError."""
+        """Return the capsule of `__dlpack__` with its default arguments.
+
+        Errors: UnsupportedError without cuda-core; BufferError for an element type that DLPack lacks.
+        """
+        element = self.layout.element
+        if not in_numpy(element):
+            check_in_dlpack(element, max_version)
+            with late_imports():
+                from extmem.interop.capsules import retyped
+
+            try:
+                return retyped(self.carrier.capsule(max_version), element, self.layout.shape)
+            except ValueError as error:
+                raise BufferError(str(error)) from None
         cached = self._views.get(self.read_only)
         if cached is None:
             cached = self._views[self.read_only] = self._cuda_core_view()
@@ -171,7 +210,7 @@ class DeviceArray:
 
     def _cuda_core_view(self) -> tuple[Any, Any]:
         numpy, buffer, view = _cuda_core()
-        layout, item = self.layout, itemsize(self.layout.dtype)
+        layout, item = self.layout, self.layout.element.step
         reach = item + sum((e - 1) * s for e, s in zip(layout.shape, layout.strides, strict=True) if e > 0)
         counts, dtype = tuple(stride // item for stride in layout.strides), numpy.dtype(layout.dtype)
         octets = buffer.from_handle(self.pointer, max(reach, item))

@@ -17,10 +17,13 @@ from typing import Any, NoReturn, cast
 import torch
 
 from extmem.errors import UnsupportedError
-from extmem.interop.numpy_views import as_requested, dlpack_capsule
+from extmem.interop.element_types import element_of, in_numpy
+from extmem.interop.numpy_views import array_capsule, as_requested
 
 __all__ = ["ReadOnlyTensor"]
 
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
+"""The carriers of element types that NumPy lacks."""
 _REMEDY = "open it with Access.READ_WRITE (its owner has to grant that), or write to a copy: tensor.clone()"
 
 
@@ -122,8 +125,12 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
     ) -> object:
         if self.device.type != "cpu":
             raise BufferError(f"this tensor is read-only, and the capsules of PyTorch have no flag for that; {_REMEDY}")
-        return dlpack_capsule(
-            self.numpy(),
+        element = element_of(self.dtype)
+        integers = self if in_numpy(element) else self.view(_INTEGERS[element.itemsize or 1])
+        return array_capsule(
+            integers.numpy(),
+            element,
+            tuple(self.shape),
             stream=None if stream == -1 else stream,  # PyTorch's default, -1, means no stream
             max_version=max_version,
             dl_device=dl_device,

@@ -13,14 +13,14 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 from extmem import optional
-from extmem.interop import frameworks, gpu_arrays
-from extmem.interop.element_types import numpy_dtype, torch_dtype
+from extmem.interop import frameworks
+from extmem.interop.element_types import carried, numpy_dtype, torch_dtype
 from extmem.interop.numpy_views import numpy_module
 from extmem.sharing.elements import element_type
-from extmem.sharing.layout import contiguous_strides
+from extmem.sharing.layout import ArrayLayout
 from extmem.sharing.table import Entry, strides_of
 
-__all__ = ["ArrayViews", "Patterns", "is_private", "numpy_maker", "torch_maker"]
+__all__ = ["ArrayViews", "Patterns", "is_private", "numpy_maker", "torch_base", "torch_maker"]
 
 Patterns: TypeAlias = "bool | str | Sequence[str]"
 """Which arrays are private: all, none, or those whose names match one of these patterns (`encoder.*`)."""
@@ -78,21 +78,26 @@ def numpy_maker(octets: memoryview, private: Patterns) -> Callable[[Entry], Any]
 
 
 def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
-    """Return what makes the tensor of an entry. base: the bytes of the payload as a tensor, read-only if the memory is."""
+    """Return what makes the tensor of an entry.
+
+    base: the bytes of the payload as a tensor, read-only if the memory is.
+    """
     torch = optional.load("torch", what="PyTorch", advice="install it as described on pytorch.org")
     read_only = type(base) is not torch.Tensor
     plain = base._plain() if read_only else base
 
     def make(entry: Entry) -> Any:
         element = element_type(entry.dtype)
-        dtype = torch_dtype(element)
-        item = dtype.itemsize
-        if not entry.nbytes:
-            made = torch.empty(entry.shape, dtype=dtype, device=plain.device)
+        dtype = torch_dtype(element, torch)
+        shape, strides = entry.shape, strides_of(entry)
+        if element.packed:
+            whole = carried(ArrayLayout(shape, entry.dtype, strides))
+            shape, strides = whole.shape, whole.strides
+        if entry.nbytes:
+            octets = plain[entry.offset : entry.offset + entry.nbytes]
+            made = octets.view(dtype).as_strided(shape, [step // dtype.itemsize for step in strides])
         else:
-            steps = strides_of(entry) if not element.packed else contiguous_strides(entry.shape, 1)
-            whole = plain[entry.offset : entry.offset + entry.nbytes].view(dtype)
-            made = whole.as_strided(entry.shape, [step // item for step in steps])
+            made = torch.empty(shape, dtype=dtype, device=plain.device)
         if is_private(entry.name, private):
             return made.clone()
         return frameworks.guarded(torch, made) if read_only else made
@@ -103,8 +108,3 @@ def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
 def torch_base(memory: Any) -> Any:
     """Return all bytes of the payload as a tensor: on the GPU if CUDA can use the memory, else on the host."""
     return memory.torch("uint8", (memory.size,))
-
-
-def is_on_gpu(memory: Any) -> bool:
-    """Return whether the arrays of the memory are on a GPU."""
-    return gpu_arrays.device_array(memory, dtype="uint8", shape=(memory.size,)) is not None

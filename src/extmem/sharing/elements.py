@@ -45,7 +45,7 @@ NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 FOREIGN: Final = ">" if NATIVE == "<" else "<"
 """The other byte order; the first character of the text of an element type that has it."""
 
-TEXT_LIMIT: Final = 2048
+TEXT_LIMIT: Final = 1024
 """Most characters of the text of an element type. A descriptor has at most 4 KiB."""
 
 ITEMSIZE_LIMIT: Final = (1 << 31) - 1
@@ -250,7 +250,8 @@ def _parsed(text: str) -> ElementType:
         found = None
     if found is None or found.text != text:
         raise ValueError(
-            f"{text[:80]!r} is not the text of an element type; there are {known_types()}, each in one spelling"
+            f"{text[:80]!r} is not the text of an element type, such as 'float32', 'bfloat16', 'int4_packed', "
+            f"'datetime64[ns]', '{FOREIGN}float32'; each has one spelling"
         )
     return found
 

@@ -321,7 +321,7 @@ def strides_of(entry: Entry) -> tuple[int, ...]:
     return contiguous_strides(entry.shape, element_type(entry.dtype).step)
 
 
-def is_dense(shape: Sequence[int], strides: Sequence[int], item: int) -> bool:
+def fills_range(shape: Sequence[int], strides: Sequence[int], item: int) -> bool:
     """Return whether the elements fill a range of bytes without gaps and overlaps, in any order of the axes."""
     reach = item
     for stride, extent in sorted((s, n) for s, n in zip(strides, shape, strict=True) if n != 1):

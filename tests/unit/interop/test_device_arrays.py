@@ -112,7 +112,7 @@ REFUSED = {
     "a type that does not divide": ({"dtype": "float64", "offset": 4}, "no whole number"),
     "an offset between elements": ({"dtype": "uint32", "shape": (2,), "offset": 2}, "offset 2 is not a multiple"),
     "strides between elements": ({"dtype": "uint32", "shape": (2,), "strides": (6,)}, "stride 6 is not a multiple"),
-    "an unknown type": ({"dtype": "bfloat16"}, "not an element type"),
+    "an unknown type": ({"dtype": "bfloat17"}, "not an element type"),
     "strides for other axes": ({"shape": (8,), "strides": (8, 1)}, "2 strides for 1 axes"),
 }
 
@@ -257,6 +257,7 @@ def test_a_framework_for_another_cuda_is_refused_with_the_reason(
 
     found = SimpleNamespace(is_initialized=lambda: False, is_available=lambda: False, init=start)
     stands_in = SimpleNamespace(cuda=found, version=SimpleNamespace(cuda=built_for), __version__="2")
+    stands_in.dtype, stands_in.uint8 = str, "torch.uint8"
     monkeypatch.setitem(sys.modules, "torch", stands_in)
     with gpu.allocate((4,)) as memory:
         with pytest.raises(extmem.UnsupportedError, match=f"on CUDA device 0: .*{text}") as caught:

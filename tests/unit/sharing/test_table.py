@@ -177,9 +177,9 @@ def test_a_million_entries() -> None:
 
 
 def test_density() -> None:
-    assert table.is_dense((3, 4), (16, 4), 4)
-    assert table.is_dense((3, 4), (4, 12), 4)
-    assert table.is_dense((1, 4), (999, 4), 4)
-    assert table.is_dense((0, 4), (1, 1), 4)
-    assert not table.is_dense((3, 4), (32, 4), 4)
-    assert not table.is_dense((3,), (0,), 4)
+    assert table.fills_range((3, 4), (16, 4), 4)
+    assert table.fills_range((3, 4), (4, 12), 4)
+    assert table.fills_range((1, 4), (999, 4), 4)
+    assert table.fills_range((0, 4), (1, 1), 4)
+    assert not table.fills_range((3, 4), (32, 4), 4)
+    assert not table.fills_range((3,), (0,), 4)

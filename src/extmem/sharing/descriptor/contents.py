@@ -9,7 +9,8 @@ from msgspec import Meta
 
 from extmem import vk
 from extmem.errors import DescriptorError
-from extmem.sharing.dtypes import ITEMSIZES
+from extmem.sharing.elements import TEXT_LIMIT, ElementType, element_type, nbytes_of
+from extmem.sharing.layout import reach_of
 from extmem.sharing.limits import AXES_LIMIT
 from extmem.vk.formats import texel_size
 from extmem.vk.modifiers import LINEAR, MEMORY_PLANES
@@ -27,17 +28,23 @@ _Axes = Annotated[tuple[int, ...], Meta(max_length=AXES_LIMIT)]
 class ArrayInfo(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """The array that a payload holds from its first byte on.
 
-    dtype is a NumPy name of a plain element type in native byte order; strides are bytes between neighbours, per axis.
+    dtype is the canonical text of an element type (`sharing.elements`): "float32", ">int16", "datetime64[ns]". strides
+    are bytes between neighbours, per axis; bits for packed element types, such as "int4_packed".
     """
 
     shape: _Axes
-    dtype: Annotated[str, Meta(max_length=32)]
+    dtype: Annotated[str, Meta(max_length=TEXT_LIMIT)]
     strides: _Axes
+
+    @property
+    def element(self) -> ElementType:
+        """What the elements are. Errors: ValueError, if the descriptor was not checked."""
+        return element_type(self.dtype)
 
     @property
     def order(self) -> Literal["C", "F", "strided"]:
         """How the elements follow each other: row-major, column-major or neither."""
-        item = ITEMSIZES[self.dtype]
+        item = self.element.step
         if self._contiguous(range(len(self.shape) - 1, -1, -1), item):
             return "C"
         return "F" if self._contiguous(range(len(self.shape)), item) else "strided"
@@ -79,33 +86,28 @@ class ImageInfo(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
 def check_array(array: ArrayInfo, payload_size: int) -> None:
     """The elements lie inside the payload, and there are no more of them than it has room for."""
     shape, strides = array.shape, array.strides
-    item = ITEMSIZES.get(array.dtype)
-    if item is None:
-        raise DescriptorError(
-            f"array dtype {array.dtype[:32]!r} is no plain element type; known are {', '.join(ITEMSIZES)}"
-        )
+    try:
+        element = element_type(array.dtype)
+    except ValueError as error:
+        raise DescriptorError(f"array dtype: {error}") from None
     if len(shape) > AXES_LIMIT or len(shape) != len(strides):
         raise DescriptorError(f"array has {len(shape)} axes and {len(strides)} strides; one each, at most {AXES_LIMIT}")
-    nbytes, first, last = item, 0, item
+    count = 1
     for extent, stride in zip(shape, strides, strict=True):
         if not (0 <= extent <= _MAX and -_MAX <= stride <= _MAX):
             raise DescriptorError(f"array shape {shape} or strides {strides} are out of range, at most {_MAX}")
         # Empty axes count as one element: the others must make sense beside them, and no product may overflow.
-        nbytes *= extent or 1
-        if extent > 1:
-            reach = (extent - 1) * stride
-            if reach < 0:
-                first += reach
-            else:
-                last += reach
+        count *= extent or 1
     empty = 0 in shape
+    nbytes = nbytes_of(element, (count,))
     if nbytes > (_MAX if empty else payload_size):
         raise DescriptorError(
-            f"array of shape {shape} and {array.dtype} takes {nbytes} bytes and the payload has {payload_size}"
+            f"array of shape {shape} and {array.dtype[:80]} takes {nbytes} bytes and the payload has {payload_size}"
         )
-    if not empty and (first < 0 or last > payload_size):
+    first, last = reach_of(shape, strides, element)
+    if first < 0 or last > payload_size:
         raise DescriptorError(
-            f"array of shape {shape}, {array.dtype}, strides {strides} reaches from byte {first} to {last} "
+            f"array of shape {shape}, {array.dtype[:80]}, strides {strides} reaches from byte {first} to {last} "
             f"of a payload of {payload_size} bytes"
         )
 

@@ -153,7 +153,7 @@ class Form:
     def encode(self, values: Mapping[str, Any]) -> bytes:
         """Return the bytes of a descriptor with these fields, `object_kind` among them where there are several kinds.
 
-        The bounds of the fields keep them within DESCRIPTOR_LIMIT. DescriptorError if they cannot be encoded.
+        DescriptorError if they cannot be encoded, or take more than DESCRIPTOR_LIMIT bytes.
         """
         try:
             kind = self._one_kind or values["object_kind"]
@@ -163,6 +163,11 @@ class Form:
             self._decoder.decode(data)
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
             raise DescriptorError(f"this cannot be written as a descriptor: {self._named(str(error))}") from error
+        if len(data) > DESCRIPTOR_LIMIT:
+            raise DescriptorError(
+                f"this descriptor takes {len(data)} bytes, and a payload keeps up to {DESCRIPTOR_LIMIT}; describe a "
+                "structure with fewer or shorter fields, or an array with fewer axes"
+            )
         return data
 
     def decode(self, data: bytes | bytearray | memoryview) -> dict[str, Any]:
