@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from extmem import vk as vk
     from extmem.api import Buffer, Device, DeviceMemory, Image, enumerate_devices, open, open_device, open_handle
     from extmem.api.fence import Fence
+    from extmem.api.names import forget, names, open_async
     from extmem.api.semaphore import Semaphore
     from extmem.api.sync_functions import open_timeline, wait_all, wait_any
     from extmem.api.timeline import Timeline
     from extmem.core.caller_warning import RuleWarning
+    from extmem.core.naming import SharedName
     from extmem.errors import (
         AccessDeniedError,
         DescriptorError,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         NameInvalidError,
         NameNotFoundError,
         NameTakenError,
+        NameTimeoutError,
         ObjectManagerError,
         ObjectTypeError,
         OutOfMemoryError,
@@ -70,6 +73,7 @@ _NAMES = {
         "NameInvalidError",
         "NameNotFoundError",
         "NameTakenError",
+        "NameTimeoutError",
         "ObjectManagerError",
         "ObjectTypeError",
         "OutOfMemoryError",
@@ -83,10 +87,12 @@ _NAMES = {
         "WaitTimeoutError",
     ),
     "extmem.core.caller_warning": ("RuleWarning",),
+    "extmem.core.naming": ("SharedName",),
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
     "extmem.sharing.descriptor": ("ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"),
     "extmem.sharing.descriptor.sync": ("SyncDescriptor",),
     "extmem.api.fence": ("Fence",),
+    "extmem.api.names": ("forget", "names", "open_async"),
     "extmem.api.semaphore": ("Semaphore",),
     "extmem.api.timeline": ("Timeline",),
     "extmem.api.sync_functions": ("open_timeline", "wait_all", "wait_any"),
@@ -126,6 +132,7 @@ __all__ = [
     "NameInvalidError",
     "NameNotFoundError",
     "NameTakenError",
+    "NameTimeoutError",
     "NtHandle",
     "ObjectManagerError",
     "ObjectTypeError",
@@ -139,13 +146,17 @@ __all__ = [
     "RuleWarning",
     "SecurityDescriptorError",
     "Semaphore",
+    "SharedName",
     "SyncDescriptor",
     "Timeline",
     "UnsupportedError",
     "WaitTimeoutError",
     "enumerate_devices",
     "errors",
+    "forget",
+    "names",
     "open",
+    "open_async",
     "open_device",
     "open_handle",
     "open_timeline",

@@ -28,6 +28,7 @@ from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
 from extmem.sharing.descriptor import Descriptor
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.vk.handle_types import HOST_TYPES, NO_TYPES, SIZED_BY_D3D, MemoryHandleType, union
 from extmem.vk.struct_copies import copy_struct
 from extmem.vk.value_text import bits_of
@@ -54,6 +55,10 @@ class ArrayTerms:
     """The descriptor with the array."""
     lazy_share: bool = False
     """Whether the NT share is created when a handle is first requested."""
+    replace: bool = False
+    """Whether the memory takes the name of the object that has it."""
+    keep: Keep = NOT_KEPT
+    """How long the object manager itself keeps the memory."""
 
 
 def allocate_memory(
@@ -119,6 +124,8 @@ def allocate_in(
             exporting.refuse_direct3d_types(device, export_types)
         size, memory_type = int(info.allocation_size), int(info.memory_type_index)
         terms = exporting.terms_of(export_types, chained) if export_types else None
+        if terms is not None and array_terms is not None and terms.name is not None:
+            terms = terms._replace(replace=array_terms.replace, keep=array_terms.keep)
         if dedicated is not None:
             uses.add(dedicated)
         if source is not None:

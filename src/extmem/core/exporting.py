@@ -89,6 +89,8 @@ def publish(record: MemoryRecord, terms: ShareTerms) -> None:
         backing=record.device.backend.payload_backing,
         identity=record.allocation.stated_identity,
         reference=reference,
+        replace=terms.replace,
+        keep=terms.keep,
     )
     record.manager = owner
     record.share_reference = exported.number

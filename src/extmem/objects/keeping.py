@@ -12,7 +12,7 @@ the rival keeps what kept it, and `undo_reference` gives the name back.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from extmem.objects.core import Core
 from extmem.objects.entities import Kept, Process, Replacement, SharedObject
@@ -51,6 +51,11 @@ class Keeping(Core):
             )
         self._end_keep(shared)
         return shared.id
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `take_unused`, `take_superseded` or `Waits.serve_waits` have something to return or to do."""
+        return bool(self._unused or self._superseded or self._appeared)
 
     def take_unused(self) -> list[tuple[int, int]]:
         """Return the objects kept for a time that no process has held since the last call, each with its time in
@@ -171,8 +176,7 @@ class Keeping(Core):
 
 def checked_keep(mode: int, milliseconds: int) -> Keep:
     """Return how an object is kept, from the numbers of a message. Refused INVALID_PARAMETER for others."""
-    known: Iterable[int] = KeepMode
-    if mode not in known or (mode == KeepMode.TIME) is not (milliseconds > 0):
+    if mode > max(KeepMode) or (mode == KeepMode.TIME) is not (milliseconds > 0):
         raise Refused(
             Status.INVALID_PARAMETER,
             f"An object cannot be kept in the mode {mode} for {milliseconds} ms. Give a mode of 0 to 3, and a time "

@@ -59,6 +59,8 @@ class ObjectRow:
     """Whether another object has got its name."""
     rights: int = 0
     """The rights that the viewer could open it with; 0 where they are not known, as on Windows."""
+    publisher: int = 0
+    """The pid of the process that exported it; 0 where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,15 @@ class Snapshots(Core):
                 kept = "" if shared.kept is None else shared.kept.keep.text
                 rights = 0 if token is None else shared.rights(token) & shared.ceiling
                 shared_row = ObjectRow(
-                    shared.id, name, shared.sddl, shared.handles, shared.refs, kept, shared.superseded, rights
+                    shared.id,
+                    name,
+                    shared.sddl,
+                    shared.handles,
+                    shared.refs,
+                    kept,
+                    shared.superseded,
+                    rights,
+                    shared.publisher[0],
                 )
                 yield Part(payload.id, object=shared_row)
         for process in list(self._processes.values()):
