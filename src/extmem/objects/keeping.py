@@ -106,16 +106,21 @@ class Keeping(Core):
         self._drop_reference(owner, reference)
         replaced = owner.replaced
         if replaced is not None and replaced.made is shared:
-            self._give_name_back(replaced)
-            self._settle(owner)
+            if self._give_name_back(replaced):
+                owner.replaced = None
+            else:
+                self._settle(owner)
 
-    def _give_name_back(self, replaced: Replacement) -> None:
+    def _give_name_back(self, replaced: Replacement) -> bool:
+        """Return False if the replaced object has ended, or if others have opened the one that replaced it."""
         rival = replaced.rival
-        if self._objects.get(rival.id) is rival and self._directory.taken(replaced.name) is None:
-            rival.superseded = False
-            rival.name = replaced.name
-            self._directory.add(rival)
-            self._superseded.append((rival.id, rival.payload.id, False))
+        if self._objects.get(rival.id) is not rival or self._directory.taken(replaced.name) is not None:
+            return False
+        rival.superseded = False
+        rival.name = replaced.name
+        self._directory.add(rival)
+        self._superseded.append((rival.id, rival.payload.id, False))
+        return True
 
     def _check_terms(self, name: str | None, replace: bool, keep: Keep) -> None:
         """Refuse terms of an export that require a name without one."""
