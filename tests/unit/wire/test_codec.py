@@ -211,6 +211,7 @@ def test_the_longest_legal_messages_fit_into_a_packet() -> None:
 def test_fds_of_says_how_many_descriptors_belong_to_it(message: wire.Request | wire.Reply) -> None:
     carriers = (
         wire.Export, wire.AnnounceRecord, wire.BindOffer, wire.SnapshotFile, wire.Channel, wire.Imported, wire.Handle,
+        wire.Awaited, wire.NamesPage,
     )  # fmt: skip
     count = int(isinstance(message, carriers))
     if isinstance(message, wire.Duplicate):
