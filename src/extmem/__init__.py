@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from extmem.api import Buffer, Device, DeviceMemory, Image, enumerate_devices, open, open_device, open_handle
     from extmem.api.arrays import NamedArrays
     from extmem.api.fence import Fence
+    from extmem.api.names import forget, names, open_async
     from extmem.api.semaphore import Semaphore
     from extmem.api.share import share
     from extmem.api.slices import MemorySlice
     from extmem.api.sync_functions import open_timeline, wait_all, wait_any
     from extmem.api.timeline import Timeline
     from extmem.core.caller_warning import RuleWarning
+    from extmem.core.naming import SharedName
     from extmem.errors import (
         AccessDeniedError,
         DescriptorError,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         NameInvalidError,
         NameNotFoundError,
         NameTakenError,
+        NameTimeoutError,
         ObjectManagerError,
         ObjectTypeError,
         OutOfMemoryError,
@@ -73,6 +76,7 @@ _NAMES = {
         "NameInvalidError",
         "NameNotFoundError",
         "NameTakenError",
+        "NameTimeoutError",
         "ObjectManagerError",
         "ObjectTypeError",
         "OutOfMemoryError",
@@ -86,11 +90,13 @@ _NAMES = {
         "WaitTimeoutError",
     ),
     "extmem.core.caller_warning": ("RuleWarning",),
+    "extmem.core.naming": ("SharedName",),
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
     "extmem.sharing.descriptor": ("ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"),
     "extmem.sharing.descriptor.sync": ("SyncDescriptor",),
     "extmem.api.arrays": ("NamedArrays",),
     "extmem.api.fence": ("Fence",),
+    "extmem.api.names": ("forget", "names", "open_async"),
     "extmem.api.semaphore": ("Semaphore",),
     "extmem.api.timeline": ("Timeline",),
     "extmem.api.share": ("share",),
@@ -133,6 +139,7 @@ __all__ = [
     "NameInvalidError",
     "NameNotFoundError",
     "NameTakenError",
+    "NameTimeoutError",
     "NamedArrays",
     "NtHandle",
     "ObjectManagerError",
@@ -147,13 +154,17 @@ __all__ = [
     "RuleWarning",
     "SecurityDescriptorError",
     "Semaphore",
+    "SharedName",
     "SyncDescriptor",
     "Timeline",
     "UnsupportedError",
     "WaitTimeoutError",
     "enumerate_devices",
     "errors",
+    "forget",
+    "names",
     "open",
+    "open_async",
     "open_device",
     "open_handle",
     "open_timeline",

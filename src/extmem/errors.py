@@ -12,6 +12,7 @@
     ├── ObjectManagerError                 the object manager refused: `ntstatus`, `winerror`, `result`
     │   ├── NameTakenError (FileExistsError)      the name belongs to a live object
     │   ├── NameNotFoundError (FileNotFoundError) no live object has that name
+    │   │   └── NameTimeoutError (TimeoutError)   no object got that name in time
     │   ├── NameInvalidError (ValueError)         no object can have that name
     │   ├── AccessDeniedError (PermissionError)   the object's security or the handle's access does not allow it
     │   ├── ObjectTypeError (TypeError)           the name or handle refers to an object of another type
@@ -46,6 +47,7 @@ __all__ = [
     "NameInvalidError",
     "NameNotFoundError",
     "NameTakenError",
+    "NameTimeoutError",
     "ObjectManagerError",
     "ObjectTypeError",
     "OutOfMemoryError",
@@ -195,6 +197,10 @@ class NameNotFoundError(ObjectManagerError, FileNotFoundError):
     """STATUS_OBJECT_NAME_NOT_FOUND or STATUS_OBJECT_PATH_NOT_FOUND: no live object has that name now."""
 
     errno = _errno.ENOENT
+
+
+class NameTimeoutError(NameNotFoundError, TimeoutError):
+    """No object got the name in the time for which an `open` waited."""
 
 
 class NameInvalidError(ObjectManagerError, ValueError):

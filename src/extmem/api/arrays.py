@@ -137,6 +137,10 @@ class NamedArrays(DeviceMemory, _Arrays):
             "memory['name'].numpy(), or memory.numpy()['name']"
         )
 
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        raise AttributeError("memory of named arrays is not one array; use memory['name']")
+
     def numpy(
         self,
         dtype: object = None,

@@ -240,6 +240,8 @@ class Device(SyncDevice):
         handle_types: int | None = None,
         memory_type: int | None = None,
         dedicated: bool | None = None,
+        replace: bool = False,
+        keep: str | float | bool | None = None,
     ) -> DeviceMemory:
         """Return new shareable memory for an array of `shape` (elements) and `dtype`, set to zero on every device.
 
@@ -259,6 +261,12 @@ class Device(SyncDevice):
         handle_types: external handle types; default OPAQUE_WIN32 | OPAQUE_FD, as far as the device supports them.
         memory_type: index of the memory type; default the first host-visible one.
         dedicated: whether the memory is dedicated to a buffer; None if the device decides.
+        replace: whether the memory takes the name of memory that has it, in one step. Whoever opens the name gets
+            either. Memory that is open stays as it is; its `superseded` becomes true. Only the process that shared the
+            other memory may do this, or any process of its user once that has ended.
+        keep: how long the object manager keeps the memory, whatever the processes do: True until `extmem.forget`;
+            "taken" until another process has opened it, and all have closed it; a number of seconds without a process
+            that has it. What it alone keeps ends with the broker. Linux only, as `replace`.
         Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation; ValueError for a negative
         extent, more than 64 axes, more bytes than a signed 64-bit size can count, and strides with which elements would
         overlap; TypeError and ValueError for an element type that cannot be shared; TypeError for flags that are not a
@@ -284,15 +292,23 @@ class Device(SyncDevice):
                 handle_types=handle_types,
                 memory_type=memory_type,
                 dedicated=dedicated,
+                replace=replace,
+                keep=keep,
             )
             return DeviceMemory(*held)
 
-    def open(self, source: str | NtHandle | KmtHandle | FdHandle, *, access: int | None = None) -> DeviceMemory:
+    def open(
+        self,
+        source: str | NtHandle | KmtHandle | FdHandle,
+        *,
+        access: int | None = None,
+        timeout: float | None = None,
+    ) -> DeviceMemory:
         """Open shared memory by name or handle; see `extmem.open`."""
         if unsettled:
             work_off()
         self.check_open()
-        return memory_of(operations.opening.open_on(self, source, access))
+        return memory_of(operations.opening.open_on(self, source, access, timeout))
 
     # Work on the queue.
 

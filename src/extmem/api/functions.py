@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from extmem.devices.types import DeviceIdentity
     from extmem.manager import Imported
 
-__all__ = ["enumerate_devices", "open", "open_claimed", "open_device", "open_handle"]
+__all__ = ["enumerate_devices", "find_open", "open", "open_claimed", "open_device", "open_handle"]
 
 
 def enumerate_devices() -> list[DeviceIdentity]:
@@ -61,7 +61,11 @@ def open_device(
 
 
 def open(
-    source: str | NtHandle | KmtHandle | FdHandle, *, access: int | None = None, device: Device | None = None
+    source: str | NtHandle | KmtHandle | FdHandle,
+    *,
+    access: int | None = None,
+    device: Device | None = None,
+    timeout: float | None = None,
 ) -> DeviceMemory:
     """Open shared memory by name or handle, zero copy. A payload that this process has opened is not imported again.
 
@@ -69,6 +73,9 @@ def open(
     access: rights to request when opening by name (`Access.READ`, …); None requests all rights that are granted.
         Without the right to write, the memory is read-only.
     device: the device to open it on; None selects the device of the payload, by UUID.
+    timeout: seconds for which a name that does not exist is waited for; math.inf for no limit, None for not waiting.
+        On Linux the payload is held for this process from the moment at which the name appears. NameTimeoutError (a
+        NameNotFoundError and a TimeoutError) if it does not appear in time.
     Errors: NameNotFoundError, NameInvalidError, AccessDeniedError, ObjectTypeError, InvalidHandleError,
     HandleStateError; RuleViolation for a payload of another device; DescriptorError if the payload's descriptor is
     wrong.
@@ -76,17 +83,16 @@ def open(
     if device is not None:
         if not isinstance(device, Device):
             raise TypeError(f"device is {device!r}, a {type(device).__name__}; give a Device, or None")
-        return device.open(source, access=access)
+        return device.open(source, access=access, timeout=timeout)
+    if timeout is not None:
+        operations.opening.refuse_timeout(source)
     if unsettled:
         work_off()
     if isinstance(source, str):
         source = str.__str__(source)  # converts an instance of a subclass
-        for candidate in list(operations.shared_devices.devices_by_key.values()):
-            held = (
-                operations.opening.find_open(candidate, source, access) if source in candidate.open_payloads else None
-            )
-            if held is not None:
-                return memory_of(held)
+        held = find_open(source, access)
+        if held is not None:
+            return held
     elif isinstance(source, FdHandle) and source.payload is not None:
         return memory_of(
             operations.opening.open_on(operations.shared_devices.device_of(source.payload.descriptor), source, None)
@@ -98,8 +104,18 @@ def open(
                 source, device_for(None), lambda descriptor: device_for(descriptor.device_uuid if descriptor else None)
             )
         )
-    owner, imported = operations.opening.find_payload(source, access)
+    owner, imported = operations.opening.find_payload(source, access, timeout)
     return memory_of(operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source))
+
+
+def find_open(name: str, access: int | None) -> DeviceMemory | None:
+    """Return memory that this process has open under a name already; None for none."""
+    for candidate in list(operations.shared_devices.devices_by_key.values()):
+        if name in candidate.open_payloads:
+            held = operations.opening.find_open(candidate, name, access)
+            if held is not None:
+                return memory_of(held)
+    return None
 
 
 def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:

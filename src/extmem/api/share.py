@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from extmem.api import slices
 from extmem.api.device import DeviceMemory, memory_of
 from extmem.api.slices import MemorySlice, slice_of
 from extmem.core import aliases, operations, shared_devices, sharing_arrays, views
 from extmem.core.device_state import DeviceState
-from extmem.core.sharing_arrays import Unpublished
+from extmem.core.sharing_arrays import How, Unpublished
 from extmem.errors import UnsupportedError
-from extmem.handles import Access
 from extmem.interop import array_sources, device_sources, trees
 from extmem.interop.array_sources import HOST, ArraySource
 from extmem.owning import Uses, unsettled, work_off
@@ -36,6 +36,8 @@ def share(
     copy: bool | None = None,
     access: int | None = None,
     align: int = table.ALIGNMENT,
+    keep: object = None,
+    replace: bool = False,
     metadata: Mapping[str, Scalar] | None = None,
 ) -> DeviceMemory:
     """Share an array, tensor or buffer, or a tree of them, with other processes, which call `extmem.open(name)`.
@@ -46,8 +48,9 @@ def share(
     name: the name for `extmem.open`. It exists as long as the memory that is returned, or any handle or import of it.
     copy: None copies if the memory of x cannot be shared itself, and `memory.copied` is the reason. False refuses then.
         True always copies. After a copy, changes of x are not seen by others. Nothing is copied between devices.
-    access: rights that others get; default `Access.READ`. The memory that is returned can always be written.
+    access: rights that others get; default `Access.READ`. The memory that is returned can be written after a copy.
     align: bytes that the offset of each array of a tree is a multiple of; a power of two.
+    keep, replace: as for `Device.allocate`.
     metadata: text, numbers, booleans and None by names, which others read as `memory.metadata` (trees only).
     Returns memory that the caller closes. The gradient and `requires_grad` of a tensor are not shared.
 
@@ -60,39 +63,37 @@ def share(
         raise TypeError(f"copy is {copy!r}, a {type(copy).__name__}; give True, False or None")
     if unsettled:
         work_off()
-    rights = operations.arguments.access_of(Access.READ if access is None else access)
-    text = operations.arguments.name_of(name)
-    operations.arguments.check_share(text, rights)
+    how = sharing_arrays.how(name, access, keep, replace)
     table.check_alignment(operations.arguments.whole_number(align, "align"))
     if not trees.is_container(x):
         if metadata:
             raise TypeError("metadata belongs to a tree of arrays; share {'x': x} with it")
-        return _share_one(x, text, rights, copy)
+        return _share_one(x, how, copy)
     leaves, tree = trees.flatten(x)
     sources = [array_sources.source_of(leaf.value, leaf.path) for leaf in leaves]
     names = [leaf.name for leaf in leaves]
     if copy is False:
         raise _cannot_share(_reason(sources), "a tree becomes one payload")
     plan = _Plan.of_tree(names, sources, tree, int(align), _checked(metadata))
-    return _copied(plan, text, rights, copy)
+    return _copied(plan, how, copy)
 
 
-def _share_one(x: Any, name: str | None, rights: int, copy: bool | None) -> DeviceMemory:
+def _share_one(x: Any, how: How, copy: bool | None) -> DeviceMemory:
     if not copy:
         part = x if isinstance(x, MemorySlice) else slice_of(x, ...) if isinstance(x, DeviceMemory) else None
         if part is not None:
-            return part.share(name, access=rights)
+            return slices.share_part(part, how)
     source = array_sources.source_of(x)
     if not copy:
-        shared = _share_in_place(source, name, rights)
+        shared = _share_in_place(source, how)
         if shared is not None:
             return shared
     if copy is False:
         raise _cannot_share(_reason([source]))
-    return _copied(_Plan.of_array(source), name, rights, copy)
+    return _copied(_Plan.of_array(source), how, copy)
 
 
-def _share_in_place(source: ArraySource, name: str | None, rights: int) -> DeviceMemory | None:
+def _share_in_place(source: ArraySource, how: How) -> DeviceMemory | None:
     """Share an array over memory of extmem as a part of that; None for other arrays."""
     if source.device != HOST or not source.dense or not source.nbytes:
         return None
@@ -102,7 +103,7 @@ def _share_in_place(source: ArraySource, name: str | None, rights: int) -> Devic
     record, hold, start = found
     try:
         array = ArrayInfo(source.shape, source.element.text, source.steps)
-        return DeviceMemory(*aliases.share_part(record, array, start, source.nbytes, name, rights))
+        return DeviceMemory(*aliases.share_part(record, array, start, source.nbytes, how))
     finally:
         hold.release()
 
@@ -141,12 +142,10 @@ class _Plan(NamedTuple):
         return cls(sources, offsets, size, None, {PageRole.TABLE: data})
 
 
-def _copied(plan: _Plan, name: str | None, rights: int, copy: bool | None) -> DeviceMemory:
+def _copied(plan: _Plan, how: How, copy: bool | None) -> DeviceMemory:
     device = _device_of(plan.sources)
     with Uses(device) as uses:
-        made = sharing_arrays.allocate(
-            device, uses, plan.size, array=plan.array, pages=plan.pages, name=name, access=rights
-        )
+        made = sharing_arrays.allocate(device, uses, plan.size, how, array=plan.array, pages=plan.pages)
         memory = memory_of(made.memory)
         try:
             _fill(made, plan)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from extmem import interop
 from extmem.core import operations
 from extmem.errors import UnsupportedError
-from extmem.handles import Access
 from extmem.interop import numpy_views
 from extmem.owning import late_imports
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
@@ -18,8 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from extmem.api.device import DeviceMemory
+    from extmem.core.sharing_arrays import How
 
-__all__ = ["MemorySlice", "slice_of"]
+__all__ = ["MemorySlice", "part_of", "share_part", "slice_of"]
 
 
 class MemorySlice:
@@ -47,6 +47,11 @@ class MemorySlice:
     def memory(self) -> DeviceMemory:
         """The memory that it is a part of."""
         return self._memory
+
+    @property
+    def layout(self) -> ArrayLayout:
+        """Where its elements are in the payload."""
+        return self._layout
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,34 +162,22 @@ class MemorySlice:
 
     # Sharing.
 
-    def share(self, name: str | None = None, *, access: int | None = None) -> DeviceMemory:
+    def share(
+        self, name: str | None = None, *, access: int | None = None, keep: object = None, replace: bool = False
+    ) -> DeviceMemory:
         """Return memory of this part alone, which others open by `name`, zero copy.
 
         The name is that of the part: its shape and element type. It refers to the same payload, all of which openers
         can access. It ends with the memory that is returned, and with all imports of it.
-        access: rights that others get; default `Access.READ`.
+        access: rights that others get, and the memory that is returned; default `Access.READ`. keep, replace: as for
+            `Device.allocate`.
         Errors: NameTakenError, NameInvalidError; UnsupportedError on Windows, for strides that are negative or zero,
         and for memory of which there is no file.
         """
-        layout, step = self._layout, self._element.step
-        wrong = [s for s, n in zip(layout.strides, layout.shape, strict=True) if s <= 0 and n > 1]
-        if wrong or self._element.packed:
-            raise UnsupportedError(
-                f"this part has the strides {layout.strides} of {layout.dtype}, which a descriptor does not describe; "
-                "share a copy: extmem.share(part, copy=True)",
-                requires_one_of=["positive strides", "copy=True"],
-            )
-        rights = operations.arguments.access_of(Access.READ if access is None else access)
-        text = operations.arguments.name_of(name)
-        operations.arguments.check_share(text, rights)
-        first, last = _range_of(layout, step)
         with late_imports():
-            from extmem.api.device import DeviceMemory
-            from extmem.core import aliases
-            from extmem.sharing.descriptor import ArrayInfo
-        with self._memory.use() as record:
-            array = ArrayInfo(layout.shape, layout.dtype, layout.strides)
-            return DeviceMemory(*aliases.share_part(record, array, first, last - first, text, rights))
+            from extmem.core import sharing_arrays
+
+        return share_part(self, sharing_arrays.how(name, access, keep, replace))
 
     def close(self) -> None:
         """Close the memory: `slice.memory.close()`. Errors: LiveViewError while an array of it is alive."""
@@ -218,6 +211,25 @@ def slice_of(memory: DeviceMemory, index: Any) -> MemorySlice:
     else:
         layout = ArrayLayout(array.shape, array.dtype, array.strides)
     return MemorySlice(memory, part_of(layout, index))
+
+
+def share_part(part: MemorySlice, how: How) -> DeviceMemory:
+    """Share a part of memory: `MemorySlice.share`."""
+    layout, element = part.layout, element_type(part.dtype)
+    if element.packed or any(s <= 0 and n > 1 for s, n in zip(layout.strides, layout.shape, strict=True)):
+        raise UnsupportedError(
+            f"this part has the strides {layout.strides} of {layout.dtype}, which a descriptor does not describe; "
+            "share a copy: extmem.share(part, copy=True)",
+            requires_one_of=["positive strides", "copy=True"],
+        )
+    first, last = _range_of(layout, element.step)
+    with late_imports():
+        from extmem.api.device import DeviceMemory
+        from extmem.core import aliases
+        from extmem.sharing.descriptor import ArrayInfo
+    with part.memory.use() as record:
+        array = ArrayInfo(layout.shape, layout.dtype, layout.strides)
+        return DeviceMemory(*aliases.share_part(record, array, first, last - first, how))
 
 
 def part_of(layout: ArrayLayout, index: Any) -> ArrayLayout:

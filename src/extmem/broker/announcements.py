@@ -43,6 +43,7 @@ from extmem.objects import (
     Share,
     Status,
     TicketRecord,
+    checked_keep,
     known_kind,
 )
 from extmem.owning import OwnedFd
@@ -103,6 +104,10 @@ class Loop(NamedTuple):
     """Run the timed work at that time."""
     payload_changed: Callable[[], None]
     """Called when the file descriptors of a payload have been replaced."""
+    attend: Callable[[int, Callable[[], None]], None]
+    """Call a function when the other end of this pipe is closed. Raises OSError where the system refuses."""
+    disregard: Callable[[int], None]
+    """Do not wait for this file descriptor any more; it is about to be closed."""
 
 
 class Announcements:
@@ -199,6 +204,8 @@ class Announcements:
                 record.sddl,
                 record.writable,
                 record.born,
+                (record.publisher, record.publisher_start),
+                checked_keep(record.keep, record.keep_ms),
             ),
         )
         session.proven.setdefault((record.payload, record.object), set()).add((record.granted, record.exporting))
@@ -401,6 +408,8 @@ class Announcements:
             p.uid,
             digest_of_files(p.identity) if given.unique else b"",
             digest(facts.description),
+            *o.publisher,
+            *o.keep,
         )
 
 

@@ -60,7 +60,8 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
     wire.Export: Right(
         Who.SERVED,
         When.GREETED,
-        "The description, as the sender's statement to importers; the file descriptors decide the right to write.",
+        "The description, as the sender's statement to importers; the file descriptors decide the right to write. A "
+        "taken name is replaced for its publisher, or for its user once that has ended.",
     ),
     wire.ImportName: Right(Who.SERVED, When.GREETED, _OWN_OPEN),
     wire.ImportHandle: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
@@ -115,6 +116,13 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
     wire.FetchFds: Right(
         Who.SERVED, When.GREETED, "Nothing: the sender must hold the payload, and have its first file descriptors."
     ),
+    wire.AwaitName: Right(Who.SERVED, When.GREETED, _OWN_OPEN),
+    wire.EndWait: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.Forget: Right(
+        Who.SERVED, When.GREETED, "Nothing: the name is resolved, and the object must be kept for the sender's uid."
+    ),
+    wire.IsSuperseded: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.WatchNames: Right(Who.SERVED, When.GREETED, "Nothing: the page is the same for all and is read-only."),
     wire.AnnounceRecord: Right(
         Who.RECOVERING,
         When.GREETED,

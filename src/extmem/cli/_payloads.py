@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from extmem import vk
 from extmem.cli._out import bytes_in_words, clean, table
+from extmem.core.naming import short_name
 from extmem.errors import DescriptorError
 from extmem.manager import process_name
 from extmem.objects import ObjectKind, PayloadRow, Share
@@ -27,18 +27,9 @@ __all__ = [
     "short_name",
 ]
 
-_OWN_NAMES = re.compile(r"\\Sessions\\\d+\\BaseNamedObjects\\")
 _RIGHTS = ((0x0002_0000, "read"), (0x0000_0001, "write"))
 _SYNC_RIGHTS = ((0x0000_0001, "wait"), (0x0000_0002, "signal"))
 _REST = 0x001D_0000
-
-
-def short_name(path: str) -> str:
-    """Return the name by which a program opens a path: `frames`, `Global\\frames`, or else the path itself."""
-    own = _OWN_NAMES.match(path)
-    if own is not None:
-        return path[own.end() :]
-    return "Global" + path.removeprefix("\\BaseNamedObjects") if path.startswith("\\BaseNamedObjects\\") else path
 
 
 def access_in_words(mask: int, object_kind: ObjectKind = ObjectKind.MEMORY) -> str:
@@ -120,6 +111,8 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
         "in_flight": row.in_flight,
         "kmt": row.kmt or None,
         "security": [shared.sddl for shared in row.objects],
+        "kept": [shared.kept for shared in row.objects if shared.kept],
+        "superseded": any(shared.superseded for shared in row.objects),
         "holders": [
             {
                 "pid": holder.pid,
@@ -195,6 +188,7 @@ def _holders_in_words(payload: dict[str, Any]) -> list[str]:
     lines = [line for holder in payload["holders"] for line in _holder_in_words(holder, memory=memory)]
     if payload["in_flight"]:
         lines.append(f"{payload['in_flight']} in flight from processes that have ended")
+    lines += [f"the broker: kept {text}" for text in payload["kept"]]
     return lines
 
 
@@ -204,7 +198,7 @@ def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream
         ("name", "object", "size", "kind", "share", "held by"),
         [
             (
-                "\n".join(map(clean, payload["names"])) or "(unnamed)",
+                "\n".join(map(clean, payload["names"])) or ("(superseded)" if payload["superseded"] else "(unnamed)"),
                 _object_in_words(payload),
                 _size_in_words(payload),
                 _kind_in_words(payload["kind"]),

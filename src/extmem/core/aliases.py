@@ -14,6 +14,7 @@ import msgspec
 from extmem.core import companion_pages, exporting, opening
 from extmem.core.companion_pages import CompanionPages
 from extmem.core.memory_record import HeldMemory, MemoryRecord
+from extmem.core.sharing_arrays import How
 from extmem.errors import UnsupportedError
 from extmem.handles import Access, HandleEntry
 from extmem.manager import Reference, manager
@@ -26,12 +27,10 @@ from extmem.sharing.table import Entry, Table
 __all__ = ["share_part"]
 
 
-def share_part(
-    record: MemoryRecord, array: ArrayInfo, offset: int, size: int, name: str | None, access: int
-) -> HeldMemory:
+def share_part(record: MemoryRecord, array: ArrayInfo, offset: int, size: int, how: How) -> HeldMemory:
     """Share a part of a payload. Return new memory of it, on the same device; the name ends with its last holder.
 
-    offset, size: bytes of the payload that the array takes. access: the rights that others get. The record is held.
+    offset, size: bytes of the payload that the array takes. The caller holds the record.
     Errors: NameTakenError, NameInvalidError; UnsupportedError on Windows, and for memory without a file.
     """
     owner = record.manager or manager()
@@ -39,7 +38,7 @@ def share_part(
     entry = Entry("", array.dtype, array.shape, 0, size, array.strides)
     own = companion_pages.create({PageRole.TABLE: table.encode(Table((entry,), 1))})
     pages = CompanionPages([*(page for page in kept if page[0] is not PageRole.TABLE), *own.owners()])
-    rights, attributes = exporting.high_level_access(access, name)
+    rights, attributes = exporting.high_level_access(how.access, how.name)
     descriptor = msgspec.structs.replace(
         record.descriptor,
         payload_offset=record.descriptor.payload_offset + offset,
@@ -55,7 +54,7 @@ def share_part(
             (exporting.payload_fd(record),),
             descriptor.encode(),
             share=Share.NT,
-            name=name,
+            name=how.name,
             access=rights,
             sddl=attributes.security_descriptor if attributes is not None else None,  # type: ignore[arg-type]
             inherit=False,
@@ -64,11 +63,13 @@ def share_part(
             identity=record.allocation.stated_identity,
             pages=pages.exported(),
             reference=reference,
+            replace=how.replace,
+            keep=how.keep,
         )
         claimed = owner.claim(owner.offer(reference=reference.number), Reference(owner), HandleEntry(owner))
         if isinstance(claimed, int):  # pragma: no cover  (a ticket of a reference)
             raise UnsupportedError("the object manager answered with a handle", requires_one_of=["a reference"])
-        return opening.open_payload(lambda _: record.device, owner, claimed, name)
+        return opening.open_payload(lambda _: record.device, owner, claimed, how.name)
     finally:
         reference.give_back()
         pages.close()

@@ -29,6 +29,7 @@ from extmem.objects import Status
 from extmem.owning import Uses, late_imports
 from extmem.rules import Refusal
 from extmem.sharing.descriptor import Descriptor
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.vk.handle_types import HOST_TYPES, NO_TYPES, SIZED_BY_D3D, MemoryHandleType, union
 from extmem.vk.struct_copies import copy_struct
 from extmem.vk.value_text import bits_of
@@ -62,6 +63,10 @@ class ArrayTerms:
     """Its companion pages, which the memory owns from then on. The descriptor lists their roles."""
     terms: ShareTerms | None = None
     """How the caller shares it later, once it has its contents: for systems where memory is named at its creation."""
+    replace: bool = False
+    """Whether the memory takes the name of the object that has it."""
+    keep: Keep = NOT_KEPT
+    """How long the object manager itself keeps the memory."""
 
 
 def allocate_memory(
@@ -127,6 +132,8 @@ def allocate_in(
             exporting.refuse_direct3d_types(device, export_types)
         size, memory_type = int(info.allocation_size), int(info.memory_type_index)
         terms = exporting.terms_of(export_types, chained) if export_types else None
+        if terms is not None and array_terms is not None and terms.name is not None:
+            terms = terms._replace(replace=array_terms.replace, keep=array_terms.keep)
         if dedicated is not None:
             uses.add(dedicated)
         if source is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extmem import vk
-from extmem.core import allocating, arguments, creating, describing, exporting, memory_types, rule_facts
+from extmem.core import allocating, arguments, creating, describing, exporting, memory_types, naming, rule_facts
 from extmem.core.allocating import ArrayTerms
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_object import MemoryObject
@@ -52,6 +52,8 @@ def allocate(
     handle_types: int | None,
     memory_type: int | None,
     dedicated: bool | None,
+    replace: bool = False,
+    keep: object = None,
 ) -> HeldMemory:
     """See `Device.allocate`. uses: hold the device."""
     if inherit is not False:
@@ -60,7 +62,9 @@ def allocate(
         check_flag(dedicated, "dedicated")
     array = arguments.array_of(shape, dtype, order, strides, row_pitch)
     nbytes = array.nbytes
-    name = arguments.name_of(name)
+    name = naming.everyday_name(name)
+    kept = naming.keep_of(keep)
+    naming.refuse_terms(name, replace, kept)
     access = None if access is None else arguments.access_of(access)
     arguments.check_share(name, access)
     # Without handle types: NT handles and file descriptors, each if the device can export it.
@@ -118,7 +122,9 @@ def allocate(
         info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
     lazy_share = bool(types & OPAQUE_WIN32) and name is None and attributes is None and access is None
     try:
-        memory, _ = allocating.allocate_in(uses, device, info, ArrayTerms(descriptor, lazy_share), resource=buffer)
+        memory, _ = allocating.allocate_in(
+            uses, device, info, ArrayTerms(descriptor, lazy_share, replace=replace, keep=kept), resource=buffer
+        )
     except BaseException:
         if buffer is not None:
             buffer.close()

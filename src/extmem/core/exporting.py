@@ -91,6 +91,8 @@ def publish(record: MemoryRecord, terms: ShareTerms) -> None:
         identity=record.allocation.stated_identity,
         pages=record.pages.exported() if record.pages is not None else (),
         reference=reference,
+        replace=terms.replace,
+        keep=terms.keep,
     )
     record.manager = owner
     record.share_reference = exported.number

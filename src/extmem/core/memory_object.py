@@ -66,6 +66,18 @@ class MemoryObject:
         return self._closed
 
     @property
+    def superseded(self) -> bool:
+        """Whether other memory has got its name since (`replace=True`); what is open stays as it is.
+
+        Errors: HandleStateError once closed, and in a forked child; PeerGoneError.
+        """
+        with late_imports():
+            from extmem.core import naming
+
+        with self.use() as record:
+            return naming.is_superseded(record)
+
+    @property
     def record(self) -> MemoryRecord:
         """The record (for the library itself), which `use` keeps. Raises HandleStateError once closed."""
         facts = self._facts

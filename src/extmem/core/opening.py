@@ -6,7 +6,16 @@ import time
 from collections.abc import Callable
 
 from extmem import vk
-from extmem.core import allocating, arguments, creating, cross_api, host_file_import, import_source
+from extmem.core import (
+    allocating,
+    arguments,
+    creating,
+    cross_api,
+    host_file_import,
+    import_source,
+    name_waits,
+    naming,
+)
 from extmem.core.caller_fd import CallerFd
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
@@ -24,10 +33,12 @@ from extmem.vk.handle_types import HOST_ALLOCATION, OPAQUE_FD, OPAQUE_WIN32, OPA
 __all__ = [
     "find_open",
     "find_payload",
+    "find_payload_async",
     "import_stated",
     "open_handle_fd",
     "open_on",
     "open_payload",
+    "refuse_timeout",
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
@@ -41,8 +52,15 @@ _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
 _WRITING = int(Access.WRITE | Access.ALL)
 
 
-def open_on(device: DeviceState, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> HeldMemory:
+def open_on(
+    device: DeviceState,
+    source: str | NtHandle | KmtHandle | FdHandle,
+    access: int | None,
+    timeout: float | None = None,
+) -> HeldMemory:
     """Open on this device. See `Device.open`."""
+    if timeout is not None:
+        refuse_timeout(source)
     if isinstance(source, FdHandle):
         return open_handle_fd(source, device, lambda descriptor: device)
     if isinstance(source, str):
@@ -50,26 +68,31 @@ def open_on(device: DeviceState, source: str | NtHandle | KmtHandle | FdHandle, 
         memory = find_open(device, source, access)
         if memory is not None:
             return memory
-    owner, imported = find_payload(source, access)
+    owner, imported = find_payload(source, access, timeout)
     return open_payload(lambda _: device, owner, imported, source)
 
 
-def find_payload(source: str | NtHandle | KmtHandle, access: int | None) -> tuple[Manager, Imported]:
+def refuse_timeout(source: object) -> None:
+    """Refuse to wait for something else than a name. Errors: TypeError."""
+    if not isinstance(source, str):
+        raise TypeError(f"timeout is for names, and {source!r} is a {type(source).__name__}; omit it, or give a name")
+
+
+def find_payload(
+    source: str | NtHandle | KmtHandle, access: int | None, timeout: float | None = None
+) -> tuple[Manager, Imported]:
     """Return the payload of a name, handle or number, with a reference that the caller owns. Errors: see `Manager`.
 
-    Drivers of Windows name memory when they create it, before it has a descriptor. So a name without a descriptor is
-    imported again for a second. In between the reference is released, because the memory may just be ending.
+    timeout: seconds for which a name is waited for; None: it is not waited for.
     """
     if isinstance(source, str):
-        owner = manager()
-        desired = _ALL_GRANTED if access is None else arguments.access_of(access)
-        imported = owner.import_by_name(source, desired, Reference(owner))
-        deadline = time.monotonic() + _PATIENCE
-        while not imported.descriptor and isinstance(imported.payload, Win32Payload) and time.monotonic() <= deadline:
-            imported.give_back()
-            time.sleep(_POLL_INTERVAL)
-            imported = owner.import_by_name(source, desired, Reference(owner))
-        return owner, imported
+        owner, desired = _asked(source, access)
+        limit = name_waits.checked_timeout(timeout)
+        if limit is None:
+            imported = owner.import_by_name(source, desired, Reference(owner, owner.names_count))
+        else:
+            imported = name_waits.import_named(owner, source, desired, limit)
+        return owner, _described(owner, imported, source, desired)
     if isinstance(source, NtHandle):
         owner = source.table if isinstance(source.table, Manager) else manager()
         with owner.lock:
@@ -83,15 +106,47 @@ def find_payload(source: str | NtHandle | KmtHandle, access: int | None) -> tupl
     )
 
 
+async def find_payload_async(name: str, access: int | None, timeout: float | None) -> tuple[Manager, Imported]:
+    """As `find_payload`, for a name that is waited for while other coroutines run; None: without limit."""
+    owner, desired = _asked(name, access)
+    limit = name_waits.checked_timeout(timeout)
+    imported = await name_waits.import_named_async(owner, name, desired, limit)
+    return owner, _described(owner, imported, name, desired)
+
+
+def _asked(name: str, access: int | None) -> tuple[Manager, int]:
+    """Return the object manager and the access mask of an open by name."""
+    naming.everyday_name(name)
+    return manager(), _ALL_GRANTED if access is None else arguments.access_of(access)
+
+
+def _described(owner: Manager, imported: Imported, source: str, desired: int) -> Imported:
+    """Return the import of a name with its descriptor.
+
+    Drivers of Windows name memory when they create it, before it has a descriptor. So a name without a descriptor is
+    imported again for a second. In between the reference is released, because the memory may just be ending.
+    """
+    if imported.descriptor or not isinstance(imported.payload, Win32Payload):
+        return imported
+    deadline = time.monotonic() + _PATIENCE
+    while not imported.descriptor and isinstance(imported.payload, Win32Payload) and time.monotonic() <= deadline:
+        imported.give_back()
+        time.sleep(_POLL_INTERVAL)
+        imported = owner.import_by_name(source, desired, Reference(owner, owner.names_count))
+    return imported
+
+
 def find_open(device: DeviceState, key: str | int, access: int | None) -> HeldMemory | None:
     """Return the memory that this process has imported under this name or object number; None for none.
 
-    A pinned name refers to the same object as before (B73). access: as passed to `open`; a record with other rights is
-    not returned, since the object manager decides on rights.
+    A pinned name refers to the same object as before (B73), unless names were given to other objects since.
+    access: as passed to `open`; a record with other rights is not returned, since the object manager decides on rights.
     """
     reference = device.open_payloads.get(key)
     record = reference() if reference is not None else None
     if record is None or record.pid != current_process.pid:
+        return None
+    if key.__class__ is str and device.open_payloads.counts.get(key) != (record.manager or manager()).watch_names():
         return None
     if access is not None and record.writable != bool(int(access) & _WRITING):
         return None
@@ -126,7 +181,7 @@ def open_payload(
             memory = find_open(device, imported.object, _WRITING if imported.payload.writable else 0)
             if memory is not None:
                 imported.give_back()
-                device.open_payloads.remember(memory.record, name)
+                device.open_payloads.remember(memory.record, name, imported.reference)
                 return memory
         simple = device.simple_payloads.get(imported.descriptor)
         hold = device.hold()
@@ -162,7 +217,7 @@ def open_payload(
         keep_resource(record, dedicated)
     memory = HeldMemory(record, record.hold())
     if imported.object:
-        device.open_payloads.remember(record, name)
+        device.open_payloads.remember(record, name, imported.reference)
     return memory
 
 

@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from extmem import vk
-from extmem.core import allocating, companion_pages, creating, describing, exporting, memory_types, rule_facts
+from extmem.core import (
+    allocating,
+    arguments,
+    companion_pages,
+    creating,
+    describing,
+    exporting,
+    memory_types,
+    naming,
+    rule_facts,
+)
 from extmem.core.allocating import ArrayTerms
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_object import MemoryObject
@@ -21,15 +31,38 @@ from extmem.handles import Access
 from extmem.manager import ShareTerms
 from extmem.owning import Uses
 from extmem.sharing.descriptor import ArrayInfo
+from extmem.sharing.keeping import Keep
 from extmem.sharing.kinds import PageRole
 from extmem.vk.handle_types import OPAQUE_FD, OPAQUE_WIN32, union
 
-__all__ = ["Unpublished", "allocate", "publish"]
+__all__ = ["How", "Unpublished", "allocate", "how", "publish"]
 
 _USUAL = union(OPAQUE_WIN32, OPAQUE_FD)
 _USAGE = (
     vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST | vk.BufferUsageFlagBits.STORAGE_BUFFER
 )
+
+
+class How(NamedTuple):
+    """How something is shared; made by `how`."""
+
+    name: str | None
+    access: int
+    """The rights that others get."""
+    keep: Keep
+    replace: bool
+
+
+def how(name: str | None, access: int | None, keep: object = None, replace: bool = False) -> How:
+    """Return the checked arguments of a call that shares. access: None is `Access.READ`.
+
+    Errors: TypeError, ValueError; NameInvalidError; UnsupportedError for `keep` and `replace` on Windows.
+    """
+    text, rights = naming.everyday_name(name), arguments.access_of(Access.READ if access is None else access)
+    kept = naming.keep_of(keep)
+    arguments.check_share(text, rights)
+    naming.refuse_terms(text, replace, kept)
+    return How(text, rights, kept, replace)
 
 
 class Unpublished(NamedTuple):
@@ -43,15 +76,14 @@ def allocate(
     device: DeviceState,
     uses: Uses,
     size: int,
+    how: How,
     *,
     array: ArrayInfo | None = None,
     pages: Mapping[PageRole, bytes] | None = None,
-    name: str | None = None,
-    access: int = int(Access.READ),
 ) -> Unpublished:
     """Return new memory of `size` bytes, set to zero, with the contents of its companion pages.
 
-    uses: hold the device. array: the array in it, for the descriptor. access: the rights that others get.
+    uses: hold the device. array: the array in it, for the descriptor.
     Errors: UnsupportedError for a device that exports nothing to the object manager; OutOfMemoryError; on Windows
     those of the name.
     """
@@ -74,11 +106,13 @@ def allocate(
     dedicated = requirements.requires_dedicated or bool(sharing.dedicated_only & types)
     buffer = creating.create_buffer(device, create) if dedicated else None
     try:
-        rights, attributes = exporting.high_level_access(access, name)
-        stated = vk.ExportMemoryWin32HandleInfoKHR(attributes, rights, name)
+        rights, attributes = exporting.high_level_access(how.access, how.name)
+        stated = vk.ExportMemoryWin32HandleInfoKHR(attributes, rights, how.name)
         terms = exporting.terms_of(types, stated)
         if terms is None:  # pragma: no cover  (types contain OPAQUE_WIN32)
             raise UnsupportedError("no handle type with a name is exported", requires_one_of=["OPAQUE_WIN32"])
+        if how.name is not None:
+            terms = terms._replace(replace=how.replace, keep=how.keep)
         made = companion_pages.create(pages, terms.sddl) if pages else None
         descriptor = describing.describe(
             device,
@@ -96,7 +130,7 @@ def allocate(
         info = vk.MemoryAllocateInfo(requirements.size, memory_type, export)
         if buffer is not None:
             info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
-        array_terms = ArrayTerms(descriptor, True, made, terms if name is not None else None)
+        array_terms = ArrayTerms(descriptor, True, pages=made, terms=terms if how.name is not None else None)
         memory, _ = allocating.allocate_in(uses, device, info, array_terms, resource=buffer)
     except BaseException:
         if buffer is not None:

@@ -6,16 +6,18 @@ import abc
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from extmem.errors import UnsupportedError
 from extmem.handles import HandleEntry, NtHandleTable
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, bad_number, error_for
 from extmem.owning import Owner, Step
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Backing, ObjectKind, Share
 from extmem.sharing.payload import Page
 from extmem.sharing.terms import Exported, Imported
 
-__all__ = ["BrokerStatus", "Manager", "OtherBroker", "Reference"]
+__all__ = ["BrokerStatus", "Manager", "NameWait", "OtherBroker", "Reference"]
 
 
 class Reference(Owner):
@@ -25,11 +27,13 @@ class Reference(Owner):
     lose it.
     """
 
-    __slots__ = ("manager", "number")
+    __slots__ = ("manager", "names_count", "number")
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, names_count: int | None = None) -> None:
+        """names_count: `Manager.names_count` before the call, of an import by name."""
         Owner.__init__(self)
         self.manager = manager
+        self.names_count = names_count
         self.number = 0
         """The number of the reference; 0 before it exists."""
 
@@ -80,6 +84,42 @@ class BrokerStatus:
     client_share: int
     user_share: int
     longest_turn: float
+    kept: int = 0
+    """Objects that it keeps itself."""
+    waiting: int = 0
+    """Waits for names."""
+
+
+class NameWait(abc.ABC):
+    """A wait for a name that did not exist when it began. `close()` ends it; nothing of it is left then.
+
+    Use it in one thread, or in coroutines of one event loop.
+    """
+
+    @abc.abstractmethod
+    def sleep(self, seconds: float | None) -> None:
+        """Wait until the name has probably appeared, for so many seconds at most; None: without limit."""
+
+    @abc.abstractmethod
+    async def sleep_async(self) -> None:
+        """As `sleep` without limit, while other coroutines run. It may be cancelled."""
+
+    @abc.abstractmethod
+    def take(self, reference: Reference) -> Imported | None:
+        """End the wait. Return the import, which `reference` records; None if the name has not appeared.
+
+        Errors: as `Manager.import_by_name`, except NameNotFoundError.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the wait. Safe to call twice, and after `take`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 class Manager(NtHandleTable, abc.ABC):
@@ -109,6 +149,8 @@ class Manager(NtHandleTable, abc.ABC):
         identity: int = 0,
         pages: Sequence[Page] = (),
         reference: Reference | None = None,
+        replace: bool = False,
+        keep: Keep = NOT_KEPT,
     ) -> Exported:
         """Share a payload. Its name, shared object and KMT number exist from here on (B13).
 
@@ -117,6 +159,8 @@ class Manager(NtHandleTable, abc.ABC):
         backing: what the handles are. identity: distinguishes payloads whose fds the kernel does not distinguish.
         reference: records the reference, here and in all calls that create one. Without it, the caller must release the
             number.
+        replace: it takes the name of the object that has it, in the same step. keep: how long the object manager itself
+            keeps the object. UnsupportedError for both where the kernel is the object manager.
         """
 
     @abc.abstractmethod
@@ -145,6 +189,39 @@ class Manager(NtHandleTable, abc.ABC):
         of_a_gpu: prefer the memory of a GPU. On Windows a host payload and another program's GPU memory may have the
             same name; on other systems a name belongs to one object.
         object_kind: ObjectTypeError for an object of another kind, here and in `import_by_handle`.
+        """
+
+    @abc.abstractmethod
+    def await_name(
+        self,
+        name: str,
+        desired: int,
+        reference: Reference,
+        *,
+        object_kind: ObjectKind = ObjectKind.MEMORY,
+    ) -> Imported | NameWait:
+        """Import by name, as `import_by_name`; return a wait for the name if it does not exist."""
+
+    @property
+    def names_count(self) -> int | None:
+        """A number that changes whenever a live name begins to refer to another object; None if it is not known yet
+        (`watch_names`).
+        """
+        return 0
+
+    def watch_names(self) -> int:
+        """Return `names_count`, which is known from now on."""
+        return 0
+
+    def is_superseded(self, number: int) -> bool:
+        """Return whether another object has got the name of a reference's object."""
+        return False
+
+    @abc.abstractmethod
+    def forget_name(self, name: str) -> bool:
+        """End the keeping of the object with this name by the object manager. Return False if it is not kept.
+
+        Errors: NameNotFoundError, AccessDeniedError for what another user keeps.
         """
 
     @abc.abstractmethod

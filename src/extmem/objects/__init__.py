@@ -15,7 +15,8 @@ from extmem.objects.access import (
     WRITE_OWNER,
 )
 from extmem.objects.core import STEP
-from extmem.objects.entities import Identity, Reference
+from extmem.objects.entities import Identity, Reference, Who
+from extmem.objects.keeping import checked_keep
 from extmem.objects.kmt import SLOTS, bad_number, number_at
 from extmem.objects.lifetimes import KEEPS, Holder, Keeps
 from extmem.objects.model import ObjectManager
@@ -87,8 +88,10 @@ __all__ = [
     "Status",
     "TicketRecord",
     "Token",
+    "Who",
     "assemble",
     "bad_number",
+    "checked_keep",
     "default_descriptor",
     "error_for",
     "format_sddl",

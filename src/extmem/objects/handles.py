@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from extmem.objects.access import MAXIMUM_ALLOWED
 from extmem.objects.core import Core
-from extmem.objects.entities import Process
+from extmem.objects.entities import Process, SharedObject
 from extmem.objects.kernel_object import KernelObject
 from extmem.objects.names import resolve_name
 from extmem.objects.object_types import foreign_type
@@ -64,6 +64,9 @@ class Handles(Core):
         """
         owner = self._processes.get(process)
         if owner is not None and handle in owner.table:
+            target = owner.table.find(handle).object
+            if isinstance(target, SharedObject):
+                self._taken(owner, target, -1)
             self._close(owner, handle)
 
     def burn_handle(self, process: int, handle: int) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from extmem.objects.entities import Identity
+from extmem.objects.entities import Identity, Who
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import ObjectKind, Share
 
 __all__ = [
@@ -51,6 +52,11 @@ class ObjectRecord:
     sddl: str
     writable: bool
     born: int = 0
+    publisher: Who = (0, 0)
+    """The process that exported it."""
+    keep: Keep = NOT_KEPT
+    superseded: bool = False
+    """Whether another object has got its name; `name` is None then."""
 
 
 @dataclass(frozen=True, slots=True)

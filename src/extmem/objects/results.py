@@ -31,6 +31,12 @@ class Limits:
     """Bytes of one payload's descriptor."""
     payload_handles: int = 4_096
     """Handles of one payload."""
+    kept: int = 1_024
+    """Objects that the object manager itself keeps (`keep=`), of one user."""
+    waits: int = 1_024
+    """Waits for names."""
+    user_waits: int = 4_096
+    """Waits for names, of all processes of one user."""
 
 
 class Exported(NamedTuple):

@@ -53,6 +53,14 @@ class ObjectRow:
     sddl: str
     handle_count: int
     pointer_count: int
+    kept: str = ""
+    """What ends the keeping by the object manager, in words (`sharing.keeping.Keep.text`); empty if it is not kept."""
+    superseded: bool = False
+    """Whether another object has got its name."""
+    rights: int = 0
+    """The rights that the viewer could open it with; 0 where they are not known, as on Windows."""
+    publisher: int = 0
+    """The pid of the process that exported it; 0 where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +150,19 @@ class Snapshots(Core):
             yield Part(payload.id, row, readable=_may_wait(payload, objects, viewer))
             for shared in objects:
                 name = None if shared.name is None else shared.name.display
-                shared_row = ObjectRow(shared.id, name, shared.sddl, shared.handles, shared.refs)
+                kept = "" if shared.kept is None else shared.kept.keep.text
+                rights = 0 if token is None else shared.rights(token) & shared.ceiling
+                shared_row = ObjectRow(
+                    shared.id,
+                    name,
+                    shared.sddl,
+                    shared.handles,
+                    shared.refs,
+                    kept,
+                    shared.superseded,
+                    rights,
+                    shared.publisher[0],
+                )
                 yield Part(payload.id, object=shared_row)
         for process in list(self._processes.values()):
             yield from _holdings(process, seen, viewer)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Share
 from extmem.sharing.payload import PayloadFd
 
@@ -27,6 +28,10 @@ class ShareTerms(NamedTuple):
     """Whether the program stated them (VkExportMemoryWin32HandleInfoKHR); else drivers use their defaults (B26)."""
     described: bool = False
     """Whether its description must be found from a bare handle of it, as for memory of the high-level API."""
+    replace: bool = False
+    """Whether it takes the name of the object that has it."""
+    keep: Keep = NOT_KEPT
+    """How long the object manager itself keeps it."""
 
 
 class Exported(NamedTuple):

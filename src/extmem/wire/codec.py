@@ -46,6 +46,7 @@ from extmem.wire.limits import (
 )
 from extmem.wire.replies import (
     Attached,
+    Awaited,
     BrokerState,
     Channel,
     Done,
@@ -57,6 +58,7 @@ from extmem.wire.replies import (
     HandleState,
     Imported,
     Kmt,
+    NamesPage,
     RecordBack,
     Refusal,
     SnapshotFile,
@@ -72,13 +74,16 @@ from extmem.wire.requests import (
     AnnounceReference,
     AnnounceTicket,
     AttachFds,
+    AwaitName,
     BindOffer,
     Claim,
     CloseHandle,
     Duplicate,
+    EndWait,
     Export,
     FetchFds,
     Follow,
+    Forget,
     GetHandle,
     GetStatus,
     Hello,
@@ -87,6 +92,7 @@ from extmem.wire.requests import (
     ImportKmt,
     ImportName,
     Inherit,
+    IsSuperseded,
     KmtAlive,
     ListHandles,
     Offer,
@@ -97,6 +103,7 @@ from extmem.wire.requests import (
     SetFlags,
     Snapshot,
     Stop,
+    WatchNames,
     Withdraw,
 )
 
@@ -106,6 +113,8 @@ __all__ = [
     "AnnounceReference",
     "AttachFds",
     "Attached",
+    "AwaitName",
+    "Awaited",
     "AnnounceRecord",
     "AnnounceTicket",
     "Announced",
@@ -116,11 +125,13 @@ __all__ = [
     "CloseHandle",
     "Done",
     "Duplicate",
+    "EndWait",
     "Export",
     "Exported",
     "FDS",
     "Fault",
     "Follow",
+    "Forget",
     "FetchFds",
     "Fds",
     "Release",
@@ -143,6 +154,7 @@ __all__ = [
     "NOT_DECODED",
     "Imported",
     "Inherit",
+    "IsSuperseded",
     "Backing",
     "Kmt",
     "KmtAlive",
@@ -151,6 +163,7 @@ __all__ = [
     "MAX_FDS",
     "MAX_MESSAGE",
     "HolderRecord",
+    "NamesPage",
     "Offer",
     "OpenHandle",
     "PROTOCOL_VERSION",
@@ -170,6 +183,7 @@ __all__ = [
     "Stop",
     "Ticket",
     "Value",
+    "WatchNames",
     "Welcome",
     "Withdraw",
     "decode_facts",
@@ -211,6 +225,11 @@ Request: TypeAlias = (
     | Follow
     | AttachFds
     | FetchFds
+    | AwaitName
+    | EndWait
+    | Forget
+    | IsSuperseded
+    | WatchNames
     | AnnounceRecord
     | AnnounceReference
     | AnnounceHandle
@@ -236,6 +255,8 @@ Reply: TypeAlias = (
     | RecordBack
     | Fds
     | Attached
+    | Awaited
+    | NamesPage
     | Refusal
     | Fault
 )
@@ -245,6 +266,8 @@ FDS: Final[Mapping[type[Message], int]] = {
     BindOffer: 1,
     SnapshotFile: 1,
     Channel: 1,
+    Awaited: 1,
+    NamesPage: 1,
 }
 """File descriptors beside each type of message, where its fields do not decide (`fds_of`); 0 for those not listed."""
 _COUNTS: Final[Mapping[type[Message], Callable[[object], int]]] = {
@@ -267,6 +290,8 @@ class HolderRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     whose processes may announce this, with the rights `granted` at most; `exporting`: as an exporting reference. `uid`
     is the user that shared the payload first. `files` is a digest of the identities of the payload's files, empty where
     these have no inodes of their own; `digest` is that of its descriptor.
+    `publisher` and `publisher_start` are the pid and the start time of the process that exported the object; `keep`
+    and `keep_ms` are as in `Export`.
     """
 
     payload: I64
@@ -290,6 +315,10 @@ class HolderRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     uid: U32
     files: Secret
     digest: Secret
+    publisher: I64
+    publisher_start: I64
+    keep: U8
+    keep_ms: U32
 
 
 class ImportFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):

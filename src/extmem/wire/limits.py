@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 MAX_MESSAGE: Final = 16_384
 """Bytes of one packet."""
 MAX_DESCRIPTOR: Final = 4_096

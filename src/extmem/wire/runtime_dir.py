@@ -88,6 +88,11 @@ class RuntimeDir:
         return self.path / f"clients.{PROTOCOL_VERSION}.json"
 
     @property
+    def notes(self) -> Path:
+        """What happened to objects after their clients got them, for the broker that follows a killed one."""
+        return self.path / f"objects.{PROTOCOL_VERSION}.txt"
+
+    @property
     def key(self) -> Path:
         """The key with which brokers sign records."""
         return self.path / f"broker.{PROTOCOL_VERSION}.key"

@@ -41,7 +41,7 @@ class World:
         self.quota = FdQuota(10_000, "here")
         self.payloads = PayloadFds(self.closer, self.quota)
         self.tickets = Tickets(self.model)
-        signer, loop = Signer(bytes(32)), Loop(*[lambda *_: None] * 5)
+        signer, loop = Signer(bytes(32)), Loop(*[lambda *_: None] * 7)
         self.dispatch = Dispatch(
             self.model, self.payloads, self.tickets, self.closer, signer, self.quota, lambda: 0.0, loop
         )

@@ -414,6 +414,7 @@ def test_records_tell_what_a_client_must_remember(world: World) -> None:
         "O:S-1-22-1-1000G:S-1-22-2-1000D:(A;;GR;;;WD)",
         True,
         1,
+        (100, 0),
     )
     with pytest.raises(KeyError):
         world.m.payload_record(exported.payload + 1)

@@ -77,6 +77,8 @@ class BrokerControl(Manager):
             state.client_share,
             state.user_share,
             state.longest_turn_us / 1_000_000,
+            state.kept,
+            state.waiting,
         )
 
     def other_brokers(self) -> list[OtherBroker]:

@@ -42,7 +42,7 @@ __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Answer", "Connection"]
 TIMEOUT: Final = 10.0
 """Seconds that a broker may take for one reply."""
 _ATTEMPTS: Final = 4
-_CARRIERS: Final = frozenset({wire.Handle, wire.SnapshotFile, wire.Channel, wire.Fds})
+_CARRIERS: Final = frozenset({wire.Handle, wire.SnapshotFile, wire.Channel, wire.Fds, wire.Awaited, wire.NamesPage})
 """Replies except `Imported` that may carry file descriptors; the others need no look-up in the table."""
 _ATTACH: Final = wire.encode(wire.AttachFds())
 _decode: Final = wire.reply_decoder

@@ -18,15 +18,15 @@ from extmem.broker.fd_inspection import is_writable
 from extmem.errors import ObjectManagerError, UnsupportedError
 from extmem.handles import HandleEntry, HandleInfo
 from extmem.manager.api import Manager, Reference
-from extmem.manager.linux.broker_control import BrokerControl, expect
+from extmem.manager.linux.broker_control import expect
 from extmem.manager.linux.client import TIMEOUT, Asked, Client
 from extmem.manager.linux.held import State
+from extmem.manager.linux.naming import Naming
 from extmem.manager.linux.pidfd import pidfd_of
 from extmem.manager.linux.records import HeldHandle
 from extmem.manager.linux.validate import (
     check_handle,
     check_mask,
-    check_name,
     check_number,
     check_payload,
     check_sddl,
@@ -36,6 +36,7 @@ from extmem.manager.linux.validate import (
 from extmem.objects import MAXIMUM_ALLOWED, Share, Status, error_for
 from extmem.owning import OwnedFd, Step, copy_fd, out_of_descriptors
 from extmem.sharing.bounded import Bounded
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.sharing.payload import Page
 from extmem.sharing.terms import Exported, Imported
@@ -48,7 +49,7 @@ _PROTECT = 2
 _INHERIT = 1
 
 
-class LinuxManager(BrokerControl):
+class LinuxManager(Naming):
     """This process's client of the broker in one runtime directory."""
 
     def __init__(self, directory: RuntimeDir | None = None, *, timeout: float = TIMEOUT) -> None:
@@ -73,6 +74,8 @@ class LinuxManager(BrokerControl):
         identity: int = 0,
         pages: Sequence[Page] = (),
         reference: Reference | None = None,
+        replace: bool = False,
+        keep: Keep = NOT_KEPT,
     ) -> Exported:
         if name is not None:
             self._check_name(name)
@@ -97,6 +100,8 @@ class LinuxManager(BrokerControl):
             strict_kmt,
             identity,
             modes,
+            replace,
+            *keep,
         )
         client = self.client
         # All that can fail here fails before the broker has the payload, which no one would release.
@@ -366,18 +371,6 @@ class LinuxManager(BrokerControl):
         client = self.client
         with client.lock:
             return client.withdraw(check_ticket(ticket))
-
-    # -- parts ------------------------------------------------------------------------------------------------------
-
-    def _check_name(self, name: str) -> None:
-        check_name(name)
-        if name[:7].casefold() == "global\\" and not self.client.directory.system:
-            raise UnsupportedError(
-                f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux requires a "
-                "system-wide broker. This version of extmem connects only to the broker of its own user; use a name "
-                "without Global\\, or let a child of the other user inherit the connection",
-                requires_one_of=["a system broker"],
-            )
 
 
 def _entered(state: State, reply: wire.Reply, fds: Sequence[OwnedFd], entry: HandleEntry | None) -> int:

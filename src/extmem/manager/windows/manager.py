@@ -23,13 +23,21 @@ from extmem.errors import (
 from extmem.handles import HandleEntry
 from extmem.handles._win32 import calls, sections
 from extmem.manager.api import BrokerStatus, Manager, Reference
-from extmem.manager.windows import driver_memory, names, payloads, rights, status_errors, sync_payloads, tickets
+from extmem.manager.windows import (
+    driver_memory,
+    names,
+    naming,
+    payloads,
+    rights,
+    status_errors,
+    sync_payloads,
+    tickets,
+)
 from extmem.manager.windows.handles import EVENT, SECTION, SEMAPHORE, conversion, find_entry, recorded
 from extmem.manager.windows.references import NAMELESS, HeldReference
 from extmem.manager.windows.section_frame import Description, pack, unpack
 from extmem.manager.windows.security_descriptors import sddl_from, user_sid
 from extmem.manager.windows.snapshot import list_payloads
-from extmem.manager.windows.sync_references import SyncReferences
 from extmem.objects import (
     MAXIMUM_ALLOWED,
     MEMORY,
@@ -43,6 +51,7 @@ from extmem.objects import (
     error_for,
 )
 from extmem.owning import OwnedDescriptor, OwnedFd
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.sharing.payload import Page, PayloadFd
 from extmem.sharing.terms import Exported, Imported
@@ -51,7 +60,7 @@ from extmem.wire import MAX_DESCRIPTOR
 __all__ = ["WindowsManager", "manager"]
 
 
-class WindowsManager(SyncReferences):
+class WindowsManager(naming.Naming):
     """This process's references, handles and tickets."""
 
     has_broker = False
@@ -74,6 +83,8 @@ class WindowsManager(SyncReferences):
         identity: int = 0,
         pages: Sequence[Page] = (),
         reference: Reference | None = None,
+        replace: bool = False,
+        keep: Keep = NOT_KEPT,
     ) -> Exported:
         """Share a payload. Its section was created under this name and security (`ShareTerms`), as a kernel object gets
         its name when it is created. This call creates the companion.
@@ -82,6 +93,40 @@ class WindowsManager(SyncReferences):
             the driver returned, or its KMT number. UnsupportedError for more than one handle, and for a section with
             another name or without a name. pages: sections with a path, which the description contains.
         """
+        naming.refuse_terms(replace, keep)
+        exported = self._export(
+            handles,
+            descriptor,
+            share=share,
+            name=name,
+            access=access,
+            sddl=sddl,
+            inherit=inherit,
+            strict_kmt=strict_kmt,
+            object_kind=object_kind,
+            backing=backing,
+            pages=pages,
+            reference=reference,
+        )
+        self.tell_waiters(name)
+        return exported
+
+    def _export(
+        self,
+        handles: Sequence[int],
+        descriptor: bytes,
+        *,
+        share: Share,
+        name: str | None,
+        access: int,
+        sddl: str | None,
+        inherit: bool,
+        strict_kmt: bool,
+        object_kind: ObjectKind,
+        backing: Backing,
+        pages: Sequence[Page],
+        reference: Reference | None,
+    ) -> Exported:
         if len(handles) != 1:
             raise UnsupportedError(
                 f"a payload on Windows is one kernel object, this one has {len(handles)} handles; share each as a "
