@@ -6,6 +6,8 @@ program donates, but cannot represent read-only memory, so read-only memory on t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from extmem import optional
@@ -18,7 +20,15 @@ from extmem.sharing.layout import ArrayLayout
 if TYPE_CHECKING:
     from extmem.interop.device_array import DeviceArray
 
-__all__ = ["cupy_array", "guarded", "jax_array", "jax_array_on_host", "torch_tensor", "torch_tensor_on_host"]
+__all__ = [
+    "cupy_array",
+    "guard_of",
+    "guarded",
+    "jax_array",
+    "jax_array_on_host",
+    "torch_tensor",
+    "torch_tensor_on_host",
+]
 
 
 def _not_taken(what: str, array: DeviceArray, error: Exception, reason: str = "") -> UnsupportedError:
@@ -98,8 +108,13 @@ def torch_tensor_on_host(buffer: memoryview, layout: ArrayLayout) -> Any:
 
 def guarded(torch: Any, tensor: Any) -> Any:
     """Return a tensor over the same memory that refuses writes."""
+    return guard_of(torch)(tensor)
+
+
+def guard_of(torch: Any) -> Callable[[Any], Any]:
+    """Return what makes a tensor over the same memory that refuses writes."""
     module = optional.load("extmem.interop.read_only_tensor", what="PyTorch", advice="reinstall it")
-    return torch.Tensor._make_subclass(module.ReadOnlyTensor, tensor)
+    return partial(torch.Tensor._make_subclass, module.ReadOnlyTensor)
 
 
 def cupy_array(array: DeviceArray) -> Any:

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 from extmem import optional
+from extmem.errors import UnsupportedError
 from extmem.interop import frameworks
 from extmem.interop.element_types import carried, numpy_dtype, torch_dtype
 from extmem.interop.numpy_views import numpy_module
@@ -85,22 +86,39 @@ def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
     torch = optional.load("torch", what="PyTorch", advice="install it as described on pytorch.org")
     read_only = type(base) is not torch.Tensor
     plain = base._plain() if read_only else base
+    guard = frameworks.guard_of(torch) if read_only else None
+    typed: dict[str, tuple[Any, int, int]] = {}
+
+    def typed_as(text: str) -> tuple[Any, int, int]:
+        """Return the whole payload as elements of this type, their size, and the number of its first element."""
+        found = typed.get(text)
+        if found is None:
+            dtype = torch_dtype(element_type(text), torch)
+            item = int(dtype.itemsize)
+            whole = plain[: plain.numel() // item * item].view(dtype)
+            found = typed[text] = whole, item, int(whole.storage_offset())
+        return found
 
     def make(entry: Entry) -> Any:
-        element = element_type(entry.dtype)
-        dtype = torch_dtype(element, torch)
+        whole, item, first = typed_as(entry.dtype)
         shape, strides = entry.shape, strides_of(entry)
-        if element.packed:
-            whole = carried(ArrayLayout(shape, entry.dtype, strides))
-            shape, strides = whole.shape, whole.strides
-        if entry.nbytes:
-            octets = plain[entry.offset : entry.offset + entry.nbytes]
-            made = octets.view(dtype).as_strided(shape, [step // dtype.itemsize for step in strides])
+        if element_type(entry.dtype).packed:
+            carrier = carried(ArrayLayout(shape, entry.dtype, strides))
+            shape, strides = carrier.shape, carrier.strides
+        steps = [step // item for step in strides]
+        if not entry.nbytes:
+            made = torch.empty(shape, dtype=whole.dtype, device=plain.device)
+        elif entry.offset % item:
+            raise UnsupportedError(
+                f"{entry.name!r} begins at byte {entry.offset}, which is not a multiple of the {item} bytes of "
+                f"{entry.dtype}, as PyTorch requires; share it with align={max(16, item)}, or use numpy()",
+                requires_one_of=["an aligned array", "numpy()"],
+            )
         else:
-            made = torch.empty(shape, dtype=dtype, device=plain.device)
+            made = whole.as_strided(shape, steps, first + entry.offset // item)
         if is_private(entry.name, private):
             return made.clone()
-        return frameworks.guarded(torch, made) if read_only else made
+        return made if guard is None else guard(made)
 
     return make
 

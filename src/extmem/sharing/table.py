@@ -64,6 +64,8 @@ _HEADER = struct.Struct("<8sII")
 _MAGIC = b"EXTMTBL\x01"
 _DEPTH_LIMIT = 64
 _NAME_LIMIT = 4096
+_LARGEST_ELEMENT = 16
+"""Bytes of the largest number that is aligned to its size."""
 
 Scalar = str | int | float | bool | None
 """A value in the metadata."""
@@ -141,7 +143,8 @@ def place(specs: Iterable[Spec], align: int = ALIGNMENT) -> tuple[tuple[Entry, .
         if spec.alias_of is not None:
             offset = entries[spec.alias_of].offset
         else:
-            offset = -(-end // align) * align
+            step = max(align, _natural_alignment(spec.dtype))
+            offset = -(-end // step) * step
             end = offset + size
         entries.append(Entry(spec.name, spec.dtype, spec.shape, offset, size, spec.strides, spec.flags))
     if len(entries) > ENTRIES_LIMIT:
@@ -151,6 +154,13 @@ def place(specs: Iterable[Spec], align: int = ALIGNMENT) -> tuple[tuple[Entry, .
     if end > SIZE_LIMIT:
         raise ValueError(f"the arrays have {end} bytes, more than {SIZE_LIMIT}; share fewer")
     return tuple(entries), max(end, 1)
+
+
+def _natural_alignment(dtype: str) -> int:
+    """Return the alignment that all frameworks accept for the elements, whatever the caller asks for."""
+    element = element_type(dtype)
+    size = element.itemsize or 1
+    return max(element.alignment, size if size <= _LARGEST_ELEMENT and not size & (size - 1) else 1)
 
 
 def check_alignment(align: int) -> None:
@@ -267,7 +277,7 @@ def _check_entries(entries: Sequence[Entry], payload_size: int) -> None:
 
 def _check_ranges(entries: Sequence[Entry], align: int, payload_size: int) -> None:
     """Refuse two arrays that have some bytes in common and not all, and bytes between arrays that are not padding."""
-    end, last = 0, (0, 0)
+    end, last, padding = 0, (0, 0), max(align, _LARGEST_ELEMENT)
     for offset, size, index in sorted((e.offset, e.nbytes, i) for i, e in enumerate(entries) if e.nbytes):
         if (offset, size) == last:
             continue
@@ -276,13 +286,13 @@ def _check_ranges(entries: Sequence[Entry], align: int, payload_size: int) -> No
                 f"entry {entries[index].name!r} is at bytes {offset} to {offset + size} and shares a part of them with "
                 "another entry"
             )
-        if offset - end >= align:
+        if offset - end >= padding:
             raise _wrong(
                 f"there are {offset - end} bytes before entry {entries[index].name!r} that belong to no entry, and "
                 f"padding is shorter than the alignment {align}"
             )
         end, last = offset + size, (offset, size)
-    if payload_size - end >= max(align, 2):
+    if payload_size - end >= padding:
         raise _wrong(f"the last {payload_size - end} bytes of the payload belong to no entry")
 
 

@@ -54,6 +54,12 @@ def test_the_same_name_twice_is_not_placed() -> None:
         table.place([Spec("a.b", "int8", (1,)), Spec("a.b", "int8", (1,))])
 
 
+def test_arrays_are_aligned_for_their_elements_at_least() -> None:
+    entries, size = table.place([Spec("a", "int8", (3,)), Spec("b", "complex128", (1,)), Spec("c", "bytes3", (1,))], 1)
+    assert [entry.offset for entry in entries] == [0, 16, 32]
+    assert table.decode(table.encode(Table(entries, 1)), size).entries == entries
+
+
 def test_an_alignment_that_is_no_power_of_two_is_refused() -> None:
     with pytest.raises(ValueError, match="align is 48"):
         table.place([], 48)
