@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from extmem.api.arrays import NamedArrays
     from extmem.api.fence import Fence
     from extmem.api.names import forget, names, open_async
+    from extmem.api.safetensors import load_safetensors, save_safetensors
     from extmem.api.semaphore import Semaphore
     from extmem.api.share import share
     from extmem.api.slices import MemorySlice
@@ -97,6 +98,7 @@ _NAMES = {
     "extmem.api.arrays": ("NamedArrays",),
     "extmem.api.fence": ("Fence",),
     "extmem.api.names": ("forget", "names", "open_async"),
+    "extmem.api.safetensors": ("load_safetensors", "save_safetensors"),
     "extmem.api.semaphore": ("Semaphore",),
     "extmem.api.timeline": ("Timeline",),
     "extmem.api.share": ("share",),
@@ -163,6 +165,7 @@ __all__ = [
     "errors",
     "forget",
     "names",
+    "load_safetensors",
     "open",
     "open_async",
     "open_device",
@@ -171,6 +174,7 @@ __all__ = [
     "process",
     "raw",
     "rules",
+    "save_safetensors",
     "share",
     "vk",
     "wait_all",

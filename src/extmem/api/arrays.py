@@ -104,22 +104,24 @@ class NamedArrays(DeviceMemory, _Arrays):
         with self.use() as record:
             return tables.table_of(record)
 
-    def _table(self) -> Table:
+    @property
+    def table(self) -> Table:
+        """The checked table (for the library itself)."""
         return self._known().table
 
     def _entries(self) -> Mapping[str, Entry]:
-        return {entry.name: entry for entry in self._table().entries}
+        return {entry.name: entry for entry in self.table.entries}
 
     @property
     def metadata(self) -> Mapping[str, Scalar]:
         """What the program that shared the arrays said about them."""
-        return MappingProxyType(self._table().metadata)
+        return MappingProxyType(self.table.metadata)
 
     def __len__(self) -> int:
-        return len(self._table().entries)
+        return len(self.table.entries)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([entry.name for entry in self._table().entries])
+        return iter([entry.name for entry in self.table.entries])
 
     def __contains__(self, name: object) -> bool:
         return name in self._known().index
@@ -195,13 +197,13 @@ class NamedArrays(DeviceMemory, _Arrays):
 
         framework: "numpy", "torch", "jax" or "cupy" for arrays of it; None for `MemorySlice`.
         """
-        table = self._table()
+        table = self.table
         names = [entry.name for entry in table.entries]
         views: Any = self if framework is None else _views_of(self, framework, private)
         return trees.rebuild(table.tree, names, lambda number: views[names[number]])
 
     def __dir__(self) -> list[str]:
-        hidden = ("metadata",) if self.closed else ()
+        hidden = ("metadata", "table") if self.closed else ("table",)
         return [name for name in super().__dir__() if name not in hidden]
 
     def __repr__(self) -> str:

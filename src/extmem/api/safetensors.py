@@ -1,0 +1,215 @@
+"""`extmem.load_safetensors` and `extmem.save_safetensors`: files of named tensors, straight into and out of payloads.
+
+How this works. A file is read once on a machine: the first process that asks for a name reads it, and the others wait
+in the object manager until the name appears. Which is the first is decided by a second name, which only one process can
+have; it ends with that process, so another one reads the file if the first is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from extmem.api import functions
+from extmem.api.arrays import NamedArrays, NamedSelection
+from extmem.api.device import Device, DeviceMemory, memory_of
+from extmem.core import shared_devices, sharing_arrays, views
+from extmem.core.device_state import DeviceState
+from extmem.core.sharing_arrays import How, Unpublished
+from extmem.errors import NameNotFoundError, NameTakenError
+from extmem.interop import device_sources, safetensors_files
+from extmem.interop.safetensors_files import Header, OpenFile, Piece
+from extmem.objects import Status, error_for
+from extmem.owning import Uses, unsettled, work_off
+from extmem.sharing import table
+from extmem.sharing.elements import element_type
+from extmem.sharing.kinds import PageRole
+from extmem.sharing.layout import contiguous_strides
+from extmem.sharing.table import Spec, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["load_safetensors", "save_safetensors"]
+
+_LOOK_AGAIN_S = 0.5
+"""Seconds after which a process that waits looks whether the one that reads the file still exists."""
+
+
+def load_safetensors(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    device: Device | str | None = None,
+    access: int | None = None,
+    align: int = table.ALIGNMENT,
+    keep: object = None,
+) -> NamedArrays:
+    """Read a safetensors file into shared memory, once for all processes of the machine that pass this name.
+
+    The first process reads each tensor straight to its place; others get the same memory, and wait for it if it is
+    still being read. No copy of the file stays in the page cache. The result is a mapping: `memory.torch()` is a state
+    dictionary without a copy.
+
+    name: the name of the memory; None for memory without a name, which is read for this process.
+    device: where the tensors are: None or "cpu" for the host, "cuda" or "cuda:1", or a `Device`.
+    access: rights that others get; default `Access.READ`. keep: as for `Device.allocate`.
+    align: bytes that the offset of each tensor is a multiple of.
+
+    Errors: OSError; ValueError for a file that is not complete, lies about its tensors, has an unknown type, or is
+    changed while it is read; NameTakenError if the name is that of other memory; OutOfMemoryError. After an error the
+    name does not exist.
+    """
+    if unsettled:
+        work_off()
+    how = sharing_arrays.how(name, access, keep)
+    table.check_alignment(align)
+    with OpenFile(path) as file:
+        header = safetensors_files.read_header(file)
+        if how.name is None:
+            return _load(file, header, how, device, align)
+        return _once(how.name, file, header, lambda: _load(file, header, how, device, align), device)
+
+
+def _once(
+    name: str, file: OpenFile, header: Header, load: Callable[[], NamedArrays], device: Device | str | None
+) -> NamedArrays:
+    """Open the name, or read the file if no other process does."""
+    host = shared_devices.device_for(None)
+    while True:
+        found = _opened(name, file, header, device, None)
+        if found is not None:
+            return found
+        try:
+            with Uses(host) as uses:
+                claim = sharing_arrays.allocate(host, uses, 1, sharing_arrays.how(f"{name}.loading", None))
+                claimed = DeviceMemory(*claim.memory)
+        except NameTakenError:
+            claim = None
+        if claim is not None:
+            with claimed:
+                try:
+                    sharing_arrays.publish(claim)
+                except NameTakenError:
+                    pass
+                else:
+                    found = _opened(name, file, header, device, None)
+                    return load() if found is None else found
+        found = _opened(name, file, header, device, _LOOK_AGAIN_S)
+        if found is not None:
+            return found
+
+
+def _opened(
+    name: str, file: OpenFile, header: Header, device: Device | str | None, timeout: float | None
+) -> NamedArrays | None:
+    """Return the memory of that name; None if there is none. Errors: NameTakenError if it holds other arrays."""
+    try:
+        found = functions.open(name, timeout=timeout, device=device if isinstance(device, Device) else None)
+    except NameNotFoundError:
+        return None
+    if isinstance(found, NamedArrays):
+        entries = {entry.name: (entry.dtype, entry.shape) for entry in found.table.entries}
+        if entries == {one.name: (one.element.text, one.shape) for one in header.tensors}:
+            return found
+    text = found.what()
+    found.close()
+    raise error_for(
+        Status.OBJECT_NAME_COLLISION,
+        f"The name {name!r} is that of memory ({text}) with other arrays than {file.path!r}. Choose another name.",
+    )
+
+
+def _load(file: OpenFile, header: Header, how: How, device: Device | str | None, align: int) -> NamedArrays:
+    entries, size = table.place((Spec(one.name, one.element.text, one.shape) for one in header.tensors), align)
+    data = table.encode(Table(entries, align, dict(header.metadata)))
+    target = _device_of(device)
+    with Uses(target) as uses:
+        made = sharing_arrays.allocate(target, uses, size, how, pages={PageRole.TABLE: data})
+        memory = memory_of(made.memory)
+        try:
+            pieces = safetensors_files.pieces_of(header.tensors, [entry.offset for entry in entries])
+            _read(file, pieces, made, memory.host_visible)
+            sharing_arrays.publish(made)
+        except BaseException:
+            memory.close()
+            raise
+    if not isinstance(memory, NamedArrays):  # pragma: no cover  (it has a table)
+        raise TypeError(f"{memory!r} holds no named arrays")
+    return memory
+
+
+def _read(file: OpenFile, pieces: Any, made: Unpublished, mapped: bool) -> None:
+    record = made.memory.record
+    start = record.descriptor.payload_offset
+    if mapped:
+        whole = views.view_of_all(record, [])
+
+        def in_place(piece: Piece) -> memoryview:
+            return whole[start + piece.offset : start + piece.offset + piece.size]
+
+        safetensors_files.read_into(file, pieces, in_place, lambda octets, piece: None)
+        record.device.backend.flush(record.allocation, 0, record.size)
+        return
+
+    def to_device(octets: bytearray, piece: Piece) -> None:
+        record.device.backend.write(record.allocation, start + piece.offset, memoryview(octets))
+
+    safetensors_files.read_into(file, pieces, lambda piece: bytearray(piece.size), to_device)
+
+
+def _device_of(device: Device | str | None) -> DeviceState:
+    if isinstance(device, Device):
+        return device
+    if device is None or device in ("cpu", "host"):
+        return shared_devices.device_for(None)
+    if isinstance(device, str) and (device == "cuda" or (device[:5] == "cuda:" and device[5:].isdecimal())):
+        return device_sources.device_at(device if ":" in device else "cuda:0")
+    raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1', a Device, or None for the host")
+
+
+def save_safetensors(
+    arrays: NamedArrays | NamedSelection, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named arrays into a safetensors file, which appears when it is complete.
+
+    arrays: memory of named arrays, or a selection of it. Arrays in another order than row-major are written in that.
+        Arrays that share bytes (tied weights) are written once for each name, as the format has no aliases.
+    metadata: text by names, instead of `arrays.metadata`, of which numbers are written as JSON.
+    Errors: OSError; UnsupportedError for an element type that the format lacks; TypeError. The file is then as before.
+    """
+    if not isinstance(arrays, (NamedArrays, NamedSelection)):
+        raise TypeError(f"arrays is a {type(arrays).__name__}; give NamedArrays: extmem.share({{name: array}})")
+    parts = arrays.items()
+    listed = [(name, part.dtype, part.shape, part.nbytes) for name, part in parts]
+    whole = arrays if isinstance(arrays, NamedArrays) else parts[0][1].memory if parts else None
+    said: Mapping[str, Any] = metadata if metadata is not None else getattr(whole, "metadata", {})
+    notes = {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}
+    start, order = safetensors_files.encode_header(listed, notes)
+    target = os.path.abspath(os.fspath(path))
+    temporary = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{secrets.token_hex(4)}")
+    with open(temporary, "xb") as file:
+        try:
+            file.write(start)
+            for number in order:
+                _write(file, parts[number][1])
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            os.replace(temporary, target)
+        except BaseException:
+            file.close()
+            os.unlink(temporary)
+            raise
+
+
+def _write(file: Any, part: Any) -> None:
+    if part.strides != contiguous_strides(part.shape, element_type(part.dtype).step):
+        file.write(memoryview(part.read().copy(order="C").reshape(-1).view("uint8")))
+        return
+    for begin in range(0, part.nbytes, safetensors_files.PIECE):
+        size = min(safetensors_files.PIECE, part.nbytes - begin)
+        file.write(part.memory.read_bytes(part.offset + begin, size))
