@@ -41,6 +41,7 @@ ALLOWED_SKIPS = {
     "jax": r"JAX is not installed",
     "slangpy": r"slangpy is not installed",
     "pyarrow": r"PyArrow is not installed",
+    "safetensors": r"safetensors is not installed",
     "vulkan-sharing": r"the driver reports beforehand that it cannot",
     "planar": r"this driver has no multi-planar images",
     "modifiers": r"this driver has no DRM format modifiers",

@@ -240,19 +240,17 @@ def part_of(layout: ArrayLayout, index: Any) -> ArrayLayout:
     """
     element = element_type(layout.dtype)
     indices = list(index) if isinstance(index, tuple) else [index]
-    if element.packed and indices != [...]:
+    dots = [at for at, one in enumerate(indices) if one is ...]
+    if element.packed and not (dots and len(indices) == 1):
         raise ValueError(
             f"elements of {layout.dtype} are packed, so a part may begin inside a byte; use the whole array, or share "
             f"it as {element.unpacked.text}"
         )
     given = sum(one is not None and one is not ... for one in indices)
-    if given > len(layout.shape) or indices.count(...) > 1:
+    if given > len(layout.shape) or len(dots) > 1:
         raise IndexError(f"{given} indices for {len(layout.shape)} axes; at most one is `...`")
-    if ... not in indices:
-        indices.append(...)
-    whole = [slice(None)] * (len(layout.shape) - given)
-    at = indices.index(...)
-    indices[at : at + 1] = whole
+    at = dots[0] if dots else len(indices)
+    indices[at : at + len(dots)] = [slice(None)] * (len(layout.shape) - given)
     shape: list[int] = []
     strides: list[int] = []
     offset, axis = layout.offset, 0
