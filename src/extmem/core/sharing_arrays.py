@@ -130,7 +130,9 @@ def allocate(
         info = vk.MemoryAllocateInfo(requirements.size, memory_type, export)
         if buffer is not None:
             info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
-        array_terms = ArrayTerms(descriptor, True, pages=made, terms=terms if how.name is not None else None)
+        array_terms = ArrayTerms(
+            descriptor, True, pages=made, terms=terms._replace(late=True) if how.name is not None else None
+        )
         memory, _ = allocating.allocate_in(uses, device, info, array_terms, resource=buffer)
     except BaseException:
         if buffer is not None:

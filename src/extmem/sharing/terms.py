@@ -32,6 +32,8 @@ class ShareTerms(NamedTuple):
     """Whether it takes the name of the object that has it."""
     keep: Keep = NOT_KEPT
     """How long the object manager itself keeps it."""
+    late: bool = False
+    """Whether it is described when it is exported: its name exists before (Windows), and does not open it until then."""
 
 
 class Exported(NamedTuple):

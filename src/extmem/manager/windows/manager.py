@@ -282,8 +282,10 @@ class WindowsManager(naming.Naming):
             if description is None and not calls.basic(section).granted & sections.MAP_READ:
                 # READ_CONTROL alone, which owners always have, does not permit reading the section.
                 raise status_errors.denied(granted | READ_CONTROL, what)
-            if description is None and named:
+            if (description is None or description.pending) and named:
                 description, capacity = payloads.describe_named(section, path)
+            if description is not None and description.pending:
+                raise status_errors.not_yet(what)
             if description is not None and description.kind != ObjectKind.MEMORY:
                 raise status_errors.wrong_kind(what, ObjectKind(description.kind), ObjectKind.MEMORY)
             number = names.find_number(path)

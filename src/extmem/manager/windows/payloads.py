@@ -72,7 +72,9 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
     refuse_both_ways(share)
     name = terms.name if terms is not None and share & Share.NT else None
     key = names.resolve(name, session) if name is not None else None
-    made = Description(secrets.randbits(62) + 1, _KIND_HOST, False, key.display if key is not None else "", descriptor)
+    display = key.display if key is not None else ""
+    pending = terms is not None and terms.late
+    made = Description(secrets.randbits(62) + 1, _KIND_HOST, False, display, descriptor, pending=pending)
     frame = pack(made)
     room = capacity_for(size)
     with security_descriptor(terms.sddl if terms is not None else None) as security:
@@ -226,14 +228,14 @@ def describe(section: int, path: str) -> Found:
 
 
 def describe_pages(section: int, described: Description | None, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Add the paths of companion pages to the description of a section that this process has created. Return them.
+    """Complete the description of a section that this process has created: it is shared now. Return the paths.
 
-    Errors: OutOfMemoryError.
+    paths: those of its companion pages. Errors: OutOfMemoryError.
     """
-    if paths and described is not None:
+    if described is not None and (paths or described.pending):
         try:
             end = sections.facts(section).size - FRAME
-            sections.poke(section, end, pack(msgspec.structs.replace(described, pages=paths)))
+            sections.poke(section, end, pack(msgspec.structs.replace(described, pages=paths, pending=False)))
         except calls.StatusError as error:
             raise _failed(error, FRAME) from None
     return paths
@@ -246,8 +248,8 @@ def describe_named(section: int, path: str) -> Found:
     a second while there is none. While this process has the section open, its name does not refer to another one.
     """
     deadline = time.monotonic() + _PATIENCE
-    while (found := describe(section, path)).description is None and names.is_ours(path):
-        if time.monotonic() > deadline:
+    while (found := describe(section, path)).description is None or found.description.pending:
+        if not names.is_ours(path) or time.monotonic() > deadline:
             break
         time.sleep(_LOOK_AGAIN)
     return found

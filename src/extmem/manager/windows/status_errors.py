@@ -13,6 +13,7 @@ __all__ = [
     "bad_handle",
     "denied",
     "duplicate",
+    "not_yet",
     "nothing_named",
     "of_creating",
     "of_handle",
@@ -120,6 +121,14 @@ def nothing_named(name: str, key: NameKey) -> ObjectManagerError:
     """Return the error for a name that neither a host payload nor a GPU's memory has."""
     where = f"{names.payload_path(key)}, and for a GPU's memory at {key.display}"
     return of_opening(calls.StatusError(Status.OBJECT_NAME_NOT_FOUND), name, where, 0)
+
+
+def not_yet(what: str) -> ObjectManagerError:
+    """Return the error for memory whose exporter has not shared it yet. what: a name, a handle, …"""
+    return error_for(
+        Status.OBJECT_NAME_NOT_FOUND,
+        f"{what} finds memory whose exporter is still writing its contents. Open it with a timeout, which waits.",
+    )
 
 
 def wrong_kind(what: str, found: ObjectKind, needed: ObjectKind) -> ObjectManagerError:
