@@ -69,6 +69,7 @@ PLATFORM_ASKED = {
     "extmem.devices.host.system": "picks what payloads are made of",
     "extmem.devices.host.sync_system": "picks what semaphores and fences are made of",
     "extmem.devices.vulkan.sync_sharing": "picks how a driver's semaphores and fences are shared",
+    "extmem.interop.positioned_reads": "picks how several threads read one file",
     "extmem.manager": "picks the object manager",
     "extmem.owning._system": "picks how descriptors are closed and duplicated",
     "extmem.process": "picks how children inherit",

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 from extmem.errors import UnsupportedError
+from extmem.interop import positioned_reads
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
 
@@ -179,7 +180,7 @@ def _are_sizes(values: Any) -> bool:
 def _read_exactly(file: OpenFile, size: int, offset: int) -> bytes:
     parts: list[bytes] = []
     while size > 0:
-        part = _pread(file, size, offset)
+        part = positioned_reads.read(file.fd, file.path, size, offset)
         if not part:
             raise ValueError(f"{file.path!r} ends at byte {offset}, where {size} more were expected; it is cut off")
         parts.append(part)
@@ -227,7 +228,7 @@ def read_into(
         except BaseException:
             stopped.set()
             raise
-        _give_back_cache(file, piece.begin, piece.size)
+        positioned_reads.give_back_cache(file.fd, piece.begin, piece.size)
 
     with ThreadPoolExecutor(_THREADS, "extmem-load") as threads:
         futures = [threads.submit(read, piece) for piece in pieces]
@@ -237,7 +238,7 @@ def read_into(
         except BaseException:
             stopped.set()
             raise
-    _give_back_cache(file, 0, 0)
+    positioned_reads.give_back_cache(file.fd, 0, 0)
     file.check_unchanged()
 
 
@@ -245,41 +246,10 @@ def _read_piece(file: OpenFile, piece: Piece, target: Any) -> None:
     view = memoryview(target).cast("B")
     done = 0
     while done < piece.size:
-        got = _preadv(file, view[done : piece.size], piece.begin + done)
+        got = positioned_reads.read_into(file.fd, file.path, view[done : piece.size], piece.begin + done)
         if not got:
             raise ValueError(f"{file.path!r} ends at byte {piece.begin + done}; it was cut off while it was read")
         done += got
-
-
-if hasattr(os, "preadv"):
-
-    def _pread(file: OpenFile, size: int, offset: int) -> bytes:
-        return os.pread(file.fd, size, offset)
-
-    def _preadv(file: OpenFile, view: memoryview, offset: int) -> int:
-        return os.preadv(file.fd, [view], offset)
-
-    def _give_back_cache(file: OpenFile, offset: int, size: int) -> None:
-        """Let the kernel drop the pages of a range from its cache; 0, 0: all. Ignored where it does not."""
-        try:
-            os.posix_fadvise(file.fd, offset, size, os.POSIX_FADV_DONTNEED)
-        except OSError:
-            return
-
-else:  # Windows: one position for each file, so each read opens its own
-
-    def _pread(file: OpenFile, size: int, offset: int) -> bytes:
-        with open(file.path, "rb", buffering=0) as own:
-            own.seek(offset)
-            return own.read(size)
-
-    def _preadv(file: OpenFile, view: memoryview, offset: int) -> int:
-        with open(file.path, "rb", buffering=0) as own:
-            own.seek(offset)
-            return own.readinto(view) or 0
-
-    def _give_back_cache(file: OpenFile, offset: int, size: int) -> None:
-        """Do nothing: Windows takes pages of its cache back when it needs memory."""
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ class ShareTerms(NamedTuple):
     keep: Keep = NOT_KEPT
     """How long the object manager itself keeps it."""
     late: bool = False
-    """Whether it is described when it is exported: its name exists before (Windows), and does not open it until then."""
+    """Whether its description is complete only when it is exported. A name that exists before (Windows) cannot be
+    opened until then."""
 
 
 class Exported(NamedTuple):
