@@ -39,6 +39,7 @@ ALLOWED_SKIPS = {
     "two-gpus": r"only one CUDA device here",
     "cupy": r"CuPy is not installed",
     "jax": r"JAX is not installed",
+    "ml_dtypes": r"ml_dtypes is not installed",
     "slangpy": r"slangpy is not installed",
     "pyarrow": r"PyArrow is not installed",
     "safetensors": r"safetensors is not installed",

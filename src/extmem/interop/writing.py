@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from extmem.errors import UnsupportedError
 from extmem.interop.conversions import converted, numbers_as
 from extmem.interop.element_types import element_of, in_numpy, numpy_dtype, numpy_module
-from extmem.sharing.elements import FOREIGN, NATIVE, ElementType, element_type, nbytes_of
+from extmem.sharing.elements import NATIVE, ElementType, element_type, nbytes_of
 from extmem.sharing.layout import DescribedArray, is_dense
 
 __all__ = ["octets_to_write"]
@@ -219,8 +219,8 @@ def _from_numbers(numpy: Any, data: object, described: DescribedArray | None) ->
 def _foreign_byte_order(given: ElementType, target: ElementType | None = None) -> TypeError:
     payload = "this machine's" if target is None or target.native else f"that of the payload, {target.text}"
     return TypeError(
-        f"data is {given.text}, whose byte order is not {payload} ('{FOREIGN}' stands before types that do not have "
-        "this machine's); pass cast=True to convert it, or data.tobytes() to copy the bytes as they are"
+        f"data is {given.text}, whose byte order is not {payload}; pass cast=True to convert it, or data.tobytes() to "
+        "copy the bytes as they are"
     )
 
 

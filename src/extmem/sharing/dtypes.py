@@ -107,7 +107,7 @@ def _of_text(text: str) -> ElementType | None:
     # A code, or a name with a byte order that needs none: this machine's, or of a type of single bytes.
     order, body = (text[0], text[1:]) if text[:1] in ("<", ">", "=", "|") else ("=", text)
     found = _FROM_CODES.get(body) or _of_code(body)
-    if found is None and order in (NATIVE, FOREIGN):
+    if found is None and text[:1] in ("<", ">", "="):
         try:
             found = element_type(body)
         except ValueError:
