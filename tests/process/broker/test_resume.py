@@ -63,6 +63,9 @@ with m.client.lock:
 VERBS = {
     "share": "share('new', b'new..')",
     "share by number": "share(kmt=True)",
+    "share and keep": "share('new', b'new..', keep=Keep(KeepMode.FORGOTTEN))",
+    "replace": "share('x', b'new..', replace=True)",
+    "wait for a name": "m.await_name('later', READ, Reference(m))",
     "open": "m.import_by_name('x')",
     "open again": "m.import_by_name('x', READ)",
     "import a handle": "m.import_by_handle(h)",
