@@ -144,7 +144,7 @@ def test_the_broker_stays_while_it_keeps_something_and_ends_afterwards(own_runti
         assert reader("m.stop()") is False, "it alone has it"
         assert reader("m.forget_name('X'), m.status().kept, m.snapshot()") == (True, 0, [])
         reader.leave()
-    wait_until(lambda: not own_runtime.serving(), "the broker to end")
+    wait_until(lambda: own_runtime.broker_pid() is None, "the broker to end")
 
 
 def test_what_it_alone_keeps_ends_with_the_broker(own_runtime: Runtime, start: Start) -> None:
