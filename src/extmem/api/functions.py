@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from extmem.devices.types import DeviceIdentity
     from extmem.manager import Imported
 
-__all__ = ["enumerate_devices", "find_open", "open", "open_claimed", "open_device", "open_handle"]
+__all__ = ["enumerate_devices", "open", "open_claimed", "open_device", "open_handle"]
 
 
 def enumerate_devices() -> list[DeviceIdentity]:
@@ -90,9 +90,12 @@ def open(
         work_off()
     if isinstance(source, str):
         source = str.__str__(source)  # converts an instance of a subclass
-        held = find_open(source, access)
-        if held is not None:
-            return held
+        for candidate in list(operations.shared_devices.devices_by_key.values()):
+            held = (
+                operations.opening.find_open(candidate, source, access) if source in candidate.open_payloads else None
+            )
+            if held is not None:
+                return DeviceMemory(*held)
     elif isinstance(source, FdHandle) and source.payload is not None:
         return DeviceMemory(
             *operations.opening.open_on(operations.shared_devices.device_of(source.payload.descriptor), source, None)
@@ -106,16 +109,6 @@ def open(
         )
     owner, imported = operations.opening.find_payload(source, access, timeout)
     return DeviceMemory(*operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source))
-
-
-def find_open(name: str, access: int | None) -> DeviceMemory | None:
-    """Return memory that this process has open under a name already; None for none."""
-    for candidate in list(operations.shared_devices.devices_by_key.values()):
-        if name in candidate.open_payloads:
-            held = operations.opening.find_open(candidate, name, access)
-            if held is not None:
-                return DeviceMemory(*held)
-    return None
 
 
 def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:

@@ -124,7 +124,7 @@ def allocate_in(
             exporting.refuse_direct3d_types(device, export_types)
         size, memory_type = int(info.allocation_size), int(info.memory_type_index)
         terms = exporting.terms_of(export_types, chained) if export_types else None
-        if terms is not None and array_terms is not None and terms.name is not None:
+        if terms is not None and array_terms is not None and (array_terms.replace or array_terms.keep is not NOT_KEPT):
             terms = terms._replace(replace=array_terms.replace, keep=array_terms.keep)
         if dedicated is not None:
             uses.add(dedicated)

@@ -15,6 +15,7 @@ from extmem.handles import Access
 from extmem.handles.arguments import check_flag
 from extmem.owning import Uses
 from extmem.sharing.descriptor import ArrayInfo
+from extmem.sharing.keeping import NOT_KEPT
 from extmem.vk.handle_types import (
     NO_TYPES,
     OPAQUE_FD,
@@ -58,9 +59,13 @@ def allocate(
         check_flag(dedicated, "dedicated")
     extents, element, strides = arguments.array_of(shape, dtype)
     nbytes = extents[0] * strides[0]
-    name = naming.everyday_name(name)
-    kept = naming.keep_of(keep)
-    naming.refuse_terms(name, replace, kept)
+    name = arguments.name_of(name)
+    if name is not None and "@" in name:
+        naming.everyday_name(name)
+    kept = NOT_KEPT
+    if keep is not None or replace is not False:
+        kept = naming.keep_of(keep)
+        naming.refuse_terms(name, replace, kept)
     access = None if access is None else arguments.access_of(access)
     arguments.check_share(name, access)
     # Without handle types: NT handles and file descriptors, each if the device can export it.

@@ -85,39 +85,6 @@ class WindowsManager(naming.Naming):
             for a section with another name or without a name.
         """
         naming.refuse_terms(replace, keep)
-        exported = self._export(
-            handles,
-            descriptor,
-            share=share,
-            name=name,
-            access=access,
-            sddl=sddl,
-            inherit=inherit,
-            strict_kmt=strict_kmt,
-            object_kind=object_kind,
-            backing=backing,
-            pages=pages,
-            reference=reference,
-        )
-        self.tell_waiters(name)
-        return exported
-
-    def _export(
-        self,
-        handles: Sequence[int],
-        descriptor: bytes,
-        *,
-        share: Share,
-        name: str | None,
-        access: int,
-        sddl: str | None,
-        inherit: bool,
-        strict_kmt: bool,
-        object_kind: ObjectKind,
-        backing: Backing,
-        pages: Sequence[Page],
-        reference: Reference | None,
-    ) -> Exported:
         if len(handles) != 1 or (pages and object_kind is ObjectKind.MEMORY):
             raise UnsupportedError(
                 f"a payload on Windows is one kernel object, this one has {len(handles)} handles and {len(pages)} "
@@ -132,11 +99,12 @@ class WindowsManager(naming.Naming):
             granted = granted & ~MAXIMUM_ALLOWED | OBJECT_TYPES[object_kind].all
         if backing is Backing.DRIVER_FD:
             payloads.refuse_both_ways(share)
-            return self._export_driver_memory(
+            exported = self._export_driver_memory(
                 fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, backing, reference, object_kind, pages
             )
+            return self.told(name, exported)
         if object_kind is not ObjectKind.MEMORY:
-            return self.export_sync(
+            exported = self.export_sync(
                 fd,
                 descriptor,
                 object_kind,
@@ -149,6 +117,7 @@ class WindowsManager(naming.Naming):
                 pages=pages,
                 reference=reference,
             )
+            return self.told(name, exported)
         value, _ = find_entry(fd)
         path = calls.name_of(value)
         found = payloads.describe(value, "").description
@@ -161,7 +130,7 @@ class WindowsManager(naming.Naming):
             companion = OwnedDescriptor(payloads.create_companion(path, description, name, sddl))
         # A payload with a KMT number does not have an NT object that a program could have a handle to.
         memory = HeldReference(value, shared, granted, None, companion, True, share, inherit)
-        return Exported(self._add(memory, reference), shared, 0 if number else shared, number)
+        return self.told(name, Exported(self._add(memory, reference), shared, 0 if number else shared, number))
 
     def security_text(self, security: str | bytes | int | None) -> str | None:
         """Return a security descriptor of `vk.SecurityAttributes` as SDDL text.
