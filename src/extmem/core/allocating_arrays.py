@@ -8,7 +8,6 @@ from extmem import vk
 from extmem.core import allocating, arguments, creating, describing, exporting, naming, rule_facts
 from extmem.core.allocating import ArrayTerms
 from extmem.core.device_state import DeviceState
-from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import HeldMemory
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
@@ -130,14 +129,6 @@ def allocate(
         if buffer is not None:
             buffer.close()
         raise
-    if not device.backend.allocates_zeroed:
-        # The device fills dedicated memory through its buffer, which may be smaller than the memory.
-        size = memory.record.size if buffer is None else nbytes
-        try:
-            device.backend.fill(memory.record.allocation, 0, size, 0)
-        except BaseException:
-            MemoryObject(*memory).close()
-            raise
     return memory
 
 
