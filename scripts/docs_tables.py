@@ -115,6 +115,9 @@ def _limits() -> str:
         "tickets": "tickets in flight, of all processes of the user",
         "children": "children that inherit handles and have not connected yet",
         "descriptor": "bytes of one descriptor",
+        "kept": "objects that the object manager keeps for the user (`keep=`)",
+        "waits": "waits for names",
+        "user_waits": "waits for names, of all processes of the user",
     }
     rows = ((meanings[field.name], f"{getattr(limits, field.name):,}") for field in fields(limits))
     return table(("limit of one process", "at most"), rows)

@@ -29,6 +29,8 @@ __all__ = [
     "receive_semaphore",
     "receive_slice",
     "receive_timeline",
+    "reduce_memory",
+    "reduce_slice",
     "reduce_sync",
 ]
 
@@ -44,9 +46,9 @@ def receive_memory(ticket: bytes) -> DeviceMemory:
 def receive_slice(data: bytes) -> MemorySlice:
     """Return the part of memory that the data stand for; of a closed object if its ticket cannot be claimed."""
     with late_imports():
-        from extmem.api import pickling
+        from extmem.api import slice_pickling
 
-    return pickling.receive_slice(data)
+    return slice_pickling.receive(data)
 
 
 def receive_nt_handle(ticket: bytes) -> NtHandle:
@@ -103,3 +105,19 @@ def reduce_sync(thing: Semaphore | Fence) -> tuple[Any, ...]:
         from extmem.api import sync_pickling
 
     return sync_pickling.reduce(thing)
+
+
+def reduce_memory(memory: DeviceMemory) -> tuple[Any, ...]:
+    """Return what pickles contain of memory, for its subclasses. (No pickle contains the name of this function.)"""
+    with late_imports():
+        from extmem.api import pickling
+
+    return pickling.reduce_memory(memory)
+
+
+def reduce_slice(part: MemorySlice) -> tuple[Any, ...]:
+    """Return what pickles contain of a part of memory. (No pickle contains the name of this function.)"""
+    with late_imports():
+        from extmem.api import slice_pickling
+
+    return slice_pickling.reduce(part)

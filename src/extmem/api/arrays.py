@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copyreg
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from extmem.api import pickle_registry
+from extmem import _pickles
 from extmem.api.device import DeviceMemory
 from extmem.api.slices import MemorySlice
 from extmem.core import tables
@@ -202,6 +201,9 @@ class NamedArrays(DeviceMemory, _Arrays):
         views: Any = self if framework is None else _views_of(self, framework, private)
         return trees.rebuild(table.tree, names, lambda number: views[names[number]])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _pickles.reduce_memory(self)
+
     def __dir__(self) -> list[str]:
         hidden = ("metadata", "table") if self.closed else ("table",)
         return [name for name in super().__dir__() if name not in hidden]
@@ -265,6 +267,3 @@ def _views_of(arrays: NamedArrays, framework: str, private: Sequence[str] | str 
     if framework in ("jax", "cupy"):
         return arrays._slice_views(framework)
     raise ValueError(f"framework is {framework!r}; give 'numpy', 'torch', 'jax' or 'cupy', or None for slices")
-
-
-copyreg.pickle(NamedArrays, pickle_registry.reduce_memory)

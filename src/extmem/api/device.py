@@ -9,7 +9,7 @@ are in one module because each returns objects of the others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, cast
@@ -23,7 +23,6 @@ from extmem.core.memory_record import Closed
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.owning import Uses, late_imports, unsettled, work_off
-from extmem.sharing.kinds import PageRole
 from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.struct_copies import copy_struct
 
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
     from extmem.sharing.layout import Axes
 
-__all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image", "memory_of"]
+__all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image"]
 
 Order: TypeAlias = "tuple[Semaphore, int] | Sequence[tuple[Semaphore, int] | Semaphore] | Semaphore"
 """What an argument `wait` or `signal` takes: a pair of a timeline and a value, or a list of them. A binary semaphore
@@ -458,10 +457,7 @@ class DeviceMemory(MemoryObject):
         A part has `numpy`, `torch`, `jax` and `cupy`; it can be pickled, and `share` gives it a name of its own.
         Errors: IndexError outside the array; TypeError for lists and masks, which would copy.
         """
-        with late_imports():
-            from extmem.api import slices
-
-        return slices.slice_of(self, index)
+        return part_of(self, index)
 
     # Views.
 
@@ -769,17 +765,10 @@ class Image(ImageObject):
         return cast("DeviceMemory | None", self._memory)
 
 
-def memory_of(held: HeldMemory) -> DeviceMemory:
-    """Return the memory object of a record: `extmem.NamedArrays` if the payload holds named arrays."""
-    descriptor = held.record.descriptor
-    if descriptor.array is not None or PageRole.TABLE not in descriptor.pages:
-        return DeviceMemory(*held)
-    with late_imports():
-        from extmem.api import arrays
-
-    return arrays.NamedArrays(*held)
-
-
+memory_of = cast("Callable[[HeldMemory], DeviceMemory]", None)
+"""Returns the memory object of a record; `memory_kinds` sets it."""
+part_of = cast("Callable[[DeviceMemory, Any], MemorySlice]", None)
+"""Returns a part of memory; `memory_kinds` sets it."""
 _commands: type[Commands] | None = None
 """The class `Commands`, once it is imported: most programs use no queue."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from extmem.api.device import Check, Device, DeviceMemory, memory_of
+from extmem.api.device import Check, Device, DeviceMemory
+from extmem.api.memory_kinds import memory_of
 from extmem.core import operations
 from extmem.devices import select
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from extmem.devices.types import DeviceIdentity
     from extmem.manager import Imported
 
-__all__ = ["enumerate_devices", "find_open", "open", "open_claimed", "open_device", "open_handle"]
+__all__ = ["enumerate_devices", "open", "open_claimed", "open_device", "open_handle"]
 
 
 def enumerate_devices() -> list[DeviceIdentity]:
@@ -90,9 +91,12 @@ def open(
         work_off()
     if isinstance(source, str):
         source = str.__str__(source)  # converts an instance of a subclass
-        held = find_open(source, access)
-        if held is not None:
-            return held
+        for candidate in list(operations.shared_devices.devices_by_key.values()):
+            held = (
+                operations.opening.find_open(candidate, source, access) if source in candidate.open_payloads else None
+            )
+            if held is not None:
+                return memory_of(held)
     elif isinstance(source, FdHandle) and source.payload is not None:
         return memory_of(
             operations.opening.open_on(operations.shared_devices.device_of(source.payload.descriptor), source, None)
@@ -106,16 +110,6 @@ def open(
         )
     owner, imported = operations.opening.find_payload(source, access, timeout)
     return memory_of(operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source))
-
-
-def find_open(name: str, access: int | None) -> DeviceMemory | None:
-    """Return memory that this process has open under a name already; None for none."""
-    for candidate in list(operations.shared_devices.devices_by_key.values()):
-        if name in candidate.open_payloads:
-            held = operations.opening.find_open(candidate, name, access)
-            if held is not None:
-                return memory_of(held)
-    return None
 
 
 def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from extmem.api.device import Device, DeviceMemory, memory_of
-from extmem.api.functions import find_open
-from extmem.core import operations
+from extmem.api.device import Device, DeviceMemory
+from extmem.api.memory_kinds import memory_of
+from extmem.core import operations, shared_devices
 from extmem.core.naming import SharedName
 from extmem.owning import unsettled, work_off
 
@@ -24,17 +24,15 @@ async def open_async(
     name = str.__str__(name)
     if unsettled:
         work_off()
-    if device is None:
-        held = find_open(name, access)
-    else:
+    candidates = list(shared_devices.devices_by_key.values()) if device is None else [device]
+    if device is not None:
         device.check_open()
-        own = operations.opening.find_open(device, name, access)
-        held = None if own is None else memory_of(own)
-    if held is not None:
-        return held
+    for candidate in candidates:
+        held = operations.opening.find_open(candidate, name, access)
+        if held is not None:
+            return memory_of(held)
     owner, imported = await operations.opening.find_payload_async(name, access, timeout)
-    chosen = device
-    device_of = operations.shared_devices.device_of if chosen is None else lambda _: chosen
+    device_of = shared_devices.device_of if device is None else lambda _: device
     return memory_of(operations.opening.open_payload(device_of, owner, imported, name))
 
 

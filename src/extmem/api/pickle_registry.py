@@ -14,7 +14,7 @@ from extmem.api.device import DeviceMemory
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.owning import late_imports
 
-__all__ = ["reduce_memory"]
+__all__: list[str] = []
 
 
 def _reduce(name: str, value: object) -> tuple[Any, ...]:
@@ -24,10 +24,7 @@ def _reduce(name: str, value: object) -> tuple[Any, ...]:
     return getattr(pickling, name)(value)  # type: ignore[no-any-return]
 
 
-reduce_memory = partial(_reduce, "reduce_memory")
-"""Reduces memory, for its subclasses: `copyreg` registers a class alone."""
-
-copyreg.pickle(DeviceMemory, reduce_memory)
+copyreg.pickle(DeviceMemory, partial(_reduce, "reduce_memory"))
 copyreg.pickle(NtHandle, partial(_reduce, "reduce_nt_handle"))
 copyreg.pickle(FdHandle, partial(_reduce, "reduce_fd_handle"))
 copyreg.pickle(KmtHandle, lambda handle: (_pickles.receive_kmt_handle, (int(handle),)))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -27,18 +27,14 @@ from extmem.api import functions, unclaimed
 from extmem.api.device import DeviceMemory
 from extmem.core import exporting
 from extmem.devices import select
-from extmem.errors import DescriptorError, ExtmemError, HandleStateError
+from extmem.errors import ExtmemError, HandleStateError
 from extmem.handles import Access, FdHandle, HandleEntry, NtHandle
 from extmem.handles.fd_payload import FdPayload
 from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.objects import Share
-from extmem.owning import copy_fd, late_imports, out_of_descriptors
+from extmem.owning import copy_fd, out_of_descriptors
 from extmem.sharing.kinds import Backing, ObjectKind
-from extmem.sharing.layout import ArrayLayout, layout_for
 from extmem.vk.handle_types import OPAQUE_FD
-
-if TYPE_CHECKING:
-    from extmem.api.slices import MemorySlice
 
 __all__ = [
     "bound_ticket",
@@ -46,14 +42,10 @@ __all__ = [
     "receive_fd_handle",
     "receive_memory",
     "receive_nt_handle",
-    "receive_slice",
     "reduce_fd_handle",
     "reduce_memory",
     "reduce_nt_handle",
-    "reduce_slice",
 ]
-_Sent = tuple[bytes, str, tuple[int, ...], tuple[int, ...], int]
-"""The pickle of a part: ticket, element type, shape, strides and offset."""
 
 
 def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
@@ -73,31 +65,6 @@ def receive_memory(ticket: bytes) -> DeviceMemory:
         return functions.open_claimed(claimed_import(ticket))
     except (ExtmemError, OSError) as reason:
         return unclaimed.UnclaimedMemory(reason)
-
-
-def reduce_slice(part: MemorySlice) -> tuple[Callable[[bytes], MemorySlice], tuple[bytes]]:
-    """Reduce a part of memory for pickling: the ticket of its memory, and the layout."""
-    _, (ticket,) = reduce_memory(part.memory)
-    sent = (ticket, part.dtype, part.shape, part.strides, part.offset)
-    return _pickles.receive_slice, (msgspec.msgpack.encode(sent),)
-
-
-def receive_slice(data: bytes) -> MemorySlice:
-    """See `receive_memory`. A layout outside the payload makes a part of a closed object."""
-    with late_imports():
-        from extmem.api.slices import MemorySlice
-
-    ticket, dtype, shape, strides, offset = msgspec.msgpack.decode(data, type=_Sent)
-    memory, layout = receive_memory(ticket), ArrayLayout(shape, dtype, strides, offset)
-    if not isinstance(memory, unclaimed.UnclaimedMemory):
-        try:
-            layout = layout_for(memory.size, None, dtype=dtype, shape=shape, strides=strides, offset=offset)
-        except ValueError as error:
-            memory.close()
-            memory = unclaimed.UnclaimedMemory(
-                DescriptorError(f"the pickle is of a part of another payload: {error}; pickle the part anew")
-            )
-    return MemorySlice(memory, layout)
 
 
 def reduce_nt_handle(handle: NtHandle) -> tuple[Callable[[bytes], NtHandle], tuple[bytes]]:

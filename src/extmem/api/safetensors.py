@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from extmem.api import functions
 from extmem.api.arrays import NamedArrays, NamedSelection
-from extmem.api.device import Device, DeviceMemory, memory_of
+from extmem.api.device import Device, DeviceMemory
+from extmem.api.memory_kinds import memory_of
 from extmem.core import shared_devices, sharing_arrays, views
 from extmem.core.device_state import DeviceState
 from extmem.core.sharing_arrays import How, Unpublished

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from extmem.api import slices
-from extmem.api.device import DeviceMemory, memory_of
+from extmem.api.device import DeviceMemory
+from extmem.api.memory_kinds import memory_of
 from extmem.api.slices import MemorySlice, slice_of
 from extmem.core import aliases, operations, shared_devices, sharing_arrays, views
 from extmem.core.device_state import DeviceState

@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from extmem import interop
+from extmem import _pickles, interop
+from extmem.api.device import DeviceMemory
 from extmem.core import operations
 from extmem.errors import UnsupportedError
 from extmem.interop import numpy_views
@@ -16,7 +17,6 @@ from extmem.sharing.layout import ArrayLayout, contiguous_strides
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from extmem.api.device import DeviceMemory
     from extmem.core.sharing_arrays import How
 
 __all__ = ["MemorySlice", "part_of", "share_part", "slice_of"]
@@ -190,10 +190,7 @@ class MemorySlice:
         raise operations.arguments.not_copied("a slice")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        with late_imports():
-            from extmem.api import pickling
-
-        return pickling.reduce_slice(self)
+        return _pickles.reduce_slice(self)
 
     def __repr__(self) -> str:
         name = f"{self._name!r}, " if self._name else ""
@@ -224,7 +221,6 @@ def share_part(part: MemorySlice, how: How) -> DeviceMemory:
         )
     first, last = _range_of(layout, element.step)
     with late_imports():
-        from extmem.api.device import DeviceMemory
         from extmem.core import aliases
         from extmem.sharing.descriptor import ArrayInfo
     with part.memory.use() as record:

@@ -2,8 +2,8 @@
 
 How this works. A client that has opened a name need not ask again while nothing changes: a name refers to one object as
 long as that exists. Only a replacement changes that. So the broker counts replacements in a page of memory, which
-clients may map read-only: while the count is the same, what they know of names is true. The broker counts before it
-replies to the replacement.
+clients read: while the count is the same, what they know of names is true. The broker counts before it replies to the
+replacement.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import mmap
 import os
 import struct
 from typing import Final
+
+from extmem.wire.limits import NAMES_PAGE
 
 __all__ = ["NamesPage"]
 
@@ -31,7 +33,7 @@ class NamesPage:
     def read_only_fd(self) -> int:
         """Return the fd that clients get, borrowed. Raises OSError where the system refuses it."""
         if self._fd < 0:
-            writable = os.memfd_create("extmem-names", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            writable = os.memfd_create(NAMES_PAGE, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
                 os.ftruncate(writable, mmap.PAGESIZE)
                 fcntl.fcntl(writable, fcntl.F_ADD_SEALS, _SEALS)

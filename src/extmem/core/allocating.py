@@ -132,7 +132,7 @@ def allocate_in(
             exporting.refuse_direct3d_types(device, export_types)
         size, memory_type = int(info.allocation_size), int(info.memory_type_index)
         terms = exporting.terms_of(export_types, chained) if export_types else None
-        if terms is not None and array_terms is not None and terms.name is not None:
+        if terms is not None and array_terms is not None and (array_terms.replace or array_terms.keep is not NOT_KEPT):
             terms = terms._replace(replace=array_terms.replace, keep=array_terms.keep)
         if dedicated is not None:
             uses.add(dedicated)
@@ -177,6 +177,16 @@ def allocate_in(
             source.abandon()
         raise
     record.export_handle_types = export_types
+    if resource is not None:
+        keep_resource(record, resource)
+    if array_terms is not None and not device.backend.allocates_zeroed:
+        # The device fills dedicated memory through its buffer, which may be smaller than the memory. It is published
+        # afterwards: a process that waits for its name opens it at once.
+        try:
+            device.backend.fill(record.allocation, 0, size if dedicated is None else record.descriptor.payload_size, 0)
+        except BaseException:
+            record.end()
+            raise
     if terms is not None:
         record.lazy_share = array_terms is not None and array_terms.lazy_share
         if not record.lazy_share:
@@ -186,8 +196,6 @@ def allocate_in(
                 record.end()
                 raise
     memory = HeldMemory(record, record.hold())
-    if resource is not None:
-        keep_resource(record, resource)
     return memory, source.caller_fd if source is not None and source.fd_is_valid else None
 
 

@@ -8,13 +8,13 @@ from extmem import vk
 from extmem.core import allocating, arguments, creating, describing, exporting, memory_types, naming, rule_facts
 from extmem.core.allocating import ArrayTerms
 from extmem.core.device_state import DeviceState
-from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import HeldMemory
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
 from extmem.handles.arguments import check_flag
 from extmem.owning import Uses
 from extmem.sharing.descriptor import ArrayInfo
+from extmem.sharing.keeping import NOT_KEPT
 from extmem.sharing.layout import Axes
 from extmem.vk.handle_types import (
     NO_TYPES,
@@ -62,9 +62,13 @@ def allocate(
         check_flag(dedicated, "dedicated")
     array = arguments.array_of(shape, dtype, order, strides, row_pitch)
     nbytes = array.nbytes
-    name = naming.everyday_name(name)
-    kept = naming.keep_of(keep)
-    naming.refuse_terms(name, replace, kept)
+    name = arguments.name_of(name)
+    if name is not None and "@" in name:
+        naming.everyday_name(name)
+    kept = NOT_KEPT
+    if keep is not None or replace is not False:
+        kept = naming.keep_of(keep)
+        naming.refuse_terms(name, replace, kept)
     access = None if access is None else arguments.access_of(access)
     arguments.check_share(name, access)
     # Without handle types: NT handles and file descriptors, each if the device can export it.
@@ -129,12 +133,4 @@ def allocate(
         if buffer is not None:
             buffer.close()
         raise
-    if not device.backend.allocates_zeroed:
-        # The device fills dedicated memory through its buffer, which may be smaller than the memory.
-        size = memory.record.size if buffer is None else nbytes
-        try:
-            device.backend.fill(memory.record.allocation, 0, size, 0)
-        except BaseException:
-            MemoryObject(*memory).close()
-            raise
     return memory

@@ -67,10 +67,12 @@ class MemoryObject:
 
     @property
     def superseded(self) -> bool:
-        """Whether other memory has got its name since (`replace=True`); what is open stays as it is.
+        """Whether other memory has got its name since (`replace=True`); what is open stays as it is. False once closed.
 
-        Errors: HandleStateError once closed, and in a forked child; PeerGoneError.
+        Errors: HandleStateError in a forked child; PeerGoneError.
         """
+        if self._closed:
+            return False
         with late_imports():
             from extmem.core import naming
 

@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["checked_timeout", "import_named", "import_named_async"]
 
 
-def checked_timeout(timeout: float | None) -> float | None:
-    """Return a timeout in seconds; None is none. Errors: TypeError; ValueError for a negative one, and NaN."""
-    if timeout is None:
-        return None
+def checked_timeout(timeout: float) -> float:
+    """Return a timeout in seconds. Errors: TypeError; ValueError for a negative one, and NaN."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout is {timeout!r}, a {type(timeout).__name__}; give seconds, or None")
     if not timeout >= 0:
@@ -50,12 +48,12 @@ def import_named(owner: Manager, name: str, desired: int, timeout: float) -> Imp
         steps.close()
 
 
-async def import_named_async(owner: Manager, name: str, desired: int, timeout: float | None) -> Imported:
-    """As `import_named`, while other coroutines run. None waits without limit. Cancelling leaves nothing."""
+async def import_named_async(owner: Manager, name: str, desired: int, timeout: float) -> Imported:
+    """As `import_named`, while other coroutines run. Cancelling leaves nothing."""
     with late_imports():
         import asyncio
 
-    steps = _steps(owner, name, desired, float("inf") if timeout is None else timeout)
+    steps = _steps(owner, name, desired, timeout)
     try:
         wait, left = next(steps)
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -86,13 +87,15 @@ def find_payload(
     timeout: seconds for which a name is waited for; None: it is not waited for.
     """
     if isinstance(source, str):
-        owner, desired = _asked(source, access)
-        limit = name_waits.checked_timeout(timeout)
-        if limit is None:
+        if "@" in source:
+            naming.everyday_name(source)
+        owner = manager()
+        desired = _ALL_GRANTED if access is None else arguments.access_of(access)
+        if timeout is None:
             imported = owner.import_by_name(source, desired, Reference(owner, owner.names_count))
         else:
-            imported = name_waits.import_named(owner, source, desired, limit)
-        return owner, _described(owner, imported, source, desired)
+            imported = name_waits.import_named(owner, source, desired, name_waits.checked_timeout(timeout))
+        return owner, imported if imported.descriptor else _described(owner, imported, source, desired)
     if isinstance(source, NtHandle):
         owner = source.table if isinstance(source.table, Manager) else manager()
         with owner.lock:
@@ -108,16 +111,12 @@ def find_payload(
 
 async def find_payload_async(name: str, access: int | None, timeout: float | None) -> tuple[Manager, Imported]:
     """As `find_payload`, for a name that is waited for while other coroutines run; None: without limit."""
-    owner, desired = _asked(name, access)
-    limit = name_waits.checked_timeout(timeout)
+    naming.everyday_name(name)
+    owner = manager()
+    desired = _ALL_GRANTED if access is None else arguments.access_of(access)
+    limit = math.inf if timeout is None else name_waits.checked_timeout(timeout)
     imported = await name_waits.import_named_async(owner, name, desired, limit)
     return owner, _described(owner, imported, name, desired)
-
-
-def _asked(name: str, access: int | None) -> tuple[Manager, int]:
-    """Return the object manager and the access mask of an open by name."""
-    naming.everyday_name(name)
-    return manager(), _ALL_GRANTED if access is None else arguments.access_of(access)
 
 
 def _described(owner: Manager, imported: Imported, source: str, desired: int) -> Imported:
@@ -126,8 +125,6 @@ def _described(owner: Manager, imported: Imported, source: str, desired: int) ->
     Drivers of Windows name memory when they create it, before it has a descriptor. So a name without a descriptor is
     imported again for a second. In between the reference is released, because the memory may just be ending.
     """
-    if imported.descriptor or not isinstance(imported.payload, Win32Payload):
-        return imported
     deadline = time.monotonic() + _PATIENCE
     while not imported.descriptor and isinstance(imported.payload, Win32Payload) and time.monotonic() <= deadline:
         imported.give_back()

@@ -6,10 +6,11 @@ from extmem.core.companion_pages import CompanionPages
 from extmem.core.memory_record import MemoryRecord
 from extmem.errors import HandleStateError
 from extmem.sharing import table
+from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.kinds import PageRole
 from extmem.sharing.table import Table
 
-__all__ = ["Known", "has_table", "table_of"]
+__all__ = ["Known", "describes_table", "table_of"]
 
 
 class Known:
@@ -22,10 +23,9 @@ class Known:
         self.index = table.names_by_index(found.entries)
 
 
-def has_table(record: MemoryRecord) -> bool:
-    """Return whether the payload holds named arrays. It is not read."""
-    pages = record.pages
-    return pages is not None and record.descriptor.array is None and PageRole.TABLE in pages
+def describes_table(descriptor: Descriptor) -> bool:
+    """Return whether a payload with this descriptor holds named arrays."""
+    return descriptor.array is None and PageRole.TABLE in descriptor.pages
 
 
 def table_of(record: MemoryRecord) -> Known:

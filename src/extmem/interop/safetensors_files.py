@@ -14,7 +14,6 @@ import json
 import os
 import stat
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
@@ -216,17 +215,17 @@ def read_into(
     Errors: ValueError for a file that ends early, or was changed; OSError; those of the functions. All threads have
     ended then.
     """
-    stopped = threading.Event()
+    failed: list[bool] = []
 
     def read(piece: Piece) -> None:
-        if stopped.is_set():
+        if failed:
             return
         try:
             target = place(piece)
             _read_piece(file, piece, target)
             done(target, piece)
         except BaseException:
-            stopped.set()
+            failed.append(True)
             raise
         positioned_reads.give_back_cache(file.fd, piece.begin, piece.size)
 
@@ -236,7 +235,7 @@ def read_into(
             for future in futures:
                 future.result()
         except BaseException:
-            stopped.set()
+            failed.append(True)
             raise
     positioned_reads.give_back_cache(file.fd, 0, 0)
     file.check_unchanged()

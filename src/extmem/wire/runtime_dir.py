@@ -9,7 +9,7 @@ How this works. A path can be changed by other users between two uses of it: a d
 by the time that its socket is connected to. So a directory is opened once (`RuntimeDir.open`), what was opened is
 checked, and all that is in it is reached through that descriptor: by `dir_fd=`, and sockets through `/proc/self/fd`.
 
-The name of each file carries the version of the wire format, such as `broker.3.sock`. So brokers of several versions of
+The name of each file carries the version of the wire format, such as `broker.4.sock`. So brokers of several versions of
 extmem run in one directory, each for its own clients. `brokers_in` finds all of them.
 """
 

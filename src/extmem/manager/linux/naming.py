@@ -8,6 +8,7 @@ the next broker.
 
 from __future__ import annotations
 
+import os
 import select
 import struct
 import time
@@ -29,7 +30,6 @@ from extmem.sharing.terms import Imported
 
 if TYPE_CHECKING:
     import asyncio
-    import mmap
 
 __all__ = ["LinuxNameWait", "Naming"]
 
@@ -97,7 +97,7 @@ class Naming(BrokerControl):
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
-        self._page: tuple[object, mmap.mmap] | None = None
+        self._page: tuple[object, OwnedFd] | None = None
         """The connection whose broker counts in the page, and the page."""
 
     def await_name(
@@ -124,7 +124,8 @@ class Naming(BrokerControl):
         page = self._page
         if page is None or page[0] is not self.client.connected:
             return None
-        return int(_COUNT.unpack_from(page[1])[0])
+        with page[1].hold():
+            return int(_COUNT.unpack(os.pread(page[1].fd, _COUNT.size, 0))[0])
 
     def watch_names(self) -> int:
         client = self.client
@@ -135,14 +136,13 @@ class Naming(BrokerControl):
             with client.lock:
                 self._page = client.perform(wire.WatchNames(), self._enter_page)
 
-    def _enter_page(self, state: State, reply: wire.Reply, received: Sequence[OwnedFd]) -> tuple[object, mmap.mmap]:
-        with late_imports():
-            import mmap
-
+    def _enter_page(self, state: State, reply: wire.Reply, received: Sequence[OwnedFd]) -> tuple[object, OwnedFd]:
         expect(reply, wire.NamesPage)
-        page = mmap.mmap(received[0].fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
-        received[0].close()
-        return self.client.connected, page
+        return self.client.connected, received[0]
+
+    def disconnect(self) -> None:
+        super().disconnect()
+        self._page = None
 
     def is_superseded(self, number: int) -> bool:
         client = self.client

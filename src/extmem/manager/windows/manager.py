@@ -23,21 +23,13 @@ from extmem.errors import (
 from extmem.handles import HandleEntry
 from extmem.handles._win32 import calls, sections
 from extmem.manager.api import BrokerStatus, Manager, Reference
-from extmem.manager.windows import (
-    driver_memory,
-    names,
-    naming,
-    payloads,
-    rights,
-    status_errors,
-    sync_payloads,
-    tickets,
-)
+from extmem.manager.windows import driver_memory, names, naming, payloads, rights, status_errors, tickets
 from extmem.manager.windows.handles import EVENT, SECTION, SEMAPHORE, conversion, find_entry, recorded
 from extmem.manager.windows.references import NAMELESS, HeldReference
 from extmem.manager.windows.section_frame import Description, pack, unpack
 from extmem.manager.windows.security_descriptors import sddl_from, user_sid
 from extmem.manager.windows.snapshot import list_payloads
+from extmem.manager.windows.sync_payloads import open_pages, page_paths
 from extmem.objects import (
     MAXIMUM_ALLOWED,
     MEMORY,
@@ -94,45 +86,8 @@ class WindowsManager(naming.Naming):
             another name or without a name. pages: sections with a path, which the description contains.
         """
         naming.refuse_terms(replace, keep)
-        exported = self._export(
-            handles,
-            descriptor,
-            share=share,
-            name=name,
-            access=access,
-            sddl=sddl,
-            inherit=inherit,
-            strict_kmt=strict_kmt,
-            object_kind=object_kind,
-            backing=backing,
-            pages=pages,
-            reference=reference,
-        )
-        self.tell_waiters(name)
-        return exported
-
-    def _export(
-        self,
-        handles: Sequence[int],
-        descriptor: bytes,
-        *,
-        share: Share,
-        name: str | None,
-        access: int,
-        sddl: str | None,
-        inherit: bool,
-        strict_kmt: bool,
-        object_kind: ObjectKind,
-        backing: Backing,
-        pages: Sequence[Page],
-        reference: Reference | None,
-    ) -> Exported:
         if len(handles) != 1:
-            raise UnsupportedError(
-                f"a payload on Windows is one kernel object, this one has {len(handles)} handles; share each as a "
-                "payload of its own",
-                requires_one_of=["one handle for each payload"],
-            )
+            raise status_errors.not_one_handle(len(handles))
         (fd,) = handles
         if len(descriptor) > MAX_DESCRIPTOR:
             raise DescriptorError(f"the descriptor has {len(descriptor)} bytes, at most {MAX_DESCRIPTOR} are allowed")
@@ -141,11 +96,12 @@ class WindowsManager(naming.Naming):
             granted = granted & ~MAXIMUM_ALLOWED | OBJECT_TYPES[object_kind].all
         if backing is Backing.DRIVER_FD:
             payloads.refuse_both_ways(share)
-            return self._export_driver_memory(
+            exported = self._export_driver_memory(
                 fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, backing, reference, object_kind, pages
             )
+            return self.told(name, exported)
         if object_kind is not ObjectKind.MEMORY:
-            return self.export_sync(
+            exported = self.export_sync(
                 fd,
                 descriptor,
                 object_kind,
@@ -158,12 +114,13 @@ class WindowsManager(naming.Naming):
                 pages=pages,
                 reference=reference,
             )
+            return self.told(name, exported)
         value, _ = find_entry(fd)
         path = calls.name_of(value)
         found = payloads.describe(value, "").description
         shared = found.object if found is not None else 0
         number = self.check_terms(path, share, name)
-        paths = payloads.describe_pages(value, found, sync_payloads.page_paths(pages))
+        paths = payloads.describe_pages(value, found, page_paths(pages))
         companion = None
         if name is not None or number:
             display = names.resolve(name, self.session()).display if name is not None else ""
@@ -171,7 +128,7 @@ class WindowsManager(naming.Naming):
             companion = OwnedDescriptor(payloads.create_companion(path, description, name, sddl))
         # A payload with a KMT number does not have an NT object that a program could have a handle to.
         memory = HeldReference(value, shared, granted, None, companion, True, share, inherit)
-        return Exported(self._add(memory, reference), shared, 0 if number else shared, number)
+        return self.told(name, Exported(self._add(memory, reference), shared, 0 if number else shared, number))
 
     def security_text(self, security: str | bytes | int | None) -> str | None:
         """Return a security descriptor of `vk.SecurityAttributes` as SDDL text.
@@ -295,7 +252,7 @@ class WindowsManager(naming.Naming):
                 else NAMELESS
             )
             writable = bool(granted & RESOURCE_WRITE)
-            modes = sync_payloads.open_pages(description, writable, pages)
+            modes = open_pages(description, writable, pages)
         except BaseException:
             for owner in (kept, *pages):
                 owner.close()

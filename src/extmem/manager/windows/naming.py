@@ -32,7 +32,7 @@ from extmem.objects import Status
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.sharing.keeping import Keep
 from extmem.sharing.kinds import ObjectKind
-from extmem.sharing.terms import Imported
+from extmem.sharing.terms import Exported, Imported
 
 __all__ = ["Naming", "WindowsNameWait", "refuse_terms"]
 
@@ -155,10 +155,10 @@ class Naming(SyncReferences):
                     raise status_errors.of_opening(error, name, path, waitables.ALL) from None
         raise status_errors.of_opening(calls.StatusError(Status.ACCESS_DENIED), name, path, waitables.ALL)
 
-    def tell_waiters(self, name: str | None) -> None:
-        """Wake those who wait for a name, which exists now."""
+    def told(self, name: str | None, exported: Exported) -> Exported:
+        """Return the export, after those who wait for its name were woken."""
         if name is None:
-            return
+            return exported
         path = names.waiters_of(names.payload_path(names.resolve(name, self.session())))
         with contextlib.suppress(calls.StatusError):  # nobody waits, or only another user
             event = OwnedDescriptor(waitables.open_event(path, _MODIFY))
@@ -166,6 +166,7 @@ class Naming(SyncReferences):
                 waitables.set_event(event.fd)
             finally:
                 event.close()
+        return exported
 
     def forget_name(self, name: str) -> bool:
         """See `Manager`. Nothing is kept on Windows: NameNotFoundError for a name that does not exist."""

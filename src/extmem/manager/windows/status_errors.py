@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from extmem.errors import VK_ERROR_OUT_OF_DEVICE_MEMORY, AccessDeniedError, ObjectManagerError, OutOfMemoryError
+from extmem.errors import (
+    VK_ERROR_OUT_OF_DEVICE_MEMORY,
+    AccessDeniedError,
+    ObjectManagerError,
+    OutOfMemoryError,
+    UnsupportedError,
+)
 from extmem.handles._win32 import calls
 from extmem.handles._win32.tables import ntdll
 from extmem.manager.windows import names
@@ -13,6 +19,7 @@ __all__ = [
     "bad_handle",
     "denied",
     "duplicate",
+    "not_one_handle",
     "not_yet",
     "nothing_named",
     "of_creating",
@@ -121,6 +128,14 @@ def nothing_named(name: str, key: NameKey) -> ObjectManagerError:
     """Return the error for a name that neither a host payload nor a GPU's memory has."""
     where = f"{names.payload_path(key)}, and for a GPU's memory at {key.display}"
     return of_opening(calls.StatusError(Status.OBJECT_NAME_NOT_FOUND), name, where, 0)
+
+
+def not_one_handle(count: int) -> UnsupportedError:
+    """Return the error for a payload of a list of handles."""
+    return UnsupportedError(
+        f"a payload on Windows is one kernel object, this one has {count} handles; share each as a payload of its own",
+        requires_one_of=["one handle for each payload"],
+    )
 
 
 def not_yet(what: str) -> ObjectManagerError:

@@ -12,6 +12,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from extmem.wire.limits import NAMES_PAGE
+
 __all__ = ["descriptors", "mappings", "memory_file_bytes", "memory_files"]
 
 _SELF = Path("/proc/self")
@@ -32,6 +34,8 @@ def descriptors() -> dict[int, str]:
 
 def _target(fd: int) -> str:
     target = os.readlink(_SELF / "fd" / str(fd))
+    if target.startswith(_MEMFD + NAMES_PAGE):
+        return target  # belongs to the connection, as a socket does
     if target.startswith(_MEMFD):
         # The text omits the size, so that a file that grows has the same text.
         return f"{target} inode {os.fstat(fd).st_ino}"

@@ -1,0 +1,42 @@
+"""Which class a memory object has: `DeviceMemory`, or `NamedArrays` if its payload holds named arrays.
+
+`DeviceMemory` knows no other class of this layer, so that none imports itself through others; this module gives it the
+functions that return them. They are imported at their first use, because most programs need only plain memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from extmem.api import device
+from extmem.api.device import DeviceMemory
+from extmem.owning import late_imports
+
+if TYPE_CHECKING:
+    from extmem.api.slices import MemorySlice
+    from extmem.core.memory_record import HeldMemory
+
+__all__ = ["memory_of", "part_of"]
+
+
+def memory_of(held: HeldMemory) -> DeviceMemory:
+    """Return the memory object of a record."""
+    descriptor = held.record.descriptor
+    if not descriptor.pages or descriptor.array is not None:
+        return DeviceMemory(*held)
+    with late_imports():
+        from extmem.api import arrays
+        from extmem.core import tables
+
+    return arrays.NamedArrays(*held) if tables.describes_table(descriptor) else DeviceMemory(*held)
+
+
+def part_of(memory: DeviceMemory, index: Any) -> MemorySlice:
+    """Return a part of memory: `memory[index]`."""
+    with late_imports():
+        from extmem.api import slices
+
+    return slices.slice_of(memory, index)
+
+
+device.memory_of, device.part_of = memory_of, part_of
