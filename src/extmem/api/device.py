@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from extmem.api.commands import Commands
     from extmem.api.fence import Fence
     from extmem.api.semaphore import Semaphore
-    from extmem.api.slices import MemorySlice
     from extmem.core.memory_record import HeldMemory
     from extmem.core.validation_cache import Key
     from extmem.devices.resources import NativeResource
@@ -451,8 +450,8 @@ class DeviceMemory(MemoryObject):
 
     # Parts.
 
-    def __getitem__(self, index: Any) -> MemorySlice:
-        """Return a part of the array, zero copy: `memory[2:5]`, `memory[0, :, 1]`.
+    def __getitem__(self, index: Any) -> Any:
+        """Return a part of the array as a `MemorySlice`, zero copy: `memory[2:5]`, `memory[0, :, 1]`.
 
         A part has `numpy`, `torch`, `jax` and `cupy`; it can be pickled, and `share` gives it a name of its own.
         Errors: IndexError outside the array; TypeError for lists and masks, which would copy.
@@ -767,7 +766,7 @@ class Image(ImageObject):
 
 memory_of = cast("Callable[[HeldMemory], DeviceMemory]", None)
 """Returns the memory object of a record; `memory_kinds` sets it."""
-part_of = cast("Callable[[DeviceMemory, Any], MemorySlice]", None)
+part_of = cast("Callable[[DeviceMemory, Any], Any]", None)
 """Returns a part of memory; `memory_kinds` sets it."""
 _commands: type[Commands] | None = None
 """The class `Commands`, once it is imported: most programs use no queue."""

@@ -109,7 +109,8 @@ def open(
             )
         )
     owner, imported = operations.opening.find_payload(source, access, timeout)
-    return memory_of(operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source))
+    held = operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source)
+    return memory_of(held) if held.record.descriptor.pages else DeviceMemory(*held)
 
 
 def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:

@@ -241,10 +241,8 @@ class WindowsManager(naming.Naming):
                 raise status_errors.denied(granted | READ_CONTROL, what)
             if (description is None or description.pending) and named:
                 description, capacity = payloads.describe_named(section, path)
-            if description is not None and description.pending:
-                raise status_errors.not_yet(what)
-            if description is not None and description.kind != ObjectKind.MEMORY:
-                raise status_errors.wrong_kind(what, ObjectKind(description.kind), ObjectKind.MEMORY)
+            if description is not None:
+                status_errors.check_memory(what, description.kind, description.pending)
             number = names.find_number(path)
             shared = (
                 description.object

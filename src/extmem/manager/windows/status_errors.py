@@ -17,10 +17,10 @@ from extmem.sharing.kinds import ObjectKind
 
 __all__ = [
     "bad_handle",
+    "check_memory",
     "denied",
     "duplicate",
     "not_one_handle",
-    "not_yet",
     "nothing_named",
     "of_creating",
     "of_handle",
@@ -138,12 +138,18 @@ def not_one_handle(count: int) -> UnsupportedError:
     )
 
 
-def not_yet(what: str) -> ObjectManagerError:
-    """Return the error for memory whose exporter has not shared it yet. what: a name, a handle, …"""
-    return error_for(
-        Status.OBJECT_NAME_NOT_FOUND,
-        f"{what} finds memory whose exporter is still writing its contents. Open it with a timeout, which waits.",
-    )
+def check_memory(what: str, kind: int, pending: bool) -> None:
+    """Refuse what is not memory, and memory whose exporter has not shared it yet. what: a name, a handle, …
+
+    Errors: NameNotFoundError, ObjectTypeError.
+    """
+    if pending:
+        raise error_for(
+            Status.OBJECT_NAME_NOT_FOUND,
+            f"{what} finds memory whose exporter is still writing its contents. Open it with a timeout, which waits.",
+        )
+    if kind != ObjectKind.MEMORY:
+        raise wrong_kind(what, ObjectKind(kind), ObjectKind.MEMORY)
 
 
 def wrong_kind(what: str, found: ObjectKind, needed: ObjectKind) -> ObjectManagerError:
