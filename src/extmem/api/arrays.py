@@ -11,7 +11,8 @@ from extmem import _pickles
 from extmem.api.device import DeviceMemory
 from extmem.api.slices import MemorySlice
 from extmem.core import tables
-from extmem.interop import state_views, trees
+from extmem.errors import UnsupportedError
+from extmem.interop import arrow_tables, state_views, trees
 from extmem.interop.state_views import ArrayViews, Patterns
 from extmem.sharing.layout import ArrayLayout, Axes
 from extmem.sharing.table import Entry, Scalar, Table, strides_of
@@ -200,6 +201,18 @@ class NamedArrays(DeviceMemory, _Arrays):
         names = [entry.name for entry in table.entries]
         views: Any = self if framework is None else _views_of(self, framework, private)
         return trees.rebuild(table.tree, names, lambda number: views[names[number]])
+
+    def arrow(self) -> Any:
+        """Return the table of PyArrow that was shared, zero copy. Its `to_pandas` makes a data frame.
+
+        Errors: UnsupportedError for memory that holds no table, and without PyArrow.
+        """
+        if self.metadata.get(arrow_tables.MARK) != arrow_tables.FORMAT or arrow_tables.ENTRY not in self:
+            raise UnsupportedError(
+                f"this memory ({self.what()}) holds arrays, and not a table of Arrow; use numpy() or torch()",
+                requires_one_of=["memory of a table that was shared"],
+            )
+        return arrow_tables.read(self[arrow_tables.ENTRY].numpy())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _pickles.reduce_memory(self)

@@ -19,11 +19,12 @@ from extmem.core import aliases, operations, shared_devices, sharing_arrays, vie
 from extmem.core.device_state import DeviceState
 from extmem.core.sharing_arrays import How, Unpublished
 from extmem.errors import UnsupportedError
-from extmem.interop import array_sources, device_sources, trees
+from extmem.interop import array_sources, arrow_tables, device_sources, trees
 from extmem.interop.array_sources import HOST, ArraySource
 from extmem.owning import Uses, unsettled, work_off
 from extmem.sharing import table
 from extmem.sharing.descriptor import ArrayInfo
+from extmem.sharing.elements import element_type
 from extmem.sharing.kinds import PageRole
 from extmem.sharing.table import Scalar, Spec, Table, Tree
 
@@ -46,6 +47,7 @@ def share(
     x: an array of NumPy, PyTorch, JAX or CuPy, a buffer (bytes, mmap, array.array), an object with an array interface
         or DLPack; or a dictionary, list or tuple of these, nested as you like, such as `model.state_dict()`. A tree
         becomes one payload (`NamedArrays`), whose names are the keys joined with dots. All arrays are on one device.
+        Or a table of Arrow, or a data frame (pandas, Polars), which `NamedArrays.arrow` returns.
     name: the name for `extmem.open`. It exists as long as the memory that is returned, or any handle or import of it.
     copy: None copies if the memory of x cannot be shared itself, and `memory.copied` is the reason. False refuses then.
         True always copies. After a copy, changes of x are not seen by others. Nothing is copied between devices.
@@ -66,6 +68,10 @@ def share(
         work_off()
     how = sharing_arrays.how(name, access, keep, replace)
     table.check_alignment(operations.arguments.whole_number(align, "align"))
+    if arrow_tables.is_table(x):
+        if copy is False:
+            raise _cannot_share(f"the {type(x).__name__}: its columns become one stream")
+        return _share_table(x, how, copy, _checked(metadata))
     if not trees.is_container(x):
         if metadata:
             raise TypeError("metadata belongs to a tree of arrays; share {'x': x} with it")
@@ -92,6 +98,26 @@ def _share_one(x: Any, how: How, copy: bool | None) -> DeviceMemory:
     if copy is False:
         raise _cannot_share(_reason([source]))
     return _copied(_Plan.of_array(source), how, copy)
+
+
+def _share_table(x: Any, how: How, copy: bool | None, metadata: dict[str, Scalar]) -> DeviceMemory:
+    """Share a data frame or a table of Arrow."""
+    table_of = arrow_tables.table_of(x)
+    octets = _Stream(table_of, arrow_tables.size_of(table_of))
+    said = {**metadata, arrow_tables.MARK: arrow_tables.FORMAT}
+    source = ArraySource(
+        f"the {type(x).__name__}", element_type("uint8"), (octets.size,), None, HOST, (), octets, 0, True, _write_stream
+    )
+    return _copied(_Plan.of_tree([arrow_tables.ENTRY], [source], None, table.ALIGNMENT, said), how, copy)
+
+
+class _Stream(NamedTuple):
+    table: Any
+    size: int
+
+
+def _write_stream(octets: memoryview, source: ArraySource) -> None:
+    arrow_tables.write(source.values.table, octets)
 
 
 def _share_in_place(source: ArraySource, how: How) -> DeviceMemory | None:

@@ -9,16 +9,13 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.core import allocating, companion_pages, describing, exporting
-from extmem.core.allocating import ArrayTerms
+from extmem.core import sharing_arrays
 from extmem.core.companion_pages import CompanionPages
 from extmem.errors import AccessDeniedError, DescriptorError, HandleStateError
-from extmem.manager import ShareTerms
-from extmem.objects import Share
 from extmem.owning import Uses
+from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.kinds import PageRole
 from extmem.testing.children import Peer
-from extmem.vk.handle_types import OPAQUE_FD, OPAQUE_WIN32, union
 
 CONTENTS = b"one table of arrays" * 500
 OPENED = """
@@ -30,15 +27,12 @@ pages = memory.record.pages
 
 
 def paged(device: extmem.Device, contents: dict[PageRole, bytes], name: str | None) -> extmem.DeviceMemory:
-    pages = companion_pages.create(contents)
-    types = union(OPAQUE_WIN32, OPAQUE_FD)
-    descriptor = describing.describe(device, 4096, 0, types, None, pages=pages.roles)
-    info = vk.MemoryAllocateInfo(4096, 0, vk.ExportMemoryAllocateInfo(vk.ExternalMemoryHandleTypeFlagBits(int(types))))
     with Uses(device) as uses:
-        held, _ = allocating.allocate_in(uses, device, info, ArrayTerms(descriptor, lazy_share=True, pages=pages))
+        how = sharing_arrays.how(name, extmem.Access.READ_WRITE)
+        made = sharing_arrays.allocate(device, uses, 4096, how, array=ArrayInfo((4096,), "uint8", (1,)), pages=contents)
     if name is not None:
-        exporting.publish(held.record, ShareTerms(Share.NT, name, None))
-    return extmem.DeviceMemory(*held)
+        sharing_arrays.publish(made)
+    return extmem.DeviceMemory(*made.memory)
 
 
 @pytest.fixture
