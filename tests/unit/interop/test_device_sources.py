@@ -1,0 +1,96 @@
+"""Arrays of a GPU that are shared: copied on the GPU, by the scripted driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import extmem
+from extmem.core import shared_devices
+from extmem.errors import UnsupportedError
+from extmem.testing import fake_cuda
+from tests import cuda_bed
+
+numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+
+
+class Foreign:
+    """An array of another allocator, in memory that a test made."""
+
+    def __init__(self, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...] | None = None) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": shape,
+            "typestr": "<f4",
+            "data": (pointer, False),
+            "strides": strides,
+            "version": 3,
+            "stream": 1,
+        }
+
+
+@pytest.fixture
+def cuda() -> Iterator[fake_cuda.FakeCuda]:
+    with cuda_bed.both() as (cuda, _), shared_devices.fresh_devices():
+        yield cuda
+
+
+@pytest.fixture
+def source(cuda: fake_cuda.FakeCuda) -> Iterator[Any]:
+    with extmem.open_device(kind="cuda") as device, device.allocate((4, 3), "float32") as memory:
+        memory.write(numpy.arange(12, dtype="float32").reshape(4, 3))
+        yield memory.device_array().pointer
+
+
+def test_an_array_is_copied_on_the_gpu(source: int) -> None:
+    with extmem.share(Foreign(source, (4, 3)), "gpu") as memory:
+        assert memory.device.kind == "cuda"
+        assert isinstance(memory.copied, str)
+        assert "cuda:0 has no handle" in memory.copied
+        assert memory.read().tolist() == numpy.arange(12.0).reshape(4, 3).tolist()
+
+
+def test_a_tree_on_the_gpu_is_one_payload(source: int) -> None:
+    tree = {"all": Foreign(source, (4, 3)), "again": Foreign(source, (12,)), "last": Foreign(source + 36, (3,))}
+    with extmem.share(tree, "tree") as memory, extmem.open("tree") as opened:
+        assert opened["all"].read().tolist() == numpy.arange(12.0).reshape(4, 3).tolist()
+        assert opened["last"].read().tolist() == [9.0, 10.0, 11.0]
+        assert memory["again"].offset == memory["all"].offset
+        assert opened["all"][1:3, 1].read().tolist() == [4.0, 7.0]
+
+
+def test_arrays_on_two_devices_are_refused_with_the_list(source: int) -> None:
+    with pytest.raises(UnsupportedError, match=r"2 devices \(cuda:0: the Foreign at \['g'\]; host: .*\['h'\]\)"):
+        extmem.share({"g": Foreign(source, (4, 3)), "h": numpy.ones(2)}, "mixed")
+    with pytest.raises(extmem.NameNotFoundError):
+        extmem.open("mixed")
+
+
+def test_copy_false_refuses(source: int) -> None:
+    with pytest.raises(UnsupportedError, match="another allocator on cuda:0"):
+        extmem.share(Foreign(source, (4, 3)), copy=False)
+
+
+def test_gaps_need_a_framework(source: int) -> None:
+    with pytest.raises(UnsupportedError, match="has gaps between its elements"):
+        extmem.share(Foreign(source, (2, 3), (24, 4)), "gaps")
+    with extmem.share(Foreign(source, (3, 4), (4, 12)), "turned") as memory:
+        assert memory.read().tolist() == numpy.arange(12.0).reshape(4, 3).T.tolist()
+
+
+def test_an_empty_array(source: int) -> None:
+    with extmem.share({"none": Foreign(0, (0, 3))}) as memory:
+        assert memory["none"].read().shape == (0, 3)
+
+
+def test_safetensors_on_the_gpu(source: int, tmp_path: Any) -> None:
+    with extmem.share({"w": numpy.arange(6, dtype="float32"), "b": numpy.ones(2, "int8")}) as memory:
+        extmem.save_safetensors(memory, tmp_path / "m")
+    with extmem.load_safetensors(tmp_path / "m", "m", device="cuda") as memory:
+        assert memory.device.kind == "cuda"
+        assert memory["w"].read().tolist() == [0, 1, 2, 3, 4, 5]
+        extmem.save_safetensors(memory, tmp_path / "again")
+    assert (tmp_path / "m").read_bytes() == (tmp_path / "again").read_bytes()
+    with pytest.raises(UnsupportedError, match="cuda:7"):
+        extmem.load_safetensors(tmp_path / "m", device="cuda:7")
