@@ -106,6 +106,22 @@ def test_dlpack_has_the_element_type_and_whether_it_is_padded(device: Device) ->
             del capsule, found, tensor
 
 
+@pytest.mark.slow("imports PyTorch")
+def test_a_read_only_tensor_of_a_type_that_numpy_lacks(device: Device, name: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    with device.allocate(4, "bfloat16", name=name, access=extmem.Access.READ) as memory:
+        memory.write(torch.tensor([1, 2, 3, 4], dtype=torch.bfloat16))
+        with extmem.open(name) as other:
+            tensor = other.torch()
+            assert tensor.dtype == torch.bfloat16 and tensor.tolist() == [1, 2, 3, 4]
+            with pytest.raises(PermissionError):
+                tensor += 1
+            assert tensor.__dlpack__(max_version=(1, 0)) is not None
+            with pytest.raises(BufferError):
+                other.__dlpack__()
+            del tensor
+
+
 def test_packed_rows_that_share_a_byte_are_not_exchanged(device: Device) -> None:
     with device.allocate((2, 3), "int4_packed") as memory:
         assert (memory.nbytes, memory.size, memory.strides) == (3, 3, (12, 4))
