@@ -11,7 +11,9 @@ import pytest
 import extmem
 from extmem.api import Device
 from extmem.interop.element_types import NUMPY_NAMES
+from extmem.sharing.elements import element_type
 from extmem.testing.children import Peer
+from tests.element_results import SHAPE, TEXTS, fill
 from tests.gpu.conftest import framework
 
 
@@ -46,6 +48,41 @@ def test_every_type(dtype: str, torch: Any, gpu: Device) -> None:
         assert (tensor.cpu().numpy() == data).all()
         del tensor
         gc.collect()
+
+
+def test_types_that_numpy_lacks_are_the_memory_itself(torch: Any, gpu: Device) -> None:
+    for text in TEXTS:
+        element = element_type(text)
+        with gpu.allocate(SHAPE, text) as memory:
+            octets = fill(memory)
+            try:
+                tensor = memory.torch()
+            except extmem.UnsupportedError as error:
+                assert element.text in str(error) or element.fields
+                continue
+            assert tensor.is_cuda
+            assert tensor.reshape(-1).view(torch.uint8).cpu().numpy().tobytes() == octets, text
+            if text != "float4_e2m1fn_packed":
+                assert str(tensor.dtype) == f"torch.{text}"
+            del tensor
+    with gpu.allocate(4, "bfloat16") as memory:
+        tensor = memory.torch()
+        tensor += 1.5
+        torch.cuda.synchronize()
+        assert memory.tobytes() == b"\xc0\x3f" * 4
+        del tensor
+
+
+def test_jax_has_the_small_floats_too(gpu: Device) -> None:
+    jax = framework("jax")
+    for text in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
+        with gpu.allocate((8,), text) as memory:
+            octets = fill(memory)
+            array = memory.jax()
+            assert str(array.dtype) == text and bytes(numpy.asarray(array).tobytes()) == octets
+            del array
+            gc.collect()
+    assert jax is not None
 
 
 def test_strides_offset_and_other_types(torch: Any, gpu: Device) -> None:

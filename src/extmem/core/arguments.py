@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 from extmem.errors import HandleStateError, UnsupportedError
@@ -49,7 +50,10 @@ def array_of(
         raise ValueError(f"the shape has {len(extents)} axes, and memory has at most {AXES_LIMIT}; join some of them")
     if extents and min(extents) < 0:
         raise ValueError(f"shape {extents} has a negative extent; give 0 or more")
-    if sum(given is not None for given in (order, strides, row_pitch)) > 1:
+    plain = order is None and strides is None and row_pitch is None
+    if plain and element.itemsize is not None and 0 < (nbytes := prod(extents) * element.itemsize) <= SIZE_LIMIT:
+        return NewArray(extents, element, contiguous_strides(extents, element.itemsize), nbytes)
+    if (order is not None) + (strides is not None) + (row_pitch is not None) > 1:
         raise ValueError("order, strides and row_pitch each give the whole layout; give one of them")
     too_large = ValueError(f"shape {extents} of {element.text} has more than {SIZE_LIMIT} bytes; give a smaller one")
     # Empty axes count as one element, so that the strides beside them are of a size, too.

@@ -13,6 +13,7 @@ unchanged.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
@@ -37,8 +38,8 @@ _KINDS = {
 class _Data(NamedTuple):
     element: ElementType
     shape: tuple[int, ...]
-    values: Any
-    """A memoryview or NumPy array of the elements; None where NumPy has no such type."""
+    values: Callable[[], Any]
+    """Returns a memoryview or NumPy array of the elements, for a conversion; None where NumPy has no such type."""
     octets: Any
     """The elements in row-major order, as an object with a buffer of bytes."""
 
@@ -84,8 +85,9 @@ def octets_to_write(data: object, described: DescribedArray | None, *, offset: i
                 f"{described.shape}), so an offset does not lead to a part of them; write the whole array, or through "
                 "memory.numpy()"
             )
-        values: Any = numpy_module().asarray(given.values)
-        given = _from_array(values.transpose(order), target)
+        numpy = numpy_module()
+        octets = numpy.frombuffer(given.octets, "uint8").reshape(*given.shape, target.itemsize)
+        given = given._replace(octets=numpy.ascontiguousarray(octets.transpose(*order, len(order))))
     return _bytes_of(given)
 
 
@@ -143,7 +145,7 @@ def _read_data(data: object, described: DescribedArray | None) -> _Data:
     if view is not None:
         element = _element_type(view)
         if element is not None and view.c_contiguous:
-            return _Data(element, tuple(view.shape or ()), view, view)
+            return _Data(element, tuple(view.shape or ()), lambda: view, view)
     numpy = numpy_module()
     if view is None and not _is_array(data, numpy):
         return _from_numbers(numpy, data, described)
@@ -177,7 +179,7 @@ def _element_type(view: memoryview) -> ElementType | None:
 
 def _from_array(array: Any, element: ElementType) -> _Data:
     # `view` also supports element types that have no buffer format.
-    return _Data(element, array.shape, array, numpy_module().ascontiguousarray(array).reshape(-1).view("uint8"))
+    return _Data(element, array.shape, lambda: array, numpy_module().ascontiguousarray(array).reshape(-1).view("uint8"))
 
 
 def _from_tensor(torch: Any, tensor: Any) -> _Data:
@@ -194,15 +196,20 @@ def _from_tensor(torch: Any, tensor: Any) -> _Data:
         raise TypeError(
             f"the elements of this {type(tensor).__name__} cannot be copied in row-major order: {error}"
         ) from None
+    return _Data(element, tuple(tensor.shape), lambda: _values_of(torch, plain, octets, element), octets)
+
+
+def _values_of(torch: Any, plain: Any, octets: Any, element: ElementType) -> Any:
+    """Return the values of a tensor as a NumPy array, for a conversion; None if neither package can convert them."""
     if in_numpy(element):
-        values = plain.numpy()
-    else:
-        try:
-            values = octets.view(numpy_dtype(element)).reshape(plain.shape)
-        except UnsupportedError:
-            # Without ml_dtypes NumPy lacks bfloat16 and others; float32 represents all of their values.
-            values = plain.to(torch.float32).numpy() if tensor.dtype.is_floating_point and element.bits > 4 else None
-    return _Data(element, tuple(tensor.shape), values, octets)
+        return plain.numpy()
+    try:
+        return octets.view(numpy_dtype(element)).reshape(plain.shape)
+    except UnsupportedError:
+        # Without ml_dtypes NumPy lacks these types; float32 and complex64 represent all of their values.
+        wider = torch.complex64 if element.text == "complex32" else torch.float32
+        known = element.text.startswith(("bfloat16", "float8_", "complex32"))
+        return plain.to(wider).numpy() if known else None
 
 
 def _from_numbers(numpy: Any, data: object, described: DescribedArray | None) -> _Data:
@@ -225,7 +232,9 @@ def _foreign_byte_order(given: ElementType, target: ElementType | None = None) -
 
 
 def _converted(given: _Data, target: ElementType) -> _Data:
-    values = None if given.values is None else numpy_module().asarray(given.values)
+    values = given.values()
+    if values is not None:
+        values = numpy_module().asarray(values)
     return _from_array(converted(values, given.element, target), target)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from extmem.sharing.elements import (
     ELEMENT_NAMES,
     FOREIGN,
+    NAMED_ELEMENTS,
     NATIVE,
     ElementType,
     Field,
@@ -50,8 +51,11 @@ def element_of(dtype: object) -> ElementType:
         JAX, PyTorch or PyArrow; DLPack's (code, bits, lanes), which means packed elements below 8 bits.
     Errors: ValueError with the element types that can be shared, or with the one to use instead.
     """
+    if type(dtype) is str and (named := NAMED_ELEMENTS.get(dtype)) is not None:
+        return named  # most programs pass a name
     if isinstance(dtype, ElementType):
         return dtype
+    found: ElementType | None
     if isinstance(dtype, str):
         found = _of_text(str(dtype))
     elif isinstance(dtype, type) and dtype in _PYTHONS:

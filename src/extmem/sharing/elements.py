@@ -25,10 +25,13 @@ from functools import lru_cache
 from math import prod
 from typing import Final, NamedTuple
 
+from extmem.owning import late_imports
+
 __all__ = [
     "ELEMENT_NAMES",
     "FOREIGN",
     "ITEMSIZE_LIMIT",
+    "NAMED_ELEMENTS",
     "NATIVE",
     "TEXT_LIMIT",
     "ElementType",
@@ -130,7 +133,7 @@ class ElementType(NamedTuple):
     @property
     def unpacked(self) -> ElementType:
         """The type of the same values with a byte for each; itself if it is not packed."""
-        return _PLAIN[self.text.removesuffix("_packed")] if self.packed else self
+        return NAMED_ELEMENTS[self.text.removesuffix("_packed")] if self.packed else self
 
     def swapped(self) -> ElementType:
         """Return the same type with the other byte order; itself if it has none. Fields are swapped, too."""
@@ -164,10 +167,10 @@ def _plain() -> dict[str, ElementType]:
     return {one.text: one for one in rows}
 
 
-_PLAIN: Final = _plain()
+NAMED_ELEMENTS: Final = _plain()
+"""All types that are numbers, by name."""
 
-ELEMENT_NAMES: Final = tuple(_PLAIN)
-"""The names of all types that are numbers."""
+ELEMENT_NAMES: Final = tuple(NAMED_ELEMENTS)
 
 
 def known_types() -> str:
@@ -181,7 +184,7 @@ def known_types() -> str:
 
 def element_type(text: str) -> ElementType:
     """Return the element type of a canonical text. Errors: ValueError with the texts that there are."""
-    found = _PLAIN.get(text)
+    found = NAMED_ELEMENTS.get(text)
     if found is None:
         if len(text) > TEXT_LIMIT:
             raise ValueError(
@@ -193,7 +196,8 @@ def element_type(text: str) -> ElementType:
 
 def nbytes_of(element: ElementType, shape: Iterable[int]) -> int:
     """Return the bytes that an array takes without gaps between its elements; the last byte may be used in part."""
-    return (prod(shape) * element.storage_bits + 7) // 8
+    count = prod(shape)
+    return (count * element.bits + 7) // 8 if element.itemsize is None else count * element.itemsize
 
 
 def structure(fields: Iterable[Field], itemsize: int) -> ElementType:
@@ -202,7 +206,8 @@ def structure(fields: Iterable[Field], itemsize: int) -> ElementType:
     Fields may overlap, as in a C union. Errors: ValueError for a field of a packed type, one that extends beyond the
     structure, two of the same name, no field at all, and more text or levels than the limits.
     """
-    from json import dumps  # few programs have structures
+    with late_imports():
+        from json import dumps  # few programs have structures
 
     given, parts, names, alignment = tuple(fields), [], set(), 1
     if not given:
@@ -260,7 +265,7 @@ def _simple(text: str) -> ElementType | None:
     """Return the type of a text that is not a structure. Its own text is canonical, and may differ."""
     foreign = text[:1] == FOREIGN
     body = text[1:] if foreign else text
-    found = _PLAIN.get(body) or _timed(body) or _counted(body)
+    found = NAMED_ELEMENTS.get(body) or _timed(body) or _counted(body)
     if found is None or not foreign:
         return found
     if not found._ordered:
@@ -305,7 +310,8 @@ def _structured(text: str) -> ElementType | None:
 
 def _structure_at(text: str, place: int, depth: int) -> tuple[ElementType, int] | None:
     """Parse the structure at `place`; return it and the place after it."""
-    from json import JSONDecodeError, JSONDecoder
+    with late_imports():
+        from json import JSONDecodeError, JSONDecoder
 
     strings = JSONDecoder()
     fields: list[Field] = []

@@ -122,9 +122,14 @@ def reach_of(shape: Sequence[int], strides: Sequence[int], element: ElementType)
     """Return the first byte of the elements and the byte after the last, from the array's offset; 0, 0 if empty."""
     if 0 in shape:
         return 0, 0
-    reach = [(extent - 1) * stride for extent, stride in zip(shape, strides, strict=True)]
-    first, last = sum(step for step in reach if step < 0), sum(step for step in reach if step > 0) + element.step
-    return (first // 8, (last + 7) // 8) if element.packed else (first, last)
+    item = element.itemsize
+    first, last = 0, item or element.bits
+    for extent, stride in zip(shape, strides, strict=True):
+        if stride < 0:
+            first += (extent - 1) * stride
+        else:
+            last += (extent - 1) * stride
+    return (first // 8, (last + 7) // 8) if item is None else (first, last)
 
 
 def overlapping_axis(shape: Sequence[int], strides: Sequence[int], item: int) -> tuple[int, int] | None:

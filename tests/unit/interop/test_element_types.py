@@ -106,6 +106,72 @@ def test_dlpack_has_the_element_type_and_whether_it_is_padded(device: Device) ->
             del capsule, found, tensor
 
 
+@pytest.mark.slow("imports PyTorch")
+def test_a_read_only_tensor_of_a_type_that_numpy_lacks(device: Device, name: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    with device.allocate(4, "bfloat16", name=name, access=extmem.Access.READ) as memory:
+        memory.write(torch.tensor([1, 2, 3, 4], dtype=torch.bfloat16))
+        with extmem.open(name) as other:
+            tensor = other.torch()
+            assert tensor.dtype == torch.bfloat16 and tensor.tolist() == [1, 2, 3, 4]
+            with pytest.raises(PermissionError):
+                tensor += 1
+            assert tensor.__dlpack__(max_version=(1, 0)) is not None
+            with pytest.raises(BufferError):
+                other.__dlpack__()
+            del tensor
+
+
+class _View:
+    """A stand-in for cuda-core's view, which needs a driver: NumPy makes its capsules."""
+
+    def __init__(self, array: Any) -> None:
+        self._array, self.keep = array, None
+
+    @classmethod
+    def from_buffer(cls, octets: Any, shape: Any, counts: Any, *, dtype: Any, is_readonly: bool) -> _View:
+        steps = [count * dtype.itemsize for count in counts]
+        return cls(numpy.ndarray(shape, dtype, buffer=octets, strides=steps))
+
+    def view(self, dtype: Any) -> _View:
+        return _View(self._array)
+
+    def __dlpack__(self, *, stream: int, max_version: Any) -> object:
+        return self._array.__dlpack__(max_version=max_version)
+
+
+def test_capsules_of_a_gpu_have_the_element_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ctypes
+    from types import SimpleNamespace
+
+    from extmem.interop import capsules, device_array
+
+    octets_at = SimpleNamespace(from_handle=lambda pointer, size: (ctypes.c_ubyte * size).from_address(pointer))
+    monkeypatch.setattr(device_array, "_cuda_core", lambda: (numpy, octets_at, _View))
+    with cuda_bed.both(), extmem.open_device(kind="cuda") as gpu:
+        for text in TEXTS:
+            element = element_type(text)
+            with gpu.allocate(SHAPE, text) as memory:
+                octets = fill(memory)
+                array = memory.device_array()
+                if element.dlpack is None:
+                    with pytest.raises(BufferError, match="DLPack has no element type"):
+                        array.capsule((1, 1))
+                else:
+                    capsule = array.capsule((1, 1))
+                    found = capsules._Versioned.from_address(capsules._pointer_of(capsule, b"dltensor_versioned"))
+                    tensor = found.tensor
+                    assert (tensor.code, tensor.bits, tensor.lanes) == element.dlpack
+                    assert [tensor.shape[axis] for axis in range(tensor.ndim)] == list(SHAPE)
+                    assert ctypes.string_at(tensor.data, len(octets)) == octets
+                    plain = array.carrier.capsule((1, 1))
+                    carried = capsules._Versioned.from_address(capsules._pointer_of(plain, b"dltensor_versioned"))
+                    if not element_types.in_numpy(element):
+                        assert (carried.tensor.code, carried.tensor.bits) in ((1, 8), (1, 16), (1, 32))
+                    del capsule, plain, found, tensor, carried
+                del array
+
+
 def test_packed_rows_that_share_a_byte_are_not_exchanged(device: Device) -> None:
     with device.allocate((2, 3), "int4_packed") as memory:
         assert (memory.nbytes, memory.size, memory.strides) == (3, 3, (12, 4))

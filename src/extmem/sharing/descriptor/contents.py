@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from extmem import vk
 from extmem.errors import DescriptorError
-from extmem.sharing.elements import TEXT_LIMIT, ElementType, element_type, nbytes_of
+from extmem.sharing.elements import NAMED_ELEMENTS, TEXT_LIMIT, ElementType, element_type, nbytes_of
 from extmem.sharing.layout import reach_of
 from extmem.sharing.limits import AXES_LIMIT
 from extmem.vk.formats import texel_size
@@ -87,7 +87,7 @@ def check_array(array: ArrayInfo, payload_size: int) -> None:
     """The elements lie inside the payload, and there are no more of them than it has room for."""
     shape, strides = array.shape, array.strides
     try:
-        element = element_type(array.dtype)
+        element = NAMED_ELEMENTS.get(array.dtype) or element_type(array.dtype)
     except ValueError as error:
         raise DescriptorError(f"array dtype: {error}") from None
     if len(shape) > AXES_LIMIT or len(shape) != len(strides):
@@ -99,7 +99,7 @@ def check_array(array: ArrayInfo, payload_size: int) -> None:
         # Empty axes count as one element: the others must make sense beside them, and no product may overflow.
         count *= extent or 1
     empty = 0 in shape
-    nbytes = nbytes_of(element, (count,))
+    nbytes = nbytes_of(element, (count,)) if element.itemsize is None else count * element.itemsize
     if nbytes > (_MAX if empty else payload_size):
         raise DescriptorError(
             f"array of shape {shape} and {array.dtype[:80]} takes {nbytes} bytes and the payload has {payload_size}"
