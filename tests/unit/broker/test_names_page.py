@@ -16,11 +16,12 @@ def count(fd: int) -> int:
 
 
 def test_readers_see_the_count_and_cannot_write() -> None:
+    before = len(os.listdir("/proc/self/fd"))
     page = NamesPage()
     page.add_one()
-    fd = os.dup(page.read_only_fd())
+    fd = page.read_only_fd()
     try:
-        assert count(fd) == 1 and page.read_only_fd() == page.read_only_fd()
+        assert count(fd) == 1
         page.add_one()
         assert count(fd) == 2
         with pytest.raises(PermissionError):
@@ -32,11 +33,4 @@ def test_readers_see_the_count_and_cannot_write() -> None:
         assert count(fd) == 2
     finally:
         os.close(fd)
-
-
-def test_a_page_that_nobody_has_asked_for_costs_nothing() -> None:
-    page = NamesPage()
-    before = len(os.listdir("/proc/self/fd"))
-    page.add_one()
-    page.close()
-    assert len(os.listdir("/proc/self/fd")) == before and page.count == 1
+    assert len(os.listdir("/proc/self/fd")) == before
