@@ -9,7 +9,6 @@ replacement.
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import struct
 from typing import Final
@@ -19,46 +18,31 @@ from extmem.wire.limits import NAMES_PAGE
 __all__ = ["NamesPage"]
 
 _COUNT: Final = struct.Struct("=Q")
+_SIZE: Final = 4_096
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class NamesPage:
-    """The page. It is created at the first request for it. Ownership: `close` closes its fd and mapping."""
+    """The page. Ownership: `close` closes its fd. Raises OSError where the system refuses it."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self._fd = -1
-        self._mapping: mmap.mmap | None = None
+        self._count = 0
+        self._fd = os.memfd_create(NAMES_PAGE, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self._fd, _SIZE)
+        fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
+        os.fchmod(self._fd, 0o400)
 
     def read_only_fd(self) -> int:
-        """Return the fd that clients get, borrowed. Raises OSError where the system refuses it."""
-        if self._fd < 0:
-            writable = os.memfd_create(NAMES_PAGE, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            try:
-                os.ftruncate(writable, mmap.PAGESIZE)
-                fcntl.fcntl(writable, fcntl.F_ADD_SEALS, _SEALS)
-                self._mapping = mmap.mmap(writable, mmap.PAGESIZE)
-                self._fd = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
-                os.fchmod(writable, 0o400)
-            finally:
-                os.close(writable)
-            self._write()
-        return self._fd
+        """Return a new fd for a client, which the caller must close. Raises OSError where the system refuses it."""
+        return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
 
     def add_one(self) -> None:
         """Count a name that begins to refer to another object."""
-        self.count += 1
-        self._write()
+        self._count += 1
+        os.pwrite(self._fd, _COUNT.pack(self._count), 0)
 
     def close(self) -> None:
-        """Close the page; the mappings of clients stay."""
-        if self._mapping is not None:
-            self._mapping.close()
-            self._mapping = None
+        """Close the page; the fds of clients stay."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def _write(self) -> None:
-        if self._mapping is not None:
-            _COUNT.pack_into(self._mapping, 0, self.count)

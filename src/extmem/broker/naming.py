@@ -87,11 +87,12 @@ class Naming(Granting):
         this one when the loop saw that.
         """
         fd, _ = self._pipes.get(process, {}).get(number, (-1, 0))
-        end = select.poll()
-        end.register(fd, 0)
-        if fd < 0 or not end.poll(0):
+        if fd < 0:
             return
-        self.end_wait(process, number)
+        pipe = select.poll()
+        pipe.register(fd, 0)
+        if pipe.poll(0):
+            self.end_wait(process, number)
         self.collect()
 
     def end_wait(self, process: int, number: int) -> None:

@@ -32,7 +32,7 @@ from extmem.objects import ObjectManager
 
 __all__ = ["Replying"]
 
-_OWNING_REPLIES: Final = (wire.Channel, wire.SnapshotFile, wire.Awaited)
+_OWNING_REPLIES: Final = (wire.Channel, wire.SnapshotFile, wire.Awaited, wire.NamesPage)
 """Replies whose file descriptor was created for them: it is closed here once it is sent."""
 
 

@@ -127,6 +127,22 @@ def test_a_time_out_says_what_was_waited_for(start: Start) -> None:
     assert "'\\\\Sessions\\\\1\\\\BaseNamedObjects\\\\x'" in error.message and "0.05 s" in error.message
 
 
+def test_an_exception_of_a_signal_handler_ends_the_wait(own_runtime: Runtime, start: Start) -> None:
+    other, waiter = start(), start()
+    other("m.kmt_alive(1)")
+    waiter(
+        "class Interrupted(Exception): pass\n"
+        "def interrupt(*arguments): raise Interrupted\n"
+        "signal.signal(signal.SIGUSR2, interrupt)\n"
+        "m.kmt_alive(1)\nbefore = fds()"
+    )
+    waiter.start(f"try:\n    {WAIT}\nexcept Interrupted:\n    pass\nfds() - before, m.kmt_alive(1)")
+    waiting(other, 1)
+    os.kill(waiter.pid, signal.SIGUSR2)
+    assert waiter.finish() == (0, False)
+    waiting(other, 0)
+
+
 # -- kept -------------------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +217,17 @@ def test_openers_get_the_new_memory_and_holders_keep_the_old(start: Start) -> No
         1,
     )
     assert publisher("m.is_superseded(a.number), m.is_superseded(b.number)") == (True, False)
+
+
+def test_whoever_opens_a_name_while_it_is_replaced_gets_one_or_the_other_whole(start: Start) -> None:
+    publisher, reader = start(), start()
+    publisher("a = share('x', b'00000')")
+    publisher.start(
+        "for i in range(1, 200):\n    b = share('x', b'%05d' % i, replace=True)\n    m.release(a.number)\n    a = b\n"
+    )
+    reader("seen = [int(reads('x')) for _ in range(300)]")
+    publisher.finish()
+    assert reader("seen == sorted(seen), int(reads('x'))") == (True, 199)
 
 
 @pytest.mark.parametrize("new_ends", [False, True])

@@ -116,6 +116,7 @@ class World:
             session.close()
         for end in self.ends:
             end.close()
+        self.dispatch.close()
         self.payloads.close()
 
 
