@@ -152,6 +152,6 @@ def of_import(roles: Sequence[int], payload: PayloadFd) -> CompanionPages | None
     owners = payload.page_owners
     if not owners or len(owners) != len(roles):
         return None
-    return CompanionPages(
-        [(PageRole(role), owner, writable) for role, (owner, writable) in zip(roles, owners, strict=True)]
-    )
+    found = zip(map(PageRole, roles), owners, strict=True)
+    # Windows opens all pages with the rights of the importer.
+    return CompanionPages([(role, owner, writable and role not in _FINAL) for role, (owner, writable) in found])

@@ -76,6 +76,7 @@ def test_nobody_can_write_the_table(host: extmem.Device) -> None:
         assert system.map_file(control, 4096, True).writable
 
 
+@pytest.mark.linux_only("on Windows each import opens the section of the page")
 def test_two_imports_map_a_page_once(host: extmem.Device, peer: Peer) -> None:
     peer("import extmem; from tests.unit.core import test_companion_pages as made; from extmem.sharing.kinds import *")
     peer("device = extmem.open_device(kind='host')")
