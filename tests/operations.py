@@ -348,6 +348,9 @@ _MEMORY_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("with", _entered),
     ("repr", lambda s: repr(s.thing)),
     ("__array_interface__", lambda s: getattr(s.thing, "__array_interface__", None) and None),
+    ("a part", lambda s: s.thing[1:].read()),
+    ("a part, pickled", lambda s: pickle.loads(pickle.dumps(s.thing[1:])).close()),
+    ("a part, shared", lambda s: s.thing[1:].share()),
 )
 _HANDLE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("pickle", _pickled),
@@ -361,6 +364,11 @@ if sys.version_info >= (3, 12):
 
 def _named(scene: Scene) -> None:
     scene.thing.allocate(SIZE, name=f"operations {os.getpid()} {next(_names)}").close()
+
+
+def _read_tree(memory: Any) -> Any:
+    with memory:
+        return memory["a"].read()
 
 
 def _by_name(operation: Callable[[str], Any]) -> Operation:
@@ -379,6 +387,8 @@ _DEVICE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("allocate, named", _named),
     ("extmem.open", _by_name(extmem.open)),
     ("extmem.open_handle", _by_name(extmem.open_handle)),
+    ("extmem.share", lambda s: _made(extmem.share(bytes([s.tag]) * SIZE))),
+    ("extmem.share of a tree", lambda s: _read_tree(extmem.share({"a": np.full(SIZE, s.tag, "uint8")}))),
     ("extmem.open_device", lambda s: extmem.open_device(kind=s.thing.kind).close()),
 )
 
