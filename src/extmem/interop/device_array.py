@@ -21,7 +21,7 @@ from extmem.interop.element_types import carried, in_numpy
 from extmem.interop.numpy_views import check_in_dlpack, refuse_pytorch
 from extmem.owning import late_imports
 from extmem.sharing.dtypes import typestr
-from extmem.sharing.layout import ArrayLayout, contiguous_strides, overlapping_axis
+from extmem.sharing.layout import ArrayLayout, contiguous_strides, overlapping_axis, without_odd_strides
 
 __all__ = ["CUDA", "DeviceArray", "check_device_layout"]
 
@@ -76,6 +76,7 @@ class DeviceArray:
         hosted: bool = False,
     ) -> None:
         check_device_layout(layout)
+        layout = without_odd_strides(layout)
         self.pointer = pointer + layout.offset
         """Address of the first element."""
         self.layout = layout

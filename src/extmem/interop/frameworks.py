@@ -15,7 +15,7 @@ from extmem.errors import UnsupportedError
 from extmem.interop.element_types import carried, in_numpy, jax_name, not_in, numpy_dtype, torch_dtype
 from extmem.interop.numpy_views import CPU_DEVICE, dlpack_capsule, numpy_view
 from extmem.owning import late_imports
-from extmem.sharing.layout import ArrayLayout
+from extmem.sharing.layout import ArrayLayout, without_odd_strides
 
 if TYPE_CHECKING:
     from extmem.interop.device_array import DeviceArray
@@ -83,13 +83,19 @@ def _missing_gpu_reason(torch: Any) -> str:
 def torch_tensor_on_host(buffer: memoryview, layout: ArrayLayout) -> Any:
     """Return a tensor over host memory. buffer: the memory.
 
-    Errors: UnsupportedError without PyTorch or NumPy, for an element type that PyTorch lacks, and for negative strides;
-    ValueError for packed elements that do not fill their bytes.
+    Errors: UnsupportedError without PyTorch or NumPy, and for an element type that PyTorch lacks; ValueError for
+    negative strides, and for packed elements that do not fill their bytes.
     """
     torch = optional.load(
         "torch", what="PyTorch", advice="install it as described on pytorch.org; a build for the CPU is sufficient"
     )
     dtype = torch_dtype(layout.element, torch)
+    layout = without_odd_strides(layout)
+    if any(stride < 0 for stride in layout.strides):
+        raise ValueError(
+            f"PyTorch has no negative strides ({layout.strides}); give positive ones, and flip the tensor "
+            "afterwards: memory.torch(…).flip(0)"
+        )
     array = numpy_view(buffer, carried(layout))
     if array.flags.writeable:
         return _typed(torch, torch.from_numpy(array), dtype)
@@ -177,7 +183,7 @@ def jax_array_on_host(buffer: memoryview, layout: ArrayLayout) -> Any:
     Errors: UnsupportedError for read-only memory, for an element type that JAX lacks, and where JAX would copy.
     """
     dlpack = _jax_dlpack("pip install jax")
-    name = jax_name(layout.element)
+    name, layout = jax_name(layout.element), without_odd_strides(layout)
     if buffer.readonly:
         raise UnsupportedError(
             "JAX does not accept read-only memory without a copy; make a copy with jax.numpy.array(memory.numpy())",

@@ -22,6 +22,7 @@ __all__ = [
     "overlapping_axis",
     "reach_of",
     "whole_number",
+    "without_odd_strides",
 ]
 
 
@@ -68,6 +69,16 @@ class ArrayLayout:
     def row_major(self) -> bool:
         """Whether the elements are in row-major order, without gaps."""
         return is_dense(self.shape, self.strides, self.element.step, range(len(self.shape) - 1, -1, -1))
+
+
+def without_odd_strides(layout: ArrayLayout) -> ArrayLayout:
+    """Return the same elements with usual strides for axes of one element or none, which may have any."""
+    element, shape = layout.element, layout.shape
+    if layout.row_major:
+        strides = contiguous_strides(shape, element.step)
+    else:
+        strides = tuple(s if n > 1 else element.step for n, s in zip(shape, layout.strides, strict=True))
+    return layout if strides == layout.strides else ArrayLayout(shape, layout.dtype, strides, layout.offset)
 
 
 def whole_number(value: object, what: str, advice: str = "give a whole number") -> int:

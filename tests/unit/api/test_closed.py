@@ -34,7 +34,8 @@ READABLE = {
         "memory_type_index",
         "host_visible",
     }
-    | {"resource", "read_only", "closed", "close", "repr", "__array_interface__"},
+    | {"resource", "read_only", "closed", "close", "repr", "__array_interface__"}
+    | {"shape", "dtype", "strides", "nbytes"},
     "Buffer": {"device", "size", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
     | {"validation_key", "submitted_state"},
     "Image": {"device", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
