@@ -39,6 +39,7 @@ class Sort(Enum):
     DEVICE = "a device"
     PROCESS = "a pidfd"
     EVENT = "an eventfd"
+    PIPE = "a pipe"
     STRANGE = "a file that cannot be a payload"
 
 
@@ -114,6 +115,8 @@ def look(fd: int, sender: int = 0) -> Sort:
         if inner == _EVENT:
             return Sort.EVENT
         return Sort.STRANGE if inner.startswith(_SYSTEM) else Sort.ANONYMOUS
+    if name.startswith("pipe:["):
+        return Sort.PIPE
     if name.startswith("/") and _on_devices(mount, sender) and stat.S_ISCHR(os.fstat(fd).st_mode):
         return Sort.DEVICE
     return Sort.STRANGE
@@ -136,7 +139,7 @@ def inspect(
             "of its own.",
         )
     found = [inspect_one(backing, fd, stated, uid, sender) for fd in fds[:data]]
-    companions = [inspect_one(Backing.HOST_FILE, fd, 0, uid, sender) for fd in fds[data:]]
+    companions = [_inspect_companion(fd, mode, uid, sender) for fd, mode in zip(fds[data:], pages, strict=True)]
     for page, mode in zip(companions, pages, strict=True):
         if mode not in (READ_ONLY, READ_WRITE, BY_RIGHTS) or (mode == READ_WRITE and not page.writable):
             raise Refused(
@@ -154,6 +157,24 @@ def inspect(
         all(one.unique for one in (*found, *companions)),
         tuple(pages),
     )
+
+
+def _inspect_companion(fd: int, mode: int, uid: int, sender: int) -> _Found:
+    """Inspect a companion page: a memory file, or the write end of a pipe (`PageRole.LIFELINE`).
+
+    Nobody reads the pipe here. The kernel tells its other end when the last holder of the payload has ended.
+    """
+    if look(fd, sender) is not Sort.PIPE:
+        return inspect_one(Backing.HOST_FILE, fd, 0, uid, sender)
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if flags & (os.O_ACCMODE | os.O_PATH) != os.O_WRONLY or mode != READ_WRITE:
+        raise Refused(
+            Status.INVALID_PARAMETER,
+            f"A companion page is a pipe with flags {flags:#o}, to be given with mode {mode}. Send the write end of the "
+            f"pipe, with mode {READ_WRITE}.",
+        )
+    found = os.fstat(fd)
+    return _Found((found.st_dev, found.st_ino), True, 0, True)
 
 
 def inspect_one(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -> _Found:

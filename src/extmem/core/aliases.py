@@ -50,22 +50,23 @@ def share_part(record: MemoryRecord, array: ArrayInfo, offset: int, size: int, h
     )
     reference = Reference(owner)
     try:
-        owner.export(
-            (exporting.payload_fd(record),),
-            descriptor.encode(),
-            share=Share.NT,
-            name=how.name,
-            access=rights,
-            sddl=attributes.security_descriptor if attributes is not None else None,  # type: ignore[arg-type]
-            inherit=False,
-            strict_kmt=record.device.strict_kmt,
-            backing=record.device.backend.payload_backing,
-            identity=record.allocation.stated_identity,
-            pages=pages.exported(),
-            reference=reference,
-            replace=how.replace,
-            keep=how.keep,
-        )
+        with exporting.PayloadHandles(record) as handles:
+            owner.export(
+                handles,
+                descriptor.encode(),
+                share=Share.NT,
+                name=how.name,
+                access=rights,
+                sddl=attributes.security_descriptor if attributes is not None else None,  # type: ignore[arg-type]
+                inherit=False,
+                strict_kmt=record.device.strict_kmt,
+                backing=record.device.backend.payload_backing,
+                identity=record.allocation.stated_identity,
+                pages=pages.exported(),
+                reference=reference,
+                replace=how.replace,
+                keep=how.keep,
+            )
         claimed = owner.claim(owner.offer(reference=reference.number), Reference(owner), HandleEntry(owner))
         if isinstance(claimed, int):  # pragma: no cover  (a ticket of a reference)
             raise UnsupportedError("the object manager answered with a handle", requires_one_of=["a reference"])

@@ -75,7 +75,8 @@ class CompanionPages:
     def exported(self) -> tuple[Page, ...]:
         """Return the pages for `Manager.export`. The numbers are borrowed."""
         return tuple(
-            Page(file.owner.fd, False, by_rights=role not in _FINAL) for role, file in list(self._files.items())
+            Page(file.owner.fd, role is PageRole.LIFELINE, by_rights=role is PageRole.CONTROL)
+            for role, file in list(self._files.items())
         )
 
     def is_writable(self, role: PageRole) -> bool:

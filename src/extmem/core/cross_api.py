@@ -66,6 +66,7 @@ def origin(descriptor: Descriptor, handle_type: MemoryHandleType = OPAQUE_FD) ->
         descriptor.device_uuid,
         descriptor.device_name,
         descriptor.luid,
+        descriptor.part_sizes if descriptor.parts else (),
     )
 
 
@@ -160,6 +161,14 @@ def memory_type(device: DeviceState, descriptor: Descriptor) -> int:
         return 0
     if not descriptor.producer:
         return descriptor.memory_type_index
+    if descriptor.parts:
+        raise UnsupportedError(
+            f"the memory consists of {len(descriptor.part_sizes)} allocations of CUDA (a tensor of PyTorch's "
+            f"expandable segments, as a rule), and {device.name} by Vulkan imports one allocation as one memory; open "
+            'it on the CUDA device (device=extmem.open_device(kind="cuda")), or share a tensor that is made in a block '
+            "of extmem.torch.pool(), which is one allocation",
+            requires_one_of=["a CUDA device", "extmem.torch.pool()"],
+        )
     if device.foreign_memory_type is None:
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(_SHARED))
         info = vk.BufferCreateInfo(size=descriptor.allocation_size, usage=TRANSFER, p_next=external)

@@ -6,6 +6,8 @@ name is set then, not when a handle is requested: B13). File descriptors come fr
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from extmem import rules, vk
 from extmem.core import rule_facts
 from extmem.core.device_state import DeviceState
@@ -22,7 +24,12 @@ from extmem.sharing.kinds import Backing
 from extmem.vk.handle_types import FROM_D3D, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType, union
 from extmem.vk.value_text import bits_of, types_text
 
+if TYPE_CHECKING:
+    from extmem.devices.optional_protocols import AllocationOfParts
+    from extmem.owning import OwnedFd
+
 __all__ = [
+    "PayloadHandles",
     "export_handle",
     "export_obstacle",
     "get_memory_fd",
@@ -78,22 +85,23 @@ def publish(record: MemoryRecord, terms: ShareTerms) -> None:
     owner = record.manager or manager()
     reference = Reference(owner)
     record.references += (reference,)
-    exported = owner.export(
-        (payload_fd(record),),
-        record.descriptor.encode(),
-        share=terms.share,
-        name=terms.name,
-        access=terms.access if terms.stated else _ALL_RIGHTS,
-        sddl=terms.sddl,
-        inherit=terms.inherit,
-        strict_kmt=record.device.strict_kmt,
-        backing=record.device.backend.payload_backing,
-        identity=record.allocation.stated_identity,
-        pages=record.pages.exported() if record.pages is not None else (),
-        reference=reference,
-        replace=terms.replace,
-        keep=terms.keep,
-    )
+    with PayloadHandles(record) as handles:
+        exported = owner.export(
+            handles,
+            record.descriptor.encode(),
+            share=terms.share,
+            name=terms.name,
+            access=terms.access if terms.stated else _ALL_RIGHTS,
+            sddl=terms.sddl,
+            inherit=terms.inherit,
+            strict_kmt=record.device.strict_kmt,
+            backing=record.device.backend.payload_backing,
+            identity=record.allocation.stated_identity,
+            pages=record.pages.exported() if record.pages is not None else (),
+            reference=reference,
+            replace=terms.replace,
+            keep=terms.keep,
+        )
     record.manager = owner
     record.share_reference = exported.number
     record.kmt = exported.kmt
@@ -144,6 +152,30 @@ def payload_fd(record: MemoryRecord) -> int:
             requires_one_of=["memory allocated by a device"],
         )
     return fd
+
+
+class PayloadHandles:
+    """The fds or HANDLEs of the memory, one for each allocation that it consists of: `numbers`, valid within the block.
+
+    Errors of the constructor: as `payload_fd`; OutOfMemoryError if there are not enough file descriptors.
+    """
+
+    def __init__(self, record: MemoryRecord) -> None:
+        """record: held by the caller within the block."""
+        self._owners: list[OwnedFd] = []
+        if not record.descriptor.parts:
+            self.numbers: tuple[int, ...] = (payload_fd(record),)
+            return
+        found = cast("AllocationOfParts", record.allocation).part_fds()
+        self._owners.extend(one for one in found if not isinstance(one, int))
+        self.numbers = tuple(one if isinstance(one, int) else one.fd for one in found)
+
+    def __enter__(self) -> tuple[int, ...]:
+        return self.numbers
+
+    def __exit__(self, *exception: object) -> None:
+        while self._owners:
+            self._owners.pop().settle()
 
 
 def share_on_demand(record: MemoryRecord) -> None:

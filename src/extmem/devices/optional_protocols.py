@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
     from extmem.devices.sync import NativeSemaphore
     from extmem.devices.types import Origin
+    from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 
 __all__ = [
     "AdoptsMemory",
+    "AllocationOfParts",
     "CopiesPointers",
     "DescribesFormats",
     "FinishesLater",
@@ -149,6 +151,29 @@ class WrapsPointers(Protocol):
 
         Errors: UnsupportedError if it cannot be exported, if another allocation than one that begins at `address` is
         there, or if it has less than `size` bytes.
+        """
+
+    def wrap_range(self, address: int, size: int) -> Allocation:
+        """Return the allocations that are mapped at these addresses, to be shared: one, or several side by side.
+
+        The result (an `AllocationOfParts`) may begin before `address`. The caller keeps what owns the mapping and its contents.
+        Errors: UnsupportedError, with what helps, if one of them cannot be exported.
+        """
+
+
+class AllocationOfParts(Protocol):
+    """An allocation of a backend whose memory may consist of several allocations of the driver: CUDA's."""
+
+    size: int
+    pointer: int
+    """The device pointer of its first byte."""
+    parts: tuple[int, ...]
+    """The bytes of each; empty for one allocation."""
+
+    def part_fds(self) -> list[OwnedFd | int]:
+        """Return a handle of each allocation: those that were imported, borrowed; or new ones, owned by the caller.
+
+        Errors: DriverError; UnsupportedError.
         """
 
 

@@ -105,6 +105,8 @@ class Origin(NamedTuple):
     """For error messages."""
     luid: bytes | None = None
     """deviceLUID of that device, where the exporter's driver reports it; 8 bytes."""
+    parts: tuple[int, ...] = ()
+    """The bytes of each allocation that it consists of, which have a handle each; empty for one allocation."""
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -36,6 +36,10 @@ class PageRole(IntEnum):
     """The counters of in-place changes: importers read it, and the one that updates writes to it."""
     TABLE = 2
     """The table of the named arrays in the payload. Nobody writes to it after the export."""
+    LIFELINE = 3
+    """The write end of a pipe, of memory that a framework has lent: the pipe ends when nobody has the payload any more.
+    No bytes are written to it.
+    """
 
 
 class Share(IntFlag):

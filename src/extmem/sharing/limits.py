@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["AXES_LIMIT", "DESCRIPTOR_LIMIT", "PAGES_LIMIT", "SIZE_LIMIT"]
+__all__ = ["AXES_LIMIT", "DESCRIPTOR_LIMIT", "HANDLES_LIMIT", "PAGES_LIMIT", "PARTS_LIMIT", "SIZE_LIMIT"]
 
 AXES_LIMIT = 64
 """The largest number of axes of an array, which is that of NumPy."""
+HANDLES_LIMIT = 4_096
+"""The largest number of handles of a payload, its companion pages included."""
+PARTS_LIMIT = 64
+"""The largest number of runs of equal allocations that a payload consists of."""
 PAGES_LIMIT = 8
 """The largest number of companion pages of a payload."""
 SIZE_LIMIT = (1 << 63) - (1 << 21)

@@ -22,6 +22,7 @@ from extmem.devices.cuda.imports import Imports
 from extmem.devices.cuda.logical import LogicalDevice
 from extmem.devices.cuda.memory import native_allocation
 from extmem.devices.cuda.resources import Resources
+from extmem.devices.cuda.spans import Spans
 from extmem.devices.cuda.sync_members import SyncMembers
 from extmem.devices.cuda.transfers import Transfers
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
@@ -66,7 +67,7 @@ class CudaBackend(Answers, SyncMembers):
         self.vmm = Vmm(self.device)
         self.resources = Resources(self.device, self.vmm)
         self.transfers = Transfers(self.device)
-        self.imports = Imports(self.device, self.vmm)
+        self.imports = Imports(self.device, self.vmm, Spans(self.device, self.vmm))
         SyncMembers.__init__(self, self.device, self.transfers.submissions)
 
         self.identity = gpu.identity
@@ -88,6 +89,7 @@ class CudaBackend(Answers, SyncMembers):
         self.import_by_descriptor = self.imports.import_by_descriptor
         self.import_host_pointer = self.imports.import_host_pointer
         self.wrap_pointer = self.imports.wrap_pointer
+        self.wrap_range = self.imports.wrap_range
         self.missing_for = self.imports.missing_for
         self.fd_memory_type_bits = self.imports.fd_memory_type_bits
         self.handle_memory_type_bits = self.imports.handle_memory_type_bits

@@ -38,7 +38,8 @@ class Vmm:
         self._device = device
         self._gpu = device.gpu
         self._module = device.module
-        self._kind = getattr(device.module.CUmemAllocationHandleType, KIND)
+        self.kind = getattr(device.module.CUmemAllocationHandleType, KIND)
+        """The handle type by which memory is exported."""
 
     @cached_property
     def granularity(self) -> int:
@@ -78,7 +79,7 @@ class Vmm:
         if terms is None:
             properties.requestedHandleTypes = cu.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_NONE
         else:
-            properties.requestedHandleTypes = self._kind
+            properties.requestedHandleTypes = self.kind
             if terms.address:
                 properties.win32HandleMetaData = terms.address
         return properties
@@ -155,13 +156,13 @@ class Vmm:
         result, begin, length = cu.cuMemGetAddressRange(address)
         self._device.check(result, "cuMemGetAddressRange", f"{address:#x}")
         begin, end = int(begin), int(begin) + int(length)
-        if begin < address and self._mapped_at(address - 1) == mine:
+        if begin < address and self.mapped_at(address - 1) == mine:
             raise _NotWholeError(f"they begin inside of an allocation, {address - begin} bytes after {begin:#x}")
-        if self._mapped_at(end - 1) != mine:
+        if self.mapped_at(end - 1) != mine:
             inside, granule = address, self.granularity
             while end - inside > granule:
                 middle = inside + (end - inside) // 2 // granule * granule
-                if self._mapped_at(middle) == mine:
+                if self.mapped_at(middle) == mine:
                     inside = middle
                 else:
                     end = middle
@@ -169,7 +170,7 @@ class Vmm:
             raise _NotWholeError(f"the allocation that begins there has {end - address} bytes, and others follow it")
         return end - address
 
-    def _mapped_at(self, address: int) -> int:
+    def mapped_at(self, address: int) -> int:
         """The handle of the allocation that is mapped at an address, as a number; 0 for none."""
         cu, undo = self._module, Undo()
         result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemRetainAllocationHandle, address)
@@ -182,7 +183,7 @@ class Vmm:
         Errors: DriverError; UnsupportedError where the memory was not made for that.
         """
         owned = OwnedDescriptor()
-        result, _ = owned.own_result_of(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
+        result, _ = owned.own_result_of(self._module.cuMemExportToShareableHandle, handle, self.kind, 0)
         if int(result) == _INVALID_VALUE:
             raise UnsupportedError(
                 "cuMemExportToShareableHandle: this memory was made without a shareable handle type",
@@ -217,11 +218,11 @@ class Vmm:
         """
         cu, whole, undo = self._module, self.whole(size), Undo()
         try:
-            result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemImportFromShareableHandle, fd, self._kind)
+            result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemImportFromShareableHandle, fd, self.kind)
             tried = f"{size} bytes of CUDA memory by {WORDS[:-1]} {fd}"
             others = (device_name,) if device_name else ()
             self._device.check(result, "cuMemImportFromShareableHandle", tried, others)
-            self._check_device(handle, device_name)
+            self.check_device(handle, device_name)
             pointer = self._map(handle, whole, undo, writable=writable)
             return CudaAllocation(
                 self._device,
@@ -237,7 +238,8 @@ class Vmm:
             self._gpu.undo(undo)
             raise
 
-    def _check_device(self, handle: Any, device_name: str) -> None:
+    def check_device(self, handle: Any, device_name: str) -> None:
+        """Check that imported memory is of this device. Errors: DriverError. device_name: the exporter's."""
         answer = self._module.cuMemGetAllocationPropertiesFromHandle(handle)
         properties = self._device.value_of(answer, "cuMemGetAllocationPropertiesFromHandle")
         ordinal = int(properties.location.id)
@@ -257,6 +259,12 @@ class Vmm:
         self._device.check(result, "cuMemAddressReserve", f"{whole} bytes")
         (result,) = take(undo, (cu.cuMemUnmap, address, whole), cu.cuMemMap, address, whole, 0, handle, 0)
         self._device.check(result, "cuMemMap", f"{whole} bytes")
+        self.allow(int(address), whole, writable=writable)
+        return int(address)
+
+    def allow(self, address: int, whole: int, *, writable: bool) -> None:
+        """Let the device access what is mapped at these addresses. Errors: DriverError."""
+        cu = self._module
         allowed = cu.CUmemAccessDesc()
         allowed.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
         allowed.location.id = self._gpu.ordinal
@@ -264,7 +272,6 @@ class Vmm:
         allowed.flags = flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE if writable else flags.CU_MEM_ACCESS_FLAGS_PROT_READ
         (result,) = cu.cuMemSetAccess(address, whole, [allowed], 1)
         self._device.check(result, "cuMemSetAccess", f"{whole} bytes")
-        return int(address)
 
 
 class _NotWholeError(Exception):

@@ -21,6 +21,7 @@ from extmem.sharing.descriptor import wire as wire
 from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo, check_array, check_image
 from extmem.sharing.descriptor.header import Header
 from extmem.sharing.kinds import PageRole
+from extmem.sharing.limits import HANDLES_LIMIT, PARTS_LIMIT
 from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = ["ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"]
@@ -64,6 +65,9 @@ class Descriptor(Header, frozen=True):
     """What vkGetMemory…PropertiesKHR answers for a foreign payload."""
     pages: tuple[int, ...] = ()
     """The roles of its companion pages (`PageRole`), in their order."""
+    parts: tuple[tuple[int, int], ...] = ()
+    """The allocations that it consists of, side by side, each with a handle of its own: runs of allocations of one size
+    (how many, and bytes of each). Empty for memory that is one allocation."""
 
     def __post_init__(self) -> None:
         if self.payload_size == 0:
@@ -95,6 +99,8 @@ class Descriptor(Header, frozen=True):
                 f"the roles of the companion pages are {self.pages}; each of {', '.join(map(str, sorted(_ROLES)))} may "
                 "occur once"
             )
+        if self.parts:
+            self._check_parts()
         stated = _dedicated.__get__(self)
         if stated is not None:
             # Kept as plain values, which nobody can change: each create info that is read from here is a copy.
@@ -115,6 +121,11 @@ class Descriptor(Header, frozen=True):
         # The fields as they are kept: reading `dedicated` would make a copy of its create info.
         data = wire.encode(dict(zip(self.__struct_fields__, msgspec.structs.astuple(self), strict=True)))
         return _encoded.keep(id(self), (self, data))[1]
+
+    @property
+    def part_sizes(self) -> tuple[int, ...]:
+        """The bytes of each allocation that it consists of, in their order; empty for memory that is one allocation."""
+        return tuple(size for count, size in self.parts for _ in range(count))
 
     @property
     def dedicated_kind(self) -> Literal["none", "buffer", "image"]:
@@ -143,6 +154,21 @@ class Descriptor(Header, frozen=True):
 
     def __repr__(self) -> str:
         return f"Descriptor({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__struct_fields__)})"
+
+    def _check_parts(self) -> None:
+        """Check the sizes of the allocations. Errors: DescriptorError."""
+        parts = self.parts
+        if not self.producer or len(parts) > PARTS_LIMIT or any(count < 1 or size < 1 for count, size in parts):
+            raise DescriptorError(
+                f"the memory is said to consist of the allocations {parts[:4]} (number, bytes) of {self.producer!r}; "
+                f"memory of CUDA does, in 1 to {PARTS_LIMIT} runs of 1 or more bytes"
+            )
+        count, whole = sum(n for n, _ in parts), sum(n * size for n, size in parts)
+        if not 1 < count <= HANDLES_LIMIT or whole != self.allocation_size:
+            raise DescriptorError(
+                f"the memory is said to consist of {count} allocations of {whole} bytes together, and to have "
+                f"{self.allocation_size}; 2 to {HANDLES_LIMIT} allocations have all bytes"
+            )
 
     def _complain(self) -> None:
         """Name the field that the constructor's comparison refused."""

@@ -23,7 +23,7 @@ from msgspec import Meta
 from extmem.errors import DescriptorError
 from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo
 from extmem.sharing.kinds import ObjectKind
-from extmem.sharing.limits import DESCRIPTOR_LIMIT, PAGES_LIMIT
+from extmem.sharing.limits import DESCRIPTOR_LIMIT, PAGES_LIMIT, PARTS_LIMIT
 
 __all__ = ["VERSION", "Form", "WireBuffer", "WireImage", "decode", "encode"]
 
@@ -104,6 +104,7 @@ class _Memory(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     image: ImageInfo | None
     memory_type_bits: int | None
     pages: Annotated[tuple[int, ...], Meta(max_length=PAGES_LIMIT)]
+    parts: Annotated[tuple[tuple[int, int], ...], Meta(max_length=PARTS_LIMIT)]
 
 
 class _KindAlone(msgspec.Struct, array_like=True):

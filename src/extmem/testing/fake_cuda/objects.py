@@ -97,7 +97,8 @@ class Physical(FakeObject):
     payload: FilePayload | None = None
     size: int = 0
     ordinal: int = 0
-    shared: bool = False
+    handle_types: int = 0
+    """The handle type that it can be exported as; 0 for none."""
     references: int = 1
 
 
