@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         QuotaError,
         RuleViolation,
         SecurityDescriptorError,
+        StaleSourceError,
         UnsupportedError,
         WaitTimeoutError,
     )
@@ -87,6 +88,7 @@ _NAMES = {
         "QuotaError",
         "RuleViolation",
         "SecurityDescriptorError",
+        "StaleSourceError",
         "UnsupportedError",
         "WaitTimeoutError",
     ),
@@ -157,6 +159,7 @@ __all__ = [
     "SecurityDescriptorError",
     "Semaphore",
     "SharedName",
+    "StaleSourceError",
     "SyncDescriptor",
     "Timeline",
     "UnsupportedError",

@@ -8,7 +8,8 @@
     ├── DriverError                        a device command failed: `result`, `command`, `devices`
     │   └── OutOfMemoryError (MemoryError) the OS or device has no more memory, descriptors or objects
     ├── HandleStateError (ValueError)      it is closed, taken, or belongs to another process
-    │   └── LiveViewError (BufferError)    memory is closed while an array or memoryview of it exists
+    │   ├── LiveViewError (BufferError)    memory is closed while an array or memoryview of it exists
+    │   └── StaleSourceError               the tensor that was shared has other memory since
     ├── ObjectManagerError                 the object manager refused: `ntstatus`, `winerror`, `result`
     │   ├── NameTakenError (FileExistsError)      the name belongs to a live object
     │   ├── NameNotFoundError (FileNotFoundError) no live object has that name
@@ -57,6 +58,7 @@ __all__ = [
     "QuotaError",
     "RuleViolation",
     "SecurityDescriptorError",
+    "StaleSourceError",
     "UnsupportedError",
     "WaitTimeoutError",
 ]
@@ -163,6 +165,13 @@ class HandleStateError(ExtmemError, ValueError):
 
 class LiveViewError(HandleStateError, BufferError):
     """Memory is closed while an array or memoryview of it exists. Drop the view first; the memory is unchanged."""
+
+
+class StaleSourceError(HandleStateError):
+    """A tensor that was shared where it is was freed, or has got other memory since (`set_`, `resize_`, `.data = …`).
+
+    Others see the memory that it had when it was shared. Share it again.
+    """
 
 
 class ObjectManagerError(ExtmemError):

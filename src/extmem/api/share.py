@@ -1,9 +1,9 @@
 """`extmem.share`: an array, tensor, buffer or tree of them, shared in one call.
 
 How this works. Memory of extmem (and arrays over it) is shared as it is: the name is a second one for the same bytes.
-Memory that another allocator made has no handle that another process could open, so its contents are copied into new
-memory on the same device, where `copy` permits that, and `memory.copied` says why. The name appears after the last byte
-was written.
+Memory of a GPU that the driver can export is shared where it is, and kept until nobody has it any more. Other memory
+has no handle that another process could open, so its contents are copied into new memory on the same device, where
+`copy` permits that, and `memory.copied` says why. The name appears after the last byte was written.
 """
 
 from __future__ import annotations
@@ -91,13 +91,20 @@ def _share_one(x: Any, how: How, copy: bool | None) -> DeviceMemory:
         if part is not None:
             return slices.share_part(part, how)
     source = array_sources.source_of(x)
+    why = ""
     if not copy:
-        shared = _share_in_place(source, how)
-        if shared is not None:
-            return shared
+        try:
+            shared = _share_in_place(source, x, how)
+        except UnsupportedError as error:
+            if copy is False:
+                raise
+            why = str(error)
+        else:
+            if shared is not None:
+                return shared
     if copy is False:
         raise _cannot_share(_reason([source]))
-    return _copied(_Plan.of_array(source), how, copy)
+    return _copied(_Plan.of_array(source), how, copy, why)
 
 
 def _share_table(x: Any, how: How, copy: bool | None, metadata: dict[str, Scalar]) -> DeviceMemory:
@@ -120,10 +127,16 @@ def _write_stream(octets: memoryview, source: ArraySource) -> None:
     arrow_tables.write(source.values.table, octets)
 
 
-def _share_in_place(source: ArraySource, how: How) -> DeviceMemory | None:
-    """Share an array over memory of extmem as a part of that; None for other arrays."""
-    if source.device != HOST or not source.dense or not source.nbytes:
+def _share_in_place(source: ArraySource, original: Any, how: How) -> DeviceMemory | None:
+    """Share an array over memory of extmem as a part of that, an array on a GPU where it is; None for other arrays.
+
+    Errors: UnsupportedError for memory of a GPU that the driver cannot export, with the reason.
+    """
+    if not source.dense or not source.nbytes:
         return None
+    if source.device != HOST:
+        array = ArrayInfo(source.shape, source.element.text, source.steps)
+        return DeviceMemory(*device_sources.share_in_place(source, original, array, how))
     found = views.payload_at(source.address, source.nbytes)
     if found is None:
         return None
@@ -169,7 +182,8 @@ class _Plan(NamedTuple):
         return cls(sources, offsets, size, None, {PageRole.TABLE: data})
 
 
-def _copied(plan: _Plan, how: How, copy: bool | None) -> DeviceMemory:
+def _copied(plan: _Plan, how: How, copy: bool | None, why: str = "") -> DeviceMemory:
+    """Share a copy. why: the reason for it, if it is known."""
     device = _device_of(plan.sources)
     with Uses(device) as uses:
         made = sharing_arrays.allocate(device, uses, plan.size, how, array=plan.array, pages=plan.pages)
@@ -180,7 +194,7 @@ def _copied(plan: _Plan, how: How, copy: bool | None) -> DeviceMemory:
         except BaseException:
             memory.close()
             raise
-    made.memory.record.copied = "copy=True was passed" if copy else _reason(plan.sources)
+    made.memory.record.copied = "copy=True was passed" if copy else why or _reason(plan.sources)
     return memory
 
 

@@ -170,8 +170,8 @@ def _inspect_companion(fd: int, mode: int, uid: int, sender: int) -> _Found:
     if flags & (os.O_ACCMODE | os.O_PATH) != os.O_WRONLY or mode != READ_WRITE:
         raise Refused(
             Status.INVALID_PARAMETER,
-            f"A companion page is a pipe with flags {flags:#o}, to be given with mode {mode}. Send the write end of the "
-            f"pipe, with mode {READ_WRITE}.",
+            f"A companion page is a pipe with flags {flags:#o}, to be given with mode {mode}. Send the write end of "
+            f"the pipe, with mode {READ_WRITE}.",
         )
     found = os.fstat(fd)
     return _Found((found.st_dev, found.st_ino), True, 0, True)

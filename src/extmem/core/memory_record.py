@@ -22,12 +22,14 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from extmem import rules
-from extmem.errors import HandleStateError
+from extmem.errors import HandleStateError, StaleSourceError
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, late_imports
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from extmem.core.companion_pages import CompanionPages
     from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation
@@ -78,6 +80,7 @@ class MemoryRecord(Held):
         "lazy_share",
         "manager",
         "memory_type_index",
+        "moved",
         "name",
         "object_id",
         "pages",
@@ -147,6 +150,10 @@ class MemoryRecord(Held):
         """CUDA's import of the memory of a Vulkan device, for GPU arrays. It ends before the memory."""
         self.pattern: Any = None
         """The GPU array that the descriptor describes, after the first was made. It keeps nothing alive."""
+        self.moved: Callable[[], str] | None = None
+        """Returns how the tensor whose memory this is has got other memory since; empty if it has not. None for memory
+        that no framework has lent.
+        """
         self.copied: str | bool = False
         """Why `extmem.share` copied the contents; False if it did not, and for other memory."""
         self.pid = current_process.pid
@@ -181,6 +188,17 @@ class MemoryRecord(Held):
             raise HandleStateError(
                 f"this memory belongs to process {self.pid}, and this is its forked child {current_process.pid}; "
                 "start children with spawn and pass the memory, or open its name again"
+            )
+
+    def check_source(self) -> None:
+        """Raise StaleSourceError if the tensor that was shared has other memory now, so that its changes are not
+        shared.
+        """
+        how = self.moved() if self.moved is not None else ""
+        if how:
+            raise StaleSourceError(
+                f"this memory ({self.what()}) was shared from {how}; others see the memory that it had then. Share the "
+                "tensor again, under another name or with replace=True"
             )
 
     def check_writable(self, verb: str) -> None:

@@ -156,7 +156,8 @@ class WrapsPointers(Protocol):
     def wrap_range(self, address: int, size: int) -> Allocation:
         """Return the allocations that are mapped at these addresses, to be shared: one, or several side by side.
 
-        The result (an `AllocationOfParts`) may begin before `address`. The caller keeps what owns the mapping and its contents.
+        The result (an `AllocationOfParts`) may begin before `address`. The caller keeps what owns the mapping and its
+        contents.
         Errors: UnsupportedError, with what helps, if one of them cannot be exported.
         """
 

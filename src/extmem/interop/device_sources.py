@@ -1,24 +1,29 @@
-"""Arrays on a GPU that are copied into a payload on the same GPU.
+"""Arrays on a GPU that are shared where they are, or copied into a payload on the same GPU.
 
-How this works. The copy is CUDA's, from address to address. The work that writes the source is waited for before: the
-stream that the array names, and the current stream of its framework. An array whose elements have gaps is made
-contiguous by its framework first.
+How this works. Memory that the driver can export is shared as it is (`core.lending`). Otherwise the copy is CUDA's,
+from address to address. The work that writes the source is waited for before: the stream that the array names, and the
+current stream of its framework. An array whose elements have gaps is made contiguous by its framework first.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from extmem.core import shared_devices
 from extmem.core.device_state import DeviceState
-from extmem.core.memory_record import MemoryRecord
+from extmem.core.memory_record import HeldMemory, MemoryRecord
+from extmem.core.sharing_arrays import How
 from extmem.devices import select
 from extmem.devices.optional_protocols import CopiesPointers
 from extmem.errors import UnsupportedError
 from extmem.interop.array_sources import ArraySource
+from extmem.owning import late_imports
+from extmem.sharing.descriptor import ArrayInfo
 
-__all__ = ["copy", "device_at"]
+__all__ = ["copy", "device_at", "share_in_place"]
 
 
 def device_at(place: str) -> DeviceState:
@@ -32,6 +37,48 @@ def device_at(place: str) -> DeviceState:
             requires_one_of=["a CUDA device that extmem finds", "an array on the host"],
         )
     return device
+
+
+def share_in_place(source: ArraySource, original: Any, array: ArrayInfo, how: How) -> HeldMemory:
+    """Share an array where it is, without a copy. The work that writes it is waited for before.
+
+    original: the array as the program passed it. array: its layout. Errors: UnsupportedError, with the reason and what
+    helps, if the driver cannot export its memory; as `lending.share_range`.
+    """
+    with late_imports():
+        from extmem.core import lending
+
+    device = device_at(source.device)
+    backend = device.backend
+    if isinstance(backend, CopiesPointers):
+        with device.use():
+            backend.wait(_stream_of(source.values))
+    moved = _moved(source, original)
+    return lending.share_range(device, source.address, source.nbytes, array, source.values, how, moved)
+
+
+def _moved(source: ArraySource, original: Any) -> Callable[[], str]:
+    """Return a function that tells whether an array has other memory than when it was shared."""
+    kept, address, what = source.values, source.address, source.what
+    try:
+        original_of: Callable[[], Any] = ref(original)
+    except TypeError:  # of a class without weak references
+        original_of = type(None)
+
+    def moved() -> str:
+        current = original_of()
+        now = _address_of(kept)
+        if now == address and current is not None:
+            now = _address_of(current)
+        return "" if now == address else f"{what} at {address:#x}, which is at {now:#x} now (set_, resize_ or .data =)"
+
+    return moved
+
+
+def _address_of(values: Any) -> int:
+    if hasattr(values, "data_ptr"):
+        return int(values.data_ptr())
+    return int(values.__cuda_array_interface__["data"][0])
 
 
 def copy(source: ArraySource, record: MemoryRecord, offset: int) -> None:

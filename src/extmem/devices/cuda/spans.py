@@ -1,13 +1,13 @@
 """Memory of CUDA that consists of several allocations side by side, such as a tensor of PyTorch's expandable segments.
 
-How this works. PyTorch reserves one range of addresses and maps allocations of 2 or 20 MiB there, one after the other. A
-handle leads to one allocation, from its beginning on (cuMemMap takes no other offset). So a range is shared as the list
-of the allocations that it touches, with the offset at which it begins in the first one. The driver tells which they
-are: cuMemRetainAllocationHandle returns the allocation that is mapped at an address, and
+How this works. PyTorch reserves one range of addresses and maps allocations of 2 or 20 MiB there, one after the other.
+A handle leads to one allocation, from its beginning on (cuMemMap takes no other offset). So a range is shared as the
+list of the allocations that it touches, with the offset at which it begins in the first one. The driver tells which
+they are: cuMemRetainAllocationHandle returns the allocation that is mapped at an address, and
 cuMemGetAllocationPropertiesFromHandle whether it can be exported. Nothing here knows the framework.
 
-An importer reserves the addresses of all allocations together, and maps one after the other there. If one of them fails,
-the others are unmapped and released again.
+An importer reserves the addresses of all allocations together, and maps one after the other there. If one of them
+fails, the others are unmapped and released again.
 """
 
 from __future__ import annotations
@@ -156,11 +156,11 @@ class Spans:
         self._device.check(result, "cuMemGetAddressRange", f"{at:#x}")
         begin, end = int(first), int(first) + int(length)
         if self._vmm.mapped_at(begin) != mine:
-            other, inside = begin, at
+            other, inside = begin, begin + (at - begin) // granule * granule
             while inside - other > granule:
                 middle = other + (inside - other) // 2 // granule * granule
                 other, inside = (other, middle) if self._vmm.mapped_at(middle) == mine else (middle, inside)
-            begin = other + granule
+            begin = inside
         if self._vmm.mapped_at(end - 1) != mine:
             inside = begin + (at - begin) // granule * granule
             while end - inside > granule:

@@ -171,11 +171,14 @@ class Vmm:
         return end - address
 
     def mapped_at(self, address: int) -> int:
-        """The handle of the allocation that is mapped at an address, as a number; 0 for none."""
+        """The handle of the allocation that is mapped at an address, as a number; 0 for none. DriverError."""
         cu, undo = self._module, Undo()
         result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemRetainAllocationHandle, address)
         self._gpu.undo(undo)
-        return 0 if result else int(handle)
+        if int(result) == _INVALID_VALUE:
+            return 0
+        self._device.check(result, "cuMemRetainAllocationHandle", f"{address:#x}")
+        return int(handle)
 
     def export(self, handle: Any) -> OwnedFd:
         """A new POSIX descriptor or NT handle of an allocation, kept from children, owned by the caller.

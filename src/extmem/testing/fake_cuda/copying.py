@@ -24,15 +24,18 @@ def _on_device(fake: FakeCuda, pointer: Any, size: int, *, write: bool) -> int:
         *fake.living(Reserved),
         *fake.living(Pinned),
     ]
-    for span in spans:
-        if span.address <= address and address + size <= span.address + span.size:
+    at, end = address, address + size
+    for span in sorted(spans, key=lambda one: one.address):  # memory mapped side by side is one range
+        if span.address <= at < span.address + span.size:
             if write and isinstance(span, Reserved) and span.access != _READ_WRITE:
                 raise fake.wrong("memory that may only be read is written", 700)
             if write and isinstance(span, Pinned) and span.flags & _REGISTERED_READ_ONLY:
                 raise fake.wrong("memory that may only be read is written", 700)
             if isinstance(span, Reserved) and not span.access:
                 raise fake.wrong("the range has no access: cuMemSetAccess was not called")
-            return address
+            at = span.address + span.size
+            if at >= end:
+                return address
     raise fake.wrong(f"{size} bytes at {address:#x} are not device memory")
 
 

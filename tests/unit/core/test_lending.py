@@ -1,0 +1,216 @@
+"""Memory of another allocator, shared where it is: the list of the driver's allocations, lent while it is used."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import extmem
+from extmem.core import loans, shared_devices
+from extmem.errors import UnsupportedError
+from extmem.testing import fake_cuda, leaks
+from extmem.testing.waiting import wait_until
+from tests import cuda_bed
+from tests.unit.devices.cuda.test_adopted import segment
+
+pytestmark = pytest.mark.linux_only("memory of other allocators is lent on Linux")
+numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+
+GRANULE = 65_536
+FABRIC = 8
+
+
+class Foreign:
+    """An array of bytes of another allocator, in memory that a test made."""
+
+    def __init__(self, pointer: int, size: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (pointer, False),
+            "version": 3,
+        }
+
+
+@pytest.fixture
+def fake() -> Iterator[fake_cuda.FakeCuda]:
+    loans.lend(None).close()  # its thread exists before anything is counted
+    wait_until(lambda: not loans.lent(), what="the loan has ended")
+    with leaks.no_leaks(), cuda_bed.both() as (cuda, _), shared_devices.fresh_devices():
+        with extmem.open_device(kind="cuda"):  # the GPU's context exists, as that of the framework does
+            yield cuda
+        wait_until(lambda: not loans.lent(), what="the loans have ended")
+        gc.collect()
+
+
+def wait_for_the_end_of(values: weakref.ref[Any]) -> None:
+    wait_until(lambda: values() is None, what="the source is not kept any more")
+
+
+def living(fake: fake_cuda.FakeCuda) -> dict[str, int]:
+    """Return how many objects of the driver live; contexts aside, since a device stays open for its next use."""
+    return {what: count for what, count in fake.alive().items() if what != "retained contexts"}
+
+
+def test_a_tensor_in_several_allocations_is_shared_without_a_copy(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, 1, 3, 1) as address:
+        source = Foreign(address + 1024, 4 * GRANULE)
+        before = fake.calls.count("cuMemcpyDtoDAsync")
+        with extmem.share(source, name) as memory:
+            assert memory.copied is False
+            assert (memory.shape, memory.size, memory.allocation_size) == ((4 * GRANULE,), 4 * GRANULE, 5 * GRANULE)
+            descriptor = memory.descriptor
+            assert descriptor.parts == ((1, GRANULE), (1, 3 * GRANULE), (1, GRANULE))
+            assert descriptor.payload_offset == 1024
+            with extmem.open(name) as opened:
+                read = opened.read()
+                assert read[0] == 1 and read[GRANULE - 1024] == 2 and read[-1] == 3
+                ctypes.memset(address + 1024, 9, 1)
+                assert opened.read()[0] == 9
+        assert fake.calls.count("cuMemcpyDtoDAsync") == before
+
+
+def test_a_tensor_inside_of_one_allocation_is_shared_with_its_offset(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, 1, 2) as address:
+        with extmem.share(Foreign(address + GRANULE + 512, 100), name) as memory:
+            assert (memory.descriptor.parts, memory.descriptor.payload_offset) == ((), 512)
+            with extmem.open(name) as opened:
+                assert set(opened.read().tolist()) == {2}
+
+
+def test_equal_allocations_are_one_run_of_the_description(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, *[1] * 20) as address:
+        fake.whole_ranges = (address, 20 * GRANULE)
+        with extmem.share(Foreign(address + 5 * GRANULE + 8, 12 * GRANULE), name) as memory:
+            assert memory.descriptor.parts == ((13, GRANULE),)
+            with extmem.open(name) as opened:
+                assert opened.read()[::GRANULE].tolist() == list(range(6, 18))
+
+
+def test_the_source_is_kept_until_nobody_has_the_payload(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, 1, 1) as address:
+        source = Foreign(address, 2 * GRANULE)
+        kept = weakref.ref(source)
+        memory = extmem.share(source, name)
+        del source
+        opened = extmem.open(name)
+        memory.close()
+        gc.collect()
+        assert kept() is not None and opened.read()[-1] == 2
+        opened.close()
+        wait_for_the_end_of(kept)
+        with pytest.raises(extmem.NameNotFoundError):
+            extmem.open(name)
+
+
+def test_without_other_holders_closing_ends_the_loan(fake: fake_cuda.FakeCuda) -> None:
+    with segment(fake, 1, 1) as address:
+        source = Foreign(address, 2 * GRANULE)
+        kept = weakref.ref(source)
+        extmem.share(source).close()
+        del source
+        wait_for_the_end_of(kept)
+
+
+def test_a_part_of_an_import_keeps_the_source_too(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, 1, 1) as address:
+        source = Foreign(address, 2 * GRANULE)
+        kept = weakref.ref(source)
+        with extmem.share(source, name), extmem.open(name) as opened:
+            part = opened[GRANULE:].share(name + "-part")
+        del source
+        gc.collect()
+        assert kept() is not None
+        with extmem.open(name + "-part") as again:
+            assert set(again.read().tolist()) == {2}
+        part.close()
+        wait_for_the_end_of(kept)
+
+
+def test_readers_map_it_read_only(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, 1, 1) as address:
+        with extmem.share(Foreign(address, 2 * GRANULE), name), extmem.open(name) as opened:
+            with pytest.raises(extmem.AccessDeniedError):
+                opened.fill(1)
+        with extmem.share(Foreign(address, 2 * GRANULE), name, access=extmem.Access.READ_WRITE) as memory:
+            with extmem.open(name) as opened:
+                opened.fill(7)
+                assert set(memory.read().tolist()) == {7}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "reason"),
+    [((1, FABRIC), "fabric handles"), ((0, 0), "TORCH_CUDA_EXPANDABLE_SEGMENTS_IPC=0")],
+    ids=["fabric", "none"],
+)
+def test_what_cannot_be_exported_is_copied_or_refused(
+    fake: fake_cuda.FakeCuda, name: str, kinds: tuple[int, int], reason: str
+) -> None:
+    with segment(fake, 1, 1, kinds=kinds) as address:
+        source = Foreign(address, 2 * GRANULE)
+        with extmem.share(source, name) as memory:
+            assert isinstance(memory.copied, str) and reason in memory.copied
+            assert memory.read()[-1] == 2
+        with pytest.raises(UnsupportedError, match=r"make_shareable\(\)") as caught:
+            extmem.share(source, name, copy=False)
+        assert reason in str(caught.value)
+
+
+def test_memory_of_cudamalloc_is_refused_with_what_helps(fake: fake_cuda.FakeCuda) -> None:
+    with pytest.raises(UnsupportedError, match="cudaMalloc") as caught:
+        extmem.share(Foreign(4096, 4096), copy=False)
+    assert "extmem.torch.pool()" in caught.value.requires_one_of
+
+
+def test_a_vulkan_device_refuses_several_allocations_with_the_reason(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, 1, 1) as address, extmem.share(Foreign(address, 2 * GRANULE), name):
+        with extmem.open_device(kind="vulkan") as device:
+            with pytest.raises(UnsupportedError, match=r"2 allocations of CUDA.*extmem\.torch\.pool\(\)"):
+                device.open(name)
+    with segment(fake, 1, 1) as address, extmem.share(Foreign(address, GRANULE), name):
+        with extmem.open_device(kind="vulkan") as device, device.open(name) as opened:
+            assert opened.size == GRANULE
+
+
+@pytest.mark.parametrize(
+    "command", ["cuMemAddressReserve", "cuMemImportFromShareableHandle", "cuMemMap", "cuMemSetAccess"]
+)
+def test_an_import_that_fails_half_way_leaves_nothing(fake: fake_cuda.FakeCuda, name: str, command: str) -> None:
+    with segment(fake, 1, 1, 1) as address, extmem.share(Foreign(address, 3 * GRANULE), name):
+        before = living(fake)
+        fds = len(os.listdir("/proc/self/fd"))
+        fake.fail(1 if command in ("cuMemAddressReserve", "cuMemSetAccess") else 2, command=command)
+        with pytest.raises(extmem.OutOfMemoryError):
+            extmem.open(name)
+        assert living(fake) == before
+        assert len(os.listdir("/proc/self/fd")) == fds
+        with extmem.open(name) as opened:
+            assert opened.read()[::GRANULE].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("command", ["cuMemRetainAllocationHandle", "cuMemExportToShareableHandle"])
+def test_a_share_that_fails_half_way_leaves_nothing(fake: fake_cuda.FakeCuda, name: str, command: str) -> None:
+    with segment(fake, 1, 1, 1) as address:
+        source = Foreign(address, 3 * GRANULE)
+        before = living(fake)
+        fake.fail(2, command=command)
+        with pytest.raises(extmem.OutOfMemoryError):
+            extmem.share(source, name)
+        assert living(fake) == before
+        extmem.share(source, name).close()
+
+
+def test_a_source_with_other_memory_is_stale(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, 1, 1) as address:
+        source = Foreign(address, GRANULE)
+        with extmem.share(source, name) as memory:
+            memory.record.check_source()
+            source.__cuda_array_interface__["data"] = (address + GRANULE, False)
+            with pytest.raises(extmem.StaleSourceError, match=r"set_, resize_ or \.data ="):
+                memory.record.check_source()
