@@ -35,6 +35,7 @@ _FDS = "file descriptors carry memory on Linux alone"
 ONLY = {
     "linux": {
         "unit/broker": _BROKER,
+        "unit/core/test_lending.py": "a payload has several handles, and a pipe beside them, on Linux alone",
         "unit/cli/_bench/test_ordering_gpu.py": _FDS,
         "unit/manager/linux": _BROKER,
         "unit/sharing/test_payload.py": _BROKER,

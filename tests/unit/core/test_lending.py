@@ -19,7 +19,6 @@ from extmem.testing.waiting import wait_until
 from tests import cuda_bed
 from tests.unit.devices.cuda.test_adopted import segment
 
-pytestmark = pytest.mark.linux_only("memory of other allocators is lent on Linux")
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
 GRANULE = 65_536
@@ -38,10 +37,15 @@ class Foreign:
         }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _lender() -> None:
+    """Start the thread that ends loans before anything is counted."""
+    loans.lend(None).close()
+    wait_until(lambda: not loans.lent(), what="the loan has ended")
+
+
 @pytest.fixture
 def fake() -> Iterator[fake_cuda.FakeCuda]:
-    loans.lend(None).close()  # its thread exists before anything is counted
-    wait_until(lambda: not loans.lent(), what="the loan has ended")
     with leaks.no_leaks(), cuda_bed.both() as (cuda, _), shared_devices.fresh_devices():
         with extmem.open_device(kind="cuda"):  # the GPU's context exists, as that of the framework does
             yield cuda
