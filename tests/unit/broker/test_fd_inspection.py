@@ -139,7 +139,7 @@ REMEDY = {
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
 def test_what_sort_of_file_it_is(make: Callable[[], int]) -> None:
     fd = make()
-    known = {a_device: Sort.DEVICE, a_process: Sort.PROCESS, an_event: Sort.EVENT} | dict.fromkeys(
+    known = {a_device: Sort.DEVICE, a_process: Sort.PROCESS, an_event: Sort.EVENT, a_pipe: Sort.PIPE} | dict.fromkeys(
         MEMORY_FILES, Sort.MEMFD
     )
     assert look(fd) is known.get(make, Sort.STRANGE)
@@ -247,3 +247,22 @@ def test_a_device_counts_on_the_senders_mounts_too() -> None:
     fd = a_device()
     assert look(fd, os.getpid()) is Sort.DEVICE and look(fd, 2**22 + 1) is Sort.DEVICE
     os.close(fd)
+
+
+def test_a_pipe_is_a_companion_page_by_its_write_end_alone() -> None:
+    receiving, sending = os.pipe()
+    file = memfd()
+    try:
+        given = inspect(Backing.HOST_FILE, [file, sending], 0, 0, pages=[READ_WRITE])
+        assert given.pages == (READ_WRITE,) and given.identity[1] == (
+            os.fstat(sending).st_dev,
+            os.fstat(sending).st_ino,
+        )
+        for fd, mode in ((receiving, READ_WRITE), (sending, READ_ONLY), (sending, BY_RIGHTS)):
+            with pytest.raises(Refused, match="write end of the pipe"):
+                inspect(Backing.HOST_FILE, [file, fd], 0, 0, pages=[mode])
+        with pytest.raises(Refused, match="a pipe"):
+            inspect(Backing.HOST_FILE, [sending], 0, 0)
+    finally:
+        for fd in (receiving, sending, file):
+            os.close(fd)

@@ -27,11 +27,10 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from extmem import vk
-from extmem.devices.host._libc import ffi
-from extmem.errors import OutOfMemoryError, UnsupportedError
+from extmem.devices.cuda import machine_code
+from extmem.errors import UnsupportedError
 from extmem.owning import Lock
 
 __all__ = ["Call", "function_address", "prepare", "release"]
@@ -79,15 +78,11 @@ _AARCH64: Final = bytes.fromhex(
     "23fd9fc8"  #    stlr  x3, [x9]
     "c0035fd6"  #    ret
 )
-_MACHINES: Final = {"x86_64": (_X86_64, 10), "aarch64": (_AARCH64, 226)}
-"""For each machine: the code, and the number of mprotect(2)."""
+_MACHINES: Final = {"x86_64": _X86_64, "aarch64": _AARCH64}
+"""For each machine: the code."""
 
-_PAGE: Final = 65_536
-"""Bytes that are mapped at once: a whole number of pages on every machine."""
 _RECORD: Final = struct.Struct("=QQQQ")
 _DONE: Final = 24
-_READ_WRITE, _READ_EXECUTE, _PRIVATE_ANONYMOUS = 3, 5, 0x22
-_FAILED: Final = (1 << 64) - 1
 
 
 class Call(NamedTuple):
@@ -143,42 +138,18 @@ def function_address() -> int:
     Errors: UnsupportedError on machines without CUDA, and where no code may be mapped.
     """
     machine = platform.machine()
-    code, mprotect = _MACHINES.get(machine, (b"", 0))
+    code = _MACHINES.get(machine, b"")
     if not code:
         raise UnsupportedError(
             f"streams signal values to the host on {' and '.join(_MACHINES)}, and this machine is {machine}; signal on "
             "the host, after a wait for the stream",
             requires_one_of=list(_MACHINES),
         )
-    address, memory = _mapped()
-    memory[: len(code)] = code
-    if _libc().syscall(mprotect, address, _PAGE, _READ_EXECUTE, 0, 0, 0):
-        raise UnsupportedError(
-            f"this system refuses executable memory (mprotect: errno {int(ffi.errno)}), which CUDA's host functions "
-            "need; allow it (execmem), or signal on the host, after a wait for the stream",
-            requires_one_of=["executable memory"],
-        )
+    address = machine_code.executable(code, machine, "a signal of a stream on the host")
     return address
 
 
 def _new_records() -> Iterator[Call]:
-    address, memory = _mapped()
-    for at in range(0, _PAGE, _RECORD.size):
+    address, memory = machine_code.mapped("calls of host functions")
+    for at in range(0, machine_code.PAGE, _RECORD.size):
         yield Call(address + at, memory, at)
-
-
-def _mapped() -> tuple[int, memoryview]:
-    """Map memory that is never unmapped: its address, and its bytes."""
-    address = int(_libc().mmap(0, _PAGE, _READ_WRITE, _PRIVATE_ANONYMOUS, -1, 0))
-    if address == _FAILED:
-        raise OutOfMemoryError(
-            f"mmap of {_PAGE} bytes for calls of host functions failed (errno {int(ffi.errno)}); free some memory",
-            result=int(vk.Result.ERROR_OUT_OF_HOST_MEMORY),
-            command="cuLaunchHostFunc",
-        )
-    return address, memoryview(ffi.buffer(ffi.cast("char *", address), _PAGE)).cast("B")
-
-
-@lru_cache(maxsize=1)
-def _libc() -> Any:
-    return ffi.dlopen(None)

@@ -46,7 +46,7 @@ class Vmm:
         """Bytes of which every allocation is a multiple. Errors: UnsupportedError where the GPU has no such memory."""
         kind = self._module.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_MINIMUM
         terms = Terms(None) if self._gpu.shares else None
-        answer = self._module.cuMemGetAllocationGranularity(self._properties(terms), kind)
+        answer = self._module.cuMemGetAllocationGranularity(self.properties(terms), kind)
         return int(self._device.value_of(answer, "cuMemGetAllocationGranularity"))
 
     def whole(self, size: int) -> int:
@@ -54,7 +54,7 @@ class Vmm:
         granule = self.granularity
         return -(-size // granule) * granule
 
-    def _properties(self, terms: Terms | None) -> Any:
+    def properties(self, terms: Terms | None) -> Any:
         """Return CUmemAllocationProp, valid while `terms` exists. terms: None for memory that is never shared."""
         cu = self._module
         if not self._gpu.can["virtual_memory"]:
@@ -92,7 +92,7 @@ class Vmm:
         cu, whole, undo = self._module, self.whole(size), Undo()
         security = Terms(terms) if shared else None
         try:
-            answer = take(undo, (cu.cuMemRelease, ...), cu.cuMemCreate, whole, self._properties(security), 0)
+            answer = take(undo, (cu.cuMemRelease, ...), cu.cuMemCreate, whole, self.properties(security), 0)
             handle = self._device.value_of(answer, "cuMemCreate", f"{whole} bytes")
             pointer = self._map(handle, whole, undo, writable=True)
             identity = secrets.randbits(63) | 1 if shared else 0
@@ -267,14 +267,18 @@ class Vmm:
 
     def allow(self, address: int, whole: int, *, writable: bool) -> None:
         """Let the device access what is mapped at these addresses. Errors: DriverError."""
+        (result,) = self._module.cuMemSetAccess(address, whole, [self.access(writable=writable)], 1)
+        self._device.check(result, "cuMemSetAccess", f"{whole} bytes")
+
+    def access(self, *, writable: bool) -> Any:
+        """Return CUmemAccessDesc: the device's right to access memory."""
         cu = self._module
         allowed = cu.CUmemAccessDesc()
         allowed.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
         allowed.location.id = self._gpu.ordinal
         flags = cu.CUmemAccess_flags
         allowed.flags = flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE if writable else flags.CU_MEM_ACCESS_FLAGS_PROT_READ
-        (result,) = cu.cuMemSetAccess(address, whole, [allowed], 1)
-        self._device.check(result, "cuMemSetAccess", f"{whole} bytes")
+        return allowed
 
 
 class _NotWholeError(Exception):
