@@ -21,7 +21,7 @@ __all__ = ["pages"]
 
 _HEAD = "<!-- Written by `python -m scripts.docs` from the docstrings. Edit those, not this page. -->\n"
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_SKIP = {"errors", "process", "raw", "rules", "vk"}
+_SKIP = {"errors", "process", "raw", "rules", "torch", "vk"}
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _public(source: Path) -> str:
     introduction = (
         "# The public names\n\nThe names of `import extmem`. There are separate pages for [errors](errors.md), "
         "[structures and commands of the specification](vk.md), [`extmem.process`](process.md), "
-        "[`extmem.raw`](raw.md) and [`extmem.rules`](rules.md).\n\n"
+        "[`extmem.raw`](raw.md), [`extmem.torch`](torch.md) and [`extmem.rules`](rules.md).\n\n"
     )
     return _HEAD + introduction + "\n".join([*functions, *classes])
 
@@ -390,6 +390,7 @@ def _index() -> str:
         "- [`extmem.rules`: checks and facts](checks.md): the functions that check a call without making it\n"
         "- [`extmem.process`](process.md): children that inherit handles\n"
         "- [`extmem.raw`](raw.md): handles, numbers and fds of other programs and bindings\n"
+        "- [`extmem.torch`](torch.md): PyTorch's memory on a GPU, made so that it can be shared where it is\n"
         "- [`extmem.testing`](testing.md): tools for the tests of programs that share memory\n"
     )
 
@@ -404,6 +405,7 @@ def pages(root: Path) -> dict[str, str]:
         "errors.md": _errors(source),
         "process.md": _module(source, "extmem.process", "`extmem.process`"),
         "raw.md": _module(source, "extmem.raw", "`extmem.raw`"),
+        "torch.md": _module(source, "extmem.torch", "`extmem.torch`"),
         "rules.md": _rules(),
         "testing.md": _testing(source),
         "vk.md": _vk(source),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from extmem import process as process
     from extmem import raw as raw
     from extmem import rules as rules
+    from extmem import torch as torch
     from extmem import vk as vk
     from extmem.api import Buffer, Device, DeviceMemory, Image, enumerate_devices, open, open_device, open_handle
     from extmem.api.arrays import NamedArrays
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("errors", "process", "raw", "rules", "vk")
+_MODULES = ("errors", "process", "raw", "rules", "torch", "vk")
 _NAMES = {
     "extmem.errors": (
         "AccessDeniedError",
@@ -179,6 +180,7 @@ __all__ = [
     "rules",
     "save_safetensors",
     "share",
+    "torch",
     "vk",
     "wait_all",
     "wait_any",

@@ -35,6 +35,7 @@ LAYERS = (
     "api",
     "process",
     "raw",
+    "torch",
     "cli",
 )
 UNRELATED = {("rules", "objects"), ("objects", "rules")}

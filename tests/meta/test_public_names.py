@@ -293,7 +293,7 @@ REFERENCE = {
 }
 """The pages of docs/reference, and the modules whose public names each has."""
 ELSEWHERE = {
-    "extmem": {"errors", "process", "raw", "rules", "vk", "__version__"},
+    "extmem": {"errors", "process", "raw", "rules", "torch", "vk", "__version__"},
     "extmem.rules": {"ledger", "RELEASED"},
 }
 """Public names that are modules, which have pages of their own, or a number."""

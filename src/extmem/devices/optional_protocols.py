@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdoptsMemory",
+    "AllocatesForFrameworks",
     "AllocationOfParts",
     "CopiesPointers",
     "DescribesFormats",
@@ -159,6 +160,18 @@ class WrapsPointers(Protocol):
         The result (an `AllocationOfParts`) may begin before `address`. The caller keeps what owns the mapping and its
         contents.
         Errors: UnsupportedError, with what helps, if one of them cannot be exported.
+        """
+
+
+@runtime_checkable
+class AllocatesForFrameworks(Protocol):
+    """A backend with an allocator that a framework can use in place of its own, for shareable memory: CUDA's."""
+
+    def framework_allocator(self) -> tuple[int, int]:
+        """Return the addresses of two C functions: void *(size_t size, int device, CUstream stream), and
+        void (void *, size_t size, int device, CUstream stream). They stay valid while the process lives.
+
+        Errors: UnsupportedError where there is none; DriverError; OutOfMemoryError.
         """
 
 

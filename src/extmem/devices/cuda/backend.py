@@ -28,6 +28,7 @@ from extmem.devices.cuda.transfers import Transfers
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
 from extmem.devices.fd_copies import copy_of
 from extmem.errors import DriverError, UnsupportedError
+from extmem.owning import late_imports
 from extmem.sharing.kinds import Backing
 from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
 
@@ -104,6 +105,18 @@ class CudaBackend(Answers, SyncMembers):
         self.copy_from = self.transfers.copy_from
         self.submit = self.transfers.submit
         self.wait = self.transfers.wait
+
+    def framework_allocator(self) -> tuple[int, int]:
+        """See `AllocatesForFrameworks`. There is one for each GPU and process."""
+        self.device.check_open()
+        with self.device.making, self.device.gpu.current:
+            allocator = self.device.gpu.pool_allocator
+            if allocator is None:
+                with late_imports():
+                    from extmem.devices.cuda.pool_allocator import PoolAllocator
+
+                allocator = self.device.gpu.pool_allocator = PoolAllocator(self.device, self.vmm)
+        return allocator.allocate, allocator.deallocate
 
     def allocate(
         self,
