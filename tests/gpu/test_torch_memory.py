@@ -11,7 +11,7 @@ import pytest
 
 import extmem
 from extmem.api import Device
-from extmem.core import loans
+from extmem.devices.host import loans
 from extmem.testing.children import Child, Peer
 from extmem.testing.waiting import wait_until
 
@@ -70,7 +70,7 @@ def test_500_rounds_of_freeing_and_emptying_keep_the_contents(torch: Any) -> Non
     segments(
         """
         import extmem, extmem.torch, torch
-        from extmem.core import loans
+        from extmem.devices.host import loans
         from extmem.testing.waiting import wait_until
         extmem.torch.make_shareable()
         for round in range(500):
@@ -97,7 +97,7 @@ def test_a_killed_reader_does_not_keep_the_tensor(torch: Any) -> None:
     segments(
         """
         import extmem, extmem.torch, torch, weakref
-        from extmem.core import loans
+        from extmem.devices.host import loans
         from extmem.testing.children import Peer
         from extmem.testing.waiting import wait_until
         extmem.torch.make_shareable()

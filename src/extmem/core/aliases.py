@@ -50,9 +50,10 @@ def share_part(record: MemoryRecord, array: ArrayInfo, offset: int, size: int, h
     )
     reference = Reference(owner)
     try:
-        with exporting.PayloadHandles(record) as handles:
+        handles = exporting.PayloadHandles(record)
+        try:
             owner.export(
-                handles,
+                handles.numbers,
                 descriptor.encode(),
                 share=Share.NT,
                 name=how.name,
@@ -67,6 +68,8 @@ def share_part(record: MemoryRecord, array: ArrayInfo, offset: int, size: int, h
                 replace=how.replace,
                 keep=how.keep,
             )
+        finally:
+            handles.close()
         claimed = owner.claim(owner.offer(reference=reference.number), Reference(owner), HandleEntry(owner))
         if isinstance(claimed, int):  # pragma: no cover  (a ticket of a reference)
             raise UnsupportedError("the object manager answered with a handle", requires_one_of=["a reference"])

@@ -85,9 +85,10 @@ def publish(record: MemoryRecord, terms: ShareTerms) -> None:
     owner = record.manager or manager()
     reference = Reference(owner)
     record.references += (reference,)
-    with PayloadHandles(record) as handles:
+    handles = PayloadHandles(record) if record.descriptor.parts else None
+    try:
         exported = owner.export(
-            handles,
+            handles.numbers if handles is not None else (payload_fd(record),),
             record.descriptor.encode(),
             share=terms.share,
             name=terms.name,
@@ -102,6 +103,9 @@ def publish(record: MemoryRecord, terms: ShareTerms) -> None:
             replace=terms.replace,
             keep=terms.keep,
         )
+    finally:
+        if handles is not None:
+            handles.close()
     record.manager = owner
     record.share_reference = exported.number
     record.kmt = exported.kmt
@@ -155,13 +159,13 @@ def payload_fd(record: MemoryRecord) -> int:
 
 
 class PayloadHandles:
-    """The fds or HANDLEs of the memory, one for each allocation that it consists of: `numbers`, valid within the block.
+    """The fds or HANDLEs of the memory, one for each allocation that it consists of: `numbers`, valid until `close`.
 
     Errors of the constructor: as `payload_fd`; OutOfMemoryError if there are not enough file descriptors.
     """
 
     def __init__(self, record: MemoryRecord) -> None:
-        """record: held by the caller within the block."""
+        """record: held by the caller until `close`."""
         self._owners: list[OwnedFd] = []
         if not record.descriptor.parts:
             self.numbers: tuple[int, ...] = (payload_fd(record),)
@@ -170,10 +174,8 @@ class PayloadHandles:
         self._owners.extend(one for one in found if not isinstance(one, int))
         self.numbers = tuple(one if isinstance(one, int) else one.fd for one in found)
 
-    def __enter__(self) -> tuple[int, ...]:
-        return self.numbers
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """Close those that were exported for this. Safe to call twice."""
         while self._owners:
             self._owners.pop().settle()
 

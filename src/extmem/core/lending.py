@@ -2,8 +2,8 @@
 
 How this works. The device returns the allocations of the driver behind a range of addresses (`WrapsPointers`); each has
 a handle, and the payload is the list of them, with the offset of the range. No byte is copied. The memory is lent:
-`loans` keeps the tensor until nobody has the payload any more. A reader can see each allocation from its beginning on,
-and so what else the allocator has in the first and in the last one.
+`host.loans` keeps the tensor until nobody has the payload any more. A reader can see each allocation from its beginning
+on, and so what else the allocator has in the first and in the last one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def share_range(
     if not isinstance(backend, WrapsPointers):
         raise UnsupportedError(f"{device.name} is not a CUDA device", requires_one_of=["a CUDA device"])
     with late_imports():
-        from extmem.core import loans
+        from extmem.devices.host import loans
 
     with device.use():
         allocation: Any = backend.wrap_range(address, size)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import extmem
-from extmem.core import loans, shared_devices
+from extmem.core import shared_devices
+from extmem.devices.host import loans
 from extmem.errors import UnsupportedError
 from extmem.testing import fake_cuda, leaks
 from extmem.testing.waiting import wait_until

@@ -18,7 +18,6 @@ from extmem.owning import Held, Lock, Owner, cleanup_thread, late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.host_registration import Registrations
-    from extmem.devices.cuda.pool_allocator import PoolAllocator
     from extmem.owning import Step
 
 __all__ = ["RANK", "Gpu", "look"]
@@ -80,8 +79,8 @@ class Gpu:
         )
         self.can = {word: self.attribute(name) for name, word in _WANTED.items()}
         """Its attributes, by a short name for each (`_WANTED`)."""
-        self.pool_allocator: PoolAllocator | None = None
-        """The allocator of frameworks, once there is one. It is not destroyed."""
+        self.pool_allocator: Any = None
+        """The allocator of frameworks (`PoolAllocator`), once there is one. It is not destroyed."""
         self._lock = Lock()
         self.context: Any = None
         """The primary context (CUcontext) while it is retained."""
