@@ -41,6 +41,7 @@ ONLY = {
         "unit/sharing/test_payload.py": _BROKER,
         "unit/wire": _BROKER,
         "process/broker": _BROKER,
+        "process/cuda/test_lending.py": "a payload has several handles, and a pipe beside them, on Linux alone",
         "users": _BROKER,
         "process/test_broker_killed.py": _BROKER,
         "behaviours/test_bad_world.py": "a broker that may not start, and Linux's resource limits",

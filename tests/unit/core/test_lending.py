@@ -38,13 +38,6 @@ class Foreign:
         }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _lender() -> None:
-    """Start the thread that ends loans before anything is counted."""
-    loans.lend(None).close()
-    wait_until(lambda: not loans.lent(), what="the loan has ended")
-
-
 @pytest.fixture
 def fake() -> Iterator[fake_cuda.FakeCuda]:
     with leaks.no_leaks(), cuda_bed.both() as (cuda, _), shared_devices.fresh_devices():

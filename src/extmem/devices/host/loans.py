@@ -45,34 +45,39 @@ class _Loan:
 
 
 class _Lender:
-    """The loans of this process, and the thread that ends them."""
+    """The loans of this process, and the thread that ends them, which runs while there are any."""
 
     def __init__(self) -> None:
         self.lock = Lock()
         self.loans: dict[int, _Loan] = {}
         """By the number of the read end."""
-        self.wake: tuple[OwnedFd, OwnedFd] | None = None
         self.selector: selectors.BaseSelector | None = None
+        """What the thread waits for; None while there is no thread."""
 
     def add(self, loan: _Loan) -> None:
         with self.lock:
+            selector = self.selector
+            if selector is None:
+                selector = selectors.EpollSelector()  # which takes new files while the thread waits
+            self.loans[loan.end.fd] = loan
+            selector.register(loan.end.fd, selectors.EVENT_READ)
             if self.selector is None:
-                self.wake = pipe(os.O_CLOEXEC | os.O_NONBLOCK)
-                selector = selectors.DefaultSelector()
-                selector.register(self.wake[0].fd, selectors.EVENT_READ)
                 threading.Thread(target=self.run, args=(selector,), name="extmem-loans", daemon=True).start()
                 self.selector = selector
-            self.loans[loan.end.fd] = loan
-            self.selector.register(loan.end.fd, selectors.EVENT_READ)
 
     def run(self, selector: selectors.BaseSelector) -> None:
-        """End each loan whose pipe has ended. It runs as long as the process."""
+        """End each loan whose pipe has ended, until there are none."""
         while True:
             for key, _ in selector.select():
                 # A holder may write to the pipe, though it has no reason to: the bytes mean nothing.
                 with contextlib.suppress(BlockingIOError):
                     if not os.read(key.fd, _ONE_READ):
                         self.end(selector, key.fd)
+            with self.lock:
+                if not self.loans:
+                    self.selector = None
+                    selector.close()
+                    return
 
     def end(self, selector: selectors.BaseSelector, fd: int) -> None:
         with self.lock:
