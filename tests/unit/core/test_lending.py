@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -212,3 +213,41 @@ def test_a_source_with_other_memory_is_stale(fake: fake_cuda.FakeCuda, name: str
             source.__cuda_array_interface__["data"] = (address + GRANULE, False)
             with pytest.raises(extmem.StaleSourceError, match=r"set_, resize_ or \.data ="):
                 memory.record.check_source()
+
+
+def test_without_a_thread_nothing_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(extmem.OutOfMemoryError, match="none can be started"):
+            loans.lend(Foreign(1, 1))
+    assert not loans.lent()
+    values = Foreign(1, 1)
+    kept = weakref.ref(values)
+    end = loans.lend(values)
+    del values
+    os.write(end.fd, b"what a holder writes means nothing")
+    gc.collect()
+    assert kept() is not None
+    end.close()
+    wait_for_the_end_of(kept)
+
+
+def test_a_forked_child_keeps_nothing_of_its_parent_open(fake: fake_cuda.FakeCuda) -> None:
+    values = Foreign(1, 1)
+    kept = weakref.ref(values)
+    end = loans.lend(values)
+    del values
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(sending)
+        os.read(receiving, 1)
+        os._exit(0 if not loans.lent() else 1)
+    end.close()
+    wait_for_the_end_of(kept)
+    os.close(receiving)
+    os.close(sending)
+    assert os.waitpid(child, 0)[1] == 0

@@ -25,6 +25,7 @@ import selectors
 import threading
 from typing import Any, Final
 
+from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, OutOfMemoryError
 from extmem.owning import Lock, OwnedFd
 from extmem.owning.fd import out_of_descriptors
 from extmem.owning.pipes_and_sockets import pipe
@@ -62,7 +63,17 @@ class _Lender:
             self.loans[loan.end.fd] = loan
             selector.register(loan.end.fd, selectors.EVENT_READ)
             if self.selector is None:
-                threading.Thread(target=self.run, args=(selector,), name="extmem-loans", daemon=True).start()
+                try:
+                    threading.Thread(target=self.run, args=(selector,), name="extmem-loans", daemon=True).start()
+                except RuntimeError as error:
+                    del self.loans[loan.end.fd]
+                    selector.close()
+                    raise OutOfMemoryError(
+                        f"memory is lent while a thread waits for its end, and none can be started ({error}); raise "
+                        "the limit of threads (ulimit -u, or pids.max of the control group)",
+                        result=VK_ERROR_TOO_MANY_OBJECTS,
+                        command="pthread_create",
+                    ) from error
                 self.selector = selector
 
     def run(self, selector: selectors.BaseSelector) -> None:
