@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["share_range"]
 
+_SPARE_FDS = 8
+
 
 def share_range(
     device: DeviceState,
@@ -62,12 +64,15 @@ def share_range(
     if not isinstance(backend, WrapsPointers):
         raise UnsupportedError(f"{device.name} is not a CUDA device", requires_one_of=["a CUDA device"])
     with late_imports():
-        from extmem.devices.host import loans
+        from extmem.devices.host import fd_limit, loans
 
     with device.use():
         allocation: Any = backend.wrap_range(address, size)
         pages = None
         try:
+            count = len(allocation.parts) or 1
+            # Each is exported, and copied for a broker that replaces the present one; some are for what runs meanwhile.
+            fd_limit.require(2 * count + _SPARE_FDS, f"memory of {count} allocations")
             rights, attributes = exporting.high_level_access(how.access, how.name)
             pages = CompanionPages([(PageRole.LIFELINE, loans.lend(values), True)])
             # Not by bare fd: that has no companion pages, so nobody would know when its holder has ended.

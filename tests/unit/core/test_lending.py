@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import threading
 import weakref
 from collections.abc import Iterator
@@ -251,3 +252,22 @@ def test_a_forked_child_keeps_nothing_of_its_parent_open(fake: fake_cuda.FakeCud
     os.close(receiving)
     os.close(sending)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_too_few_file_descriptors_are_told_with_limit_and_need(fake: fake_cuda.FakeCuda, name: str) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with segment(fake, *[1] * 40) as address:
+        source = Foreign(address, 40 * GRANULE)
+        living_before = living(fake)
+        limit = len(os.listdir("/proc/self/fd")) + 50
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+            with pytest.raises(extmem.OutOfMemoryError, match=rf"needs 88 file descriptors .* limit is {limit}"):
+                extmem.share(source, name, copy=False)
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            assert living(fake) == living_before
+            with extmem.share(source, name, copy=False):
+                with extmem.open(name) as opened:
+                    assert opened.read()[-1] == 40
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
