@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from extmem.api.device import Device, DeviceMemory
 from extmem.api.memory_kinds import memory_of
-from extmem.core import operations, shared_devices
+from extmem.core import naming, operations, shared_devices
 from extmem.core.naming import SharedName
 from extmem.owning import unsettled, work_off
 
@@ -41,7 +41,7 @@ def names(prefix: str = "") -> list[SharedName]:
 
     The list is sorted by name. It is of one moment: a name may be gone when it is opened. No broker is started.
     """
-    return operations.naming.names(prefix)
+    return naming.names(prefix)
 
 
 def forget(name: str) -> bool:
@@ -52,4 +52,4 @@ def forget(name: str) -> bool:
     """
     if unsettled:
         work_off()
-    return operations.naming.forget(name)
+    return naming.forget(name)

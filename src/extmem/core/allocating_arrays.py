@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extmem import vk
-from extmem.core import allocating, arguments, creating, describing, exporting, memory_types, naming, rule_facts
+from extmem.core import allocating, arguments, creating, describing, everyday_names, exporting, memory_types, rule_facts
 from extmem.core.allocating import ArrayTerms
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_record import HeldMemory
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
 from extmem.handles.arguments import check_flag
-from extmem.owning import Uses
+from extmem.owning import Uses, late_imports
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.keeping import NOT_KEPT
 from extmem.sharing.layout import Axes
@@ -64,9 +64,12 @@ def allocate(
     nbytes = array.nbytes
     name = arguments.name_of(name)
     if name is not None and "@" in name:
-        naming.everyday_name(name)
+        everyday_names.everyday_name(name)
     kept = NOT_KEPT
     if keep is not None or replace is not False:
+        with late_imports():
+            from extmem.core import naming
+
         kept = naming.keep_of(keep)
         naming.refuse_terms(name, replace, kept)
     access = None if access is None else arguments.access_of(access)

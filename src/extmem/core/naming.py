@@ -1,4 +1,4 @@
-"""Names of the high-level API: which are permitted, what is shared under them, and how long they are kept."""
+"""What is shared under names, and how long it is kept."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from extmem.core import arguments
+from extmem.core.everyday_names import everyday_name
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.handles.arguments import check_flag
 from extmem.manager import manager
-from extmem.objects import READ_CONTROL, ObjectKind, Status, error_for
+from extmem.objects import READ_CONTROL, ObjectKind
 from extmem.owning import work_off
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.keeping import MAX_MILLISECONDS, NOT_KEPT, Keep, KeepMode
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from extmem.core.memory_record import MemoryRecord
     from extmem.objects import ObjectRow, PayloadRow
 
-__all__ = ["SharedName", "everyday_name", "forget", "is_superseded", "keep_of", "names", "refuse_terms", "short_name"]
+__all__ = ["SharedName", "forget", "is_superseded", "keep_of", "names", "refuse_terms", "short_name"]
 
 _OWN_NAMES = re.compile(r"\\Sessions\\\d+\\BaseNamedObjects\\")
 
@@ -41,21 +41,6 @@ class SharedName:
     """The pid of the process that shared it; None if that process does not hold it any more."""
     kept: str = ""
     """What ends the keeping of the payload by the object manager; empty if it is not kept."""
-
-
-def everyday_name(name: str | None) -> str | None:
-    """Return a name of the high-level API as a plain str. Errors: TypeError; NameInvalidError for one with `@`.
-
-    `@` is to separate a name from the machine on which it is. The structures of the specification may have such names.
-    """
-    name = arguments.name_of(name)
-    if name is not None and "@" in name:
-        raise error_for(
-            Status.OBJECT_NAME_INVALID,
-            f"The name {name!r} contains '@', which is reserved: what follows it will be the name of another machine. "
-            "Choose a name without it, or name the memory by vk.ExportMemoryWin32HandleInfoKHR.",
-        )
-    return name
 
 
 def keep_of(keep: object) -> Keep:

@@ -12,10 +12,9 @@ from extmem.core import (
     arguments,
     creating,
     cross_api,
+    everyday_names,
     host_file_import,
     import_source,
-    name_waits,
-    naming,
 )
 from extmem.core.caller_fd import CallerFd
 from extmem.core.device_state import DeviceState
@@ -26,7 +25,7 @@ from extmem.errors import DescriptorError, HandleStateError, RuleViolation, Unsu
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.handles.process_id import current_process
 from extmem.manager import Imported, Manager, Reference, manager
-from extmem.owning import Uses, unsettled
+from extmem.owning import Uses, late_imports, unsettled
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import HOST_ALLOCATION, OPAQUE_FD, OPAQUE_WIN32, OPAQUE_WIN32_KMT
@@ -88,12 +87,15 @@ def find_payload(
     """
     if isinstance(source, str):
         if "@" in source:
-            naming.everyday_name(source)
+            everyday_names.everyday_name(source)
         owner = manager()
         desired = _ALL_GRANTED if access is None else arguments.access_of(access)
         if timeout is None:
             imported = owner.import_by_name(source, desired, Reference(owner, owner.names_count))
         else:
+            with late_imports():
+                from extmem.core import name_waits
+
             imported = name_waits.import_named(owner, source, desired, name_waits.checked_timeout(timeout))
         return owner, imported if imported.descriptor else _described(owner, imported, source, desired)
     if isinstance(source, NtHandle):
@@ -111,7 +113,10 @@ def find_payload(
 
 async def find_payload_async(name: str, access: int | None, timeout: float | None) -> tuple[Manager, Imported]:
     """As `find_payload`, for a name that is waited for while other coroutines run; None: without limit."""
-    naming.everyday_name(name)
+    with late_imports():
+        from extmem.core import name_waits
+
+    everyday_names.everyday_name(name)
     owner = manager()
     desired = _ALL_GRANTED if access is None else arguments.access_of(access)
     limit = math.inf if timeout is None else name_waits.checked_timeout(timeout)

@@ -17,6 +17,7 @@ from extmem.core import (
     companion_pages,
     creating,
     describing,
+    everyday_names,
     exporting,
     memory_types,
     naming,
@@ -58,7 +59,7 @@ def how(name: str | None, access: int | None, keep: object = None, replace: bool
 
     Errors: TypeError, ValueError; NameInvalidError; UnsupportedError for `keep` and `replace` on Windows.
     """
-    text, rights = naming.everyday_name(name), arguments.access_of(Access.READ if access is None else access)
+    text, rights = everyday_names.everyday_name(name), arguments.access_of(Access.READ if access is None else access)
     kept = naming.keep_of(keep)
     arguments.check_share(text, rights)
     naming.refuse_terms(text, replace, kept)

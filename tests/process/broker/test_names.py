@@ -279,3 +279,31 @@ def test_other_users_neither_replace_nor_forget_nor_get_what_they_wait_for(own_r
                 publisher.kill()
             assert thief.fails("m.forget_name('x')").is_a("AccessDeniedError")
             assert thief.fails("share('x', b'evil!', replace=True)").is_a("AccessDeniedError")
+
+
+NAMES = "from extmem.core import naming\nnaming.manager = lambda: m\n"
+LISTED = "[(one.name, one.size, one.owner) for one in naming.names('')]"
+DESCRIBED = """
+from extmem.sharing.descriptor import Descriptor
+def described(name, sddl):
+    fd = payload(b'hello')
+    d = Descriptor(handle_types=2, allocation_size=4096).encode()
+    m.export([fd], d, share=Share.NT, name=name, access=ALL, sddl=sddl, inherit=False)
+    os.close(fd)
+"""
+
+
+def test_names_lists_for_each_user_what_that_user_may_open(own_runtime: Runtime, start: Start) -> None:
+    with system_broker(own_runtime):
+        publisher, other, root = start(), start(), start()
+        publisher(NAMES + DESCRIBED + BECOME + "become()\n" + SYSTEM)
+        publisher(
+            "described('open', 'D:(A;;GR;;;WD)'), described('hidden', None), described('closed', 'D:(D;;GA;;;OW)')"
+        )
+        other(NAMES + BECOME + f"become({OTHER + 1})\n" + SYSTEM)
+        root(NAMES + SYSTEM)
+        assert other(LISTED) == [(r"Global\open", 4096, publisher.pid)]
+        assert root(LISTED) == [(r"Global\open", 4096, publisher.pid)], (
+            "root sees all in `extmem ps`, and may not open it"
+        )
+        assert [name for name, _, _ in publisher(LISTED)] == [r"Global\hidden", r"Global\open"]

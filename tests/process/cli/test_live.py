@@ -127,42 +127,6 @@ def test_broker_stop_refuses_while_others_use_it_and_then_stops(house: Runtime) 
 
 
 @BROKER
-def test_kept_memory_is_listed_without_an_owner_until_it_is_forgotten(house: Runtime) -> None:
-    with Peer(env=house.environment) as publisher:
-        publisher("extmem.open_device(kind='host').allocate(64, name='Kept', keep=True).close()")
-    (shown,) = _json(house, "ps")
-    assert (shown["names"], shown["holders"], shown["kept"]) == (["Kept"], [], ["until forgotten"])
-    assert "the broker: kept until forgotten" in _extmem(house, "ps").stdout
-    assert _json(house, "broker", "status")["kept"] == 1
-    refused = _extmem(house, "broker", "stop")
-    assert refused.returncode == 1 and "it keeps 1 payload" in refused.stderr
-    assert _json(house, "forget", "kept") == {"name": "kept", "found": True, "forgotten": True}
-    assert _json(house, "ps") == []
-    again = _extmem(house, "forget", "kept")
-    assert again.returncode == 1 and "Nothing here is named kept" in again.stderr
-
-
-def test_forget_without_a_broker_starts_none_and_what_is_not_kept_is_not_forgotten(house: Runtime) -> None:
-    assert _extmem(house, "forget", "x").returncode == 1
-    assert not house.processes()
-    with Peer(env=house.environment) as publisher:
-        publisher("memory = extmem.open_device(kind='host').allocate(64, name='x')")
-        done = _extmem(house, "forget", "x")
-        assert done.returncode == 1 and "x was not kept" in done.stderr
-        publisher("memory.close()")
-
-
-@BROKER
-def test_superseded_memory_is_shown_as_such(house: Runtime) -> None:
-    with Peer(env=house.environment) as publisher:
-        publisher("device = extmem.open_device(kind='host'); old = device.allocate(64, name='x')")
-        publisher("new = device.allocate(32, name='x', replace=True)")
-        assert sorted((row["names"], row["superseded"]) for row in _json(house, "ps")) == [([], True), (["x"], False)]
-        assert "(superseded)" in _extmem(house, "ps").stdout
-        publisher("old.close(); new.close()")
-
-
-@BROKER
 def test_broker_status_shows_the_limit_the_reserve_and_the_shares(house: Runtime) -> None:
     with Peer(env=house.environment) as client:
         client("memory = extmem.open_device().allocate(64, name='kept')")

@@ -8,9 +8,7 @@ the next broker.
 
 from __future__ import annotations
 
-import os
 import select
-import struct
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LinuxNameWait", "Naming"]
 
-_COUNT: Final = struct.Struct("=Q")
 _LONGEST: Final = 86_400.0
 """Seconds of one call of poll(2), which counts milliseconds in 31 bits; it is repeated for longer waits."""
 
@@ -97,8 +94,8 @@ class Naming(BrokerControl):
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
-        self._page: tuple[object, OwnedFd] | None = None
-        """The connection whose broker counts in the page, and the page."""
+        self._page: tuple[object, memoryview] | None = None
+        """The connection whose broker counts in the page, and the page, mapped: reading it is not a system call."""
 
     def await_name(
         self,
@@ -124,8 +121,7 @@ class Naming(BrokerControl):
         page = self._page
         if page is None or page[0] is not self.client.connected:
             return None
-        with page[1].hold():
-            return int(_COUNT.unpack(os.pread(page[1].fd, _COUNT.size, 0))[0])
+        return page[1][0]
 
     def watch_names(self) -> int:
         client = self.client
@@ -136,9 +132,17 @@ class Naming(BrokerControl):
             with client.lock:
                 self._page = client.perform(wire.WatchNames(), self._enter_page)
 
-    def _enter_page(self, state: State, reply: wire.Reply, received: Sequence[OwnedFd]) -> tuple[object, OwnedFd]:
+    def _enter_page(self, state: State, reply: wire.Reply, received: Sequence[OwnedFd]) -> tuple[object, memoryview]:
+        with late_imports():
+            import mmap
+
         expect(reply, wire.NamesPage)
-        return self.client.connected, received[0]
+        with received[0].hold():
+            page = mmap.mmap(
+                received[0].fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ
+            )  # has its own copy of the fd
+        received[0].close()
+        return self.client.connected, memoryview(page).cast("Q")
 
     def disconnect(self) -> None:
         super().disconnect()

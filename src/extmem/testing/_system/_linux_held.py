@@ -68,7 +68,7 @@ def mappings() -> Counter[str]:
     """Return the number of mappings of each memory file in this process, by inode, length and rights."""
     found: Counter[str] = Counter()
     for line in (_SELF / "maps").read_text().splitlines():
-        if _MEMFD in line:
+        if _MEMFD in line and NAMES_PAGE not in line:
             span, rights, _, _, inode, *_ = line.split()
             first, last = (int(end, 16) for end in span.split("-"))
             found[f"mapping of memory file inode {inode}, {last - first} bytes, {rights}"] += 1
