@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
+from extmem.arguments import a_type, check_flag, whole_number
 from extmem.core import sync_facts
 from extmem.core.sync_arguments import check_struct, record_of, sequence_of
 from extmem.core.sync_object import SyncObject
@@ -19,10 +20,8 @@ from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_state import sync_states
 from extmem.devices.host.page_waits import wait_pages
 from extmem.errors import UnsupportedError, WaitTimeoutError
-from extmem.handles.arguments import check_flag
 from extmem.handles.process_id import current_process
 from extmem.owning import Uses
-from extmem.sharing.layout import whole_number
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def nanoseconds(timeout: float | None) -> int | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is {timeout!r}, a {type(timeout).__name__}; give seconds, or None for no limit")
+        raise TypeError(f"timeout is {timeout!r}, {a_type(timeout)}; give seconds, or None for no limit")
     if timeout != timeout or timeout < 0:  # an int may be too large for math.isnan
         raise ValueError(f"timeout is {timeout}; give 0 or more seconds, or None for no limit")
     return None if timeout >= 9e9 else int(timeout * 1e9)
@@ -81,7 +80,7 @@ def nanoseconds(timeout: float | None) -> int | None:
 def pairs_of(waits: object) -> list[Any]:
     """Return the pairs of `wait_all` and `wait_any` as a list. Errors: TypeError for what has none."""
     if not isinstance(waits, Iterable):
-        raise TypeError(f"waits is {waits!r}, a {type(waits).__name__}; give a list of pairs (timeline, value)")
+        raise TypeError(f"waits is {waits!r}, {a_type(waits)}; give a list of pairs (timeline, value)")
     return list(waits)
 
 
