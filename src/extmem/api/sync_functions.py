@@ -79,5 +79,4 @@ def wait_any(waits: Sequence[tuple[Timeline, int]], *, timeout: float | None = N
     if not pairs:
         raise ValueError("wait_any() got no timelines, and could never return; give at least one pair")
     with Uses() as uses:
-        held = sync_operations.host_waits.wait_many(pairs, timeout, any_of=True, uses=uses)
-        return next((index for index, (record, value) in enumerate(held) if record.native.counter() >= value), 0)
+        return sync_operations.host_waits.wait_many(pairs, timeout, any_of=True, uses=uses)[0]
