@@ -35,6 +35,7 @@ SLOW = {
     "process/broker/test_robust.py": _RESTARTS,
     "arbitrary/test_arbitrary.py": "starts a process for each group of arbitrary programs",
     "faults/test_cuda_nth_call.py": _EVERY_CALL,
+    "faults/test_sync_nth_call.py": _EVERY_CALL,
     "faults/test_vulkan_nth_call.py": _EVERY_CALL,
     "interrupts": "interrupts every operation at every instruction",
     "meta/test_testing_conformance.py": "runs the conformance suite on devices with planted faults",
