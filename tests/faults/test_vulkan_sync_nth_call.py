@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.api import Device
+from extmem.core import shared_devices
 from extmem.devices.sync import Batch, SemaphoreSignal, SemaphoreWait, SyncSource
 from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.owning import Uses
@@ -129,7 +131,8 @@ def test_every_public_operation(operation: str, result: vk.Result, fake: fake_vu
         @contextlib.contextmanager
         def arm(countdown: faults.Countdown) -> Iterator[None]:
             # Left by an error, the block of a device with work that runs does not close it.
-            with contextlib.closing(_opened()) as device:
+            # What is unpickled is on a device of the process, which is lost, too.
+            with shared_devices.fresh_devices(), contextlib.closing(_opened()) as device:
                 box[:] = [device]
                 with fake.failing(countdown, result):
                     yield
@@ -139,8 +142,12 @@ def test_every_public_operation(operation: str, result: vk.Result, fake: fake_vu
 
         before = fake.alive()
 
+        def settled() -> bool:
+            gc.collect()  # errors and their frames are in cycles
+            return fake.alive() == before
+
         def check() -> None:
             world.check()
-            wait_until(lambda: fake.alive() == before, "what was submitted to end")
+            wait_until(settled, "what was submitted to end")
 
         faults.fail_each(run, arm, check=check, allowed=(extmem.ExtmemError,), limit=2 * OFTEN)
