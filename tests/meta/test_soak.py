@@ -16,7 +16,7 @@ from scripts.soak import arbitrary, figures, fuzzing, killing, using, workers
 from scripts.soak.__main__ import main
 from tests.layer import collector
 
-NOTHING = {"iterations": 0, "minutes": 0, "interrupts": 0, "attempts": 0, "programs": 0, "rounds": 0}
+NOTHING = {"iterations": 0, "minutes": 0, "interrupts": 0, "attempts": 0, "programs": 0, "rounds": 0, "waits": 0}
 
 
 def options(**parts: float) -> list[str]:
