@@ -83,7 +83,11 @@ class Commands(OwnershipCommands):
         self._order: Any = None
         """The waits, the signals and the fence; None without any. Then no module of semaphores is loaded."""
         if wait is not None or signal is not None or fence is not None or returns_early:
-            self._order = sync_operations.submitting.order_of(device, wait, signal, fence, self._uses)
+            try:
+                self._order = sync_operations.submitting.order_of(device, wait, signal, fence, self._uses)
+            except BaseException:
+                self._uses.end()  # the traceback of the error keeps this object
+                raise
 
     def __enter__(self) -> Self:
         self._check_process()

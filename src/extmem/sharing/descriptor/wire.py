@@ -204,10 +204,16 @@ class Form:
         return f"the descriptor is malformed: {self._named(str(error))}"
 
     def _kind_text(self, object_kind: int) -> str:
+        needed = " or ".join(self._kinds.values())
+        if object_kind in _IMPORTS:
+            return (
+                f"the descriptor is of an object of kind {object_kind} ({ObjectKind(object_kind).name}), and {needed} "
+                f"is needed; import it by {_IMPORTS[ObjectKind(object_kind)]}"
+            )
         known = ", ".join(f"{int(kind)} {kind.name}" for kind in ObjectKind)
         return (
-            f"the descriptor is of an object of kind {object_kind}, and {' or '.join(self._kinds.values())} is needed; "
-            f"this library knows the kinds {known}"
+            f"the descriptor is of an object of kind {object_kind}, and {needed} is needed; this library knows the "
+            f"kinds {known}: use the release of extmem that exported it"
         )
 
     def _named(self, text: str) -> str:
@@ -220,6 +226,12 @@ class Form:
         return re.sub(r"\$\[(\d+)\]\[(\d+)\]", name, text)
 
 
+_IMPORTS: Final = {
+    ObjectKind.MEMORY: "extmem.open or Device.allocate_memory",
+    ObjectKind.SEMAPHORE: "extmem.open_timeline, or Device.import_semaphore_fd if it is a binary semaphore",
+    ObjectKind.FENCE: "Device.import_fence_fd",
+}
+"""What a program calls to import an object of each kind."""
 _memory: Final = Form(_Memory, {ObjectKind.MEMORY: "memory"})
 
 
