@@ -187,8 +187,9 @@ class SyncDevice(DeviceState):
     def queue_submit(self, submits: Sequence[vk.SubmitInfo], fence: Fence | None = None) -> None:
         """vkQueueSubmit: submit command buffers of another binding, with waits and signals of semaphores; return.
 
-        What it uses is held until the work is done. On a device without queues (the host), waits block, and signals
-        are made in this thread.
+        What it uses is held until the work is done. On a device without queues (the host), waits block this thread,
+        without a limit, and signals are made in it. Such a wait ends with the signal, with an exception of a signal
+        handler (Ctrl-C), or with PeerGoneError if the signaler has ended; closing the semaphore does not end it.
         Errors: RuleViolation; AccessDeniedError for a signal of a semaphore that was imported for waiting only;
         DriverError (VK_TIMEOUT of a keyed mutex: nothing was submitted), OutOfMemoryError.
         """
