@@ -29,7 +29,7 @@ def integer_of(value: object) -> int | None:
     """Return the int of an integer of any type, such as NumPy's; None for bools, floats, text and other values."""
     if type(value) is int:
         return value
-    if isinstance(value, bool):
+    if value is True or value is False:
         return None
     try:
         return operator.index(value)  # type: ignore[arg-type]  # this is the check of the type
@@ -42,6 +42,8 @@ def whole_number(value: object, what: str, advice: str = "give a whole number") 
 
     Errors: TypeError for what `integer_of` refuses.
     """
+    if type(value) is int:
+        return value
     number = integer_of(value)
     if number is None:
         raise TypeError(f"{what} is {value!r}, {a_type(value)}; {advice}")

@@ -40,12 +40,12 @@ def is_integer(value: object) -> TypeGuard[int]:
 
 def is_u32(value: object) -> bool:
     """Return whether it is an unsigned 32-bit integer."""
-    return is_integer(value) and 0 <= value <= 0xFFFF_FFFF
+    return isinstance(value, int) and value is not True and value is not False and 0 <= value <= 0xFFFF_FFFF
 
 
 def is_u64(value: object) -> bool:
     """Return whether it is an unsigned 64-bit integer."""
-    return is_integer(value) and 0 <= value <= 0xFFFF_FFFF_FFFF_FFFF
+    return isinstance(value, int) and value is not True and value is not False and 0 <= value <= 0xFFFF_FFFF_FFFF_FFFF
 
 
 def is_handle(value: object) -> bool:

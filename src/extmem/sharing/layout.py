@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import prod
 from typing import Protocol, SupportsIndex, TypeAlias
 
-from extmem.arguments import a_type, integer_of, whole_number
+from extmem.arguments import a_type, whole_number
 from extmem.sharing.dtypes import dtype_name, itemsize
 
 __all__ = ["ArrayLayout", "Axes", "DescribedArray", "axes_of", "contiguous_strides", "layout_for"]
@@ -46,10 +47,11 @@ class ArrayLayout:
 
 def axes_of(values: Axes, what: str) -> tuple[int, ...]:
     """One whole number an axis; a number alone is that of the only one. TypeError for anything else."""
-    if not isinstance(values, (str, bytes, bytearray)):
-        number = integer_of(values)
-        if number is not None:
-            return (number,)
+    if not isinstance(values, (str, bytes, bytearray, bool)):
+        try:
+            return (operator.index(values),)  # type: ignore[arg-type]
+        except TypeError:
+            pass
         try:
             return tuple(map(whole_number, values, map(f"{what}[{{}}]".format, count())))  # type: ignore[arg-type]
         except TypeError as error:
