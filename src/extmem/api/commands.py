@@ -38,7 +38,7 @@ from extmem.devices.backend import Recorder
 from extmem.devices.types import ImageRegion
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
-from extmem.owning import Lock, Uses
+from extmem.owning import Lock, MadeByFunctions, Uses
 from extmem.sharing.layout import whole_number
 
 __all__ = ["Commands"]
@@ -50,7 +50,7 @@ _Layout = vk.ImageLayout
 _WORD = 1 << 32
 
 
-class Commands(OwnershipCommands):
+class Commands(MadeByFunctions, OwnershipCommands):
     """The commands of one submission. Made by `Device.commands`; usable only inside its `with` block.
 
     Commands run in order, and the writes of each are visible to those after it. Offsets and sizes are in bytes.
@@ -59,6 +59,9 @@ class Commands(OwnershipCommands):
     RuleViolation by the `check` of the device, and always for access outside a resource; at the end of the
     block DriverError, OutOfMemoryError, and UnsupportedError for a feature that the device lacks.
     """
+
+    _made_by = "Device.commands(…)"
+    _made_of = DeviceState
 
     def __init__(
         self,

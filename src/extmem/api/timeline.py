@@ -47,6 +47,7 @@ class Timeline(Semaphore):
 
     __slots__ = ()
     _word = "timeline"
+    _made_by = "Device.timeline(…) or extmem.open_timeline(…)"
 
     @property
     def value(self) -> int:

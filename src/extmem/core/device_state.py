@@ -15,7 +15,7 @@ from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.arguments import check_flag
 from extmem.handles.process_id import current_process
-from extmem.owning import Held, Lock, work_off
+from extmem.owning import Held, Lock, MadeByFunctions, work_off
 from extmem.sharing.bounded import Bounded
 from extmem.vk.handle_types import MemoryHandleType
 
@@ -35,11 +35,17 @@ _ROOM = 512
 Check = Literal["raise", "warn", "off"]
 
 
-class DeviceState(Held, abc.ABC):
+class DeviceState(MadeByFunctions, Held, abc.ABC):
     """An open device: its backend, the facts that the backend reported, and the objects that were created on it.
 
     Ownership: owns the backend, and closes it after the last use of the device.
     """
+
+    _made_by = "extmem.open_device(…)"
+
+    @classmethod
+    def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
+        return len(given) == 1 and hasattr(given[0], "memory_properties")  # backends have no class in common
 
     def __init__(self, backend: Backend, *, check: Check = "raise", strict_kmt: bool = False) -> None:
         if check not in ("raise", "warn", "off"):

@@ -12,7 +12,7 @@ from weakref import ref
 from extmem.core.memory_record import Closed, MemoryRecord
 from extmem.errors import HandleStateError, LiveViewError
 from extmem.handles.process_id import current_process
-from extmem.owning import Use, late_imports, unsettled
+from extmem.owning import MadeByFunctions, Use, late_imports, unsettled
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["MemoryObject"]
 
 
-class MemoryObject:
+class MemoryObject(MadeByFunctions):
     """A program's memory object: one hold on its record, until `close()`.
 
     Ownership: see `extmem.DeviceMemory`. Made from the result of an operation (`HeldMemory`).
     """
 
     __slots__ = ("__weakref__", "_arrays", "_closed", "_facts", "_gpu_holds", "_hold", "_left")
+    _made_by = "Device.allocate(…), extmem.open(…) or Device.allocate_memory(…)"
+    _made_of = MemoryRecord
 
     def __init__(self, record: MemoryRecord, hold: memoryview) -> None:
         self._closed = True  # until it is complete

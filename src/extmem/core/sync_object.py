@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
 from extmem.core.sync_record import ClosedSync, FenceRecord, SemaphoreRecord, SyncRecord
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.process_id import current_process
-from extmem.owning import Use, unsettled
+from extmem.owning import MadeByFunctions, Use, unsettled
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -22,7 +22,7 @@ __all__ = ["FenceObject", "SemaphoreObject", "SyncObject"]
 R = TypeVar("R", bound=SyncRecord)
 
 
-class SyncObject(Generic[R]):
+class SyncObject(MadeByFunctions, Generic[R]):
     """A program's semaphore or fence: one hold on its record, until `close()`.
 
     Made from the result of an operation (`HeldSync`).
@@ -30,6 +30,8 @@ class SyncObject(Generic[R]):
 
     __slots__ = ("__weakref__", "_closed", "_facts", "_hold")
     _word = "semaphore"
+    _made_by = "Device.create_semaphore(…)"
+    _made_of = SyncRecord
 
     def __init__(self, record: R, hold: memoryview) -> None:
         self._closed = True  # until it is complete
@@ -147,3 +149,4 @@ class FenceObject(SyncObject[FenceRecord]):
 
     __slots__ = ()
     _word = "fence"
+    _made_by = "Device.fence() or Device.create_fence(…)"

@@ -34,6 +34,7 @@ the rest.
 
 from extmem.owning._join_thread import join_thread
 from extmem.owning._system import close_native
+from extmem.owning.construction import MadeByFunctions
 from extmem.owning.fd import OwnedDescriptor, OwnedFd, copy_fd, late_imports, out_of_descriptors
 from extmem.owning.held import Held, Use, Uses, unsettled, work_off
 from extmem.owning.lock import Lock
@@ -43,6 +44,7 @@ from extmem.owning.signal_handlers import raised_by_handler
 __all__ = [
     "Held",
     "Lock",
+    "MadeByFunctions",
     "Making",
     "OwnedDescriptor",
     "OwnedFd",
