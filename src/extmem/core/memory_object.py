@@ -6,7 +6,7 @@ import sys
 import warnings
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import ref
 
 from extmem.core.memory_record import Closed, MemoryRecord
@@ -29,7 +29,7 @@ class MemoryObject(MadeByFunctions):
 
     __slots__ = ("__weakref__", "_arrays", "_closed", "_facts", "_gpu_holds", "_hold", "_left")
     _made_by = "Device.allocate(…), extmem.open(…) or Device.allocate_memory(…)"
-    _made_of = MemoryRecord
+    _made_of: ClassVar[type] = MemoryRecord
 
     def __init__(self, record: MemoryRecord, hold: memoryview) -> None:
         self._closed = True  # until it is complete

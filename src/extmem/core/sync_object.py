@@ -6,7 +6,7 @@ import sys
 import warnings
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, Self, TypeVar
 
 from extmem.core.sync_record import ClosedSync, FenceRecord, SemaphoreRecord, SyncRecord
 from extmem.errors import HandleStateError, UnsupportedError
@@ -31,7 +31,7 @@ class SyncObject(MadeByFunctions, Generic[R]):
     __slots__ = ("__weakref__", "_closed", "_facts", "_hold")
     _word = "semaphore"
     _made_by = "Device.create_semaphore(…)"
-    _made_of = SyncRecord
+    _made_of: ClassVar[type] = SyncRecord
 
     def __init__(self, record: R, hold: memoryview) -> None:
         self._closed = True  # until it is complete
