@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from extmem import _pickles, vk
 from extmem.core import sync_operations
@@ -49,6 +49,23 @@ class Fence(FenceObject):
         Errors: RuleViolation (VUID-vkResetFences-pFences-01123) while submitted work is to signal it.
         """
         sync_operations.host_waits.reset_fences(self.device, [self])
+
+    @overload
+    def export_handle(self, handle_type: None = None) -> NtHandle | KmtHandle | FdHandle: ...
+
+    @overload
+    def export_handle(self, handle_type: Literal[vk.ExternalFenceHandleTypeFlagBits.OPAQUE_WIN32]) -> NtHandle: ...
+
+    @overload
+    def export_handle(self, handle_type: Literal[vk.ExternalFenceHandleTypeFlagBits.OPAQUE_WIN32_KMT]) -> KmtHandle: ...
+
+    @overload
+    def export_handle(self, handle_type: Literal[vk.ExternalFenceHandleTypeFlagBits.OPAQUE_FD]) -> FdHandle: ...
+
+    @overload
+    def export_handle(
+        self, handle_type: vk.ExternalFenceHandleTypeFlagBits | None
+    ) -> NtHandle | KmtHandle | FdHandle | int: ...
 
     def export_handle(
         self, handle_type: vk.ExternalFenceHandleTypeFlagBits | None = None

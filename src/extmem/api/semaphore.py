@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from extmem import _pickles, vk
 from extmem.core import sync_operations
@@ -38,6 +38,30 @@ class Semaphore(SemaphoreObject):
     def semaphore_type(self) -> vk.SemaphoreType:
         """VkSemaphoreType: BINARY or TIMELINE."""
         return vk.SemaphoreType.TIMELINE if self.descriptor.timeline else vk.SemaphoreType.BINARY
+
+    @overload
+    def export_handle(self, handle_type: None = None) -> NtHandle | KmtHandle | FdHandle: ...
+
+    @overload
+    def export_handle(
+        self,
+        handle_type: Literal[
+            vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_WIN32, vk.ExternalSemaphoreHandleTypeFlagBits.D3D12_FENCE
+        ],
+    ) -> NtHandle: ...
+
+    @overload
+    def export_handle(
+        self, handle_type: Literal[vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_WIN32_KMT]
+    ) -> KmtHandle: ...
+
+    @overload
+    def export_handle(self, handle_type: Literal[vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_FD]) -> FdHandle: ...
+
+    @overload
+    def export_handle(
+        self, handle_type: vk.ExternalSemaphoreHandleTypeFlagBits | None
+    ) -> NtHandle | KmtHandle | FdHandle | int: ...
 
     def export_handle(
         self, handle_type: vk.ExternalSemaphoreHandleTypeFlagBits | None = None

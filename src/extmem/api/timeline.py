@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, overload
 
+from extmem import vk
 from extmem.api.semaphore import Semaphore
 from extmem.core import sync_operations
 from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
+
+if TYPE_CHECKING:
+    from extmem.handles import FdHandle, KmtHandle, NtHandle
 
 __all__ = ["PeerGone", "Timeline"]
 
@@ -123,6 +127,39 @@ class Timeline(Semaphore):
         with self.use() as record:
             found = sync_operations.host_waits.peer_gone(record)
             return None if found is None else PeerGone(*found)
+
+    @overload
+    def export_handle(self, handle_type: None = None) -> NtHandle | KmtHandle | FdHandle: ...
+
+    @overload
+    def export_handle(
+        self,
+        handle_type: Literal[
+            vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_WIN32, vk.ExternalSemaphoreHandleTypeFlagBits.D3D12_FENCE
+        ],
+    ) -> NtHandle: ...
+
+    @overload
+    def export_handle(
+        self, handle_type: Literal[vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_WIN32_KMT]
+    ) -> KmtHandle: ...
+
+    @overload
+    def export_handle(self, handle_type: Literal[vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_FD]) -> FdHandle: ...
+
+    @overload
+    def export_handle(
+        self, handle_type: vk.ExternalSemaphoreHandleTypeFlagBits | None
+    ) -> NtHandle | KmtHandle | FdHandle: ...
+
+    def export_handle(
+        self, handle_type: vk.ExternalSemaphoreHandleTypeFlagBits | None = None
+    ) -> NtHandle | KmtHandle | FdHandle:
+        """Return a new handle to the payload, owned by the caller: `extmem.open_timeline` takes it.
+
+        As `Semaphore.export_handle`. A timeline is never exported as SYNC_FD, so the result is a handle.
+        """
+        return cast("NtHandle | KmtHandle | FdHandle", super().export_handle(handle_type))
 
     @property
     def repaired(self) -> bool:
