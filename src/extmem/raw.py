@@ -15,13 +15,14 @@ from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.api.cuda_semaphore import CudaSemaphore, StreamTimeline, import_by_name
 from extmem.api.cuda_semaphore import stream_timeline as _stream_timeline
 from extmem.api.device import Check
+from extmem.arguments import check_flag
 from extmem.core import adopting, sync_operations
 from extmem.core import fd_choices as choices
 from extmem.core.fd_choices import FdChoices
 from extmem.core.opening import import_stated
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
-from extmem.handles.arguments import check_flag, fd_number, handle_number
+from extmem.handles.arguments import fd_number, handle_number
 from extmem.manager import manager
 from extmem.owning import Uses, copy_fd, late_imports, out_of_descriptors
 from extmem.process import fd_sockets

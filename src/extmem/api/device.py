@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, cast
 
 from extmem import interop, rules, vk
 from extmem.api.sync_device import SyncDevice
+from extmem.arguments import a_type
 from extmem.core import operations, shared_devices
 from extmem.core.device_state import Check
 from extmem.core.memory_object import MemoryObject
@@ -251,7 +252,7 @@ class Device(SyncDevice):
         ValueError for an element type that cannot be shared; TypeError for flags that are not a bool.
         """
         if security is not None and not isinstance(security, str):
-            raise TypeError(f"security is {security!r}, a {type(security).__name__}; give SDDL as a str, or None")
+            raise TypeError(f"security is {security!r}, {a_type(security)}; give SDDL as a str, or None")
         if unsettled:
             work_off()
         with Uses(self) as uses:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from extmem.arguments import a_type
 from extmem.core import sync_operations
 from extmem.core.device_state import DeviceState
 from extmem.owning import late_imports, unsettled, work_off
@@ -224,7 +225,7 @@ class SyncDevice(DeviceState):
         initial value beyond 64 bits.
         """
         if security is not None and not isinstance(security, str):
-            raise TypeError(f"security is {security!r}, a {type(security).__name__}; give SDDL as a str, or None")
+            raise TypeError(f"security is {security!r}, {a_type(security)}; give SDDL as a str, or None")
         if unsettled:
             work_off()
         held = sync_operations.sync_creating.create_timeline(

@@ -10,6 +10,7 @@ from extmem.api.fence import Fence
 from extmem.api.semaphore import Semaphore
 from extmem.api.sync_objects import sync_object_of
 from extmem.api.timeline import Timeline
+from extmem.arguments import a_type
 from extmem.core import operations, sync_operations
 from extmem.owning import Uses, unsettled, work_off
 
@@ -36,7 +37,7 @@ def open_timeline(
     semaphore), InvalidHandleError, HandleStateError; RuleViolation for a payload of another device; DescriptorError.
     """
     if device is not None and not isinstance(device, Device):
-        raise TypeError(f"device is {device!r}, a {type(device).__name__}; give a Device, or None")
+        raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")
     if unsettled:
         work_off()
     chosen = device
@@ -78,5 +79,4 @@ def wait_any(waits: Sequence[tuple[Timeline, int]], *, timeout: float | None = N
     if not pairs:
         raise ValueError("wait_any() got no timelines, and could never return; give at least one pair")
     with Uses() as uses:
-        held = sync_operations.host_waits.wait_many(pairs, timeout, any_of=True, uses=uses)
-        return next((index for index, (record, value) in enumerate(held) if record.native.counter() >= value), 0)
+        return sync_operations.host_waits.wait_many(pairs, timeout, any_of=True, uses=uses)[0]

@@ -40,7 +40,7 @@ async def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> No
     except TimeoutError:
         if not scope.expired():
             raise
-        raise host_waits.timed_out(record, value, timeout) from None
+        host_waits.check_reached(record, value, timeout)
 
 
 async def _in_thread(backend: Any, native: Any, value: int) -> None:

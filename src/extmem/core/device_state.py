@@ -7,13 +7,13 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 from extmem import rules, vk
+from extmem.arguments import check_flag
 from extmem.core.caller_warning import warn_caller
 from extmem.core.device_facts import device_facts
 from extmem.core.open_payloads import OpenPayloads
 from extmem.core.validation_cache import Key, ValidationCache
 from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
-from extmem.handles.arguments import check_flag
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, MadeByFunctions, work_off
 from extmem.sharing.bounded import Bounded

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
+from extmem.arguments import a_type, check_flag, whole_number
 from extmem.core import sync_facts
 from extmem.core.sync_arguments import check_struct, record_of, sequence_of
 from extmem.core.sync_object import SyncObject
@@ -19,10 +20,8 @@ from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_state import sync_states
 from extmem.devices.host.page_waits import wait_pages
 from extmem.errors import UnsupportedError, WaitTimeoutError
-from extmem.handles.arguments import check_flag
 from extmem.handles.process_id import current_process
 from extmem.owning import Uses
-from extmem.sharing.layout import whole_number
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def nanoseconds(timeout: float | None) -> int | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is {timeout!r}, a {type(timeout).__name__}; give seconds, or None for no limit")
+        raise TypeError(f"timeout is {timeout!r}, {a_type(timeout)}; give seconds, or None for no limit")
     if timeout != timeout or timeout < 0:  # an int may be too large for math.isnan
         raise ValueError(f"timeout is {timeout}; give 0 or more seconds, or None for no limit")
     return None if timeout >= 9e9 else int(timeout * 1e9)
@@ -81,7 +80,7 @@ def nanoseconds(timeout: float | None) -> int | None:
 def pairs_of(waits: object) -> list[Any]:
     """Return the pairs of `wait_all` and `wait_any` as a list. Errors: TypeError for what has none."""
     if not isinstance(waits, Iterable):
-        raise TypeError(f"waits is {waits!r}, a {type(waits).__name__}; give a list of pairs (timeline, value)")
+        raise TypeError(f"waits is {waits!r}, {a_type(waits)}; give a list of pairs (timeline, value)")
     return list(waits)
 
 
@@ -146,7 +145,7 @@ def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> None:
         return
     if record.page is not None:
         if not record.page.wait(value, deadline_after(limit)):
-            raise timed_out(record, value, timeout)
+            check_reached(record, value, timeout)
         return
     backend: Any = record.device.backend
     waits = ((native, value),)
@@ -159,7 +158,7 @@ def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> None:
     else:
         reached = _in_slices(lambda slice_ns: backend.wait_semaphores(waits, timeout_ns=slice_ns), limit)
     if not reached:
-        raise timed_out(record, value, timeout)
+        check_reached(record, value, timeout)
 
 
 def _in_slices(sleep: Any, limit: int | None) -> bool:
@@ -173,9 +172,15 @@ def _in_slices(sleep: Any, limit: int | None) -> bool:
             return False
 
 
-def timed_out(record: SemaphoreRecord, value: int, timeout: float | None) -> WaitTimeoutError:
-    """Return the error of a wait that timed out: what was reached, and who is to signal."""
+def check_reached(record: SemaphoreRecord, value: int, timeout: float | None) -> None:
+    """Raise WaitTimeoutError if the value is not reached, at the end of a wait."""
     reached = record.native.counter()
+    if reached < value:
+        raise timed_out(record, value, reached, timeout)
+
+
+def timed_out(record: SemaphoreRecord, value: int, reached: int, timeout: float | None) -> WaitTimeoutError:
+    """Return the error of a wait that timed out: who is to signal. reached: the value that was read last."""
     return WaitTimeoutError(
         f"the timeline ({record.what()}) has value {reached}, and {value} was not signaled within {timeout} s; "
         f"{_signalers(record, value)}; {_remedy(record, value)}",
@@ -212,8 +217,9 @@ def _signalers(record: SemaphoreRecord, value: int) -> str:
 
 def wait_many(
     things: Sequence[tuple[SyncObject[Any], int]], timeout: float | None, *, any_of: bool, uses: Uses
-) -> list[tuple[SemaphoreRecord, int]]:
-    """Wait for any or all of several timelines, of one or several devices; return them, with their values.
+) -> list[int]:
+    """Wait for any or all of several timelines, of one or several devices. Return the indexes of those that are
+    reached, at least one of several: a value that another process lowers after it ended a wait does not count.
 
     Errors: WaitTimeoutError; PeerGoneError if nobody signals one of the values any more (any: each of them).
     """
@@ -229,25 +235,32 @@ def wait_many(
             raise TypeError(f"waits[{index}] has {timeline!r}, which is not a timeline; give pairs (timeline, value)")
         record.check_process()
         waits.append((uses.add(record), value_of(value, f"the value of waits[{index}]")))
-    if waits and all(record.page is not None for record, _ in waits):
-        pages = [(record.page, value) for record, value in waits]
-        if not wait_pages(pages, any_of=any_of, deadline=deadline_after(limit)):
-            raise _behind(waits, timeout)
-        return waits
+    if not waits:
+        return []
+    everything = list(range(len(waits)))
+    deadline = deadline_after(limit)
+    while True:
+        ended = _sleep_for(waits, deadline, any_of=any_of)
+        if ended and not any_of:
+            return everything
+        values = [record.native.counter() for record, _ in waits]
+        reached = [index for index, (_, value) in enumerate(waits) if values[index] >= value]
+        if (reached and any_of) or reached == everything:
+            return reached
+        if not ended:
+            behind = next(index for index in everything if index not in reached)
+            raise timed_out(*waits[behind], values[behind], timeout)
+
+
+def _sleep_for(waits: Sequence[tuple[SemaphoreRecord, int]], deadline: int | None, *, any_of: bool) -> bool:
+    """Wait for any or all of the timelines. Return whether the values were reached before the deadline."""
+    if all(record.page is not None for record, _ in waits):
+        return wait_pages([(record.page, value) for record, value in waits], any_of=any_of, deadline=deadline)
     by_device: dict[Any, list[tuple[Any, int]]] = {}
     for record, value in waits:
         by_device.setdefault(record.device, []).append((record.native, value))
-    if not waits:
-        return waits
-    if not _wait_for_devices(by_device, limit, any_of=any_of):
-        raise _behind(waits, timeout)
-    return waits
-
-
-def _behind(waits: Sequence[tuple[SemaphoreRecord, int]], timeout: float | None) -> WaitTimeoutError:
-    """Return the error for the first timeline that has not reached its value."""
-    behind = next(((record, value) for record, value in waits if record.native.counter() < value), waits[0])
-    return timed_out(*behind, timeout)
+    left = None if deadline is None else max(0, deadline - time.monotonic_ns())
+    return _wait_for_devices(by_device, left, any_of=any_of)
 
 
 def _wait_for_devices(by_device: dict[Any, list[tuple[Any, int]]], limit: int | None, *, any_of: bool) -> bool:

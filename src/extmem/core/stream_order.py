@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from extmem.arguments import whole_number
 from extmem.core import sync_opening, sync_sending
 from extmem.core.sync_object import SemaphoreObject
 from extmem.core.sync_record import SemaphoreRecord
@@ -17,7 +18,6 @@ from extmem.errors import UnsupportedError
 from extmem.handles import HandleEntry
 from extmem.manager import Reference
 from extmem.owning import Uses
-from extmem.sharing.layout import whole_number
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState

@@ -238,9 +238,17 @@ class PageSignals:
 
     def check_signaler(self, value: int) -> None:
         """Raise PeerGoneError if the value is not reached, and the process that would signal it has ended."""
-        facts = self.facts
-        if facts.abandoned and self.value < value:
+        facts = self.abandoned_below(value)
+        if facts is not None:
             raise gone_error(facts, value)
+
+    def abandoned_below(self, value: int) -> layout.Facts | None:
+        """Return the facts of a page whose value is not reached, and has no signaler any more; None for others."""
+        facts = self.facts
+        if not facts.abandoned:
+            return None
+        reached = self.value  # after the state: it may have been signaled before the end
+        return facts._replace(value=reached) if reached < value else None
 
 
 def _places(page: memoryview, process: int, started: int) -> tuple[int, bool]:
