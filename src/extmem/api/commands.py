@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 
 from extmem import rules, vk
 from extmem.api.ownership_commands import OwnershipCommands
-from extmem.arguments import whole_number
+from extmem.arguments import MadeByFunctions, whole_number
 from extmem.core import sync_operations
 from extmem.core.command_arguments import check_structs, copied_structs, region, remaining_bytes, structs_in
 from extmem.core.command_state import LayoutTracker, Steps, barrier_step, buffer_step, use_step, whole_step
@@ -39,7 +39,7 @@ from extmem.devices.backend import Recorder
 from extmem.devices.types import ImageRegion
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
-from extmem.owning import Lock, MadeByFunctions, Uses
+from extmem.owning import Lock, Uses
 
 __all__ = ["Commands"]
 

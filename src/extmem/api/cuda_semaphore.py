@@ -5,11 +5,12 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from extmem.arguments import MadeByFunctions
 from extmem.core import sync_operations
 from extmem.core.sync_object import SemaphoreObject
 from extmem.errors import UnsupportedError
 from extmem.interop.streams import stream_address
-from extmem.owning import MadeByFunctions, Uses, late_imports
+from extmem.owning import Uses, late_imports
 from extmem.vk.handle_types import NO_SEMAPHORE_TYPES, OPAQUE_FD
 
 if TYPE_CHECKING:

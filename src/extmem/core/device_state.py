@@ -7,7 +7,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 from extmem import rules, vk
-from extmem.arguments import check_flag
+from extmem.arguments import MadeByFunctions, check_flag
 from extmem.core.caller_warning import warn_caller
 from extmem.core.device_facts import device_facts
 from extmem.core.open_payloads import OpenPayloads
@@ -15,7 +15,7 @@ from extmem.core.validation_cache import Key, ValidationCache
 from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
-from extmem.owning import Held, Lock, MadeByFunctions, work_off
+from extmem.owning import Held, Lock, work_off
 from extmem.sharing.bounded import Bounded
 from extmem.vk.handle_types import MemoryHandleType
 

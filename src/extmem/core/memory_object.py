@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import ref
 
+from extmem.arguments import MadeByFunctions
 from extmem.core.memory_record import Closed, MemoryRecord
 from extmem.errors import HandleStateError, LiveViewError
 from extmem.handles.process_id import current_process
-from extmem.owning import MadeByFunctions, Use, late_imports, unsettled
+from extmem.owning import Use, late_imports, unsettled
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState

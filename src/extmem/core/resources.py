@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from extmem import rules, vk
+from extmem.arguments import MadeByFunctions
 from extmem.core import validation_cache
 from extmem.core.device_state import DeviceState
 from extmem.errors import HandleStateError
-from extmem.owning import Held, MadeByFunctions, late_imports, unsettled
+from extmem.owning import Held, late_imports, unsettled
 from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.struct_copies import copy_struct
 

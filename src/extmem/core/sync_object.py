@@ -8,10 +8,11 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, Self, TypeVar
 
+from extmem.arguments import MadeByFunctions
 from extmem.core.sync_record import ClosedSync, FenceRecord, SemaphoreRecord, SyncRecord
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.process_id import current_process
-from extmem.owning import MadeByFunctions, Use, unsettled
+from extmem.owning import Use, unsettled
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from extmem.arguments import check_flag
+from extmem.arguments import MadeByFunctions, check_flag
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles._access import Access
 from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
 from extmem.handles._table import HandleEntry, HandleInfo, NtHandleTable
 from extmem.handles.arguments import handle_number
-from extmem.owning import MadeByFunctions
 
 __all__ = ["NtHandle"]
 

@@ -34,7 +34,6 @@ the rest.
 
 from extmem.owning._join_thread import join_thread
 from extmem.owning._system import close_native
-from extmem.owning.construction import MadeByFunctions
 from extmem.owning.fd import OwnedDescriptor, OwnedFd, copy_fd, late_imports, out_of_descriptors
 from extmem.owning.held import Held, Use, Uses, unsettled, work_off
 from extmem.owning.lock import Lock
@@ -44,7 +43,6 @@ from extmem.owning.signal_handlers import raised_by_handler
 __all__ = [
     "Held",
     "Lock",
-    "MadeByFunctions",
     "Making",
     "OwnedDescriptor",
     "OwnedFd",

@@ -9,7 +9,7 @@ import pytest
 import extmem
 from extmem.api.commands import Commands
 from extmem.api.cuda_semaphore import CudaSemaphore, StreamTimeline
-from extmem.owning import MadeByFunctions
+from extmem.arguments import MadeByFunctions
 
 CALLED_BY_PROGRAMS = {
     "Access",
