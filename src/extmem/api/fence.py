@@ -36,8 +36,9 @@ class Fence(FenceObject):
             return sync_operations.host_waits.status_of(record)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until it is signaled (vkWaitForFences). timeout: seconds; None for no limit.
+        """Wait until it is signaled (vkWaitForFences). The wait changes nothing: it stays signaled until `reset`.
 
+        timeout: seconds, 0 to check without waiting; None for no limit. Ctrl-C ends the wait.
         Errors: WaitTimeoutError (a TimeoutError); PeerGoneError for a fence of the host whose signaler has ended.
         """
         with self.use() as record:
