@@ -256,9 +256,9 @@ class SyncDevice(DeviceState):
         return made
 
     def fence(self, signaled: bool = False) -> Fence:
-        """Return a new fence for `commands` and `queue_submit`, which the caller closes. signaled: whether it is at first.
+        """Return a new fence for `commands` and `queue_submit`. The caller closes it.
 
-        It cannot be exported: for that, `create_fence` takes vk.ExportFenceCreateInfo.
+        signaled: whether it is at first. It cannot be exported: for that, `create_fence` takes vk.ExportFenceCreateInfo.
         Errors: TypeError for a value that is not a bool; OutOfMemoryError, DriverError.
         """
         classes = _classes()
