@@ -258,7 +258,7 @@ class SyncDevice(DeviceState):
     def fence(self, signaled: bool = False) -> Fence:
         """Return a new fence for `commands` and `queue_submit`. The caller closes it.
 
-        signaled: whether it is at first. It cannot be exported; `create_fence` makes those, by vk.ExportFenceCreateInfo.
+        signaled: whether it is at first. It cannot be exported: see `create_fence` with vk.ExportFenceCreateInfo.
         Errors: TypeError for a value that is not a bool; OutOfMemoryError, DriverError.
         """
         classes = _classes()
