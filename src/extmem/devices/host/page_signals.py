@@ -296,7 +296,7 @@ def gone_error(facts: layout.Facts, value: int | None = None, what: str = "the t
     if value is None:
         return PeerGoneError(f"{when}, and it is not signaled; create a new one, or signal it in another process")
     return PeerGoneError(
-        f"{when}: {what} has value {facts.value}, and the value {value}, which is waited for, was not signaled; call "
+        f"{when}: it has value {facts.value}, and the value {value}, which is waited for, was not signaled; call "
         f"signal({value}) in a process that may signal, so that the waits return, or create a new timeline"
     )
 
