@@ -151,7 +151,8 @@ def test_a_signaler_that_has_ended_before_is_noticed(device: Device, peer: Peer,
 
 @pytest.mark.parametrize("rights", ["all", "wait alone"])
 def test_a_signaler_that_ends_normally_is_told_as_that(device: Device, peer: Peer, name: str, rights: str) -> None:
-    peer(PEER + "\nmade = device.timeline(name=name)\nmade.signal(3)", name=name)
+    # A variable of the peer would be closed when its function returns.
+    peer(PEER + "\nimport sys\nsys.kept = made = device.timeline(name=name)\nmade.signal(3)", name=name)
     access = None if rights == "all" else 0x8000_0000
     with extmem.open_timeline(name, device=device, access=access) as opened:
         opened.wait(3, timeout=DEADLINE)
@@ -169,7 +170,7 @@ def test_others_signal_after_a_normal_end(device: Device, peer: Peer, name: str,
     access = None if rights == "all" else 0x8000_0000
     with device.timeline(name=name) as made, extmem.open_timeline(name, device=device, access=access) as waiting:
         made.signal(1)
-        peer(NAMED + "\nopened.signal(2)", name=name)
+        peer(NAMED + "\nimport sys\nsys.kept = opened\nopened.signal(2)", name=name)
         waiting.wait(2, timeout=DEADLINE)
         leaver = threading.Timer(0.1, peer.leave)
         leaver.start()

@@ -288,7 +288,7 @@ class TimelinePage(PageSignals):
         since = time.monotonic_ns()
         if not self.writable:
             left = layout.leave(memoryview(bytearray(self._words.cast("B"))), pid, start)
-            if not left.found or left.end_matters:
+            if left.end_matters:  # one that closed it before has no entry any more
                 self._ended = (pid, since, self.sequence_number, left.leaving)
                 self._noted += 1
             return
