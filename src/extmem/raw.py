@@ -350,9 +350,9 @@ def cuda_graph_wait(device: Device, graph: int, wait: object, dependencies: Iter
         must stay open until the graph, and everything that was instantiated from it, is destroyed.
     Errors: TypeError; DriverError; UnsupportedError for a device that is not CUDA's.
     """
-    order = sync_operations.stream_order
     with Uses() as uses:
-        return order.graph_wait(device, graph, order.pairs(wait, uses, "wait"), tuple(dependencies))
+        waits = sync_operations.order_pairs.pairs(wait, uses, "wait")
+        return sync_operations.stream_order.graph_wait(device, graph, waits, tuple(dependencies))
 
 
 def cuda_graph_signal(device: Device, graph: int, signal: object, dependencies: Iterable[int] = ()) -> int:
@@ -360,9 +360,9 @@ def cuda_graph_signal(device: Device, graph: int, signal: object, dependencies: 
 
     Errors: AccessDeniedError without the right to signal; as `cuda_graph_wait`.
     """
-    order = sync_operations.stream_order
     with Uses() as uses:
-        return order.graph_signal(device, graph, order.pairs(signal, uses, "signal"), tuple(dependencies))
+        signals = sync_operations.order_pairs.pairs(signal, uses, "signal")
+        return sync_operations.stream_order.graph_signal(device, graph, signals, tuple(dependencies))
 
 
 def vk_memory(memory: DeviceMemory) -> int:

@@ -72,6 +72,7 @@ class _Unclaimed:
     """What the objects of tickets that cannot be claimed have in common; see `unclaimed`."""
 
     __slots__ = ()
+    _made_of = Exception
     _reason: Any
 
     def __init__(self, reason: _Reason) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import rules, vk
 from extmem.arguments import a_type, whole_number
-from extmem.core import stream_order, sync_facts
+from extmem.core import order_pairs, sync_facts
 from extmem.core.memory_object import MemoryObject
 from extmem.core.sync_arguments import check_device, record_of, sequence_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
@@ -103,7 +103,7 @@ def order_of(device: DeviceState, wait: object, signal: object, fence: object, u
     Errors: TypeError, ValueError; HandleStateError for what is closed or of another device; AccessDeniedError for a
     signal without the right.
     """
-    waits, signals = (stream_order.pairs(given, uses, what) for given, what in ((wait, "wait"), (signal, "signal")))
+    waits, signals = (order_pairs.pairs(given, uses, what) for given, what in ((wait, "wait"), (signal, "signal")))
     for record, _ in (*waits, *signals):
         check_device(device, record)
     for record, _ in signals:

@@ -154,7 +154,7 @@ def test_any_state_is_an_error_of_unreached_values_only(state: int, timelines: l
     put(timeline, layout.FLAGS, 0, 4)
     timeline.wait(3)
     assert timeline.value == 3
-    with pytest.raises(PeerGoneError, match=f"process {(1 << 64) - 1}.* 0.000 s ago: the timeline has value 3, .* 4,"):
+    with pytest.raises(PeerGoneError, match=f"process {(1 << 64) - 1}.* 0.000 s ago: it has value 3, .* 4,"):
         timeline.wait(4)
     assert extmem.wait_any([(timeline, 4), (timeline, 3)]) == 1
     timeline.signal(4)  # a survivor's repair

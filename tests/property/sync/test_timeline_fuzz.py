@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import extmem
-from extmem.core import host_waits
+from extmem.core import host_waits, wait_errors
 from extmem.sharing import timeline_page as layout
 
 pytestmark = pytest.mark.linux_only("pages of Windows have no file that another mapping could be made of")
@@ -31,14 +31,14 @@ def _first(waits: Any, *, timeout: float | None = None) -> int:
 
 
 def _hanging(record: Any, value: int, timeout: float | None) -> None:
-    host_waits.check_reached(record, value, timeout)
+    wait_errors.check_reached(record, value, timeout)
     raise AttributeError("a page with a strange state")
 
 
 def _impatient(record: Any, value: int, timeout: float | None) -> None:
     """A wait that times out, although the value is reached."""
     reached = record.native.counter()
-    raise host_waits.timed_out(record, value, reached, timeout)
+    raise wait_errors.timed_out(record, value, reached, timeout)
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], object]] = {

@@ -227,9 +227,9 @@ def test_wait_any_and_wait_all(device: Device) -> None:
 def test_bad_lists_of_waits_are_refused(device: Device, timeline: Timeline) -> None:
     with pytest.raises(ValueError, match="could never return"):
         extmem.wait_any([])
-    with pytest.raises(TypeError, match="pairs"):
+    with pytest.raises(TypeError, match="give a pair"):
         extmem.wait_all([timeline])  # type: ignore[list-item]
-    with device.fence() as fence, pytest.raises(TypeError, match="not a timeline"):
+    with device.fence() as fence, pytest.raises(TypeError, match="has a fence"):
         extmem.wait_all([(fence, 1)])  # type: ignore[list-item]
 
 

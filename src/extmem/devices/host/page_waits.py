@@ -37,7 +37,7 @@ def wait_pages(waits: Sequence[tuple[TimelinePage, int]], *, any_of: bool, deadl
             if facts is None:
                 alive = True
             elif gone is None:
-                gone = gone_error(facts, value)
+                gone = gone_error(facts, value, page.label)
         if not missing:
             return True
         if gone is not None and not (any_of and alive):
