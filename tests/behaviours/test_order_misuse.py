@@ -92,7 +92,7 @@ REFUSED: dict[str, Refused] = {
     ),
     "a host wait for a binary semaphore": (
         lambda s: extmem.wait_any([(s.alone, 1)]),
-        r"waits\[0\] has .* not a timeline",
+        r"waits\[0\] has .*, which is binary: the host waits for timelines alone",
     ),
     "a host wait for a fence among timelines": (lambda s: extmem.wait_all([(s.fence, 1)]), r"waits\[0\] has .*Fence"),
     "the name of memory": (
