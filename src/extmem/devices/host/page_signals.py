@@ -229,10 +229,12 @@ class PageSignals:
         raise NotImplementedError
 
     def add_user(self) -> None:
-        """Count one more object of this process that uses the page. Only on systems that have to know."""
+        """Count one more object of this process that has the page."""
+        raise NotImplementedError
 
     def drop_user(self) -> None:
         """End what `add_user` began: without users, this process is no signaler any more."""
+        raise NotImplementedError
 
     # Waiting.
 
