@@ -8,7 +8,7 @@ batches to the records as they are then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from extmem.core.sync_records import Batch, Changes, SyncObject
@@ -86,10 +86,12 @@ class Submission:
         self._over = True
         self._states.finished(self._numbers)
 
-    def unknown(self) -> None:
-        """Record that the submission may have reached the device or not: its call was interrupted, or failed oddly.
+    def unknown(self, restored: Iterable[int] = ()) -> None:
+        """Record that the submission may have reached the device or not, or in part: its call was interrupted, or
+        failed after its first operation.
 
         The binary semaphores and fences that it names are then in an unknown state until they are next imported.
+        restored: the numbers of the semaphores whose temporary payloads have ended.
         """
         named = {number for batch in self._batches for number, _ in (*batch.waits, *batch.signals)} | {self._fence}
         with self._states.lock:
@@ -99,6 +101,11 @@ class Submission:
                 payload = None if record is None else changes.payload(record.current.payload)
                 if record is not None and payload is not None:
                     changes.put(record.current.payload, payload._replace(external=True))
+            for number in restored:
+                record = changes.sync_object(number)
+                if record is not None:
+                    changes.detach(record.temporary)
+                    changes.put(number, record._replace(temporary=None))
             changes.apply()
 
 

@@ -228,6 +228,11 @@ class VulkanSync:
         if exported is not None:
             exported.end()
 
+    @property
+    def temporary(self) -> bool:
+        """See `NativeSync`."""
+        return self._is_temporary
+
     def restored(self) -> None:
         """Record that the permanent payload is back: a wait was submitted, or the fence was reset."""
         if self._is_temporary:
