@@ -33,7 +33,8 @@ def open_timeline(
     access: rights to request when opening by name: `Access.READ` to wait, `Access.READ_WRITE` to wait and to signal;
         None requests all rights that are granted.
     Errors: NameNotFoundError, NameInvalidError, AccessDeniedError, ObjectTypeError (memory, a fence or a binary
-    semaphore), InvalidHandleError, HandleStateError; RuleViolation for a payload of another device; DescriptorError.
+    semaphore), InvalidHandleError, HandleStateError; DriverError for an fd that is not a timeline's; RuleViolation
+    for a payload of another device; DescriptorError.
     """
     if device is not None and not isinstance(device, Device):
         raise TypeError(f"device is {device!r}, a {type(device).__name__}; give a Device, or None")

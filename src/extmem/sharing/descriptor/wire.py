@@ -127,6 +127,12 @@ class _Head(msgspec.Struct, array_like=True):
 _encoder = msgspec.msgpack.Encoder()
 _head = msgspec.msgpack.Decoder(_Head)
 _kind = msgspec.msgpack.Decoder(_Kind)
+_OPENED_BY = {
+    ObjectKind.MEMORY: ("memory", "extmem.open or Device.allocate_memory"),
+    ObjectKind.SEMAPHORE: ("a semaphore", "extmem.open_timeline (a timeline) or Device.import_semaphore_fd"),
+    ObjectKind.FENCE: ("a fence", "Device.import_fence_fd"),
+}
+"""The nouns of the kinds, and the calls that open or import one."""
 _header_of = itemgetter(*_Header.__struct_fields__[1:])
 
 
@@ -204,11 +210,12 @@ class Form:
         return f"the descriptor is malformed: {self._named(str(error))}"
 
     def _kind_text(self, object_kind: int) -> str:
+        needed = f"and {' or '.join(self._kinds.values())} is needed"
+        if object_kind in _OPENED_BY:
+            noun, calls = _OPENED_BY[ObjectKind(object_kind)]
+            return f"the descriptor is of {noun} (kind {object_kind}), {needed}; open it as what it is, by {calls}"
         known = ", ".join(f"{int(kind)} {kind.name}" for kind in ObjectKind)
-        return (
-            f"the descriptor is of an object of kind {object_kind}, and {' or '.join(self._kinds.values())} is needed; "
-            f"this library knows the kinds {known}"
-        )
+        return f"the descriptor is of an object of kind {object_kind}, {needed}; this library knows the kinds {known}"
 
     def _named(self, text: str) -> str:
         """Return msgspec's message with the field's name in place of its indices."""
