@@ -47,8 +47,9 @@ class Semaphore(SemaphoreObject):
         handle_type: a type that it was created for; None: the first of NT handle, KMT handle and fd that this process
             can give: of an imported payload it gives no NT handles. SYNC_FD may return -1: the payload is signaled
             already, and there is nothing to wait for.
-        Errors: UnsupportedError for an NT handle of an imported payload; RuleViolation (VUID-VkSemaphoreGetWin32HandleInfoKHR-handleType-01126,
-        VUID-VkSemaphoreGetFdInfoKHR-handleType-01132) for a type that it was not created for.
+        Errors: UnsupportedError for an NT handle of an imported payload; RuleViolation
+        (VUID-VkSemaphoreGetWin32HandleInfoKHR-handleType-01126, VUID-VkSemaphoreGetFdInfoKHR-handleType-01132) for a
+        type that it was not created for.
         """
         with self.use() as record:
             handle: NtHandle | KmtHandle | FdHandle | int = sync_operations.sync_exporting.export_handle(
