@@ -60,16 +60,17 @@ class Order(NamedTuple):
 class _End(Held):
     """Its release, with the last hold of a submission, records the end of the batches."""
 
-    def __init__(self, submission: Submission, records: Sequence[SemaphoreRecord]) -> None:
+    def __init__(self, submission: Submission, records: Sequence[SemaphoreRecord], batches: Sequence[Batch]) -> None:
         super().__init__()
         self._submission = submission
         self._records = records
+        self._batches = batches
 
     def give_back(self) -> None:
         """See `Held`."""
         for record in self._records:
             record.pending.discard(self)
-        self._submission.finished()
+        self._submission.finished(index for index, batch in enumerate(self._batches) if batch.abandoned)
 
 
 def queue_submit(device: DeviceState, given: Sequence[vk.SubmitInfo], fence: object) -> None:
@@ -200,14 +201,15 @@ def submit(
         )
         for one in planned
     ]
-    end = uses.add(_End(submission, records))
+    end = uses.add(_End(submission, records, batches))
     for record in records:
         record.pending.add(end)
     end.end()  # it is released with the last hold, which the device has until it is done
     try:
         backend.submit_batches(batches, fence.native if fence is not None else None, uses, wait=wait)
     except BaseException as error:
-        if not isinstance(error, DriverError) or device.backend.queue_facts is None:
+        nothing_done = isinstance(error, DriverError) and device.backend.queue_facts is not None
+        if not nothing_done and not (batches and all(batch.abandoned for batch in batches)):
             _settle_failed(submission, records)
         raise
     submission.submitted()

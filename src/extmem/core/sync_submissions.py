@@ -53,6 +53,7 @@ class Submission:
         self._fence = fence
         self._numbers: tuple[int, ...] = ()
         self._over = False
+        self._abandoned: frozenset[int] = frozenset()
         counters = counters or {}
         with states.lock:
             changes = states.changes()
@@ -79,12 +80,20 @@ class Submission:
             self._numbers = numbers
             changes.apply()
             if self._over:
-                self._states.finished(numbers)
+                self._finish(numbers)
 
-    def finished(self) -> None:
-        """Record that all batches have completed execution. Safe to call twice, and from any thread or finalizer."""
+    def finished(self, abandoned: Iterable[int] = ()) -> None:
+        """Record that all batches have completed execution. Safe to call twice, and from any thread or finalizer.
+
+        abandoned: the indices of those that the device has not executed.
+        """
+        self._abandoned = frozenset(abandoned)
         self._over = True
-        self._states.finished(self._numbers)
+        self._finish(self._numbers)
+
+    def _finish(self, numbers: Sequence[int]) -> None:
+        for index, number in enumerate(numbers):
+            self._states.finished((number,), abandoned=index in self._abandoned)
 
     def unknown(self, restored: Iterable[int] = ()) -> None:
         """Record that the submission may have reached the device or not, or in part: its call was interrupted, or

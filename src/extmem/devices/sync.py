@@ -206,6 +206,10 @@ class Batch:
     chain: Sequence[Any] = field(default_factory=tuple)
     """Further structs of the pNext chain, resolved (VkWin32KeyedMutexAcquireReleaseInfoKHR, …D3D12FenceSubmitInfoKHR).
     """
+    abandoned: bool = False
+    """Set by the device before it ends the holds, or raises an error: it is not executed, because what it waits for is
+    not going to happen, or because of an earlier submission.
+    """
 
 
 @runtime_checkable

@@ -259,7 +259,9 @@ def _places(page: memoryview, process: int, started: int) -> tuple[int, bool]:
 def gone_error(facts: layout.Facts, value: int | None = None, what: str = "the timeline") -> PeerGoneError:
     """Return the error to raise for a signal that nobody is going to make. value: that is waited for, of a timeline."""
     if facts.state == layout.State.POISONED:
-        event = f"process {facts.pid} declared {what} invalid"
+        event = (
+            f"process {facts.pid} declared {what} invalid, because work that was to signal it failed or was not done"
+        )
     elif facts.closed:
         event = f"process {facts.pid}, the last that could signal {what}, closed it"
     else:
