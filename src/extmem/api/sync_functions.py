@@ -27,7 +27,8 @@ def open_timeline(
 ) -> Timeline:
     """Open a shared timeline by name or handle.
 
-    source: a name or a handle. The caller keeps the handle, except an FdHandle, which is consumed on success.
+    source: a name or a handle. The caller keeps the handle, except an FdHandle, which is consumed on success. Waits of
+        others are not told of the end of a process that opened it by FdHandle: no broker knows of it.
     device: the device whose queues or streams use it; a timeline of the host opens on every device. None selects the
         device of the payload: the host device, or the GPU with that UUID.
     access: rights to request when opening by name: `Access.READ` to wait, `Access.READ_WRITE` to wait and to signal;
