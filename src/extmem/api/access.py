@@ -83,8 +83,13 @@ def on_queue(memory: MemoryObject, wait: object, signal: object) -> Iterator[Buf
     """Yield the memory as a buffer that is owned by the Vulkan queue of this process."""
     device = memory.device
     if device.backend.queue_facts is None:
+        instead = (
+            "call wait() and signal() of the timelines around the access"
+            if device.kind == "host"
+            else "use access(stream=...)"
+        )
         raise UnsupportedError(
-            f"{device.name} ({device.kind}) has no queues; use access(stream=...) on it, or use a Vulkan device",
+            f"{device.name} ({device.kind}) has no queues; {instead}, or use a Vulkan device",
             requires_one_of=["a Vulkan device"],
         )
     with memory.use(), Uses() as uses:

@@ -28,13 +28,15 @@ def open_timeline(
 ) -> Timeline:
     """Open a shared timeline by name or handle.
 
-    source: a name or a handle. The caller keeps the handle, except an FdHandle, which is consumed on success.
+    source: a name or a handle. The caller keeps the handle, except an FdHandle, which is consumed on success. Waits of
+        others are not told of the end of a process that opened it by FdHandle: no broker knows of it.
     device: the device whose queues or streams use it; a timeline of the host opens on every device. None selects the
         device of the payload: the host device, or the GPU with that UUID.
     access: rights to request when opening by name: `Access.READ` to wait, `Access.READ_WRITE` to wait and to signal;
         None requests all rights that are granted.
     Errors: NameNotFoundError, NameInvalidError, AccessDeniedError, ObjectTypeError (memory, a fence or a binary
-    semaphore), InvalidHandleError, HandleStateError; RuleViolation for a payload of another device; DescriptorError.
+    semaphore), InvalidHandleError, HandleStateError; DriverError for an fd that is not a timeline's; RuleViolation
+    for a payload of another device; DescriptorError.
     """
     if device is not None and not isinstance(device, Device):
         raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")

@@ -15,6 +15,7 @@ from extmem import rules, vk
 from extmem.arguments import a_type, check_flag, whole_number
 from extmem.core import sync_facts
 from extmem.core.order_pairs import checked_value
+from extmem.core.slices import SLICE_NS, deadline_after, in_slices, wait_for_devices
 from extmem.core.sync_arguments import check_struct, record_of, sequence_of
 from extmem.core.sync_object import SyncObject
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
@@ -27,7 +28,6 @@ from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
-    from extmem.devices.sync import SyncBackend
 
 __all__ = [
     "check_destroy_fence",
@@ -49,10 +49,6 @@ __all__ = [
     "wait_semaphores",
 ]
 
-_SLICE_NS = 100_000_000
-"""Nanoseconds of one slice."""
-_SHORT_NS = 1_000_000
-"""Nanoseconds of one slice of a wait for any of several devices, which take turns."""
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _FAR = 0x7FFF_FFFF
 """Above this, a value can be further from the current one than maxTimelineSemaphoreValueDifference of a driver."""
@@ -73,11 +69,6 @@ def nanoseconds(timeout: float | None) -> int | None:
     if timeout != timeout or timeout < 0:  # an int may be too large for math.isnan
         raise ValueError(f"timeout is {timeout}; give 0 or more seconds, or None for no limit")
     return None if timeout >= 9e9 else int(timeout * 1e9)
-
-
-def deadline_after(timeout_ns: int | None) -> int | None:
-    """Return the deadline on the clock of `time.monotonic_ns`; None for none."""
-    return None if timeout_ns is None else time.monotonic_ns() + timeout_ns
 
 
 def _limit_of(timeout_ns: object) -> int | None:
@@ -132,26 +123,15 @@ def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> None:
     backend: Any = record.device.backend
     waits = ((native, value),)
     if limit is None:
-        while not backend.wait_semaphores(waits, timeout_ns=_SLICE_NS):
+        while not backend.wait_semaphores(waits, timeout_ns=SLICE_NS):
             pass
         return
-    if limit <= _SLICE_NS:
+    if limit <= SLICE_NS:
         reached = backend.wait_semaphores(waits, timeout_ns=limit)
     else:
-        reached = _in_slices(lambda slice_ns: backend.wait_semaphores(waits, timeout_ns=slice_ns), limit)
+        reached = in_slices(lambda slice_ns: backend.wait_semaphores(waits, timeout_ns=slice_ns), limit)
     if not reached:
         check_reached(record, value, timeout)
-
-
-def _in_slices(sleep: Any, limit: int | None) -> bool:
-    """Call `sleep` with a slice of the time until it returns true or the time is over. Return its last result."""
-    deadline = deadline_after(limit)
-    while True:
-        left = _SLICE_NS if deadline is None else min(_SLICE_NS, max(0, deadline - time.monotonic_ns()))
-        if sleep(left):
-            return True
-        if deadline is not None and time.monotonic_ns() >= deadline:
-            return False
 
 
 # Several timelines.
@@ -189,23 +169,7 @@ def _sleep_for(waits: Sequence[tuple[SemaphoreRecord, int]], deadline: int | Non
     for record, value in waits:
         by_device.setdefault(record.device, []).append((record.native, value))
     left = None if deadline is None else max(0, deadline - time.monotonic_ns())
-    return _wait_for_devices(by_device, left, any_of=any_of)
-
-
-def _wait_for_devices(by_device: dict[Any, list[tuple[Any, int]]], limit: int | None, *, any_of: bool) -> bool:
-    def sleep_for(device: Any, slice_ns: int) -> bool:
-        backend: SyncBackend = device.backend
-        return backend.wait_semaphores(by_device[device], any_of=any_of, timeout_ns=slice_ns)
-
-    if not any_of or len(by_device) == 1:
-        deadline = deadline_after(limit)
-        for device in by_device:
-            left = None if deadline is None else max(0, deadline - time.monotonic_ns())
-            if not _in_slices(lambda slice_ns, device=device: sleep_for(device, slice_ns), left):
-                return False
-        return True
-    # No call of the system waits for the timelines of several drivers, so each of them gets a short slice in turn.
-    return _in_slices(lambda slice_ns: any(sleep_for(device, min(slice_ns, _SHORT_NS)) for device in by_device), limit)
+    return wait_for_devices(by_device, left, any_of=any_of)
 
 
 # The commands of the specification.
@@ -228,7 +192,7 @@ def wait_semaphores(device: DeviceState, given: vk.SemaphoreWaitInfo, timeout_ns
             return True
         backend = sync_facts.sync_backend(device)
         any_of = bool(int(info.flags) & _ANY)
-        return _in_slices(
+        return in_slices(
             lambda slice_ns: backend.wait_semaphores(waits, any_of=any_of, timeout_ns=slice_ns),
             limit,
         )
@@ -303,7 +267,7 @@ def wait_for_fences(device: DeviceState, fences: Sequence[object], timeout_ns: i
 def _wait_fences(device: DeviceState, records: Sequence[FenceRecord], limit: int | None, *, any_of: bool) -> bool:
     backend = sync_facts.sync_backend(device)
     natives = [record.native for record in records]
-    done = _in_slices(lambda slice_ns: backend.wait_fences(natives, any_of=any_of, timeout_ns=slice_ns), limit)
+    done = in_slices(lambda slice_ns: backend.wait_fences(natives, any_of=any_of, timeout_ns=slice_ns), limit)
     if done:
         for record in records:
             if not any_of or record.native.status():

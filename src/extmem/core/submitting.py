@@ -60,30 +60,37 @@ class Order(NamedTuple):
 class _End(Held):
     """Its release, with the last hold of a submission, records the end of the batches."""
 
-    def __init__(self, submission: Submission, records: Sequence[SemaphoreRecord]) -> None:
+    def __init__(self, submission: Submission, records: Sequence[SemaphoreRecord], batches: Sequence[Batch]) -> None:
         super().__init__()
         self._submission = submission
         self._records = records
+        self._batches = batches
 
     def give_back(self) -> None:
         """See `Held`."""
         for record in self._records:
             record.pending.discard(self)
-        self._submission.finished()
+        self._submission.finished(index for index, batch in enumerate(self._batches) if batch.abandoned)
 
 
 def queue_submit(device: DeviceState, given: Sequence[vk.SubmitInfo], fence: object) -> None:
     """`Device.queue_submit`."""
-    infos = [_checked(one, vk.SubmitInfo, index) for index, one in enumerate(sequence_of(given, "submits"))]
+    infos = _checked(device, given, vk.SubmitInfo, "vkQueueSubmit")
     with Uses(device) as uses:
         planned = [_plan(device, info, uses, f"submits[{index}]") for index, info in enumerate(infos)]
         target = _fence(device, fence, uses)
-        submit(device, planned, target, uses, lambda facts: rules.check_queue_submit(infos, fence, facts))
+        submit(
+            device,
+            planned,
+            target,
+            uses,
+            lambda facts: rules.check_queue_submit(infos, fence, facts, well_formed=True),
+        )
 
 
 def queue_submit2(device: DeviceState, given: Sequence[vk.SubmitInfo2], fence: object) -> None:
     """`Device.queue_submit2`."""
-    infos = [_checked(one, vk.SubmitInfo2, index) for index, one in enumerate(sequence_of(given, "submits"))]
+    infos = _checked(device, given, vk.SubmitInfo2, "vkQueueSubmit2")
     with Uses(device) as uses:
         planned = [_plan2(device, info, uses, f"submits[{index}]") for index, info in enumerate(infos)]
         target = _fence(device, fence, uses)
@@ -92,7 +99,7 @@ def queue_submit2(device: DeviceState, given: Sequence[vk.SubmitInfo2], fence: o
             planned,
             target,
             uses,
-            lambda facts: rules.check_queue_submit2(infos, fence, facts),
+            lambda facts: rules.check_queue_submit2(infos, fence, facts, well_formed=True),
             command="vkQueueSubmit2",
         )
 
@@ -194,22 +201,30 @@ def submit(
         )
         for one in planned
     ]
-    end = uses.add(_End(submission, records))
+    end = uses.add(_End(submission, records, batches))
     for record in records:
         record.pending.add(end)
     end.end()  # it is released with the last hold, which the device has until it is done
     try:
         backend.submit_batches(batches, fence.native if fence is not None else None, uses, wait=wait)
-    except DriverError:
-        raise  # nothing was submitted
-    except BaseException:
-        submission.unknown()
+    except BaseException as error:
+        nothing_done = isinstance(error, DriverError) and device.backend.queue_facts is not None
+        if not nothing_done and not (batches and all(batch.abandoned for batch in batches)):
+            _settle_failed(submission, records)
         raise
     submission.submitted()
     for one in planned:
         for record, _, _ in one.waits:
             if record.temporary is not None:
                 record.restore_payload()
+
+
+def _settle_failed(submission: Submission, records: Sequence[SemaphoreRecord]) -> None:
+    """Record that a submission was done in part, or perhaps: temporary payloads whose waits were done have ended."""
+    ended = [one for one in records if one.temporary is not None and not one.native.temporary]
+    submission.unknown(restored=[one.state for one in ended])
+    for one in ended:
+        one.restore_payload()
 
 
 def _numbered(operations: Sequence[Operation]) -> list[tuple[int, int]]:
@@ -222,20 +237,20 @@ def _refuse_read_only(planned: Sequence[Planned]) -> None:
             record.check_writable()
 
 
-def _checked(info: Any, struct: type, index: int) -> Any:
-    info = copy_struct(info)
-    if type(info) is not struct:
-        raise TypeError(f"submits[{index}] is {info!r}, {a_type(info)}; pass a vk.{struct.__name__}")
-    return info
+def _checked(device: DeviceState, given: object, struct: type, command: str) -> list[Any]:
+    """Return copies of the structs of a submission, all fields of which have the right types.
 
-
-def _structs(given: object, struct: type, where: str) -> list[Any]:
-    """Return the elements of a list of structs. Errors: TypeError."""
-    found = list(sequence_of(given, where))
-    for index, one in enumerate(found):
-        if type(one) is not struct:
-            raise TypeError(f"{where}[{index}] is {one!r}, {a_type(one)}; pass a vk.{struct.__name__}")
-    return found
+    Errors: RuleViolation; TypeError where rules are not raised.
+    """
+    infos = [copy_struct(one) for one in sequence_of(given, "submits")]
+    for index, info in enumerate(infos):
+        if type(info) is not struct:
+            raise TypeError(f"submits[{index}] is {info!r}, {a_type(info)}; pass a vk.{struct.__name__}")
+    wrong = rules.malformed_submits(infos, struct)
+    if wrong:
+        device.report(wrong, command)
+        raise TypeError(f"{command}: {wrong[0].where}: {wrong[0].problem}; {wrong[0].remedy}")
+    return infos
 
 
 def _fence(device: DeviceState, fence: object, uses: Uses) -> FenceRecord | None:
@@ -286,7 +301,7 @@ def _plan2(device: DeviceState, info: vk.SubmitInfo2, uses: Uses, where: str) ->
                 whole_number(one.value, f"{where}.{field}[{index}].value"),
                 int(one.stage_mask),
             )
-            for index, one in enumerate(_structs(infos, vk.SemaphoreSubmitInfo, f"{where}.{field}"))
+            for index, one in enumerate(infos)
         ]
         for field, infos in (
             ("wait_semaphore_infos", info.wait_semaphore_infos),
@@ -295,9 +310,7 @@ def _plan2(device: DeviceState, info: vk.SubmitInfo2, uses: Uses, where: str) ->
     )
     buffers = [
         _command_buffer(one.command_buffer, f"{where}.command_buffer_infos[{index}].command_buffer")
-        for index, one in enumerate(
-            _structs(info.command_buffer_infos, vk.CommandBufferSubmitInfo, f"{where}.command_buffer_infos")
-        )
+        for index, one in enumerate(info.command_buffer_infos)
     ]
     chain, mutexes = _chain(device, info, uses, where)
     return Planned(waits, signals, None, buffers, (), chain, mutexes)

@@ -239,14 +239,18 @@ class SyncRecord(Held):
         return repr(self.name) if self.name is not None else "unnamed"
 
     def give_back(self) -> None:
-        """See `Held`. In a forked child, release only what the child owns."""
+        """See `Held`. In a forked child, release only what the child owns.
+
+        The native object comes first: the page of a timeline has no user any more when the object manager learns that
+        this process has closed it.
+        """
         try:
+            self.native.close()
+        finally:
             if self.pid == current_process.pid:
                 self.permanent.give_back()
                 if self.temporary is not None:
                     self.temporary.give_back()
-        finally:
-            self.native.close()
         sync_states().remove(self.state)
         self.device.sync_records.discard(self.watch)
 

@@ -49,7 +49,8 @@ class SyncStates:
         self.lock = Lock(reentrant=True)
         self._table = Table()
         self._numbers = count(1)
-        self._ended: deque[int] = deque()
+        self._ended: deque[tuple[int, bool]] = deque()
+        """Batches that have ended, and whether they were abandoned."""
 
     # Objects and payloads.
 
@@ -202,9 +203,12 @@ class SyncStates:
                     changes.put(record.permanent.payload, payload._replace(signaled=False))
             changes.apply()
 
-    def finished(self, batches: Iterable[int]) -> None:
-        """Record that these batches have completed execution. Safe to call from any thread and any finalizer."""
-        self._ended.extend(batches)
+    def finished(self, batches: Iterable[int], *, abandoned: bool = False) -> None:
+        """Record that these batches have completed execution. Safe to call from any thread and any finalizer.
+
+        abandoned: they were not executed, though the device had accepted them.
+        """
+        self._ended.extend((batch, abandoned) for batch in batches)
 
     def idle(self, queue: int) -> None:
         """Record that all batches of a queue have completed execution."""
@@ -276,7 +280,7 @@ class SyncStates:
         with contextlib.suppress(IndexError):  # another operation of this thread, in a signal handler, took the last
             while self._ended:
                 changes = Changes(self._table)
-                end(changes, self._ended[0])
+                end(changes, *self._ended[0])
                 changes.apply()
                 self._ended.popleft()
         return Changes(self._table)
@@ -305,8 +309,11 @@ class SyncStates:
                 end(changes, number)
 
 
-def end(changes: Changes, number: int) -> None:
-    """End a batch: its operations are done, and no longer pending. Unknown numbers are ignored."""
+def end(changes: Changes, number: int, abandoned: bool = False) -> None:
+    """End a batch: its operations are done, and no longer pending. Unknown numbers are ignored.
+
+    abandoned: they are not done. What it was to signal is not signaled; what it waited for may be signaled still.
+    """
     batch = changes.batch(number)
     if batch is None:
         return
@@ -318,7 +325,14 @@ def end(changes: Changes, number: int) -> None:
         if payload is None:
             continue
         timeline = payload.timeline
-        done = max((value for by, _, value in payload.signals if by == number), default=0) if timeline else 0
+        if abandoned and not timeline:
+            is_signaler = payload.signaler == number
+            if is_signaler:
+                payload = payload._replace(signaled=False, signaler=0)
+            else:  # it waited
+                payload = payload._replace(external=True)
+        is_raised = timeline and not abandoned
+        done = max((value for by, _, value in payload.signals if by == number), default=0) if is_raised else 0
         signals = tuple(signal for signal in payload.signals if signal[0] != number)
         waits = tuple(wait for wait in payload.waits if wait[0] != number)
         changes.put(key, payload._replace(value=max(payload.value, done), signals=signals, waits=waits))
@@ -329,7 +343,7 @@ def end(changes: Changes, number: int) -> None:
             waits = tuple(wait for wait in record.waits if wait[0] != number)
             changes.put(key, record._replace(batches=batches, waits=waits))
     fence = changes.payload(batch.fence) if batch.fence else None
-    if fence is not None:
+    if fence is not None and not abandoned:
         changes.put(batch.fence, fence._replace(signaled=True))
 
 

@@ -18,6 +18,7 @@ import extmem
 from extmem import vk
 from extmem.api import Device
 from extmem.api.timeline import Timeline
+from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.testing.leaks import no_leaks
 
 SemaphoreType = vk.ExternalSemaphoreHandleTypeFlagBits
@@ -308,3 +309,27 @@ def test_a_kept_warning_keeps_no_payload(device: Device) -> None:
             device.create_fence(vk.FenceCreateInfo(p_next=vk.ExportFenceCreateInfo(2)))
             gc.collect()
         assert [one.category for one in kept] == [ResourceWarning]
+
+
+def test_an_opened_timeline_gives_the_handles_that_this_process_can_give(device: Device, name: str) -> None:
+    with device.timeline(name=name) as made, extmem.open_timeline(name) as opened:
+        with made.export_handle() as handle, extmem.open_timeline(handle):
+            assert isinstance(handle, NtHandle)
+        with pytest.raises(extmem.UnsupportedError, match="was imported, and only the process that exported it"):
+            opened.export_handle(SemaphoreType.OPAQUE_WIN32)
+        if opened.descriptor.handle_types & SemaphoreType.OPAQUE_FD:
+            with opened.export_handle() as handle, extmem.open_timeline(handle) as again:  # type: ignore[union-attr, arg-type]
+                assert isinstance(handle, FdHandle)
+                again.signal(1)
+            assert made.value == 1
+
+
+@pytest.mark.linux_only("Windows refuses numbers of timelines")
+def test_a_timeline_that_is_shared_by_number_has_one(device: Device) -> None:
+    with device.timeline(handle_types=SemaphoreType.OPAQUE_WIN32_KMT) as made:
+        number = made.export_handle()
+        assert isinstance(number, KmtHandle)
+        with extmem.open_timeline(number) as opened:
+            opened.signal(2)
+            assert opened.export_handle() == number
+        assert made.value == 2

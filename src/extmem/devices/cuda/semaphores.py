@@ -36,6 +36,9 @@ class CudaSemaphore(Held):
 
     __slots__ = ("_file", "_host", "_on_streams", "_payload", "_spec", "_sync", "stated_identity", "timeline")
 
+    temporary = False
+    """False: CUDA has no temporary imports."""
+
     def __init__(self, sync: SyncParts, spec: SemaphoreSpec) -> None:
         super().__init__()
         self._sync = sync

@@ -249,10 +249,12 @@ class PageSignals:
         raise NotImplementedError
 
     def add_user(self) -> None:
-        """Count one more object of this process that uses the page. Only on systems that have to know."""
+        """Count one more object of this process that has the page."""
+        raise NotImplementedError
 
     def drop_user(self) -> None:
         """End what `add_user` began: without users, this process is no signaler any more."""
+        raise NotImplementedError
 
     # Waiting.
 
@@ -285,7 +287,9 @@ def _places(page: memoryview, process: int, started: int) -> tuple[int, bool]:
 def gone_error(facts: layout.Facts, value: int | None = None, what: str = "the timeline") -> PeerGoneError:
     """Return the error to raise for a signal that nobody is going to make. value: that is waited for, of a timeline."""
     if facts.state == layout.State.POISONED:
-        event = f"process {facts.pid} declared {what} invalid"
+        event = (
+            f"process {facts.pid} declared {what} invalid, because work that was to signal it failed or was not done"
+        )
     elif facts.exited:
         event = f"process {facts.pid}, the last that signaled or created {what}, ended normally"
     elif facts.closed:

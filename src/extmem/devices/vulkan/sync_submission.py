@@ -26,7 +26,7 @@ import operator
 import time
 from collections import deque
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakSet
 
 from extmem import vk
@@ -35,7 +35,7 @@ from extmem.devices.vulkan.command_buffers import CommandBuffers
 from extmem.devices.vulkan.host_words import page_of
 from extmem.devices.vulkan.memory import native_allocation
 from extmem.devices.vulkan.owners import VkObject
-from extmem.devices.vulkan.queued_work import Work, Worker
+from extmem.devices.vulkan.queued_work import NOT_SUBMITTED, NOTE_OF_EARLIER, Work, Worker
 from extmem.devices.vulkan.results import fail
 from extmem.devices.vulkan.semaphores import VulkanSemaphore
 from extmem.devices.vulkan.submit_infos import Submit, operations_of, submit_call
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from extmem.devices.vulkan.host_words import HostWords
     from extmem.devices.vulkan.logical import LogicalDevice
     from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation
+    from extmem.devices.vulkan.sync_objects import VulkanSync
 
 __all__ = ["BatchQueue"]
 
@@ -97,6 +98,8 @@ class BatchQueue:
         """See `SyncBackend.submit_batches`."""
         self._device.check_open()
         if self._failed:
+            for batch in batches:
+                batch.abandoned = True
             raise self._failed.pop(0)
         with self._lock:
             works = self._submit(batches, fence, uses)
@@ -115,6 +118,7 @@ class BatchQueue:
             is_deferred = bool(self._deferred.items)
             for work in works:
                 is_deferred = is_deferred or not self._reached(work)
+                work.announce()
                 if is_deferred:
                     work.deferred = True
                     self._deferred.add(work)
@@ -123,6 +127,8 @@ class BatchQueue:
         except BaseException:
             for work in works:
                 if not work.results and work not in self._deferred.items:
+                    with contextlib.suppress(ExtmemError, OSError):
+                        work.withdraw(promised=False)
                     self._abandon(work)
             raise
         finally:
@@ -138,6 +144,7 @@ class BatchQueue:
             raw_fence = 0
             if fence is not None:
                 work.uses.add(fence.keeper)
+                cast("VulkanSync", fence).abandoned = None
                 raw_fence = fence.raw
             driver_batches, buffers = [], []
             for batch in batches:
@@ -148,6 +155,7 @@ class BatchQueue:
                     if isinstance(wait.semaphore, VulkanSemaphore) and wait.semaphore.host is not None:
                         work.hosts.append((wait.semaphore.host, wait.value))
                 for signal in batch.signals:
+                    cast("VulkanSync", signal.semaphore).abandoned = None
                     page = self._page(work, signal.semaphore)
                     if page is not None:
                         work.raises.append((page, signal.value))
@@ -274,14 +282,16 @@ class BatchQueue:
     def _end(self, work: Work, result: int, *, is_signaled: bool) -> None:
         self._lost = self._lost or result == _LOST
         was_promised = work.deferred or not (work.results and work.results[0])
-        for page, value in work.raises:
+        for page, value in work.raises if not result else ():
             try:
-                if not result:
-                    page.raise_to(value)
-                elif was_promised and page.value < value:
-                    page.poison()  # those who wait for the value learn that it does not come
+                page.raise_to(value)
             except (ExtmemError, OSError) as error:
                 _log.warning("a timeline could not be raised to %s: %s", value, error)
+        if result:
+            with contextlib.suppress(ExtmemError, OSError):
+                work.withdraw(promised=was_promised)
+            if work.deferred and (not work.results or work.results[0]):
+                work.abandon()
         self._buffers.give_back(work.recorded)
         fence, work.fence = work.fence, None
         if fence is not None:
@@ -303,7 +313,10 @@ class BatchQueue:
 
     def _wait_and_send(self, work: Work) -> bool:
         """Wait for host timelines for a moment, and submit once their values are reached; see `Worker`."""
-        if self._lost or (work.after is not None and work.after.result):
+        after = work.after
+        reason = work.waits_for_abandoned() if after is None or not after.result else after.reason or NOT_SUBMITTED
+        if self._lost or reason is not None:
+            work.reason = reason
             self._end(work, _LOST if self._lost else _ABANDONED, is_signaled=False)
             return True
         try:
@@ -311,8 +324,10 @@ class BatchQueue:
                 return False
             self._send(work)
         except (ExtmemError, OSError) as error:
+            error.add_note(NOTE_OF_EARLIER)
             self._failed.append(error)
             _log.warning("a submission that waited for a timeline of the host failed: %s", error)
+            work.reason = error
             if not work.results:
                 self._end(work, _ABANDONED, is_signaled=False)
         return True

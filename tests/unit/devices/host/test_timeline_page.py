@@ -275,6 +275,31 @@ def test_the_child_of_a_fork_opens_pages_of_its_own() -> None:
     assert open_page(file) is not page
 
 
+def test_a_page_that_a_wait_keeps_after_its_last_user_is_not_opened_again() -> None:
+    """The object manager has removed the process from the table, so the next page has to enter it again."""
+    file = create_page()
+    page = open_page(file)
+    page.add_user()
+    page.signal(1)
+    page.drop_user()
+    layout.leave(bytes_of(page), os.getpid(), start_time(os.getpid()))
+    again = open_page(file)
+    assert again is not page and again.value == 1
+    again.add_user()
+    again.signal(2)
+    assert again.signalers == [os.getpid()]
+    assert page.wait(2, 0)
+
+
+def test_a_page_is_opened_once_while_it_has_a_user() -> None:
+    file = create_page()
+    page = open_page(file)
+    page.add_user()
+    page.add_user()
+    page.drop_user()
+    assert open_page(file) is page
+
+
 @pytest.mark.slow("starts a process")
 def test_two_processes_signal_and_wait() -> None:
     file, back = create_page(), create_page()
