@@ -120,18 +120,21 @@ class Changes:
 
     def sync_object(self, key: int) -> SyncObject | None:
         """Return the semaphore or fence, or None once it is destroyed."""
-        record: SyncObject | None = self.get(key)
-        return record
+        changed = self._changed
+        found: SyncObject | None = changed[key] if key in changed else self._table.get(key)
+        return found
 
     def payload(self, key: int) -> Payload | None:
         """Return the payload, or None if nothing here has it any more."""
-        record: Payload | None = self.get(key)
-        return record
+        changed = self._changed
+        found: Payload | None = changed[key] if key in changed else self._table.get(key)
+        return found
 
     def batch(self, key: int) -> Batch | None:
         """Return the batch, or None once it is finished."""
-        record: Batch | None = self.get(key)
-        return record
+        changed = self._changed
+        found: Batch | None = changed[key] if key in changed else self._table.get(key)
+        return found
 
     def put(self, key: Hashable, record: Any) -> None:
         """Set or replace a record; None removes it."""

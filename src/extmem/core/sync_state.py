@@ -243,7 +243,10 @@ class SyncStates:
 
     def signaled(self, number: int) -> None:
         """Record that a fence was seen to be signaled: a wait for it ended."""
-        self.fence(number, signaled=True)
+        with self.lock:
+            changes = self._changes()
+            self.end_of_fence(changes, number)
+            changes.apply()
 
     # For `sync_submissions`.
 
@@ -273,12 +276,15 @@ class SyncStates:
 
     def _changes(self) -> Changes:
         """Return the records, with the batches ended that have finished meanwhile."""
-        with contextlib.suppress(IndexError):  # another operation of this thread, in a signal handler, took the last
-            while self._ended:
-                changes = Changes(self._table)
-                end(changes, self._ended[0])
-                changes.apply()
-                self._ended.popleft()
+        if self._ended:
+            with contextlib.suppress(
+                IndexError
+            ):  # a signal handler of this thread took the last
+                while self._ended:
+                    changes = Changes(self._table)
+                    end(changes, self._ended[0])
+                    changes.apply()
+                    self._ended.popleft()
         return Changes(self._table)
 
     def _observe(self, changes: Changes, number: int, value: int) -> None:
@@ -339,9 +345,10 @@ def semaphore_facts(records: Changes, number: int, value: int | None = None) -> 
     payload = None if record is None else records.payload(record.current.payload)
     if record is None or payload is None:
         return None
-    current = record.current
+    current = record.temporary or record.permanent
     external = payload.external
-    waiting = [queue for _, queue, waited in record.waits if waited == current.payload]
+    waits, signals = payload.waits, payload.signals
+    waiting = [queue for _, queue, waited in record.waits if waited == current.payload] if record.waits else ()
     if value is None and not external:
         value = payload.value
     return SemaphoreFacts(
@@ -360,8 +367,8 @@ def semaphore_facts(records: Changes, number: int, value: int | None = None) -> 
         signaled=None if external else payload.signaled,
         unsubmitted=unsubmitted(records, payload.signaler) if payload.signaler and not external else (),
         value=value if record.timeline else None,
-        pending_signals=tuple((queue, signaled) for _, queue, signaled in payload.signals),
-        pending_waits=tuple((queue, waited) for _, queue, waited in payload.waits),
+        pending_signals=tuple([(queue, signaled) for _, queue, signaled in signals]) if signals else (),
+        pending_waits=tuple([(queue, waited) for _, queue, waited in waits]) if waits else (),
     )
 
 

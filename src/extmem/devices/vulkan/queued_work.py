@@ -21,6 +21,8 @@ __all__ = ["Work", "Worker"]
 
 _LINGER_S: Final = 1.0
 """Seconds that a thread without work waits for more before it ends."""
+_LOOK_S: Final = 0.02
+"""Seconds until a thread without work sees work that it was not woken for."""
 
 
 class Work:
@@ -40,6 +42,7 @@ class Work:
         "result",
         "results",
         "uses",
+        "wanted",
     )
 
     def __init__(self) -> None:
@@ -67,6 +70,13 @@ class Work:
         """The VkResult of its end; None before."""
         self.ended: SimpleQueue[None] = SimpleQueue()
         """Has an item once it has ended."""
+        self.wanted = False
+        """Whether somebody waits for its end."""
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether its end is to be handled at once, because somebody waits for it or may wait for what it raises."""
+        return self.wanted or bool(self.raises)
 
     def wait(self, seconds: float) -> bool:
         """Wait for its end. Signal handlers run meanwhile. Return whether it has ended."""
@@ -95,7 +105,7 @@ class Worker:
     def add(self, work: Work, *, wake: bool = True) -> None:
         """Add an item, and ensure that the thread runs.
 
-        wake: False if the caller calls `wake` soon. If an exception prevents that, the thread looks a moment later.
+        wake: False if the caller calls `wake` soon, or if nobody waits for the work: the thread looks a moment later.
         """
         self.items.append(work)
         with self._lock:
@@ -132,11 +142,15 @@ class Worker:
         with self._lock:  # an exception of a signal handler may have come before this thread was recorded
             if self._thread is not threading.current_thread():
                 return
+        calm = 0.0
         while True:
             if not self.items:
-                if not self.pause(self._linger) and self._ends():
+                seconds = min(self._linger, _LOOK_S)
+                calm = 0.0 if self.pause(seconds) else calm + seconds
+                if calm >= self._linger and self._ends():
                     return
                 continue
+            calm = 0.0
             work = self.items[0]
             if self._handle(work):
                 self.items.popleft()

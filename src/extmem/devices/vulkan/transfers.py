@@ -55,13 +55,16 @@ class Transfers:
     def sync(self) -> VulkanSyncBackend:
         """Semaphores, fences, and submissions of batches, made at the first use."""
         self._device.check_open()
-        with self._device.making:
-            if self._sync is None:
-                with late_imports():
-                    from extmem.devices.vulkan.sync import VulkanSyncBackend
+        found = self._sync
+        if found is None:
+            with self._device.making:
+                found = self._sync
+                if found is None:
+                    with late_imports():
+                        from extmem.devices.vulkan.sync import VulkanSyncBackend
 
-                self._sync = VulkanSyncBackend(self._device)
-            return self._sync
+                    found = self._sync = VulkanSyncBackend(self._device)
+        return found
 
     def _drain(self) -> None:
         """Wait for batches that were submitted. Errors: as `BatchQueue.drain`."""
