@@ -22,7 +22,7 @@ from extmem.sharing.layout import whole_number
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
 
-__all__ = ["graph_signal", "graph_wait", "on_device", "pairs", "stream_signal", "stream_wait"]
+__all__ = ["graph_signal", "graph_wait", "hold_until_done", "on_device", "pairs", "stream_signal", "stream_wait"]
 
 Pairs = list[tuple[SemaphoreRecord, int]]
 
@@ -105,6 +105,11 @@ def stream_signal(device: DeviceState, stream: int, signals: Sequence[tuple[Sema
         for record, _ in signals:
             record.check_writable()
         backend.stream_signal(stream, [(on_device(record, device, uses).native, value) for record, value in signals])
+
+
+def hold_until_done(device: DeviceState, stream: int, uses: Uses) -> None:
+    """Hold what `uses` hold until the earlier work of the stream is done. Errors: DriverError; UnsupportedError."""
+    _orderer(device).hold_until_done(stream, uses)
 
 
 def graph_wait(

@@ -277,9 +277,7 @@ class SyncStates:
     def _changes(self) -> Changes:
         """Return the records, with the batches ended that have finished meanwhile."""
         if self._ended:
-            with contextlib.suppress(
-                IndexError
-            ):  # a signal handler of this thread took the last
+            with contextlib.suppress(IndexError):  # a signal handler of this thread took the last
                 while self._ended:
                     changes = Changes(self._table)
                     end(changes, self._ended[0])

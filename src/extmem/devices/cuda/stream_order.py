@@ -319,9 +319,13 @@ class Streams:
     def hold(self, stream: int, uses: Uses) -> Marked:
         """Hold everything in `uses` until what was given to the stream so far is done. The context is current.
 
-        Errors: DriverError; OutOfMemoryError.
+        Errors: DriverError; OutOfMemoryError; UnsupportedError for a stream that is being captured, because CUDA does
+        not tell of the end of an event that became part of a graph.
         """
         device, undo = self._device, Undo()
+        capturing = ffi.new("int *")
+        if not self.calls.is_capturing(stream, int(ffi.cast("uintptr_t", capturing))) and capturing[0]:
+            self._fail(0, getitem, stream)
         cu = device.module
         answer = take(undo, (cu.cuEventDestroy, ...), cu.cuEventCreate, _DISABLE_TIMING | _BLOCKING_SYNC)
         event = device.value_of(answer, "cuEventCreate")

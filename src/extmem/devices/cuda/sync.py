@@ -105,6 +105,12 @@ class CudaSync(SyncParts):
         """See `OrdersStreams`."""
         self.streams.signal(stream, [(one.on_streams(), value) for one, value in cast("_Pairs", signals)])
 
+    def hold_until_done(self, stream: int, uses: Uses) -> None:
+        """See `OrdersStreams`. What earlier work has used is released first, if that work is done."""
+        self.work_off()
+        with self.device.gpu.current:
+            self.streams.hold(stream, uses)
+
     def import_by_name(self, name: str, source: SyncSource) -> StreamSemaphore:
         """Import a semaphore by CUDA's name of its type, for streams. The caller closes it.
 

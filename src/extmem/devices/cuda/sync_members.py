@@ -94,6 +94,9 @@ class SyncMembers:
     def stream_signal(self, stream: int, signals: Sequence[tuple[NativeSemaphore, int]]) -> None:
         self.sync.stream_signal(stream, signals)
 
+    def hold_until_done(self, stream: int, uses: Uses) -> None:
+        self.sync.hold_until_done(stream, uses)
+
     def add_graph_wait(
         self, graph: int, waits: Sequence[tuple[NativeSemaphore, int]], dependencies: Sequence[int] = ()
     ) -> int:

@@ -239,6 +239,10 @@ class Transfers:
         ]
         self.submissions.run(record, uses=uses, owners=after)
 
+    def owns(self, allocation: Allocation) -> bool:
+        """See `ReleasesOwnership`."""
+        return native_allocation(allocation).owner == "here"
+
     def release_ownership(self, allocation: Allocation) -> None:
         """See `ReleasesOwnership`. Nothing is released where the caller's dedicated buffer is unbound and so unused."""
         if not self.buffers.obstacle(native_allocation(allocation)):
