@@ -295,8 +295,8 @@ class SyncStates:
                 self._end_through(changes, batch)
         payload = changes.payload(record.current.payload)
         if payload is not None and value > payload.value:
-            waits = tuple(wait for wait in payload.waits if wait[2] > value)
-            changes.put(record.current.payload, payload._replace(value=value, waits=waits))
+            waits = tuple([wait for wait in payload.waits if wait[2] > value]) if payload.waits else ()
+            changes.put(record.current.payload, payload.with_operations(value, payload.signals, waits))
 
     def _end_through(self, changes: Changes, batch: int) -> None:
         """End a batch whose end was seen, and all before it: its end includes theirs."""
@@ -321,17 +321,20 @@ def end(changes: Changes, number: int) -> None:
         payload = changes.payload(key)
         if payload is None:
             continue
-        timeline = payload.timeline
-        done = max((value for by, _, value in payload.signals if by == number), default=0) if timeline else 0
-        signals = tuple(signal for signal in payload.signals if signal[0] != number)
-        waits = tuple(wait for wait in payload.waits if wait[0] != number)
-        changes.put(key, payload._replace(value=max(payload.value, done), signals=signals, waits=waits))
+        value, signals, waits = payload.value, payload.signals, payload.waits
+        if signals:
+            value = max([value, *[signaled for by, _, signaled in signals if by == number]])
+            signals = tuple([signal for signal in signals if signal[0] != number])
+        if waits:
+            waits = tuple([wait for wait in waits if wait[0] != number])
+        changes.put(key, payload.with_operations(value, signals, waits))
     for key in batch.objects:
         record = changes.sync_object(key)
         if record is not None:
-            batches = tuple(each for each in record.batches if each != number)
-            waits = tuple(wait for wait in record.waits if wait[0] != number)
-            changes.put(key, record._replace(batches=batches, waits=waits))
+            waits = record.waits
+            if waits:
+                waits = tuple([wait for wait in waits if wait[0] != number])
+            changes.put(key, record.with_batches(tuple([each for each in record.batches if each != number]), waits))
     fence = changes.payload(batch.fence) if batch.fence else None
     if fence is not None:
         changes.put(batch.fence, fence._replace(signaled=True))
