@@ -19,7 +19,8 @@ from extmem.api.device import DeviceMemory
 from extmem.api.timeline import Timeline
 from extmem.testing.children import Peer
 
-FRAMES, SIZE = 200, 4096
+FRAMES, SIZE = 64, 4096
+"""So few that a stream that waits takes all their work: a full stream blocks the call that gives it more."""
 LEFT_OUT = FRAMES // 2
 S = 30.0
 SOON = 1.0

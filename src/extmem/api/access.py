@@ -59,8 +59,10 @@ def on_stream(memory: MemoryObject, stream: object, wait: object, signal: object
             raise
         del array
         if signals and cuda is not None:
-            uses.add(record)
-            sync_operations.stream_order.hold_until_done(cuda, address, uses)
+            # CUDA's memory, and not the record: so the memory can be closed, and its device too.
+            used = record.allocation if cuda is record.device else record.companion
+            if used is not None:
+                sync_operations.stream_order.hold_until_done(cuda, address, used)
             sync_operations.stream_order.stream_signal(cuda, address, signals, uses)
         elif pointer is not None:
             pointer.wait(address)

@@ -21,6 +21,7 @@ from extmem.sharing.layout import whole_number
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
+    from extmem.devices.backend import Allocation
 
 __all__ = ["graph_signal", "graph_wait", "hold_until_done", "on_device", "pairs", "stream_signal", "stream_wait"]
 
@@ -107,9 +108,9 @@ def stream_signal(device: DeviceState, stream: int, signals: Sequence[tuple[Sema
         backend.stream_signal(stream, [(on_device(record, device, uses).native, value) for record, value in signals])
 
 
-def hold_until_done(device: DeviceState, stream: int, uses: Uses) -> None:
-    """Hold what `uses` hold until the earlier work of the stream is done. Errors: DriverError; UnsupportedError."""
-    _orderer(device).hold_until_done(stream, uses)
+def hold_until_done(device: DeviceState, stream: int, allocation: Allocation) -> None:
+    """Keep memory of this CUDA device until the earlier work of the stream is done. Errors: as `OrdersStreams`."""
+    _orderer(device).hold_until_done(stream, allocation)
 
 
 def graph_wait(

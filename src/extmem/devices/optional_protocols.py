@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
     from extmem.devices.sync import NativeSemaphore
     from extmem.devices.types import Origin
-    from extmem.owning import Uses
     from extmem.sharing.payload import PayloadFd
 
 __all__ = [
@@ -102,8 +101,8 @@ class OrdersStreams(Protocol):
         Returns at once. Errors: AccessDeniedError without the right to signal; as `stream_wait`.
         """
 
-    def hold_until_done(self, stream: int, uses: Uses) -> None:
-        """Hold what `uses` hold until the earlier work of the stream is done. Does not wait.
+    def hold_until_done(self, stream: int, allocation: Allocation) -> None:
+        """Keep memory of the device until the earlier work of the stream is done, also if it is closed. Does not wait.
 
         Errors: DriverError; UnsupportedError for a stream that is being captured into a graph.
         """
