@@ -34,6 +34,7 @@ from weakref import WeakSet
 
 from extmem import vk
 from extmem.devices.sync import Batch
+from extmem.devices.vulkan.batch_groups import divided, of_driver
 from extmem.devices.vulkan.command_buffers import CommandBuffers
 from extmem.devices.vulkan.host_words import page_of
 from extmem.devices.vulkan.memory import native_allocation
@@ -111,7 +112,7 @@ class BatchQueue:
             self._wait_for(works)
 
     def _submit(self, batches: Sequence[Batch], fence: NativeFence | None, uses: Uses) -> list[Work]:
-        groups = _divided(batches, has_fence=fence is not None)
+        groups = divided(batches, has_fence=fence is not None)
         works: list[Work] = []
         try:
             for index, group in enumerate(groups):
@@ -149,7 +150,7 @@ class BatchQueue:
             driver_batches, buffers = [], []
             for batch in batches:
                 self._hold(work, batch)
-                driver_batches.append(_of_driver(batch))
+                driver_batches.append(of_driver(batch))
                 buffers.append(self._recorded(work, batch))
                 for wait in batch.waits:
                     if isinstance(wait.semaphore, VulkanSemaphore) and wait.semaphore.host is not None:
@@ -421,47 +422,6 @@ class BatchQueue:
 def own_name(own: Submit, device: LogicalDevice) -> str:
     """Return the name of the command, for errors."""
     return "vkQueueSubmit" if own.command is device.commands.vkQueueSubmit else "vkQueueSubmit2"
-
-
-def _is_host(semaphore: NativeSemaphore) -> bool:
-    return isinstance(semaphore, VulkanSemaphore) and semaphore.host is not None
-
-
-def _of_driver(batch: Batch) -> Batch:
-    """Return the batch without the host timelines, which the driver does not know."""
-    for one in operations_of(batch):
-        if _is_host(one.semaphore):
-            break
-    else:
-        return batch
-    return Batch(
-        [wait for wait in batch.waits if not _is_host(wait.semaphore)],
-        batch.record,
-        batch.command_buffers,
-        [signal for signal in batch.signals if not _is_host(signal.semaphore)],
-        batch.owners,
-        batch.chain,
-    )
-
-
-def _divided(batches: Sequence[Batch], *, has_fence: bool) -> list[Sequence[Batch]]:
-    """Return the batches in groups, each of which is one submission; see the module."""
-    if len(batches) == 1:
-        return [batches]
-    groups: list[list[Batch]] = [[]]
-    for batch in batches:
-        if groups[-1] and any(_is_host(wait.semaphore) for wait in batch.waits):
-            groups.append([])
-        groups[-1].append(batch)
-        if any(_has_word(signal.semaphore) for signal in batch.signals):
-            groups.append([])
-    if not groups[-1] and (len(groups) > 1):
-        groups.pop()
-    return [group for group in groups if group] or ([[]] if has_fence else [])
-
-
-def _has_word(semaphore: NativeSemaphore) -> bool:
-    return isinstance(semaphore, VulkanSemaphore) and (semaphore.host is not None or semaphore.word is not None)
 
 
 def _set_owners(batches: Sequence[Batch]) -> None:
