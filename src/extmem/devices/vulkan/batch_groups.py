@@ -17,6 +17,7 @@ __all__ = ["divided", "has_word", "is_host", "of_driver"]
 
 
 def is_host(semaphore: NativeSemaphore) -> bool:
+    """Whether it is a timeline of the host."""
     return isinstance(semaphore, VulkanSemaphore) and semaphore.host is not None
 
 
@@ -38,7 +39,11 @@ def of_driver(batch: Batch) -> Batch:
 
 
 def divided(batches: Sequence[Batch], *, has_fence: bool) -> list[Sequence[Batch]]:
-    """Return the batches in groups, each of which is one submission; see the module."""
+    """Return the batches in groups, each of which is one submission.
+
+    A group ends with a signal of a semaphore that has a word, and begins with a wait for a timeline of the host.
+    has_fence: whether a fence is submitted, also without batches.
+    """
     if len(batches) == 1:
         return [batches]
     groups: list[list[Batch]] = [[]]
@@ -54,4 +59,5 @@ def divided(batches: Sequence[Batch], *, has_fence: bool) -> list[Sequence[Batch
 
 
 def has_word(semaphore: NativeSemaphore) -> bool:
+    """Whether the host waits for a page of it, which is raised at the end of what signals it."""
     return isinstance(semaphore, VulkanSemaphore) and (semaphore.host is not None or semaphore.word is not None)
