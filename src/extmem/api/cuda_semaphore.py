@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -83,7 +84,7 @@ class StreamTimeline(MadeByFunctions):
     second. It can be used as long as the timeline is open.
     """
 
-    __slots__ = ("_native", "_record", "_streams", "_timeline")
+    __slots__ = ("_native", "_record", "_semaphore", "_streams", "_timeline")
     _made_by = "extmem.raw.stream_timeline(…)"
     _made_of = SemaphoreObject
 
@@ -92,7 +93,15 @@ class StreamTimeline(MadeByFunctions):
         self._timeline = timeline
         self._record = record
         self._native: Any = record.native
+        self._semaphore: Any = None
+        """What streams use of the payload, once one has: `_found` finds it."""
         self._streams = streams
+
+    def _found(self) -> Any:
+        semaphore = self._semaphore
+        if semaphore is None or semaphore.closing:  # closed, or replaced by an import
+            semaphore = self._semaphore = self._native.on_streams()
+        return semaphore
 
     def wait(self, stream: object, value: int) -> None:
         """Make later work of the stream wait until the value is reached. Returns at once.
@@ -100,16 +109,32 @@ class StreamTimeline(MadeByFunctions):
         stream: as for `DeviceMemory.access`. Errors: HandleStateError once the timeline is closed; DriverError;
         TypeError.
         """
+        if type(stream) is not int:
+            stream = stream_address(stream)
+        semaphore = self._semaphore
+        if semaphore is not None and not semaphore.closing:
+            lane = semaphore.lanes.get((stream, get_ident()))
+            if lane is not None and lane.wait_program is not None:
+                self._streams.wait_for_one(semaphore, lane, lane.wait_program, value)
+                return
         with self._record.use():
-            self._streams.wait(stream_address(stream), ((self._native.on_streams(), value),))
+            self._streams.wait(stream, ((self._found(), value),))
 
     def signal(self, stream: object, value: int) -> None:
         """Signal the value when earlier work of the stream is done, and wake who waits for it. Returns at once.
 
         Errors: AccessDeniedError without the right to signal; as `wait`.
         """
+        if type(stream) is not int:
+            stream = stream_address(stream)
+        semaphore = self._semaphore
+        if semaphore is not None and not semaphore.closing:
+            lane = semaphore.lanes.get((stream, get_ident()))
+            if lane is not None and lane.signal_program is not None:
+                self._streams.signal_one(semaphore, lane, lane.signal_program, value)
+                return
         with self._record.use():
-            self._streams.signal(stream_address(stream), ((self._native.on_streams(), value),))
+            self._streams.signal(stream, ((self._found(), value),))
 
 
 def stream_timeline(device: DeviceState, timeline: SemaphoreObject) -> StreamTimeline:

@@ -509,9 +509,10 @@ class DeviceMemory(MemoryObject):
         queue: True for work on the queue of the Vulkan device instead. Ownership is acquired from
             VK_QUEUE_FAMILY_EXTERNAL at the beginning and released to it at the end. Yields the buffer over the memory.
         wait: a pair (timeline, value), or a list of them: the work in the block begins when the values are reached.
-            The stream or queue waits, and not the host.
+            The stream or queue waits, and not the host, unless the Vulkan device owns the payload: commands that end
+            with `Commands.release` leave nothing to wait for.
         signal: such pairs, which are signaled when the work that was given to the stream or queue in the block is done.
-            The end of the block then does not wait for it: memory that a stream uses is to be closed only after it.
+            The end of the block then does not wait for it; the memory is held until the stream is done.
         Not ordered: work of other streams, queues and processes, which must wait for `signal`, or for the end of the
         block without it.
         Errors: as `device_array`, `buffer` and `Device.commands`; TypeError for an object that is not a stream.

@@ -19,8 +19,9 @@ from extmem.owning import Uses
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
+    from extmem.devices.backend import Allocation
 
-__all__ = ["graph_signal", "graph_wait", "on_device", "stream_signal", "stream_wait"]
+__all__ = ["graph_signal", "graph_wait", "hold_until_done", "on_device", "stream_signal", "stream_wait"]
 
 
 def on_device(record: SemaphoreRecord, device: DeviceState, uses: Uses) -> SemaphoreRecord:
@@ -65,6 +66,11 @@ def stream_signal(device: DeviceState, stream: int, signals: Sequence[tuple[Sema
         for record, _ in signals:
             record.check_writable()
         backend.stream_signal(stream, [(on_device(record, device, uses).native, value) for record, value in signals])
+
+
+def hold_until_done(device: DeviceState, stream: int, allocation: Allocation) -> None:
+    """Keep memory of this CUDA device until the earlier work of the stream is done. Errors: as `OrdersStreams`."""
+    _orderer(device).hold_until_done(stream, allocation)
 
 
 def graph_wait(

@@ -79,13 +79,8 @@ def queue_submit(device: DeviceState, given: Sequence[vk.SubmitInfo], fence: obj
     with Uses(device) as uses:
         planned = [_plan(device, info, uses, f"submits[{index}]") for index, info in enumerate(infos)]
         target = _fence(device, fence, uses)
-        submit(
-            device,
-            planned,
-            target,
-            uses,
-            lambda facts: rules.check_queue_submit(infos, fence, facts, well_formed=True),
-        )
+        _refuse_read_only(planned)
+        submit(device, planned, target, uses, lambda facts: rules.check_queue_submit(infos, fence, facts))
 
 
 def queue_submit2(device: DeviceState, given: Sequence[vk.SubmitInfo2], fence: object) -> None:
@@ -94,12 +89,13 @@ def queue_submit2(device: DeviceState, given: Sequence[vk.SubmitInfo2], fence: o
     with Uses(device) as uses:
         planned = [_plan2(device, info, uses, f"submits[{index}]") for index, info in enumerate(infos)]
         target = _fence(device, fence, uses)
+        _refuse_read_only(planned)
         submit(
             device,
             planned,
             target,
             uses,
-            lambda facts: rules.check_queue_submit2(infos, fence, facts, well_formed=True),
+            lambda facts: rules.check_queue_submit2(infos, fence, facts),
             command="vkQueueSubmit2",
         )
 
@@ -111,9 +107,10 @@ def order_of(device: DeviceState, wait: object, signal: object, fence: object, u
     signal without the right.
     """
     waits, signals = (order_pairs.pairs(given, uses, what) for given, what in ((wait, "wait"), (signal, "signal")))
-    for record, _ in (*waits, *signals):
+    for record, _ in waits:
         check_device(device, record)
     for record, _ in signals:
+        check_device(device, record)
         record.check_writable()
     return Order(waits, signals, _fence(device, fence, uses))
 
@@ -169,7 +166,6 @@ def submit(
 ) -> None:
     """Check the batches, and submit them. The caller holds everything in `uses`. wait: until they are done."""
     backend = sync_facts.sync_backend(device)
-    _refuse_read_only(planned)
     queue = device.facts.identity
     operations = [Operations(_numbered(one.waits), _numbered(one.signals)) for one in planned]
     records = [record for one in planned for record, _, _ in (*one.waits, *one.signals)]

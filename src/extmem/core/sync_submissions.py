@@ -194,7 +194,8 @@ class _Effect:
         if record.timeline:
             self.timelines.append((key, value, record.name))
             if value > payload.value:
-                changes.put(key, payload._replace(waits=(*payload.waits, (self.number, self.queue, value))))
+                waiting = (*payload.waits, (self.number, self.queue, value))
+                changes.put(key, payload.with_operations(payload.value, payload.signals, waiting))
         else:
             if payload.signaler:
                 self.before.append(payload.signaler)
@@ -214,7 +215,8 @@ class _Effect:
         key = record.current.payload
         self.payloads.append(key)
         if record.timeline:
-            payload = payload._replace(signals=(*payload.signals, (self.number, self.queue, value)))
+            signals = (*payload.signals, (self.number, self.queue, value))
+            payload = payload.with_operations(payload.value, signals, payload.waits)
         else:
             payload = payload._replace(signaled=True, signaler=self.number)
         changes.put(key, payload)

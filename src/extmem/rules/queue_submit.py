@@ -51,8 +51,8 @@ def check_queue_submit(
 ) -> list[Violation]:
     """Return all rules that this vkQueueSubmit would break. fence: a fence, its number, or None.
 
-    well_formed: whether all fields are known to have the right types, because the caller made the structs, or has
-        asked `malformed_submits`.
+    well_formed: whether the structs are known to be right in themselves, because the caller made them: the types of the
+    fields, the chains, and the lengths of the arrays. Only the rules of semaphores and the fence are checked then.
     """
     return _check("vkQueueSubmit", vk.SubmitInfo, submits, fence, facts, well_formed=well_formed)
 
@@ -92,9 +92,12 @@ def _check(
     violations = submission.run(Submission(facts.device, facts.fence), 0)
     for i, info in enumerate(submits):
         call = BatchCall(info, f"submits[{i}]", facts.device, facts_of_batch(facts, i), facts.queue)
-        violations += batch.run(call, call.traits)
+        if not well_formed:
+            violations += batch.run(call, call.traits)
         for operation in call.operations():
             violations += (wait if operation.kind == "wait" else signal).run(operation, 0)
+        if well_formed:
+            continue
         mutex = next((n for n in call.chain if type(n) is vk.Win32KeyedMutexAcquireReleaseInfoKHR), None)
         if mutex is not None:
             memories = cast("tuple[MemoryFacts | None, ...]", facts.mutexes.get(i, ()))

@@ -19,7 +19,8 @@ from operator import getitem
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from extmem.devices.cuda import host_function
+from extmem.devices.cuda import call_sequence, host_function
+from extmem.devices.cuda.call_sequence import Program
 from extmem.devices.cuda.driver_calls import FENCE_VALUE, KEY, PARAMS_WORDS, TIMEOUT_MS, DriverCalls
 from extmem.devices.cuda.external_semaphores import KEYED_MUTEXES
 from extmem.devices.cuda.owners import Undo, take
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
     from extmem.devices.cuda.handle_types import TimelinePage
     from extmem.devices.cuda.logical import LogicalDevice
 
-__all__ = ["INFINITE_MS", "Lane", "StreamSemaphore"]
+__all__ = ["DEFAULT_STREAMS", "GREATER_OR_EQUAL", "INFINITE_MS", "Lane", "StreamSemaphore"]
+
+DEFAULT_STREAMS: Final = 2
+"""The greatest number of a default stream: 0, 1 (legacy) and 2 (of the thread) are those of the current context."""
+GREATER_OR_EQUAL: Final = 0
+"""CU_STREAM_WAIT_VALUE_GEQ."""
 
 INFINITE_MS: Final = 0xFFFF_FFFF
 """The timeout of a keyed mutex that never ends."""
@@ -42,7 +48,21 @@ _DISABLE_TIMING: Final = 0x2
 class Lane:
     """The arguments of CUDA's calls for one semaphore, on one stream, by one thread."""
 
-    __slots__ = ("_keep", "capture", "event", "mark", "marked", "params", "signal", "stream", "wait")
+    __slots__ = (
+        "_capturing",
+        "_keep",
+        "capture",
+        "event",
+        "mark",
+        "marked",
+        "page",
+        "params",
+        "signal",
+        "signal_program",
+        "stream",
+        "wait",
+        "wait_program",
+    )
 
     def __init__(self, calls: DriverCalls, semaphore: StreamSemaphore, stream: int, event: int) -> None:
         self.stream = stream
@@ -51,7 +71,7 @@ class Lane:
         """CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS and …_WAIT_PARAMS, which have the same form."""
         self.params[TIMEOUT_MS] = INFINITE_MS if semaphore.keyed else 0
         self._keep = ffi.new("uint64_t *", semaphore.external)
-        capturing = ffi.new("int *")
+        capturing = self._capturing = ffi.new("int *")
         self.capture = ((calls.is_capturing, stream, _address(capturing)), (getitem, capturing, 0))
         """The calls that ask whether the stream is being captured. The second one returns CUstreamCaptureStatus."""
         self.mark = (calls.record_event, event, stream)
@@ -62,6 +82,33 @@ class Lane:
             arguments = (_address(self._keep), _address(self.params), 1, stream)
             self.wait = (calls.wait_semaphores, *arguments)
             self.signal = (calls.signal_semaphores, *arguments)
+        page = semaphore.page
+        self.page = (page.address, page.sequence) if page is not None else (0, 0)
+        """The addresses of the page's value and of its sequence."""
+        self.wait_program: Program | None = None
+        """The calls of one wait, for `call_sequence.runner`; None where calls are made one by one."""
+        self.signal_program: Program | None = None
+        """The calls of one signal of a semaphore that has a page."""
+        if call_sequence.runner() is not None and stream > DEFAULT_STREAMS and not semaphore.keyed:
+            self._write_programs(calls, semaphore)
+
+    def _write_programs(self, calls: DriverCalls, semaphore: StreamSemaphore) -> None:
+        stream, at = self.stream, calls.addresses
+        guarded = (at[calls.is_capturing], (stream, _address(self._capturing)), _address(self._capturing))
+        value: int | tuple[int, int]
+        if semaphore.external:
+            arguments = (_address(self._keep), _address(self.params), 1, stream)
+            value = _address(self.params) + 8 * semaphore.value_at
+            wait, signal = (at[calls.wait_semaphores], arguments, 0), (at[calls.signal_semaphores], arguments, 0)
+        else:
+            value = (1, 2)
+            wait = (at[calls.wait_value], (stream, semaphore.pointer, 0, GREATER_OR_EQUAL), 0)
+            signal = (at[calls.write_value], (stream, semaphore.pointer, 0, 0), 0)
+        mark = (at[calls.record_event], (self.event, stream), 0)
+        self.wait_program = Program((guarded, wait, mark), value, None)
+        if semaphore.page is not None:
+            launch = (at[calls.launch_host_function], (stream, host_function.function_address(), 0), 0)
+            self.signal_program = Program((guarded, signal, launch), value, (2, 2))
 
 
 class StreamSemaphore(Owner):

@@ -30,7 +30,9 @@ from extmem.owning import Uses
 from extmem.vk.handle_types import SEMAPHORE_D3D12_FENCE, SEMAPHORE_OPAQUE_TYPES, SEMAPHORE_OPAQUE_WIN32_KMT
 
 if TYPE_CHECKING:
+    from extmem.devices.backend import Allocation
     from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.cuda.memory import CudaAllocation
     from extmem.devices.cuda.stream_order import Marked
     from extmem.devices.cuda.submission import Submissions
     from extmem.devices.host.event_fence import HostFence
@@ -104,6 +106,12 @@ class CudaSync(SyncParts):
     def stream_signal(self, stream: int, signals: Sequence[tuple[NativeSemaphore, int]]) -> None:
         """See `OrdersStreams`."""
         self.streams.signal(stream, [(one.on_streams(), value) for one, value in cast("_Pairs", signals)])
+
+    def hold_until_done(self, stream: int, allocation: Allocation) -> None:
+        """See `OrdersStreams`. What earlier work has used is released first, if that work is done."""
+        self.work_off()
+        with Uses(cast("CudaAllocation", allocation)) as uses, self.device.gpu.current:
+            self.streams.hold(stream, uses)
 
     def import_by_name(self, name: str, source: SyncSource) -> StreamSemaphore:
         """Import a semaphore by CUDA's name of its type, for streams. The caller closes it.

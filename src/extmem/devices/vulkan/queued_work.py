@@ -36,6 +36,8 @@ NOT_SUBMITTED: Final = DriverError(
     command="vkQueueSubmit",
 )
 """The reason of work that is not submitted, where no other is known."""
+_LOOK_S: Final = 0.02
+"""Seconds until a thread without work sees work that it was not woken for."""
 
 
 class Work:
@@ -56,6 +58,7 @@ class Work:
         "result",
         "results",
         "uses",
+        "wanted",
     )
 
     def __init__(self) -> None:
@@ -86,6 +89,13 @@ class Work:
         """The VkResult of its end; None before."""
         self.ended: SimpleQueue[None] = SimpleQueue()
         """Has an item once it has ended."""
+        self.wanted = False
+        """Whether somebody waits for its end."""
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether its end is to be handled at once, because somebody waits for it or may wait for what it raises."""
+        return self.wanted or bool(self.raises)
 
     def announce(self) -> None:
         """Tell the waiters of its pages, before it is submitted, that this process is going to signal.
@@ -153,7 +163,7 @@ class Worker:
     def add(self, work: Work, *, wake: bool = True) -> None:
         """Add an item, and ensure that the thread runs.
 
-        wake: False if the caller calls `wake` soon. If an exception prevents that, the thread looks a moment later.
+        wake: False if the caller calls `wake` soon, or if nobody waits for the work: the thread looks a moment later.
         """
         self.items.append(work)
         with self._lock:
@@ -190,11 +200,15 @@ class Worker:
         with self._lock:  # an exception of a signal handler may have come before this thread was recorded
             if self._thread is not threading.current_thread():
                 return
+        calm = 0.0
         while True:
             if not self.items:
-                if not self.pause(self._linger) and self._ends():
+                seconds = min(self._linger, _LOOK_S)
+                calm = 0.0 if self.pause(seconds) else calm + seconds
+                if calm >= self._linger and self._ends():
                     return
                 continue
+            calm = 0.0
             work = self.items[0]
             if self._handle(work):
                 self.items.popleft()

@@ -123,10 +123,10 @@ class VulkanSync:
     def live(self) -> int:
         """The handle. HandleStateError once destroyed."""
         self.device.check_open()
-        raw = self.raw
-        if not raw or self.keeper.closing:
+        found = self._object
+        if found is None or found.closing or not found.raw:
             raise HandleStateError(f"this {self.kind.noun} is destroyed; create another one")
-        return raw
+        return found.raw
 
     @property
     def fd(self) -> int | None:

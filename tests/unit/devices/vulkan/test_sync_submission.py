@@ -9,7 +9,7 @@ import pytest
 from extmem import vk
 from extmem.devices.host import late
 from extmem.devices.sync import Batch, SemaphoreSignal, SemaphoreWait
-from extmem.devices.vulkan import logical, sync_submission
+from extmem.devices.vulkan import logical
 from extmem.devices.vulkan.semaphores import VulkanSemaphore
 from extmem.errors import DriverError, PeerGoneError
 from extmem.owning import Uses
@@ -254,18 +254,6 @@ def test_who_waits_is_told_that_a_repair_was_refused() -> None:
 
         wait_until(is_told, "an error for those who wait")
         after.close()
-
-
-def test_batches_are_divided_behind_each_signal_of_a_host_word() -> None:
-    with fake_backend() as (_, backend):
-        shared, plain = semaphore(backend, timeline=True, shared=True), semaphore(backend, timeline=True)
-        first, second = Batch(signals=[SemaphoreSignal(shared, 1)]), Batch(signals=[SemaphoreSignal(plain, 1)])
-        divided = sync_submission._divided([second, second, first, second], has_fence=False)
-        assert [len(group) for group in divided] == [3, 1]
-        assert sync_submission._divided([], has_fence=True) == [[]]
-        assert sync_submission._divided([], has_fence=False) == []
-        shared.close()
-        plain.close()
 
 
 def test_a_host_that_waits_between_two_batches_is_woken() -> None:
