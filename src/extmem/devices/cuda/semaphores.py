@@ -65,7 +65,7 @@ class CudaSemaphore(Held):
         """The page that the host reads and waits for; None for a driver's semaphore without one, and binary ones."""
         if self._host is None and (self._imported or not self.timeline or self.closing):
             return None
-        return page_of(self.host)
+        return self.host.page
 
     @property
     def _imported(self) -> bool:
