@@ -14,17 +14,18 @@ import sys
 if sys.platform != "win32":
     raise ImportError("SetEvent is Windows's; on Linux the function is machine code (host_function)")
 
+import contextlib
 import ctypes
 import threading
 from typing import Any, Final
 
 from extmem import vk
 from extmem.devices.host.sync_system import TimelinePage
-from extmem.errors import OutOfMemoryError
+from extmem.errors import HandleStateError, OutOfMemoryError
 from extmem.handles._win32 import calls, waitables
 from extmem.handles._win32.tables import kernel32
 from extmem.manager.windows import status_errors
-from extmem.owning import OwnedDescriptor
+from extmem.owning import Lock, OwnedDescriptor
 
 __all__ = ["Call", "function_address", "prepare", "release"]
 
@@ -34,7 +35,7 @@ _INFINITE: Final = 0xFFFF_FFFF
 class Call:
     """One call of the function, and the thread that waits for it."""
 
-    __slots__ = ("_cancelled", "_event", "_hold", "_page", "_value", "address", "done")
+    __slots__ = ("_event", "_hold", "_lock", "_over", "_page", "_value", "address")
 
     def __init__(self, page: TimelinePage, value: int, event: OwnedDescriptor) -> None:
         """event: closed by the thread."""
@@ -42,28 +43,47 @@ class Call:
         self._hold = page.keeper.hold()
         self._value = value
         self._event = event
-        self._cancelled = False
+        self._lock = Lock()
+        self._over = False
         self.address = event.fd
         """What the function takes: the handle of the event."""
-        self.done = False
-        """Whether the page is not used any more: the value is raised, or is not going to be."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the page is not used any more: the value is raised, or is not going to be.
+
+        Whoever asks after the function was called does not wait for the thread, but raises the value itself.
+        """
+        if not self._over:
+            with contextlib.suppress(HandleStateError), self._event.use():  # closed: the thread has done it
+                if waitables.take(self._event.fd):
+                    self._raise()
+        return self._over
 
     def cancel(self) -> None:
         """State that the function is not going to be called."""
-        self._cancelled = True
+        with self._lock:
+            self._over = True
         kernel32.SetEvent(self.address)
 
     def wait_and_raise(self) -> None:
         """Wait until the function is called, and raise the value. The thread runs it."""
         try:
             kernel32.WaitForSingleObject(self.address, _INFINITE)
-            # The stream itself has written the value of a page that is the payload: then the waiters are woken.
-            if not self._cancelled and not self._page.raise_to(self._value):
-                self._page.wake()
+            self._raise()
         finally:
+            self._over = True
             self._hold.release()
             self._event.close()
-            self.done = True
+
+    def _raise(self) -> None:
+        with self._lock:
+            if self._over:
+                return
+            # The stream itself has written the value of a page that is the payload: then the waiters are woken.
+            if not self._page.raise_to(self._value):
+                self._page.wake()
+            self._over = True
 
 
 def prepare(page: TimelinePage, value: int) -> Call:

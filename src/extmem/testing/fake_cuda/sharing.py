@@ -1,5 +1,5 @@
-"""What the fake driver's memory and semaphores are made of, and shared by: memory files and their fds on Linux, sections
-and NT handles on Windows. This module chooses.
+"""What the fake driver's memory and semaphores are made of, and shared by: memory files and fds on Linux, sections and
+NT handles on Windows. This module chooses.
 """
 
 from __future__ import annotations
