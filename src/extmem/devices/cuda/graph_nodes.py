@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices.cuda import host_calls
+from extmem.devices.cuda.host_calls import IS_MACHINE_CODE, host_function_address, prepared_call
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class GraphNodes:
         host function, and on Windows for a timeline that the host waits for.
         """
         cu = self._device.module
-        if not host_calls.IN_GRAPHS and any(semaphore.page is not None for semaphore, _ in signals):
+        if not IS_MACHINE_CODE and any(semaphore.page is not None for semaphore, _ in signals):
             raise UnsupportedError(
                 "graphs signal no timelines that the host waits for on Windows, where a thread tells the host of each "
                 "signal; give the signal to the stream after the launch of the graph",
@@ -81,9 +81,9 @@ class GraphNodes:
                 page = semaphore.page
                 if page is None:
                     continue
-                prepared = host_calls.prepare(page, value)
+                prepared = prepared_call(page, value)
                 calling = cu.CUDA_HOST_NODE_PARAMS()
-                calling.fn = cu.CUhostFn(host_calls.function_address())
+                calling.fn = cu.CUhostFn(host_function_address())
                 calling.userData = prepared.address
                 nodes.add(cu.cuGraphAddHostNode, calling)
         return nodes.last

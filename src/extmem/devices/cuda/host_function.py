@@ -27,7 +27,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from extmem import vk
 from extmem.devices.host._libc import ffi
@@ -114,22 +114,10 @@ _free: Final[deque[Call]] = deque()
 _lock: Final = Lock()
 
 
-class Word(Protocol):
-    """A page of a timeline: a u64 at an address, and the address of the sequence on which waiters sleep."""
+def prepare(at: int, value: int, sequence: int) -> Call:
+    """Return a record for one call: raise the u64 at address `at` to `value`, and wake who sleeps on `sequence`.
 
-    @property
-    def address(self) -> int:
-        """Address of the value."""
-
-    @property
-    def sequence(self) -> int:
-        """Address of the futex word."""
-
-
-def prepare(page: Word, value: int) -> Call:
-    """Return a record for one call: raise the value of the page to `value`, and wake who sleeps on its sequence.
-
-    The caller keeps the page mapped until the call is done, and then passes the record to `release`.
+    The caller keeps the memory of both mapped until the call is done, and then passes the record to `release`.
     Errors: OutOfMemoryError.
     """
     while True:
@@ -140,7 +128,7 @@ def prepare(page: Word, value: int) -> Call:
             with _lock:
                 if not _free:
                     _free.extend(_new_records())
-    _RECORD.pack_into(call.memory, call.at, page.address, value, page.sequence, 0)
+    _RECORD.pack_into(call.memory, call.at, at, value, sequence, 0)
     return call
 
 

@@ -26,8 +26,8 @@ from extmem.owning import Held, OwnedFd
 from extmem.vk.handle_types import SEMAPHORE_OPAQUE_FD, SyncHandleType
 
 if TYPE_CHECKING:
+    from extmem.devices.cuda.handle_types import TimelinePage
     from extmem.devices.cuda.sync_parts import SyncParts
-    from extmem.devices.host.sync_system import TimelinePage
     from extmem.sharing.payload import Page, PayloadFd
 
 __all__ = ["CudaSemaphore", "native_semaphore"]

@@ -23,8 +23,9 @@ from operator import call, getitem, setitem
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
-from extmem.devices.cuda import host_calls
+from extmem.devices.cuda import host_function
 from extmem.devices.cuda.driver_calls import PARAMS_WORDS, TIMEOUT_MS, DriverCalls
+from extmem.devices.cuda.host_calls import IS_MACHINE_CODE, HostCall, host_function_address, prepared_call
 from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
 from extmem.devices.cuda.stream_semaphores import INFINITE_MS
@@ -34,9 +35,9 @@ from extmem.owning import Uses, late_imports
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
+    from extmem.devices.cuda.handle_types import TimelinePage
     from extmem.devices.cuda.logical import LogicalDevice
     from extmem.devices.cuda.stream_semaphores import Lane, StreamSemaphore
-    from extmem.devices.host.sync_system import TimelinePage
 
 __all__ = ["Streams", "finish_all"]
 
@@ -95,7 +96,7 @@ class Streams:
         self._busy: dict[Busy, Uses] = {}
         """What outstanding work uses."""
         self._function = 0
-        """Address of the host function; 0 before its first use."""
+        """Address of the host function; 0 before its first use, and always 0 without machine code."""
         finish_all()
 
     def wait(self, stream: int, waits: Pairs, timeout_ms: int = INFINITE_MS) -> None:
@@ -171,7 +172,7 @@ class Streams:
             elif external:
                 _arguments, step = _together(calls.signal_semaphores, external)
                 steps.append(step)
-            announced: list[host_calls.Call] = []
+            announced: list[HostCall] = []
             last: list[Step] = []
             made: list[None] = []
             try:
@@ -183,7 +184,7 @@ class Streams:
                         continue
                     if not semaphore.external:
                         steps.append((calls.write_value, stream, semaphore.pointer, value, 0))
-                    prepared = host_calls.prepare(page, value)
+                    prepared = prepared_call(page, value)
                     announced.append(prepared)
                     semaphore.running.append(prepared)
                     if len(semaphore.running) > _MANY_CALLS:
@@ -213,9 +214,9 @@ class Streams:
         if len(running) > _MANY_CALLS:
             semaphore.forget_done_calls()
         stream, calls = lane.stream, self.calls
-        prepared = host_calls.prepare(page, value)
+        prepared = host_function.prepare(page.address, value, page.sequence)
         running.append(prepared)
-        launch = (calls.launch_host_function, stream, self._function, prepared.address)
+        launch = (calls.launch_host_function, stream, self._function, prepared[0])
         steps: tuple[Step, ...]
         if semaphore.external:
             steps = (*lane.capture, (setitem, lane.params, semaphore.value_at, value), lane.signal, launch)
@@ -290,8 +291,10 @@ class Streams:
         fail(self._device.module.CUresult(result), name, self._device.name, tried=f"stream {stream:#x}")
 
     def _host_function(self) -> int:
-        self._function = host_calls.function_address()
-        return self._function
+        address = host_function_address()
+        if IS_MACHINE_CODE:
+            self._function = address
+        return address
 
     # The end of what streams use.
 

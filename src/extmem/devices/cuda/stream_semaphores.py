@@ -8,7 +8,7 @@ A payload is one of these:
 
 How this works. CUDA forbids to destroy a semaphore while work is outstanding that waits for it or signals it. So each
 semaphore has an event for each stream, which is recorded after a wait. A signal of a page is done when its host
-function has run (`host_calls`). `idle` looks at both; `stream_order.Streams` holds the semaphore until then. The
+function has run (`host_function`). `idle` looks at both; `stream_order.Streams` holds the semaphore until then. The
 arguments of CUDA's calls that are the same each time are made once for each stream and thread (`Lane`).
 """
 
@@ -19,9 +19,9 @@ from operator import getitem
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from extmem.devices.cuda import host_calls
 from extmem.devices.cuda.driver_calls import FENCE_VALUE, KEY, PARAMS_WORDS, TIMEOUT_MS, DriverCalls
 from extmem.devices.cuda.external_semaphores import KEYED_MUTEXES
+from extmem.devices.cuda.host_calls import release_call
 from extmem.devices.cuda.owners import Undo, take
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
@@ -29,8 +29,8 @@ from extmem.owning import Lock, Owner
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
+    from extmem.devices.cuda.handle_types import TimelinePage
     from extmem.devices.cuda.logical import LogicalDevice
-    from extmem.devices.host.sync_system import TimelinePage
 
 __all__ = ["INFINITE_MS", "Lane", "StreamSemaphore"]
 
@@ -115,8 +115,8 @@ class StreamSemaphore(Owner):
         self._page_hold = page.keeper.hold() if page is not None else None
         self.pointer = pointer
         """CUdeviceptr of the page's value."""
-        self.running: deque[host_calls.Call] = deque()
-        """The calls of the host function that were not seen to be done."""
+        self.running: deque[Any] = deque()
+        """The calls of the host function (`HostCall`) that were not seen to be done."""
         self._settling = Lock()
         self.owe(device.gpu.when_lost(undo, self._hold, device))
 
@@ -139,7 +139,7 @@ class StreamSemaphore(Owner):
         running = self.running
         with self._settling:
             while running and running[0].done:
-                host_calls.release(running.popleft())
+                release_call(running.popleft())
 
     @property
     def idle(self) -> bool:

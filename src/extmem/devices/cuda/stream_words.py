@@ -16,8 +16,8 @@ from extmem.owning import Lock
 from extmem.sharing import timeline_page
 
 if TYPE_CHECKING:
+    from extmem.devices.cuda.handle_types import TimelinePage
     from extmem.devices.cuda.physical import Gpu
-    from extmem.devices.host.sync_system import TimelinePage
 
 __all__ = ["RegisteredPage", "RegisteredPages"]
 

@@ -6,7 +6,6 @@ import ctypes
 import platform
 import threading
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -20,19 +19,14 @@ def call(prepared: host_function.Call) -> None:
     ctypes.CFUNCTYPE(None, ctypes.c_void_p)(host_function.function_address())(prepared.address)
 
 
-class Memory(NamedTuple):
-    address: int
-    sequence: int
-
-
-def page_in(memory: ctypes.Array[ctypes.c_uint64]) -> Memory:
-    return Memory(ctypes.addressof(memory), ctypes.addressof(memory) + 8)
+def addresses(memory: ctypes.Array[ctypes.c_uint64]) -> tuple[int, int]:
+    return ctypes.addressof(memory), ctypes.addressof(memory) + 8
 
 
 @pytest.mark.parametrize(("before", "value", "after"), [(3, 9, 9), (9, 3, 9), (9, 9, 9), (1, (1 << 64) - 1, -1)])
 def test_the_value_is_raised_and_never_lowered(before: int, value: int, after: int) -> None:
     memory = (ctypes.c_uint64 * 2)(before, 0xFFFF_FFFF)
-    prepared = host_function.prepare(page_in(memory), value)
+    prepared = host_function.prepare(addresses(memory)[0], value, addresses(memory)[1])
     assert not prepared.done
     call(prepared)
     assert prepared.done and memory[0] == after % (1 << 64)
@@ -42,7 +36,8 @@ def test_the_value_is_raised_and_never_lowered(before: int, value: int, after: i
 
 def test_calls_of_many_threads_lose_nothing() -> None:
     memory = (ctypes.c_uint64 * 2)()
-    calls = [host_function.prepare(page_in(memory), value) for value in range(1, 401)]
+    at, sequence = addresses(memory)
+    calls = [host_function.prepare(at, value, sequence) for value in range(1, 401)]
     threads = [
         threading.Thread(target=lambda part=calls[first::4]: [call(one) for one in part])  # type: ignore[misc]
         for first in range(4)
@@ -64,7 +59,7 @@ def test_whoever_sleeps_on_the_sequence_wakes() -> None:
     reached = []
     waiter = threading.Thread(target=lambda: reached.append(page.wait(5)))
     waiter.start()
-    prepared = host_function.prepare(page, 5)
+    prepared = host_function.prepare(page.address, 5, page.sequence)
     call(prepared)
     waiter.join(10)
     assert reached == [True] and page.value == 5
@@ -74,7 +69,7 @@ def test_whoever_sleeps_on_the_sequence_wakes() -> None:
 
 def test_a_cancelled_call_is_done_and_its_record_is_used_again() -> None:
     memory = (ctypes.c_uint64 * 2)()
-    first = host_function.prepare(page_in(memory), 1)
+    first = host_function.prepare(addresses(memory)[0], 1, addresses(memory)[1])
     first.cancel()
     assert first.done and not memory[0]
     host_function.release(first)

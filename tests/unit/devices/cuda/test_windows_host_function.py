@@ -25,24 +25,24 @@ def page() -> Iterator[Any]:
 
 def call(prepared: Any) -> None:
     """Call the function as CUDA does."""
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(host_calls.function_address())(prepared.address)
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(host_calls.host_function_address())(prepared.address)
 
 
 @pytest.mark.parametrize(("value", "after"), [(9, 9), (3, 3), (1, 3), ((1 << 64) - 1, (1 << 64) - 1)])
 def test_the_value_is_raised_and_never_lowered(page: Any, value: int, after: int) -> None:
-    prepared = host_calls.prepare(page, value)
+    prepared = host_calls.prepared_call(page, value)
     assert not prepared.done and page.value == 3
     call(prepared)
     wait_until(lambda: prepared.done, "the value to be raised")
     assert page.value == after
-    host_calls.release(prepared)
+    host_calls.release_call(prepared)
 
 
 def test_whoever_waits_for_a_value_that_the_stream_has_written_wakes(page: Any) -> None:
     reached: list[bool] = []
     waiter = threading.Thread(target=lambda: reached.append(page.wait(5)))
     waiter.start()
-    prepared = host_calls.prepare(page, 5)
+    prepared = host_calls.prepared_call(page, 5)
     ctypes.c_uint64.from_address(page.address).value = 5  # as cuStreamWriteValue64
     before = page.sequence_number
     call(prepared)
@@ -53,7 +53,7 @@ def test_whoever_waits_for_a_value_that_the_stream_has_written_wakes(page: Any) 
 
 
 def test_calls_of_many_streams_lose_nothing(page: Any) -> None:
-    calls = [host_calls.prepare(page, value) for value in range(4, 40)]
+    calls = [host_calls.prepared_call(page, value) for value in range(4, 40)]
     for one in reversed(calls):
         call(one)
     wait_until(lambda: all(one.done for one in calls), "all values to be raised")
@@ -61,7 +61,7 @@ def test_calls_of_many_streams_lose_nothing(page: Any) -> None:
 
 
 def test_a_cancelled_call_raises_nothing_and_is_done(page: Any) -> None:
-    prepared = host_calls.prepare(page, 7)
+    prepared = host_calls.prepared_call(page, 7)
     prepared.cancel()
     wait_until(lambda: prepared.done, "the thread to end")
     assert page.value == 3
@@ -73,9 +73,9 @@ def test_a_lack_of_threads_is_an_error_and_leaves_nothing(page: Any, monkeypatch
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(extmem.OutOfMemoryError, match="no thread .* value 7"):
-        host_calls.prepare(page, 7)
+        host_calls.prepared_call(page, 7)
     monkeypatch.undo()
-    prepared = host_calls.prepare(page, 7)
+    prepared = host_calls.prepared_call(page, 7)
     call(prepared)
     wait_until(lambda: prepared.done, "the value to be raised")
     assert page.value == 7
