@@ -2,7 +2,7 @@
 
 How this works. The parts run one after the other, each in processes of its own with a broker of its own:
 
-- `fuzzing`: the fuzzers of messages and descriptors;
+- `fuzzing`: the fuzzers of messages, descriptors and timeline pages;
 - `using`: threads that use one name or one object (`tests.threads`), methods that signals interrupt
   (`tests.interrupts`), and other users who try to get more rights than they were granted (`tests.users`);
 - `arbitrary`: arbitrary programs of the public API (`tests.arbitrary`), under the Khronos validation layer;

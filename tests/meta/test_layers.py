@@ -18,6 +18,7 @@ from tests.meta.tools import SOURCE, module_name, python_files
 LAYERS = (
     "forks",
     "errors",
+    "arguments",
     "owning",
     "optional",
     "vk",
@@ -46,7 +47,19 @@ ENTRANCES = {
 }
 TESTING = "testing"
 
-PURE = ("vk", "rules", "sharing", "objects", "wire.codec", "wire.limits", "wire.replies", "wire.requests", "errors")
+PURE = (
+    "arguments",
+    "vk",
+    "rules",
+    "sharing",
+    "objects",
+    "wire.codec",
+    "wire.limits",
+    "wire.replies",
+    "wire.requests",
+    "errors",
+    "arguments",
+)
 WORLDLY = {
     "os",
     "socket",

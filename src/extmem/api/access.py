@@ -36,8 +36,8 @@ def on_stream(memory: MemoryObject, stream: object, wait: object, signal: object
     with memory.use() as record, Uses() as uses:
         waits = signals = None
         if wait is not None or signal is not None:
-            order = sync_operations.stream_order
-            waits, signals = order.pairs(wait, uses, "wait"), order.pairs(signal, uses, "signal")
+            pairs = sync_operations.order_pairs.pairs
+            waits, signals = pairs(wait, uses, "wait"), pairs(signal, uses, "signal")
         array = gpu_arrays.device_array(memory)
         if array is None:
             raise gpu_arrays.no_gpu_error(memory.what(), memory.device)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from extmem.arguments import MadeByFunctions
 from extmem.core import sync_operations
+from extmem.core.sync_object import SemaphoreObject
 from extmem.errors import UnsupportedError
 from extmem.interop.streams import stream_address
 from extmem.owning import Uses, late_imports
@@ -13,7 +15,6 @@ from extmem.vk.handle_types import NO_SEMAPHORE_TYPES, OPAQUE_FD
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
-    from extmem.core.sync_object import SemaphoreObject
     from extmem.core.sync_record import SemaphoreRecord
     from extmem.devices.cuda.sync import CudaSync
 
@@ -22,7 +23,7 @@ __all__ = ["CudaSemaphore", "StreamTimeline", "import_by_name", "stream_timeline
 _INFINITE_MS = 0xFFFF_FFFF
 
 
-class CudaSemaphore:
+class CudaSemaphore(MadeByFunctions):
     """A semaphore of another API on a CUDA device, made by `extmem.raw.cuda_semaphore`. Ownership: until `close`.
 
     It is for types that Vulkan's handle types do not name: fences and keyed mutexes of Direct3D 11. Neither the host
@@ -30,6 +31,11 @@ class CudaSemaphore:
     """
 
     __slots__ = ("_native", "_streams")
+    _made_by = "extmem.raw.cuda_semaphore(…)"
+
+    @classmethod
+    def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
+        return len(given) == 2 and hasattr(given[1], "closing")
 
     def __init__(self, streams: Any, native: Any) -> None:
         """streams: the device's `Streams`. native: the `StreamSemaphore`, which this object owns."""
@@ -70,7 +76,7 @@ class CudaSemaphore:
         self.close()
 
 
-class StreamTimeline:
+class StreamTimeline(MadeByFunctions):
     """A timeline for streams of a CUDA device, made by `extmem.raw.stream_timeline`. It owns nothing.
 
     Its calls give waits and signals to a stream, and do nothing else: for programs that make thousands of them a
@@ -78,6 +84,8 @@ class StreamTimeline:
     """
 
     __slots__ = ("_native", "_record", "_streams", "_timeline")
+    _made_by = "extmem.raw.stream_timeline(…)"
+    _made_of = SemaphoreObject
 
     def __init__(self, timeline: SemaphoreObject, record: SemaphoreRecord, streams: Any) -> None:
         """record: of the timeline's payload on the device. streams: the device's `Streams`."""

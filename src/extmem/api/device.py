@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, cast
 
 from extmem import interop, rules, vk
 from extmem.api.sync_device import SyncDevice
+from extmem.arguments import a_type, check_flag
 from extmem.core import operations, shared_devices
 from extmem.core.device_state import Check
 from extmem.core.memory_object import MemoryObject
@@ -251,7 +252,7 @@ class Device(SyncDevice):
         ValueError for an element type that cannot be shared; TypeError for flags that are not a bool.
         """
         if security is not None and not isinstance(security, str):
-            raise TypeError(f"security is {security!r}, a {type(security).__name__}; give SDDL as a str, or None")
+            raise TypeError(f"security is {security!r}, {a_type(security)}; give SDDL as a str, or None")
         if unsettled:
             work_off()
         with Uses(self) as uses:
@@ -515,6 +516,7 @@ class DeviceMemory(MemoryObject):
         block without it.
         Errors: as `device_array`, `buffer` and `Device.commands`; TypeError for an object that is not a stream.
         """
+        check_flag(queue, "queue")
         if queue and stream is not None:
             raise ValueError("access() takes either a stream or the queue; use two blocks, one after the other")
         with late_imports():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from extmem.api.device import Device
@@ -10,6 +10,7 @@ from extmem.api.fence import Fence
 from extmem.api.semaphore import Semaphore
 from extmem.api.sync_objects import sync_object_of
 from extmem.api.timeline import Timeline
+from extmem.arguments import a_type
 from extmem.core import operations, sync_operations
 from extmem.owning import Uses, unsettled, work_off
 
@@ -36,7 +37,7 @@ def open_timeline(
     semaphore), InvalidHandleError, HandleStateError; RuleViolation for a payload of another device; DescriptorError.
     """
     if device is not None and not isinstance(device, Device):
-        raise TypeError(f"device is {device!r}, a {type(device).__name__}; give a Device, or None")
+        raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")
     if unsettled:
         work_off()
     chosen = device
@@ -58,25 +59,27 @@ def open_claimed(imported: Imported) -> Semaphore | Fence:
     return sync_object_of(sync_operations.sync_opening.open_claimed(choose, operations.manager(), imported))
 
 
-def wait_all(waits: Sequence[tuple[Timeline, int]], *, timeout: float | None = None) -> None:
+def wait_all(waits: Iterable[tuple[Timeline, int]] | tuple[Timeline, int], *, timeout: float | None = None) -> None:
     """Wait until every one of these timelines has reached its value. An empty list is satisfied at once.
 
-    waits: pairs (timeline, value), of one or several devices. timeout: seconds; None for no limit.
-    Errors: as `Timeline.wait`; PeerGoneError as soon as the signaler of one of them is gone.
+    waits: pairs (timeline, value), of one or several devices; one pair may stand alone. timeout: seconds; None for no
+        limit.
+    Errors: WaitTimeoutError, which lists the timelines that are behind; PeerGoneError as soon as the signaler of one of
+    them is gone; TypeError, ValueError; HandleStateError for one that is closed, and in a forked child.
     """
     with Uses() as uses:
-        pairs = sync_operations.host_waits.pairs_of(waits)
-        sync_operations.host_waits.wait_many(pairs, timeout, any_of=False, uses=uses)
+        pairs = sync_operations.order_pairs.timeline_pairs(waits, uses)
+        sync_operations.host_waits.wait_many(pairs, timeout, any_of=False)
 
 
-def wait_any(waits: Sequence[tuple[Timeline, int]], *, timeout: float | None = None) -> int:
+def wait_any(waits: Iterable[tuple[Timeline, int]] | tuple[Timeline, int], *, timeout: float | None = None) -> int:
     """Wait until one of these timelines has reached its value, and return its index (the lowest one, if several have).
 
-    Errors: as `wait_all`; ValueError for an empty list; PeerGoneError only when the signalers of all are gone.
+    Arguments and errors: as `wait_all`; ValueError for an empty list; PeerGoneError only when the signalers of all are
+    gone.
     """
-    pairs = sync_operations.host_waits.pairs_of(waits)
-    if not pairs:
-        raise ValueError("wait_any() got no timelines, and could never return; give at least one pair")
     with Uses() as uses:
-        held = sync_operations.host_waits.wait_many(pairs, timeout, any_of=True, uses=uses)
-        return next((index for index, (record, value) in enumerate(held) if record.native.counter() >= value), 0)
+        pairs = sync_operations.order_pairs.timeline_pairs(waits, uses)
+        if not pairs:
+            raise ValueError("wait_any() got no timelines, and could never return; give at least one pair")
+        return sync_operations.host_waits.wait_many(pairs, timeout, any_of=True)[0]

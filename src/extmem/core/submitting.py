@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import rules, vk
-from extmem.core import stream_order, sync_facts
+from extmem.arguments import a_type, whole_number
+from extmem.core import order_pairs, sync_facts
 from extmem.core.memory_object import MemoryObject
 from extmem.core.sync_arguments import check_device, record_of, sequence_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
@@ -21,7 +22,6 @@ from extmem.core.sync_submissions import Operations, Submission
 from extmem.devices.sync import Batch, SemaphoreSignal, SemaphoreWait
 from extmem.errors import DriverError, UnsupportedError
 from extmem.owning import Held, Uses
-from extmem.sharing.layout import whole_number
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def order_of(device: DeviceState, wait: object, signal: object, fence: object, u
     Errors: TypeError, ValueError; HandleStateError for what is closed or of another device; AccessDeniedError for a
     signal without the right.
     """
-    waits, signals = (stream_order.pairs(given, uses, what) for given, what in ((wait, "wait"), (signal, "signal")))
+    waits, signals = (order_pairs.pairs(given, uses, what) for given, what in ((wait, "wait"), (signal, "signal")))
     for record, _ in (*waits, *signals):
         check_device(device, record)
     for record, _ in signals:
@@ -225,7 +225,7 @@ def _refuse_read_only(planned: Sequence[Planned]) -> None:
 def _checked(info: Any, struct: type, index: int) -> Any:
     info = copy_struct(info)
     if type(info) is not struct:
-        raise TypeError(f"submits[{index}] is {info!r}, a {type(info).__name__}; pass a vk.{struct.__name__}")
+        raise TypeError(f"submits[{index}] is {info!r}, {a_type(info)}; pass a vk.{struct.__name__}")
     return info
 
 
@@ -234,7 +234,7 @@ def _structs(given: object, struct: type, where: str) -> list[Any]:
     found = list(sequence_of(given, where))
     for index, one in enumerate(found):
         if type(one) is not struct:
-            raise TypeError(f"{where}[{index}] is {one!r}, a {type(one).__name__}; pass a vk.{struct.__name__}")
+            raise TypeError(f"{where}[{index}] is {one!r}, {a_type(one)}; pass a vk.{struct.__name__}")
     return found
 
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
+from extmem.arguments import check_flag, whole_number
 from extmem.core import arguments, sync_publishing
 from extmem.core.sync_arguments import check_struct
 from extmem.core.sync_facts import sync_backend, sync_facts
 from extmem.core.sync_record import FenceRecord, HeldSync, SemaphoreRecord, SharedPayload
 from extmem.devices.sync import FenceSpec, SemaphoreSpec
 from extmem.errors import UnsupportedError
-from extmem.handles.arguments import check_flag
 from extmem.manager import ShareTerms, manager
 from extmem.objects import Share
 from extmem.sharing.kinds import ObjectKind
-from extmem.sharing.layout import whole_number
 from extmem.vk.handle_types import (
     NO_FENCE_TYPES,
     NO_SEMAPHORE_TYPES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
+from extmem.arguments import whole_number
 from extmem.core import sync_facts, sync_publishing, sync_source
 from extmem.core.sync_arguments import check_struct, record_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
@@ -13,7 +14,6 @@ from extmem.handles import FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.handles.fd_payload import FdPayload
 from extmem.manager import manager
 from extmem.sharing.kinds import ObjectKind
-from extmem.sharing.layout import whole_number
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:

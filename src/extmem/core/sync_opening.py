@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules
+from extmem.arguments import a_type
 from extmem.core import arguments, sync_creating, sync_facts, sync_publishing, sync_source
 from extmem.core.sync_importing import import_source
 from extmem.core.sync_record import HeldSync, SharedPayload
@@ -47,8 +48,7 @@ def open_timeline(choose: _Choose, source: object, access: int | None) -> HeldSy
     """`extmem.open_timeline`. choose: returns the device for a payload with this descriptor, or without."""
     if not isinstance(source, (str, NtHandle, KmtHandle, FdHandle)):
         raise TypeError(
-            f"{source!r} is a {type(source).__name__}; give the name of a timeline, or an NtHandle, KmtHandle or "
-            "FdHandle of one"
+            f"{source!r} is {a_type(source)}; give the name of a timeline, or an NtHandle, KmtHandle or FdHandle of one"
         )
     if isinstance(source, FdHandle):
         held = _open_fd(choose, source)

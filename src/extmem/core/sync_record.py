@@ -281,6 +281,7 @@ class SemaphoreRecord(SyncRecord):
         )
         super().__init__(device, native, permanent, word, state)
         self.find_page()
+        self._name_page(name or permanent.name)
 
     def find_page(self) -> None:
         """Set `page` and `told_page`, of a new payload."""
@@ -289,6 +290,11 @@ class SemaphoreRecord(SyncRecord):
         native: Any = self.native
         self.told_page = getattr(getattr(native, "host_word", native), "page", None)
         self.page = self.told_page if not native.raw and hasattr(self.told_page, "raise_to") else None
+
+    def _name_page(self, name: str | None) -> None:
+        """Let the errors of waits name the timeline."""
+        if self.told_page is not None and name is not None:
+            self.told_page.label = f"the timeline {name!r}"
 
     def give_back(self) -> None:
         """See `Held`."""
@@ -300,6 +306,7 @@ class SemaphoreRecord(SyncRecord):
     def replace_payload(self, payload: SharedPayload, *, temporary: bool) -> None:
         """See `SyncRecord`."""
         self.find_page()
+        self._name_page(payload.name)
         while self.companions:
             _, companion = self.companions.popitem()
             companion.end()

@@ -191,7 +191,7 @@ def test_a_fence_that_is_not_signaled_times_out(device: Device) -> None:
         for wrong in (-1, 2**64):
             with pytest.raises(ValueError, match=rf"timeout_ns is {wrong}; give nanoseconds"):
                 device.wait_for_fences([done], wrong)
-        with pytest.raises(TypeError, match="wait_all is 1, a int; give True or False"):
+        with pytest.raises(TypeError, match="wait_all is 1, an int; give True or False"):
             device.wait_for_fences([done], 0, wait_all=1)  # type: ignore[arg-type]
 
 

@@ -61,7 +61,7 @@ def test_a_wait_begins_before_the_signal(timeline: Timeline) -> None:
 
 def test_a_timeout_tells_the_value_and_who_signals(timeline: Timeline) -> None:
     timeline.signal(1)
-    with pytest.raises(TimeoutError, match=f"has value 1, and 5 .*by process {os.getpid()}") as caught:
+    with pytest.raises(TimeoutError, match=f"has value 1, and 5 .*only this one \\({os.getpid()}\\)") as caught:
         timeline.wait(5, timeout=0.001)
     assert isinstance(caught.value, extmem.WaitTimeoutError)
     assert (caught.value.value, caught.value.reached) == (5, 1)
@@ -227,9 +227,9 @@ def test_wait_any_and_wait_all(device: Device) -> None:
 def test_bad_lists_of_waits_are_refused(device: Device, timeline: Timeline) -> None:
     with pytest.raises(ValueError, match="could never return"):
         extmem.wait_any([])
-    with pytest.raises(TypeError, match="pairs"):
+    with pytest.raises(TypeError, match="give a pair"):
         extmem.wait_all([timeline])  # type: ignore[list-item]
-    with device.fence() as fence, pytest.raises(TypeError, match="not a timeline"):
+    with device.fence() as fence, pytest.raises(TypeError, match="has a fence"):
         extmem.wait_all([(fence, 1)])  # type: ignore[list-item]
 
 
@@ -289,7 +289,7 @@ def test_the_capabilities_say_how_timelines_are_shared(device: Device) -> None:
 @pytest.mark.parametrize("waits", [None, 5])
 @pytest.mark.parametrize("wait", [extmem.wait_any, extmem.wait_all])
 def test_what_has_no_pairs_is_refused(wait: Any, waits: Any) -> None:
-    with pytest.raises(TypeError, match=r"waits is (None|5), a \w+; give a list of pairs \(timeline, value\)"):
+    with pytest.raises(TypeError, match=r"waits is (None|5), an? \w+; give a list of pairs \(timeline, value\)"):
         wait(waits)
 
 

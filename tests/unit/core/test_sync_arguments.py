@@ -11,10 +11,9 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.api import Device
-from extmem.core import host_waits, stream_order, sync_publishing
+from extmem.core import host_waits, sync_publishing
 from extmem.handles import Access
 from extmem.objects import Share
-from extmem.owning import Uses
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType
 
@@ -63,19 +62,6 @@ def test_the_backing_follows_the_descriptor(device: Device) -> None:
     with device.timeline() as timeline, device.fence() as fence:
         assert sync_publishing.backing_of(timeline.descriptor) is Backing.HOST_FILE
         assert sync_publishing.backing_of(fence.descriptor) is Backing.HOST_EVENT
-
-
-def test_pairs_are_one_or_a_list(device: Device) -> None:
-    with device.timeline() as first, device.create_semaphore(vk.SemaphoreCreateInfo()) as second, Uses() as uses:
-        for given, values in (
-            (None, []),
-            ((first, 3), [3]),
-            ([(first, 3)], [3]),
-            (second, [0]),
-            ([(first, 1), second, (first, 2)], [1, 0, 2]),
-            (((first, 1), (first, 2)), [1, 2]),
-        ):
-            assert [value for _, value in stream_order.pairs(given, uses, "wait")] == values
 
 
 @pytest.mark.parametrize(

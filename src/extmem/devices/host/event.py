@@ -149,8 +149,9 @@ class Event:
     def check_signaler(self, what: str) -> None:
         """Raise PeerGoneError if it is not signaled, and the process that would signal it has ended."""
         page = self._page
-        if page is not None and page.facts.abandoned and not self.is_signaled():
-            raise gone_error(page.facts, what=what)
+        facts = page.facts if page is not None else None
+        if facts is not None and facts.abandoned and not self.is_signaled():
+            raise gone_error(facts, what=what)
 
 
 def wait_events(events: list[Event], *, any_of: bool, deadline: int | None = None, what: str = "the semaphore") -> bool:

@@ -194,19 +194,24 @@ def test_claims_of_ended_threads_are_dropped(monkeypatch: pytest.MonkeyPatch) ->
 # The end of a signaler.
 
 
-def mark(page: TimelinePage, pid: int = 4711, *, closed: bool = False) -> None:
-    layout.mark_gone(bytes_of(page), pid, time.monotonic_ns(), closed=closed)
+def mark(page: TimelinePage, pid: int = 4711, *, closed: bool = False, exited: bool = False) -> None:
+    layout.mark_gone(bytes_of(page), pid, time.monotonic_ns(), closed=closed, exited=exited)
     timeline_page.add_and_wake(page.sequence)
 
 
 @pytest.mark.parametrize(
-    ("closed", "words"), [(False, "which signaled the timeline, ended"), (True, "that could signal .* closed it")]
+    ("how", "words"),
+    [
+        ({}, "which could signal the timeline, ended without closing it"),
+        ({"closed": True}, "the last that could signal the timeline, closed it"),
+        ({"exited": True}, "the last that signaled or created the timeline, ended normally"),
+    ],
 )
-def test_S59_the_end_of_the_signaler_ends_a_wait(closed: bool, words: str) -> None:
+def test_S59_the_end_of_the_signaler_ends_a_wait(how: dict[str, bool], words: str) -> None:
     page = open_page(create_page(3))
-    thread = threading.Thread(target=mark, args=(page,), kwargs={"closed": closed})
+    thread = threading.Thread(target=mark, args=(page,), kwargs=how)
     thread.start()
-    with pytest.raises(PeerGoneError, match=rf"process 4711, .*{words} .* s ago: .* has value 3, and the value 4"):
+    with pytest.raises(PeerGoneError, match=rf"process 4711, {words} [0-9.]* s ago: .* has value 3, and the value 4"):
         page.wait(4, deadline_after(FAR))
     thread.join(DEADLINE)
     assert page.wait(3, 0)  # what was signaled stays so
