@@ -358,7 +358,7 @@ def cuda_graph_wait(device: Device, graph: int, wait: object, dependencies: Iter
 def cuda_graph_signal(device: Device, graph: int, signal: object, dependencies: Iterable[int] = ()) -> int:
     """Add a signal to a CUgraph; as `cuda_graph_wait`. Each launch of the graph signals these values.
 
-    Errors: AccessDeniedError without the right to signal; as `cuda_graph_wait`.
+    Errors: AccessDeniedError without the right to signal; UnsupportedError on Windows; as `cuda_graph_wait`.
     """
     with Uses() as uses:
         signals = sync_operations.order_pairs.pairs(signal, uses, "signal")

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 from extmem.devices.cuda import call_sequence, host_function
 from extmem.devices.cuda.call_sequence import CAPTURING
 from extmem.devices.cuda.driver_calls import PARAMS_WORDS, TIMEOUT_MS, DriverCalls
+from extmem.devices.cuda.host_calls import IS_MACHINE_CODE, HostCall, host_function_address, prepared_call
 from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
 from extmem.devices.cuda.stream_semaphores import DEFAULT_STREAMS, GREATER_OR_EQUAL, INFINITE_MS
@@ -96,7 +97,7 @@ class Streams:
         self._run: Any = call_sequence.runner()
         """Makes the calls of a program; None where no lane has one."""
         self._function = 0
-        """Address of the host function; 0 before its first use."""
+        """Address of the host function; 0 before its first use, and always 0 without machine code."""
         finish_all()
 
     def wait(self, stream: int, waits: Pairs, timeout_ms: int = INFINITE_MS) -> None:
@@ -158,7 +159,7 @@ class Streams:
             elif external:
                 _arguments, step = _together(calls.signal_semaphores, external)
                 steps.append(step)
-            announced: list[host_function.Call] = []
+            announced: list[HostCall] = []
             last: list[Step] = []
             made: list[None] = []
             try:
@@ -170,7 +171,7 @@ class Streams:
                         continue
                     if not semaphore.external:
                         steps.append((calls.write_value, stream, semaphore.pointer, value, 0))
-                    prepared = host_function.prepare(page.address, value, page.sequence)
+                    prepared = prepared_call(page, value)
                     announced.append(prepared)
                     semaphore.running.append(prepared)
                     if len(semaphore.running) > _MANY_CALLS:
@@ -311,8 +312,10 @@ class Streams:
         fail(self._device.module.CUresult(result), name, self._device.name, tried=f"stream {stream:#x}")
 
     def _host_function(self) -> int:
-        self._function = host_function.function_address()
-        return self._function
+        address = host_function_address()
+        if IS_MACHINE_CODE:
+            self._function = address
+        return address
 
     # The end of what streams use.
 

@@ -19,10 +19,11 @@ from operator import getitem
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from extmem.devices.cuda import call_sequence, host_function
+from extmem.devices.cuda import call_sequence
 from extmem.devices.cuda.call_sequence import Program
 from extmem.devices.cuda.driver_calls import FENCE_VALUE, KEY, PARAMS_WORDS, TIMEOUT_MS, DriverCalls
 from extmem.devices.cuda.external_semaphores import KEYED_MUTEXES
+from extmem.devices.cuda.host_calls import IS_MACHINE_CODE, host_function_address, release_call
 from extmem.devices.cuda.owners import Undo, take
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
@@ -82,14 +83,13 @@ class Lane:
             arguments = (_address(self._keep), _address(self.params), 1, stream)
             self.wait = (calls.wait_semaphores, *arguments)
             self.signal = (calls.signal_semaphores, *arguments)
-        page = semaphore.page
-        self.page = (page.address, page.sequence) if page is not None else (0, 0)
-        """The addresses of the page's value and of its sequence."""
+        self.page = (0, 0)
+        """The addresses of the page's value and of its sequence, for `signal_program`."""
         self.wait_program: Program | None = None
         """The calls of one wait, for `call_sequence.runner`; None where calls are made one by one."""
         self.signal_program: Program | None = None
         """The calls of one signal of a semaphore that has a page."""
-        if call_sequence.runner() is not None and stream > DEFAULT_STREAMS and not semaphore.keyed:
+        if IS_MACHINE_CODE and call_sequence.runner() is not None and stream > DEFAULT_STREAMS and not semaphore.keyed:
             self._write_programs(calls, semaphore)
 
     def _write_programs(self, calls: DriverCalls, semaphore: StreamSemaphore) -> None:
@@ -106,8 +106,10 @@ class Lane:
             signal = (at[calls.write_value], (stream, semaphore.pointer, 0, 0), 0)
         mark = (at[calls.record_event], (self.event, stream), 0)
         self.wait_program = Program((guarded, wait, mark), value, None)
-        if semaphore.page is not None:
-            launch = (at[calls.launch_host_function], (stream, host_function.function_address(), 0), 0)
+        page = semaphore.page
+        if page is not None:
+            self.page = (page.address, page.sequence)
+            launch = (at[calls.launch_host_function], (stream, host_function_address(), 0), 0)
             self.signal_program = Program((guarded, signal, launch), value, (2, 2))
 
 
@@ -162,8 +164,8 @@ class StreamSemaphore(Owner):
         self._page_hold = page.keeper.hold() if page is not None else None
         self.pointer = pointer
         """CUdeviceptr of the page's value."""
-        self.running: deque[host_function.Call] = deque()
-        """The calls of the host function that were not seen to be done."""
+        self.running: deque[Any] = deque()
+        """The calls of the host function (`HostCall`) that were not seen to be done."""
         self._settling = Lock()
         self.owe(device.gpu.when_lost(undo, self._hold, device))
 
@@ -186,7 +188,7 @@ class StreamSemaphore(Owner):
         running = self.running
         with self._settling:
             while running and running[0].done:
-                host_function.release(running.popleft())
+                release_call(running.popleft())
 
     @property
     def idle(self) -> bool:
