@@ -118,16 +118,13 @@ def import_payload(
     """
     check_flag(borrow, "borrow")
     if isinstance(handle, (NtHandle, KmtHandle)):
-        return DeviceMemory(
-            *import_stated(
-                device, vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle), descriptor
-            )
-        )
+        source = vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle)
+        return import_stated(device, source, descriptor, DeviceMemory)
     kind = _Type.DMA_BUF if descriptor.handle_types == _Type.DMA_BUF else _Type.OPAQUE_FD
     if not borrow:
-        return DeviceMemory(*import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor))
+        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor, DeviceMemory)
     with borrowed_fd(handle) as copy:
-        return DeviceMemory(*import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor))
+        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor, DeviceMemory)
 
 
 def borrowed_fd(fd: FdHandle | int) -> FdHandle:

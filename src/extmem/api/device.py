@@ -156,7 +156,7 @@ class Device(SyncDevice):
         """
         if unsettled:
             work_off()
-        return DeviceMemory(*operations.allocating.allocate_memory(self, info))
+        return operations.allocating.allocate_memory(self, info, DeviceMemory)
 
     def free_memory(self, memory: DeviceMemory) -> None:
         """vkFreeMemory. The same as `memory.close()`."""
@@ -276,7 +276,7 @@ class Device(SyncDevice):
         if unsettled:
             work_off()
         self.check_open()
-        return DeviceMemory(*operations.opening.open_on(self, source, access))
+        return operations.opening.open_on(self, source, access, DeviceMemory)
 
     # Work on the queue.
 

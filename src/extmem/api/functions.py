@@ -88,15 +88,15 @@ def open(
             if held is not None:
                 return DeviceMemory(*held)
     elif isinstance(source, FdHandle) and source.payload is not None:
-        return DeviceMemory(
-            *operations.opening.open_on(operations.shared_devices.device_of(source.payload.descriptor), source, None)
-        )
+        chosen = operations.shared_devices.device_of(source.payload.descriptor)
+        return operations.opening.open_on(chosen, source, None, DeviceMemory)
     elif isinstance(source, FdHandle):
         device_for = operations.shared_devices.device_for
-        return DeviceMemory(
-            *operations.opening.open_handle_fd(
-                source, device_for(None), lambda descriptor: device_for(descriptor.device_uuid if descriptor else None)
-            )
+        return operations.opening.open_handle_fd(
+            source,
+            device_for(None),
+            lambda descriptor: device_for(descriptor.device_uuid if descriptor else None),
+            DeviceMemory,
         )
     owner, imported = operations.opening.find_payload(source, access)
     return DeviceMemory(*operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source))

@@ -49,7 +49,7 @@ def open_timeline(
             return chosen
         return sync_operations.sync_opening.device_for(operations.shared_devices.device_for, said)
 
-    return Timeline(*sync_operations.sync_opening.open_timeline(choose, source, access))
+    return sync_operations.sync_opening.open_timeline(choose, source, access, Timeline)
 
 
 def open_claimed(imported: Imported) -> Semaphore | Fence:
