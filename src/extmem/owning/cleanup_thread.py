@@ -11,11 +11,13 @@ threads of its own forks without Python's warning about threads.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
 
 from extmem.errors import ExtmemError
@@ -84,9 +86,10 @@ class _Worker:
         """Wait until the work is done that is in the queue now, at most so long."""
         thread = self._thread
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            done = threading.Event()
-            self._queue.put(done.set)
-            done.wait(seconds)
+            done: SimpleQueue[None] = SimpleQueue()
+            self._queue.put(partial(done.put, None))
+            with contextlib.suppress(Empty):
+                done.get(timeout=seconds)
 
     def stop(self) -> None:
         """End the thread before a fork, once the queued work is done or after `_JOIN_S` seconds."""
