@@ -109,8 +109,11 @@ REFUSED: dict[str, Refused] = {
     ),
 }
 OF_FDS: dict[str, Refused] = {
-    "memory's fd": (lambda s: extmem.open_timeline(s.fds["memory"]), r"\(MEMORY\), .* import it by extmem.open or"),
-    "a timeline's fd as memory": (lambda s: s.device.open(s.fds["timeline"]), r"\(SEMAPHORE\), .*extmem.open_timeline"),
+    "memory's fd": (lambda s: extmem.open_timeline(s.fds["memory"]), "is of memory .*, by extmem.open or"),
+    "a timeline's fd as memory": (
+        lambda s: s.device.open(s.fds["timeline"]),
+        "is of a semaphore .*, by extmem.open_tim",
+    ),
     "a fence's fd": (lambda s: extmem.open_timeline(s.fds["fence"]), "is a fence, and a semaphore is imported here"),
     "a binary semaphore's fd": (
         lambda s: extmem.open_timeline(s.fds["binary"]),

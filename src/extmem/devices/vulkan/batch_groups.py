@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem.devices.sync import Batch
+from extmem.devices.vulkan.memory import native_allocation
 from extmem.devices.vulkan.semaphores import VulkanSemaphore
 from extmem.devices.vulkan.submit_infos import operations_of
 
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from extmem.devices.sync import NativeSemaphore
+    from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation
 
-__all__ = ["divided", "has_word", "is_host", "of_driver"]
+__all__ = ["divided", "has_word", "is_host", "of_driver", "set_owners"]
 
 
 def is_host(semaphore: NativeSemaphore) -> bool:
@@ -61,3 +63,12 @@ def divided(batches: Sequence[Batch], *, has_fence: bool) -> list[Sequence[Batch
 def has_word(semaphore: NativeSemaphore) -> bool:
     """Whether the host waits for a page of it, which is raised at the end of what signals it."""
     return isinstance(semaphore, VulkanSemaphore) and (semaphore.host is not None or semaphore.word is not None)
+
+
+def set_owners(batches: Sequence[Batch]) -> None:
+    """Record the owners of memory after the batches, by barriers of their commands."""
+    for batch in batches:
+        for allocation, is_acquired in batch.owners:
+            owner: QueueOwner = "held" if is_acquired else "external"
+            native: VulkanAllocation = native_allocation(allocation)
+            native.owner = owner

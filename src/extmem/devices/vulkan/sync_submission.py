@@ -34,7 +34,7 @@ from weakref import WeakSet
 
 from extmem import vk
 from extmem.devices.sync import Batch
-from extmem.devices.vulkan.batch_groups import divided, of_driver
+from extmem.devices.vulkan.batch_groups import divided, of_driver, set_owners
 from extmem.devices.vulkan.command_buffers import CommandBuffers
 from extmem.devices.vulkan.host_words import page_of
 from extmem.devices.vulkan.memory import native_allocation
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from extmem.devices.sync import NativeFence, NativeSemaphore
     from extmem.devices.vulkan.host_words import HostWords
     from extmem.devices.vulkan.logical import LogicalDevice
-    from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation
     from extmem.devices.vulkan.sync_objects import VulkanSync
 
 __all__ = ["BatchQueue"]
@@ -141,7 +140,7 @@ class BatchQueue:
             raise
         finally:
             if any(work.results and not work.results[0] for work in works) or self._deferred.items:
-                _set_owners(batches)
+                set_owners(batches)
         return works
 
     def _prepared(self, batches: Sequence[Batch], fence: NativeFence | None, uses: Uses) -> Work:
@@ -434,15 +433,6 @@ class BatchQueue:
 def own_name(own: Submit, device: LogicalDevice) -> str:
     """Return the name of the command, for errors."""
     return "vkQueueSubmit" if own.command is device.commands.vkQueueSubmit else "vkQueueSubmit2"
-
-
-def _set_owners(batches: Sequence[Batch]) -> None:
-    """Record the owners of memory after the batches, by barriers of their commands."""
-    for batch in batches:
-        for allocation, is_acquired in batch.owners:
-            owner: QueueOwner = "held" if is_acquired else "external"
-            native: VulkanAllocation = native_allocation(allocation)
-            native.owner = owner
 
 
 @atexit.register
