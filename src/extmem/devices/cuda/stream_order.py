@@ -33,7 +33,7 @@ from extmem.devices.cuda.results import fail
 from extmem.devices.cuda.stream_semaphores import DEFAULT_STREAMS, GREATER_OR_EQUAL, INFINITE_MS
 from extmem.errors import UnsupportedError
 from extmem.handles.process_id import current_process
-from extmem.owning import Uses, late_imports
+from extmem.owning import Held, Uses, late_imports
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -67,22 +67,32 @@ class Busy(Protocol):
         """Whether the work is done. The primary context is current."""
 
 
-class Marked:
-    """The work that a stream had at one moment: an event is recorded after it."""
+class Marked(Held):
+    """The work that a stream had at one moment: an event is recorded after it.
+
+    Ownership: the event is destroyed once the work is done and nobody uses it. HandleStateError for a later use.
+    """
+
+    __slots__ = ("_device", "_undo", "event")
 
     def __init__(self, device: LogicalDevice, undo: Undo, event: Any) -> None:
-        """undo: destroys the event; see `idle`."""
+        """undo: destroys the event."""
+        super().__init__()
         self._device = device
         self._undo = undo
         self.event = event
 
     @property
     def idle(self) -> bool:
-        """See `Busy`. Once it is, the event is destroyed."""
+        """See `Busy`. Once it is, the event is destroyed, or at the end of its last use."""
         if self._undo and self._device.module.cuEventQuery(self.event)[0]:
             return False
-        self._device.gpu.undo(self._undo)
+        self.end()
         return True
+
+    def give_back(self) -> None:
+        """See `Held`. The primary context is current."""
+        self._device.gpu.undo(self._undo)
 
 
 class Streams:

@@ -8,6 +8,7 @@ returns. A fence is signaled by a thread that waits for the end of the submissio
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -25,7 +26,7 @@ from extmem.devices.cuda.sync_check import examine
 from extmem.devices.cuda.sync_parts import SyncParts
 from extmem.devices.host import sync as host
 from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec, SyncSource
-from extmem.errors import UnsupportedError
+from extmem.errors import HandleStateError, UnsupportedError
 from extmem.owning import Uses
 from extmem.vk.handle_types import SEMAPHORE_D3D12_FENCE, SEMAPHORE_OPAQUE_TYPES, SEMAPHORE_OPAQUE_WIN32_KMT
 
@@ -185,6 +186,7 @@ class CudaSync(SyncParts):
 
     def _signal_fence(self, marked: Marked, fence: HostFence) -> None:
         """Signal a fence when the work is done, in a thread of its own."""
-        with self.device.gpu.current:
+        # Another thread that has found the work done has destroyed the event.
+        with contextlib.suppress(HandleStateError), self.device.gpu.current, marked.use():
             self.device.module.cuEventSynchronize(marked.event)
         fence.submit_signal()
