@@ -187,7 +187,7 @@ def _copied(plan: _Plan, how: How, copy: bool | None, why: str = "") -> DeviceMe
     device = _device_of(plan.sources)
     with Uses(device) as uses:
         made = sharing_arrays.allocate(device, uses, plan.size, how, array=plan.array, pages=plan.pages)
-        memory = memory_of(made.memory)
+        memory = memory_of(*made.memory)
         try:
             _fill(made, plan)
             sharing_arrays.publish(made)

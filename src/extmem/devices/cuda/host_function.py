@@ -7,22 +7,21 @@ stream with the GIL held. No C library has a function of one argument that raise
 function is machine code: the two listings below, which `tests/unit/devices/cuda/test_host_function.py` executes. It
 takes the address of a record::
 
-    0         8         16         24
-    +---------+---------+----------+---------+
-    | u64 *at | value   | u32 *seq | done    |
-    +---------+---------+----------+---------+
+    0         8         16         24        32
+    +---------+---------+----------+---------+---------+
+    | u64 *at | value   | u32 *seq | done    | given   |
+    +---------+---------+----------+---------+---------+
 
 It sets *at to the maximum of *at and `value` (atomically), adds 1 to *seq (atomically), wakes all who sleep on *seq
-(FUTEX_WAKE), and sets `done` to 1. Its last access to the page is before that.
+(FUTEX_WAKE), and sets `done` to 1. Its last access to the page is before that. `given` is for `call_sequence`, which
+sets it to 1 before it gives the call to a stream.
 
-Code and records are mapped when the first stream signals a page, and are never unmapped: CUDA may call the function
-while the interpreter ends. Records are used again once they are done. The code's memory is never writable and
-executable at once.
+Records are mapped when the first stream signals a page, and are never unmapped: CUDA may call the function while the
+interpreter ends. Records are used again once they are done.
 """
 
 from __future__ import annotations
 
-import platform
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -30,10 +29,9 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from extmem.devices.cuda import machine_code
-from extmem.errors import UnsupportedError
 from extmem.owning import Lock
 
-__all__ = ["Call", "function_address", "prepare", "release"]
+__all__ = ["DONE", "GIVEN", "Call", "function_address", "prepare", "release"]
 
 _X86_64: Final = bytes.fromhex(
     "f30f1efa"  #          endbr64
@@ -78,11 +76,12 @@ _AARCH64: Final = bytes.fromhex(
     "23fd9fc8"  #    stlr  x3, [x9]
     "c0035fd6"  #    ret
 )
-_MACHINES: Final = {"x86_64": _X86_64, "aarch64": _AARCH64}
-"""For each machine: the code."""
 
-_RECORD: Final = struct.Struct("=QQQQ")
-_DONE: Final = 24
+_RECORD: Final = struct.Struct("=QQQQQ24x")
+DONE: Final = 24
+"""The offset of `done` in a record."""
+GIVEN: Final = 32
+"""The offset of `given` in a record."""
 
 
 class Call(NamedTuple):
@@ -98,11 +97,16 @@ class Call(NamedTuple):
     @property
     def done(self) -> bool:
         """Whether the function has returned, or is not going to be called."""
-        return self.memory[self.at + _DONE] != 0
+        return self.memory[self.at + DONE] != 0
 
     def cancel(self) -> None:
         """State that the function is not going to be called."""
-        self.memory[self.at + _DONE] = 1
+        self.memory[self.at + DONE] = 1
+
+    @property
+    def given(self) -> bool:
+        """Whether `call_sequence` has begun with the calls that give it to a stream. It cancels it if one fails."""
+        return self.memory[self.at + GIVEN] != 0
 
 
 _free: Final[deque[Call]] = deque()
@@ -123,7 +127,7 @@ def prepare(at: int, value: int, sequence: int) -> Call:
             with _lock:
                 if not _free:
                     _free.extend(_new_records())
-    _RECORD.pack_into(call.memory, call.at, at, value, sequence, 0)
+    _RECORD.pack_into(call.memory, call.at, at, value, sequence, 0, 0)
     return call
 
 
@@ -137,19 +141,10 @@ def function_address() -> int:
 
     Errors: UnsupportedError on machines without CUDA, and where no code may be mapped.
     """
-    machine = platform.machine()
-    code = _MACHINES.get(machine, b"")
-    if not code:
-        raise UnsupportedError(
-            f"streams signal values to the host on {' and '.join(_MACHINES)}, and this machine is {machine}; signal on "
-            "the host, after a wait for the stream",
-            requires_one_of=list(_MACHINES),
-        )
-    address = machine_code.executable(code, machine, "a signal of a stream on the host")
-    return address
+    return machine_code.load({"x86_64": _X86_64, "aarch64": _AARCH64}, "streams signal values to the host")
 
 
 def _new_records() -> Iterator[Call]:
     address, memory = machine_code.mapped("calls of host functions")
-    for at in range(0, machine_code.PAGE, _RECORD.size):
+    for at in range(0, machine_code.SIZE, _RECORD.size):
         yield Call(address + at, memory, at)

@@ -38,7 +38,6 @@ The last argument of each is set by an entry in front of it, which frameworks ca
 
 from __future__ import annotations
 
-import platform
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,6 +69,7 @@ FUNCTIONS: Final = (
 """The driver's functions, in the order of their addresses in `struct context`."""
 _SINCE: Final = 12_000
 _WHAT: Final = "extmem.torch.pool()"
+_REMEDY: Final = "call extmem.torch.make_shareable(), or allocate with extmem and use memory.torch()"
 _DEALLOCATE: Final = 0xE1
 """Where in the code the second function begins."""
 _X86_64: Final = bytes.fromhex(
@@ -93,12 +93,10 @@ def functions(context: int) -> tuple[int, int]:
     They are void *(size_t size, int device, CUstream) and void (void *, size_t size, int device, CUstream).
     Errors: UnsupportedError on machines that the code is not for; OutOfMemoryError.
     """
-    machine = platform.machine()
-    if machine != "x86_64" or WIN32_IS_NATIVE:
+    if WIN32_IS_NATIVE:
         raise UnsupportedError(
-            f"{_WHAT} is for Linux on x86_64, and this machine is {platform.system()} on {machine}; call "
-            "extmem.torch.make_shareable(), or allocate with extmem and use memory.torch()",
-            requires_one_of=["Linux on x86_64", "extmem.torch.make_shareable()"],
+            f"{_WHAT} is for Linux; allocate with extmem and use memory.torch()",
+            requires_one_of=["Linux", "memory allocated by extmem"],
         )
     # endbr64; movabs rcx (r8), context; jmp function
     first = b"\xf3\x0f\x1e\xfa\x48\xb9" + struct.pack("<Q", context)
@@ -106,7 +104,7 @@ def functions(context: int) -> tuple[int, int]:
     second = b"\xf3\x0f\x1e\xfa\x49\xb8" + struct.pack("<Q", context)
     second += b"\xe9" + struct.pack("<i", _ENTRY + _DEALLOCATE - len(second) - 5)
     code = first.ljust(_ENTRY, b"\xcc") + second.ljust(_ENTRY, b"\xcc") + _X86_64
-    address = machine_code.executable(code, machine, _WHAT)
+    address = machine_code.load({"x86_64": code}, f"{_WHAT} allocates", _REMEDY)
     return address, address + _ENTRY
 
 
