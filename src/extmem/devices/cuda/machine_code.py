@@ -29,7 +29,7 @@ def load(
     listings: Mapping[str, bytes], what: str, remedy: str = "signal on the host, after a wait for the stream"
 ) -> int:
     """Return the address of the code for this machine. listings: by machine. what: is done by it, and
-    what to do without it, for errors.
+    remedy: is done without it, for errors.
 
     Errors: UnsupportedError on other machines, and where no code may be mapped; OutOfMemoryError.
     """
