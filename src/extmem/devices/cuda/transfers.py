@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Transfers"]
 
+_LONG = 1 << 20
+"""Bytes from which a copy from or to pageable memory goes through the pinned ring."""
+_PIECE = 64 << 20
+"""Bytes of one call of the driver, so that signal handlers run in between."""
+_HOST = 1
+"""CU_MEMORYTYPE_HOST."""
+
 
 class Transfers:
     """What moves bytes on one device, and does a program's commands."""
@@ -33,24 +40,48 @@ class Transfers:
         """Do nothing: what the host sees of it is coherent."""
 
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
-        """See `Backend`. cuMemcpyHtoD."""
-        at, device = self._pointer_to_range(allocation, offset, data.nbytes), self._device
+        """See `Backend`. cuMemcpyHtoD, or through the pinned ring."""
+        at, device, size = self._pointer_to_range(allocation, offset, data.nbytes), self._device, data.nbytes
         source = ffi.from_buffer(data)
         address = int(ffi.cast("uintptr_t", source))
         with self.submissions.work(native_allocation(allocation)):
-            result = device.module.cuMemcpyHtoD(at, address, data.nbytes)[0]
-            device.check(result, "cuMemcpyHtoD", f"{data.nbytes} bytes")
+            if size >= _LONG and not self._is_pinned(address, size):
+                with device.gpu.ring.taken(device, self.submissions) as ring:
+                    if ring is not None:
+                        ring.write(at, address, size, source, self.submissions)
+                        return
+            for start in range(0, size, _PIECE):
+                part = min(_PIECE, size - start)
+                result = device.module.cuMemcpyHtoD(at + start, address + start, part)[0]
+                device.check(result, "cuMemcpyHtoD", f"{part} bytes")
         del source
 
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
-        """See `Backend`. cuMemcpyDtoH."""
-        at, device = self._pointer_to_range(allocation, offset, into.nbytes), self._device
+        """See `Backend`. cuMemcpyDtoH, or through the pinned ring."""
+        at, device, size = self._pointer_to_range(allocation, offset, into.nbytes), self._device, into.nbytes
         target = ffi.from_buffer(into, require_writable=True)
         address = int(ffi.cast("uintptr_t", target))
         with self.submissions.work(native_allocation(allocation)):
-            result = device.module.cuMemcpyDtoH(address, at, into.nbytes)[0]
-            device.check(result, "cuMemcpyDtoH", f"{into.nbytes} bytes")
+            if size >= _LONG and not self._is_pinned(address, size):
+                with device.gpu.ring.taken(device, self.submissions) as ring:
+                    if ring is not None:
+                        ring.read(at, address, size, target, self.submissions)
+                        return
+            for start in range(0, size, _PIECE):
+                part = min(_PIECE, size - start)
+                result = device.module.cuMemcpyDtoH(address + start, at + start, part)[0]
+                device.check(result, "cuMemcpyDtoH", f"{part} bytes")
         del target
+
+    def _is_pinned(self, address: int, size: int) -> bool:
+        """Whether CUDA knows this host memory, so that the GPU transfers it itself. The context is current."""
+        module = self._device.module
+        attribute = module.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+        for end in (address, address + size - 1):
+            result, kind = module.cuPointerGetAttribute(attribute, end)
+            if result or int(kind) != _HOST:
+                return False
+        return True
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
         """See `Backend`. cuMemsetD8."""

@@ -51,6 +51,33 @@ def cuMemcpyDtoD(fake: FakeCuda, target: Any, source: Any, size: int) -> None:
     ctypes.memmove(_on_device(fake, target, size, write=True), _on_device(fake, source, size, write=False), size)
 
 
+def _copy_later(fake: FakeCuda, target: int, source: int, size: int, stream: Any) -> None:
+    looks = [fake.slow_copies]
+
+    def copy() -> bool:
+        looks[0] -= 1
+        if looks[0] >= 0:
+            return False
+        ctypes.memmove(target, source, size)
+        return True
+
+    enqueue(fake, stream, Step(copy, fake.pinned_at(source, size) or fake.pinned_at(target, size)))
+
+
+def cuMemcpyHtoDAsync(fake: FakeCuda, target: Any, source: Any, size: int, stream: Any) -> None:
+    """Copy from pinned memory, in the order of a stream. Other memory is a misuse: the host would wait for the copy."""
+    if fake.pinned_at(int(source), size) is None:
+        raise fake.wrong(f"{size} bytes at {int(source):#x} are not pinned")
+    _copy_later(fake, _on_device(fake, target, size, write=True), int(source), size, stream)
+
+
+def cuMemcpyDtoHAsync(fake: FakeCuda, target: Any, source: Any, size: int, stream: Any) -> None:
+    """Copy to pinned memory, in the order of a stream. Other memory is a misuse."""
+    if fake.pinned_at(int(target), size) is None:
+        raise fake.wrong(f"{size} bytes at {int(target):#x} are not pinned")
+    _copy_later(fake, int(target), _on_device(fake, source, size, write=False), size, stream)
+
+
 def cuMemsetD8(fake: FakeCuda, target: Any, value: int, count: int) -> None:
     """Fill with bytes."""
     ctypes.memset(_on_device(fake, target, count, write=True), value, count)
