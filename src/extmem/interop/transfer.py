@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias
 
 from extmem.core import views
 from extmem.interop.numpy_views import new_octets, numpy_view
 from extmem.interop.writing import octets_to_write
+from extmem.owning import late_imports
 from extmem.sharing.layout import layout_for, whole_number
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from extmem.core.memory_record import MemoryRecord
+    from extmem.devices.backend import Allocation
 
-__all__ = ["fill", "read", "read_bytes", "write"]
+__all__ = ["Progress", "fill", "read", "read_bytes", "write"]
 
 
-def write(record: MemoryRecord, data: object, offset: SupportsIndex | None, cast: bool) -> None:
+Progress: TypeAlias = Callable[[int, int], object]
+"""Called with the bytes that were copied and the bytes in all."""
+_PIECE: Final = 64 << 20
+"""Bytes that are copied between two calls of a program's `progress`."""
+
+
+def _in_pieces(
+    copy: Callable[[Allocation, int, memoryview], None],
+    record: MemoryRecord,
+    offset: int,
+    octets: memoryview,
+    progress: Progress | None,
+) -> None:
+    """Copy between a part of the payload and these bytes, and report the progress. Its exceptions end the copy."""
+    start = record.descriptor.payload_offset + offset
+    if progress is None:
+        copy(record.allocation, start, octets)
+        return
+    if not callable(progress):
+        raise TypeError(f"progress is {progress!r}; give a function that takes the copied bytes and all bytes, or None")
+    size = octets.nbytes
+    for at in range(0, size, _PIECE):
+        copy(record.allocation, start + at, octets[at : at + _PIECE])
+        progress(min(at + _PIECE, size), size)
+
+
+def write(
+    record: MemoryRecord, data: object, offset: SupportsIndex | None, cast: bool, progress: Progress | None = None
+) -> None:
     """See `DeviceMemory.write`."""
     descriptor = record.descriptor
     start = 0 if offset is None else whole_number(offset, "offset")
@@ -29,15 +58,26 @@ def write(record: MemoryRecord, data: object, offset: SupportsIndex | None, cast
         )
     if views.shares_bytes(octets, record):
         octets = memoryview(bytes(octets))
-    record.device.backend.write(record.allocation, descriptor.payload_offset + start, octets)
+    _in_pieces(record.device.backend.write, record, start, octets, progress)
 
 
-def read(record: MemoryRecord) -> NDArray[Any]:
+def read(record: MemoryRecord, out: object = None, progress: Progress | None = None) -> Any:
     """See `DeviceMemory.read`."""
     descriptor = record.descriptor
+    if out is not None:
+        with late_imports():
+            from extmem.interop.reading import target_of
+
+        target = target_of(out, descriptor.payload_size, descriptor.array)
+        if views.shares_bytes(target.octets, record):
+            target = target.apart()
+        _in_pieces(record.device.backend.read, record, 0, target.octets, progress)
+        if target.finish is not None:
+            target.finish()
+        return out
     layout = layout_for(descriptor.payload_size, descriptor.array)
     octets = new_octets(descriptor.payload_size)
-    record.device.backend.read(record.allocation, descriptor.payload_offset, octets)
+    _in_pieces(record.device.backend.read, record, 0, octets, progress)
     return numpy_view(octets, layout)
 
 
