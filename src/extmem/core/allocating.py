@@ -17,6 +17,7 @@ from extmem.core import (
     validation_cache,
 )
 from extmem.core.caller_fd import CallerFd
+from extmem.core.deferred import DeferredImport
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
 from extmem.core.memory_record import HeldMemory, MemoryRecord
@@ -272,11 +273,11 @@ def adopt_object(
     dedicated: ResourceObject | None = None,
     export_types: MemoryHandleType = NO_TYPES,
     terms: ShareTerms | None = None,
-    allocation: Allocation | None = None,
+    allocation: Allocation | DeferredImport | None = None,
 ) -> MemoryRecord:
     """Import a payload that the object manager returned; the record owns it from then on.
 
-    allocation: the import, if it was made already.
+    allocation: the import, if it was made already, or if it is made later.
     """
     payload, size = imported.payload, descriptor.allocation_size
     pages = None
@@ -286,7 +287,9 @@ def adopt_object(
 
         # Before the import: a driver may take the payload, and close it.
         pages = companion_pages.of_import(descriptor.pages, payload)
-    if allocation is not None:
+    if isinstance(allocation, DeferredImport):
+        pass
+    elif allocation is not None:
         size = allocation.size
     elif device.descriptor_importer is not None and not imported.capacity:
         allocation = cross_api.import_object(device.descriptor_importer, imported, descriptor)

@@ -22,6 +22,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from extmem import rules
+from extmem.core.deferred import DeferredImport
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, late_imports
@@ -30,6 +31,7 @@ from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 if TYPE_CHECKING:
     from extmem.core.companion_pages import CompanionPages
     from extmem.core.device_state import DeviceState
+    from extmem.core.resources import ResourceObject
     from extmem.devices.backend import Allocation
     from extmem.manager import Manager, Reference
     from extmem.sharing.descriptor import Descriptor
@@ -67,6 +69,7 @@ class MemoryRecord(Held):
         "companion",
         "copied",
         "dedicated",
+        "deferred",
         "descriptor",
         "device",
         "export_handle_types",
@@ -91,10 +94,14 @@ class MemoryRecord(Held):
         "writable",
     )
 
+    allocation: Allocation
+    dedicated: rules.ResourceFacts | None
+    resource: OwnedResource | None
+
     def __init__(
         self,
         device: DeviceState,
-        allocation: Allocation,
+        allocation: Allocation | DeferredImport,
         descriptor: Descriptor,
         size: int,
         memory_type_index: int,
@@ -115,7 +122,15 @@ class MemoryRecord(Held):
         self._gate = bytearray(1)
         self.closing = False
         self.device = device
-        self.allocation = allocation
+        self.deferred: DeferredImport | None = None
+        """The import, if it is yet to be made; `allocation`, `dedicated` and `resource` are missing until then."""
+        if isinstance(allocation, DeferredImport):
+            self.deferred = allocation
+        else:
+            self.allocation = allocation
+            self.dedicated = dedicated
+            self.resource = None
+            """The buffer or image that it is dedicated to, if the high-level API made it: it ends with the memory."""
         self.descriptor = descriptor
         self.size = size
         self.memory_type_index = memory_type_index
@@ -140,9 +155,6 @@ class MemoryRecord(Held):
         """Whether an unnamed NT share is made when a handle is first requested."""
         self.lookup_keys: tuple[str | int, ...] = ()
         """The names and object numbers under which it is in `OpenPayloads`."""
-        self.dedicated = dedicated
-        self.resource: OwnedResource | None = None
-        """The buffer or image that it is dedicated to, if the high-level API made it: it ends with the memory."""
         self.companion: Allocation | None = None
         """CUDA's import of the memory of a Vulkan device, for GPU arrays. It ends before the memory."""
         self.pattern: Any = None
@@ -153,6 +165,24 @@ class MemoryRecord(Held):
         self.watch: weakref.ref[Held] = weakref.ref(self, device.records.discard)
         """The reference by which the device tracks it."""
         device.records.add(self.watch)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Called for missing attributes alone: those of an import that is yet to be made.
+            if name in ("allocation", "dedicated", "resource"):
+                deferred = self.deferred
+                if deferred is not None:
+                    deferred.complete(self)
+                return object.__getattribute__(self, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def imported_as(self, allocation: Allocation, dedicated: ResourceObject | None) -> None:
+        """Complete a deferred import. The record owns both from then on."""
+        self.dedicated = dedicated.facts if dedicated is not None else None
+        self.resource = dedicated
+        self.allocation = allocation
+        self.deferred = None
 
     def facts(self) -> rules.MemoryFacts:
         """Return the tracked state, as the rules take it."""
@@ -209,11 +239,15 @@ class MemoryRecord(Held):
         finally:
             if self.companion is not None:
                 self.companion.close()
-            if self.resource is not None:
+            deferred = self.deferred
+            if deferred is None and self.resource is not None:
                 self.resource.close()
             if self.pages is not None:
                 self.pages.close()
-            self.allocation.close()
+            if deferred is None:
+                self.allocation.close()
+            else:
+                deferred.payload.close()
         self.device.records.discard(self.watch)
 
 

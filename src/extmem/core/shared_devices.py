@@ -10,13 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
+from extmem.core.deferred import DeferredBackend
 from extmem.core.device_state import DeviceState
-from extmem.devices import select
+from extmem.devices import host, select
 from extmem.errors import UnsupportedError
 from extmem.owning import late_imports
+
+if TYPE_CHECKING:
+    from extmem.devices.backend import Backend
 
 __all__ = ["cuda_device", "device_for", "device_of", "devices_by_key", "fresh_devices"]
 
@@ -36,7 +40,15 @@ def device_of(descriptor: bytes) -> DeviceState:
         from extmem.sharing.descriptor import Descriptor
 
     parsed = Descriptor.parse(descriptor)
-    return device_for(parsed.device_uuid, parsed.producer)
+    uuid = parsed.device_uuid
+    if uuid is None or parsed.producer or uuid in devices_by_key or _is_host(uuid):
+        return device_for(uuid, parsed.producer)
+    later = DeferredBackend("vulkan", uuid, parsed.device_name, partial(_open, None, uuid))
+    return devices_by_key.setdefault(uuid, device_class(later))
+
+
+def _is_host(uuid: bytes) -> bool:
+    return any(offer.identity.device_uuid == uuid for offer in host.offers())
 
 
 def device_for(device_uuid: bytes | None, producer: str = "") -> DeviceState:
@@ -51,19 +63,22 @@ def device_for(device_uuid: bytes | None, producer: str = "") -> DeviceState:
     key = (device_uuid or b"") + producer.encode()
     device = devices_by_key.get(key) if key else None
     if device is None:
-        try:
-            kind = "cuda" if producer else "host" if device_uuid is None else None
-            backend = select.choose(kind=kind, uuid=device_uuid)
-        except UnsupportedError as error:
-            present = (offer.identity for offer in select.enumerate_offers())
-            names = ", ".join(f"{identity.device_name} {identity.device_uuid.hex()}" for identity in present)
-            raise UnsupportedError(
-                f"the payload is on device {device_uuid.hex() if device_uuid else '?'}, which this machine does not "
-                f"have (it has: {names}); open it on the machine and in the boot session in which it was made",
-                requires_one_of=error.requires_one_of,
-            ) from error
+        backend = _open("cuda" if producer else "host" if device_uuid is None else None, device_uuid)
         device = devices_by_key.setdefault(backend.identity.device_uuid + producer.encode(), device_class(backend))
     return device
+
+
+def _open(kind: str | None, device_uuid: bytes | None) -> Backend:
+    try:
+        return select.choose(kind=kind, uuid=device_uuid)
+    except UnsupportedError as error:
+        present = (offer.identity for offer in select.enumerate_offers())
+        names = ", ".join(f"{identity.device_name} {identity.device_uuid.hex()}" for identity in present)
+        raise UnsupportedError(
+            f"the payload is on device {device_uuid.hex() if device_uuid else '?'}, which this machine does not "
+            f"have (it has: {names}); open it on the machine and in the boot session in which it was made",
+            requires_one_of=error.requires_one_of,
+        ) from error
 
 
 def cuda_device(device_uuid: bytes) -> DeviceState | None:
