@@ -17,18 +17,29 @@ from extmem.core.deferred import DeferredBackend
 from extmem.core.device_state import DeviceState
 from extmem.devices import host, select
 from extmem.errors import UnsupportedError
-from extmem.owning import late_imports
+from extmem.owning import Lock, late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Backend
 
-__all__ = ["cuda_device", "device_for", "device_of", "devices_by_key", "fresh_devices"]
+__all__ = ["cuda_device", "device_for", "device_of", "device_of_kind", "devices_by_key", "fresh_devices"]
 
 device_class: Any = None
 """The class of the devices: `extmem.Device`, set by the module that defines it."""
 devices_by_key: dict[bytes, DeviceState] = {}
 """The devices that are open, by UUID and producer."""
 _CUDA = b"cuda-vmm"
+
+
+class _State:
+    """What a forked child has anew."""
+
+    def __init__(self) -> None:
+        self.opening = Lock(reentrant=True)
+        """Held while a device is looked up and, if it is not open yet, opened: threads open one."""
+
+
+_state = _State()
 _parents: list[DeviceState] = []
 """In a forked child: the devices of its parent. They must not be used, and must not end before the objects on them."""
 
@@ -43,8 +54,11 @@ def device_of(descriptor: bytes) -> DeviceState:
     uuid = parsed.device_uuid
     if uuid is None or parsed.producer or uuid in devices_by_key or _is_host(uuid):
         return device_for(uuid, parsed.producer)
-    later = DeferredBackend("vulkan", uuid, parsed.device_name, partial(_open, None, uuid))
-    return devices_by_key.setdefault(uuid, device_class(later))
+    with _state.opening:
+        if uuid not in devices_by_key:
+            later = DeferredBackend("vulkan", uuid, parsed.device_name, partial(_open, None, uuid))
+            devices_by_key[uuid] = device_class(later)
+        return devices_by_key[uuid]
 
 
 def _is_host(uuid: bytes) -> bool:
@@ -63,9 +77,48 @@ def device_for(device_uuid: bytes | None, producer: str = "") -> DeviceState:
     key = (device_uuid or b"") + producer.encode()
     device = devices_by_key.get(key) if key else None
     if device is None:
-        backend = _open("cuda" if producer else "host" if device_uuid is None else None, device_uuid)
-        device = devices_by_key.setdefault(backend.identity.device_uuid + producer.encode(), device_class(backend))
+        with _state.opening:
+            device = devices_by_key.get(key) if key else None
+            if device is None:
+                backend = _open("cuda" if producer else "host" if device_uuid is None else None, device_uuid)
+                device = device_class(backend)
+                devices_by_key[backend.identity.device_uuid + producer.encode()] = device
     return device
+
+
+def device_of_kind(kind: str, descriptor: bytes | None) -> DeviceState:
+    """Return the device of that kind ("host", "vulkan", "cuda") for a payload: the one with the same GPU.
+
+    descriptor: that of the payload. None, or a payload of the host: the best device of that kind.
+    Errors: UnsupportedError if this machine has none, and for GPU memory on the host device; ValueError for other text.
+    """
+    if kind not in ("host", "vulkan", "cuda"):
+        raise ValueError(f'kind is {kind!r}; give "host", "vulkan" or "cuda", or None for the device of the payload')
+    parsed = None
+    if descriptor is not None:
+        with late_imports():
+            from extmem.sharing.descriptor import Descriptor
+
+        parsed = Descriptor.parse(descriptor)
+    uuid = parsed.device_uuid if parsed is not None else None
+    if uuid is not None and _is_host(uuid):
+        uuid = None
+    if kind == "host":
+        if parsed is not None and uuid is not None:
+            raise UnsupportedError(
+                f"the payload is memory of {parsed.device_name!r}, and the host device opens payloads of the host "
+                "alone; omit kind=, or pass copy=True, which copies it to the host",
+                requires_one_of=["the payload's own device", "copy=True"],
+            )
+        return device_for(None)
+    with _state.opening:
+        for device in devices_by_key.values():
+            if device.kind == kind and uuid in (None, device.uuid):
+                return device
+        backend = select.choose(kind=kind, uuid=uuid)
+        key = backend.identity.device_uuid + (_CUDA if kind == "cuda" else b"")
+        device = devices_by_key[key] = device_class(backend)
+        return device
 
 
 def _open(kind: str | None, device_uuid: bytes | None) -> Backend:
@@ -112,6 +165,7 @@ def fresh_devices() -> Iterator[None]:
 
 def _forget_devices() -> None:
     """In a forked child, forget the parent's devices: a device belongs to the process that opened it."""
+    _state.opening = Lock(reentrant=True)
     _parents.extend(devices_by_key.values())
     devices_by_key.clear()
     device_of.cache_clear()
