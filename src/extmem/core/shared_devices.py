@@ -117,8 +117,8 @@ def device_of_kind(kind: str, descriptor: bytes | None) -> DeviceState:
                 return device
         backend = select.choose(kind=kind, uuid=uuid)
         key = backend.identity.device_uuid + (_CUDA if kind == "cuda" else b"")
-        device = devices_by_key[key] = device_class(backend)
-        return device
+        devices_by_key[key] = device_class(backend)
+        return devices_by_key[key]
 
 
 def _open(kind: str | None, device_uuid: bytes | None) -> Backend:
