@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias
 
 from extmem.core import views
+from extmem.devices.optional_protocols import WritesRows
 from extmem.interop.numpy_views import new_octets, numpy_view
-from extmem.interop.writing import octets_to_write
+from extmem.interop.pitched import Rows
+from extmem.interop.writing import contents_to_write
 from extmem.owning import late_imports
 from extmem.sharing.layout import layout_for, whole_number
 
@@ -30,6 +32,7 @@ def _in_pieces(
     offset: int,
     octets: memoryview,
     progress: Progress | None,
+    each: int | None = None,
 ) -> None:
     """Copy between a part of the payload and these bytes, and report the progress. Its exceptions end the copy."""
     start = record.descriptor.payload_offset + offset
@@ -38,10 +41,10 @@ def _in_pieces(
         return
     if not callable(progress):
         raise TypeError(f"progress is {progress!r}; give a function that takes the copied bytes and all bytes, or None")
-    size = octets.nbytes
-    for at in range(0, size, _PIECE):
-        copy(record.allocation, start + at, octets[at : at + _PIECE])
-        progress(min(at + _PIECE, size), size)
+    size, each = octets.nbytes, each or _PIECE
+    for at in range(0, size, each):
+        copy(record.allocation, start + at, octets[at : at + each])
+        progress(min(at + each, size), size)
 
 
 def write(
@@ -50,7 +53,7 @@ def write(
     """See `DeviceMemory.write`."""
     descriptor = record.descriptor
     start = 0 if offset is None else whole_number(offset, "offset")
-    octets = octets_to_write(data, descriptor.array, offset=None if offset is None else start, cast=cast)
+    octets, rows = contents_to_write(data, descriptor.array, offset=None if offset is None else start, cast=cast)
     if start < 0 or start + octets.nbytes > descriptor.payload_size:
         raise ValueError(
             f"{octets.nbytes} bytes from offset {start} reach outside the payload of {descriptor.payload_size} bytes; "
@@ -58,7 +61,31 @@ def write(
         )
     if views.shares_bytes(octets, record):
         octets = memoryview(bytes(octets))
+    if rows is not None:
+        _write_rows(record, octets, rows, progress)
+        return
     _in_pieces(record.device.backend.write, record, start, octets, progress)
+
+
+def _write_rows(record: MemoryRecord, octets: memoryview, rows: Rows, progress: Progress | None) -> None:
+    """Write rows with gaps between them, from the beginning of the payload. The gaps stay as they are."""
+    backend, whole = record.device.backend, octets.nbytes
+    each = max(1, _PIECE // rows.size) * rows.size
+    writes_rows = backend.write_rows if isinstance(backend, WritesRows) else None
+
+    def copy(allocation: Allocation, offset: int, piece: memoryview) -> None:
+        at = record.descriptor.payload_offset
+        first = (offset - at) // rows.size
+        at += first * rows.pitch
+        if writes_rows is not None:
+            writes_rows(allocation, at, piece, rows.size, rows.pitch)
+            return
+        for index in range(piece.nbytes // rows.size):
+            row = piece[index * rows.size : (index + 1) * rows.size]
+            backend.write(allocation, at + index * rows.pitch, row)
+
+    if whole:
+        _in_pieces(copy, record, 0, octets, progress, each)
 
 
 def read(record: MemoryRecord, out: object = None, progress: Progress | None = None) -> Any:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from extmem.devices.copy_threads import Copying, copy_threads
 from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import check, value_of
+from extmem.devices.cuda.row_copies import rows_copy
 from extmem.errors import DriverError, OutOfMemoryError
 from extmem.owning import Lock
 
@@ -124,33 +125,47 @@ class PinnedRing:
 
     # Copies, within `taken`.
 
-    def write(self, target: int, source: int, size: int, keep: object, submissions: Submissions) -> None:
+    def write(
+        self,
+        target: int,
+        source: int,
+        size: int,
+        keep: object,
+        submissions: Submissions,
+        rows: tuple[int, int] | None = None,
+    ) -> None:
         """Copy from pageable memory to the GPU. The transfers need not have ended when this returns.
 
+        rows: size and pitch of the target's rows, if there are gaps between them; a row fits into a slot.
         keep: what the source belongs to. Errors: DriverError; those of signal handlers, after which no thread reads the
         source.
         """
         copies: list[tuple[Copying, int, int, int]] = []
         try:
-            for index, (at, count) in enumerate(_pieces(size)):
+            for index, (at, count) in enumerate(_pieces(size, 1 if rows is None else rows[0])):
                 slot = index % SLOTS
                 submissions.until(self._events[slot])
                 copies.append((copy_threads.begin(self._slot(slot), source + at, count, keep), slot, at, count))
                 if len(copies) > 1:
-                    self._send(target, copies)
+                    self._send(target, copies, rows)
             while copies:
-                self._send(target, copies)
+                self._send(target, copies, rows)
         finally:
             for copying, *_ in copies:
                 copying.drop()
 
-    def _send(self, target: int, copies: list[tuple[Copying, int, int, int]]) -> None:
+    def _send(self, target: int, copies: list[tuple[Copying, int, int, int]], rows: tuple[int, int] | None) -> None:
         """Transfer the first of these copies, when it has ended, and remove it."""
         copying, slot, at, count = copies[0]
         copying.finish()
         module, name = self._gpu.module, self._gpu.name
-        result = module.cuMemcpyHtoDAsync(target + at, self._slot(slot), count, 0)[0]
-        check(result, "cuMemcpyHtoDAsync", name, tried=f"{count} bytes")
+        if rows is None:
+            result = module.cuMemcpyHtoDAsync(target + at, self._slot(slot), count, 0)[0]
+            check(result, "cuMemcpyHtoDAsync", name, tried=f"{count} bytes")
+        else:
+            width, pitch = rows
+            copy = rows_copy(module, target + at // width * pitch, self._slot(slot), width, pitch, count // width)
+            check(module.cuMemcpy2DAsync(copy, 0)[0], "cuMemcpy2DAsync", name, tried=f"{count} bytes")
         check(module.cuEventRecord(self._events[slot], 0)[0], "cuEventRecord", name)
         del copies[0]
 
@@ -193,7 +208,11 @@ class PinnedRing:
         return self._memory + slot * SLOT_SIZE
 
 
-def _pieces(size: int) -> list[tuple[int, int]]:
-    """Divide a copy: the offset and size of each piece. Short copies are divided too, so that their parts overlap."""
+def _pieces(size: int, unit: int = 1) -> list[tuple[int, int]]:
+    """Divide a copy: the offset and size of each piece. Short copies are divided too, so that their parts overlap.
+
+    unit: bytes of which each piece has a multiple; fewer than a slot has.
+    """
     piece = min(SLOT_SIZE, max(_LEAST_PIECE, -(-size // (2 * SLOTS) // _PAGE) * _PAGE))
+    piece = max(piece // unit, 1) * unit
     return [(at, min(piece, size - at)) for at in range(0, size, piece)]

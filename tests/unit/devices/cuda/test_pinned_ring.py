@@ -45,6 +45,21 @@ def test_all_bytes_are_moved_whether_the_gpu_is_fast_or_slow(slow: int, cuda: De
         assert memory.read_bytes() == expected[:4096] + octets(1, 1 << 20) + expected[4096 + (1 << 20) :]
 
 
+@pytest.mark.parametrize("slow", [0, 5])
+@pytest.mark.parametrize("rows", [3, 1500])
+def test_rows_with_gaps(rows: int, slow: int, cuda: Device, fake: fake_cuda.FakeCuda) -> None:
+    fake.slow_copies = slow
+    data = numpy.frombuffer(octets(size=rows * 1001), "uint8").reshape(rows, 1001)
+    with cuda.allocate(data.shape, "uint8", row_pitch=1024) as memory:
+        memory.fill(0xEE)
+        memory.write(data)
+        assert ("cuMemcpy2DAsync" if rows > 3 else "cuMemcpy2D") in fake.calls
+        assert (memory.read() == data).all()
+        whole = numpy.frombuffer(memory.read_bytes(), "uint8")
+        gaps = whole[: (rows - 1) * 1024].reshape(-1, 1024)[:, 1001:]
+        assert (gaps == 0xEE).all()
+
+
 def test_short_copies_and_pinned_memory_are_copied_directly(cuda: Device, fake: fake_cuda.FakeCuda) -> None:
     with cuda.allocate(SIZE) as memory, extmem.open_device(kind="host") as host:
         fake.calls.clear()
