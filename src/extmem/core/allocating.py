@@ -17,7 +17,6 @@ from extmem.core import (
     validation_cache,
 )
 from extmem.core.caller_fd import CallerFd
-from extmem.core.deferred import DeferredImport
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
 from extmem.core.memory_record import HeldMemory, MemoryRecord
@@ -37,6 +36,7 @@ from extmem.vk.value_text import bits_of
 
 if TYPE_CHECKING:
     from extmem.core.companion_pages import CompanionPages
+    from extmem.core.deferred import DeferredImport
 
 __all__ = [
     "ArrayTerms",
@@ -273,11 +273,12 @@ def adopt_object(
     dedicated: ResourceObject | None = None,
     export_types: MemoryHandleType = NO_TYPES,
     terms: ShareTerms | None = None,
-    allocation: Allocation | DeferredImport | None = None,
+    allocation: Allocation | None = None,
+    deferred: DeferredImport | None = None,
 ) -> MemoryRecord:
     """Import a payload that the object manager returned; the record owns it from then on.
 
-    allocation: the import, if it was made already, or if it is made later.
+    allocation: the import, if it was made already. deferred: makes it, if it is made later.
     """
     payload, size = imported.payload, descriptor.allocation_size
     pages = None
@@ -287,10 +288,10 @@ def adopt_object(
 
         # Before the import: a driver may take the payload, and close it.
         pages = companion_pages.of_import(descriptor.pages, payload)
-    if isinstance(allocation, DeferredImport):
-        pass
-    elif allocation is not None:
+    if allocation is not None:
         size = allocation.size
+    elif deferred is not None:
+        pass
     elif device.descriptor_importer is not None and not imported.capacity:
         allocation = cross_api.import_object(device.descriptor_importer, imported, descriptor)
     else:
@@ -314,6 +315,7 @@ def adopt_object(
         import_handle_type=handle_type,
         writable=payload.writable,
         pages=pages,
+        deferred=deferred,
     )
 
 

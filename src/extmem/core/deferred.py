@@ -14,20 +14,49 @@ that first use, and by each further one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+from extmem import rules
 from extmem.devices.types import ImportRequest
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
 
 if TYPE_CHECKING:
-    from extmem.core.memory_record import MemoryRecord
-    from extmem.core.resources import ResourceObject
     from extmem.devices.backend import Backend
     from extmem.manager import Imported
     from extmem.sharing.payload import PayloadFd
 
 __all__ = ["DeferredBackend", "DeferredImport"]
+
+
+class Dedicated(Protocol):
+    """A buffer or image that memory is dedicated to (`resources.ResourceObject`)."""
+
+    @property
+    def native(self) -> Any:
+        """The device's object."""
+
+    @property
+    def facts(self) -> rules.ResourceFacts:
+        """Its facts, for the rules."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is destroyed."""
+
+    def close(self) -> None:
+        """Destroy it."""
+
+
+class Incomplete(Protocol):
+    """A memory record without an allocation (`memory_record.MemoryRecord`)."""
+
+    device: Any
+    size: int
+    deferred: DeferredImport | None
+
+    def imported_as(self, allocation: Any, dedicated: Dedicated | None) -> None:
+        """Set what it lacks. It owns both from then on."""
 
 
 class DeferredBackend:
@@ -51,8 +80,8 @@ class DeferredImport:
     def __init__(
         self,
         imported: Imported,
-        check: Callable[[], tuple[int, ResourceObject | None]],
-        keep: Callable[[MemoryRecord, ResourceObject], None],
+        check: Callable[[], tuple[int, Any]],
+        keep: Callable[[Any, Any], None],
     ) -> None:
         """check: checks the payload on its device. Returns the memory type, and the recreated dedicated resource.
 
@@ -75,7 +104,7 @@ class DeferredImport:
             return payload.number or payload.fd, payload.handle_type
         return payload.fd, OPAQUE_FD
 
-    def complete(self, record: MemoryRecord) -> None:
+    def complete(self, record: Incomplete) -> None:
         """Import the payload; set what the record lacks. Errors: as the import; nothing has changed then."""
         device, imported = record.device, self._imported
         with device.creation_lock:

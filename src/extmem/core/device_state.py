@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from extmem import rules, vk
 from extmem.core.caller_warning import warn_caller
-from extmem.core.deferred import DeferredBackend
 from extmem.core.device_facts import device_facts
 from extmem.core.open_payloads import OpenPayloads
 from extmem.core.validation_cache import Key, ValidationCache
@@ -23,6 +22,7 @@ from extmem.vk.handle_types import MemoryHandleType
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from extmem.core.deferred import DeferredBackend
     from extmem.devices.backend import Backend
     from extmem.devices.resources import NativeResource
     from extmem.devices.sync import SyncBackend
@@ -46,7 +46,15 @@ class DeviceState(Held, abc.ABC):
     facts: rules.DeviceFacts
     max_allocations: int
 
-    def __init__(self, backend: Backend | DeferredBackend, *, check: Check = "raise", strict_kmt: bool = False) -> None:
+    def __init__(
+        self,
+        backend: Backend | None,
+        *,
+        check: Check = "raise",
+        strict_kmt: bool = False,
+        deferred: DeferredBackend | None = None,
+    ) -> None:
+        """deferred: opens the backend when it is needed, where there is none yet."""
         if check not in ("raise", "warn", "off"):
             raise ValueError(f'check is {check!r}; it takes "raise", "warn" or "off"')
         check_flag(strict_kmt, "strict_kmt")
@@ -84,11 +92,9 @@ class DeviceState(Held, abc.ABC):
         """Descriptors of payloads that are not dedicated, by process, size, memory type and handle types."""
         self.validated = ValidationCache(1_024)
         """Calls that passed validation."""
-        self.deferred: DeferredBackend | None = None
+        self.deferred = deferred
         """What opens the backend; None once it is open. It is not of an API that imports by descriptor."""
-        if isinstance(backend, DeferredBackend):
-            self.deferred = backend
-        else:
+        if backend is not None:
             self._opened(backend)
 
     def _opened(self, backend: Backend) -> None:

@@ -22,7 +22,6 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from extmem import rules
-from extmem.core.deferred import DeferredImport
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, late_imports
@@ -30,8 +29,8 @@ from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.core.companion_pages import CompanionPages
+    from extmem.core.deferred import Dedicated, DeferredImport
     from extmem.core.device_state import DeviceState
-    from extmem.core.resources import ResourceObject
     from extmem.devices.backend import Allocation
     from extmem.manager import Manager, Reference
     from extmem.sharing.descriptor import Descriptor
@@ -101,7 +100,7 @@ class MemoryRecord(Held):
     def __init__(
         self,
         device: DeviceState,
-        allocation: Allocation | DeferredImport,
+        allocation: Allocation | None,
         descriptor: Descriptor,
         size: int,
         memory_type_index: int,
@@ -117,16 +116,15 @@ class MemoryRecord(Held):
         export_handle_types: MemoryHandleType = NO_TYPES,
         identity: int = 0,
         pages: CompanionPages | None = None,
+        deferred: DeferredImport | None = None,
     ) -> None:
         # Without `super()`: each open creates one.
         self._gate = bytearray(1)
         self.closing = False
         self.device = device
-        self.deferred: DeferredImport | None = None
+        self.deferred = deferred
         """The import, if it is yet to be made; `allocation`, `dedicated` and `resource` are missing until then."""
-        if isinstance(allocation, DeferredImport):
-            self.deferred = allocation
-        else:
+        if allocation is not None:
             self.allocation = allocation
             self.dedicated = dedicated
             self.resource = None
@@ -177,7 +175,7 @@ class MemoryRecord(Held):
                 return object.__getattribute__(self, name)
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def imported_as(self, allocation: Allocation, dedicated: ResourceObject | None) -> None:
+    def imported_as(self, allocation: Allocation, dedicated: Dedicated | None) -> None:
         """Complete a deferred import. The record owns both from then on."""
         self.dedicated = dedicated.facts if dedicated is not None else None
         self.resource = dedicated

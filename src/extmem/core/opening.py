@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.core import (
@@ -18,7 +19,6 @@ from extmem.core import (
     import_source,
 )
 from extmem.core.caller_fd import CallerFd
-from extmem.core.deferred import DeferredImport
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
 from extmem.core.memory_record import HeldMemory
@@ -32,6 +32,9 @@ from extmem.owning import Uses, late_imports, unsettled
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import HOST_ALLOCATION, OPAQUE_FD, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType
+
+if TYPE_CHECKING:
+    from extmem.core.deferred import DeferredImport
 
 __all__ = [
     "find_open",
@@ -171,7 +174,8 @@ def open_payload(
     """
     name = source if source.__class__ is str else None
     dedicated: ResourceObject | None = None
-    allocation: Allocation | DeferredImport | None = None
+    allocation: Allocation | None = None
+    deferred: DeferredImport | None = None
     handle_type = OPAQUE_WIN32 if imported.object else OPAQUE_WIN32_KMT
     try:
         if not imported.descriptor and isinstance(imported.payload, Win32Payload):
@@ -201,14 +205,25 @@ def open_payload(
             elif device.deferred is not None:
                 descriptor, _ = import_source.parse_descriptor(imported.descriptor)
                 memory_type = descriptor.memory_type_index
+                with late_imports():
+                    from extmem.core.deferred import DeferredImport
+
                 later = partial(_check_later, device, handle_type, owner, imported, source)
-                allocation = DeferredImport(imported, later, keep_resource)
+                deferred = DeferredImport(imported, later, keep_resource)
             else:
                 found = _found(handle_type, owner, imported, source)
                 descriptor, dedicated = _check_payload(device, found)
                 memory_type = cross_api.memory_type(device, descriptor)
             record = allocating.adopt_object(
-                device, owner, imported, descriptor, memory_type, handle_type, dedicated, allocation=allocation
+                device,
+                owner,
+                imported,
+                descriptor,
+                memory_type,
+                handle_type,
+                dedicated,
+                allocation=allocation,
+                deferred=deferred,
             )
         finally:
             # As at the end of a `Use`: no signal handler runs before the release of the device is recorded.

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from extmem.core.deferred import DeferredBackend
 from extmem.core.device_state import DeviceState
 from extmem.devices import host, select
 from extmem.errors import UnsupportedError
@@ -56,8 +55,11 @@ def device_of(descriptor: bytes) -> DeviceState:
         return device_for(uuid, parsed.producer)
     with _state.opening:
         if uuid not in devices_by_key:
+            with late_imports():
+                from extmem.core.deferred import DeferredBackend
+
             later = DeferredBackend("vulkan", uuid, parsed.device_name, partial(_open, None, uuid))
-            devices_by_key[uuid] = device_class(later)
+            devices_by_key[uuid] = device_class(None, deferred=later)
         return devices_by_key[uuid]
 
 

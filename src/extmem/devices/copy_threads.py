@@ -38,9 +38,9 @@ _JOIN_S: Final = 0.2
 
 
 class Copying:
-    """A copy that was begun. It keeps what the addresses belong to."""
+    """A copy that was begun. It keeps what the addresses belong to until it has ended."""
 
-    __slots__ = ("_active", "_gate", "_keep", "_parts")
+    __slots__ = ("_active", "_ended", "_keep", "_parts")
 
     def __init__(self, parts: list[tuple[int, int, int]], keep: object) -> None:
         self._parts = parts
@@ -48,8 +48,8 @@ class Copying:
         self._active: list[None] = []
         """One entry for each thread that may have a part."""
         self._keep = keep
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        self._ended: SimpleQueue[None] = SimpleQueue()
+        """Has an entry when a thread has found nothing left: it wakes the caller."""
 
     def take_part(self) -> None:
         """Copy parts until none is left: what the threads call."""
@@ -59,8 +59,7 @@ class Copying:
         finally:
             self._active.pop()
             if not self._parts and not self._active:
-                with contextlib.suppress(RuntimeError):  # another thread has just released it
-                    self._gate.release()
+                self._ended.put(None)
 
     def _copy_parts(self) -> None:
         while True:
@@ -82,7 +81,10 @@ class Copying:
 
     def _wait(self) -> None:
         while self._parts or self._active:
-            self._gate.acquire(timeout=_LOOK_S)
+            with contextlib.suppress(Empty):
+                self._ended.get(timeout=_LOOK_S)
+        # A thread may still have to take this copy from its queue, and would keep the program's buffer from changing.
+        self._keep = None
 
 
 class CopyThreads:

@@ -69,3 +69,19 @@ def test_idle_threads_end_and_the_last_one_says_so(monkeypatch: pytest.MonkeyPat
     wait_until(lambda: bool(told), lambda: "the last thread to end")
     assert told == ["extmem-copy"] and not threads._threads
     copied(threads)  # they start again
+
+
+def test_a_copy_that_has_ended_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread may be late: the program's bytearray can be resized at once."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    threads = CopyThreads()
+    monkeypatch.setattr(threads, "_start", lambda count: None)  # none takes anything from the queue
+    source, target = bytearray(os.urandom(SIZE)), bytearray(SIZE)
+    view = memoryview(target)
+    copying = threads.begin(place(target), place(source), SIZE, view)
+    del view
+    with pytest.raises(BufferError):
+        target.append(1)
+    copying.finish()
+    target.append(1)
+    assert target[:-1] == source

@@ -18,7 +18,6 @@ from extmem.owning import Held, Lock, Owner, cleanup_thread, late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.host_registration import Registrations
-    from extmem.devices.cuda.logical import LogicalDevice
     from extmem.devices.cuda.pinned_ring import PinnedRing
     from extmem.owning import Step
 
@@ -126,7 +125,7 @@ class Gpu:
                 self._ring = PinnedRing(self)
             return self._ring
 
-    def release_ring(self, device: LogicalDevice) -> None:
+    def release_ring(self, device: Held) -> None:
         """Release the ring, if this device made it."""
         if self._ring is not None:
             self._ring.release(device)

@@ -18,19 +18,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from extmem.devices.copy_threads import Copying, copy_threads
 from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import check, value_of
 from extmem.devices.cuda.row_copies import rows_copy
 from extmem.errors import DriverError, OutOfMemoryError
-from extmem.owning import Lock
-
-if TYPE_CHECKING:
-    from extmem.devices.cuda.logical import LogicalDevice
-    from extmem.devices.cuda.physical import Gpu
-    from extmem.devices.cuda.submission import Submissions
+from extmem.owning import Held, Lock
 
 __all__ = ["SLOTS", "SLOT_SIZE", "PinnedRing"]
 
@@ -45,13 +40,34 @@ _WITHOUT_TIMING: Final = 0x02
 """CU_EVENT_DISABLE_TIMING."""
 
 
+class Gpu(Protocol):
+    """What a ring needs of its GPU (`physical.Gpu`)."""
+
+    module: Any
+    name: str
+    current: Any
+
+    def undo(self, undo: Undo) -> None:
+        """Release resources in the primary context."""
+
+
+class Waits(Protocol):
+    """What a ring needs of the default stream (`submission.Submissions`)."""
+
+    def until(self, event: Any) -> None:
+        """Wait for an event."""
+
+    def finish(self) -> None:
+        """Wait for the stream."""
+
+
 class PinnedRing:
     """The ring of one GPU. Ownership: owns the pinned memory and the events."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         self._lock = Lock(reentrant=True)
-        self._maker: LogicalDevice | None = None
+        self._maker: Held | None = None
         """The device whose context the memory belongs to."""
         self._ready = False
         self._undo: Undo = []
@@ -63,7 +79,7 @@ class PinnedRing:
         """Whether the last use ended normally."""
 
     @contextlib.contextmanager
-    def taken(self, device: LogicalDevice, submissions: Submissions) -> Iterator[PinnedRing | None]:
+    def taken(self, device: Held, submissions: Waits) -> Iterator[PinnedRing | None]:
         """A block that uses the ring, with its context current. None if it cannot be had: copy without it then.
 
         That is so while this thread uses it (in a signal handler), and if the driver does not pin the memory.
@@ -82,7 +98,7 @@ class PinnedRing:
             finally:
                 self._in_use = False
 
-    def _make(self, device: LogicalDevice) -> bool:
+    def _make(self, device: Held) -> bool:
         if self._ready and self._maker is not None and not self._maker.closing:
             return True
         self.release()
@@ -106,7 +122,7 @@ class PinnedRing:
         self._ready = True
         return True
 
-    def release(self, closing: LogicalDevice | None = None) -> None:
+    def release(self, closing: Held | None = None) -> None:
         """Release the memory, unless it is in use. closing: only if this device made it; it waits for other threads."""
         if self._in_use and closing is None:
             return  # a fork does not wait for a long copy of another thread
@@ -131,7 +147,7 @@ class PinnedRing:
         source: int,
         size: int,
         keep: object,
-        submissions: Submissions,
+        submissions: Waits,
         rows: tuple[int, int] | None = None,
     ) -> None:
         """Copy from pageable memory to the GPU. The transfers need not have ended when this returns.
@@ -169,7 +185,7 @@ class PinnedRing:
         check(module.cuEventRecord(self._events[slot], 0)[0], "cuEventRecord", name)
         del copies[0]
 
-    def read(self, source: int, target: int, size: int, keep: object, submissions: Submissions) -> None:
+    def read(self, source: int, target: int, size: int, keep: object, submissions: Waits) -> None:
         """Copy from the GPU to pageable memory. Errors: as `write`; no thread writes the target after an exception."""
         pieces = _pieces(size)
         copies: list[tuple[Copying, int]] = []
