@@ -173,7 +173,7 @@ def _copied(plan: _Plan, how: How, copy: bool | None) -> DeviceMemory:
     device = _device_of(plan.sources)
     with Uses(device) as uses:
         made = sharing_arrays.allocate(device, uses, plan.size, how, array=plan.array, pages=plan.pages)
-        memory = memory_of(made.memory)
+        memory = memory_of(*made.memory)
         try:
             _fill(made, plan)
             sharing_arrays.publish(made)

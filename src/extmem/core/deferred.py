@@ -63,6 +63,8 @@ class DeferredBackend:
     """A device that is opened when something needs it."""
 
     __slots__ = ("kind", "name", "open", "uuid")
+    opens_later = True
+    """By which a `DeviceState` tells it from a backend, without the import of this module."""
 
     def __init__(self, kind: str, uuid: bytes, name: str, opens: Callable[[], Backend]) -> None:
         self.kind = kind

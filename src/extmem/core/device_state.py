@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import abc
 import weakref
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from extmem import rules, vk
+from extmem.arguments import MadeByFunctions, check_flag
 from extmem.core.caller_warning import warn_caller
 from extmem.core.device_facts import device_facts
 from extmem.core.open_payloads import OpenPayloads
 from extmem.core.validation_cache import Key, ValidationCache
 from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
-from extmem.handles.arguments import check_flag
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, work_off
 from extmem.sharing.bounded import Bounded
@@ -36,7 +36,7 @@ _ROOM = 512
 Check = Literal["raise", "warn", "off"]
 
 
-class DeviceState(Held, abc.ABC):
+class DeviceState(MadeByFunctions, Held, abc.ABC):
     """An open device: its backend, the facts that the backend reported, and the objects that were created on it.
 
     Ownership: owns the backend, and closes it after the last use of the device.
@@ -45,16 +45,14 @@ class DeviceState(Held, abc.ABC):
     backend: Backend
     facts: rules.DeviceFacts
     max_allocations: int
+    _made_by = "extmem.open_device(…)"
 
-    def __init__(
-        self,
-        backend: Backend | None,
-        *,
-        check: Check = "raise",
-        strict_kmt: bool = False,
-        deferred: DeferredBackend | None = None,
-    ) -> None:
-        """deferred: opens the backend when it is needed, where there is none yet."""
+    @classmethod
+    def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
+        # Backends have no class in common.
+        return len(given) == 1 and (hasattr(given[0], "memory_properties") or hasattr(given[0], "opens_later"))
+
+    def __init__(self, backend: Backend | DeferredBackend, *, check: Check = "raise", strict_kmt: bool = False) -> None:
         if check not in ("raise", "warn", "off"):
             raise ValueError(f'check is {check!r}; it takes "raise", "warn" or "off"')
         check_flag(strict_kmt, "strict_kmt")
@@ -92,10 +90,12 @@ class DeviceState(Held, abc.ABC):
         """Descriptors of payloads that are not dedicated, by process, size, memory type and handle types."""
         self.validated = ValidationCache(1_024)
         """Calls that passed validation."""
-        self.deferred = deferred
+        self.deferred: DeferredBackend | None = None
         """What opens the backend; None once it is open. It is not of an API that imports by descriptor."""
-        if backend is not None:
-            self._opened(backend)
+        if hasattr(backend, "opens_later"):
+            self.deferred = cast("DeferredBackend", backend)
+        else:
+            self._opened(cast("Backend", backend))
 
     def _opened(self, backend: Backend) -> None:
         self.facts = device_facts(backend)

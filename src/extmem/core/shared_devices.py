@@ -59,7 +59,7 @@ def device_of(descriptor: bytes) -> DeviceState:
                 from extmem.core.deferred import DeferredBackend
 
             later = DeferredBackend("vulkan", uuid, parsed.device_name, partial(_open, None, uuid))
-            devices_by_key[uuid] = device_class(None, deferred=later)
+            devices_by_key[uuid] = device_class(later)
         return devices_by_key[uuid]
 
 

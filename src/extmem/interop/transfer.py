@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias
 
+from extmem.arguments import whole_number
 from extmem.core import views
 from extmem.devices.optional_protocols import WritesRows
 from extmem.interop.numpy_views import new_octets, numpy_view
 from extmem.interop.pitched import Rows
 from extmem.interop.writing import contents_to_write
 from extmem.owning import late_imports
-from extmem.sharing.layout import layout_for, whole_number
+from extmem.sharing.layout import layout_for
 
 if TYPE_CHECKING:
     from extmem.core.memory_record import MemoryRecord
