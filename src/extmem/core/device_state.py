@@ -95,7 +95,7 @@ class DeviceState(MadeByFunctions, Held, abc.ABC):
         if hasattr(backend, "opens_later"):
             self.deferred = cast("DeferredBackend", backend)
         else:
-            self._opened(cast("Backend", backend))
+            self._opened(backend)
 
     def _opened(self, backend: Backend) -> None:
         self.facts = device_facts(backend)
