@@ -55,6 +55,9 @@ def test_an_array_of_cuda_needs_no_vulkan_device(
         with extmem.open(name) as again:
             assert again.record is memory.record
         del array
+        with memory.access(stream=0) as array:
+            assert array.pointer
+            del array
         assert devices(fakes) == before
         assert set(memory.read_bytes()) == {7}, "now it is needed"
         assert devices(fakes) == before + 1
