@@ -43,9 +43,10 @@ def on_stream(memory: MemoryObject, stream: object, wait: object, signal: object
         if array is None:
             raise gpu_arrays.no_gpu_error(memory.what(), memory.device)
         pointer = gpu_arrays.device_pointer(record)
-        backend = record.device.backend
-        if isinstance(backend, ReleasesOwnership) and (waits is None or backend.owns(record.allocation)):
-            backend.release_ownership(record.allocation)
+        if record.deferred is None:  # else no queue of this process has used it yet
+            backend = record.device.backend
+            if isinstance(backend, ReleasesOwnership) and (waits is None or backend.owns(record.allocation)):
+                backend.release_ownership(record.allocation)
         cuda = _cuda_device(record) if waits is not None else None
         if waits and cuda is not None:
             sync_operations.stream_order.stream_wait(cuda, address, waits, uses)

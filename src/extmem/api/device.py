@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar, cast, overload
 
 from extmem import interop, rules, vk
 from extmem.api.sync_device import SyncDevice
@@ -45,6 +45,7 @@ Order: TypeAlias = "tuple[Semaphore, int] | Sequence[tuple[Semaphore, int] | Sem
 has no value."""
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+T = TypeVar("T")
 
 
 class Device(SyncDevice):
@@ -634,7 +635,14 @@ class DeviceMemory(MemoryObject):
         """
         return cast("Buffer", operations.memory_buffer.buffer_over(self))
 
-    def write(self, data: object, *, offset: int | None = None, cast: bool = False) -> None:
+    def write(
+        self,
+        data: object,
+        *,
+        offset: int | None = None,
+        cast: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
         """Copy `data` into the payload. The device makes the copy; it is complete when this returns.
 
         data: an array of the payload's element type and shape; or bytes (bytes, bytearray, mmap, a memoryview of format
@@ -644,6 +652,11 @@ class DeviceMemory(MemoryObject):
         offset: where in the payload the data begins, in bytes. With an offset, an array may be a part: the offset is
             then a multiple of the element size, and the axes of the array after the first are the payload's last axes.
         cast: whether elements of another type are converted, by NumPy's rule "same_kind".
+        progress: a function that is called from time to time with the number of bytes that were copied and that of all
+            bytes. An exception of it ends the copy and is raised; the payload then has the bytes that were reported.
+
+        A CUDA device copies 1 MiB and more in pieces through pinned memory, several threads at a time; memory that is
+        pinned already, it reads itself.
 
         The memory need not be host-visible. Ownership of the payload is acquired from VK_QUEUE_FAMILY_EXTERNAL before
         the copy and released to it afterwards. If the memory is dedicated to a buffer of the caller, the copy uses that
@@ -652,17 +665,31 @@ class DeviceMemory(MemoryObject):
 
         Errors: AccessDeniedError for read-only memory; TypeError for other element types, byte orders, and Python
         objects; ValueError for another shape, and for data that would extend outside the payload; UnsupportedError for
-        memory of an image, and for memory that is not host-visible of a buffer without that usage. After an error
+        memory of an image, and for memory that is not host-visible of a buffer without that usage. After these errors
         nothing was copied.
         """
         with self.use() as record:
             record.check_writable("write")
-            interop.transfer.write(record, data, offset, cast)
+            interop.transfer.write(record, data, offset, cast, progress)
 
-    def read(self) -> NDArray[Any]:
-        """Return a new array with a copy of the payload, made by the device. Shape and type are in the descriptor."""
+    @overload
+    def read(self, out: None = None, *, progress: Callable[[int, int], object] | None = None) -> NDArray[Any]: ...
+
+    @overload
+    def read(self, out: T, *, progress: Callable[[int, int], object] | None = None) -> T: ...
+
+    def read(self, out: object = None, *, progress: Callable[[int, int], object] | None = None) -> Any:
+        """Return a new array with a copy of the payload, made by the device. Shape and type are in the descriptor.
+
+        out: what to copy into instead, and to return: an array of NumPy or a contiguous tensor of PyTorch on the CPU,
+            of the payload's element type and shape; or a bytearray, a writable memoryview of format "B" or a `uint8`
+            array of one axis, of the payload's size. It is faster, since the pages of new memory need not be made.
+        progress: as for `write`; after an exception `out` has the bytes that were reported.
+        Errors: TypeError for an `out` that cannot be written, is not in host memory, or has another element type;
+        ValueError for another shape or size; UnsupportedError as `write`.
+        """
         with self.use() as record:
-            return interop.transfer.read(record)
+            return interop.transfer.read(record, out, progress)
 
     def read_bytes(self, offset: int = 0, size: int | None = None) -> bytearray:
         """Return a copy, made by the device, of `size` bytes of the payload from `offset` (bytes); None: to the end.

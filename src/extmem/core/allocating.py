@@ -36,6 +36,7 @@ from extmem.vk.value_text import bits_of
 
 if TYPE_CHECKING:
     from extmem.core.companion_pages import CompanionPages
+    from extmem.core.deferred import DeferredImport
 
 __all__ = [
     "ArrayTerms",
@@ -276,10 +277,11 @@ def adopt_object(
     export_types: MemoryHandleType = NO_TYPES,
     terms: ShareTerms | None = None,
     allocation: Allocation | None = None,
+    deferred: DeferredImport | None = None,
 ) -> MemoryRecord:
     """Import a payload that the object manager returned; the record owns it from then on.
 
-    allocation: the import, if it was made already.
+    allocation: the import, if it was made already. deferred: makes it, if it is made later.
     """
     payload, size = imported.payload, descriptor.allocation_size
     pages = None
@@ -291,6 +293,8 @@ def adopt_object(
         pages = companion_pages.of_import(descriptor.pages, payload)
     if allocation is not None:
         size = allocation.size
+    elif deferred is not None:
+        pass
     elif device.descriptor_importer is not None and not imported.capacity:
         allocation = cross_api.import_object(device.descriptor_importer, imported, descriptor)
     else:
@@ -314,6 +318,7 @@ def adopt_object(
         import_handle_type=handle_type,
         writable=payload.writable,
         pages=pages,
+        deferred=deferred,
     )
 
 

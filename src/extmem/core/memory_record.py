@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from extmem.core.companion_pages import CompanionPages
+    from extmem.core.deferred import Dedicated, DeferredImport
     from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation
     from extmem.manager import Manager, Reference
@@ -70,6 +71,7 @@ class MemoryRecord(Held):
         "companion",
         "copied",
         "dedicated",
+        "deferred",
         "descriptor",
         "device",
         "export_handle_types",
@@ -95,10 +97,14 @@ class MemoryRecord(Held):
         "writable",
     )
 
+    allocation: Allocation
+    dedicated: rules.ResourceFacts | None
+    resource: OwnedResource | None
+
     def __init__(
         self,
         device: DeviceState,
-        allocation: Allocation,
+        allocation: Allocation | None,
         descriptor: Descriptor,
         size: int,
         memory_type_index: int,
@@ -114,12 +120,19 @@ class MemoryRecord(Held):
         export_handle_types: MemoryHandleType = NO_TYPES,
         identity: int = 0,
         pages: CompanionPages | None = None,
+        deferred: DeferredImport | None = None,
     ) -> None:
         # Without `super()`: each open creates one.
         self._gate = bytearray(1)
         self.closing = False
         self.device = device
-        self.allocation = allocation
+        self.deferred = deferred
+        """The import, if it is yet to be made; `allocation`, `dedicated` and `resource` are missing until then."""
+        if allocation is not None:
+            self.allocation = allocation
+            self.dedicated = dedicated
+            self.resource = None
+            """The buffer or image that it is dedicated to, if the high-level API made it: it ends with the memory."""
         self.descriptor = descriptor
         self.size = size
         self.memory_type_index = memory_type_index
@@ -144,9 +157,6 @@ class MemoryRecord(Held):
         """Whether an unnamed NT share is made when a handle is first requested."""
         self.lookup_keys: tuple[str | int, ...] = ()
         """The names and object numbers under which it is in `OpenPayloads`."""
-        self.dedicated = dedicated
-        self.resource: OwnedResource | None = None
-        """The buffer or image that it is dedicated to, if the high-level API made it: it ends with the memory."""
         self.companion: Allocation | None = None
         """CUDA's import of the memory of a Vulkan device, for GPU arrays. It ends before the memory."""
         self.pattern: Any = None
@@ -161,6 +171,24 @@ class MemoryRecord(Held):
         self.watch: weakref.ref[Held] = weakref.ref(self, device.records.discard)
         """The reference by which the device tracks it."""
         device.records.add(self.watch)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Called for missing attributes alone: those of an import that is yet to be made.
+            if name in ("allocation", "dedicated", "resource"):
+                deferred = self.deferred
+                if deferred is not None:
+                    deferred.complete(self)
+                return object.__getattribute__(self, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def imported_as(self, allocation: Allocation, dedicated: Dedicated | None) -> None:
+        """Complete a deferred import. The record owns both from then on."""
+        self.dedicated = dedicated.facts if dedicated is not None else None
+        self.resource = dedicated
+        self.allocation = allocation
+        self.deferred = None
 
     def facts(self) -> rules.MemoryFacts:
         """Return the tracked state, as the rules take it."""
@@ -228,11 +256,15 @@ class MemoryRecord(Held):
         finally:
             if self.companion is not None:
                 self.companion.close()
-            if self.resource is not None:
+            deferred = self.deferred
+            if deferred is None and self.resource is not None:
                 self.resource.close()
             if self.pages is not None:
                 self.pages.close()
-            self.allocation.close()
+            if deferred is None:
+                self.allocation.close()
+            else:
+                deferred.payload.close()
         self.device.records.discard(self.watch)
 
 

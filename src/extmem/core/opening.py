@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.core import (
@@ -21,6 +23,7 @@ from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
 from extmem.core.memory_record import HeldMemory, Made, Make
 from extmem.core.resources import ResourceObject, keep_resource
+from extmem.devices.backend import Allocation
 from extmem.errors import DescriptorError, HandleStateError, RuleViolation, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.handles.process_id import current_process
@@ -28,7 +31,10 @@ from extmem.manager import Imported, Manager, Reference, manager
 from extmem.owning import Uses, late_imports, unsettled
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
-from extmem.vk.handle_types import HOST_ALLOCATION, OPAQUE_FD, OPAQUE_WIN32, OPAQUE_WIN32_KMT
+from extmem.vk.handle_types import HOST_ALLOCATION, OPAQUE_FD, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType
+
+if TYPE_CHECKING:
+    from extmem.core.deferred import DeferredImport
 
 __all__ = [
     "find_open",
@@ -169,7 +175,8 @@ def open_payload(
     """
     name = source if source.__class__ is str else None
     dedicated: ResourceObject | None = None
-    allocation = None
+    allocation: Allocation | None = None
+    deferred: DeferredImport | None = None
     handle_type = OPAQUE_WIN32 if imported.object else OPAQUE_WIN32_KMT
     try:
         if not imported.descriptor and isinstance(imported.payload, Win32Payload):
@@ -196,14 +203,28 @@ def open_payload(
                 memory_type, handle_type = allocation.memory_type_index, HOST_ALLOCATION
             elif simple is not None:
                 descriptor, memory_type = simple
+            elif device.deferred is not None:
+                descriptor, _ = import_source.parse_descriptor(imported.descriptor)
+                memory_type = descriptor.memory_type_index
+                with late_imports():
+                    from extmem.core.deferred import DeferredImport
+
+                later = partial(_check_later, device, handle_type, owner, imported, source)
+                deferred = DeferredImport(imported, later, keep_resource)
             else:
-                value = int(source) if isinstance(source, (NtHandle, KmtHandle)) else 0
-                found = Source(handle_type, source if isinstance(source, str) else None, value)
-                import_source.set_payload(found, owner, imported)
+                found = _found(handle_type, owner, imported, source)
                 descriptor, dedicated = _check_payload(device, found)
                 memory_type = cross_api.memory_type(device, descriptor)
             record = allocating.adopt_object(
-                device, owner, imported, descriptor, memory_type, handle_type, dedicated, allocation=allocation
+                device,
+                owner,
+                imported,
+                descriptor,
+                memory_type,
+                handle_type,
+                dedicated,
+                allocation=allocation,
+                deferred=deferred,
             )
         finally:
             # As at the end of a `Use`: no signal handler runs before the release of the device is recorded.
@@ -222,6 +243,26 @@ def open_payload(
     if imported.object:
         device.open_payloads.remember(record, name, imported.reference)
     return memory
+
+
+def _found(handle_type: MemoryHandleType, owner: Manager, imported: Imported, source: object) -> Source:
+    value = int(source) if isinstance(source, (NtHandle, KmtHandle)) else 0
+    found = Source(handle_type, source if isinstance(source, str) else None, value)
+    import_source.set_payload(found, owner, imported)
+    return found
+
+
+def _check_later(
+    device: DeviceState, handle_type: MemoryHandleType, owner: Manager, imported: Imported, source: object
+) -> tuple[int, ResourceObject | None]:
+    """Check a payload of a deferred import. Return the memory type, and the recreated dedicated resource."""
+    descriptor, dedicated = _check_payload(device, _found(handle_type, owner, imported, source))
+    try:
+        return cross_api.memory_type(device, descriptor), dedicated
+    except BaseException:
+        if dedicated is not None:
+            dedicated.close()
+        raise
 
 
 def import_stated(device: DeviceState, source: vk.ChainStruct, descriptor: Descriptor, make: Make[Made]) -> Made:

@@ -28,6 +28,7 @@ __all__ = [
     "OrdersStreams",
     "ReleasesOwnership",
     "WrapsPointers",
+    "WritesRows",
 ]
 
 
@@ -150,6 +151,17 @@ class ReleasesOwnership(Protocol):
 
     def release_ownership(self, allocation: Allocation) -> None:
         """Release the payload to its other users, and wait until that is done. What a program has acquired is left."""
+
+
+@runtime_checkable
+class WritesRows(Protocol):
+    """A backend that copies rows with gaps between them in one call: CUDA's."""
+
+    def write_rows(self, allocation: Allocation, offset: int, data: memoryview, size: int, pitch: int) -> None:
+        """Copy rows of `size` bytes to places that are `pitch` bytes apart. It is done when this returns.
+
+        offset: where the first row begins. The gaps stay as they are. Errors: as `Backend.write`.
+        """
 
 
 @runtime_checkable

@@ -83,7 +83,8 @@ def device_pointer(record: MemoryRecord) -> DevicePointer | None:
 def _import_into_cuda(record: MemoryRecord, cuda: DeviceState) -> Allocation:
     """Import memory of another device into CUDA. The caller holds the `creation_lock` of that device."""
     importer = cuda.descriptor_importer
-    exported = cross_api.handle_of(record.allocation)
+    deferred = record.deferred
+    exported = cross_api.handle_of(record.allocation) if deferred is None else deferred.handle
     if exported is None or importer is None:
         raise UnsupportedError(
             f"this memory of {record.device.name} was not allocated for export, so CUDA cannot import it; allocate it "

@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 from extmem.errors import UnsupportedError
 from extmem.interop.conversions import converted, numbers_as
 from extmem.interop.element_types import element_of, in_numpy, numpy_dtype, numpy_module
+from extmem.interop.pitched import Rows, rows_of
 from extmem.sharing.elements import NATIVE, ElementType, element_type, nbytes_of
 from extmem.sharing.layout import DescribedArray, is_dense
 
-__all__ = ["octets_to_write"]
+__all__ = ["contents_to_write", "octets_to_write"]
 
 _BYTES = frozenset("Bc")
 _KINDS = {
@@ -45,7 +46,23 @@ class _Data(NamedTuple):
 
 
 def octets_to_write(data: object, described: DescribedArray | None, *, offset: int | None, cast: bool) -> memoryview:
-    """Return the bytes to be copied.
+    """Return the bytes to be copied, for a payload whose elements have no gaps between them.
+
+    Arguments and errors: as `contents_to_write`; also ValueError for gaps.
+    """
+    octets, rows = contents_to_write(data, described, offset=offset, cast=cast)
+    if rows is not None and described is not None:
+        raise ValueError(
+            f"the payload's elements have gaps between them (strides {described.strides} for shape {described.shape}); "
+            "write through memory.numpy(), or pass bytes"
+        )
+    return octets
+
+
+def contents_to_write(
+    data: object, described: DescribedArray | None, *, offset: int | None, cast: bool
+) -> tuple[memoryview, Rows | None]:
+    """Return the bytes to be copied, and the rows of the payload that they are copied to; None for one range.
 
     described: the array in the payload's descriptor; None if there is none.
     offset: where in the payload the bytes are copied to. None: to its beginning, and an array must have the shape of
@@ -57,15 +74,16 @@ def octets_to_write(data: object, described: DescribedArray | None, *, offset: i
     """
     octets = _plain_bytes(data)
     if octets is not None:
-        return octets
+        return octets, None
     given = _read_data(data, described)
     if described is None:
         if not given.element.native:
             if not cast:
                 raise _foreign_byte_order(given.element)
             given = _converted(given, given.element.swapped())
-        return _bytes_of(given)
+        return _bytes_of(given), None
     target = element_type(described.dtype)
+    rows = rows_of(described.shape, described.strides, target)
     order = _order_of(described, target)
     if given.element != target:
         if not cast:
@@ -88,25 +106,16 @@ def octets_to_write(data: object, described: DescribedArray | None, *, offset: i
         numpy = numpy_module()
         octets = numpy.frombuffer(given.octets, "uint8").reshape(*given.shape, target.itemsize)
         given = given._replace(octets=numpy.ascontiguousarray(octets.transpose(*order, len(order))))
-    return _bytes_of(given)
+    return _bytes_of(given), rows
 
 
 def _order_of(described: DescribedArray, element: ElementType) -> tuple[int, ...] | None:
-    """Return the order of the axes in the payload, the slowest first; None for row-major order.
-
-    Errors: ValueError for elements with gaps between them.
-    """
+    """Return the order of the axes in the payload, the slowest first; None for row-major order without gaps."""
     shape, strides = described.shape, described.strides
     axes = range(len(shape))
     if is_dense(shape, strides, element.step, reversed(axes)):
         return None
-    order = sorted(axes, key=lambda axis: (strides[axis], shape[axis]))
-    if not is_dense(shape, strides, element.step, order) or element.packed:
-        raise ValueError(
-            f"the payload's elements have gaps between them (strides {strides} for shape {shape}); write through "
-            "memory.numpy(), or pass bytes"
-        )
-    return tuple(reversed(order))
+    return tuple(reversed(sorted(axes, key=lambda axis: (strides[axis], shape[axis]))))
 
 
 def _bytes_of(given: _Data) -> memoryview:

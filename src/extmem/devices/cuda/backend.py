@@ -100,6 +100,7 @@ class CudaBackend(Answers, SyncMembers):
         self.flush = self.transfers.flush
         self.invalidate = self.transfers.invalidate
         self.write = self.transfers.write
+        self.write_rows = self.transfers.write_rows
         self.read = self.transfers.read
         self.fill = self.transfers.fill
         self.copy_from = self.transfers.copy_from

@@ -115,11 +115,13 @@ class Reserved(FakeObject):
 
 @dataclass(slots=True, eq=False)
 class Pinned(FakeObject):
-    """Registered host memory."""
+    """Host memory that is registered, or that the driver allocated."""
 
     address: int = 0
     size: int = 0
     flags: int = 0
+    keep: object = None
+    """The memory, if the driver allocated it."""
 
 
 @dataclass(slots=True, eq=False)
