@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from extmem.api.commands import Commands
     from extmem.api.fence import Fence
     from extmem.api.semaphore import Semaphore
+    from extmem.core.changes import Stable, Update
     from extmem.core.memory_record import HeldMemory
     from extmem.core.validation_cache import Key
     from extmem.devices.resources import NativeResource
@@ -678,6 +679,63 @@ class DeviceMemory(MemoryObject):
         with self.use() as record:
             record.check_writable("fill")
             interop.transfer.fill(record, value)
+
+    # Changes in place.
+
+    @property
+    def generation(self) -> int:
+        """The count of changes: 2 for each finished update, and odd while one runs. Readers compare it.
+
+        Errors: UnsupportedError for memory without this count (memory of GPUs, host pointers, and of other programs).
+        """
+        with self.use() as record:
+            return operations.changes.control_of(record).generation
+
+    @property
+    def torn(self) -> bool:
+        """Whether a process ended during an update, or left it by an exception: some bytes are old and others new.
+
+        The next `update` heals it. Errors: as `generation`.
+        """
+        with self.use() as record:
+            return operations.changes.is_torn(record)
+
+    def update(self, *, timeout: float | None = None) -> Update:
+        """Return a block for changing the contents in place: `with memory.update():`.
+
+        One process and thread at a time is in such a block; the others wait, for `timeout` seconds at most. At the end
+        of the block `generation` is 2 greater than before it, and all who `wait` are woken. Readers see changes at once
+        and in any order; those who use `stable` detect them.
+        A block that an exception leaves has not finished its update: the memory is torn then.
+
+        Errors: AccessDeniedError for read-only memory; UnsupportedError as `generation`, and for memory that the object
+        manager does not know (imported by file descriptor). At the beginning of the block WaitTimeoutError;
+        PeerGoneError if the object manager does not reply.
+        """
+        with self.use() as record:
+            return operations.changes.Update(record, timeout)
+
+    def stable(self, *, timeout: float | None = None) -> Stable:
+        """Return a block for reading contents that no update changes meanwhile: `with memory.stable() as look:`.
+
+        At its beginning the block waits until no update runs. At its end `look.changed` tells whether one began: then
+        what was read is to be read again. `look.generation` is the generation that was read. It stops no writer.
+
+        Errors: as `generation`. At the beginning of the block PeerGoneError if the memory is `torn`; WaitTimeoutError
+        after `timeout` seconds.
+        """
+        with self.use() as record:
+            return operations.changes.Stable(record, timeout)
+
+    def wait(self, after: int | None = None, timeout: float | None = None) -> int:
+        """Wait until an update is finished that is newer than a generation. Return the generation of the contents.
+
+        after: the generation that is known; None: the current one. timeout: seconds; None for no limit. Signal handlers
+            run meanwhile.
+        Errors: WaitTimeoutError (a TimeoutError); PeerGoneError if the memory is `torn`; as `generation`.
+        """
+        with self.use() as record:
+            return operations.changes.wait(record, after, timeout)
 
     def flush(self) -> None:
         """vkFlushMappedMemoryRanges of the whole memory. Required after writes through `map()` to non-coherent memory.

@@ -30,7 +30,7 @@ from extmem.broker.fd_inspection import Given
 from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Session
 from extmem.objects import ObjectKind, Refused, Status
-from extmem.sharing import timeline_page
+from extmem.sharing import control_page, timeline_page
 from extmem.sharing.kinds import Backing
 from extmem.wire.process_start import start_time
 
@@ -109,6 +109,16 @@ class Signalers:
                 self._change(payload, functools.partial(_compared, frozenset(self._who.values())))
             if not done % _PAGES:
                 yield
+
+    def left_update(self, payload: int, pid: int) -> None:
+        """Tell the readers of memory that a process has ended inside an update, if it has."""
+        if payload not in self._payloads:
+            return
+        mark = functools.partial(control_page.mark_torn, pid=pid, since=time.monotonic_ns())
+        with contextlib.suppress(OSError):  # as in `_change`
+            found = self._payloads.control_page(payload)
+            if found is not None:
+                timeline_marks.change(found[0], mark, found[1])
 
     def value(self, payload: int) -> int | None:
         """Return the value of the page; None for a payload without one."""

@@ -78,6 +78,10 @@ class CompanionPages:
             Page(file.owner.fd, False, by_rights=role not in _FINAL) for role, file in list(self._files.items())
         )
 
+    def file(self, role: PageRole) -> OwnedFd:
+        """Return the owner of the file of a page, borrowed. Errors: as `is_writable`."""
+        return self._file(role).owner
+
     def is_writable(self, role: PageRole) -> bool:
         """Return whether this process may write to the page. Errors: HandleStateError without this page."""
         return self._file(role).writable

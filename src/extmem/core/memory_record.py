@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from extmem.core.companion_pages import CompanionPages
     from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation
+    from extmem.devices.host.control_page import ControlPage
     from extmem.manager import Manager, Reference
     from extmem.sharing.descriptor import Descriptor
 
@@ -65,6 +66,7 @@ class MemoryRecord(Held):
     __slots__ = (
         "allocation",
         "companion",
+        "control",
         "copied",
         "dedicated",
         "descriptor",
@@ -149,6 +151,8 @@ class MemoryRecord(Held):
         """The GPU array that the descriptor describes, after the first was made. It keeps nothing alive."""
         self.copied: str | bool = False
         """Why `extmem.share` copied the contents; False if it did not, and for other memory."""
+        self.control: ControlPage | None = None
+        """Its control page, once it is used."""
         self.pid = current_process.pid
         self.watch: weakref.ref[Held] = weakref.ref(self, device.records.discard)
         """The reference by which the device tracks it."""
@@ -211,6 +215,7 @@ class MemoryRecord(Held):
                 self.companion.close()
             if self.resource is not None:
                 self.resource.close()
+            self.control = None
             if self.pages is not None:
                 self.pages.close()
             self.allocation.close()

@@ -94,6 +94,7 @@ from extmem.wire.requests import (
     Inherit,
     IsSuperseded,
     KmtAlive,
+    Lease,
     ListHandles,
     Offer,
     OpenHandle,
@@ -158,6 +159,7 @@ __all__ = [
     "Backing",
     "Kmt",
     "KmtAlive",
+    "Lease",
     "ListHandles",
     "MAX_DESCRIPTOR",
     "MAX_FDS",
@@ -230,6 +232,7 @@ Request: TypeAlias = (
     | Forget
     | IsSuperseded
     | WatchNames
+    | Lease
     | AnnounceRecord
     | AnnounceReference
     | AnnounceHandle
