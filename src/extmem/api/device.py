@@ -688,8 +688,11 @@ class DeviceMemory(MemoryObject):
 
         Errors: UnsupportedError for memory without this count (memory of GPUs, host pointers, and of other programs).
         """
+        with late_imports():
+            from extmem.core import changes
+
         with self.use() as record:
-            return operations.changes.control_of(record).generation
+            return changes.control_of(record).generation
 
     @property
     def torn(self) -> bool:
@@ -697,8 +700,11 @@ class DeviceMemory(MemoryObject):
 
         The next `update` heals it. Errors: as `generation`.
         """
+        with late_imports():
+            from extmem.core import changes
+
         with self.use() as record:
-            return operations.changes.is_torn(record)
+            return changes.is_torn(record)
 
     def update(self, *, timeout: float | None = None) -> Update:
         """Return a block for changing the contents in place: `with memory.update():`.
@@ -712,8 +718,11 @@ class DeviceMemory(MemoryObject):
         manager does not know (imported by file descriptor). At the beginning of the block WaitTimeoutError;
         PeerGoneError if the object manager does not reply.
         """
+        with late_imports():
+            from extmem.core import changes
+
         with self.use() as record:
-            return operations.changes.Update(record, timeout)
+            return changes.Update(record, timeout)
 
     def stable(self, *, timeout: float | None = None) -> Stable:
         """Return a block for reading contents that no update changes meanwhile: `with memory.stable() as look:`.
@@ -724,8 +733,11 @@ class DeviceMemory(MemoryObject):
         Errors: as `generation`. At the beginning of the block PeerGoneError if the memory is `torn`; WaitTimeoutError
         after `timeout` seconds.
         """
+        with late_imports():
+            from extmem.core import changes
+
         with self.use() as record:
-            return operations.changes.Stable(record, timeout)
+            return changes.Stable(record, timeout)
 
     def wait(self, after: int | None = None, timeout: float | None = None) -> int:
         """Wait until an update is finished that is newer than a generation. Return the generation of the contents.
@@ -734,8 +746,11 @@ class DeviceMemory(MemoryObject):
             run meanwhile.
         Errors: WaitTimeoutError (a TimeoutError); PeerGoneError if the memory is `torn`; as `generation`.
         """
+        with late_imports():
+            from extmem.core import changes
+
         with self.use() as record:
-            return operations.changes.wait(record, after, timeout)
+            return changes.wait(record, after, timeout)
 
     def flush(self) -> None:
         """vkFlushMappedMemoryRanges of the whole memory. Required after writes through `map()` to non-coherent memory.

@@ -33,8 +33,8 @@ from dataclasses import dataclass
 from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given, is_writable
 from extmem.broker.fd_quota import FdQuota
-from extmem.sharing.control_page import FRAME_MAGIC
 from extmem.sharing.kinds import Backing
+from extmem.sharing.limits import FRAME_AFTER_CONTROL_PAGE
 from extmem.wire import BY_RIGHTS, MAX_FDS, READ_ONLY, READ_WRITE
 
 __all__ = ["PayloadFds"]
@@ -243,7 +243,7 @@ class PayloadFds:
             return None
         fd = known.fds[0]
         at = os.fstat(fd).st_size - 2 * _PAGE
-        if at < 0 or os.pread(fd, len(FRAME_MAGIC), at + _PAGE) != FRAME_MAGIC:
+        if at < 0 or os.pread(fd, len(FRAME_AFTER_CONTROL_PAGE), at + _PAGE) != FRAME_AFTER_CONTROL_PAGE:
             return None
         return fd, at
 

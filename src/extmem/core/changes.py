@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stable", "Update", "checked_timeout", "control_of", "is_torn", "wait"]
 
+
 def checked_timeout(timeout: float | None) -> float | None:
     """Return a timeout in seconds. Errors: TypeError; ValueError for a negative one, and NaN."""
     if timeout is None:
@@ -52,8 +53,7 @@ def control_of(record: MemoryRecord) -> ControlPage:
 def _find(record: MemoryRecord) -> ControlPage:
     pages = record.pages
     if pages is not None and PageRole.CONTROL in pages:
-        file = pages.file(PageRole.CONTROL)
-        return late.control_page.ControlPage(file, pages.is_writable(PageRole.CONTROL), 0)
+        return late.control_page.ControlPage(pages.file(PageRole.CONTROL), pages.is_writable(PageRole.CONTROL), 0)
     if record.device.kind == "host":
         file = getattr(record.allocation, "file", None)
         found = None if file is None else late.control_page.in_file_of(file, record.writable)

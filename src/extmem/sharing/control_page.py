@@ -26,7 +26,6 @@ from typing import Final, NamedTuple
 from extmem.sharing import timeline_page
 
 __all__ = [
-    "FRAME_MAGIC",
     "MOST",
     "PAGE_SIZE",
     "Updater",
@@ -41,8 +40,6 @@ __all__ = [
 
 PAGE_SIZE: Final = timeline_page.PAGE_SIZE
 """Bytes of the page, without the stamps of named arrays."""
-FRAME_MAGIC: Final = b"EXTMEM\x00\x02"
-"""The first bytes of the self-description of a host payload that has a control page in its file, before it."""
 MOST: Final = (1 << 64) - 3
 """The greatest generation from which an update can begin."""
 

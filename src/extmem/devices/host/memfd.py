@@ -1,8 +1,9 @@
 """Payloads: sealed memory files that describe themselves.
 
 How this works. The file is the allocation, rounded up to whole pages, and one page more that contains the payload's
-self-description (`trailer`). Between them is the control page of the allocation of a device (`sharing.control_page`). The kernel zeroes it, and its size is sealed for good: a process that maps it cannot be
-killed by another one that truncates it. Its mode is read-only, so that a process with a read-only descriptor cannot
+self-description (`trailer`). Between them is the control page, which memory of a device has (`sharing.control_page`).
+The kernel zeroes the file, and its size is sealed for good: a process that maps it cannot be killed by another one that
+truncates it. Its mode is read-only, so that a process with a read-only descriptor cannot
 open it again for writing through /proc, unless it runs as the owner, who can change the mode.
 """
 
