@@ -28,7 +28,7 @@ from extmem.api.commands import Commands
 from extmem.errors import ExtmemError, HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from scripts.public_members import public_members
-from tests import sync_operations
+from tests import sharing_operations, sync_operations
 from tests.sync_operations import Fence, Semaphore, Timeline
 from tests.tagged_payloads import FD, KMT, NT, SIZE, HandleType, World, WrongByteError
 
@@ -348,9 +348,7 @@ _MEMORY_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("with", _entered),
     ("repr", lambda s: repr(s.thing)),
     ("__array_interface__", lambda s: getattr(s.thing, "__array_interface__", None) and None),
-    ("a part", lambda s: s.thing[1:].read()),
-    ("a part, pickled", lambda s: pickle.loads(pickle.dumps(s.thing[1:])).close()),
-    ("a part, shared", lambda s: s.thing[1:].share()),
+    *sharing_operations.OF_MEMORY,
 )
 _HANDLE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("pickle", _pickled),
@@ -364,11 +362,6 @@ if sys.version_info >= (3, 12):
 
 def _named(scene: Scene) -> None:
     scene.thing.allocate(SIZE, name=f"operations {os.getpid()} {next(_names)}").close()
-
-
-def _read_tree(memory: Any) -> Any:
-    with memory:
-        return memory["a"].read()
 
 
 def _by_name(operation: Callable[[str], Any]) -> Operation:
@@ -387,8 +380,7 @@ _DEVICE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("allocate, named", _named),
     ("extmem.open", _by_name(extmem.open)),
     ("extmem.open_handle", _by_name(extmem.open_handle)),
-    ("extmem.share", lambda s: _made(extmem.share(bytes([s.tag]) * SIZE))),
-    ("extmem.share of a tree", lambda s: _read_tree(extmem.share({"a": np.full(SIZE, s.tag, "uint8")}))),
+    *sharing_operations.OF_DEVICES,
     ("extmem.open_device", lambda s: extmem.open_device(kind=s.thing.kind).close()),
 )
 

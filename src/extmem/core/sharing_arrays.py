@@ -17,6 +17,7 @@ from extmem.core import (
     companion_pages,
     creating,
     describing,
+    everyday_names,
     exporting,
     memory_types,
     naming,
