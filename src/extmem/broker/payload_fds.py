@@ -234,7 +234,8 @@ class PayloadFds:
     def control_page(self, payload: int) -> tuple[int, int] | None:
         """Return the fd and the offset of the control page of memory, borrowed; None if it has none.
 
-        It is a companion page with the rights of the payload, else it is in the file of a host payload. Errors: OSError.
+        It is a companion page with the rights of the payload, else it is in the file of a host payload.
+        Errors: OSError.
         """
         known = self._live[payload]
         if BY_RIGHTS in known.given.pages:

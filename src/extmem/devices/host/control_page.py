@@ -133,8 +133,9 @@ class ControlPage:
         event = "left an update by an exception" if facts.state == State.POISONED else "ended during an update"
         when = f" {max(0, time.monotonic_ns() - facts.since) / 1e9:.3f} s ago" if facts.abandoned else ""
         return PeerGoneError(
-            f"this memory ({what}) is torn: {who} {event}{when}, after generation {layout.finished(facts.value)}, so some bytes are old and others new; update it again, in any process "
-            "that may write it, or share it anew with replace=True"
+            f"this memory ({what}) is torn: {who} {event}{when}, after generation {layout.finished(facts.value)}, so "
+            "some bytes are old and others new; update it again, in any process that may write it, or share it anew "
+            "with replace=True"
         )
 
 

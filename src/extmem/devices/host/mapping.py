@@ -43,7 +43,10 @@ class FileMapping(Owner):
         self.writable = writable
 
     def map(self, fd: int, offset: int = 0) -> int:
-        """Call mmap. offset: of the first byte in the file, whole pages. Return the address, which is `_FAILED` if nothing was mapped."""
+        """Call mmap. Return the address, which is `_FAILED` if nothing was mapped.
+
+        offset: of the first byte in the file, whole pages.
+        """
         calls = starmap(_mmap, ((0, self.size, _RIGHTS[self.writable], _SHARED, fd, offset),))
         self._owed.extend(zip((_munmap,), calls, (self.size,)))  # noqa: B905  (`strict` takes as long as the rest)
         self.address = self._owed[0][1]

@@ -9,7 +9,8 @@
 
 It begins one page before the end of the file. The magic tells whether the page before it is the payload's control page
 (`sharing.control_page`), which belongs to neither the allocation nor the frame. A process that may write the payload
-may write here too: the checksum finds accidents, not forgeries, and the descriptor is parsed as hostile input in any case.
+may write here too: the checksum finds accidents, not forgeries, and the descriptor is parsed as hostile input in any
+case.
 """
 
 from __future__ import annotations
