@@ -116,9 +116,14 @@ class Update:
         with record.use():
             record.check_process()
             deadline = None if self._timeout is None else time.monotonic() + self._timeout
-            self._lease = _obtain(record, deadline)
-            self._await_end(record, deadline)
-        self._generation = self._page.begin()
+            lease = _obtain(record, deadline)
+            try:
+                self._await_end(record, deadline)
+                self._generation = self._page.begin()
+            except BaseException:
+                lease.close()  # an update that has begun is marked as torn then
+                raise
+            self._lease = lease
         return self
 
     def __exit__(
