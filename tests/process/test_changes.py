@@ -214,7 +214,6 @@ def test_no_torn_read_is_accepted(start: Start) -> None:
     _no_torn_read_passes(start, ROUNDS_IN_A_TEST)
 
 
-@pytest.mark.slow("5,000 updates, each read by another process")
 def test_no_torn_read_is_accepted_in_many_rounds(start: Start) -> None:
     _no_torn_read_passes(start, 5_000)
 

@@ -40,7 +40,7 @@ __all__ = [
 
 PAGE_SIZE: Final = timeline_page.PAGE_SIZE
 """Bytes of the page, without the stamps of named arrays."""
-MOST: Final = (1 << 64) - 3
+MOST: Final = (1 << 64) - 4
 """The greatest generation from which an update can begin."""
 
 _UPDATER: Final = 2048
