@@ -9,7 +9,7 @@ are in one module because each returns objects of the others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, cast
@@ -706,23 +706,26 @@ class DeviceMemory(MemoryObject):
         with self.use() as record:
             return changes.is_torn(record)
 
-    def update(self, *, timeout: float | None = None) -> Update:
+    def update(self, names: Iterable[str] | None = None, *, timeout: float | None = None) -> Update:
         """Return a block for changing the contents in place: `with memory.update():`.
 
         One process and thread at a time is in such a block; the others wait, for `timeout` seconds at most. At the end
         of the block `generation` is 2 greater than before it, and all who `wait` are woken. Readers see changes at once
         and in any order; those who use `stable` detect them.
+        names: those of the named arrays that are changed, whose `generation` (`memory["name"].generation`) becomes the
+            new one; None: all of the memory.
         A block that an exception leaves has not finished its update: the memory is torn then.
 
         Errors: AccessDeniedError for read-only memory; UnsupportedError as `generation`, and for memory that the object
-        manager does not know (imported by file descriptor). At the beginning of the block WaitTimeoutError;
+        manager does not know (imported by file descriptor); KeyError for an unknown name; ValueError for names of
+        memory without named arrays. At the beginning of the block WaitTimeoutError;
         PeerGoneError if the object manager does not reply.
         """
         with late_imports():
             from extmem.core import changes
 
         with self.use() as record:
-            return changes.Update(record, timeout)
+            return changes.Update(record, names, timeout)
 
     def stable(self, *, timeout: float | None = None) -> Stable:
         """Return a block for reading contents that no update changes meanwhile: `with memory.stable() as look:`.

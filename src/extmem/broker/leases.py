@@ -1,12 +1,13 @@
 """Leases: which process may update a payload now, and which wait for it. Pure bookkeeping.
 
-How this works. A lease is a number of a process. Of the leases of a payload the first one is held, and the others wait
-in the order in which they came. `naming` has a pipe for each lease, whose end it sees: a process that closes its pipe,
-or ends, gives its lease back, or stops waiting.
+How this works. A lease is a number of a process. Of the leases of a control page the first one is held, and the others
+wait in the order in which they came. `naming` has a pipe for each lease, whose end it sees: a process that closes its
+pipe, or ends, gives its lease back, or stops waiting.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 __all__ = ["Ended", "Leases"]
@@ -31,19 +32,23 @@ class Leases:
     """The leases of all payloads."""
 
     def __init__(self) -> None:
-        self._queues: dict[int, dict[_Lease, None]] = {}
-        """Payload → its leases, in order."""
-        self._payloads: dict[_Lease, tuple[int, int]] = {}
-        """Lease → its payload, and the pid of its process."""
+        self._queues: dict[Hashable, dict[_Lease, None]] = {}
+        """Control page → its leases, in order."""
+        self._payloads: dict[_Lease, tuple[Hashable, int, int]] = {}
+        """Lease → its control page, its payload, and the pid of its process."""
 
     def __len__(self) -> int:
         return len(self._payloads)
 
-    def enter(self, payload: int, process: int, number: int, pid: int) -> bool:
-        """Add a lease, whose number is new. Return whether it is held at once. pid: of the process, for messages."""
-        queue = self._queues.setdefault(payload, {})
+    def enter(self, page: Hashable, payload: int, process: int, number: int, pid: int) -> bool:
+        """Add a lease, whose number is new. Return whether it is held at once.
+
+        page: the identity of the control page, which several payloads can have in common: parts of an array that were
+        shared. pid: of the process, for messages.
+        """
+        queue = self._queues.setdefault(page, {})
         queue[process, number] = None
-        self._payloads[process, number] = payload, pid
+        self._payloads[process, number] = page, payload, pid
         return len(queue) == 1
 
     def leave(self, process: int, number: int) -> Ended | None:
@@ -52,10 +57,10 @@ class Leases:
         found = self._payloads.pop(lease, None)
         if found is None:
             return None
-        payload, pid = found
-        queue = self._queues[payload]
+        page, payload, pid = found
+        queue = self._queues[page]
         held = next(iter(queue)) == lease
         del queue[lease]
         if not queue:
-            del self._queues[payload]
+            del self._queues[page]
         return Ended(payload, pid, held, next(iter(queue), None) if held else None)

@@ -140,10 +140,14 @@ class Naming(Granting):
                 "This memory was opened for reading only, so it cannot be updated. Open it with Access.READ_WRITE, "
                 "which its owner must grant.",
             )
+        try:
+            page = self.payloads.control_identity(payload.id)
+        except OSError as error:
+            raise no_descriptors(error) from None
         self._last_wait = number = self._last_wait + 1
         theirs = self._add_pipe(session, number)
         session.made = Made(wait=number)
-        if self.leases.enter(payload.id, process, number, session.credentials.pid):
+        if self.leases.enter(page, payload.id, process, number, session.credentials.pid):
             self._tell(process, number)
         return wire.Awaited(number), (theirs,)
 

@@ -248,6 +248,14 @@ class PayloadFds:
             return None
         return fd, at
 
+    def control_identity(self, payload: int) -> tuple[int, int]:
+        """Return what identifies the control page of memory; for memory without one, the payload. Errors: OSError."""
+        found = self.control_page(payload)
+        if found is None:
+            return -1, payload
+        status = os.fstat(found[0])
+        return status.st_dev, status.st_ino
+
     def drop(self, released: Iterable[int]) -> None:
         """Close the descriptors of payloads without a holder."""
         for payload in released:

@@ -11,7 +11,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Self
 
-from extmem.core import exporting, naming
+from extmem.core import exporting, naming, tables
 from extmem.devices.host import late
 from extmem.errors import HandleStateError, PeerGoneError, UnsupportedError, WaitTimeoutError
 from extmem.handles.process_id import current_process
@@ -19,13 +19,14 @@ from extmem.sharing import control_page as layout
 from extmem.sharing.kinds import PageRole
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
     from extmem.core.memory_record import MemoryRecord
     from extmem.devices.host.control_page import ControlPage
     from extmem.manager import Lease
 
-__all__ = ["Stable", "Update", "checked_timeout", "control_of", "is_torn", "wait"]
+__all__ = ["Stable", "Update", "checked_timeout", "control_of", "generation_of", "is_torn", "wait"]
 
 
 def checked_timeout(timeout: float | None) -> float | None:
@@ -53,7 +54,8 @@ def control_of(record: MemoryRecord) -> ControlPage:
 def _find(record: MemoryRecord) -> ControlPage:
     pages = record.pages
     if pages is not None and PageRole.CONTROL in pages:
-        return late.control_page.ControlPage(pages.file(PageRole.CONTROL), pages.is_writable(PageRole.CONTROL), 0)
+        file, writable = pages.file(PageRole.CONTROL), pages.is_writable(PageRole.CONTROL)
+        return late.control_page.ControlPage(file, writable, 0, pages.map(PageRole.CONTROL))
     if record.device.kind == "host":
         file = getattr(record.allocation, "file", None)
         found = None if file is None else late.control_page.in_file_of(file, record.writable)
@@ -92,10 +94,13 @@ class Update:
     Ownership: it has the lease while the block runs; the lease ends with this object in any case. It is used once.
     """
 
-    __slots__ = ("_generation", "_lease", "_page", "_pid", "_record", "_timeout")
+    __slots__ = ("_arrays", "_generation", "_lease", "_page", "_pid", "_record", "_timeout")
 
-    def __init__(self, record: MemoryRecord, timeout: float | None) -> None:
-        """Errors: AccessDeniedError for read-only memory; as `control_of`."""
+    def __init__(self, record: MemoryRecord, names: Iterable[str] | None, timeout: float | None) -> None:
+        """names: those of the arrays that are to be changed; None: all. Errors: AccessDeniedError for read-only memory;
+        KeyError for an unknown name; ValueError for names of memory without named arrays; as `control_of`.
+        """
+        self._arrays = None if names is None else _numbers_of(record, names)
         record.check_writable("update")
         self._timeout = checked_timeout(timeout)
         self._record: MemoryRecord | None = record
@@ -119,6 +124,8 @@ class Update:
             lease = _obtain(record, deadline)
             try:
                 self._await_end(record, deadline)
+                if layout.is_running(self._page.generation):
+                    self._arrays = None  # nobody knows which arrays the update changed that was not finished
                 self._generation = self._page.begin()
             except BaseException:
                 lease.close()  # an update that has begun is marked as torn then
@@ -134,7 +141,7 @@ class Update:
             return  # a forked child does not end the update of its parent
         try:
             if kind is None:
-                self._page.finish(self._generation)
+                self._page.finish(self._generation, self._arrays)
             else:
                 self._page.abandon()
         finally:
@@ -147,6 +154,28 @@ class Update:
             seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
             with contextlib.suppress(PeerGoneError):  # the process has ended
                 page.settled(_deadline(seconds), record.what())
+
+
+def _numbers_of(record: MemoryRecord, names: Iterable[str]) -> list[int]:
+    if not tables.describes_table(record.descriptor):
+        raise ValueError(
+            f"names are given, and this memory ({record.what()}) has no named arrays; omit them, or share a dictionary "
+            "of arrays"
+        )
+    index = tables.table_of(record).index
+    chosen = [names] if isinstance(names, str) else list(names)
+    for name in chosen:
+        if name not in index:
+            raise KeyError(f"there is no array {name!r} in this memory ({record.what()}); keys() lists the names")
+    return [index[name] for name in chosen]
+
+
+def generation_of(record: MemoryRecord, name: str) -> int:
+    """Return the generation of a part: of a named array, the last one whose update named it, or no array."""
+    page = control_of(record)
+    if not name or not tables.describes_table(record.descriptor):
+        return page.generation
+    return page.generation_of(tables.table_of(record).index[name])
 
 
 def _obtain(record: MemoryRecord, deadline: float | None) -> Lease:

@@ -28,6 +28,8 @@ from extmem.sharing import timeline_page
 __all__ = [
     "MOST",
     "PAGE_SIZE",
+    "STAMP_SIZE",
+    "WHOLE",
     "Updater",
     "after",
     "begun",
@@ -35,6 +37,7 @@ __all__ = [
     "finished",
     "is_running",
     "mark_torn",
+    "new",
     "updater",
 ]
 
@@ -43,6 +46,10 @@ PAGE_SIZE: Final = timeline_page.PAGE_SIZE
 MOST: Final = (1 << 64) - 4
 """The greatest generation from which an update can begin."""
 
+STAMP_SIZE: Final = 8
+"""Bytes of the stamp of a named array."""
+WHOLE: Final = 2072
+"""Offset of a u64: the generation of the last update that named no arrays."""
 _UPDATER: Final = 2048
 _NUMBERS: Final = struct.Struct("=QQQ")
 
@@ -55,6 +62,11 @@ class Updater(NamedTuple):
     """Its start time, in clock ticks since the start of the system."""
     namespace: int
     """The inode of its pid namespace."""
+
+
+def new(arrays: int) -> bytes:
+    """Return the contents of a new page, with stamps for so many named arrays."""
+    return bytes(PAGE_SIZE + STAMP_SIZE * arrays)
 
 
 def enter_updater(page: memoryview, who: Updater) -> None:

@@ -15,19 +15,19 @@ from tests.unit.broker.test_open_cache import World
 
 def test_leases_are_given_in_their_order() -> None:
     leases = Leases()
-    assert leases.enter(5, 1, 1, 100)
-    assert not leases.enter(5, 2, 2, 200) and not leases.enter(5, 1, 3, 100)
-    assert leases.enter(6, 2, 4, 200)
+    assert leases.enter("page", 5, 1, 1, 100)
+    assert not leases.enter("page", 5, 2, 2, 200) and not leases.enter("page", 5, 1, 3, 100)
+    assert leases.enter("other", 6, 2, 4, 200)
     assert leases.leave(1, 1) == Ended(5, 100, True, (2, 2))
     assert leases.leave(2, 2) == Ended(5, 200, True, (1, 3))
     assert leases.leave(1, 3) == Ended(5, 100, True, None)
-    assert leases.enter(5, 3, 5, 300) and len(leases) == 2
+    assert leases.enter("page", 5, 3, 5, 300) and len(leases) == 2
 
 
 def test_one_that_stops_waiting_changes_nothing_for_the_others() -> None:
     leases = Leases()
     for number in (1, 2, 3):
-        leases.enter(5, number, number, 0)
+        leases.enter("page", 5, number, number, 0)
     assert leases.leave(2, 2) == Ended(5, 0, False, None)
     assert leases.leave(1, 1) == Ended(5, 0, True, (3, 3))
     assert leases.leave(1, 1) is None and leases.leave(9, 9) is None

@@ -8,9 +8,10 @@ addition when the count is stored, and a wake without sleepers when a reader has
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from extmem.devices.host import system
@@ -21,6 +22,7 @@ from extmem.sharing import control_page as layout
 from extmem.sharing.timeline_page import State
 
 if TYPE_CHECKING:
+    from extmem.devices.backend import Mapping
     from extmem.owning import OwnedFd
 
 __all__ = ["ControlPage", "deadline_after", "in_file_of"]
@@ -29,11 +31,15 @@ __all__ = ["ControlPage", "deadline_after", "in_file_of"]
 class ControlPage:
     """See the module. It stays mapped as long as this object is alive. Threads: every method from any thread."""
 
-    __slots__ = ("_page",)
+    __slots__ = ("_page", "_stamps")
 
-    def __init__(self, file: OwnedFd, writable: bool, offset: int) -> None:
-        """file: borrowed; its size is sealed. Errors: AccessDeniedError; OutOfMemoryError; OSError."""
+    def __init__(self, file: OwnedFd, writable: bool, offset: int, whole: Mapping | None = None) -> None:
+        """file: borrowed; its size is sealed. whole: the mapping of all of it, for a companion page.
+
+        Errors: AccessDeniedError; OutOfMemoryError; OSError.
+        """
         self._page: TimelinePage = open_page(file, writable, offset)
+        self._stamps = None if whole is None else _stamps_of(whole)
 
     @property
     def page(self) -> TimelinePage:
@@ -71,9 +77,23 @@ class ControlPage:
         self._page.store(begun)
         return begun + 1
 
-    def finish(self, generation: int) -> None:
-        """Count the end of the update, after its last byte, and wake all who wait."""
+    def finish(self, generation: int, arrays: Iterable[int] | None = None) -> None:
+        """Count the end of the update, after its last byte, and wake all who wait.
+
+        arrays: the numbers of the named arrays that were changed; None: all of the memory.
+        """
+        if arrays is None:
+            self._page.contents.cast("Q")[layout.WHOLE // 8] = generation
+        elif self._stamps is not None:
+            for number in arrays:
+                self._stamps[number] = generation
         self._page.store(generation)
+
+    def generation_of(self, number: int) -> int:
+        """Return the generation of the last finished update of a named array."""
+        stamps = self._stamps
+        whole = self._page.contents.cast("Q")[layout.WHOLE // 8]
+        return whole if stamps is None or number >= len(stamps) else max(whole, stamps[number])
 
     def abandon(self) -> None:
         """Record that the update is left without its end, and wake all who wait."""
@@ -137,6 +157,14 @@ class ControlPage:
             "some bytes are old and others new; update it again, in any process that may write it, or share it anew "
             "with replace=True"
         )
+
+
+def _stamps_of(whole: Mapping) -> memoryview:
+    """Return the stamps in a mapped companion page, one u64 for each named array."""
+    octets = (ctypes.c_ubyte * whole.size).from_address(whole.address)
+    octets.keeper = whole
+    stamps = memoryview(octets).cast("B")[layout.PAGE_SIZE :].cast("Q")
+    return stamps
 
 
 def in_file_of(file: OwnedFd, writable: bool) -> ControlPage | None:
