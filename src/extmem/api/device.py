@@ -706,7 +706,9 @@ class DeviceMemory(MemoryObject):
         with self.use() as record:
             return changes.is_torn(record)
 
-    def update(self, names: Iterable[str] | None = None, *, timeout: float | None = None) -> Update:
+    def update(
+        self, names: Iterable[str] | None = None, *, stream: object = None, timeout: float | None = None
+    ) -> Update:
         """Return a block for changing the contents in place: `with memory.update():`.
 
         One process and thread at a time is in such a block; the others wait, for `timeout` seconds at most. At the end
@@ -714,6 +716,8 @@ class DeviceMemory(MemoryObject):
         and in any order; those who use `stable` detect them.
         names: those of the named arrays that are changed, whose `generation` (`memory["name"].generation`) becomes the
             new one; None: all of the memory.
+        stream: the stream of CUDA work that changes memory of a GPU (None: the default stream). Its work is waited for
+            at the end of the block.
         A block that an exception leaves has not finished its update: the memory is torn then.
 
         Errors: AccessDeniedError for read-only memory; UnsupportedError as `generation`, and for memory that the object
@@ -725,13 +729,15 @@ class DeviceMemory(MemoryObject):
             from extmem.core import changes
 
         with self.use() as record:
-            return changes.Update(record, names, timeout)
+            return changes.Update(record, names, timeout, _waiter(self, stream))
 
-    def stable(self, *, timeout: float | None = None) -> Stable:
+    def stable(self, *, stream: object = None, timeout: float | None = None) -> Stable:
         """Return a block for reading contents that no update changes meanwhile: `with memory.stable() as look:`.
 
         At its beginning the block waits until no update runs. At its end `look.changed` tells whether one began: then
         what was read is to be read again. `look.generation` is the generation that was read. It stops no writer.
+        stream: the stream of CUDA work that reads memory of a GPU (None: the default stream). Its work is waited for at
+            the end of the block.
 
         Errors: as `generation`. At the beginning of the block PeerGoneError if the memory is `torn`; WaitTimeoutError
         after `timeout` seconds.
@@ -740,7 +746,7 @@ class DeviceMemory(MemoryObject):
             from extmem.core import changes
 
         with self.use() as record:
-            return changes.Stable(record, timeout)
+            return changes.Stable(record, timeout, _waiter(self, stream))
 
     def wait(self, after: int | None = None, timeout: float | None = None) -> int:
         """Wait until an update is finished that is newer than a generation. Return the generation of the contents.
@@ -855,6 +861,16 @@ def _load_commands() -> type[Commands]:
 
     _commands = Commands
     return Commands
+
+
+def _waiter(memory: DeviceMemory, stream: object) -> Callable[[], None] | None:
+    """Return what waits for the work of a stream on the memory; None for memory of the host."""
+    if memory.device.kind == "host":
+        return None
+    with late_imports():
+        from extmem.api import access
+
+    return access.waiter(memory, stream)
 
 
 shared_devices.device_class = Device

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from extmem.core import exporting, naming, tables
 from extmem.devices.host import late
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from extmem.manager import Lease
 
 __all__ = ["Stable", "Update", "checked_timeout", "control_of", "generation_of", "is_torn", "wait"]
+
+
+Finish: TypeAlias = Callable[[], None]
 
 
 def checked_timeout(timeout: float | None) -> float | None:
@@ -94,12 +98,16 @@ class Update:
     Ownership: it has the lease while the block runs; the lease ends with this object in any case. It is used once.
     """
 
-    __slots__ = ("_arrays", "_generation", "_lease", "_page", "_pid", "_record", "_timeout")
+    __slots__ = ("_arrays", "_finish", "_generation", "_lease", "_page", "_pid", "_record", "_timeout")
 
-    def __init__(self, record: MemoryRecord, names: Iterable[str] | None, timeout: float | None) -> None:
-        """names: those of the arrays that are to be changed; None: all. Errors: AccessDeniedError for read-only memory;
+    def __init__(
+        self, record: MemoryRecord, names: Iterable[str] | None, timeout: float | None, finish: Finish | None
+    ) -> None:
+        """names: those of the arrays that are to be changed; None: all. finish: waits for the work of the block, at its
+        end. Errors: AccessDeniedError for read-only memory;
         KeyError for an unknown name; ValueError for names of memory without named arrays; as `control_of`.
         """
+        self._finish = finish
         self._arrays = None if names is None else _numbers_of(record, names)
         record.check_writable("update")
         self._timeout = checked_timeout(timeout)
@@ -141,11 +149,21 @@ class Update:
             return  # a forked child does not end the update of its parent
         try:
             if kind is None:
+                if self._finish is not None:
+                    self._wait_for_work(self._finish)
                 self._page.finish(self._generation, self._arrays)
             else:
                 self._page.abandon()
         finally:
             lease.close()
+
+    def _wait_for_work(self, finish: Finish) -> None:
+        """Wait for the work of the block. After an error the update is not finished."""
+        try:
+            finish()
+        except BaseException:
+            self._page.abandon()
+            raise
 
     def _await_end(self, record: MemoryRecord, deadline: float | None) -> None:
         """Wait for an update that a process began whose lease was lost with a broker that was killed."""
@@ -209,10 +227,11 @@ def _obtain(record: MemoryRecord, deadline: float | None) -> Lease:
 class Stable:
     """The block in which a reader looks at contents: `with memory.stable() as look:`. Made by `stable`."""
 
-    __slots__ = ("_deadline_s", "_page", "_what", "changed", "generation")
+    __slots__ = ("_deadline_s", "_finish", "_page", "_what", "changed", "generation")
 
-    def __init__(self, record: MemoryRecord, timeout: float | None) -> None:
-        """Errors: as `control_of`."""
+    def __init__(self, record: MemoryRecord, timeout: float | None, finish: Finish | None) -> None:
+        """finish: waits for the work of the block, at its end. Errors: as `control_of`."""
+        self._finish = finish
         self._deadline_s = checked_timeout(timeout)
         self._page = control_of(record)
         self._what = record.what()
@@ -228,5 +247,7 @@ class Stable:
 
     def __exit__(self, *exception: object) -> None:
         page = self._page
+        if self._finish is not None:
+            self._finish()
         page.barrier()
         self.changed = page.generation != self.generation
