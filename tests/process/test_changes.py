@@ -170,6 +170,41 @@ enter(m), other.generation, outcome(hold, other)
     assert found[:2] == (2, 2) and found[2][0] == "UnsupportedError" and "file descriptor" in found[2][1]
 
 
+def test_a_wait_ends_when_other_memory_gets_the_name(start: Start) -> None:
+    writer, reader = start(SHARE), start(OPEN.format("READ"))
+    writer("enter(m)")
+    reader.start("m.wait(after=2, timeout=60), m.superseded")
+    writer("other = m.device.allocate(64, name='changes', replace=True)")
+    assert reader.finish() == (2, True)
+
+
+def test_named_arrays_have_a_generation_each(start: Start) -> None:
+    writer = start("m = extmem.share({'w': np.zeros(3), 'b': np.ones(2)}, 'changes', access=extmem.Access.READ_WRITE)")
+    reader = start(OPEN.format("READ"))
+    writer("with m.update(['w']): m['w'].numpy()[:] = 5")
+    assert reader("m.generation, m['w'].generation, m['b'].generation") == (2, 2, 0)
+    writer("with m.update('b'): pass")
+    assert reader("m.generation, m['w'].generation, m['b'].generation, m['w'][1:].generation") == (4, 2, 4, 2)
+    writer("with m.update(): pass")
+    assert reader("m['w'].generation, m['b'].generation") == (6, 6)
+    kind, text = writer("outcome(m.update, ['other'])")
+    assert kind == "KeyError" and "'other'" in text
+    # Nobody knows which arrays an update changed that was not finished.
+    writer("try:\n    with m.update(['w']): raise OSError\nexcept OSError: pass")
+    writer("with m.update(['b']): pass")
+    assert reader("m.generation, m['w'].generation, m['b'].generation") == (10, 10, 10)
+
+
+def test_a_part_that_was_shared_counts_with_the_whole(start: Start) -> None:
+    writer = start(SHARE, "part = m[2:5].share(name='changes part', access=extmem.Access.READ_WRITE)")
+    reader = start("p = extmem.open('changes part', access=extmem.Access.READ_WRITE)")
+    writer("hold(m)")
+    assert reader("p.generation, outcome(hold, p, timeout=0.01)[0]") == (1, "WaitTimeoutError")
+    writer("block.__exit__(None, None, None)")
+    assert reader("enter(p, timeout=60)") == 4
+    assert writer("m.generation") == 4
+
+
 def _no_torn_read_passes(start: Start, rounds: int) -> None:
     """A process changes all elements in place, and no read that `stable` accepts has elements of two updates."""
     share = SHARE.replace("allocate(64", "allocate(20_000, 'uint32'")

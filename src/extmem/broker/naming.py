@@ -190,8 +190,9 @@ class Naming(Granting):
 
     def superseded(self) -> None:
         """Tell clients and a successor about the names that were given to another object, before the reply is sent."""
-        for number, _, is_so in self.model.take_superseded():
+        for number, payload, is_so in self.model.take_superseded():
             self.page.add_one()
+            self.signalers.wake_readers(payload)
             if self.notes is None:
                 continue
             if is_so:

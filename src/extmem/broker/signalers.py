@@ -110,15 +110,21 @@ class Signalers:
             if not done % _PAGES:
                 yield
 
+    def wake_readers(self, payload: int) -> None:
+        """Wake those who wait for a change of memory, so that they look at what is in no page of it."""
+        self._change_control(payload, _nothing_to_write)
+
     def left_update(self, payload: int, pid: int) -> None:
         """Tell the readers of memory that a process has ended inside an update, if it has."""
+        self._change_control(payload, functools.partial(control_page.mark_torn, pid=pid, since=time.monotonic_ns()))
+
+    def _change_control(self, payload: int, edit: timeline_marks.Edit) -> None:
         if payload not in self._payloads:
             return
-        mark = functools.partial(control_page.mark_torn, pid=pid, since=time.monotonic_ns())
         with contextlib.suppress(OSError):  # as in `_change`
             found = self._payloads.control_page(payload)
             if found is not None:
-                timeline_marks.change(found[0], mark, found[1])
+                timeline_marks.change(found[0], edit, found[1])
 
     def value(self, payload: int) -> int | None:
         """Return the value of the page; None for a payload without one."""
@@ -158,6 +164,10 @@ def check_kind(object_kind: int, given: Given, fds: Sequence[int]) -> None:
     else:
         return
     raise Refused(Status.INVALID_PARAMETER, problem)
+
+
+def _nothing_to_write(page: memoryview) -> bool:
+    return True
 
 
 def _created(who: _Who, page: memoryview) -> bool:

@@ -16,6 +16,7 @@ from extmem.core import exporting, naming, tables
 from extmem.devices.host import late
 from extmem.errors import HandleStateError, PeerGoneError, UnsupportedError, WaitTimeoutError
 from extmem.handles.process_id import current_process
+from extmem.manager import manager
 from extmem.sharing import control_page as layout
 from extmem.sharing.kinds import PageRole
 
@@ -56,6 +57,12 @@ def control_of(record: MemoryRecord) -> ControlPage:
 
 
 def _find(record: MemoryRecord) -> ControlPage:
+    if not manager().has_broker:
+        raise UnsupportedError(
+            f"changes of this memory ({record.what()}) are not counted on Windows, where no object manager tells which "
+            "process changes it; order the accesses with extmem.timeline",
+            requires_one_of=["Linux"],
+        )
     pages = record.pages
     if pages is not None and PageRole.CONTROL in pages:
         file, writable = pages.file(PageRole.CONTROL), pages.is_writable(PageRole.CONTROL)
