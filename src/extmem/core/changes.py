@@ -68,8 +68,8 @@ def _find(record: MemoryRecord) -> ControlPage:
         file, writable = pages.file(PageRole.CONTROL), pages.is_writable(PageRole.CONTROL)
         return late.control_page.ControlPage(file, writable, 0, pages.map(PageRole.CONTROL))
     if record.device.kind == "host":
-        file = getattr(record.allocation, "file", None)
-        found = None if file is None else late.control_page.in_file_of(file, record.writable)
+        own = getattr(record.allocation, "file", None)
+        found = None if own is None else late.control_page.in_file_of(own, record.writable)
         if found is not None:
             return found
     raise UnsupportedError(

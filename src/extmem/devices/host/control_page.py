@@ -12,8 +12,9 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from extmem import vk
 from extmem.devices.host import system
 from extmem.devices.host.page_signals import deadline_after
 from extmem.devices.host.sync_system import TimelinePage, open_page, sleep_on_pages
@@ -70,7 +71,9 @@ class ControlPage:
         if before > layout.MOST:
             raise DriverError(
                 f"the control page of this memory has generation {before:#x}, which no number of updates can reach; a "
-                "process with the right to write has overwritten it: share the memory anew"
+                "process with the right to write has overwritten it: share the memory anew",
+                result=vk.Result.ERROR_UNKNOWN,
+                command="vkMapMemory",
             )
         begun = layout.begun(before)
         layout.enter_updater(self._page.contents, layout.Updater(*self._page.own_facts()))
@@ -161,10 +164,9 @@ class ControlPage:
 
 def _stamps_of(whole: Mapping) -> memoryview:
     """Return the stamps in a mapped companion page, one u64 for each named array."""
-    octets = (ctypes.c_ubyte * whole.size).from_address(whole.address)
-    octets.keeper = whole
-    stamps = memoryview(octets).cast("B")[layout.PAGE_SIZE :].cast("Q")
-    return stamps
+    octets: Any = (ctypes.c_ubyte * whole.size).from_address(whole.address)
+    octets.keeper = whole  # as long as the memoryview is alive
+    return memoryview(octets).cast("B")[layout.PAGE_SIZE :].cast("Q")
 
 
 def in_file_of(file: OwnedFd, writable: bool) -> ControlPage | None:
