@@ -27,6 +27,7 @@ from extmem import wire
 from extmem.errors import PeerGoneError
 from extmem.manager.linux.manager import LinuxManager
 from extmem.objects import Share, Status
+from extmem.sharing import timeline_page
 from extmem.sharing.kinds import Backing
 from extmem.wire import transport
 from extmem.wire.runtime_dir import RuntimeDir
@@ -188,6 +189,17 @@ class Fuzzer:
             self.exchange(wire.encode(hello), [])
         return sock
 
+    def scribble(self) -> None:
+        """Change what the broker reads and marks in the pages of timelines: header, table of signalers, or all."""
+        rng = self.rng
+        table, entries = timeline_page.TABLE, timeline_page.SIGNALERS
+        start, size = rng.choice(((0, table), (table, 16 * entries), (0, timeline_page.PAGE_SIZE)))
+        data = bytearray(rng.choice((bytes(size), rng.randbytes(size))))
+        if start == table:  # some entries are of this process, which the broker knows
+            at = 16 * rng.randrange(entries)
+            data[at : at + 4] = os.getpid().to_bytes(4, "little")
+        os.pwrite(rng.choice(self.files[:3]), bytes(data), start)
+
     def hang_up(self) -> None:
         if self.sock is not None:
             self.sock.close()
@@ -195,6 +207,8 @@ class Fuzzer:
 
     def step(self) -> None:
         """Send one message and check the reply."""
+        if self.rng.random() < 0.05:
+            self.scribble()
         if self.sock is None:
             self.connect()
         if self.sock is not None:

@@ -66,6 +66,7 @@ ONLY = {
         "meta/test_wrap.py": _REPOSITORY,
         "process/test_closed_standard.py": "Windows numbers no files as descriptors are numbered",
         "process/test_fork.py": "Windows has no fork",
+        "process/test_fork_order.py": "Windows has no fork",
         "process/vulkan/test_leniency.py": "what drivers of Linux make of bad fds; windows/vulkan has bad handles",
         "process/vulkan/test_modifiers.py": _FDS,
         "process/vulkan/test_raw_fds.py": _FDS,

@@ -15,13 +15,14 @@ from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.api.cuda_semaphore import CudaSemaphore, StreamTimeline, import_by_name
 from extmem.api.cuda_semaphore import stream_timeline as _stream_timeline
 from extmem.api.device import Check
+from extmem.arguments import check_flag
 from extmem.core import adopting, sync_operations
 from extmem.core import fd_choices as choices
 from extmem.core.fd_choices import FdChoices
 from extmem.core.opening import import_stated
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
-from extmem.handles.arguments import check_flag, fd_number, handle_number
+from extmem.handles.arguments import fd_number, handle_number
 from extmem.manager import manager
 from extmem.owning import Uses, copy_fd, late_imports, out_of_descriptors
 from extmem.process import fd_sockets
@@ -117,16 +118,13 @@ def import_payload(
     """
     check_flag(borrow, "borrow")
     if isinstance(handle, (NtHandle, KmtHandle)):
-        return DeviceMemory(
-            *import_stated(
-                device, vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle), descriptor
-            )
-        )
+        source = vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle)
+        return import_stated(device, source, descriptor, DeviceMemory)
     kind = _Type.DMA_BUF if descriptor.handle_types == _Type.DMA_BUF else _Type.OPAQUE_FD
     if not borrow:
-        return DeviceMemory(*import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor))
+        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor, DeviceMemory)
     with borrowed_fd(handle) as copy:
-        return DeviceMemory(*import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor))
+        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor, DeviceMemory)
 
 
 def borrowed_fd(fd: FdHandle | int) -> FdHandle:
@@ -349,19 +347,19 @@ def cuda_graph_wait(device: Device, graph: int, wait: object, dependencies: Iter
         must stay open until the graph, and everything that was instantiated from it, is destroyed.
     Errors: TypeError; DriverError; UnsupportedError for a device that is not CUDA's.
     """
-    order = sync_operations.stream_order
     with Uses() as uses:
-        return order.graph_wait(device, graph, order.pairs(wait, uses, "wait"), tuple(dependencies))
+        waits = sync_operations.order_pairs.pairs(wait, uses, "wait")
+        return sync_operations.stream_order.graph_wait(device, graph, waits, tuple(dependencies))
 
 
 def cuda_graph_signal(device: Device, graph: int, signal: object, dependencies: Iterable[int] = ()) -> int:
     """Add a signal to a CUgraph; as `cuda_graph_wait`. Each launch of the graph signals these values.
 
-    Errors: AccessDeniedError without the right to signal; as `cuda_graph_wait`.
+    Errors: AccessDeniedError without the right to signal; UnsupportedError on Windows; as `cuda_graph_wait`.
     """
-    order = sync_operations.stream_order
     with Uses() as uses:
-        return order.graph_signal(device, graph, order.pairs(signal, uses, "signal"), tuple(dependencies))
+        signals = sync_operations.order_pairs.pairs(signal, uses, "signal")
+        return sync_operations.stream_order.graph_signal(device, graph, signals, tuple(dependencies))
 
 
 def vk_memory(memory: DeviceMemory) -> int:

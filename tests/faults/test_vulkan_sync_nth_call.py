@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterator
 
 import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
+from extmem.core import shared_devices
 from extmem.devices.sync import Batch, SemaphoreSignal, SemaphoreWait, SyncSource
 from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.owning import Uses
 from extmem.testing import fake_vulkan, faults
+from extmem.testing.waiting import wait_until
 from extmem.vk.handle_types import SEMAPHORE_OPAQUE_FD
+from tests.faults.sync_world import OPERATIONS, SyncWorld
 from tests.unit.devices.vulkan.sync_steps import SECOND, fence, payload_of, semaphore, sharing
 
 pytestmark = pytest.mark.linux_only("semaphores are shared by fd")
@@ -108,3 +113,41 @@ def test_a_failing_call_is_an_error_and_leaves_nothing(
         assert not fake.alive()["devices"]
 
     assert faults.fail_each(lambda: operation(opened[0]), arm, check=check, allowed=(extmem.ExtmemError,), limit=OFTEN)
+
+
+def _opened() -> Device:
+    return extmem.open_device(kind="vulkan")
+
+
+@pytest.mark.slow("each operation is repeated once for each call")
+@pytest.mark.parametrize("result", [vk.Result.ERROR_OUT_OF_HOST_MEMORY, vk.Result.ERROR_DEVICE_LOST])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_public_operation(operation: str, result: vk.Result, fake: fake_vulkan.FakeVulkan) -> None:
+    """The caller's objects are of another device of the same GPU, and survive."""
+    box: list[Device] = []
+    with contextlib.ExitStack() as stack:
+        world = SyncWorld(stack.enter_context(_opened()), stack)
+
+        @contextlib.contextmanager
+        def arm(countdown: faults.Countdown) -> Iterator[None]:
+            # Left by an error, the block of a device with work that runs does not close it.
+            # What is unpickled is on a device of the process, which is lost, too.
+            with shared_devices.fresh_devices(), contextlib.closing(_opened()) as device:
+                box[:] = [device]
+                with fake.failing(countdown, result):
+                    yield
+
+        def run() -> None:
+            OPERATIONS[operation](world, box[0])
+
+        before = fake.alive()
+
+        def settled() -> bool:
+            gc.collect()  # errors and their frames are in cycles
+            return fake.alive() == before
+
+        def check() -> None:
+            world.check()
+            wait_until(settled, "what was submitted to end")
+
+        faults.fail_each(run, arm, check=check, allowed=(extmem.ExtmemError,), limit=2 * OFTEN)

@@ -83,7 +83,7 @@ def test_S20_one_payload_is_imported_often(vulkan: Device) -> None:
     backend = _backend(vulkan)
     source = backend.create_semaphore(SemaphoreSpec(True, export_types=SEMAPHORE_OPAQUE_FD))
     made = []
-    for _ in range(256):
+    for _ in range(128):  # NVIDIA's driver has room for some 250 at a time
         one = backend.create_semaphore(SemaphoreSpec(True))
         one.import_payload(SyncSource(SEMAPHORE_OPAQUE_FD, timeline=True, payload=payload_of(source)))
         made.append(one)

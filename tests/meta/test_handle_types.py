@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.meta.tools import ROOT, SOURCE, python_files, run
+from tests.meta.tools import SOURCE, python_files, reported_by_mypy
 
 NAMED = re.compile(r"(\w+_)?(handle_types?|export_types|nt_types)")
 TYPED = re.compile(r"(Memory|Semaphore|Fence|Sync)HandleType")
 PUBLIC = {
     "api/device.py": "takes what programs pass",
+    "api/fence.py": "takes what programs pass",
+    "api/semaphore.py": "takes what programs pass",
     "api/sync_device.py": "takes what programs pass",
+    "api/timeline.py": "takes what programs pass",
     "cli/_bench/passing.py": "is a program",
     "core/allocating_arrays.py": "takes what `Device.allocate` got, and checks it",
     "core/arguments.py": "checks arguments, and returns handle types",
@@ -89,17 +90,6 @@ def untyped(package: Path) -> list[str]:
             if NAMED.fullmatch(what) and node.annotation and not TYPED.search(ast.unparse(node.annotation)):
                 found.append(f"{name}: {what}")
     return found
-
-
-def reported_by_mypy(folder: Path, source: str) -> list[str]:
-    """Return the lines that mypy reports of a program."""
-    program = folder / "program.py"
-    program.write_text(source, encoding="utf-8")
-    options = ["--config-file=", "--strict", "--follow-imports=silent", f"--cache-dir={folder / 'cache'}"]
-    environment = {**os.environ, "MYPYPATH": str(SOURCE.parent)}
-    checked = run([sys.executable, "-m", "mypy", *options, program], cwd=ROOT, env=environment, python_path="")
-    assert not checked.stderr, checked.stderr
-    return checked.stdout.splitlines()
 
 
 def test_handle_types_have_their_type() -> None:

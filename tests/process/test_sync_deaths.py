@@ -5,6 +5,7 @@ Two processes hand work back and forth by two timelines of the host, or one wait
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -115,6 +116,20 @@ def test_S59_killed_after_any_step_the_other_is_told_and_goes_on(
     # A survivor repairs: it signals what was owed, marked so that it is not taken for success.
     assert survivor("timeline.signal(owed)\ntimeline.wait(owed, timeout=0)\ntimeline.value == owed")
     assert survivor("timeline.peer_gone.pid, timeline.peer_gone.repaired") == (pid, True)
+
+
+def test_S59_a_signaler_that_closed_the_timeline_and_opened_it_again(
+    own_runtime: Runtime, producer: Peer, consumer: Peer
+) -> None:
+    consumer("ready = device.timeline(name='ready')")
+    with contextlib.contextmanager(peer)(own_runtime) as third:
+        third("ready = extmem.open_timeline('ready')")  # it may signal, too: what the page says decides
+        producer("ready = extmem.open_timeline('ready')\nready.signal(1)\npage = ready.record.page\nready.close()")
+        producer("ready = extmem.open_timeline('ready')\nready.signal(2)")
+        consumer.start("outcome(ready.wait, 5, timeout=30)")
+        pid, _ = killed(producer)
+        kind, message, _ = consumer.finish()
+    assert kind == "PeerGoneError" and f"process {pid}" in message, message
 
 
 @pytest.mark.parametrize("waiting", ["ready.wait, 5, timeout=30", "extmem.wait_all, [(ready, 5)], timeout=30"])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
 import extmem
 from extmem import vk
 from extmem.api import Device
-from extmem.testing.children import Peer
+from extmem.testing.children import Child, Peer
 
 pytestmark = [
     pytest.mark.linux_only("the semaphore and the fence are exported by fd"),
@@ -69,6 +71,86 @@ def test_S59_the_end_of_a_signaler_is_told_and_repaired_with_a_mark(device: Devi
         timeline.wait(2)
         told = timeline.peer_gone
         assert told is not None and told.repaired and timeline.repaired
+
+
+ENDINGS = {
+    "returns": ("", True),
+    "sys.exit": ("sys.exit(0)", True),
+    "sys.exit with a code": ("sys.exit(3)", True),
+    "exception": ("raise ValueError", False),
+    "Ctrl-C": ("os.kill(os.getpid(), signal.SIGINT)", False),
+    "os._exit": ("os._exit(0)", False),
+    "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", False),
+}
+"""The end of a program, and whether it is a normal one."""
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_S59_a_normal_end_is_not_told_as_a_death(device: Device, how: str) -> None:
+    ending, normal = ENDINGS[how]
+    name = f"process timelines {os.getpid()} {how}"
+    program = f"import os, signal, sys, extmem\nkept = extmem.open_timeline(sys.argv[1])\nkept.signal(1)\n{ending}\n"
+    with device.timeline(name=name) as timeline, Child.python(program, name) as process:
+        timeline.wait(1, timeout=30)
+        words = "ended normally" if normal else "ended without closing it"
+        with pytest.raises(extmem.PeerGoneError, match=f"process {process.pid}, .*{name}.* {words} .*the value 2"):
+            timeline.wait(2, timeout=30)
+        told = timeline.peer_gone
+        assert told is not None and (told.pid, told.reached, told.closed) == (process.pid, 1, normal)
+        timeline.signal(2)
+        timeline.wait(2)
+        assert timeline.repaired is not normal  # who ended normally has not failed
+
+
+def test_S59_others_signal_after_a_normal_end(device: Device) -> None:
+    name = f"process timelines {os.getpid()} others"
+    with device.timeline(name=name) as timeline:
+        timeline.signal(1)
+        with Peer() as peer:
+            peer("import extmem; kept = extmem.open_timeline(name); kept.signal(2)", name=name)
+            peer.leave()
+        assert timeline.peer_gone is None
+        timeline.signal(3)
+        timeline.wait(3)
+
+
+WORKER = """
+import multiprocessing, sys, extmem
+kept = []
+
+def work(name, how):
+    timeline = extmem.open_timeline(name)
+    timeline.signal(1)
+    if how != "lost":
+        kept.append(timeline)
+    if how == "fails":
+        raise ValueError
+
+if __name__ == "__main__":
+    method, how, name = sys.argv[1:]
+    sys.excepthook = lambda *error: None
+    process = multiprocessing.get_context(method).Process(target=work, args=(name, how))
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("kept", "ended normally"), ("lost", "closed it"), ("fails", "ended without closing it")],
+)
+def test_S59_the_end_of_a_child_of_multiprocessing(
+    device: Device, method: str, how: str, words: str, tmp_path: Path
+) -> None:
+    """It may end without the functions of atexit."""
+    name = f"process timelines {os.getpid()} {method} {how}"
+    program = tmp_path / "program.py"
+    program.write_text(WORKER)
+    with device.timeline(name=name) as timeline, Child([sys.executable, str(program), method, how, name]):
+        timeline.wait(1, timeout=30)
+        with pytest.raises(extmem.PeerGoneError, match=words):
+            timeline.wait(2, timeout=30)
 
 
 def test_a_signaler_that_closes_is_told_too(device: Device) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
+
 import pytest
 
 import extmem
@@ -26,6 +29,38 @@ def test_each_failure_is_an_error_and_loses_nothing(name: str, kind: str) -> Non
         failed = faults.fail_each(life, faults.failing_system_calls, allowed=(errors.ExtmemError,))
     assert {"NtCreateSection", "NtMapViewOfSection", "NtDuplicateObject"} <= set(failed)
     assert kind == "timeline" or {"fence": "NtCreateEvent", "binary": "NtCreateSemaphore"}[kind] in failed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_failure_while_one_is_sent_loses_nothing(kind: str) -> None:
+    with extmem.open_device(kind="host") as device:
+
+        def life() -> None:
+            with create(device, kind) as made:
+                data = pickle.dumps(made)
+                try:
+                    with pickle.loads(data) as arrived:  # raises the error for which it was not received
+                        signal(arrived.device, arrived)
+                except errors.ExtmemError:
+                    with contextlib.suppress(errors.InvalidHandleError):  # the sender keeps what is not claimed
+                        pickle.loads(data).close()
+                    raise
+
+        failed = faults.fail_each(life, faults.failing_system_calls, allowed=(errors.ExtmemError,))
+    assert {"NtDuplicateObject", "NtOpenEvent", "NtMapViewOfSection"} <= set(failed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_failure_while_a_handle_is_opened_loses_nothing(name: str, kind: str) -> None:
+    with extmem.open_device(kind="host") as device, create(device, kind, name=name):
+
+        def opened() -> None:
+            with extmem.open_handle(name) as handle, handle.duplicate() as copy:
+                assert handle.same_object(copy) and handle.info.type_name
+                import_into(device, kind, copy).close()
+
+        failed = faults.fail_each(opened, faults.failing_system_calls, allowed=(errors.ExtmemError,))
+    assert {"NtDuplicateObject", "NtMapViewOfSection"} <= set(failed)
 
 
 def test_a_wait_that_cannot_create_its_event_is_an_error() -> None:

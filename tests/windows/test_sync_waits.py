@@ -149,6 +149,39 @@ def test_a_signaler_that_has_ended_before_is_noticed(device: Device, peer: Peer,
             opened.wait(4, timeout=DEADLINE)
 
 
+@pytest.mark.parametrize("rights", ["all", "wait alone"])
+def test_a_signaler_that_ends_normally_is_told_as_that(device: Device, peer: Peer, name: str, rights: str) -> None:
+    # A variable of the peer would be closed when its function returns.
+    peer(PEER + "\nimport sys\nsys.kept = made = device.timeline(name=name)\nmade.signal(3)", name=name)
+    access = None if rights == "all" else 0x8000_0000
+    with extmem.open_timeline(name, device=device, access=access) as opened:
+        opened.wait(3, timeout=DEADLINE)
+        leaver = threading.Timer(0.1, peer.leave)
+        leaver.start()
+        with pytest.raises(errors.PeerGoneError, match=f"process {peer.pid}, .* ended normally"):
+            opened.wait(4, timeout=DEADLINE)
+        leaver.join()
+        told = opened.peer_gone
+        assert told is not None and (told.pid, told.reached, told.closed) == (peer.pid, 3, True)
+
+
+@pytest.mark.parametrize("rights", ["all", "wait alone"])
+def test_others_signal_after_a_normal_end(device: Device, peer: Peer, name: str, rights: str) -> None:
+    access = None if rights == "all" else 0x8000_0000
+    with device.timeline(name=name) as made, extmem.open_timeline(name, device=device, access=access) as waiting:
+        made.signal(1)
+        peer(NAMED + "\nimport sys\nsys.kept = opened\nopened.signal(2)", name=name)
+        waiting.wait(2, timeout=DEADLINE)
+        leaver = threading.Timer(0.1, peer.leave)
+        leaver.start()
+        with pytest.raises(errors.WaitTimeoutError):
+            waiting.wait(3, timeout=1)
+        leaver.join()
+        assert waiting.peer_gone is None
+        made.signal(3)
+        waiting.wait(3, timeout=DEADLINE)
+
+
 def test_a_closed_timeline_ends_the_wait(device: Device, peer: Peer, name: str) -> None:
     peer(PEER + "\nmade = device.timeline(name=name)\nmade.signal(3)", name=name)
     with extmem.open_timeline(name, device=device) as opened:

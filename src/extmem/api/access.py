@@ -6,7 +6,8 @@ is waited for. At the end of the block, the stream is waited for. A block for th
 VK_QUEUE_FAMILY_EXTERNAL and ends with a release to it; each is submitted and waited for.
 
 With timelines (`wait`, `signal`), the stream or queue waits and signals, and the host does not wait: a stream by an
-import of the timeline into CUDA, a queue by the submissions of the acquire and the release.
+import of the timeline into CUDA, a queue by the submissions of the acquire and the release. What was released before is
+not released again for a stream. Memory that a stream uses after the block is held until the stream is done with it.
 """
 
 from __future__ import annotations
@@ -57,14 +58,14 @@ def on_stream(memory: MemoryObject, stream: object, wait: object, signal: object
     with memory.use() as record, Uses() as uses:
         waits = signals = None
         if wait is not None or signal is not None:
-            order = sync_operations.stream_order
-            waits, signals = order.pairs(wait, uses, "wait"), order.pairs(signal, uses, "signal")
+            pairs = sync_operations.order_pairs.pairs
+            waits, signals = pairs(wait, uses, "wait"), pairs(signal, uses, "signal")
         array = gpu_arrays.device_array(memory)
         if array is None:
             raise gpu_arrays.no_gpu_error(memory.what(), memory.device)
         pointer = gpu_arrays.device_pointer(record)
         backend = record.device.backend
-        if isinstance(backend, ReleasesOwnership):
+        if isinstance(backend, ReleasesOwnership) and (waits is None or backend.owns(record.allocation)):
             backend.release_ownership(record.allocation)
         cuda = _cuda_device(record) if waits is not None else None
         if waits and cuda is not None:
@@ -79,6 +80,10 @@ def on_stream(memory: MemoryObject, stream: object, wait: object, signal: object
             raise
         del array
         if signals and cuda is not None:
+            # CUDA's memory, and not the record: so the memory can be closed, and its device too.
+            used = record.allocation if cuda is record.device else record.companion
+            if used is not None:
+                sync_operations.stream_order.hold_until_done(cuda, address, used)
             sync_operations.stream_order.stream_signal(cuda, address, signals, uses)
         elif pointer is not None:
             pointer.wait(address)
@@ -104,8 +109,13 @@ def on_queue(memory: MemoryObject, wait: object, signal: object) -> Iterator[Buf
     """Yield the memory as a buffer that is owned by the Vulkan queue of this process."""
     device = memory.device
     if device.backend.queue_facts is None:
+        instead = (
+            "call wait() and signal() of the timelines around the access"
+            if device.kind == "host"
+            else "use access(stream=...)"
+        )
         raise UnsupportedError(
-            f"{device.name} ({device.kind}) has no queues; use access(stream=...) on it, or use a Vulkan device",
+            f"{device.name} ({device.kind}) has no queues; {instead}, or use a Vulkan device",
             requires_one_of=["a Vulkan device"],
         )
     with memory.use(), Uses() as uses:

@@ -27,6 +27,7 @@ from typing import Any, Self, TypeVar
 
 from extmem import rules, vk
 from extmem.api.ownership_commands import OwnershipCommands
+from extmem.arguments import MadeByFunctions, whole_number
 from extmem.core import sync_operations
 from extmem.core.command_arguments import check_structs, copied_structs, region, remaining_bytes, structs_in
 from extmem.core.command_state import LayoutTracker, Steps, barrier_step, buffer_step, use_step, whole_step
@@ -39,7 +40,6 @@ from extmem.devices.types import ImageRegion
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
 from extmem.owning import Lock, Uses
-from extmem.sharing.layout import whole_number
 
 __all__ = ["Commands"]
 
@@ -50,7 +50,7 @@ _Layout = vk.ImageLayout
 _WORD = 1 << 32
 
 
-class Commands(OwnershipCommands):
+class Commands(MadeByFunctions, OwnershipCommands):
     """The commands of one submission. Made by `Device.commands`; usable only inside its `with` block.
 
     Commands run in order, and the writes of each are visible to those after it. Offsets and sizes are in bytes.
@@ -59,6 +59,9 @@ class Commands(OwnershipCommands):
     RuleViolation by the `check` of the device, and always for access outside a resource; at the end of the
     block DriverError, OutOfMemoryError, and UnsupportedError for a feature that the device lacks.
     """
+
+    _made_by = "Device.commands(…)"
+    _made_of = DeviceState
 
     def __init__(
         self,
@@ -83,7 +86,11 @@ class Commands(OwnershipCommands):
         self._order: Any = None
         """The waits, the signals and the fence; None without any. Then no module of semaphores is loaded."""
         if wait is not None or signal is not None or fence is not None or returns_early:
-            self._order = sync_operations.submitting.order_of(device, wait, signal, fence, self._uses)
+            try:
+                self._order = sync_operations.submitting.order_of(device, wait, signal, fence, self._uses)
+            except BaseException:
+                self._uses.end()  # the traceback of the error keeps this object
+                raise
 
     def __enter__(self) -> Self:
         self._check_process()

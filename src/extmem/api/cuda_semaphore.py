@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from extmem.arguments import MadeByFunctions
 from extmem.core import sync_operations
+from extmem.core.sync_object import SemaphoreObject
 from extmem.errors import UnsupportedError
 from extmem.interop.streams import stream_address
 from extmem.owning import Uses, late_imports
@@ -13,7 +16,6 @@ from extmem.vk.handle_types import NO_SEMAPHORE_TYPES, OPAQUE_FD
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
-    from extmem.core.sync_object import SemaphoreObject
     from extmem.core.sync_record import SemaphoreRecord
     from extmem.devices.cuda.sync import CudaSync
 
@@ -22,7 +24,7 @@ __all__ = ["CudaSemaphore", "StreamTimeline", "import_by_name", "stream_timeline
 _INFINITE_MS = 0xFFFF_FFFF
 
 
-class CudaSemaphore:
+class CudaSemaphore(MadeByFunctions):
     """A semaphore of another API on a CUDA device, made by `extmem.raw.cuda_semaphore`. Ownership: until `close`.
 
     It is for types that Vulkan's handle types do not name: fences and keyed mutexes of Direct3D 11. Neither the host
@@ -30,6 +32,11 @@ class CudaSemaphore:
     """
 
     __slots__ = ("_native", "_streams")
+    _made_by = "extmem.raw.cuda_semaphore(…)"
+
+    @classmethod
+    def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
+        return len(given) == 2 and hasattr(given[1], "closing")
 
     def __init__(self, streams: Any, native: Any) -> None:
         """streams: the device's `Streams`. native: the `StreamSemaphore`, which this object owns."""
@@ -70,21 +77,31 @@ class CudaSemaphore:
         self.close()
 
 
-class StreamTimeline:
+class StreamTimeline(MadeByFunctions):
     """A timeline for streams of a CUDA device, made by `extmem.raw.stream_timeline`. It owns nothing.
 
     Its calls give waits and signals to a stream, and do nothing else: for programs that make thousands of them a
     second. It can be used as long as the timeline is open.
     """
 
-    __slots__ = ("_native", "_record", "_streams", "_timeline")
+    __slots__ = ("_native", "_record", "_semaphore", "_streams", "_timeline")
+    _made_by = "extmem.raw.stream_timeline(…)"
+    _made_of = SemaphoreObject
 
     def __init__(self, timeline: SemaphoreObject, record: SemaphoreRecord, streams: Any) -> None:
         """record: of the timeline's payload on the device. streams: the device's `Streams`."""
         self._timeline = timeline
         self._record = record
         self._native: Any = record.native
+        self._semaphore: Any = None
+        """What streams use of the payload, once one has: `_found` finds it."""
         self._streams = streams
+
+    def _found(self) -> Any:
+        semaphore = self._semaphore
+        if semaphore is None or semaphore.closing:  # closed, or replaced by an import
+            semaphore = self._semaphore = self._native.on_streams()
+        return semaphore
 
     def wait(self, stream: object, value: int) -> None:
         """Make later work of the stream wait until the value is reached. Returns at once.
@@ -92,16 +109,32 @@ class StreamTimeline:
         stream: as for `DeviceMemory.access`. Errors: HandleStateError once the timeline is closed; DriverError;
         TypeError.
         """
+        if type(stream) is not int:
+            stream = stream_address(stream)
+        semaphore = self._semaphore
+        if semaphore is not None and not semaphore.closing:
+            lane = semaphore.lanes.get((stream, get_ident()))
+            if lane is not None and lane.wait_program is not None:
+                self._streams.wait_for_one(semaphore, lane, lane.wait_program, value)
+                return
         with self._record.use():
-            self._streams.wait(stream_address(stream), ((self._native.on_streams(), value),))
+            self._streams.wait(stream, ((self._found(), value),))
 
     def signal(self, stream: object, value: int) -> None:
         """Signal the value when earlier work of the stream is done, and wake who waits for it. Returns at once.
 
         Errors: AccessDeniedError without the right to signal; as `wait`.
         """
+        if type(stream) is not int:
+            stream = stream_address(stream)
+        semaphore = self._semaphore
+        if semaphore is not None and not semaphore.closing:
+            lane = semaphore.lanes.get((stream, get_ident()))
+            if lane is not None and lane.signal_program is not None:
+                self._streams.signal_one(semaphore, lane, lane.signal_program, value)
+                return
         with self._record.use():
-            self._streams.signal(stream_address(stream), ((self._native.on_streams(), value),))
+            self._streams.signal(stream, ((self._found(), value),))
 
 
 def stream_timeline(device: DeviceState, timeline: SemaphoreObject) -> StreamTimeline:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, cast
 
 from extmem import interop, rules, vk
 from extmem.api.sync_device import SyncDevice
+from extmem.arguments import a_type, check_flag
 from extmem.core import operations, shared_devices
 from extmem.core.device_state import Check
 from extmem.core.memory_object import MemoryObject
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from extmem.api.fence import Fence
     from extmem.api.semaphore import Semaphore
     from extmem.core.changes import Stable, Update
-    from extmem.core.memory_record import HeldMemory
+    from extmem.core.memory_record import MemoryRecord
     from extmem.core.validation_cache import Key
     from extmem.devices.resources import NativeResource
     from extmem.sharing.layout import Axes
@@ -157,7 +158,7 @@ class Device(SyncDevice):
         """
         if unsettled:
             work_off()
-        return DeviceMemory(*operations.allocating.allocate_memory(self, info))
+        return operations.allocating.allocate_memory(self, info, DeviceMemory)
 
     def free_memory(self, memory: DeviceMemory) -> None:
         """vkFreeMemory. The same as `memory.close()`."""
@@ -272,7 +273,7 @@ class Device(SyncDevice):
         bool.
         """
         if security is not None and not isinstance(security, str):
-            raise TypeError(f"security is {security!r}, a {type(security).__name__}; give SDDL as a str, or None")
+            raise TypeError(f"security is {security!r}, {a_type(security)}; give SDDL as a str, or None")
         if unsettled:
             work_off()
         with Uses(self) as uses:
@@ -307,7 +308,7 @@ class Device(SyncDevice):
         if unsettled:
             work_off()
         self.check_open()
-        return memory_of(operations.opening.open_on(self, source, access, timeout))
+        return operations.opening.open_on(self, source, access, memory_of, timeout)
 
     # Work on the queue.
 
@@ -599,13 +600,15 @@ class DeviceMemory(MemoryObject):
         queue: True for work on the queue of the Vulkan device instead. Ownership is acquired from
             VK_QUEUE_FAMILY_EXTERNAL at the beginning and released to it at the end. Yields the buffer over the memory.
         wait: a pair (timeline, value), or a list of them: the work in the block begins when the values are reached.
-            The stream or queue waits, and not the host.
+            The stream or queue waits, and not the host, unless the Vulkan device owns the payload: commands that end
+            with `Commands.release` leave nothing to wait for.
         signal: such pairs, which are signaled when the work that was given to the stream or queue in the block is done.
-            The end of the block then does not wait for it: memory that a stream uses is to be closed only after it.
+            The end of the block then does not wait for it; the memory is held until the stream is done.
         Not ordered: work of other streams, queues and processes, which must wait for `signal`, or for the end of the
         block without it.
         Errors: as `device_array`, `buffer` and `Device.commands`; TypeError for an object that is not a stream.
         """
+        check_flag(queue, "queue")
         if queue and stream is not None:
             raise ValueError("access() takes either a stream or the queue; use two blocks, one after the other")
         with late_imports():
@@ -846,7 +849,7 @@ class Image(ImageObject):
         return cast("DeviceMemory | None", self._memory)
 
 
-memory_of = cast("Callable[[HeldMemory], DeviceMemory]", None)
+memory_of = cast("Callable[[MemoryRecord, memoryview], DeviceMemory]", None)
 """Returns the memory object of a record; `memory_kinds` sets it."""
 part_of = cast("Callable[[DeviceMemory, Any], Any]", None)
 """Returns a part of memory; `memory_kinds` sets it."""

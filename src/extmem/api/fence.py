@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from extmem import _pickles, vk
 from extmem.core import sync_operations
@@ -36,8 +36,9 @@ class Fence(FenceObject):
             return sync_operations.host_waits.status_of(record)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until it is signaled (vkWaitForFences). timeout: seconds; None for no limit.
+        """Wait until it is signaled (vkWaitForFences). The wait changes nothing: it stays signaled until `reset`.
 
+        timeout: seconds, 0 to check without waiting; None for no limit. Ctrl-C ends the wait.
         Errors: WaitTimeoutError (a TimeoutError); PeerGoneError for a fence of the host whose signaler has ended.
         """
         with self.use() as record:
@@ -49,6 +50,23 @@ class Fence(FenceObject):
         Errors: RuleViolation (VUID-vkResetFences-pFences-01123) while submitted work is to signal it.
         """
         sync_operations.host_waits.reset_fences(self.device, [self])
+
+    @overload
+    def export_handle(self, handle_type: None = None) -> NtHandle | KmtHandle | FdHandle: ...
+
+    @overload
+    def export_handle(self, handle_type: Literal[vk.ExternalFenceHandleTypeFlagBits.OPAQUE_WIN32]) -> NtHandle: ...
+
+    @overload
+    def export_handle(self, handle_type: Literal[vk.ExternalFenceHandleTypeFlagBits.OPAQUE_WIN32_KMT]) -> KmtHandle: ...
+
+    @overload
+    def export_handle(self, handle_type: Literal[vk.ExternalFenceHandleTypeFlagBits.OPAQUE_FD]) -> FdHandle: ...
+
+    @overload
+    def export_handle(
+        self, handle_type: vk.ExternalFenceHandleTypeFlagBits | None
+    ) -> NtHandle | KmtHandle | FdHandle | int: ...
 
     def export_handle(
         self, handle_type: vk.ExternalFenceHandleTypeFlagBits | None = None

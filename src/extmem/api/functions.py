@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from extmem.api.device import Check, Device, DeviceMemory
 from extmem.api.memory_kinds import memory_of
+from extmem.arguments import a_type, check_flag
 from extmem.core import operations
 from extmem.devices import select
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
-from extmem.handles.arguments import check_flag
 from extmem.owning import late_imports, unsettled, work_off
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def open_device(
     """
     for what, given in (("kind", kind), ("name", name)):
         if given is not None and not isinstance(given, str):
-            raise TypeError(f"{what} is {given!r}, a {type(given).__name__}; give a str")
+            raise TypeError(f"{what} is {given!r}, {a_type(given)}; give a str")
     if luid is not None and not isinstance(luid, bytes):
-        raise TypeError(f"luid is {luid!r}, a {type(luid).__name__}; give 8 bytes")
+        raise TypeError(f"luid is {luid!r}, {a_type(luid)}; give 8 bytes")
     check_flag(strict_kmt, "strict_kmt")
     backend = select.choose(kind=kind, uuid=_uuid_bytes(uuid), luid=luid, name=name)
     try:
@@ -83,7 +83,7 @@ def open(
     """
     if device is not None:
         if not isinstance(device, Device):
-            raise TypeError(f"device is {device!r}, a {type(device).__name__}; give a Device, or None")
+            raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")
         return device.open(source, access=access, timeout=timeout)
     if timeout is not None:
         operations.opening.refuse_timeout(source)
@@ -96,21 +96,21 @@ def open(
                 operations.opening.find_open(candidate, source, access) if source in candidate.open_payloads else None
             )
             if held is not None:
-                return memory_of(held)
+                return memory_of(*held)
     elif isinstance(source, FdHandle) and source.payload is not None:
-        return memory_of(
-            operations.opening.open_on(operations.shared_devices.device_of(source.payload.descriptor), source, None)
-        )
+        chosen = operations.shared_devices.device_of(source.payload.descriptor)
+        return operations.opening.open_on(chosen, source, None, memory_of)
     elif isinstance(source, FdHandle):
         device_for = operations.shared_devices.device_for
-        return memory_of(
-            operations.opening.open_handle_fd(
-                source, device_for(None), lambda descriptor: device_for(descriptor.device_uuid if descriptor else None)
-            )
+        return operations.opening.open_handle_fd(
+            source,
+            device_for(None),
+            lambda descriptor: device_for(descriptor.device_uuid if descriptor else None),
+            memory_of,
         )
     owner, imported = operations.opening.find_payload(source, access, timeout)
     held = operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source)
-    return memory_of(held) if held.record.descriptor.pages else DeviceMemory(*held)
+    return memory_of(*held) if held.record.descriptor.pages else DeviceMemory(*held)
 
 
 def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:
@@ -134,7 +134,7 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
 def open_claimed(imported: Imported) -> DeviceMemory:
     """Return the memory of a claimed ticket, on the device of the payload."""
     return memory_of(
-        operations.opening.open_payload(operations.shared_devices.device_of, operations.manager(), imported, None)
+        *operations.opening.open_payload(operations.shared_devices.device_of, operations.manager(), imported, None)
     )
 
 
@@ -145,5 +145,5 @@ def _uuid_bytes(value: bytes | str | UUID | None) -> bytes | None:
         from uuid import UUID
 
     if not isinstance(value, (str, UUID)):
-        raise TypeError(f"uuid is {value!r}, a {type(value).__name__}; give bytes, a str or a uuid.UUID")
+        raise TypeError(f"uuid is {value!r}, {a_type(value)}; give bytes, a str or a uuid.UUID")
     return (UUID(value) if isinstance(value, str) else value).bytes

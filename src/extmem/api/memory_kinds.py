@@ -14,21 +14,21 @@ from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.api.slices import MemorySlice
-    from extmem.core.memory_record import HeldMemory
+    from extmem.core.memory_record import MemoryRecord
 
 __all__ = ["memory_of", "part_of"]
 
 
-def memory_of(held: HeldMemory) -> DeviceMemory:
-    """Return the memory object of a record."""
-    descriptor = held.record.descriptor
+def memory_of(record: MemoryRecord, hold: memoryview) -> DeviceMemory:
+    """Return the memory object of a record, and of a hold on it."""
+    descriptor = record.descriptor
     if not descriptor.pages or descriptor.array is not None:
-        return DeviceMemory(*held)
+        return DeviceMemory(record, hold)
     with late_imports():
         from extmem.api import arrays
         from extmem.core import tables
 
-    return arrays.NamedArrays(*held) if tables.describes_table(descriptor) else DeviceMemory(*held)
+    return arrays.NamedArrays(record, hold) if tables.describes_table(descriptor) else DeviceMemory(record, hold)
 
 
 def part_of(memory: DeviceMemory, index: Any) -> MemorySlice:

@@ -30,10 +30,10 @@ async def open_async(
     for candidate in candidates:
         held = operations.opening.find_open(candidate, name, access)
         if held is not None:
-            return memory_of(held)
+            return memory_of(*held)
     owner, imported = await operations.opening.find_payload_async(name, access, timeout)
     device_of = shared_devices.device_of if device is None else lambda _: device
-    return memory_of(operations.opening.open_payload(device_of, owner, imported, name))
+    return memory_of(*operations.opening.open_payload(device_of, owner, imported, name))
 
 
 def names(prefix: str = "") -> list[SharedName]:

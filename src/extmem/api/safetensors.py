@@ -130,7 +130,7 @@ def _load(file: OpenFile, header: Header, how: How, device: Device | str | None,
     target = _device_of(device)
     with Uses(target) as uses:
         made = sharing_arrays.allocate(target, uses, size, how, pages={PageRole.TABLE: data}, stamps=len(entries))
-        memory = memory_of(made.memory)
+        memory = memory_of(*made.memory)
         try:
             pieces = safetensors_files.pieces_of(header.tensors, [entry.offset for entry in entries])
             _read(file, pieces, made, memory.host_visible)

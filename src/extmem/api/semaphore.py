@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from extmem import _pickles, vk
 from extmem.core import sync_operations
@@ -39,15 +39,42 @@ class Semaphore(SemaphoreObject):
         """VkSemaphoreType: BINARY or TIMELINE."""
         return vk.SemaphoreType.TIMELINE if self.descriptor.timeline else vk.SemaphoreType.BINARY
 
+    @overload
+    def export_handle(self, handle_type: None = None) -> NtHandle | KmtHandle | FdHandle: ...
+
+    @overload
+    def export_handle(
+        self,
+        handle_type: Literal[
+            vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_WIN32, vk.ExternalSemaphoreHandleTypeFlagBits.D3D12_FENCE
+        ],
+    ) -> NtHandle: ...
+
+    @overload
+    def export_handle(
+        self, handle_type: Literal[vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_WIN32_KMT]
+    ) -> KmtHandle: ...
+
+    @overload
+    def export_handle(self, handle_type: Literal[vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_FD]) -> FdHandle: ...
+
+    @overload
+    def export_handle(
+        self, handle_type: vk.ExternalSemaphoreHandleTypeFlagBits | None
+    ) -> NtHandle | KmtHandle | FdHandle | int: ...
+
     def export_handle(
         self, handle_type: vk.ExternalSemaphoreHandleTypeFlagBits | None = None
     ) -> NtHandle | KmtHandle | FdHandle | int:
         """Return a new handle to the payload, owned by the caller. Later calls return duplicates of it.
 
-        handle_type: a type that it was created for; None: the first of NT handle, KMT handle and fd. SYNC_FD may return
-            -1: the payload is signaled already, and there is nothing to wait for.
-        Errors: RuleViolation (VUID-VkSemaphoreGetWin32HandleInfoKHR-handleType-01126,
-        VUID-VkSemaphoreGetFdInfoKHR-handleType-01132) for a type that it was not created for.
+        handle_type: a type that it was created for; None: the first of NT handle, KMT handle and fd that this process
+            can give: of an imported payload it gives no NT handles. SYNC_FD may return -1: the payload is signaled
+            already, and there is nothing to wait for.
+        Errors: UnsupportedError for an NT handle of an imported payload; RuleViolation
+        (VUID-VkSemaphoreGetWin32HandleInfoKHR-handleType-01126, VUID-VkSemaphoreGetFdInfoKHR-handleType-01132) for a
+        type that it was not created for, and VUID-VkSemaphoreGetFdInfoKHR-handleType-01135 for SYNC_FD without a
+        signal; OutOfMemoryError without a free file descriptor; QuotaError.
         """
         with self.use() as record:
             handle: NtHandle | KmtHandle | FdHandle | int = sync_operations.sync_exporting.export_handle(

@@ -174,7 +174,7 @@ def _copied(plan: _Plan, how: How, copy: bool | None) -> DeviceMemory:
     with Uses(device) as uses:
         stamps = len(plan.sources) if plan.pages else 0
         made = sharing_arrays.allocate(device, uses, plan.size, how, array=plan.array, pages=plan.pages, stamps=stamps)
-        memory = memory_of(made.memory)
+        memory = memory_of(*made.memory)
         try:
             _fill(made, plan)
             sharing_arrays.publish(made)

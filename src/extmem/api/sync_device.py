@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from extmem.arguments import a_type
 from extmem.core import sync_operations
 from extmem.core.device_state import DeviceState
 from extmem.owning import late_imports, unsettled, work_off
@@ -77,7 +78,10 @@ class SyncDevice(DeviceState):
         return made
 
     def destroy_semaphore(self, semaphore: Semaphore) -> None:
-        """vkDestroySemaphore. As `semaphore.close()`, but a semaphore that submitted work uses is refused."""
+        """vkDestroySemaphore. As `semaphore.close()`, but a semaphore that submitted work uses is refused.
+
+        Errors: RuleViolation (VUID-vkDestroySemaphore-semaphore-05149). A closed one is ignored.
+        """
         sync_operations.host_waits.check_destroy_semaphore(self, semaphore)
         semaphore.close()
 
@@ -103,6 +107,8 @@ class SyncDevice(DeviceState):
         signaled already.
 
         An export as SYNC_FD acts on the semaphore like a wait (S5).
+        Errors: RuleViolation (VUID-VkSemaphoreGetFdInfoKHR-handleType-01135 for SYNC_FD without a signal);
+        OutOfMemoryError without a free file descriptor.
         """
         return sync_operations.sync_exporting.get_semaphore_fd(self, info)
 
@@ -110,12 +116,15 @@ class SyncDevice(DeviceState):
         """vkGetSemaphoreWin32HandleKHR: return an NT handle that the caller closes, or a KMT number.
 
         At most one call for each payload and NT type (VUID-VkSemaphoreGetWin32HandleInfoKHR-handleType-01127). To get
-        more handles, duplicate the handle, or use `export_handle`.
+        more handles, duplicate the handle, or use `export_handle`. Errors: RuleViolation; UnsupportedError; QuotaError.
         """
         return sync_operations.sync_exporting.get_semaphore_win32(self, info)
 
     def get_semaphore_counter_value(self, semaphore: Semaphore) -> int:
-        """vkGetSemaphoreCounterValue: return the value of a timeline."""
+        """vkGetSemaphoreCounterValue: return the value of a timeline.
+
+        Errors: RuleViolation (VUID-vkGetSemaphoreCounterValue-semaphore-03255) for a binary semaphore.
+        """
         return sync_operations.host_waits.counter_value(self, semaphore)
 
     def wait_semaphores(self, info: vk.SemaphoreWaitInfo, timeout_ns: int) -> bool:
@@ -140,7 +149,10 @@ class SyncDevice(DeviceState):
         return made
 
     def destroy_fence(self, fence: Fence) -> None:
-        """vkDestroyFence. As `fence.close()`, but a fence that submitted work is to signal is refused."""
+        """vkDestroyFence. As `fence.close()`, but a fence that submitted work is to signal is refused.
+
+        Errors: RuleViolation (VUID-vkDestroyFence-fence-01120). A closed one is ignored.
+        """
         sync_operations.host_waits.check_destroy_fence(self, fence)
         fence.close()
 
@@ -158,7 +170,7 @@ class SyncDevice(DeviceState):
     def get_fence_fd(self, info: vk.FenceGetFdInfoKHR) -> FdHandle | int:
         """vkGetFenceFdKHR: return a new fd, owned by the caller; -1 for SYNC_FD of a fence that is signaled already.
 
-        An export as SYNC_FD acts on the fence like a reset (S5).
+        An export as SYNC_FD acts on the fence like a reset (S5). Errors: as `get_semaphore_fd`.
         """
         return sync_operations.sync_exporting.get_fence_fd(self, info)
 
@@ -174,11 +186,15 @@ class SyncDevice(DeviceState):
         """vkWaitForFences: return whether all (or any) of the fences were signaled in time; False is VK_TIMEOUT.
 
         timeout_ns: nanoseconds; 0 looks without waiting, 2**64 - 1 is no limit.
+        Errors: RuleViolation; PeerGoneError, as `Fence.wait`.
         """
         return sync_operations.host_waits.wait_for_fences(self, fences, timeout_ns, wait_all=wait_all)
 
     def reset_fences(self, fences: Sequence[Fence]) -> None:
-        """vkResetFences: end temporary imports, and make the fences unsignaled. All are checked before the first."""
+        """vkResetFences: end temporary imports, and make the fences unsignaled. All are checked before the first.
+
+        Errors: RuleViolation (VUID-vkResetFences-pFences-01123) for one that submitted work is to signal.
+        """
         sync_operations.host_waits.reset_fences(self, fences)
 
     # Submissions.
@@ -186,8 +202,9 @@ class SyncDevice(DeviceState):
     def queue_submit(self, submits: Sequence[vk.SubmitInfo], fence: Fence | None = None) -> None:
         """vkQueueSubmit: submit command buffers of another binding, with waits and signals of semaphores; return.
 
-        What it uses is held until the work is done. On a device without queues (the host), waits block, and signals
-        are made in this thread.
+        What it uses is held until the work is done. On a device without queues (the host), waits block this thread,
+        without a limit, and signals are made in it. Such a wait ends with the signal, with an exception of a signal
+        handler (Ctrl-C), or with PeerGoneError if the signaler has ended; closing the semaphore does not end it.
         Errors: RuleViolation; AccessDeniedError for a signal of a semaphore that was imported for waiting only;
         DriverError (VK_TIMEOUT of a keyed mutex: nothing was submitted), OutOfMemoryError.
         """
@@ -209,9 +226,9 @@ class SyncDevice(DeviceState):
         inherit: bool = False,
         handle_types: int | None = None,
     ) -> Timeline:
-        """Return a new timeline that can be shared.
+        """Return a new timeline that can be shared. The caller closes it.
 
-        initial: its first value.
+        initial: its first value, from 0 to 2**64 - 1.
         name: the name by which `extmem.open_timeline` opens it, in any process. It exists as long as this timeline, or
             any handle or import of it.
         access: rights that others get: `Access.READ` to wait, `Access.READ_WRITE` (default) to wait and to signal. On
@@ -220,11 +237,11 @@ class SyncDevice(DeviceState):
         inherit: whether child processes of `extmem.process` inherit handles of it.
         handle_types: bits of vk.ExternalSemaphoreHandleTypeFlagBits; default OPAQUE_WIN32 | OPAQUE_FD, as far as the
             device supports them.
-        Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation, UnsupportedError; ValueError for an
-        initial value beyond 64 bits.
+        Errors: NameTakenError, NameInvalidError, SecurityDescriptorError, QuotaError, OutOfMemoryError, RuleViolation,
+        UnsupportedError; TypeError; ValueError for an initial value beyond 64 bits.
         """
         if security is not None and not isinstance(security, str):
-            raise TypeError(f"security is {security!r}, a {type(security).__name__}; give SDDL as a str, or None")
+            raise TypeError(f"security is {security!r}, {a_type(security)}; give SDDL as a str, or None")
         if unsettled:
             work_off()
         held = sync_operations.sync_creating.create_timeline(
@@ -240,7 +257,11 @@ class SyncDevice(DeviceState):
         return made
 
     def fence(self, signaled: bool = False) -> Fence:
-        """Return a new fence of this process, for `commands` and `queue_submit`. signaled: whether it is at first."""
+        """Return a new fence for `commands` and `queue_submit`. The caller closes it.
+
+        signaled: whether it is at first. It cannot be exported: see `create_fence` with vk.ExportFenceCreateInfo.
+        Errors: TypeError for a value that is not a bool; OutOfMemoryError, DriverError.
+        """
         classes = _classes()
         made: Fence = classes.Fence(*sync_operations.sync_creating.create_fence(self, classes.fence_info(signaled)))
         return made

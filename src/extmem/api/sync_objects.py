@@ -6,8 +6,8 @@ from extmem import vk
 from extmem.api.fence import Fence
 from extmem.api.semaphore import Semaphore
 from extmem.api.timeline import Timeline
+from extmem.arguments import check_flag
 from extmem.core.sync_record import HeldSync
-from extmem.handles.arguments import check_flag
 
 __all__ = ["Fence", "Semaphore", "Timeline", "fence_info", "semaphore_of", "sync_object_of"]
 

@@ -10,6 +10,7 @@ from extmem.api.fence import Fence
 from extmem.api.pickling import bound_ticket, claimed_import
 from extmem.api.semaphore import Semaphore
 from extmem.api.timeline import Timeline
+from extmem.arguments import a_type
 from extmem.core import sync_sending
 from extmem.errors import ExtmemError, HandleStateError
 from extmem.owning import Use
@@ -38,8 +39,7 @@ def _received(ticket: bytes, kind: type[T]) -> T:
     if type(made) is not kind:
         made.close()
         raise HandleStateError(
-            f"the ticket refers to a {type(made).__name__}, not to a {kind.__name__}; unpickle it as the sender "
-            "pickled it"
+            f"the ticket refers to {a_type(made)}, not to a {kind.__name__}; unpickle it as the sender pickled it"
         )
     return made
 
@@ -72,6 +72,7 @@ class _Unclaimed:
     """What the objects of tickets that cannot be claimed have in common; see `unclaimed`."""
 
     __slots__ = ()
+    _made_of = Exception
     _reason: Any
 
     def __init__(self, reason: _Reason) -> None:

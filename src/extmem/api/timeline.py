@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, overload
 
+from extmem import vk
 from extmem.api.semaphore import Semaphore
 from extmem.core import sync_operations
 from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
+
+if TYPE_CHECKING:
+    from extmem.handles import FdHandle, KmtHandle, NtHandle
 
 __all__ = ["PeerGone", "Timeline"]
 
@@ -26,10 +30,11 @@ class PeerGone(NamedTuple):
     reached: int
     """The value of the timeline then. Higher values were signaled afterwards, by other processes."""
     closed: bool
-    """Whether it closed the timeline in the usual way. Otherwise it ended without doing so, or was killed."""
+    """Whether it closed the timeline, or its program ended normally. Otherwise it was killed, or an exception, a signal
+    or `os._exit` ended it."""
     repaired: bool
-    """Whether another process has signaled since: a value above `reached` need not mean that the work is done that the
-    ended process owed."""
+    """Whether another process has signaled since. A value above `reached` need not mean then that the work is done that
+    the ended process owed."""
 
 
 class Timeline(Semaphore):
@@ -41,12 +46,16 @@ class Timeline(Semaphore):
 
     If the process that would signal a value has ended, a wait for the value raises `PeerGoneError`, which names the
     process. Another process with the right to signal can then call `signal` with that value, so that the waits return;
-    `peer_gone` keeps what is known of the process that ended. A process closes the timelines that it has signaled
-    before it ends normally; otherwise its end is reported like that of a process that was killed.
+    `peer_gone` keeps what is known of the process that ended. The normal end of a program closes its timelines: waits
+    raise the error once no other process is left that has signaled the timeline, or created it.
+
+    Values are whole numbers from 0 to 2**64 - 1. Errors of all methods, besides their own: those of `Semaphore`, and
+    TypeError and ValueError for arguments.
     """
 
     __slots__ = ()
     _word = "timeline"
+    _made_by = "Device.timeline(…) or extmem.open_timeline(…)"
 
     @property
     def value(self) -> int:
@@ -81,10 +90,10 @@ class Timeline(Semaphore):
             sync_operations.host_waits.signal(held, value)
 
     def wait(self, value: int, timeout: float | None = None) -> None:
-        """Wait until the value is reached (vkWaitSemaphores).
+        """Wait until the value, or a higher one, is reached (vkWaitSemaphores). Returns at once if it is.
 
         timeout: seconds, 0 to check without waiting; None for no limit. Signal handlers run during the wait, so Ctrl-C
-            ends it.
+            ends it. `close` in another thread does not.
         Errors: WaitTimeoutError (a TimeoutError), with the value that was reached and who signals; PeerGoneError, which
         names the process, if the one that would signal the value has ended.
         """
@@ -105,6 +114,8 @@ class Timeline(Semaphore):
     async def wait_async(self, value: int, timeout: float | None = None) -> None:
         """`wait` for coroutines: others run meanwhile. If it is cancelled, nothing of the wait remains.
 
+        timeout: seconds; None for no limit.
+
         Errors: as `wait`.
         """
         with late_imports():
@@ -115,7 +126,7 @@ class Timeline(Semaphore):
 
     @property
     def peer_gone(self) -> PeerGone | None:
-        """What is known of a process that signaled the timeline and has ended; None if there is none.
+        """What is known of the process that has ended last, of those that could signal; None if nobody misses it.
 
         It stays after a repair, so that a value that a survivor signaled is not taken for finished work.
         """
@@ -123,8 +134,44 @@ class Timeline(Semaphore):
             found = sync_operations.host_waits.peer_gone(record)
             return None if found is None else PeerGone(*found)
 
+    @overload
+    def export_handle(self, handle_type: None = None) -> NtHandle | KmtHandle | FdHandle: ...
+
+    @overload
+    def export_handle(
+        self,
+        handle_type: Literal[
+            vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_WIN32, vk.ExternalSemaphoreHandleTypeFlagBits.D3D12_FENCE
+        ],
+    ) -> NtHandle: ...
+
+    @overload
+    def export_handle(
+        self, handle_type: Literal[vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_WIN32_KMT]
+    ) -> KmtHandle: ...
+
+    @overload
+    def export_handle(self, handle_type: Literal[vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_FD]) -> FdHandle: ...
+
+    @overload
+    def export_handle(
+        self, handle_type: vk.ExternalSemaphoreHandleTypeFlagBits | None
+    ) -> NtHandle | KmtHandle | FdHandle: ...
+
+    def export_handle(
+        self, handle_type: vk.ExternalSemaphoreHandleTypeFlagBits | None = None
+    ) -> NtHandle | KmtHandle | FdHandle:
+        """Return a new handle to the payload, owned by the caller: `extmem.open_timeline` takes it.
+
+        As `Semaphore.export_handle`. A timeline is never exported as SYNC_FD, so the result is a handle.
+        """
+        return cast("NtHandle | KmtHandle | FdHandle", super().export_handle(handle_type))
+
     @property
     def repaired(self) -> bool:
-        """Whether the value was raised by a survivor after a process that signaled it had ended."""
+        """Whether another process has signaled since one died that could signal: see `PeerGone.repaired`.
+
+        False after a normal end: nothing is broken then.
+        """
         gone = self.peer_gone
         return gone is not None and gone.repaired and not gone.closed

@@ -4,7 +4,8 @@ How this works. A semaphore or fence has a page of `sharing.timeline_page`: the 
 host, else its first companion page. Signalers enter themselves into the table of the page. The process that shares the
 payload first is entered here, as its creator. `has` records each process that got the page. When such a process ends
 (`ended`), or closes the payload (`closed`), its entry is removed and the page is marked where the waiters are concerned
-(`timeline_page`). A process that ends without closing is a death; one that closes and leaves no signaler has closed it.
+(`timeline_page`). A process that ends without closing is a death, unless it has written before that it ends normally;
+one that closes or ends normally and leaves no signaler has closed it.
 
 A process that may signal and ends before its first signal is not in the table. Its end concerns the waiters if it was
 probably the one they wait for: nobody in the table has signaled, and at most one other process may.
@@ -190,12 +191,12 @@ def _died(who: _Who, last: bool, page: memoryview) -> bool:
     """last: whether it might signal, and at most one other process may."""
     left = timeline_page.leave(page, *who, dead=True)
     if left.found:
-        concerns = not left.creator or not left.signalers
+        concerns = left.end_matters
     else:
         concerns = last and not left.signalers and not timeline_page.read(page).marked
     if not concerns:
         return False
-    timeline_page.mark_gone(page, who.pid, time.monotonic_ns())
+    timeline_page.mark_gone(page, who.pid, time.monotonic_ns(), exited=left.leaving)
     return True
 
 

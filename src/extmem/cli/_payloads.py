@@ -30,6 +30,10 @@ __all__ = [
 _RIGHTS = ((0x0002_0000, "read"), (0x0000_0001, "write"))
 _SYNC_RIGHTS = ((0x0000_0001, "wait"), (0x0000_0002, "signal"))
 _REST = 0x001D_0000
+_COUNTS = {ObjectKind.MEMORY: "memory_objects", ObjectKind.SEMAPHORE: "semaphores", ObjectKind.FENCE: "fences"}
+"""The key of the number of a holder's objects, by their kind. Semaphores include timelines, as in Vulkan."""
+_PLURALS = {"timeline": "timelines", "binary": "binary semaphores"}
+"""What several semaphores are called, by the type of their payload."""
 
 
 def access_in_words(mask: int, object_kind: ObjectKind = ObjectKind.MEMORY) -> str:
@@ -118,7 +122,7 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
                 "pid": holder.pid,
                 "process": processes(holder.pid),
                 "exporter": header is not None and holder.pid == header.owner_pid,
-                "memory_objects": holder.references,
+                _COUNTS[row.object_kind]: holder.references,
                 "rights": access_in_words(holder.rights, row.object_kind) if holder.references else "",
                 "in_flight": holder.tickets,
                 "handles": [
@@ -163,20 +167,29 @@ def _size_in_words(payload: dict[str, Any]) -> str:
 
 def _object_in_words(payload: dict[str, Any]) -> str:
     count, kind = int(payload["handle_count"]), str(payload["object_kind"])
-    return f"{kind}\n{count} handles" if count > 1 else kind
+    # Semaphores and fences consist of one object and the page beside it: nothing that tells one from another.
+    return f"{kind}\n{count} handles" if count > 1 and kind == "memory" else kind
 
 
-def _holder_in_words(holder: dict[str, Any], *, memory: bool) -> list[str]:
+def _objects_in_words(payload: dict[str, Any]) -> str:
+    """Return what several objects of a payload are called."""
+    if payload["object_kind"] == "memory":
+        return "memory objects"
+    kind = payload["kind"] or {}
+    return _PLURALS.get(kind.get("type", ""), f"{payload['object_kind']}s")
+
+
+def _holder_in_words(holder: dict[str, Any], payload: dict[str, Any]) -> list[str]:
     process = f"{holder['pid']} {clean(holder['process'])}".strip()
     if holder["pid"] == 0:
         process = "a child that is starting"
-    count = holder["memory_objects"]
+    kind = ObjectKind[payload["object_kind"].upper()]
+    count = holder[_COUNTS[kind]]
     lines = []
     if count:
         role = "exporter" if holder["exporter"] else "importer"
-        role += "" if memory else f" ({holder['rights']})"
-        what = "memory objects" if memory else "objects"
-        lines.append(f"{process}: {role}" + f", {count} {what}" * (count > 1))
+        role += "" if kind is ObjectKind.MEMORY else f" ({holder['rights']})"
+        lines.append(f"{process}: {role}" + f", {count} {_objects_in_words(payload)}" * (count > 1))
     lines += [f"{process}: handle {handle['value']:#x} {handle['rights']}" for handle in holder["handles"]]
     if holder["in_flight"]:
         lines.append(f"{process}: {holder['in_flight']} in flight")
@@ -184,8 +197,7 @@ def _holder_in_words(holder: dict[str, Any], *, memory: bool) -> list[str]:
 
 
 def _holders_in_words(payload: dict[str, Any]) -> list[str]:
-    memory = payload["object_kind"] == "memory"
-    lines = [line for holder in payload["holders"] for line in _holder_in_words(holder, memory=memory)]
+    lines = [line for holder in payload["holders"] for line in _holder_in_words(holder, payload)]
     if payload["in_flight"]:
         lines.append(f"{payload['in_flight']} in flight from processes that have ended")
     lines += [f"the broker: kept {text}" for text in payload["kept"]]

@@ -77,7 +77,7 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
 @click.argument("subjects", metavar="[SUBJECT]...", type=click.Choice(list(_SUBJECTS)), nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, value, unit, bound (or null), ok.")
 @click.option("--kills", type=click.IntRange(min=1), help="Processes that vulkan and sync kill; 200 by default.")
-@click.option("--quick", is_flag=True, hidden=True)
+@click.option("--quick", is_flag=True, help="Few rounds, to try it out: the figures vary, and bounds may be missed.")
 @guarded
 def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, quick: bool) -> None:
     """Measure opening, the broker, the cost of the rules, imports, starting, timelines, and a GPU.

@@ -2,6 +2,7 @@
 
 from extmem.core import (
     host_waits,
+    order_pairs,
     stream_order,
     submitting,
     sync_arguments,
@@ -17,6 +18,7 @@ from extmem.core import (
 
 __all__ = [
     "host_waits",
+    "order_pairs",
     "stream_order",
     "submitting",
     "sync_arguments",

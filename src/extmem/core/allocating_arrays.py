@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extmem import vk
+from extmem.arguments import check_flag
 from extmem.core import allocating, arguments, creating, describing, everyday_names, exporting, memory_types, rule_facts
 from extmem.core.allocating import ArrayTerms
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_record import HeldMemory
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
-from extmem.handles.arguments import check_flag
 from extmem.owning import Uses, late_imports
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.keeping import NOT_KEPT

@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
+from extmem.arguments import a_type, whole_number
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.sharing.dtypes import element_of
 from extmem.sharing.elements import ElementType, nbytes_of
-from extmem.sharing.layout import Axes, axes_of, contiguous_strides, overlapping_axis, reach_of, whole_number
+from extmem.sharing.layout import Axes, axes_of, contiguous_strides, overlapping_axis, reach_of
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
 from extmem.vk.handle_types import MemoryHandleType
 
@@ -119,7 +120,7 @@ def name_of(name: str | None) -> str | None:
         return name
     if isinstance(name, str):
         return str.__str__(name)
-    raise TypeError(f"name is {name!r}, a {type(name).__name__}; give a str")
+    raise TypeError(f"name is {name!r}, {a_type(name)}; give a str")
 
 
 def access_of(access: int) -> int:

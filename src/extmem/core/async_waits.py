@@ -11,7 +11,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
-from extmem.core import host_waits
+from extmem.core import host_waits, wait_errors
+from extmem.core.order_pairs import checked_value
 from extmem.core.sync_record import SemaphoreRecord
 from extmem.devices.host.sync_async import wait_pages_async
 from extmem.errors import ExtmemError
@@ -27,7 +28,7 @@ _SLICE_NS = 20_000_000
 
 async def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> None:
     """Wait until a timeline that is in use has the value: `Timeline.wait_async`."""
-    value = host_waits.value_of(value)
+    value = checked_value(value, "value")
     limit = host_waits.nanoseconds(timeout)
     if record.native.counter() >= value:
         return
@@ -40,7 +41,7 @@ async def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> No
     except TimeoutError:
         if not scope.expired():
             raise
-        raise host_waits.timed_out(record, value, timeout) from None
+        wait_errors.check_reached(record, value, timeout)
 
 
 async def _in_thread(backend: Any, native: Any, value: int) -> None:

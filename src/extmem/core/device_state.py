@@ -7,13 +7,13 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 from extmem import rules, vk
+from extmem.arguments import MadeByFunctions, check_flag
 from extmem.core.caller_warning import warn_caller
 from extmem.core.device_facts import device_facts
 from extmem.core.open_payloads import OpenPayloads
 from extmem.core.validation_cache import Key, ValidationCache
 from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
-from extmem.handles.arguments import check_flag
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, work_off
 from extmem.sharing.bounded import Bounded
@@ -35,11 +35,17 @@ _ROOM = 512
 Check = Literal["raise", "warn", "off"]
 
 
-class DeviceState(Held, abc.ABC):
+class DeviceState(MadeByFunctions, Held, abc.ABC):
     """An open device: its backend, the facts that the backend reported, and the objects that were created on it.
 
     Ownership: owns the backend, and closes it after the last use of the device.
     """
+
+    _made_by = "extmem.open_device(…)"
+
+    @classmethod
+    def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
+        return len(given) == 1 and hasattr(given[0], "memory_properties")  # backends have no class in common
 
     def __init__(self, backend: Backend, *, check: Check = "raise", strict_kmt: bool = False) -> None:
         if check not in ("raise", "warn", "off"):

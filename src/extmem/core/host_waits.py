@@ -8,26 +8,26 @@ companion page, sleeps on the page, so that a signal of another API or process w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
+from extmem.arguments import a_type, check_flag, whole_number
 from extmem.core import sync_facts
+from extmem.core.order_pairs import checked_value
+from extmem.core.slices import SLICE_NS, deadline_after, in_slices, wait_for_devices
 from extmem.core.sync_arguments import check_struct, record_of, sequence_of
 from extmem.core.sync_object import SyncObject
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_state import sync_states
+from extmem.core.wait_errors import check_reached, several_timed_out
 from extmem.devices.host.page_waits import wait_pages
 from extmem.errors import UnsupportedError, WaitTimeoutError
-from extmem.handles.arguments import check_flag
-from extmem.handles.process_id import current_process
 from extmem.owning import Uses
-from extmem.sharing.layout import whole_number
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
-    from extmem.devices.sync import SyncBackend
 
 __all__ = [
     "check_destroy_fence",
@@ -37,14 +37,11 @@ __all__ = [
     "deadline_after",
     "fence_status",
     "nanoseconds",
-    "pairs_of",
     "peer_gone",
     "reset_fences",
     "signal",
     "signal_semaphore",
     "status_of",
-    "timed_out",
-    "value_of",
     "wait",
     "wait_fence",
     "wait_for_fences",
@@ -52,10 +49,6 @@ __all__ = [
     "wait_semaphores",
 ]
 
-_SLICE_NS = 100_000_000
-"""Nanoseconds of one slice."""
-_SHORT_NS = 1_000_000
-"""Nanoseconds of one slice of a wait for any of several devices, which take turns."""
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _FAR = 0x7FFF_FFFF
 """Above this, a value can be further from the current one than maxTimelineSemaphoreValueDifference of a driver."""
@@ -72,31 +65,10 @@ def nanoseconds(timeout: float | None) -> int | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is {timeout!r}, a {type(timeout).__name__}; give seconds, or None for no limit")
+        raise TypeError(f"timeout is {timeout!r}, {a_type(timeout)}; give seconds, or None for no limit")
     if timeout != timeout or timeout < 0:  # an int may be too large for math.isnan
         raise ValueError(f"timeout is {timeout}; give 0 or more seconds, or None for no limit")
     return None if timeout >= 9e9 else int(timeout * 1e9)
-
-
-def pairs_of(waits: object) -> list[Any]:
-    """Return the pairs of `wait_all` and `wait_any` as a list. Errors: TypeError for what has none."""
-    if not isinstance(waits, Iterable):
-        raise TypeError(f"waits is {waits!r}, a {type(waits).__name__}; give a list of pairs (timeline, value)")
-    return list(waits)
-
-
-def deadline_after(timeout_ns: int | None) -> int | None:
-    """Return the deadline on the clock of `time.monotonic_ns`; None for none."""
-    return None if timeout_ns is None else time.monotonic_ns() + timeout_ns
-
-
-def value_of(value: object, what: str = "value") -> int:
-    """Return a value of a timeline. Errors: TypeError; ValueError beyond 64 bits."""
-    if type(value) is not int:
-        value = whole_number(value, what)
-    if not 0 <= value <= _U64:
-        raise ValueError(f"{what} is {value}, and a timeline has 64 bits; give a value from 0 to {_U64}")
-    return value
 
 
 def _limit_of(timeout_ns: object) -> int | None:
@@ -118,7 +90,7 @@ def counter(record: SemaphoreRecord) -> int:
 def signal(record: SemaphoreRecord, value: int) -> None:
     """Set the value of a timeline that is in use: `Timeline.signal`."""
     if type(value) is not int or not 0 <= value <= _U64:
-        value = value_of(value)
+        value = checked_value(value, "value")
     if not record.permanent.writable:
         record.check_writable()
     native = record.native
@@ -139,131 +111,65 @@ def _check_signal(record: SemaphoreRecord, info: vk.SemaphoreSignalInfo) -> None
 def wait(record: SemaphoreRecord, value: int, timeout: float | None) -> None:
     """Wait until a timeline that is in use has the value: `Timeline.wait`."""
     if type(value) is not int or not 0 <= value <= _U64:
-        value = value_of(value)
+        value = checked_value(value, "value")
     native = record.native
     limit = nanoseconds(timeout)
     if native.counter() >= value:
         return
     if record.page is not None:
         if not record.page.wait(value, deadline_after(limit)):
-            raise timed_out(record, value, timeout)
+            check_reached(record, value, timeout)
         return
     backend: Any = record.device.backend
     waits = ((native, value),)
     if limit is None:
-        while not backend.wait_semaphores(waits, timeout_ns=_SLICE_NS):
+        while not backend.wait_semaphores(waits, timeout_ns=SLICE_NS):
             pass
         return
-    if limit <= _SLICE_NS:
+    if limit <= SLICE_NS:
         reached = backend.wait_semaphores(waits, timeout_ns=limit)
     else:
-        reached = _in_slices(lambda slice_ns: backend.wait_semaphores(waits, timeout_ns=slice_ns), limit)
+        reached = in_slices(lambda slice_ns: backend.wait_semaphores(waits, timeout_ns=slice_ns), limit)
     if not reached:
-        raise timed_out(record, value, timeout)
-
-
-def _in_slices(sleep: Any, limit: int | None) -> bool:
-    """Call `sleep` with a slice of the time until it returns true or the time is over. Return its last result."""
-    deadline = deadline_after(limit)
-    while True:
-        left = _SLICE_NS if deadline is None else min(_SLICE_NS, max(0, deadline - time.monotonic_ns()))
-        if sleep(left):
-            return True
-        if deadline is not None and time.monotonic_ns() >= deadline:
-            return False
-
-
-def timed_out(record: SemaphoreRecord, value: int, timeout: float | None) -> WaitTimeoutError:
-    """Return the error of a wait that timed out: what was reached, and who is to signal."""
-    reached = record.native.counter()
-    return WaitTimeoutError(
-        f"the timeline ({record.what()}) has value {reached}, and {value} was not signaled within {timeout} s; "
-        f"{_signalers(record, value)}; {_remedy(record, value)}",
-        value=value,
-        reached=reached,
-    )
-
-
-def _remedy(record: SemaphoreRecord, value: int) -> str:
-    if record.payload.writable:
-        return f"wait longer, or call signal({value}) where the work is done"
-    return "wait longer; this process opened it without the right to signal"
-
-
-def _signalers(record: SemaphoreRecord, value: int) -> str:
-    """Return who is to signal the value, as far as it is known."""
-    facts = sync_states().semaphore(record.state, None)
-    if facts is not None and any(signaled >= value for _, signaled in facts.pending_signals):
-        return "work that this process has submitted is to signal it, and is not done"
-    page = record.told_page
-    pids = page.signalers if page is not None else []
-    own = current_process.pid
-    if pids == [own]:
-        return f"of the processes that created or signaled it, only this one ({own}) is left"
-    if pids:
-        names = ", ".join(f"{pid} (this process)" if pid == own else str(pid) for pid in pids)
-        return f"of the processes that created or signaled it, {names} {'is' if len(pids) == 1 else 'are'} left"
-    owner = record.descriptor.owner_pid
-    return f"process {owner} created it, and no process has signaled it yet" if owner else "its signaler is not known"
+        check_reached(record, value, timeout)
 
 
 # Several timelines.
 
 
-def wait_many(
-    things: Sequence[tuple[SyncObject[Any], int]], timeout: float | None, *, any_of: bool, uses: Uses
-) -> list[tuple[SemaphoreRecord, int]]:
-    """Wait for any or all of several timelines, of one or several devices; return them, with their values.
+def wait_many(waits: Sequence[tuple[SemaphoreRecord, int]], timeout: float | None, *, any_of: bool) -> list[int]:
+    """Wait for any or all of several timelines, of one or several devices; the caller holds them.
 
+    Return the indexes of those that are reached, at least one of several: a value that another process lowers after it
+    ended a wait does not count.
     Errors: WaitTimeoutError; PeerGoneError if nobody signals one of the values any more (any: each of them).
     """
     limit = nanoseconds(timeout)
-    waits = []
-    for index, pair in enumerate(things):
-        try:
-            timeline, value = pair
-        except (TypeError, ValueError):
-            raise TypeError(f"waits[{index}] is {pair!r}; give pairs (timeline, value)") from None
-        record: Any = getattr(timeline, "record", None)
-        if not isinstance(record, SemaphoreRecord) or not record.timeline:
-            raise TypeError(f"waits[{index}] has {timeline!r}, which is not a timeline; give pairs (timeline, value)")
-        record.check_process()
-        waits.append((uses.add(record), value_of(value, f"the value of waits[{index}]")))
-    if waits and all(record.page is not None for record, _ in waits):
-        pages = [(record.page, value) for record, value in waits]
-        if not wait_pages(pages, any_of=any_of, deadline=deadline_after(limit)):
-            raise _behind(waits, timeout)
-        return waits
+    if not waits:
+        return []
+    everything = list(range(len(waits)))
+    deadline = deadline_after(limit)
+    while True:
+        ended = _sleep_for(waits, deadline, any_of=any_of)
+        if ended and not any_of:
+            return everything
+        values = [record.native.counter() for record, _ in waits]
+        reached = [index for index, (_, value) in enumerate(waits) if values[index] >= value]
+        if (reached and any_of) or reached == everything:
+            return reached
+        if not ended:
+            raise several_timed_out(waits, values, timeout, any_of=any_of)
+
+
+def _sleep_for(waits: Sequence[tuple[SemaphoreRecord, int]], deadline: int | None, *, any_of: bool) -> bool:
+    """Wait for any or all of the timelines. Return whether the values were reached before the deadline."""
+    if all(record.page is not None for record, _ in waits):
+        return wait_pages([(record.page, value) for record, value in waits], any_of=any_of, deadline=deadline)
     by_device: dict[Any, list[tuple[Any, int]]] = {}
     for record, value in waits:
         by_device.setdefault(record.device, []).append((record.native, value))
-    if not waits:
-        return waits
-    if not _wait_for_devices(by_device, limit, any_of=any_of):
-        raise _behind(waits, timeout)
-    return waits
-
-
-def _behind(waits: Sequence[tuple[SemaphoreRecord, int]], timeout: float | None) -> WaitTimeoutError:
-    """Return the error for the first timeline that has not reached its value."""
-    behind = next(((record, value) for record, value in waits if record.native.counter() < value), waits[0])
-    return timed_out(*behind, timeout)
-
-
-def _wait_for_devices(by_device: dict[Any, list[tuple[Any, int]]], limit: int | None, *, any_of: bool) -> bool:
-    def sleep_for(device: Any, slice_ns: int) -> bool:
-        backend: SyncBackend = device.backend
-        return backend.wait_semaphores(by_device[device], any_of=any_of, timeout_ns=slice_ns)
-
-    if not any_of or len(by_device) == 1:
-        deadline = deadline_after(limit)
-        for device in by_device:
-            left = None if deadline is None else max(0, deadline - time.monotonic_ns())
-            if not _in_slices(lambda slice_ns, device=device: sleep_for(device, slice_ns), left):
-                return False
-        return True
-    # No call of the system waits for the timelines of several drivers, so each of them gets a short slice in turn.
-    return _in_slices(lambda slice_ns: any(sleep_for(device, min(slice_ns, _SHORT_NS)) for device in by_device), limit)
+    left = None if deadline is None else max(0, deadline - time.monotonic_ns())
+    return wait_for_devices(by_device, left, any_of=any_of)
 
 
 # The commands of the specification.
@@ -286,7 +192,7 @@ def wait_semaphores(device: DeviceState, given: vk.SemaphoreWaitInfo, timeout_ns
             return True
         backend = sync_facts.sync_backend(device)
         any_of = bool(int(info.flags) & _ANY)
-        return _in_slices(
+        return in_slices(
             lambda slice_ns: backend.wait_semaphores(waits, any_of=any_of, timeout_ns=slice_ns),
             limit,
         )
@@ -301,7 +207,7 @@ def signal_semaphore(device: DeviceState, given: vk.SemaphoreSignalInfo) -> None
         record.check_writable()
         _check_signal(record, info)
         _check_timeline(record, "vkSignalSemaphore")
-        value = value_of(info.value)
+        value = checked_value(info.value, "value")
         record.native.signal(value)
         sync_states().reached(record.state, value)
 
@@ -361,7 +267,7 @@ def wait_for_fences(device: DeviceState, fences: Sequence[object], timeout_ns: i
 def _wait_fences(device: DeviceState, records: Sequence[FenceRecord], limit: int | None, *, any_of: bool) -> bool:
     backend = sync_facts.sync_backend(device)
     natives = [record.native for record in records]
-    done = _in_slices(lambda slice_ns: backend.wait_fences(natives, any_of=any_of, timeout_ns=slice_ns), limit)
+    done = in_slices(lambda slice_ns: backend.wait_fences(natives, any_of=any_of, timeout_ns=slice_ns), limit)
     if done:
         for record in records:
             if not any_of or record.native.status():

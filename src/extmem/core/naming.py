@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from extmem.arguments import check_flag
 from extmem.core.everyday_names import everyday_name
 from extmem.errors import DescriptorError, UnsupportedError
-from extmem.handles.arguments import check_flag
 from extmem.manager import manager
 from extmem.objects import READ_CONTROL, ObjectKind
 from extmem.owning import work_off

@@ -10,57 +10,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from extmem.core import sync_opening, sync_sending
-from extmem.core.sync_object import SemaphoreObject
 from extmem.core.sync_record import SemaphoreRecord
 from extmem.devices.optional_protocols import OrdersStreams
 from extmem.errors import UnsupportedError
 from extmem.handles import HandleEntry
 from extmem.manager import Reference
 from extmem.owning import Uses
-from extmem.sharing.layout import whole_number
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
+    from extmem.devices.backend import Allocation
 
-__all__ = ["graph_signal", "graph_wait", "on_device", "pairs", "stream_signal", "stream_wait"]
-
-Pairs = list[tuple[SemaphoreRecord, int]]
-
-
-def pairs(given: object, uses: Uses, what: str) -> Pairs:
-    """Return the semaphores and values of an argument `wait` or `signal`, held: a pair, a list of pairs, or None.
-
-    A binary semaphore may stand alone. Errors: TypeError; ValueError for a value beyond 64 bits; HandleStateError.
-    """
-    if given is None:
-        return []
-    if isinstance(given, SemaphoreObject) or (isinstance(given, tuple) and _is_pair(given)):
-        given = [given]
-    if not isinstance(given, (list, tuple)):
-        raise TypeError(f"{what} is {given!r}; give a pair (timeline, value), or a list of them")
-    found: Pairs = []
-    for index, one in enumerate(given):
-        where = f"{what}[{index}]" if len(given) > 1 else what
-        semaphore, value = one if isinstance(one, tuple) and len(one) == 2 else (one, None)
-        if not isinstance(semaphore, SemaphoreObject):
-            raise TypeError(f"{where} is {one!r}; give a pair (timeline, value)")
-        record = semaphore.record
-        record.check_process()
-        if value is None and record.timeline:
-            raise TypeError(f"{where} is {one!r} without a value; give a pair (timeline, value)")
-        number = 0 if value is None else whole_number(value, f"the value of {where}")
-        if not 0 <= number < 1 << 64:
-            raise ValueError(
-                f"the value of {where} is {number}, and a timeline has 64 bits; give one from 0 to 2**64 - 1"
-            )
-        found.append((uses.add(record), number))
-    return found
-
-
-def _is_pair(given: tuple[object, ...]) -> bool:
-    return (
-        len(given) == 2 and isinstance(given[0], SemaphoreObject) and not isinstance(given[1], (tuple, SemaphoreObject))
-    )
+__all__ = ["graph_signal", "graph_wait", "hold_until_done", "on_device", "stream_signal", "stream_wait"]
 
 
 def on_device(record: SemaphoreRecord, device: DeviceState, uses: Uses) -> SemaphoreRecord:
@@ -105,6 +66,11 @@ def stream_signal(device: DeviceState, stream: int, signals: Sequence[tuple[Sema
         for record, _ in signals:
             record.check_writable()
         backend.stream_signal(stream, [(on_device(record, device, uses).native, value) for record, value in signals])
+
+
+def hold_until_done(device: DeviceState, stream: int, allocation: Allocation) -> None:
+    """Keep memory of this CUDA device until the earlier work of the stream is done. Errors: as `OrdersStreams`."""
+    _orderer(device).hold_until_done(stream, allocation)
 
 
 def graph_wait(

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import rules, vk
-from extmem.core import stream_order, sync_facts
+from extmem.arguments import a_type, whole_number
+from extmem.core import order_pairs, sync_facts
 from extmem.core.memory_object import MemoryObject
 from extmem.core.sync_arguments import check_device, record_of, sequence_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
@@ -21,7 +22,6 @@ from extmem.core.sync_submissions import Operations, Submission
 from extmem.devices.sync import Batch, SemaphoreSignal, SemaphoreWait
 from extmem.errors import DriverError, UnsupportedError
 from extmem.owning import Held, Uses
-from extmem.sharing.layout import whole_number
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
@@ -60,33 +60,36 @@ class Order(NamedTuple):
 class _End(Held):
     """Its release, with the last hold of a submission, records the end of the batches."""
 
-    def __init__(self, submission: Submission, records: Sequence[SemaphoreRecord]) -> None:
+    def __init__(self, submission: Submission, records: Sequence[SemaphoreRecord], batches: Sequence[Batch]) -> None:
         super().__init__()
         self._submission = submission
         self._records = records
+        self._batches = batches
 
     def give_back(self) -> None:
         """See `Held`."""
         for record in self._records:
             record.pending.discard(self)
-        self._submission.finished()
+        self._submission.finished(index for index, batch in enumerate(self._batches) if batch.abandoned)
 
 
 def queue_submit(device: DeviceState, given: Sequence[vk.SubmitInfo], fence: object) -> None:
     """`Device.queue_submit`."""
-    infos = [_checked(one, vk.SubmitInfo, index) for index, one in enumerate(sequence_of(given, "submits"))]
+    infos = _checked(device, given, vk.SubmitInfo, "vkQueueSubmit")
     with Uses(device) as uses:
         planned = [_plan(device, info, uses, f"submits[{index}]") for index, info in enumerate(infos)]
         target = _fence(device, fence, uses)
+        _refuse_read_only(planned)
         submit(device, planned, target, uses, lambda facts: rules.check_queue_submit(infos, fence, facts))
 
 
 def queue_submit2(device: DeviceState, given: Sequence[vk.SubmitInfo2], fence: object) -> None:
     """`Device.queue_submit2`."""
-    infos = [_checked(one, vk.SubmitInfo2, index) for index, one in enumerate(sequence_of(given, "submits"))]
+    infos = _checked(device, given, vk.SubmitInfo2, "vkQueueSubmit2")
     with Uses(device) as uses:
         planned = [_plan2(device, info, uses, f"submits[{index}]") for index, info in enumerate(infos)]
         target = _fence(device, fence, uses)
+        _refuse_read_only(planned)
         submit(
             device,
             planned,
@@ -103,10 +106,11 @@ def order_of(device: DeviceState, wait: object, signal: object, fence: object, u
     Errors: TypeError, ValueError; HandleStateError for what is closed or of another device; AccessDeniedError for a
     signal without the right.
     """
-    waits, signals = (stream_order.pairs(given, uses, what) for given, what in ((wait, "wait"), (signal, "signal")))
-    for record, _ in (*waits, *signals):
+    waits, signals = (order_pairs.pairs(given, uses, what) for given, what in ((wait, "wait"), (signal, "signal")))
+    for record, _ in waits:
         check_device(device, record)
     for record, _ in signals:
+        check_device(device, record)
         record.check_writable()
     return Order(waits, signals, _fence(device, fence, uses))
 
@@ -162,7 +166,6 @@ def submit(
 ) -> None:
     """Check the batches, and submit them. The caller holds everything in `uses`. wait: until they are done."""
     backend = sync_facts.sync_backend(device)
-    _refuse_read_only(planned)
     queue = device.facts.identity
     operations = [Operations(_numbered(one.waits), _numbered(one.signals)) for one in planned]
     records = [record for one in planned for record, _, _ in (*one.waits, *one.signals)]
@@ -194,22 +197,30 @@ def submit(
         )
         for one in planned
     ]
-    end = uses.add(_End(submission, records))
+    end = uses.add(_End(submission, records, batches))
     for record in records:
         record.pending.add(end)
     end.end()  # it is released with the last hold, which the device has until it is done
     try:
         backend.submit_batches(batches, fence.native if fence is not None else None, uses, wait=wait)
-    except DriverError:
-        raise  # nothing was submitted
-    except BaseException:
-        submission.unknown()
+    except BaseException as error:
+        nothing_done = isinstance(error, DriverError) and device.backend.queue_facts is not None
+        if not nothing_done and not (batches and all(batch.abandoned for batch in batches)):
+            _settle_failed(submission, records)
         raise
     submission.submitted()
     for one in planned:
         for record, _, _ in one.waits:
             if record.temporary is not None:
                 record.restore_payload()
+
+
+def _settle_failed(submission: Submission, records: Sequence[SemaphoreRecord]) -> None:
+    """Record that a submission was done in part, or perhaps: temporary payloads whose waits were done have ended."""
+    ended = [one for one in records if one.temporary is not None and not one.native.temporary]
+    submission.unknown(restored=[one.state for one in ended])
+    for one in ended:
+        one.restore_payload()
 
 
 def _numbered(operations: Sequence[Operation]) -> list[tuple[int, int]]:
@@ -222,20 +233,20 @@ def _refuse_read_only(planned: Sequence[Planned]) -> None:
             record.check_writable()
 
 
-def _checked(info: Any, struct: type, index: int) -> Any:
-    info = copy_struct(info)
-    if type(info) is not struct:
-        raise TypeError(f"submits[{index}] is {info!r}, a {type(info).__name__}; pass a vk.{struct.__name__}")
-    return info
+def _checked(device: DeviceState, given: object, struct: type, command: str) -> list[Any]:
+    """Return copies of the structs of a submission, all fields of which have the right types.
 
-
-def _structs(given: object, struct: type, where: str) -> list[Any]:
-    """Return the elements of a list of structs. Errors: TypeError."""
-    found = list(sequence_of(given, where))
-    for index, one in enumerate(found):
-        if type(one) is not struct:
-            raise TypeError(f"{where}[{index}] is {one!r}, a {type(one).__name__}; pass a vk.{struct.__name__}")
-    return found
+    Errors: RuleViolation; TypeError where rules are not raised.
+    """
+    infos = [copy_struct(one) for one in sequence_of(given, "submits")]
+    for index, info in enumerate(infos):
+        if type(info) is not struct:
+            raise TypeError(f"submits[{index}] is {info!r}, {a_type(info)}; pass a vk.{struct.__name__}")
+    wrong = rules.malformed_submits(infos, struct)
+    if wrong:
+        device.report(wrong, command)
+        raise TypeError(f"{command}: {wrong[0].where}: {wrong[0].problem}; {wrong[0].remedy}")
+    return infos
 
 
 def _fence(device: DeviceState, fence: object, uses: Uses) -> FenceRecord | None:
@@ -286,7 +297,7 @@ def _plan2(device: DeviceState, info: vk.SubmitInfo2, uses: Uses, where: str) ->
                 whole_number(one.value, f"{where}.{field}[{index}].value"),
                 int(one.stage_mask),
             )
-            for index, one in enumerate(_structs(infos, vk.SemaphoreSubmitInfo, f"{where}.{field}"))
+            for index, one in enumerate(infos)
         ]
         for field, infos in (
             ("wait_semaphore_infos", info.wait_semaphore_infos),
@@ -295,9 +306,7 @@ def _plan2(device: DeviceState, info: vk.SubmitInfo2, uses: Uses, where: str) ->
     )
     buffers = [
         _command_buffer(one.command_buffer, f"{where}.command_buffer_infos[{index}].command_buffer")
-        for index, one in enumerate(
-            _structs(info.command_buffer_infos, vk.CommandBufferSubmitInfo, f"{where}.command_buffer_infos")
-        )
+        for index, one in enumerate(info.command_buffer_infos)
     ]
     chain, mutexes = _chain(device, info, uses, where)
     return Planned(waits, signals, None, buffers, (), chain, mutexes)

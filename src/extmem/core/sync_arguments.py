@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from extmem.arguments import a_type
 from extmem.core.sync_object import SyncObject
 from extmem.core.sync_record import FenceRecord, SyncRecord
 from extmem.errors import HandleStateError
@@ -27,7 +28,7 @@ def check_struct(device: DeviceState, info: object, struct: type, command: str, 
     """
     if type(info) is not struct:
         device.report(check(info, *rest), command)
-        raise TypeError(f"{command}: info is {info!r}, a {type(info).__name__}; pass a vk.{struct.__name__}")
+        raise TypeError(f"{command}: info is {info!r}, {a_type(info)}; pass a vk.{struct.__name__}")
 
 
 def number_of(value: object) -> int:
@@ -38,7 +39,7 @@ def number_of(value: object) -> int:
 def sequence_of(value: object, where: str) -> Sequence[Any]:
     """Return a list or tuple of a call as it is. Errors: TypeError for what is none."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise TypeError(f"{where} is {value!r}, a {type(value).__name__}; give a list")
+        raise TypeError(f"{where} is {value!r}, {a_type(value)}; give a list")
     return value
 
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
+from extmem.arguments import check_flag, whole_number
 from extmem.core import arguments, everyday_names, sync_publishing
 from extmem.core.sync_arguments import check_struct
 from extmem.core.sync_facts import sync_backend, sync_facts
 from extmem.core.sync_record import FenceRecord, HeldSync, SemaphoreRecord, SharedPayload
 from extmem.devices.sync import FenceSpec, SemaphoreSpec
 from extmem.errors import UnsupportedError
-from extmem.handles.arguments import check_flag
 from extmem.manager import ShareTerms, manager
 from extmem.objects import Share
 from extmem.sharing.kinds import ObjectKind
-from extmem.sharing.layout import whole_number
 from extmem.vk.handle_types import (
     NO_FENCE_TYPES,
     NO_SEMAPHORE_TYPES,
@@ -91,17 +90,18 @@ def create_timeline(
             )
         )
         device.report(rules.check_create_semaphore(info, facts), "vkCreateSemaphore")
-        terms, lazy, read_only = None, False, False
-        if types & SEMAPHORE_OPAQUE_WIN32:
+        share = sync_publishing.share_for(ObjectKind.SEMAPHORE, types)
+        terms, lazy, read_only = sync_publishing.plain_terms(share), False, False
+        if share & Share.NT:
             mask = sync_publishing.everyday_access(access)
             read_only = mask is not None and not mask & _MODIFY
-            if name is None and security is None and mask is None and not inherit:
-                lazy = True
+            if share == Share.NT and name is None and security is None and mask is None and not inherit:
+                terms, lazy = None, True
             else:
                 if security is None and read_only:
                     security = manager().reading_alone()
                 terms = ShareTerms(
-                    Share.NT, name, security, mask if mask is not None else sync_publishing.ALL_RIGHTS, inherit, True
+                    share, name, security, mask if mask is not None else sync_publishing.ALL_RIGHTS, inherit, True
                 )
         held = _make_semaphore(device, True, value, types, terms, read_only=read_only)
         held.record.payload.lazy_share = lazy
@@ -119,7 +119,10 @@ def _everyday_types(
         bits = whole_number(handle_types, "handle_types", "give bits of vk.ExternalSemaphoreHandleTypeFlagBits")
         if not 0 <= bits < 1 << 31:
             raise ValueError(f"handle_types is {bits}, and flags have 31 bits; give bits of the enum")
-        if name is not None and not bits & SEMAPHORE_OPAQUE_WIN32:
+        if (
+            name is not None
+            and not sync_publishing.share_for(ObjectKind.SEMAPHORE, SemaphoreHandleType(bits)) & Share.NT
+        ):
             raise ValueError(
                 f"handle_types is {bits:#x}, without OPAQUE_WIN32, so the timeline cannot have the name {name!r}; add "
                 "OPAQUE_WIN32, or omit the name"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
+from extmem.arguments import whole_number
 from extmem.core import sync_facts, sync_publishing, sync_source
 from extmem.core.sync_arguments import check_struct, record_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
@@ -13,13 +14,12 @@ from extmem.handles import FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.handles.fd_payload import FdPayload
 from extmem.manager import manager
 from extmem.sharing.kinds import ObjectKind
-from extmem.sharing.layout import whole_number
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.core.sync_object import SyncObject
-    from extmem.core.sync_record import SyncRecord
+    from extmem.core.sync_record import SharedPayload, SyncRecord
 
 __all__ = ["export_handle", "get_fence_fd", "get_fence_win32", "get_semaphore_fd", "get_semaphore_win32"]
 
@@ -85,7 +85,8 @@ def export_handle(thing: SyncObject[Any], record: SyncRecord, handle_type: int |
     """
     device, types = record.device, record.descriptor.handle_types
     if handle_type is None:
-        handle_type = next((each for each in (_OPAQUE_WIN32, _KMT, _OPAQUE_FD) if types & each), _OPAQUE_FD)
+        offered = [each for each in (_OPAQUE_WIN32, _KMT, _OPAQUE_FD) if types & each] or [_OPAQUE_FD]
+        handle_type = next((each for each in offered if _has_handle(record.payload, each)), offered[0])
     bit = whole_number(handle_type, "handle_type", "give one bit of the flags of its handle types")
     fence = isinstance(record, FenceRecord)
     kind = ObjectKind.FENCE if fence else ObjectKind.SEMAPHORE
@@ -127,21 +128,36 @@ def _fd_of(record: SyncRecord, number: int) -> FdHandle | int:
     return FdHandle(owned, FdPayload(payload.descriptor.encode(), backing, identity, payload.writable))
 
 
+def _has_handle(payload: SharedPayload, handle_type: int) -> bool:
+    """Whether this process can give a handle of the type: NT handles of what it exports, numbers, and fds."""
+    if handle_type == _KMT:
+        return bool(payload.kmt)
+    return handle_type == _OPAQUE_FD or bool(payload.share_reference or payload.lazy_share)
+
+
 def _win32_handle(record: SyncRecord, number: int) -> NtHandle | KmtHandle:
     """Return the handle of one Win32 type, after the rules were checked."""
     payload = record.payload
     kind = ObjectKind.FENCE if isinstance(record, FenceRecord) else ObjectKind.SEMAPHORE
     handle_type = sync_source.sync_type(kind, number)
-    if handle_type in (_OPAQUE_WIN32, _D3D12_FENCE) and (payload.share_reference or payload.lazy_share):
+    has_handle = _has_handle(payload, handle_type)
+    if handle_type in (_OPAQUE_WIN32, _D3D12_FENCE) and has_handle:
         payload = sync_publishing.share_on_demand(record)
         owner = payload.manager or manager()
         entry = HandleEntry(owner)
         owner.get_handle(payload.share_reference, entry)
         record.note_export(handle_type, copied=False)
         return NtHandle(entry, owner)
-    if handle_type == _KMT and payload.kmt:
+    if handle_type == _KMT and has_handle:
         record.note_export(handle_type, copied=False)
         return KmtHandle(payload.kmt)
+    if payload.descriptor.handle_types & handle_type:
+        raise UnsupportedError(
+            f"this {record.word} ({record.what()}) was imported, and only the process that exported it gets handles of "
+            f"type {handle_type:#x}; pass on the name or handle that it was imported by, or send the {record.word} "
+            "itself by pickling it",
+            requires_one_of=["the name or handle that it was imported by", "pickling"],
+        )
     raise UnsupportedError(
         f"this {record.word} ({record.what()}) was not exported as handle type {handle_type:#x} (its types: "
         f"{payload.descriptor.handle_types:#x}); name the type in the export struct of its creation",

@@ -6,8 +6,9 @@ import sys
 import warnings
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, Self, TypeVar
 
+from extmem.arguments import MadeByFunctions
 from extmem.core.sync_record import ClosedSync, FenceRecord, SemaphoreRecord, SyncRecord
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.process_id import current_process
@@ -22,7 +23,7 @@ __all__ = ["FenceObject", "SemaphoreObject", "SyncObject"]
 R = TypeVar("R", bound=SyncRecord)
 
 
-class SyncObject(Generic[R]):
+class SyncObject(MadeByFunctions, Generic[R]):
     """A program's semaphore or fence: one hold on its record, until `close()`.
 
     Made from the result of an operation (`HeldSync`).
@@ -30,6 +31,8 @@ class SyncObject(Generic[R]):
 
     __slots__ = ("__weakref__", "_closed", "_facts", "_hold")
     _word = "semaphore"
+    _made_by = "Device.create_semaphore(…)"
+    _made_of: ClassVar[type] = SyncRecord
 
     def __init__(self, record: R, hold: memoryview) -> None:
         self._closed = True  # until it is complete
@@ -147,3 +150,4 @@ class FenceObject(SyncObject[FenceRecord]):
 
     __slots__ = ()
     _word = "fence"
+    _made_by = "Device.fence() or Device.create_fence(…)"

@@ -7,9 +7,10 @@ device gets an object of that kind, whose permanent payload is replaced by an im
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from extmem import rules
+from extmem.arguments import a_type
 from extmem.core import arguments, everyday_names, sync_creating, sync_facts, sync_publishing, sync_source
 from extmem.core.sync_importing import import_source
 from extmem.core.sync_record import HeldSync, SharedPayload
@@ -30,6 +31,7 @@ __all__ = ["device_for", "open_claimed", "open_payload", "open_timeline"]
 
 _COMMAND = "open_timeline"
 _ALL_GRANTED = 0x0200_0000
+Made = TypeVar("Made")
 _Choose = Callable[[SyncDescriptor | None], "DeviceState"]
 
 
@@ -43,17 +45,19 @@ def device_for(shared: Callable[..., DeviceState], said: SyncDescriptor | None) 
     return shared(said.device_uuid, said.producer)
 
 
-def open_timeline(choose: _Choose, source: object, access: int | None) -> HeldSync:
-    """`extmem.open_timeline`. choose: returns the device for a payload with this descriptor, or without."""
+def open_timeline(choose: _Choose, source: object, access: int | None, make: Callable[[Any, memoryview], Made]) -> Made:
+    """`extmem.open_timeline`. choose: returns the device for a payload with this descriptor, or without.
+
+    make: makes the result, before an fd is consumed.
+    """
     if not isinstance(source, (str, NtHandle, KmtHandle, FdHandle)):
         raise TypeError(
-            f"{source!r} is a {type(source).__name__}; give the name of a timeline, or an NtHandle, KmtHandle or "
-            "FdHandle of one"
+            f"{source!r} is {a_type(source)}; give the name of a timeline, or an NtHandle, KmtHandle or FdHandle of one"
         )
     if isinstance(source, FdHandle):
-        held = _open_fd(choose, source)
+        timeline = make(*_open_fd(choose, source))
         source.consume()
-        return held
+        return timeline
     name = everyday_names.everyday_name(source) if isinstance(source, str) else None
     wanted = sync_publishing.everyday_access(arguments.access_of(access)) if access is not None else _ALL_GRANTED
     bit, handle = sync_source.source_of_handle(source) if name is None else (0x2, None)
@@ -62,10 +66,11 @@ def open_timeline(choose: _Choose, source: object, access: int | None) -> HeldSy
         if found.error is not None:
             raise found.error
         _check_timeline(found.descriptor, source)
-        return _adopt(choose(found.descriptor), found)
+        held = _adopt(choose(found.descriptor), found)
     except BaseException:
         found.abandon()
         raise
+    return make(*held)
 
 
 def open_claimed(choose: _Choose, owner: Manager, imported: Imported) -> HeldSync:

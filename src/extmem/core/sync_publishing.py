@@ -25,6 +25,7 @@ __all__ = [
     "backing_of",
     "describe",
     "everyday_access",
+    "plain_terms",
     "publish",
     "share_for",
     "share_on_demand",
@@ -58,6 +59,11 @@ def everyday_access(access: int | None) -> int | None:
     return _WAIT_AND_SIGNAL if access == _READ_WRITE else access
 
 
+def plain_terms(share: Share) -> ShareTerms | None:
+    """Return the terms of an object without a name that is shared in this way, with all rights; None if it is not."""
+    return _PLAIN[share] if share else None
+
+
 def terms_of(
     kind: ObjectKind,
     handle_types: SyncHandleType,
@@ -70,10 +76,8 @@ def terms_of(
     Errors: UnsupportedError, SecurityDescriptorError for a security descriptor that the object manager does not accept.
     """
     share = share_for(kind, handle_types)
-    if not share:
-        return None
     if chained is None or not share & Share.NT:
-        return _PLAIN[share]
+        return plain_terms(share)
     sddl, inherit = None, False
     if isinstance(chained.attributes, vk.SecurityAttributes):
         security, inherit = chained.attributes.security_descriptor, bool(chained.attributes.inherit_handle)

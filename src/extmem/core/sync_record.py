@@ -239,14 +239,18 @@ class SyncRecord(Held):
         return repr(self.name) if self.name is not None else "unnamed"
 
     def give_back(self) -> None:
-        """See `Held`. In a forked child, release only what the child owns."""
+        """See `Held`. In a forked child, release only what the child owns.
+
+        The native object comes first: the page of a timeline has no user any more when the object manager learns that
+        this process has closed it.
+        """
         try:
+            self.native.close()
+        finally:
             if self.pid == current_process.pid:
                 self.permanent.give_back()
                 if self.temporary is not None:
                     self.temporary.give_back()
-        finally:
-            self.native.close()
         sync_states().remove(self.state)
         self.device.sync_records.discard(self.watch)
 
@@ -281,6 +285,7 @@ class SemaphoreRecord(SyncRecord):
         )
         super().__init__(device, native, permanent, word, state)
         self.find_page()
+        self._name_page(name or permanent.name)
 
     def find_page(self) -> None:
         """Set `page` and `told_page`, of a new payload."""
@@ -289,6 +294,11 @@ class SemaphoreRecord(SyncRecord):
         native: Any = self.native
         self.told_page = getattr(getattr(native, "host_word", native), "page", None)
         self.page = self.told_page if not native.raw and hasattr(self.told_page, "raise_to") else None
+
+    def _name_page(self, name: str | None) -> None:
+        """Let the errors of waits name the timeline."""
+        if self.told_page is not None and name is not None:
+            self.told_page.label = f"the timeline {name!r}"
 
     def give_back(self) -> None:
         """See `Held`."""
@@ -300,6 +310,7 @@ class SemaphoreRecord(SyncRecord):
     def replace_payload(self, payload: SharedPayload, *, temporary: bool) -> None:
         """See `SyncRecord`."""
         self.find_page()
+        self._name_page(payload.name)
         while self.companions:
             _, companion = self.companions.popitem()
             companion.end()

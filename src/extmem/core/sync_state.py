@@ -49,7 +49,8 @@ class SyncStates:
         self.lock = Lock(reentrant=True)
         self._table = Table()
         self._numbers = count(1)
-        self._ended: deque[int] = deque()
+        self._ended: deque[tuple[int, bool]] = deque()
+        """Batches that have ended, and whether they were abandoned."""
 
     # Objects and payloads.
 
@@ -202,9 +203,12 @@ class SyncStates:
                     changes.put(record.permanent.payload, payload._replace(signaled=False))
             changes.apply()
 
-    def finished(self, batches: Iterable[int]) -> None:
-        """Record that these batches have completed execution. Safe to call from any thread and any finalizer."""
-        self._ended.extend(batches)
+    def finished(self, batches: Iterable[int], *, abandoned: bool = False) -> None:
+        """Record that these batches have completed execution. Safe to call from any thread and any finalizer.
+
+        abandoned: they were not executed, though the device had accepted them.
+        """
+        self._ended.extend((batch, abandoned) for batch in batches)
 
     def idle(self, queue: int) -> None:
         """Record that all batches of a queue have completed execution."""
@@ -243,7 +247,10 @@ class SyncStates:
 
     def signaled(self, number: int) -> None:
         """Record that a fence was seen to be signaled: a wait for it ended."""
-        self.fence(number, signaled=True)
+        with self.lock:
+            changes = self._changes()
+            self.end_of_fence(changes, number)
+            changes.apply()
 
     # For `sync_submissions`.
 
@@ -273,12 +280,13 @@ class SyncStates:
 
     def _changes(self) -> Changes:
         """Return the records, with the batches ended that have finished meanwhile."""
-        with contextlib.suppress(IndexError):  # another operation of this thread, in a signal handler, took the last
-            while self._ended:
-                changes = Changes(self._table)
-                end(changes, self._ended[0])
-                changes.apply()
-                self._ended.popleft()
+        if self._ended:
+            with contextlib.suppress(IndexError):  # a signal handler of this thread took the last
+                while self._ended:
+                    changes = Changes(self._table)
+                    end(changes, *self._ended[0])
+                    changes.apply()
+                    self._ended.popleft()
         return Changes(self._table)
 
     def _observe(self, changes: Changes, number: int, value: int) -> None:
@@ -291,8 +299,8 @@ class SyncStates:
                 self._end_through(changes, batch)
         payload = changes.payload(record.current.payload)
         if payload is not None and value > payload.value:
-            waits = tuple(wait for wait in payload.waits if wait[2] > value)
-            changes.put(record.current.payload, payload._replace(value=value, waits=waits))
+            waits = tuple([wait for wait in payload.waits if wait[2] > value]) if payload.waits else ()
+            changes.put(record.current.payload, payload.with_operations(value, payload.signals, waits))
 
     def _end_through(self, changes: Changes, batch: int) -> None:
         """End a batch whose end was seen, and all before it: its end includes theirs."""
@@ -305,8 +313,11 @@ class SyncStates:
                 end(changes, number)
 
 
-def end(changes: Changes, number: int) -> None:
-    """End a batch: its operations are done, and no longer pending. Unknown numbers are ignored."""
+def end(changes: Changes, number: int, abandoned: bool = False) -> None:
+    """End a batch: its operations are done, and no longer pending. Unknown numbers are ignored.
+
+    abandoned: they are not done. What it was to signal is not signaled; what it waited for may be signaled still.
+    """
     batch = changes.batch(number)
     if batch is None:
         return
@@ -317,19 +328,29 @@ def end(changes: Changes, number: int) -> None:
         payload = changes.payload(key)
         if payload is None:
             continue
-        timeline = payload.timeline
-        done = max((value for by, _, value in payload.signals if by == number), default=0) if timeline else 0
-        signals = tuple(signal for signal in payload.signals if signal[0] != number)
-        waits = tuple(wait for wait in payload.waits if wait[0] != number)
-        changes.put(key, payload._replace(value=max(payload.value, done), signals=signals, waits=waits))
+        if abandoned and not payload.timeline:
+            is_signaler = payload.signaler == number
+            if is_signaler:
+                payload = payload._replace(signaled=False, signaler=0)
+            else:  # it waited
+                payload = payload._replace(external=True)
+        value, signals, waits = payload.value, payload.signals, payload.waits
+        if signals:
+            if payload.timeline and not abandoned:
+                value = max([value, *[signaled for by, _, signaled in signals if by == number]])
+            signals = tuple([signal for signal in signals if signal[0] != number])
+        if waits:
+            waits = tuple([wait for wait in waits if wait[0] != number])
+        changes.put(key, payload.with_operations(value, signals, waits))
     for key in batch.objects:
         record = changes.sync_object(key)
         if record is not None:
-            batches = tuple(each for each in record.batches if each != number)
-            waits = tuple(wait for wait in record.waits if wait[0] != number)
-            changes.put(key, record._replace(batches=batches, waits=waits))
+            waits = record.waits
+            if waits:
+                waits = tuple([wait for wait in waits if wait[0] != number])
+            changes.put(key, record.with_batches(tuple([each for each in record.batches if each != number]), waits))
     fence = changes.payload(batch.fence) if batch.fence else None
-    if fence is not None:
+    if fence is not None and not abandoned:
         changes.put(batch.fence, fence._replace(signaled=True))
 
 
@@ -339,9 +360,10 @@ def semaphore_facts(records: Changes, number: int, value: int | None = None) -> 
     payload = None if record is None else records.payload(record.current.payload)
     if record is None or payload is None:
         return None
-    current = record.current
+    current = record.temporary or record.permanent
     external = payload.external
-    waiting = [queue for _, queue, waited in record.waits if waited == current.payload]
+    waits, signals = payload.waits, payload.signals
+    waiting = [queue for _, queue, waited in record.waits if waited == current.payload] if record.waits else ()
     if value is None and not external:
         value = payload.value
     return SemaphoreFacts(
@@ -360,8 +382,8 @@ def semaphore_facts(records: Changes, number: int, value: int | None = None) -> 
         signaled=None if external else payload.signaled,
         unsubmitted=unsubmitted(records, payload.signaler) if payload.signaler and not external else (),
         value=value if record.timeline else None,
-        pending_signals=tuple((queue, signaled) for _, queue, signaled in payload.signals),
-        pending_waits=tuple((queue, waited) for _, queue, waited in payload.waits),
+        pending_signals=tuple([(queue, signaled) for _, queue, signaled in signals]) if signals else (),
+        pending_waits=tuple([(queue, waited) for _, queue, waited in waits]) if waits else (),
     )
 
 

@@ -8,7 +8,7 @@ batches to the records as they are then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from extmem.core.sync_records import Batch, Changes, SyncObject
@@ -53,6 +53,7 @@ class Submission:
         self._fence = fence
         self._numbers: tuple[int, ...] = ()
         self._over = False
+        self._abandoned: frozenset[int] = frozenset()
         counters = counters or {}
         with states.lock:
             changes = states.changes()
@@ -79,17 +80,27 @@ class Submission:
             self._numbers = numbers
             changes.apply()
             if self._over:
-                self._states.finished(numbers)
+                self._finish(numbers)
 
-    def finished(self) -> None:
-        """Record that all batches have completed execution. Safe to call twice, and from any thread or finalizer."""
+    def finished(self, abandoned: Iterable[int] = ()) -> None:
+        """Record that all batches have completed execution. Safe to call twice, and from any thread or finalizer.
+
+        abandoned: the indices of those that the device has not executed.
+        """
+        self._abandoned = frozenset(abandoned)
         self._over = True
-        self._states.finished(self._numbers)
+        self._finish(self._numbers)
 
-    def unknown(self) -> None:
-        """Record that the submission may have reached the device or not: its call was interrupted, or failed oddly.
+    def _finish(self, numbers: Sequence[int]) -> None:
+        for index, number in enumerate(numbers):
+            self._states.finished((number,), abandoned=index in self._abandoned)
+
+    def unknown(self, restored: Iterable[int] = ()) -> None:
+        """Record that the submission may have reached the device or not, or in part: its call was interrupted, or
+        failed after its first operation.
 
         The binary semaphores and fences that it names are then in an unknown state until they are next imported.
+        restored: the numbers of the semaphores whose temporary payloads have ended.
         """
         named = {number for batch in self._batches for number, _ in (*batch.waits, *batch.signals)} | {self._fence}
         with self._states.lock:
@@ -99,6 +110,11 @@ class Submission:
                 payload = None if record is None else changes.payload(record.current.payload)
                 if record is not None and payload is not None:
                     changes.put(record.current.payload, payload._replace(external=True))
+            for number in restored:
+                record = changes.sync_object(number)
+                if record is not None:
+                    changes.detach(record.temporary)
+                    changes.put(number, record._replace(temporary=None))
             changes.apply()
 
 
@@ -178,7 +194,8 @@ class _Effect:
         if record.timeline:
             self.timelines.append((key, value, record.name))
             if value > payload.value:
-                changes.put(key, payload._replace(waits=(*payload.waits, (self.number, self.queue, value))))
+                waiting = (*payload.waits, (self.number, self.queue, value))
+                changes.put(key, payload.with_operations(payload.value, payload.signals, waiting))
         else:
             if payload.signaler:
                 self.before.append(payload.signaler)
@@ -198,7 +215,8 @@ class _Effect:
         key = record.current.payload
         self.payloads.append(key)
         if record.timeline:
-            payload = payload._replace(signals=(*payload.signals, (self.number, self.queue, value)))
+            signals = (*payload.signals, (self.number, self.queue, value))
+            payload = payload.with_operations(payload.value, signals, payload.waits)
         else:
             payload = payload._replace(signaled=True, signaler=self.number)
         changes.put(key, payload)

@@ -117,6 +117,12 @@ class OrdersStreams(Protocol):
         Returns at once. Errors: AccessDeniedError without the right to signal; as `stream_wait`.
         """
 
+    def hold_until_done(self, stream: int, allocation: Allocation) -> None:
+        """Keep memory of the device until the earlier work of the stream is done, also if it is closed. Does not wait.
+
+        Errors: DriverError; UnsupportedError for a stream that is being captured into a graph.
+        """
+
     def add_graph_wait(
         self, graph: int, waits: Sequence[tuple[NativeSemaphore, int]], dependencies: Sequence[int] = ()
     ) -> int:
@@ -135,6 +141,9 @@ class OrdersStreams(Protocol):
 @runtime_checkable
 class ReleasesOwnership(Protocol):
     """A backend whose device owns the memory that it used until it releases it: Vulkan's."""
+
+    def owns(self, allocation: Allocation) -> bool:
+        """Whether the device owns the payload, and the program has not acquired it: it was not released before."""
 
     def release_ownership(self, allocation: Allocation) -> None:
         """Release the payload to its other users, and wait until that is done. What a program has acquired is left."""

@@ -126,6 +126,10 @@ class NativeSync(Protocol):
     def stated_identity(self) -> int:
         """The number that distinguishes the payload where the kernel does not; 0 where it does."""
 
+    @property
+    def temporary(self) -> bool:
+        """Whether a temporary payload is in force."""
+
     def import_payload(self, source: SyncSource) -> None:
         """Import a payload. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; OutOfMemoryError."""
 
@@ -202,6 +206,10 @@ class Batch:
     chain: Sequence[Any] = field(default_factory=tuple)
     """Further structs of the pNext chain, resolved (VkWin32KeyedMutexAcquireReleaseInfoKHR, …D3D12FenceSubmitInfoKHR).
     """
+    abandoned: bool = False
+    """Set by the device before it ends the holds, or raises an error: it is not executed, because what it waits for is
+    not going to happen, or because of an earlier submission.
+    """
 
 
 @runtime_checkable
@@ -269,5 +277,6 @@ class SyncBackend(Protocol):
 
         uses: what they use; held until they are done. fence: signaled when all are done. On a device without a queue
         (the host), waits block, commands run, and signals are done in the calling thread.
-        Errors: DriverError (VK_TIMEOUT of a keyed mutex: nothing was submitted), OutOfMemoryError.
+        Errors: DriverError (VK_TIMEOUT of a keyed mutex), OutOfMemoryError. After a DriverError of a device with a
+        queue nothing was submitted. Without a queue, what comes before the operation that failed is done.
         """

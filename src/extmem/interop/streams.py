@@ -17,7 +17,7 @@ def stream_address(stream: object) -> int:
     """
     if stream is None:
         return 0
-    if isinstance(stream, int):
+    if isinstance(stream, int) and not isinstance(stream, bool):
         return stream
     protocol: Any = getattr(stream, "__cuda_stream__", None)
     address = protocol()[1] if callable(protocol) else getattr(stream, "cuda_stream", getattr(stream, "ptr", None))

@@ -106,6 +106,7 @@ if TYPE_CHECKING:
         check_signal_semaphore,
         check_wait_for_fences,
         check_wait_semaphores,
+        malformed_submits,
     )
 
 __all__ = [
@@ -195,6 +196,7 @@ __all__ = [
     "default_aspect",
     "guards",
     "ledger",
+    "malformed_submits",
     "whole_range",
     "wrong_get_info",
 ]

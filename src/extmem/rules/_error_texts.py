@@ -155,8 +155,8 @@ CLASSES: dict[str, ErrorText] = {
     ),
     "PeerGoneError": ErrorText(
         "The other process ended or closed the connection before it replied, or before it signaled the value that a "
-        "wait is for. Payloads that other processes hold are not lost, and the value of the timeline stays as it is. A "
-        "process that has signaled a timeline closes it before it ends, or its end is reported to those who wait.",
+        "wait is for. Payloads that other processes hold are not lost, and the value of the timeline stays as it is. "
+        "The message says whether the process ended normally, closed the timeline, or ended without closing it.",
         "timeline.wait(2)  # the process that was to signal 2 was killed",
         "try:\n    timeline.wait(2)\nexcept extmem.PeerGoneError:\n    timeline.signal(2)  "
         "# after this process has made the memory valid again",

@@ -15,7 +15,7 @@ from extmem.rules.get_sync_handle import (
 from extmem.rules.host_timelines import check_get_semaphore_counter_value, check_signal_semaphore, check_wait_semaphores
 from extmem.rules.import_sync_fd import check_import_fence_fd, check_import_semaphore_fd
 from extmem.rules.import_sync_win32 import check_import_fence_win32_handle, check_import_semaphore_win32_handle
-from extmem.rules.queue_submit import check_queue_submit, check_queue_submit2
+from extmem.rules.queue_submit import check_queue_submit, check_queue_submit2, malformed_submits
 from extmem.rules.sync_facts import (
     BatchFacts,
     ExternalSyncFacts,
@@ -71,4 +71,5 @@ __all__ = [
     "check_signal_semaphore",
     "check_wait_for_fences",
     "check_wait_semaphores",
+    "malformed_submits",
 ]

@@ -32,7 +32,7 @@ from extmem.rules.keyed_mutex import check_keyed_mutex
 from extmem.rules.sync_facts import SubmitFacts
 from extmem.rules.violation import Violation
 
-__all__ = ["check_queue_submit", "check_queue_submit2"]
+__all__ = ["check_queue_submit", "check_queue_submit2", "malformed_submits"]
 
 _Suites: TypeAlias = tuple[Suite[Submission], Suite[BatchCall], Suite[Operation], Suite[Operation]]
 _SUITES: dict[Any, _Suites] = {
@@ -51,14 +51,25 @@ def check_queue_submit(
 ) -> list[Violation]:
     """Return all rules that this vkQueueSubmit would break. fence: a fence, its number, or None.
 
-    well_formed: whether all fields are known to have the right types, because the caller made the structs.
+    well_formed: whether the structs are known to be right in themselves, because the caller made them: the types of the
+    fields, the chains, and the lengths of the arrays. Only the rules of semaphores and the fence are checked then.
     """
     return _check("vkQueueSubmit", vk.SubmitInfo, submits, fence, facts, well_formed=well_formed)
 
 
-def check_queue_submit2(submits: Sequence[vk.SubmitInfo2], fence: object, facts: SubmitFacts) -> list[Violation]:
-    """Return all rules that this vkQueueSubmit2 would break. fence: a fence, its number, or None."""
-    return _check("vkQueueSubmit2", vk.SubmitInfo2, submits, fence, facts)
+def check_queue_submit2(
+    submits: Sequence[vk.SubmitInfo2], fence: object, facts: SubmitFacts, *, well_formed: bool = False
+) -> list[Violation]:
+    """Return all rules that this vkQueueSubmit2 would break. As `check_queue_submit`."""
+    return _check("vkQueueSubmit2", vk.SubmitInfo2, submits, fence, facts, well_formed=well_formed)
+
+
+def malformed_submits(submits: Sequence[object], struct: type) -> list[Violation]:
+    """Return the violations of the structs of a submission with fields of wrong types: the first part of the checks.
+
+    struct: vk.SubmitInfo or vk.SubmitInfo2.
+    """
+    return [one for i, info in enumerate(submits) for one in _malformed(info, struct, f"submits[{i}]")]
 
 
 def _check(
@@ -74,18 +85,19 @@ def _check(
         return [misfit(f"VUID-{command}-pSubmits-parameter", f"{command}.submits", submits, "a sequence of structs")]
     if not is_handle(fence):
         return [misfit(f"VUID-{command}-fence-parameter", f"{command}.fence", fence, "a fence or None")]
-    violations: list[Violation] = []
-    for i, info in enumerate(() if well_formed else submits):
-        violations += _malformed(info, struct, f"submits[{i}]")
+    violations = [] if well_formed else malformed_submits(submits, struct)
     if violations:
         return violations
     submission, batch, wait, signal = _SUITES[struct]
     violations = submission.run(Submission(facts.device, facts.fence), 0)
     for i, info in enumerate(submits):
         call = BatchCall(info, f"submits[{i}]", facts.device, facts_of_batch(facts, i), facts.queue)
-        violations += batch.run(call, call.traits)
+        if not well_formed:
+            violations += batch.run(call, call.traits)
         for operation in call.operations():
             violations += (wait if operation.kind == "wait" else signal).run(operation, 0)
+        if well_formed:
+            continue
         mutex = next((n for n in call.chain if type(n) is vk.Win32KeyedMutexAcquireReleaseInfoKHR), None)
         if mutex is not None:
             memories = cast("tuple[MemoryFacts | None, ...]", facts.mutexes.get(i, ()))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol, SupportsIndex, TypeAlias
 
+from extmem.arguments import a_type, whole_number
 from extmem.sharing.dtypes import element_of
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
 
@@ -21,7 +22,6 @@ __all__ = [
     "layout_for",
     "overlapping_axis",
     "reach_of",
-    "whole_number",
     "without_odd_strides",
 ]
 
@@ -81,20 +81,9 @@ def without_odd_strides(layout: ArrayLayout) -> ArrayLayout:
     return layout if strides == layout.strides else ArrayLayout(shape, layout.dtype, strides, layout.offset)
 
 
-def whole_number(value: object, what: str, advice: str = "give a whole number") -> int:
-    """Return the int of an integer of any type, such as NumPy's. TypeError for other types, floats and text included.
-
-    what: the name of the value, for the message. advice: the end of the message.
-    """
-    try:
-        return operator.index(value)  # type: ignore[arg-type]  # this is the check of the type
-    except TypeError:
-        raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; {advice}") from None
-
-
 def axes_of(values: Axes, what: str) -> tuple[int, ...]:
     """One whole number an axis; a number alone is that of the only one. TypeError for anything else."""
-    if not isinstance(values, (str, bytes, bytearray)):
+    if not isinstance(values, (str, bytes, bytearray, bool)):
         try:
             return (operator.index(values),)  # type: ignore[arg-type]
         except TypeError:
@@ -104,7 +93,7 @@ def axes_of(values: Axes, what: str) -> tuple[int, ...]:
         except TypeError as error:
             if isinstance(values, Iterable):
                 raise error from None
-    raise TypeError(f"{what} is {values!r}, a {type(values).__name__}; give a whole number or a sequence of them")
+    raise TypeError(f"{what} is {values!r}, {a_type(values)}; give a whole number or a sequence of them")
 
 
 def contiguous_strides(shape: Sequence[int], item: int, order: str = "C") -> tuple[int, ...]:

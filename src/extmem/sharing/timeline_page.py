@@ -20,7 +20,8 @@ sleeps while the sequence does not change. Each process enters itself into the t
 so that the object manager knows whose end concerns the waiters. When such a process ends, the object manager marks the
 page (`mark_gone`), adds 1 to the sequence and wakes the waiters. The process that shares the payload first is entered
 as its creator, by the object manager. The end of a creator that has not signaled concerns the waiters only while no
-other signaler is in the table.
+other signaler is in the table. A process that ends normally says so in its own entry just before (`mark_leaving`). Its
+end then is like that of its last object: it concerns the waiters only if no signaler is left.
 
 A waiter whose value is reached succeeds, whatever the state is. Else, if the page is marked and no signal came after
 the mark (`REPAIRED`), nobody is going to signal: that is an error at once. A survivor that signals sets `REPAIRED`, and
@@ -58,6 +59,7 @@ __all__ = [
     "enter",
     "leave",
     "mark_gone",
+    "mark_leaving",
     "mark_repaired",
     "read",
     "signalers",
@@ -99,6 +101,7 @@ _U64: Final = struct.Struct("=Q")
 _TABLE: Final = struct.Struct("=" + "IIQ" * SIGNALERS)
 _DEAD: Final = 1
 _CREATOR: Final = 2
+_LEAVING: Final = 4
 
 
 class State(IntEnum):
@@ -119,6 +122,8 @@ class Flags(IntFlag):
     """The signaler has closed the object in the usual way, and no signaler is left."""
     REPAIRED = 2
     """Another process has signaled since the page was marked."""
+    EXITED = 4
+    """With CLOSED: the signaler has not closed the object, and its program has ended normally."""
 
 
 class Facts(NamedTuple):
@@ -148,8 +153,13 @@ class Facts(NamedTuple):
 
     @property
     def closed(self) -> bool:
-        """Whether the signaler has closed the object in the usual way."""
+        """Whether the signaler has closed the object in the usual way, or its program has ended normally."""
         return self.flags & Flags.CLOSED != 0
+
+    @property
+    def exited(self) -> bool:
+        """Whether the signaler's program has ended normally, and has not closed the object."""
+        return self.flags & Flags.EXITED != 0
 
 
 class Signaler(NamedTuple):
@@ -164,6 +174,8 @@ class Signaler(NamedTuple):
     """Whether it has ended. Its entry may be used again."""
     creator: bool = False
     """Whether it shared the payload first, and has not signaled yet."""
+    leaving: bool = False
+    """Whether it is about to end normally."""
 
 
 class Left(NamedTuple):
@@ -177,6 +189,13 @@ class Left(NamedTuple):
     """How many others are in the table, those that have ended and a creator that has not signaled aside."""
     creators: int
     """How many creators that have not signaled are left."""
+    leaving: bool
+    """Whether it had announced that it ends normally."""
+
+    @property
+    def end_matters(self) -> bool:
+        """Whether the end of the process concerns the waiters: it may owe them a value that no other one signals."""
+        return self.found and not ((self.creator or self.leaving) and self.signalers)
 
 
 def read(page: memoryview) -> Facts:
@@ -187,11 +206,13 @@ def read(page: memoryview) -> Facts:
 def signalers(page: memoryview) -> list[Signaler]:
     """Return the signalers in the table, also the dead ones."""
     numbers = _TABLE.unpack_from(page, TABLE)
-    return [
-        Signaler(place, numbers[at], numbers[at + 2], numbers[at + 1] & _DEAD != 0, numbers[at + 1] & _CREATOR != 0)
-        for place, at in enumerate(range(0, 3 * SIGNALERS, 3))
-        if numbers[at]
-    ]
+    found = []
+    for place, at in enumerate(range(0, 3 * SIGNALERS, 3)):
+        pid, flags, start = numbers[at : at + 3]
+        if pid:
+            dead, creator, leaving = (flags & bit != 0 for bit in (_DEAD, _CREATOR, _LEAVING))
+            found.append(Signaler(place, pid, start, dead, creator, leaving))
+    return found
 
 
 def enter(page: memoryview, pid: int, start: int, *, creator: bool = False) -> bool:
@@ -208,8 +229,8 @@ def enter(page: memoryview, pid: int, start: int, *, creator: bool = False) -> b
         at = 3 * place
         known, flags = numbers[at], numbers[at + 1]
         if known == pid and numbers[at + 2] == start and not flags & _DEAD:
-            if flags and not creator:
-                _ENTRY.pack_into(page, TABLE + place * _ENTRY.size, pid, 0, start)
+            if flags & _CREATOR and not creator:
+                _ENTRY.pack_into(page, TABLE + place * _ENTRY.size, pid, flags & ~_CREATOR, start)
             return True
         if free < 0 and (not known or flags & _DEAD):
             free = place
@@ -221,25 +242,42 @@ def enter(page: memoryview, pid: int, start: int, *, creator: bool = False) -> b
 
 def leave(page: memoryview, pid: int, start: int, *, dead: bool = False) -> Left:
     """Remove a process from the table; with `dead`, keep its entry as that of a process that has ended."""
-    found = creator = False
+    found = creator = leaving = False
     others = creators = 0
     for one in signalers(page):
         if one.dead:
             continue
         if one.pid == pid and one.start == start:
-            found, creator = True, one.creator
+            found, creator, leaving = True, one.creator, one.leaving
             kept = (pid, _DEAD, start) if dead else (0, 0, 0)
             _ENTRY.pack_into(page, TABLE + one.place * _ENTRY.size, *kept)
         elif one.creator:
             creators += 1
         else:
             others += 1
-    return Left(found, creator, others, creators)
+    return Left(found, creator, others, creators, leaving)
 
 
-def mark_gone(page: memoryview, pid: int, since: int, *, closed: bool = False, state: State = State.GONE) -> None:
+def mark_leaving(page: memoryview, pid: int, start: int) -> None:
+    """Record in the entry of a process, if it has one, that it is about to end normally. It may still signal."""
+    for one in signalers(page):
+        if one.pid == pid and one.start == start and not one.dead:
+            at = TABLE + one.place * _ENTRY.size + 4
+            _U32.pack_into(page, at, _U32.unpack_from(page, at)[0] | _LEAVING)
+
+
+def mark_gone(
+    page: memoryview,
+    pid: int,
+    since: int,
+    *,
+    closed: bool = False,
+    exited: bool = False,
+    state: State = State.GONE,
+) -> None:
     """Mark the page: the signaler `pid` has ended, or closed the object. The caller wakes the waiters.
 
+    exited: its program has ended normally, and has not closed it. closed: it has closed it.
     state: or it has declared the payload invalid (POISONED).
     since: nanoseconds of CLOCK_MONOTONIC. The details are written before the state. The wake's atomic operation on the
     sequence orders them for the waiters.
@@ -249,7 +287,7 @@ def mark_gone(page: memoryview, pid: int, since: int, *, closed: bool = False, s
     _U64.pack_into(page, WHO, pid)
     _U64.pack_into(page, SINCE, since)
     _U64.pack_into(page, REACHED, value)
-    _U32.pack_into(page, FLAGS, Flags.CLOSED if closed else 0)
+    _U32.pack_into(page, FLAGS, Flags.CLOSED * (closed or exited) | Flags.EXITED * exited)
     _U32.pack_into(page, MARKS, (marks + 1) & 0xFFFF_FFFF)
     _U32.pack_into(page, STATE, state)
 

@@ -210,6 +210,6 @@ def test_planted_faults_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -
     elif fault == "resets the imported fence":
         monkeypatch.setattr(SyncStates, "reset", lambda self, numbers: None)
     else:
-        monkeypatch.setattr(SyncStates, "finished", lambda self, batches: None)
+        monkeypatch.setattr(SyncStates, "finished", lambda self, batches, abandoned=False: None)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=HUNT)

@@ -13,7 +13,6 @@ from extmem.api.timeline import Timeline
 from extmem.testing import fake_cuda, fake_vulkan, leaks
 from tests import cuda_bed
 
-pytestmark = pytest.mark.linux_only("the scripted drivers share by fd here")
 Both = tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]
 HOST_WAITS = ("vkWaitForFences", "vkWaitSemaphores", "cuStreamSynchronize")
 

@@ -54,6 +54,13 @@ class Bed:
         timeline_page.enter(memoryview(page), 100 + process, 10 * (100 + process))
         os.pwrite(fd, page, 0)
 
+    def leaves(self, process: int, payload: int = 1) -> None:
+        """A process writes that it is about to end normally."""
+        fd = self.payloads.page(payload) or -1
+        page = bytearray(os.pread(fd, timeline_page.PAGE_SIZE, 0))
+        timeline_page.mark_leaving(memoryview(page), 100 + process, 10 * (100 + process))
+        os.pwrite(fd, page, 0)
+
     def ends(self, process: int) -> None:
         for _ in self.signalers.ended(process):
             pass
@@ -81,6 +88,44 @@ def test_a_signaler_that_ends_is_told_of_whoever_else_signals(bed: Bed) -> None:
     bed.signals(3)
     bed.ends(2)
     assert bed.told() == (102, False)
+
+
+def test_a_signaler_that_ends_normally_is_told_of_if_no_signaler_is_left(bed: Bed) -> None:
+    bed.has(1, created=True)
+    bed.has(2)
+    bed.has(3)
+    bed.signals(2)
+    bed.signals(3)
+    bed.leaves(2)
+    bed.ends(2)
+    assert bed.told() is None  # process 3 may signal what comes
+    bed.leaves(3)
+    assert bed.told() is None  # it has not ended
+    bed.ends(3)
+    assert bed.told() == (103, True)
+
+
+def test_a_creator_that_ends_normally_before_it_signals_is_told_of(bed: Bed) -> None:
+    for payload in (1, 2):
+        bed.has(1, payload, created=True)
+        bed.has(2, payload)
+        bed.leaves(1, payload)
+    bed.signals(2, 2)
+    bed.ends(1)
+    assert (bed.told(1), bed.told(2)) == ((101, True), None)
+
+
+def test_what_ended_normally_without_a_broker_is_told_as_that(bed: Bed) -> None:
+    bed.has(1, created=True)
+    bed.signals(1)
+    bed.has(2, signal=False)
+    bed.leaves(1)
+    bed.signalers.undone(1, 1)  # it is not known to the next broker
+    bed.signalers._who.pop(1)
+    del bed.alive[101]
+    for _ in bed.signalers.recovered():
+        pass
+    assert bed.told() == (101, True)
 
 
 def test_a_waiter_that_ends_is_not(bed: Bed) -> None:

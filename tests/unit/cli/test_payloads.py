@@ -85,6 +85,7 @@ def test_semaphores_and_fences_say_what_they_are_and_who_may_signal() -> None:
         how: dict[str, Any] = {"share": Share.NT, "access": GENERIC_ALL, "sddl": None, "inherit": False}
         model.export(mine, ((1, number),), text, name=f"S{number}", object_kind=kind, **how)
         model.import_by_name(other, f"S{number}", 0x8000_0000, kind)
+        model.import_by_name(other, f"S{number}", 0x8000_0000, kind)
     model.open_handle(other, "S0", 0x8000_0002, False)
     rows = [replace(row, counter=41) for row in sorted(model.snapshot(), key=lambda row: row.names)]
     timeline_row, binary, fence = (describe_payload(row) for row in rows)
@@ -93,6 +94,8 @@ def test_semaphores_and_fences_say_what_they_are_and_who_may_signal() -> None:
     assert (binary["object_kind"], fence["object_kind"], fence["size"]) == ("semaphore", "fence", None)
     theirs, ours = timeline_row["holders"]
     assert (theirs["rights"], theirs["handles"][0]["rights"]) == ("wait", "wait+signal")
+    assert (theirs["semaphores"], binary["holders"][0]["semaphores"], fence["holders"][0]["fences"]) == (2, 2, 2)
+    assert not {"memory_objects", "fences"} & theirs.keys() and "semaphores" not in fence["holders"][0]
     assert (ours["rights"], ours["exporter"]) == ("wait+signal+manage", True)
     broken = describe_payload(replace(rows[0], descriptor=b"nonsense"))
     assert broken["kind"] is None
@@ -103,7 +106,10 @@ def test_semaphores_and_fences_say_what_they_are_and_who_may_signal() -> None:
         "timeline at 41",
         "binary",
         "fence",
-        "importer (wait)",
+        "importer (wait), 2 timelines",
+        "importer (wait), 2 binary semaphores",
+        "importer (wait), 2 fences",
+        "importer (wait), 2 semaphores",
         "exporter",
         "handle 0x4 wait+signal",
     ):

@@ -34,5 +34,5 @@ def test_other_objects_in_the_arrays_of_a_submission_are_refused(field: str) -> 
     with World() as world:
         device = world.gpu()
         for wrong in ([0x5E], 0x5E, "semaphores"):
-            with pytest.raises(TypeError, match=field):
+            with pytest.raises(extmem.RuleViolation, match=field):
                 device.queue_submit2([vk.SubmitInfo2(**{field: wrong})])

@@ -11,10 +11,9 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.api import Device
-from extmem.core import host_waits, stream_order, sync_publishing
+from extmem.core import host_waits, sync_publishing
 from extmem.handles import Access
 from extmem.objects import Share
-from extmem.owning import Uses
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType
 
@@ -65,27 +64,12 @@ def test_the_backing_follows_the_descriptor(device: Device) -> None:
         assert sync_publishing.backing_of(fence.descriptor) is Backing.HOST_EVENT
 
 
-def test_pairs_are_one_or_a_list(device: Device) -> None:
-    with device.timeline() as first, device.create_semaphore(vk.SemaphoreCreateInfo()) as second, Uses() as uses:
-        for given, values in (
-            (None, []),
-            ((first, 3), [3]),
-            ([(first, 3)], [3]),
-            (second, [0]),
-            ([(first, 1), second, (first, 2)], [1, 0, 2]),
-            (((first, 1), (first, 2)), [1, 2]),
-        ):
-            assert [value for _, value in stream_order.pairs(given, uses, "wait")] == values
-
-
 @pytest.mark.parametrize(
     "call",
     [
         lambda d, t: d.queue_submit(None),
         lambda d, t: d.queue_submit([None]),
         lambda d, t: d.queue_submit("ab"),
-        lambda d, t: d.queue_submit2([vk.SubmitInfo2(signal_semaphore_infos=[3])]),
-        lambda d, t: d.queue_submit2([vk.SubmitInfo2(command_buffer_infos=[3])]),
         lambda d, t: d.wait_semaphores(vk.SemaphoreWaitInfo(semaphores=3, values=[1]), 0),
         lambda d, t: d.reset_fences(3),
         lambda d, t: d.reset_fences([t]),
@@ -128,3 +112,46 @@ def test_without_rules_a_wrong_call_is_still_an_error(check: Any) -> None:
         with expected(check), pytest.raises(extmem.DriverError, match="greater"):
             timeline.signal(2)
         assert timeline.value == 3
+
+
+MALFORMED = {
+    "wait_dst_stage_mask": lambda d, t: d.queue_submit([vk.SubmitInfo([t], 1)]),
+    "command_buffers": lambda d, t: d.queue_submit([vk.SubmitInfo(command_buffers=7)]),
+    "signal_semaphores": lambda d, t: d.queue_submit([vk.SubmitInfo(signal_semaphores=None)]),
+    "wait_semaphore_values": lambda d, t: d.queue_submit(
+        [vk.SubmitInfo([t], [1], p_next=vk.TimelineSemaphoreSubmitInfo(wait_semaphore_values=3))]
+    ),
+    "signal_semaphore_values": lambda d, t: d.queue_submit(
+        [vk.SubmitInfo(p_next=vk.D3D12FenceSubmitInfoKHR(signal_semaphore_values=["x"]))]
+    ),
+    "acquire_syncs": lambda d, t: d.queue_submit(
+        [vk.SubmitInfo(p_next=vk.Win32KeyedMutexAcquireReleaseInfoKHR(acquire_syncs=None))]
+    ),
+    "stage_mask": lambda d, t: d.queue_submit2(
+        [vk.SubmitInfo2(wait_semaphore_infos=[vk.SemaphoreSubmitInfo(t, 0, float("inf"))])]
+    ),
+    "command_buffer": lambda d, t: d.queue_submit2(
+        [vk.SubmitInfo2(command_buffer_infos=[vk.CommandBufferSubmitInfo(float("nan"))])]
+    ),
+    "signal_semaphore_infos": lambda d, t: d.queue_submit2([vk.SubmitInfo2(signal_semaphore_infos=[3])]),
+    "command_buffer_infos": lambda d, t: d.queue_submit2([vk.SubmitInfo2(command_buffer_infos=[3])]),
+}
+"""By the field that has a wrong type: submissions."""
+
+
+@pytest.mark.parametrize("field", MALFORMED)
+def test_fields_of_a_submission_with_wrong_types_are_reported(field: str, device: Device) -> None:
+    with device.timeline() as timeline, pytest.raises(extmem.RuleViolation, match=field):
+        MALFORMED[field](device, timeline)
+    for check in ("warn", "off"):
+        with extmem.open_device(kind="host", check=check) as other, other.timeline() as timeline:  # type: ignore[call-overload]
+            with expected(check), pytest.raises(TypeError, match=rf"{field}.*; "):
+                MALFORMED[field](other, timeline)
+
+
+def test_fields_of_a_submission_with_right_types_are_accepted(device: Device) -> None:
+    with device.timeline() as timeline:
+        values = vk.TimelineSemaphoreSubmitInfo(wait_semaphore_values=[0], signal_semaphore_values=[1])
+        device.queue_submit([vk.SubmitInfo([timeline], [1], [], [timeline], p_next=values)])
+        device.queue_submit2([vk.SubmitInfo2(signal_semaphore_infos=[vk.SemaphoreSubmitInfo(timeline, 2, 0x10000)])])
+        assert timeline.value == 2

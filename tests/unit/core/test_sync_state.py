@@ -272,6 +272,26 @@ def test_a_batch_may_be_finished_before_it_is_recorded(world: World) -> None:
     assert not world.semaphore(one).in_use and world.semaphore(one).value == 1
 
 
+def test_what_an_abandoned_batch_was_to_signal_is_not_signaled(world: World) -> None:
+    waited, one, fence, timeline = world.binary(), world.binary(), world.fence(), world.timeline()
+    world.submit(signals=[waited])
+    submission = world.submit(waits=[waited], signals=[one, (timeline, 3)], fence=fence)
+    assert world.semaphore(one).signaled and world.fence_facts(fence).pending
+    submission.finished(abandoned=[0])
+    assert world.semaphore(one).signaled is False
+    assert not world.fence_facts(fence).pending and not world.fence_facts(fence).signaled
+    assert world.semaphore(waited).signaled is None  # its wait was not done
+    assert not world.semaphore(timeline).pending_signals
+
+
+def test_an_executed_batch_beside_an_abandoned_one_has_signaled(world: World) -> None:
+    one, other = world.binary(), world.binary()
+    both = Submission(world.states, QUEUE, [Operations(signals=[(one, 0)]), Operations(signals=[(other, 0)])])
+    both.finished(abandoned=[1])
+    both.submitted()
+    assert (world.semaphore(one).signaled, world.semaphore(other).signaled) == (True, False)
+
+
 def test_facts_of_a_submission_are_taken_at_the_turn_of_each_operation(world: World) -> None:
     one, line = world.binary(), world.timeline()
     submission = Submission(

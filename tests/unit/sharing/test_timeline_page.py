@@ -34,8 +34,8 @@ def test_a_process_is_entered_once(page: memoryview) -> None:
     assert timeline_page.enter(page, 5, 70) and timeline_page.enter(page, 5, 70)
     assert timeline_page.signalers(page) == [Signaler(0, 5, 70, False)]
     assert timeline_page.enter(page, 5, 71)  # another process, which has the pid now
-    assert timeline_page.leave(page, 5, 70) == Left(True, False, 1, 0)
-    assert timeline_page.leave(page, 5, 70) == Left(False, False, 1, 0)
+    assert timeline_page.leave(page, 5, 70) == Left(True, False, 1, 0, False)
+    assert timeline_page.leave(page, 5, 70) == Left(False, False, 1, 0, False)
     assert timeline_page.signalers(page) == [Signaler(1, 5, 71, False)]
 
 
@@ -54,11 +54,35 @@ def test_a_creator_is_a_signaler_from_its_first_signal_on(page: memoryview) -> N
     assert timeline_page.enter(page, 5, 70, creator=True)
     assert timeline_page.signalers(page) == [Signaler(0, 5, 70, False, True)]
     assert timeline_page.enter(page, 6, 80)
-    assert timeline_page.leave(page, 6, 80) == Left(True, False, 0, 1)
+    assert timeline_page.leave(page, 6, 80) == Left(True, False, 0, 1, False)
     assert timeline_page.enter(page, 5, 70) and timeline_page.enter(page, 5, 70, creator=True)
     assert timeline_page.signalers(page) == [Signaler(0, 5, 70, False)]
     assert timeline_page.enter(page, 6, 80, creator=True)
-    assert timeline_page.leave(page, 6, 80) == Left(True, True, 1, 0)
+    assert timeline_page.leave(page, 6, 80) == Left(True, True, 1, 0, False)
+
+
+def test_a_process_that_leaves_says_so_in_its_own_entry(page: memoryview) -> None:
+    for pid in (5, 6):
+        timeline_page.enter(page, pid, 10 * pid, creator=pid == 6)
+    timeline_page.mark_leaving(page, 5, 51)  # another process, which had the pid before
+    assert not any(one.leaving for one in timeline_page.signalers(page))
+    timeline_page.mark_leaving(page, 6, 60)
+    timeline_page.mark_leaving(page, 7, 70)  # it has no entry
+    assert timeline_page.signalers(page) == [Signaler(0, 5, 50, False), Signaler(1, 6, 60, False, True, True)]
+    timeline_page.enter(page, 6, 60)  # it signals after all
+    assert timeline_page.signalers(page)[1] == Signaler(1, 6, 60, False, False, True)
+    assert timeline_page.leave(page, 6, 60, dead=True) == Left(True, False, 1, 0, True)
+    timeline_page.enter(page, 7, 70)  # the place of the dead one, and none of its flags
+    assert timeline_page.signalers(page)[1] == Signaler(1, 7, 70, False)
+
+
+@pytest.mark.parametrize("creator", [False, True])
+@pytest.mark.parametrize("leaving", [False, True])
+@pytest.mark.parametrize("others", [0, 1])
+def test_whose_end_matters(creator: bool, leaving: bool, others: int) -> None:
+    expected = not others or not (creator or leaving)
+    assert Left(True, creator, others, 0, leaving).end_matters is expected
+    assert not Left(False, creator, others, 0, leaving).end_matters
 
 
 def test_a_mark_names_the_process_and_what_was_reached(page: memoryview) -> None:
@@ -73,6 +97,10 @@ def test_a_mark_names_the_process_and_what_was_reached(page: memoryview) -> None
     timeline_page.mark_gone(page, 1235, 2 * 10**9, closed=True)
     found = timeline_page.read(page)
     assert (found.pid, found.marks, found.closed, found.abandoned) == (1235, 2, True, True)
+    assert not found.exited
+    timeline_page.mark_gone(page, 1236, 3 * 10**9, exited=True)
+    found = timeline_page.read(page)
+    assert (found.pid, found.closed, found.exited, found.abandoned) == (1236, True, True, True)
 
 
 @settings(max_examples=60, deadline=None)

@@ -188,7 +188,7 @@ def test_a_driver_without_timelines_that_are_shared_uses_the_hosts(peer: Peer, n
 
 def test_a_keyed_mutex_that_is_held_is_a_timeout(device: Device, fake: fake_vulkan.FakeVulkan) -> None:
     """S44: VK_TIMEOUT is not in the command's list, and is a positive result. Nothing was submitted."""
-    fake.fail(1, vk.Result.TIMEOUT, command="vkQueueSubmit2")
+    fake.fail(1, vk.Result.TIMEOUT, command="vkQueueSubmit")
     with device.fence() as done:
         with pytest.raises(errors.DriverError, match="keyed mutex") as caught:
             device.queue_submit2([vk.SubmitInfo2()], done)

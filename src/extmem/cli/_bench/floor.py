@@ -40,6 +40,8 @@ _SIGNATURES: dict[str, dict[str, tuple[Any, tuple[Any, ...]]]] = {
         "order_floor_open": (_Address, (ctypes.c_char_p,)),
         "order_floor_close": (None, (_Address,)),
         "order_floor_stream": (ctypes.c_int64, (_Address, _U32)),
+        "order_floor_heard": (ctypes.c_int64, (_Address, _U32)),
+        "order_floor_paced": (ctypes.c_int64, (_Address, _U32)),
         "order_floor_chain": (ctypes.c_int64, (_Address, _U32)),
     },
 }
@@ -130,6 +132,14 @@ class OrderFloor(_LoadedFloor):
     def on_stream(self, rounds: int) -> int:
         """Return the nanoseconds of `rounds` waits and signals on the stream, which is not waited for."""
         return _checked(self._library.order_floor_stream(self._floor, rounds))
+
+    def heard(self, rounds: int) -> int:
+        """As `on_stream`; after each signal a host function raises a word and wakes who sleeps on it."""
+        return _checked(self._library.order_floor_heard(self._floor, rounds))
+
+    def paced(self, rounds: int) -> int:
+        """Return the nanoseconds of `rounds` waits and signals, each after a pause. The waits are not satisfied yet."""
+        return _checked(self._library.order_floor_paced(self._floor, rounds))
 
     def chained(self, rounds: int) -> int:
         """Return the nanoseconds of `rounds` chains of the queue, the stream, the queue, and a wait of the host."""

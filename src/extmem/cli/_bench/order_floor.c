@@ -9,7 +9,11 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #define OPAQUE_FD 1
 #define TIMELINE 1
@@ -52,11 +56,16 @@ typedef struct { unsigned long long value; void *sync; unsigned long long key; u
 typedef struct { unsigned long long value; void *sync; struct { unsigned long long key; unsigned timeout; } mutex; unsigned reserved[10], flags,
     more[16]; } WaitParameters;
 
+typedef struct { uint32_t sType; const void *pNext; Handle semaphore; uint64_t value; } SignalInfo;
+
 typedef struct {
     Object instance, device, queue, context, stream, semaphore; /* the last three are CUDA's */
     Handle timeline, fence;
     uint64_t value;
+    _Atomic uint64_t word; /* raised by the host function */
+    _Atomic uint32_t sequence;
     int gpu;
+    Result (*signal_host)(Object, const SignalInfo *);
     Result (*submit)(Object, uint32_t, const SubmitInfo *, Handle);
     Result (*wait_fences)(Object, uint32_t, const Handle *, uint32_t, uint64_t);
     Result (*reset_fences)(Object, uint32_t, const Handle *);
@@ -68,6 +77,7 @@ typedef struct {
     int (*let_go)(int);
     int (*wait_async)(const Object *, const WaitParameters *, unsigned, Object);
     int (*signal_async)(const Object *, const SignalParameters *, unsigned, Object);
+    int (*launch_host)(Object, void (*)(void *), void *);
 } Floor;
 
 static int64_t now(void) {
@@ -152,6 +162,7 @@ static int64_t open_vulkan(Floor *floor, const uint8_t *uuid) {
     OF_DEVICE("vkResetFences", floor->reset_fences);
     OF_DEVICE("vkDestroySemaphore", floor->destroy_semaphore);
     OF_DEVICE("vkDestroyFence", floor->destroy_fence);
+    OF_DEVICE("vkSignalSemaphore", floor->signal_host);
     get_queue(floor->device, 0, 0, &floor->queue);
     OneWord exported = {.sType = 1000077000, .value = OPAQUE_FD};
     TypeInfo type = {.sType = 1000207002, .pNext = &exported, .type = TIMELINE};
@@ -172,10 +183,10 @@ static int64_t open_cuda(Floor *floor, const uint8_t *uuid, int fd) {
     const char *names[] = {"cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetUuid_v2", "cuDevicePrimaryCtxRetain",
         "cuImportExternalSemaphore", "cuStreamCreate", "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2", "cuStreamSynchronize",
         "cuStreamDestroy_v2", "cuDestroyExternalSemaphore", "cuDevicePrimaryCtxRelease_v2",
-        "cuWaitExternalSemaphoresAsync", "cuSignalExternalSemaphoresAsync"};
+        "cuWaitExternalSemaphoresAsync", "cuSignalExternalSemaphoresAsync", "cuLaunchHostFunc"};
     void *slots[] = {&init, &count, &get, &name, &retain, &import, &create, &floor->push, &floor->pop,
         &floor->synchronize, &floor->destroy_stream, &floor->destroy, &floor->let_go, &floor->wait_async,
-        &floor->signal_async};
+        &floor->signal_async, &floor->launch_host};
     for (size_t i = 0; i < sizeof slots / sizeof *slots; i++) {
         void *symbol = library ? dlsym(library, names[i]) : NULL;
         if (symbol == NULL) return -1;
@@ -236,6 +247,48 @@ int64_t order_floor_stream(Floor *floor, uint32_t rounds) {
     if (!result) result = -floor->synchronize(floor->stream);
     floor->pop(&popped);
     return result ? result : spent;
+}
+
+static void raise_word(void *given) {
+    Floor *floor = given;
+    floor->word++;
+    floor->sequence++;
+    syscall(SYS_futex, &floor->sequence, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+/* As order_floor_stream; after each signal a host function raises a word and wakes who sleeps on it. */
+int64_t order_floor_heard(Floor *floor, uint32_t rounds) {
+    Object popped;
+    floor->push(floor->context);
+    int64_t result = 0, begin = now();
+    for (uint32_t i = 0; i < rounds && !result; i++, floor->value++) {
+        result = on_stream(floor, floor->value, floor->value + 1);
+        int launched = result ? 0 : floor->launch_host(floor->stream, raise_word, floor);
+        if (launched) result = of_cuda(launched);
+    }
+    int64_t spent = now() - begin;
+    if (!result) result = -floor->synchronize(floor->stream);
+    floor->pop(&popped);
+    return result ? result : spent;
+}
+
+/* Return the time of `rounds` waits and signals on the stream, each after a pause of a millisecond. Their waits are
+   satisfied by the host afterwards, and the stream is waited for. */
+int64_t order_floor_paced(Floor *floor, uint32_t rounds) {
+    Object popped;
+    floor->push(floor->context);
+    int64_t result = 0, spent = 0;
+    for (uint32_t i = 0; i < rounds && !result; i++, floor->value += 2) {
+        usleep(1000);
+        int64_t begin = now();
+        result = on_stream(floor, floor->value + 1, floor->value + 2);
+        spent += now() - begin;
+        SignalInfo info = {.sType = 1000207005, .semaphore = floor->timeline, .value = floor->value + 1};
+        if (!result) result = floor->signal_host(floor->device, &info);
+        if (!result) result = -floor->synchronize(floor->stream);
+    }
+    floor->pop(&popped);
+    return result > 0 ? -result : result ? result : spent;
 }
 
 /* Return the time of `rounds` chains: the queue signals, the stream waits and signals, the queue waits, and the host

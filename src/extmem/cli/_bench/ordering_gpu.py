@@ -3,7 +3,10 @@
 How this works. A C file (`order_floor.c`) makes the same calls on a VkDevice, a stream and a timeline of its own, in
 turns with extmem, in one process:
 
-1. *stream*: the time of the host for one wait and one signal on a stream. The waits are satisfied.
+1. *stream*: the time of the host for one wait and one signal on a stream, in two states. In a row, the waits are
+   satisfied, and everything is in the processor's caches: that is compared with C's two calls, and with C's two calls
+   and a host function that wakes a waiter, which is what extmem does. After a pause, each wait is not satisfied yet: so
+   a program that is paced by its GPU calls it.
 2. *chain*: the queue signals, the stream waits and signals, and the queue waits, with a fence; the host waits for the
    fence alone.
 3. *host*: from before a stream's signal to the end of a wait of the host in another process; beside it the same wait by
@@ -52,6 +55,8 @@ _ROUNDS = 20
 _CHURNED = 4_096
 _NON_BLOCKING = 1
 _DEADLINE = 30.0
+_PAUSE = 0.001
+"""Seconds before each wait and signal that are measured after a pause; as in C."""
 _AHEAD = 0.002
 """Seconds between the announcement of a wait and the signal."""
 _at: dict[str, Any] = {}
@@ -80,9 +85,13 @@ def _against_c(env: Environment, uuid: bytes, turns: int, report: Callable[[str]
     report(f"a queue and a stream: {turns} turns")
     worker = env.worker("gpu order")
     library = compile_floor(env.directory, "order_floor.c")
-    stream, stream_c, chain, chain_c = worker.call(f"{__name__}:measure_order", library, uuid, turns, deadline=600.0)
+    paced, paced_c, stream, stream_c, heard_c, chain, chain_c = worker.call(
+        f"{__name__}:measure_order", library, uuid, turns, deadline=600.0
+    )
     env.dismiss(worker)
     yield at_most("host time of a wait and a signal on a stream, against C", ratio_in_turns(stream, stream_c, 1), 1.8)
+    yield unbounded("the same, against C that wakes waiters too", ratio_in_turns(stream, heard_c, 1), "times")
+    yield unbounded("the same after a pause, against C", ratio_in_turns(paced, paced_c, 1), "times")
     yield at_most(
         "Vulkan queue, CUDA stream, Vulkan queue without a wait of the host, against C",
         ratio_in_turns(chain, chain_c, 1),
@@ -91,6 +100,9 @@ def _against_c(env: Environment, uuid: bytes, turns: int, report: Callable[[str]
     for name, times in (
         ("a wait and a signal on a stream", stream),
         ("a wait and a signal on a stream, by C", stream_c),
+        ("a wait, a signal and a host function on a stream, by C", heard_c),
+        ("a wait and a signal on a stream after a pause", paced),
+        ("a wait and a signal on a stream after a pause, by C", paced_c),
         ("queue, stream, queue", chain),
         ("queue, stream, queue, by C", chain_c),
     ):
@@ -178,7 +190,7 @@ def _deaths(env: Environment, uuid: bytes, kills: int, report: Callable[[str], N
 
 
 def measure_order(library: str, uuid: bytes, turns: int) -> list[list[int]]:
-    """Return the nanoseconds of the steps: stream by extmem and by C, chain by extmem and by C."""
+    """Return the nanoseconds of the steps: by extmem and by C, after pauses, in a row (C: also heard), as a chain."""
     floor = OrderFloor(library, uuid)
     try:
         return order_in_turns(floor, uuid, turns)
@@ -207,6 +219,18 @@ def order_in_turns(floor: OrderFloor, uuid: bytes, turns: int) -> list[list[int]
             synchronize()
             return spent
 
+        def paced_step() -> int:
+            first, spent = timeline.value, 0
+            for value in range(first, first + 2 * _ROUNDS, 2):
+                time.sleep(_PAUSE)
+                begin = time.perf_counter_ns()
+                on_streams.wait(stream, value + 1)
+                on_streams.signal(stream, value + 2)
+                spent += time.perf_counter_ns() - begin
+                timeline.signal(value + 1)
+                synchronize()
+            return spent
+
         def chain_step() -> int:
             first = timeline.value
             begin = time.perf_counter_ns()
@@ -222,8 +246,11 @@ def order_in_turns(floor: OrderFloor, uuid: bytes, turns: int) -> list[list[int]
             return time.perf_counter_ns() - begin
 
         steps = (
+            paced_step,
+            functools.partial(floor.paced, _ROUNDS),
             stream_step,
             functools.partial(floor.on_stream, _ROUNDS),
+            functools.partial(floor.heard, _ROUNDS),
             chain_step,
             functools.partial(floor.chained, _ROUNDS),
         )

@@ -3,7 +3,7 @@
 How this works. A stream's wait and signal take 8 µs in C, so what Python adds counts. cuda-bindings converts its
 arguments and results at each call, and its cuLaunchHostFunc calls the host function with the GIL held. cffi calls the
 driver's functions by their addresses (cuGetProcAddress), with numbers for all pointers, and releases the GIL meanwhile.
-Arguments that are the same in each call are made once.
+Arguments that are the same in each call are made once; `call_sequence` makes several calls in one.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class DriverCalls:
         self._module = module
         self.names: dict[Any, str] = {}
         """The name of each function, for errors."""
+        self.addresses: dict[Any, int] = {}
+        """The address of each function, for programs (`call_sequence`)."""
         self.wait_semaphores = self._function("cuWaitExternalSemaphoresAsync", _ON_SEMAPHORES)
         self.signal_semaphores = self._function("cuSignalExternalSemaphoresAsync", _ON_SEMAPHORES)
         self.wait_value = self._function("cuStreamWaitValue64", _ON_WORD)
@@ -48,6 +50,7 @@ class DriverCalls:
 
     def _function(self, name: str, kind: str) -> Any:
         result, address, _ = self._module.cuGetProcAddress(name.encode(), _SINCE, 0)
-        function = ffi.cast(kind, int(value_of((result, address), f"cuGetProcAddress({name})")))
-        self.names[function] = name
+        number = int(value_of((result, address), f"cuGetProcAddress({name})"))
+        function = ffi.cast(kind, number)
+        self.names[function], self.addresses[function] = name, number
         return function

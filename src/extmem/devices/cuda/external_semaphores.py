@@ -16,6 +16,7 @@ from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
 from extmem.devices.fd_copies import copy_of, is_same_file
 from extmem.errors import DriverError, UnsupportedError
+from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import (
     SEMAPHORE_D3D12_FENCE,
     SEMAPHORE_OPAQUE_FD,
@@ -119,8 +120,9 @@ def import_semaphore(device: LogicalDevice, name: str, source: SyncSource, undo:
 
 
 def _handle(source: SyncSource) -> int:
-    if source.payload is not None:
-        return source.payload.fd
+    payload = source.payload
+    if payload is not None:
+        return payload.number if isinstance(payload, Win32Payload) and payload.number else payload.fd
     return source.fd.fd if source.fd is not None else source.handle
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices.cuda import host_function
+from extmem.devices.cuda.host_calls import IS_MACHINE_CODE, host_function_address, prepared_call
+from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.logical import LogicalDevice
@@ -53,9 +54,15 @@ class GraphNodes:
         """Add signals of these values, after these nodes. Return the last node.
 
         Errors: AccessDeniedError without the right to signal; DriverError; UnsupportedError where the system allows no
-        host function.
+        host function, and on Windows for a timeline that the host waits for.
         """
         cu = self._device.module
+        if not IS_MACHINE_CODE and any(semaphore.page is not None for semaphore, _ in signals):
+            raise UnsupportedError(
+                "graphs signal no timelines that the host waits for on Windows, where a thread tells the host of each "
+                "signal; give the signal to the stream after the launch of the graph",
+                requires_one_of=["memory.access(stream=…, signal=…)", "Linux"],
+            )
         for semaphore, _ in signals:
             if semaphore.page is not None:
                 semaphore.page.announce_signal()
@@ -74,9 +81,9 @@ class GraphNodes:
                 page = semaphore.page
                 if page is None:
                     continue
-                prepared = host_function.prepare(page.address, value, page.sequence)
+                prepared = prepared_call(page, value)
                 calling = cu.CUDA_HOST_NODE_PARAMS()
-                calling.fn = cu.CUhostFn(host_function.function_address())
+                calling.fn = cu.CUhostFn(host_function_address())
                 calling.userData = prepared.address
                 nodes.add(cu.cuGraphAddHostNode, calling)
         return nodes.last

@@ -7,34 +7,31 @@ stream with the GIL held. No C library has a function of one argument that raise
 function is machine code: the two listings below, which `tests/unit/devices/cuda/test_host_function.py` executes. It
 takes the address of a record::
 
-    0         8         16         24
-    +---------+---------+----------+---------+
-    | u64 *at | value   | u32 *seq | done    |
-    +---------+---------+----------+---------+
+    0         8         16         24        32
+    +---------+---------+----------+---------+---------+
+    | u64 *at | value   | u32 *seq | done    | given   |
+    +---------+---------+----------+---------+---------+
 
 It sets *at to the maximum of *at and `value` (atomically), adds 1 to *seq (atomically), wakes all who sleep on *seq
-(FUTEX_WAKE), and sets `done` to 1. Its last access to the page is before that.
+(FUTEX_WAKE), and sets `done` to 1. Its last access to the page is before that. `given` is for `call_sequence`, which
+sets it to 1 before it gives the call to a stream.
 
-Code and records are mapped when the first stream signals a page, and are never unmapped: CUDA may call the function
-while the interpreter ends. Records are used again once they are done. The code's memory is never writable and
-executable at once.
+Records are mapped when the first stream signals a page, and are never unmapped: CUDA may call the function while the
+interpreter ends. Records are used again once they are done.
 """
 
 from __future__ import annotations
 
-import platform
 import struct
 from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from extmem import vk
-from extmem.devices.host._libc import ffi
-from extmem.errors import OutOfMemoryError, UnsupportedError
+from extmem.devices.cuda import machine_code
 from extmem.owning import Lock
 
-__all__ = ["Call", "function_address", "prepare", "release"]
+__all__ = ["DONE", "GIVEN", "Call", "function_address", "prepare", "release"]
 
 _X86_64: Final = bytes.fromhex(
     "f30f1efa"  #          endbr64
@@ -79,15 +76,12 @@ _AARCH64: Final = bytes.fromhex(
     "23fd9fc8"  #    stlr  x3, [x9]
     "c0035fd6"  #    ret
 )
-_MACHINES: Final = {"x86_64": (_X86_64, 10), "aarch64": (_AARCH64, 226)}
-"""For each machine: the code, and the number of mprotect(2)."""
 
-_PAGE: Final = 65_536
-"""Bytes that are mapped at once: a whole number of pages on every machine."""
-_RECORD: Final = struct.Struct("=QQQQ")
-_DONE: Final = 24
-_READ_WRITE, _READ_EXECUTE, _PRIVATE_ANONYMOUS = 3, 5, 0x22
-_FAILED: Final = (1 << 64) - 1
+_RECORD: Final = struct.Struct("=QQQQQ24x")
+DONE: Final = 24
+"""The offset of `done` in a record."""
+GIVEN: Final = 32
+"""The offset of `given` in a record."""
 
 
 class Call(NamedTuple):
@@ -103,11 +97,16 @@ class Call(NamedTuple):
     @property
     def done(self) -> bool:
         """Whether the function has returned, or is not going to be called."""
-        return self.memory[self.at + _DONE] != 0
+        return self.memory[self.at + DONE] != 0
 
     def cancel(self) -> None:
         """State that the function is not going to be called."""
-        self.memory[self.at + _DONE] = 1
+        self.memory[self.at + DONE] = 1
+
+    @property
+    def given(self) -> bool:
+        """Whether `call_sequence` has begun with the calls that give it to a stream. It cancels it if one fails."""
+        return self.memory[self.at + GIVEN] != 0
 
 
 _free: Final[deque[Call]] = deque()
@@ -128,7 +127,7 @@ def prepare(at: int, value: int, sequence: int) -> Call:
             with _lock:
                 if not _free:
                     _free.extend(_new_records())
-    _RECORD.pack_into(call.memory, call.at, at, value, sequence, 0)
+    _RECORD.pack_into(call.memory, call.at, at, value, sequence, 0, 0)
     return call
 
 
@@ -142,43 +141,10 @@ def function_address() -> int:
 
     Errors: UnsupportedError on machines without CUDA, and where no code may be mapped.
     """
-    machine = platform.machine()
-    code, mprotect = _MACHINES.get(machine, (b"", 0))
-    if not code:
-        raise UnsupportedError(
-            f"streams signal values to the host on {' and '.join(_MACHINES)}, and this machine is {machine}; signal on "
-            "the host, after a wait for the stream",
-            requires_one_of=list(_MACHINES),
-        )
-    address, memory = _mapped()
-    memory[: len(code)] = code
-    if _libc().syscall(mprotect, address, _PAGE, _READ_EXECUTE, 0, 0, 0):
-        raise UnsupportedError(
-            f"this system refuses executable memory (mprotect: errno {int(ffi.errno)}), which CUDA's host functions "
-            "need; allow it (execmem), or signal on the host, after a wait for the stream",
-            requires_one_of=["executable memory"],
-        )
-    return address
+    return machine_code.load({"x86_64": _X86_64, "aarch64": _AARCH64}, "streams signal values to the host")
 
 
 def _new_records() -> Iterator[Call]:
-    address, memory = _mapped()
-    for at in range(0, _PAGE, _RECORD.size):
+    address, memory = machine_code.mapped("calls of host functions")
+    for at in range(0, machine_code.SIZE, _RECORD.size):
         yield Call(address + at, memory, at)
-
-
-def _mapped() -> tuple[int, memoryview]:
-    """Map memory that is never unmapped: its address, and its bytes."""
-    address = int(_libc().mmap(0, _PAGE, _READ_WRITE, _PRIVATE_ANONYMOUS, -1, 0))
-    if address == _FAILED:
-        raise OutOfMemoryError(
-            f"mmap of {_PAGE} bytes for calls of host functions failed (errno {int(ffi.errno)}); free some memory",
-            result=int(vk.Result.ERROR_OUT_OF_HOST_MEMORY),
-            command="cuLaunchHostFunc",
-        )
-    return address, memoryview(ffi.buffer(ffi.cast("char *", address), _PAGE)).cast("B")
-
-
-@lru_cache(maxsize=1)
-def _libc() -> Any:
-    return ffi.dlopen(None)

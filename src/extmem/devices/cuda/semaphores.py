@@ -12,11 +12,13 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from extmem import vk
 from extmem.devices.cuda.external_semaphores import import_semaphore, type_name
-from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE, open_companion, page_of
+from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.cuda.owners import Undo
 from extmem.devices.cuda.stream_semaphores import StreamSemaphore
 from extmem.devices.fd_copies import copy_of
+from extmem.devices.host import sync_system
 from extmem.devices.host.timeline_semaphore import HostTimeline
 from extmem.devices.sync import SemaphoreSpec, SyncSource
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
@@ -35,6 +37,9 @@ class CudaSemaphore(Held):
     """See `NativeSemaphore`. Ownership: its parts are released by `close` and the end of the last hold."""
 
     __slots__ = ("_file", "_host", "_on_streams", "_payload", "_spec", "_sync", "stated_identity", "timeline")
+
+    temporary = False
+    """False: CUDA has no temporary imports."""
 
     def __init__(self, sync: SyncParts, spec: SemaphoreSpec) -> None:
         super().__init__()
@@ -65,7 +70,7 @@ class CudaSemaphore(Held):
         """The page that the host reads and waits for; None for a driver's semaphore without one, and binary ones."""
         if self._host is None and (self._imported or not self.timeline or self.closing):
             return None
-        return page_of(self.host)
+        return self.host.page
 
     @property
     def _imported(self) -> bool:
@@ -130,7 +135,7 @@ class CudaSemaphore(Held):
         """What streams use of it. Errors: as `host`; UnsupportedError if the GPU cannot wait for pages; DriverError."""
         found = self._on_streams
         if found is None:
-            page = page_of(self.host)
+            page = self.host.page
             sync = self._sync
             with sync.making, sync.device.gpu.current:
                 if self._on_streams is None:
@@ -163,7 +168,7 @@ class CudaSemaphore(Held):
             handle_type = SEMAPHORE_OPAQUE_FD  # whatever the program has imported it by, the object manager has its fd
         name = type_name(handle_type, timeline=source.timeline)
         if source.timeline and source.payload is not None and source.payload.pages:
-            companion = open_companion(source.payload.pages[0])
+            companion = _opened_companion(source.payload.pages[0])
         else:
             companion = None
         file = copy_of(source.fd.fd) if source.fd is not None else None
@@ -172,7 +177,7 @@ class CudaSemaphore(Held):
         with gpu.current:
             try:
                 external = int(import_semaphore(sync.device, name, source, undo))
-                page = page_of(companion) if companion is not None else None
+                page = companion.page if companion is not None else None
                 made = StreamSemaphore(sync.device, sync.streams.calls, undo, external=external, kind=name, page=page)
             except BaseException:
                 gpu.undo(undo)
@@ -227,6 +232,22 @@ class CudaSemaphore(Held):
         self._replace(None)
         with contextlib.suppress(DriverError):  # it is tried again by the next call, and when the device is closed
             self._sync.work_off()
+
+
+def _opened_companion(page: Page) -> HostTimeline:
+    """Return the companion page of a driver's timeline as a timeline of the host, with a copy of its fd or handle.
+
+    Errors: DriverError for another file; OutOfMemoryError.
+    """
+    examined = sync_system.examine_timeline(page.handle)
+    if examined.problem:
+        raise DriverError(
+            f"the companion page of a timeline: {examined.problem}",
+            result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
+            command="cuImportExternalSemaphore",
+        )
+    writable = page.writable and examined.writable
+    return HostTimeline.of_page(sync_system.copy_of_page(page.handle), writable=writable)
 
 
 def native_semaphore(semaphore: object) -> CudaSemaphore:

@@ -5,7 +5,8 @@ cuStreamWaitValue64. It signals a driver's semaphore by cuSignalExternalSemaphor
 by cuStreamWriteValue64. Then it calls a host function for each page, which wakes who waits on the host, in this process
 and in others; for a driver's timeline it raises the companion page first. Several semaphores of drivers are one call.
 
-The steps for one stream are made in one call of C code (`_attempt`). No signal handler runs in between, so a driver's
+The steps for one stream are made in one call of C code: of one semaphore by `call_sequence`, of several by `_attempt`.
+No signal handler runs in between, so a driver's
 semaphore is not left signaled without the page that says so. A stream of the program brings its context along; the
 primary context is made current for the default streams, and if CUDA asks for it.
 
@@ -23,18 +24,20 @@ from operator import call, getitem, setitem
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
-from extmem.devices.cuda import host_function
+from extmem.devices.cuda import call_sequence, host_function
+from extmem.devices.cuda.call_sequence import CAPTURING
 from extmem.devices.cuda.driver_calls import PARAMS_WORDS, TIMEOUT_MS, DriverCalls
+from extmem.devices.cuda.host_calls import IS_MACHINE_CODE, HostCall, host_function_address, prepared_call
 from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
-from extmem.devices.cuda.stream_semaphores import INFINITE_MS
+from extmem.devices.cuda.stream_semaphores import DEFAULT_STREAMS, GREATER_OR_EQUAL, INFINITE_MS
 from extmem.errors import UnsupportedError
 from extmem.handles.process_id import current_process
-from extmem.owning import Uses, late_imports
+from extmem.owning import Held, Uses, late_imports
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.handle_types import TimelinePage
+    from extmem.devices.cuda.call_sequence import Program
     from extmem.devices.cuda.logical import LogicalDevice
     from extmem.devices.cuda.stream_semaphores import Lane, StreamSemaphore
 
@@ -44,12 +47,9 @@ Step = tuple[Any, ...]
 """A call and its arguments."""
 Pairs = Sequence[tuple["StreamSemaphore", int]]
 
-_DEFAULT_STREAMS: Final = 2
-"""The greatest number of a default stream: 0, 1 (legacy) and 2 (of the thread) are those of the current context."""
 _WRONG_CONTEXT: Final = (201, 400)
 """CUDA_ERROR_INVALID_CONTEXT and _INVALID_HANDLE: CUDA's answers if another context, or none, is current."""
 _NOT_TRIED: Final = -1
-_GREATER_OR_EQUAL: Final = 0
 _MANY_CALLS: Final = 16
 _BLOCKING_SYNC, _DISABLE_TIMING = 0x1, 0x2
 
@@ -67,22 +67,32 @@ class Busy(Protocol):
         """Whether the work is done. The primary context is current."""
 
 
-class Marked:
-    """The work that a stream had at one moment: an event is recorded after it."""
+class Marked(Held):
+    """The work that a stream had at one moment: an event is recorded after it.
+
+    Ownership: the event is destroyed once the work is done and nobody uses it. HandleStateError for a later use.
+    """
+
+    __slots__ = ("_device", "_undo", "event")
 
     def __init__(self, device: LogicalDevice, undo: Undo, event: Any) -> None:
-        """undo: destroys the event; see `idle`."""
+        """undo: destroys the event."""
+        super().__init__()
         self._device = device
         self._undo = undo
         self.event = event
 
     @property
     def idle(self) -> bool:
-        """See `Busy`. Once it is, the event is destroyed."""
+        """See `Busy`. Once it is, the event is destroyed, or at the end of its last use."""
         if self._undo and self._device.module.cuEventQuery(self.event)[0]:
             return False
-        self._device.gpu.undo(self._undo)
+        self.end()
         return True
+
+    def give_back(self) -> None:
+        """See `Held`. The primary context is current."""
+        self._device.gpu.undo(self._undo)
 
 
 class Streams:
@@ -94,8 +104,10 @@ class Streams:
         self.calls = DriverCalls(device.module)
         self._busy: dict[Busy, Uses] = {}
         """What outstanding work uses."""
+        self._run: Any = call_sequence.runner()
+        """Makes the calls of a program; None where no lane has one."""
         self._function = 0
-        """Address of the host function; 0 before its first use."""
+        """Address of the host function; 0 before its first use, and always 0 without machine code."""
         finish_all()
 
     def wait(self, stream: int, waits: Pairs, timeout_ms: int = INFINITE_MS) -> None:
@@ -106,15 +118,8 @@ class Streams:
         if len(waits) == 1 and timeout_ms == INFINITE_MS:
             ((semaphore, value),) = waits
             lane = semaphore.lanes.get((stream, get_ident()))
-            if lane is not None:
-                hold = semaphore.hold()
-                try:
-                    lane.marked = True
-                    self._wait_for_one(semaphore, lane, value)
-                finally:
-                    del hold  # before the next line: what was closed meanwhile is released then
-                    if semaphore.closing:
-                        semaphore.close()
+            if lane is not None and lane.wait_program is not None:
+                self.wait_for_one(semaphore, lane, lane.wait_program, value)
                 return
         calls = self.calls
         with Uses() as uses:
@@ -131,7 +136,7 @@ class Streams:
                 steps.append(step)
             for semaphore, value, _ in lanes:
                 if not semaphore.external:
-                    steps.append((calls.wait_value, stream, semaphore.pointer, value, _GREATER_OR_EQUAL))
+                    steps.append((calls.wait_value, stream, semaphore.pointer, value, GREATER_OR_EQUAL))
             for _, _, lane in lanes:
                 lane.marked = True
                 steps.append(lane.mark)
@@ -147,15 +152,8 @@ class Streams:
         if len(signals) == 1:
             ((semaphore, value),) = signals
             lane = semaphore.lanes.get((stream, get_ident()))
-            page = semaphore.page
-            if lane is not None and page is not None and self._function:
-                hold = semaphore.hold()
-                try:
-                    self._signal_page(semaphore, lane, page, value)
-                finally:
-                    del hold  # as in `wait`
-                    if semaphore.closing:
-                        semaphore.close()
+            if lane is not None and lane.signal_program is not None:
+                self.signal_one(semaphore, lane, lane.signal_program, value)
                 return
         calls = self.calls
         with Uses() as uses:
@@ -171,7 +169,7 @@ class Streams:
             elif external:
                 _arguments, step = _together(calls.signal_semaphores, external)
                 steps.append(step)
-            announced: list[host_function.Call] = []
+            announced: list[HostCall] = []
             last: list[Step] = []
             made: list[None] = []
             try:
@@ -183,7 +181,7 @@ class Streams:
                         continue
                     if not semaphore.external:
                         steps.append((calls.write_value, stream, semaphore.pointer, value, 0))
-                    prepared = host_function.prepare(page.address, value, page.sequence)
+                    prepared = prepared_call(page, value)
                     announced.append(prepared)
                     semaphore.running.append(prepared)
                     if len(semaphore.running) > _MANY_CALLS:
@@ -197,48 +195,82 @@ class Streams:
                     prepared.cancel()
                 raise
 
-    def _wait_for_one(self, semaphore: StreamSemaphore, lane: Lane, value: int) -> None:
-        """Wait for one semaphore. As `wait`, and faster. The caller holds the semaphore."""
-        if semaphore.external:
-            step, set_value = lane.wait, (setitem, lane.params, semaphore.value_at, value)
-            self._give_one(semaphore, lane.stream, (*lane.capture, set_value, step, lane.mark), [])
-        else:
-            step = (self.calls.wait_value, lane.stream, semaphore.pointer, value, _GREATER_OR_EQUAL)
-            self._give_one(semaphore, lane.stream, (*lane.capture, step, lane.mark), [])
+    def wait_for_one(self, semaphore: StreamSemaphore, lane: Lane, program: Program, value: int) -> None:
+        """Wait for one semaphore. As `wait`, and faster. program: of the lane."""
+        hold = semaphore.hold()
+        try:
+            busy = self._busy
+            lane.marked = True
+            if semaphore not in busy:
+                self._keep_one(semaphore)
+            outcome = self._run(program.address, value, 0)
+            if outcome != program.done:
+                if not self._helps(outcome):
+                    self._fail_program(outcome, lane, self.calls.wait_semaphores, semaphore)
+                with self._device.gpu.current:
+                    outcome = self._run(program.address, value, 0)
+                if outcome != program.done:
+                    self._fail_program(outcome, lane, self.calls.wait_semaphores, semaphore)
+            if semaphore not in busy:  # `finish` of another thread has found it idle before
+                self._keep_one(semaphore)
+        finally:
+            del hold  # before the next line: what was closed meanwhile is released then
+            if semaphore.closing:
+                semaphore.close()
 
-    def _signal_page(self, semaphore: StreamSemaphore, lane: Lane, page: TimelinePage, value: int) -> None:
-        """Signal one semaphore that has a page. As `signal`, and faster. The caller holds the semaphore."""
-        page.announce_signal()
+    def signal_one(self, semaphore: StreamSemaphore, lane: Lane, program: Program, value: int) -> None:
+        """Signal one semaphore that has a page. As `signal`, and faster. program: of the lane."""
+        hold = semaphore.hold()
+        try:
+            page, busy = semaphore.page, self._busy
+            if page is not None:
+                page.announce_signal()
+            if semaphore not in busy:
+                self._keep_one(semaphore)
+            outcome = self._run_with_record(semaphore, lane, program, value)
+            if outcome != program.done:
+                if not self._helps(outcome):
+                    self._fail_program(outcome, lane, self.calls.signal_semaphores, semaphore)
+                with self._device.gpu.current:
+                    outcome = self._run_with_record(semaphore, lane, program, value)
+                if outcome != program.done:
+                    self._fail_program(outcome, lane, self.calls.signal_semaphores, semaphore)
+            if semaphore not in busy:
+                self._keep_one(semaphore)
+        finally:
+            del hold  # as in `wait_for_one`
+            if semaphore.closing:
+                semaphore.close()
+
+    def _run_with_record(self, semaphore: StreamSemaphore, lane: Lane, program: Program, value: int) -> int:
         running = semaphore.running
         if len(running) > _MANY_CALLS:
             semaphore.forget_done_calls()
-        stream, calls = lane.stream, self.calls
-        prepared = host_function.prepare(page.address, value, page.sequence)
-        running.append(prepared)
-        launch = (calls.launch_host_function, stream, self._function, prepared[0])
-        steps: tuple[Step, ...]
-        if semaphore.external:
-            steps = (*lane.capture, (setitem, lane.params, semaphore.value_at, value), lane.signal, launch)
-        else:
-            steps = (*lane.capture, (calls.write_value, stream, semaphore.pointer, value, 0), launch)
-        made: list[None] = []
+        at, sequence = lane.page
+        prepared = host_function.prepare(at, value, sequence)
         try:
-            self._give_one(semaphore, stream, steps, made)
+            running.append(prepared)
+            outcome: int = self._run(program.address, value, prepared[0])
         except BaseException:
-            if len(made) < len(steps):
+            if not prepared.given:
                 prepared.cancel()
             raise
+        return outcome
 
-    def _give_one(self, semaphore: StreamSemaphore, stream: int, steps: Sequence[Step], made: list[None]) -> None:
-        """Make the calls for one semaphore, as `_give`, and hold it until its work is done."""
-        busy = self._busy
-        if semaphore not in busy:
-            self._keep_one(semaphore)
-        result = _attempt(steps, made) if stream > _DEFAULT_STREAMS else _NOT_TRIED
-        if result:
-            self._give_in_context(stream, steps, made, result)
-        if semaphore not in busy:
-            self._keep_one(semaphore)
+    @staticmethod
+    def _helps(outcome: int) -> bool:
+        """Whether the calls may succeed in the primary context, and none of them has given work to the stream."""
+        return outcome >> 32 <= 1 and outcome & 0xFFFF_FFFF in _WRONG_CONTEXT
+
+    def _fail_program(self, outcome: int, lane: Lane, external: Any, semaphore: StreamSemaphore) -> NoReturn:
+        """Raise the error of the call that failed."""
+        calls, made, result = self.calls, outcome >> 32, outcome & 0xFFFF_FFFF
+        if not made:
+            self._fail(result, getitem if result == CAPTURING else calls.is_capturing, lane.stream)
+        is_wait = external is calls.wait_semaphores
+        last = calls.record_event if is_wait else calls.launch_host_function
+        word = calls.wait_value if is_wait else calls.write_value
+        self._fail(result, last if made > 1 else external if semaphore.external else word, lane.stream)
 
     def _keep_one(self, semaphore: StreamSemaphore) -> None:
         self._busy[semaphore] = Uses(semaphore)
@@ -267,7 +299,7 @@ class Streams:
 
     def _give(self, stream: int, steps: Sequence[Step], made: list[None]) -> None:
         """Make the calls, in the context that the stream needs. made: gets an item for each call that succeeded."""
-        result = _attempt(steps, made) if stream > _DEFAULT_STREAMS else _NOT_TRIED
+        result = _attempt(steps, made) if stream > DEFAULT_STREAMS else _NOT_TRIED
         if result:
             self._give_in_context(stream, steps, made, result)
 
@@ -290,17 +322,23 @@ class Streams:
         fail(self._device.module.CUresult(result), name, self._device.name, tried=f"stream {stream:#x}")
 
     def _host_function(self) -> int:
-        self._function = host_function.function_address()
-        return self._function
+        address = host_function_address()
+        if IS_MACHINE_CODE:
+            self._function = address
+        return address
 
     # The end of what streams use.
 
     def hold(self, stream: int, uses: Uses) -> Marked:
         """Hold everything in `uses` until what was given to the stream so far is done. The context is current.
 
-        Errors: DriverError; OutOfMemoryError.
+        Errors: DriverError; OutOfMemoryError; UnsupportedError for a stream that is being captured, because CUDA does
+        not tell of the end of an event that became part of a graph.
         """
         device, undo = self._device, Undo()
+        capturing = ffi.new("int *")
+        if not self.calls.is_capturing(stream, int(ffi.cast("uintptr_t", capturing))) and capturing[0]:
+            self._fail(0, getitem, stream)
         cu = device.module
         answer = take(undo, (cu.cuEventDestroy, ...), cu.cuEventCreate, _DISABLE_TIMING | _BLOCKING_SYNC)
         event = device.value_of(answer, "cuEventCreate")

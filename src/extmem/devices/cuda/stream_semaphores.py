@@ -19,9 +19,11 @@ from operator import getitem
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from extmem.devices.cuda import host_function
+from extmem.devices.cuda import call_sequence
+from extmem.devices.cuda.call_sequence import Program
 from extmem.devices.cuda.driver_calls import FENCE_VALUE, KEY, PARAMS_WORDS, TIMEOUT_MS, DriverCalls
 from extmem.devices.cuda.external_semaphores import KEYED_MUTEXES
+from extmem.devices.cuda.host_calls import IS_MACHINE_CODE, host_function_address, release_call
 from extmem.devices.cuda.owners import Undo, take
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
@@ -32,7 +34,12 @@ if TYPE_CHECKING:
     from extmem.devices.cuda.handle_types import TimelinePage
     from extmem.devices.cuda.logical import LogicalDevice
 
-__all__ = ["INFINITE_MS", "Lane", "StreamSemaphore"]
+__all__ = ["DEFAULT_STREAMS", "GREATER_OR_EQUAL", "INFINITE_MS", "Lane", "StreamSemaphore"]
+
+DEFAULT_STREAMS: Final = 2
+"""The greatest number of a default stream: 0, 1 (legacy) and 2 (of the thread) are those of the current context."""
+GREATER_OR_EQUAL: Final = 0
+"""CU_STREAM_WAIT_VALUE_GEQ."""
 
 INFINITE_MS: Final = 0xFFFF_FFFF
 """The timeout of a keyed mutex that never ends."""
@@ -42,7 +49,21 @@ _DISABLE_TIMING: Final = 0x2
 class Lane:
     """The arguments of CUDA's calls for one semaphore, on one stream, by one thread."""
 
-    __slots__ = ("_keep", "capture", "event", "mark", "marked", "params", "signal", "stream", "wait")
+    __slots__ = (
+        "_capturing",
+        "_keep",
+        "capture",
+        "event",
+        "mark",
+        "marked",
+        "page",
+        "params",
+        "signal",
+        "signal_program",
+        "stream",
+        "wait",
+        "wait_program",
+    )
 
     def __init__(self, calls: DriverCalls, semaphore: StreamSemaphore, stream: int, event: int) -> None:
         self.stream = stream
@@ -51,7 +72,7 @@ class Lane:
         """CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS and …_WAIT_PARAMS, which have the same form."""
         self.params[TIMEOUT_MS] = INFINITE_MS if semaphore.keyed else 0
         self._keep = ffi.new("uint64_t *", semaphore.external)
-        capturing = ffi.new("int *")
+        capturing = self._capturing = ffi.new("int *")
         self.capture = ((calls.is_capturing, stream, _address(capturing)), (getitem, capturing, 0))
         """The calls that ask whether the stream is being captured. The second one returns CUstreamCaptureStatus."""
         self.mark = (calls.record_event, event, stream)
@@ -62,6 +83,34 @@ class Lane:
             arguments = (_address(self._keep), _address(self.params), 1, stream)
             self.wait = (calls.wait_semaphores, *arguments)
             self.signal = (calls.signal_semaphores, *arguments)
+        self.page = (0, 0)
+        """The addresses of the page's value and of its sequence, for `signal_program`."""
+        self.wait_program: Program | None = None
+        """The calls of one wait, for `call_sequence.runner`; None where calls are made one by one."""
+        self.signal_program: Program | None = None
+        """The calls of one signal of a semaphore that has a page."""
+        if IS_MACHINE_CODE and call_sequence.runner() is not None and stream > DEFAULT_STREAMS and not semaphore.keyed:
+            self._write_programs(calls, semaphore)
+
+    def _write_programs(self, calls: DriverCalls, semaphore: StreamSemaphore) -> None:
+        stream, at = self.stream, calls.addresses
+        guarded = (at[calls.is_capturing], (stream, _address(self._capturing)), _address(self._capturing))
+        value: int | tuple[int, int]
+        if semaphore.external:
+            arguments = (_address(self._keep), _address(self.params), 1, stream)
+            value = _address(self.params) + 8 * semaphore.value_at
+            wait, signal = (at[calls.wait_semaphores], arguments, 0), (at[calls.signal_semaphores], arguments, 0)
+        else:
+            value = (1, 2)
+            wait = (at[calls.wait_value], (stream, semaphore.pointer, 0, GREATER_OR_EQUAL), 0)
+            signal = (at[calls.write_value], (stream, semaphore.pointer, 0, 0), 0)
+        mark = (at[calls.record_event], (self.event, stream), 0)
+        self.wait_program = Program((guarded, wait, mark), value, None)
+        page = semaphore.page
+        if page is not None:
+            self.page = (page.address, page.sequence)
+            launch = (at[calls.launch_host_function], (stream, host_function_address(), 0), 0)
+            self.signal_program = Program((guarded, signal, launch), value, (2, 2))
 
 
 class StreamSemaphore(Owner):
@@ -115,8 +164,8 @@ class StreamSemaphore(Owner):
         self._page_hold = page.keeper.hold() if page is not None else None
         self.pointer = pointer
         """CUdeviceptr of the page's value."""
-        self.running: deque[host_function.Call] = deque()
-        """The calls of the host function that were not seen to be done."""
+        self.running: deque[Any] = deque()
+        """The calls of the host function (`HostCall`) that were not seen to be done."""
         self._settling = Lock()
         self.owe(device.gpu.when_lost(undo, self._hold, device))
 
@@ -139,7 +188,7 @@ class StreamSemaphore(Owner):
         running = self.running
         with self._settling:
             while running and running[0].done:
-                host_function.release(running.popleft())
+                release_call(running.popleft())
 
     @property
     def idle(self) -> bool:

@@ -8,6 +8,7 @@ returns. A fence is signaled by a thread that waits for the end of the submissio
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -25,12 +26,14 @@ from extmem.devices.cuda.sync_check import examine
 from extmem.devices.cuda.sync_parts import SyncParts
 from extmem.devices.host import sync as host
 from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec, SyncSource
-from extmem.errors import UnsupportedError
+from extmem.errors import HandleStateError, UnsupportedError
 from extmem.owning import Uses
 from extmem.vk.handle_types import SEMAPHORE_D3D12_FENCE, SEMAPHORE_OPAQUE_TYPES, SEMAPHORE_OPAQUE_WIN32_KMT
 
 if TYPE_CHECKING:
+    from extmem.devices.backend import Allocation
     from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.cuda.memory import CudaAllocation
     from extmem.devices.cuda.stream_order import Marked
     from extmem.devices.cuda.submission import Submissions
     from extmem.devices.host.event_fence import HostFence
@@ -105,6 +108,12 @@ class CudaSync(SyncParts):
         """See `OrdersStreams`."""
         self.streams.signal(stream, [(one.on_streams(), value) for one, value in cast("_Pairs", signals)])
 
+    def hold_until_done(self, stream: int, allocation: Allocation) -> None:
+        """See `OrdersStreams`. What earlier work has used is released first, if that work is done."""
+        self.work_off()
+        with Uses(cast("CudaAllocation", allocation)) as uses, self.device.gpu.current:
+            self.streams.hold(stream, uses)
+
     def import_by_name(self, name: str, source: SyncSource) -> StreamSemaphore:
         """Import a semaphore by CUDA's name of its type, for streams. The caller closes it.
 
@@ -177,6 +186,7 @@ class CudaSync(SyncParts):
 
     def _signal_fence(self, marked: Marked, fence: HostFence) -> None:
         """Signal a fence when the work is done, in a thread of its own."""
-        with self.device.gpu.current:
+        # Another thread that has found the work done has destroyed the event.
+        with contextlib.suppress(HandleStateError), self.device.gpu.current, marked.use():
             self.device.module.cuEventSynchronize(marked.event)
         fence.submit_signal()

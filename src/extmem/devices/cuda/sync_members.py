@@ -12,6 +12,7 @@ from extmem.owning import Lock, late_imports
 
 if TYPE_CHECKING:
     from extmem import vk
+    from extmem.devices.backend import Allocation
     from extmem.devices.cuda.logical import LogicalDevice
     from extmem.devices.cuda.submission import Submissions
     from extmem.devices.cuda.sync import CudaSync
@@ -93,6 +94,9 @@ class SyncMembers:
 
     def stream_signal(self, stream: int, signals: Sequence[tuple[NativeSemaphore, int]]) -> None:
         self.sync.stream_signal(stream, signals)
+
+    def hold_until_done(self, stream: int, allocation: Allocation) -> None:
+        self.sync.hold_until_done(stream, allocation)
 
     def add_graph_wait(
         self, graph: int, waits: Sequence[tuple[NativeSemaphore, int]], dependencies: Sequence[int] = ()

@@ -48,6 +48,8 @@ class SyncParts:
                 self._own_stream = int(device.value_of(answer, "cuStreamCreate"))
             self.streams.signal(self._own_stream, ((semaphore, value),))
             device.check(cu.cuStreamSynchronize(self._own_stream)[0], "cuStreamSynchronize")
+        if semaphore.page is not None:
+            semaphore.page.raise_to(value)  # on Windows a thread tells the host of it, perhaps later
 
     def work_off(self) -> None:
         """Release what no stream uses any more. A forked child leaves it to its parent."""

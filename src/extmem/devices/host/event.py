@@ -51,7 +51,9 @@ class Event:
         """source: the eventfd, or an import's hold on it, which the event owns from now on. page: of an import."""
         self._file = source if isinstance(source, OwnedFd) else source.shared
         self._payload = source if isinstance(source, PayloadFd) else None
-        self._page = page
+        self._page: TimelinePage | None = None
+        if page is not None:
+            self._use(page)
         self._page_file: OwnedFd | None = None
         self.writable = writable if self._payload is None else self._payload.writable
         """Whether it was imported with the right to signal."""
@@ -100,9 +102,13 @@ class Event:
             file = self._page_file
             if file is None:
                 file = create_companion_page(None)
-                self._page = open_page(file)
+                self._use(open_page(file))
                 self._page_file = file
         return (Page(file.fd, True, True),)
+
+    def _use(self, page: TimelinePage) -> None:
+        page.add_user()
+        self._page = page
 
     def is_signaled(self) -> bool:
         """Whether it can be read."""
@@ -144,13 +150,20 @@ class Event:
         return False
 
     def let_go(self) -> None:
-        """Do nothing: the object manager tells the waiters that this process has closed it."""
+        """End its use of the page. The object manager tells the waiters that this process has closed it.
+
+        Waits that still run use the page.
+        """
+        page = self._page
+        if page is not None:
+            page.drop_user()
 
     def check_signaler(self, what: str) -> None:
         """Raise PeerGoneError if it is not signaled, and the process that would signal it has ended."""
         page = self._page
-        if page is not None and page.facts.abandoned and not self.is_signaled():
-            raise gone_error(page.facts, what=what)
+        facts = page.facts if page is not None else None
+        if facts is not None and facts.abandoned and not self.is_signaled():
+            raise gone_error(facts, what=what)
 
 
 def wait_events(events: list[Event], *, any_of: bool, deadline: int | None = None, what: str = "the semaphore") -> bool:

@@ -23,6 +23,7 @@ from threading import get_ident
 from typing import Any, Final
 
 from extmem import vk
+from extmem.devices.host import page_exits
 from extmem.devices.host.system import FileMapping
 from extmem.errors import DriverError, PeerGoneError
 from extmem.owning import Lock, late_imports
@@ -51,7 +52,18 @@ def deadline_after(timeout_ns: int | None) -> int | None:
 class PageSignals:
     """A mapped page; see the module. The system's `TimelinePage` adds how waiters sleep and are woken."""
 
-    __slots__ = ("__weakref__", "_bell", "_claims", "_mapping", "_slot", "_values", "_words", "address", "sequence")
+    __slots__ = (
+        "__weakref__",
+        "_bell",
+        "_claims",
+        "_mapping",
+        "_slot",
+        "_values",
+        "_words",
+        "address",
+        "label",
+        "sequence",
+    )
 
     def __init__(self, mapping: FileMapping, view: memoryview) -> None:
         """view: the bytes of the mapping, read-only for one that may not be written."""
@@ -59,6 +71,8 @@ class PageSignals:
         self._mapping = mapping
         self.address = mapping.address
         """Address of the page, and of its 64-bit value."""
+        self.label = "the timeline"
+        """What errors call it: with its name, once that is known."""
         self.sequence = mapping.address + layout.SEQUENCE
         """Address of the futex word."""
         self._values = view.cast("Q")
@@ -67,6 +81,8 @@ class PageSignals:
         """The index, in `_values`, of what this process has announced."""
         self._claims: dict[int, int] = {}
         """What each thread of this process has announced. 0 is for threads that have ended."""
+        if mapping.writable:
+            page_exits.watch(self)
 
     @property
     def keeper(self) -> FileMapping:
@@ -186,6 +202,10 @@ class PageSignals:
         if self._words[_STATE]:
             layout.mark_repaired(self._words.cast("B"))
 
+    def mark_leaving(self) -> None:
+        """Record that this process is about to end normally, if it signals the page or created it."""
+        layout.mark_leaving(self._words.cast("B"), os.getpid(), self._start_time())
+
     def prepare_to_signal(self) -> None:
         """Enter this process into the table of signalers, as the first signal does. For devices that write the value.
 
@@ -247,18 +267,28 @@ class PageSignals:
         raise NotImplementedError
 
     def add_user(self) -> None:
-        """Count one more object of this process that uses the page. Only on systems that have to know."""
+        """Count one more object of this process that has the page."""
+        raise NotImplementedError
 
     def drop_user(self) -> None:
         """End what `add_user` began: without users, this process is no signaler any more."""
+        raise NotImplementedError
 
     # Waiting.
 
     def check_signaler(self, value: int) -> None:
         """Raise PeerGoneError if the value is not reached, and the process that would signal it has ended."""
+        facts = self.abandoned_below(value)
+        if facts is not None:
+            raise gone_error(facts, value, self.label)
+
+    def abandoned_below(self, value: int) -> layout.Facts | None:
+        """Return the facts of a page whose value is not reached, and has no signaler any more; None for others."""
         facts = self.facts
-        if facts.abandoned and self.value < value:
-            raise gone_error(facts, value)
+        if not facts.abandoned:
+            return None
+        reached = self.value  # after the state: it may have been signaled before the end
+        return facts._replace(value=reached) if reached < value else None
 
 
 def _places(page: memoryview, process: int, started: int) -> tuple[int, bool]:
@@ -275,16 +305,20 @@ def _places(page: memoryview, process: int, started: int) -> tuple[int, bool]:
 def gone_error(facts: layout.Facts, value: int | None = None, what: str = "the timeline") -> PeerGoneError:
     """Return the error to raise for a signal that nobody is going to make. value: that is waited for, of a timeline."""
     if facts.state == layout.State.POISONED:
-        event = f"process {facts.pid} declared {what} invalid"
+        event = (
+            f"process {facts.pid} declared {what} invalid, because work that was to signal it failed or was not done"
+        )
+    elif facts.exited:
+        event = f"process {facts.pid}, the last that signaled or created {what}, ended normally"
     elif facts.closed:
         event = f"process {facts.pid}, the last that could signal {what}, closed it"
     else:
-        event = f"process {facts.pid}, which signaled {what}, ended"
+        event = f"process {facts.pid}, which could signal {what}, ended without closing it"
     when = f"{event} {max(0, time.monotonic_ns() - facts.since) / 1e9:.3f} s ago"
     if value is None:
         return PeerGoneError(f"{when}, and it is not signaled; create a new one, or signal it in another process")
     return PeerGoneError(
-        f"{when}: {what} has value {facts.value}, and the value {value}, which is waited for, was not signaled; call "
+        f"{when}: it has value {facts.value}, and the value {value}, which is waited for, was not signaled; call "
         f"signal({value}) in a process that may signal, so that the waits return, or create a new timeline"
     )
 

@@ -24,7 +24,7 @@ def wait_pages(waits: Sequence[tuple[TimelinePage, int]], *, any_of: bool, deadl
     in_time = True
     while True:
         missing: list[tuple[TimelinePage, int]] = []
-        gone: tuple[TimelinePage, int] | None = None
+        gone: Exception | None = None
         alive = False
         for page, value in waits:
             expected = page.sequence_number  # before the value: a later signal changes it
@@ -33,14 +33,15 @@ def wait_pages(waits: Sequence[tuple[TimelinePage, int]], *, any_of: bool, deadl
                     return True
                 continue
             missing.append((page, expected))
-            if not page.marked or not page.facts.abandoned:
+            facts = page.abandoned_below(value) if page.marked else None
+            if facts is None:
                 alive = True
-            elif page.value < value:  # it may have been signaled before the end
-                gone = gone or (page, value)
+            elif gone is None:
+                gone = gone_error(facts, value, page.label)
         if not missing:
             return True
         if gone is not None and not (any_of and alive):
-            raise gone_error(gone[0].facts, gone[1])
+            raise gone
         if not in_time:
             return False
         in_time = sleep_on_pages(missing, deadline)

@@ -177,6 +177,8 @@ async def wait_pages_async(waits: Sequence[tuple[TimelinePage, int]], *, any_of:
                     _sleeper.add(watch)
             if watches and not any(watch.is_over() for watch in watches):
                 await future
+            else:  # a process that changes the page all the time does not keep the event loop from other work
+                await asyncio.sleep(0)
         finally:
             for watch in watches:
                 _sleeper.remove(watch)

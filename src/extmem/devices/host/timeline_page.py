@@ -5,8 +5,9 @@ wakes all who sleep on it, in one call of the kernel. A wait reads the sequence,
 sequence does not change: a signal between the two reads changes the sequence, so it is not missed. The kernel enforces
 the right to signal: without it the file is open, and mapped, for reading only.
 
-One process has one `TimelinePage` for a file and a right, however often it imports the payload. The memory is unmapped
-when the last reference to it ends; a method that runs has one, so its addresses stay valid.
+One process has one `TimelinePage` for a file and a right, however often it imports the payload, until its last user has
+ended. The memory is unmapped when the last reference to it ends; a method that runs has one, so its addresses stay
+valid.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ FILE_SIZE: Final = memfd.file_size(layout.PAGE_SIZE)
 _SEQUENCE, _STATE = layout.SEQUENCE // 4, layout.STATE // 4
 _LOCK_ATTEMPTS, _LOCK_PAUSE_S = 100, 0.001
 
-_pages: WeakValueDictionary[tuple[int, int, bool, int], TimelinePage] = WeakValueDictionary()
+_Key = tuple[int, int, bool, int]
+_pages: WeakValueDictionary[_Key, TimelinePage] = WeakValueDictionary()
 
 
 def create_page(value: int = 0, descriptor: bytes = b"", terms: ShareTerms | None = None) -> OwnedFd:
@@ -76,7 +78,7 @@ def open_page(file: OwnedFd, writable: bool = True, offset: int = 0) -> Timeline
         key = (status.st_dev, status.st_ino, writable, offset)
         page = _pages.get(key)
         if page is None:
-            page = _pages[key] = TimelinePage(map_file(file.fd, layout.PAGE_SIZE, writable, offset))
+            page = _pages[key] = TimelinePage(map_file(file.fd, layout.PAGE_SIZE, writable, offset), key)
         if writable and page._file is None and not page._claims:
             page._file = file
         return page
@@ -85,15 +87,18 @@ def open_page(file: OwnedFd, writable: bool = True, offset: int = 0) -> Timeline
 class TimelinePage(PageSignals):
     """A mapped page; see the module. Made by `open_page`."""
 
-    __slots__ = ("_file",)
+    __slots__ = ("_file", "_key", "_users")
 
     _ring = staticmethod(add_and_wake)
 
-    def __init__(self, mapping: FileMapping) -> None:
+    def __init__(self, mapping: FileMapping, key: _Key) -> None:
+        """key: of `_pages`."""
         view = memoryview(ffi.buffer(ffi.cast("char *", mapping.address), layout.PAGE_SIZE)).cast("B")
         super().__init__(mapping, view if mapping.writable else view.toreadonly())
         self._file: OwnedFd | None = None
         """The file, until this process has entered itself into the table."""
+        self._key = key
+        self._users = 0
 
     def wait(self, value: int, deadline: int | None = None) -> bool:
         """Wait until the value is reached. Return whether it is; False after the deadline.
@@ -128,6 +133,21 @@ class TimelinePage(PageSignals):
     def has_ended(self, pid: int, start: int, namespace: int) -> bool:
         """Return whether a process has ended, as far as this process can see: it sees its own pid namespace."""
         return bool(pid) and namespace == _pid_namespace() and start_time(pid) != start
+
+    def add_user(self) -> None:
+        """See `PageSignals`."""
+        with lock:
+            self._users += 1
+
+    def drop_user(self) -> None:
+        """See `PageSignals`. The object manager removes this process from the table, once it has no reference left.
+
+        A wait that still runs keeps the page. So a later import gets another one, and enters the process again.
+        """
+        with lock:
+            self._users -= 1
+            if self._users <= 0 and _pages.get(self._key) is self:
+                del _pages[self._key]
 
     def _start_time(self) -> int:
         return start_time(os.getpid())

@@ -31,6 +31,8 @@ class HostTimeline(Held):
     """0: there is no driver."""
     stated_identity = 0
     """0: the kernel identifies memory files."""
+    temporary = False
+    """False: timelines are imported permanently only."""
     pages: Sequence[Page] = ()
     """None: the payload is a page."""
 

@@ -148,9 +148,9 @@ class TimelinePage(PageSignals):
         """Owners of handles of its section. Those that are open are compared with the handles of later imports."""
         self._known: dict[tuple[int, int], OwnedFd | None] = {}
         """Handles of signalers, by pid and start time; None for one that has ended, or cannot be watched."""
-        self._ended: tuple[int, int, int] | None = None
-        """The pid of a signaler that has ended, the time when that was noticed, and the sequence then: known in this
-        process alone, which may not write the page."""
+        self._ended: tuple[int, int, int, bool] | None = None
+        """The pid of a signaler that has ended, the time when that was noticed, the sequence then, and whether it ended
+        normally: known in this process alone, which may not write the page."""
         self._noted = 0
         self._users = 0
         self._member: Owner | None = None
@@ -183,11 +183,13 @@ class TimelinePage(PageSignals):
         ended = self._ended
         if ended is None or facts.state != layout.State.ALIVE:
             return facts
-        pid, since, sequence = ended
+        pid, since, sequence, exited = ended
         if facts.sequence != sequence:  # somebody has signaled since
             self._ended = None
             return facts
-        return facts._replace(state=int(layout.State.GONE), pid=pid, since=since, reached=facts.value)
+        flags = layout.Flags.CLOSED | layout.Flags.EXITED if exited else 0
+        state = int(layout.State.GONE)
+        return facts._replace(state=state, pid=pid, since=since, reached=facts.value, flags=int(flags))
 
     # Signaling.
 
@@ -285,16 +287,17 @@ class TimelinePage(PageSignals):
     def _note_end(self, pid: int, start: int) -> None:
         since = time.monotonic_ns()
         if not self.writable:
-            self._ended = (pid, since, self.sequence_number)
-            self._noted += 1
+            left = layout.leave(memoryview(bytearray(self._words.cast("B"))), pid, start)
+            if left.end_matters:  # one that closed it before has no entry any more
+                self._ended = (pid, since, self.sequence_number, left.leaving)
+                self._noted += 1
             return
         page = self._words.cast("B")
         with self._table_locked():
             left = layout.leave(page, pid, start, dead=True)
-            counts = left.found and not (left.creator and left.signalers)
-            if counts:
-                layout.mark_gone(page, pid, since)
-        if counts:
+            if left.end_matters:
+                layout.mark_gone(page, pid, since, exited=left.leaving)
+        if left.end_matters:
             self._ring(self._bell)
 
 

@@ -104,7 +104,7 @@ class VulkanBackend(Answers):
         self.fill = self.transfers.fill
         self.submit = self.transfers.submit
         self.finish_submitted = self.transfers.finish_submitted
-        self.release_ownership = self.transfers.release_ownership
+        self.owns, self.release_ownership = self.transfers.owns, self.transfers.release_ownership
 
     def close(self) -> None:
         """See `Backend`. Errors: DriverError while commands run; safe to repeat."""

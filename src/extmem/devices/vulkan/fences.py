@@ -51,4 +51,5 @@ class VulkanFence(SharedSync):
             device = self.device
             fences = ffi.new("uint64_t *", self.live)
             device.check(device.commands.vkResetFences(device.handle, 1, fences), "vkResetFences")
+        self.abandoned = None
         self.restored()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from extmem import vk
+from extmem.devices.sync import Batch
+from extmem.errors import DriverError
 from extmem.owning import Lock, Uses
 
 if TYPE_CHECKING:
@@ -16,11 +19,25 @@ if TYPE_CHECKING:
     from extmem.devices.sync import NativeSemaphore
     from extmem.devices.vulkan.owners import VkObject
     from extmem.devices.vulkan.submit_infos import Submit
+    from extmem.devices.vulkan.sync_objects import VulkanSync
 
-__all__ = ["Work", "Worker"]
+__all__ = ["NOTE_OF_EARLIER", "NOT_SUBMITTED", "Work", "Worker"]
 
 _LINGER_S: Final = 1.0
 """Seconds that a thread without work waits for more before it ends."""
+NOTE_OF_EARLIER: Final = (
+    "This is the error of a submission that waited for a timeline of the host, and whose call had returned. It was not "
+    "made. The call that raises it has submitted nothing: repeat it."
+)
+"""What is added to the error of a deferred submission, which a later call raises."""
+NOT_SUBMITTED: Final = DriverError(
+    "the driver refused it, earlier work of the same call failed, or the device is lost",
+    result=int(vk.Result.ERROR_UNKNOWN),
+    command="vkQueueSubmit",
+)
+"""The reason of work that is not submitted, where no other is known."""
+_LOOK_S: Final = 0.02
+"""Seconds until a thread without work sees work that it was not woken for."""
 
 
 class Work:
@@ -36,10 +53,12 @@ class Work:
         "keep",
         "own",
         "raises",
+        "reason",
         "recorded",
         "result",
         "results",
         "uses",
+        "wanted",
     )
 
     def __init__(self) -> None:
@@ -62,11 +81,60 @@ class Work:
         """The calls, once they are built."""
         self.after: Work | None = None
         """Earlier work of the same call: if that fails, this is not submitted."""
+        self.reason: Exception | None = None
+        """Why it is not submitted; None of other work."""
         self.keep: list[Any] = []
+        """Its batches and the program's fence, or None."""
         self.result: int | None = None
         """The VkResult of its end; None before."""
         self.ended: SimpleQueue[None] = SimpleQueue()
         """Has an item once it has ended."""
+        self.wanted = False
+        """Whether somebody waits for its end."""
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether its end is to be handled at once, because somebody waits for it or may wait for what it raises."""
+        return self.wanted or bool(self.raises)
+
+    def announce(self) -> None:
+        """Tell the waiters of its pages, before it is submitted, that this process is going to signal.
+
+        Otherwise a page that is marked, because a signaler has ended, would be an error for them until the work is
+        done.
+        """
+        for page, _ in self.raises:
+            page.announce_signal()
+
+    def withdraw(self, *, promised: bool) -> None:
+        """Tell those who wait for its values that they do not come.
+
+        promised: whether the program was told of no error. Otherwise only what `announce` changed is taken back.
+        """
+        for page, value in self.raises:
+            if (promised or page.marked) and page.value < value:
+                page.poison()
+
+    def abandon(self) -> None:
+        """Tell fences and binary semaphores that it was to signal that it was not submitted; its call has returned."""
+        reason = self.reason = self.reason or NOT_SUBMITTED
+        for one in self.keep:
+            if isinstance(one, Batch):
+                one.abandoned = True
+                for signal in one.signals:
+                    if not signal.semaphore.timeline:  # of a timeline, the page tells
+                        cast("VulkanSync", signal.semaphore).abandoned = reason
+            elif one is not None:
+                one.abandoned = reason
+
+    def waits_for_abandoned(self) -> Exception | None:
+        """Return why a binary semaphore that it waits for is not signaled; None if all are, or may be."""
+        for batch in self.keep:
+            for wait in batch.waits if isinstance(batch, Batch) else ():
+                reason = cast("VulkanSync", wait.semaphore).abandoned
+                if reason is not None:
+                    return reason
+        return None
 
     def wait(self, seconds: float) -> bool:
         """Wait for its end. Signal handlers run meanwhile. Return whether it has ended."""
@@ -95,7 +163,7 @@ class Worker:
     def add(self, work: Work, *, wake: bool = True) -> None:
         """Add an item, and ensure that the thread runs.
 
-        wake: False if the caller calls `wake` soon. If an exception prevents that, the thread looks a moment later.
+        wake: False if the caller calls `wake` soon, or if nobody waits for the work: the thread looks a moment later.
         """
         self.items.append(work)
         with self._lock:
@@ -132,11 +200,15 @@ class Worker:
         with self._lock:  # an exception of a signal handler may have come before this thread was recorded
             if self._thread is not threading.current_thread():
                 return
+        calm = 0.0
         while True:
             if not self.items:
-                if not self.pause(self._linger) and self._ends():
+                seconds = min(self._linger, _LOOK_S)
+                calm = 0.0 if self.pause(seconds) else calm + seconds
+                if calm >= self._linger and self._ends():
                     return
                 continue
+            calm = 0.0
             work = self.items[0]
             if self._handle(work):
                 self.items.popleft()

@@ -76,15 +76,19 @@ def _fill(info: Any, batch: Batch, buffers: Sequence[int], keep: list[Any]) -> N
     waits, signals = batch.waits, batch.signals
     values = ffi.NULL
     if any(one.semaphore.timeline for one in operations_of(batch)):
-        waited = ffi.new("uint64_t[]", [wait.value for wait in waits] or [0])
-        signaled = ffi.new("uint64_t[]", [signal.value for signal in signals] or [0])
+        waited = ffi.new("uint64_t[]", [wait.value for wait in waits]) if waits else ffi.NULL
+        signaled = ffi.new("uint64_t[]", [signal.value for signal in signals]) if signals else ffi.NULL
         counted = (len(waits), waited, len(signals), signaled)
         values = ffi.new("VkTimelineSemaphoreSubmitInfo *", (_VALUES, ffi.NULL, *counted))
         keep += [waited, signaled, values]
-    wait_for = ffi.new("uint64_t[]", [wait.semaphore.raw for wait in waits] or [0])
-    masks = ffi.new("uint32_t[]", [_old_mask(wait.stage_mask) for wait in waits] or [0])
-    commands = ffi.new("VkCommandBuffer[]", [ffi.cast("VkCommandBuffer", raw) for raw in buffers] or [ffi.NULL])
-    signal_to = ffi.new("uint64_t[]", [signal.semaphore.raw for signal in signals] or [0])
+    wait_for = masks = commands = signal_to = ffi.NULL
+    if waits:
+        wait_for = ffi.new("uint64_t[]", [wait.semaphore.raw for wait in waits])
+        masks = ffi.new("uint32_t[]", [_old_mask(wait.stage_mask) for wait in waits])
+    if buffers:
+        commands = ffi.new("VkCommandBuffer[]", [ffi.cast("VkCommandBuffer", raw) for raw in buffers])
+    if signals:
+        signal_to = ffi.new("uint64_t[]", [signal.semaphore.raw for signal in signals])
     keep += [wait_for, masks, commands, signal_to]
     info.sType, info.pNext = _INFO, _chained(batch, keep, values)
     info.waitSemaphoreCount, info.pWaitSemaphores, info.pWaitDstStageMask = len(waits), wait_for, masks

@@ -8,7 +8,7 @@ or a fence of the device.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from extmem import vk
 from extmem.devices.sync import FenceSpec, SemaphoreSpec
@@ -26,7 +26,7 @@ from extmem.devices.vulkan.sync_capabilities import (
 from extmem.devices.vulkan.sync_fd_check import SyncFdCheck
 from extmem.devices.vulkan.sync_handle_types import OPAQUE_FD, OPAQUE_WIN32
 from extmem.devices.vulkan.sync_submission import BatchQueue
-from extmem.errors import PeerGoneError
+from extmem.errors import DriverError, PeerGoneError
 from extmem.owning import Uses
 from extmem.vk.abi import ffi
 from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType
@@ -139,13 +139,15 @@ class VulkanSyncBackend:
             natives = [(_native(semaphore), value) for semaphore, value in waits]
             for semaphore, _ in natives:
                 uses.add(semaphore.keeper)
+            is_over = False
             while True:
                 left = [(semaphore, value) for semaphore, value in natives if not semaphore.has_reached(value)]
                 if not left or (any_of and len(left) < len(natives)):
                     return True
-                remaining = deadline - time.monotonic_ns()
-                if remaining <= 0:
+                if is_over:
                     return False
+                remaining = max(0, deadline - time.monotonic_ns())
+                is_over = not remaining  # without time it looks whether a signaler has ended
                 self._wait_once(left, any_of, remaining)
 
     def _wait_once(self, waits: list[tuple[VulkanSemaphore, int]], any_of: bool, remaining: int) -> None:
@@ -178,6 +180,7 @@ class VulkanSyncBackend:
         with Uses() as uses:
             for fence in fences:
                 uses.add(fence.keeper)
+            _check_promised(fences, any_of)
             raws = ffi.new("uint64_t[]", [fence.raw for fence in fences])
             result = device.commands.vkWaitForFences(device.handle, len(fences), raws, not any_of, timeout_ns)
         if result not in (0, _TIMEOUT):
@@ -193,6 +196,20 @@ class VulkanSyncBackend:
     def close(self) -> None:
         """Release what submissions needed, when they are done. Safe to repeat. Errors: as `drain`."""
         self.batches.close()
+
+
+def _check_promised(fences: Sequence[NativeFence], any_of: bool) -> None:
+    """Raise the reason why one of the fences (any: each of them) is not going to be signaled."""
+    reasons = [reason for fence in fences if (reason := cast("VulkanFence", fence).abandoned) is not None]
+    if not reasons or (any_of and len(reasons) < len(fences)):
+        return
+    text = (
+        f"vkWaitForFences: the submission that was to signal a fence was not made ({reasons[0]}); submit it again when "
+        "what it waits for can happen"
+    )
+    if isinstance(reasons[0], PeerGoneError):
+        raise PeerGoneError(text)
+    raise DriverError(text, result=int(vk.Result.ERROR_UNKNOWN), command="vkWaitForFences")
 
 
 def _native(semaphore: Any) -> VulkanSemaphore:

@@ -77,6 +77,8 @@ class VulkanSync:
         self._payload: PayloadFd | None = None
         """The object manager's payload that is its permanent one, if that was imported; closed with it."""
         self._temporary: PayloadFd | None = None
+        self.abandoned: Exception | None = None
+        """Why the last submission that was to signal it was not made, though its call had returned; None for others."""
         self._is_temporary = False
         """Whether a temporary payload is in force, as far as this process knows."""
         self._exported: dict[bool, OwnedFd] = {}
@@ -121,10 +123,10 @@ class VulkanSync:
     def live(self) -> int:
         """The handle. HandleStateError once destroyed."""
         self.device.check_open()
-        raw = self.raw
-        if not raw or self.keeper.closing:
+        found = self._object
+        if found is None or found.closing or not found.raw:
             raise HandleStateError(f"this {self.kind.noun} is destroyed; create another one")
-        return raw
+        return found.raw
 
     @property
     def fd(self) -> int | None:
@@ -227,6 +229,11 @@ class VulkanSync:
         exported = self._exported.pop(is_temporary, None)
         if exported is not None:
             exported.end()
+
+    @property
+    def temporary(self) -> bool:
+        """See `NativeSync`."""
+        return self._is_temporary
 
     def restored(self) -> None:
         """Record that the permanent payload is back: a wait was submitted, or the fence was reset."""

@@ -6,6 +6,9 @@ list, as long as there is one. When work is done, the thread raises the host wor
 signaled, ends the holds, and gives fence and command buffers back for the next submission. The program's fence, if
 there is one, is submitted with the batches, and the work's own behind it, with no batches.
 
+Only the words are urgent: others may wait for them. The rest is done a moment later, for many works at once, since the
+thread competes with the program for the GIL. It is done at once if somebody waits for it.
+
 A submission with several batches is divided after each batch that signals a timeline with a host word, so that a host
 that waits for this word is woken when that batch is done, and not the last one.
 
@@ -26,16 +29,17 @@ import operator
 import time
 from collections import deque
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakSet
 
 from extmem import vk
 from extmem.devices.sync import Batch
+from extmem.devices.vulkan.batch_groups import divided, of_driver, set_owners
 from extmem.devices.vulkan.command_buffers import CommandBuffers
 from extmem.devices.vulkan.host_words import page_of
 from extmem.devices.vulkan.memory import native_allocation
 from extmem.devices.vulkan.owners import VkObject
-from extmem.devices.vulkan.queued_work import Work, Worker
+from extmem.devices.vulkan.queued_work import NOT_SUBMITTED, NOTE_OF_EARLIER, Work, Worker
 from extmem.devices.vulkan.results import fail
 from extmem.devices.vulkan.semaphores import VulkanSemaphore
 from extmem.devices.vulkan.submit_infos import Submit, operations_of, submit_call
@@ -50,13 +54,17 @@ if TYPE_CHECKING:
     from extmem.devices.sync import NativeFence, NativeSemaphore
     from extmem.devices.vulkan.host_words import HostWords
     from extmem.devices.vulkan.logical import LogicalDevice
-    from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation
+    from extmem.devices.vulkan.sync_objects import VulkanSync
 
 __all__ = ["BatchQueue"]
 
 _SLICE_NS: Final = 50_000_000
 """Nanoseconds of one wait for a fence, or for a host timeline."""
 _SLICE_S: Final = 0.05
+_CALM_S: Final = 0.01
+"""Seconds without urgent work before what is not urgent is done."""
+_MANY_ENDS: Final = 64
+"""The number of works that are not left for later."""
 _PATIENCE_S: Final = 60.0
 """Seconds that `drain` waits; then it raises an error at once until everything is done."""
 _TIMEOUT = int(vk.Result.TIMEOUT)
@@ -97,6 +105,8 @@ class BatchQueue:
         """See `SyncBackend.submit_batches`."""
         self._device.check_open()
         if self._failed:
+            for batch in batches:
+                batch.abandoned = True
             raise self._failed.pop(0)
         with self._lock:
             works = self._submit(batches, fence, uses)
@@ -104,7 +114,7 @@ class BatchQueue:
             self._wait_for(works)
 
     def _submit(self, batches: Sequence[Batch], fence: NativeFence | None, uses: Uses) -> list[Work]:
-        groups = _divided(batches, has_fence=fence is not None)
+        groups = divided(batches, has_fence=fence is not None)
         works: list[Work] = []
         try:
             for index, group in enumerate(groups):
@@ -115,6 +125,7 @@ class BatchQueue:
             is_deferred = bool(self._deferred.items)
             for work in works:
                 is_deferred = is_deferred or not self._reached(work)
+                work.announce()
                 if is_deferred:
                     work.deferred = True
                     self._deferred.add(work)
@@ -123,11 +134,13 @@ class BatchQueue:
         except BaseException:
             for work in works:
                 if not work.results and work not in self._deferred.items:
+                    with contextlib.suppress(ExtmemError, OSError):
+                        work.withdraw(promised=False)
                     self._abandon(work)
             raise
         finally:
             if any(work.results and not work.results[0] for work in works) or self._deferred.items:
-                _set_owners(batches)
+                set_owners(batches)
         return works
 
     def _prepared(self, batches: Sequence[Batch], fence: NativeFence | None, uses: Uses) -> Work:
@@ -138,16 +151,18 @@ class BatchQueue:
             raw_fence = 0
             if fence is not None:
                 work.uses.add(fence.keeper)
+                cast("VulkanSync", fence).abandoned = None
                 raw_fence = fence.raw
             driver_batches, buffers = [], []
             for batch in batches:
                 self._hold(work, batch)
-                driver_batches.append(_of_driver(batch))
+                driver_batches.append(of_driver(batch))
                 buffers.append(self._recorded(work, batch))
                 for wait in batch.waits:
                     if isinstance(wait.semaphore, VulkanSemaphore) and wait.semaphore.host is not None:
                         work.hosts.append((wait.semaphore.host, wait.value))
                 for signal in batch.signals:
+                    cast("VulkanSync", signal.semaphore).abandoned = None
                     page = self._page(work, signal.semaphore)
                     if page is not None:
                         work.raises.append((page, signal.value))
@@ -224,7 +239,8 @@ class BatchQueue:
         with device.queue_lock:
             # The calls are made in one call of C code: no signal handler runs between them.
             work.results.extend(starmap(operator.call, calls))
-        self._running.wake()
+        if work.is_urgent or len(self._running.items) > _MANY_ENDS:
+            self._running.wake()
         result = work.results[0]
         if result:
             fail(result, own_name(own, device), device.name)
@@ -243,12 +259,31 @@ class BatchQueue:
             self._fences.append(work.fence)
             work.fence = None
         self._buffers.give_back(work.recorded)
+        work.raises = []
         work.uses.end()
 
     # The end of work. Only the thread calls this.
 
     def _watch(self, work: Work) -> bool:
-        """Wait for the end of work for a moment; see `Worker`."""
+        """Wait for the end of work for a moment; see `Worker`. work: the oldest."""
+        items = self._running.items
+        urgent = next((one for one in items.copy() if one.raises or one.wanted), None)
+        if urgent is None:
+            if len(items) <= _MANY_ENDS and self._running.pause(_CALM_S):
+                return False  # it was woken: something may be urgent now
+            return self._watch_oldest(work)
+        fence = urgent.fence
+        if urgent.wanted or fence is None or len(urgent.results) < urgent.calls or any(urgent.results):
+            return self._watch_oldest(work)
+        result = self._waited_for(fence)
+        if result not in (0, _TIMEOUT):
+            return self._watch_oldest(work)
+        if not result:
+            self._raise_words(urgent)
+        return False
+
+    def _watch_oldest(self, work: Work) -> bool:
+        """Wait for the end of the oldest work for a moment; as `_watch`."""
         if len(work.results) < work.calls:  # it is being sent, or an exception came before that
             self._running.pause(_SLICE_S)
             return not work.results and work.fence is None
@@ -262,8 +297,7 @@ class BatchQueue:
                 work.results[1] = device.commands.vkQueueSubmit(self._queue, 0, ffi.NULL, fence.raw)
             self._running.pause(_SLICE_S)
             return False
-        fences = ffi.new("uint64_t *", fence.raw)
-        result = device.commands.vkWaitForFences(device.handle, 1, fences, 1, _SLICE_NS)
+        result = self._waited_for(fence)
         if result in (0, _LOST):
             self._end(work, refused or result, is_signaled=result == 0)
             return True
@@ -271,17 +305,31 @@ class BatchQueue:
             self._running.pause(_SLICE_S)
         return False
 
+    def _waited_for(self, fence: VkObject) -> int:
+        """Wait for a fence for a moment. Return the VkResult."""
+        device, fences = self._device, ffi.new("uint64_t *", fence.raw)
+        result: int = device.commands.vkWaitForFences(device.handle, 1, fences, 1, _SLICE_NS)
+        return result
+
+    def _raise_words(self, work: Work) -> None:
+        """Raise the words of the timelines that work has signaled. It is not urgent any more then."""
+        raises, work.raises = work.raises, []
+        for page, value in raises:
+            try:
+                page.raise_to(value)
+            except (ExtmemError, OSError) as error:
+                _log.warning("a timeline could not be raised to %s: %s", value, error)
+
     def _end(self, work: Work, result: int, *, is_signaled: bool) -> None:
         self._lost = self._lost or result == _LOST
         was_promised = work.deferred or not (work.results and work.results[0])
-        for page, value in work.raises:
-            try:
-                if not result:
-                    page.raise_to(value)
-                elif was_promised and page.value < value:
-                    page.poison()  # those who wait for the value learn that it does not come
-            except (ExtmemError, OSError) as error:
-                _log.warning("a timeline could not be raised to %s: %s", value, error)
+        if not result:
+            self._raise_words(work)
+        else:
+            with contextlib.suppress(ExtmemError, OSError):
+                work.withdraw(promised=was_promised)
+            if work.deferred and (not work.results or work.results[0]):
+                work.abandon()
         self._buffers.give_back(work.recorded)
         fence, work.fence = work.fence, None
         if fence is not None:
@@ -303,7 +351,10 @@ class BatchQueue:
 
     def _wait_and_send(self, work: Work) -> bool:
         """Wait for host timelines for a moment, and submit once their values are reached; see `Worker`."""
-        if self._lost or (work.after is not None and work.after.result):
+        after = work.after
+        reason = work.waits_for_abandoned() if after is None or not after.result else after.reason or NOT_SUBMITTED
+        if self._lost or reason is not None:
+            work.reason = reason
             self._end(work, _LOST if self._lost else _ABANDONED, is_signaled=False)
             return True
         try:
@@ -311,8 +362,10 @@ class BatchQueue:
                 return False
             self._send(work)
         except (ExtmemError, OSError) as error:
+            error.add_note(NOTE_OF_EARLIER)
             self._failed.append(error)
             _log.warning("a submission that waited for a timeline of the host failed: %s", error)
+            work.reason = error
             if not work.results:
                 self._end(work, _ABANDONED, is_signaled=False)
         return True
@@ -330,6 +383,8 @@ class BatchQueue:
     def _wait_for(self, works: Sequence[Work]) -> None:
         """Wait until this work is done. Signal handlers run meanwhile. Errors: DriverError for a lost device."""
         for work in works:
+            work.wanted = True
+            self._running.wake()
             while not work.wait(_SLICE_S):
                 pass
             if work.result:
@@ -345,6 +400,9 @@ class BatchQueue:
         until = time.monotonic() + self._patience
         while not self.idle:
             for items in (self._deferred.items, self._running.items):
+                for work in items.copy():
+                    work.wanted = True
+                self._running.wake()
                 with contextlib.suppress(IndexError):
                     items[0].wait(min(_SLICE_S, max(0.0, until - time.monotonic())))
             if time.monotonic() >= until and not self.idle:
@@ -375,51 +433,6 @@ class BatchQueue:
 def own_name(own: Submit, device: LogicalDevice) -> str:
     """Return the name of the command, for errors."""
     return "vkQueueSubmit" if own.command is device.commands.vkQueueSubmit else "vkQueueSubmit2"
-
-
-def _is_host(semaphore: NativeSemaphore) -> bool:
-    return isinstance(semaphore, VulkanSemaphore) and semaphore.host is not None
-
-
-def _of_driver(batch: Batch) -> Batch:
-    """Return the batch without the host timelines, which the driver does not know."""
-    if not any(_is_host(one.semaphore) for one in operations_of(batch)):
-        return batch
-    return Batch(
-        [wait for wait in batch.waits if not _is_host(wait.semaphore)],
-        batch.record,
-        batch.command_buffers,
-        [signal for signal in batch.signals if not _is_host(signal.semaphore)],
-        batch.owners,
-        batch.chain,
-    )
-
-
-def _divided(batches: Sequence[Batch], *, has_fence: bool) -> list[Sequence[Batch]]:
-    """Return the batches in groups, each of which is one submission; see the module."""
-    groups: list[list[Batch]] = [[]]
-    for batch in batches:
-        if groups[-1] and any(_is_host(wait.semaphore) for wait in batch.waits):
-            groups.append([])
-        groups[-1].append(batch)
-        if any(_has_word(signal.semaphore) for signal in batch.signals):
-            groups.append([])
-    if not groups[-1] and (len(groups) > 1):
-        groups.pop()
-    return [group for group in groups if group] or ([[]] if has_fence else [])
-
-
-def _has_word(semaphore: NativeSemaphore) -> bool:
-    return isinstance(semaphore, VulkanSemaphore) and (semaphore.host is not None or semaphore.word is not None)
-
-
-def _set_owners(batches: Sequence[Batch]) -> None:
-    """Record the owners of memory after the batches, by barriers of their commands."""
-    for batch in batches:
-        for allocation, is_acquired in batch.owners:
-            owner: QueueOwner = "held" if is_acquired else "external"
-            native: VulkanAllocation = native_allocation(allocation)
-            native.owner = owner
 
 
 @atexit.register

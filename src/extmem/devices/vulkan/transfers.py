@@ -55,13 +55,16 @@ class Transfers:
     def sync(self) -> VulkanSyncBackend:
         """Semaphores, fences, and submissions of batches, made at the first use."""
         self._device.check_open()
-        with self._device.making:
-            if self._sync is None:
-                with late_imports():
-                    from extmem.devices.vulkan.sync import VulkanSyncBackend
+        found = self._sync
+        if found is None:
+            with self._device.making:
+                found = self._sync
+                if found is None:
+                    with late_imports():
+                        from extmem.devices.vulkan.sync import VulkanSyncBackend
 
-                self._sync = VulkanSyncBackend(self._device)
-            return self._sync
+                    found = self._sync = VulkanSyncBackend(self._device)
+        return found
 
     def _drain(self) -> None:
         """Wait for batches that were submitted. Errors: as `BatchQueue.drain`."""
@@ -235,6 +238,10 @@ class Transfers:
             (native_allocation(allocation), "held" if is_acquired else "external") for allocation, is_acquired in owners
         ]
         self.submissions.run(record, uses=uses, owners=after)
+
+    def owns(self, allocation: Allocation) -> bool:
+        """See `ReleasesOwnership`."""
+        return native_allocation(allocation).owner == "here"
 
     def release_ownership(self, allocation: Allocation) -> None:
         """See `ReleasesOwnership`. Nothing is released where the caller's dedicated buffer is unbound and so unused."""

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from extmem import wire
+from extmem.arguments import a_type
 from extmem.broker.fd_inspection import is_writable
 from extmem.errors import ObjectManagerError, UnsupportedError
 from extmem.handles import HandleEntry, HandleInfo
@@ -123,7 +124,7 @@ class LinuxManager(Naming):
         """Return a security descriptor of `vk.SecurityAttributes` as SDDL text. UnsupportedError for a binary one."""
         if security is not None and not isinstance(security, str):
             raise UnsupportedError(
-                f"SecurityAttributes.security_descriptor is a {type(security).__name__}: binary descriptors are for "
+                f"SecurityAttributes.security_descriptor is {a_type(security)}: binary descriptors are for "
                 'Windows; write it as SDDL text, such as "D:(A;;GR;;;WD)"',
                 requires_one_of=["SDDL text"],
             )

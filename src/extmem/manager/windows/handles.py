@@ -92,7 +92,8 @@ class Handles(References):
         except NameNotFoundError:
             found = self.open_driver_object(name, desired, flags, kind)
             if found is not None:
-                self.opened(found)
+                with calls.closed_on_error(found):
+                    self.opened(found)
                 return found
             provided = self.open_exporter_name(name, desired, flags)
             if provided is None:
@@ -103,14 +104,12 @@ class Handles(References):
         plain = how.to_kernel(how.from_kernel(granted))
         if granted & ~plain & how.references_alone:
             # Only handles of references have this right, by which a snapshot distinguishes them from NT handles.
-            try:
+            with calls.closed_on_error(value):
                 value, full = status_errors.duplicate(value, plain, flags), value
-            except ObjectManagerError:
-                calls.close_handle(value)
-                raise
             calls.close_handle(full)
         if type_name != SECTION:
-            self.keep_description(value, path)
+            with calls.closed_on_error(value):
+                self.keep_description(value, path)
         return value
 
     def keep_description(self, value: int, path: str) -> None:

@@ -312,7 +312,8 @@ class WindowsManager(naming.Naming):
             return made
         made = status_errors.duplicate(found.section, self._kernel_rights(found), flags)
         if found.kind is not ObjectKind.MEMORY:
-            self.keep_description(made, calls.name_of(made))
+            with calls.closed_on_error(made):
+                self.keep_description(made, calls.name_of(made))
         return made
 
     def _kernel_rights(self, found: HeldReference) -> int:
@@ -384,20 +385,21 @@ class WindowsManager(naming.Naming):
             return kind in (SECTION, EVENT, SEMAPHORE) and self.object_of(value) == sent.object
 
         value = tickets.fetch(sent, fits)
-        type_name = driver_memory.kernel().kind_of(value)
-        from_driver = type_name in driver_memory.TYPES
-        if sent.kind == tickets.HANDLE_KIND:
-            if entry is not None:
-                entry.record(value)
-            if from_driver:
-                self._learn(value, sent.frame)
-            return value
-        if from_driver:
-            description = unpack(sent.frame)
+        description: Description | None = None
+        with calls.closed_on_error(value):
+            type_name = driver_memory.kernel().kind_of(value)
+            from_driver = type_name in driver_memory.TYPES
+            if sent.kind == tickets.HANDLE_KIND:
+                if from_driver:
+                    self._learn(value, sent.frame)
+                return recorded(value, entry)
+            description = unpack(sent.frame) if from_driver else None
             kind = ObjectKind(description.kind) if description is not None else self.kind_of(value, type_name)
+        # Each of these owns the handle, also after an error.
+        if from_driver:
             return self._import_driver_memory(value, None, "importing what was sent", description, reference, kind)
-        if self.kind_of(value, type_name) is not ObjectKind.MEMORY:
-            return self.import_claimed(value, type_name, reference)
+        if kind is not ObjectKind.MEMORY:
+            return self._import_sync(value, type_name, kind, "importing what was sent", None, reference)
         return self._import(value, "importing what was sent", reference=reference)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:

@@ -90,11 +90,11 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
                 section = sections.create(room + FRAME, path, security)
             except calls.StatusError as error:
                 raise _failed(error, room + FRAME, name, path or "") from None
-    try:
-        sections.poke(section, room, frame)
-    except calls.StatusError as error:
-        calls.close_handle(section)
-        raise _failed(error, size) from None
+    with calls.closed_on_error(section):
+        try:
+            sections.poke(section, room, frame)
+        except calls.StatusError as error:
+            raise _failed(error, size) from None
     return section
 
 
@@ -173,11 +173,11 @@ def create_companion(
                 if error.status != Status.OBJECT_NAME_COLLISION or time.monotonic() > deadline:
                     raise _failed(error, FRAME, name, where) from None
             time.sleep(0.005)
-    try:
-        sections.poke(companion, 0, pack(described))
-    except calls.StatusError as error:
-        calls.close_handle(companion)
-        raise _failed(error, FRAME) from None
+    with calls.closed_on_error(companion):
+        try:
+            sections.poke(companion, 0, pack(described))
+        except calls.StatusError as error:
+            raise _failed(error, FRAME) from None
     return companion
 
 

@@ -59,11 +59,11 @@ def create_timeline(descriptor: bytes, terms: ShareTerms | None) -> int:
     display = _display(terms)
     kind = int(ObjectKind.SEMAPHORE)
     described = Description(secrets.randbits(62) + 1, int(Backing.HOST_FILE), False, display, descriptor, kind=kind)
-    try:
-        sections.poke(made, sections.PAGE, pack(described))
-    except calls.StatusError as error:
-        calls.close_handle(made)
-        raise _failed(error, "a timeline") from None
+    with calls.closed_on_error(made):
+        try:
+            sections.poke(made, sections.PAGE, pack(described))
+        except calls.StatusError as error:
+            raise _failed(error, "a timeline") from None
     return made
 
 

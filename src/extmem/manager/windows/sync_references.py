@@ -148,10 +148,10 @@ class SyncReferences(Handles):
         value, type_name = find_entry(value)
         what = f"the handle {value:#x}"
         self.refuse_other_kind(value, type_name, kind, what)
+        description = self.describe_driver_memory(value) if type_name not in _ONLY else None
         copied = status_errors.duplicate(value, options=calls.SAME_ACCESS)
         if type_name in _ONLY:
             return self._import_sync(copied, type_name, kind, f"importing handle {value:#x}", None, reference)
-        description = self.describe_driver_memory(value)
         return self._import_driver_memory(copied, None, f"importing handle {value:#x}", description, reference, kind)
 
     def refuse_other_kind(self, value: int, type_name: str, kind: ObjectKind, what: str) -> None:
@@ -191,11 +191,6 @@ class SyncReferences(Handles):
                 if error.status == Status.ACCESS_DENIED:
                     return path
         raise error_for(Status.INVALID_PARAMETER, bad_number(number))
-
-    def import_claimed(self, value: int, type_name: str, reference: Reference | None) -> Imported:
-        """Create a reference with the handle of a semaphore or fence that came with a ticket."""
-        kind = self.kind_of(value, type_name)
-        return self._import_sync(value, type_name, kind, "importing what was sent", None, reference)
 
     def _import_sync(
         self,

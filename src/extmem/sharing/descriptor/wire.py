@@ -128,6 +128,12 @@ class _Head(msgspec.Struct, array_like=True):
 _encoder = msgspec.msgpack.Encoder()
 _head = msgspec.msgpack.Decoder(_Head)
 _kind = msgspec.msgpack.Decoder(_Kind)
+_OPENED_BY = {
+    ObjectKind.MEMORY: ("memory", "extmem.open or Device.allocate_memory"),
+    ObjectKind.SEMAPHORE: ("a semaphore", "extmem.open_timeline (a timeline) or Device.import_semaphore_fd"),
+    ObjectKind.FENCE: ("a fence", "Device.import_fence_fd"),
+}
+"""The nouns of the kinds, and the calls that open or import one."""
 _header_of = itemgetter(*_Header.__struct_fields__[1:])
 
 
@@ -210,10 +216,14 @@ class Form:
         return f"the descriptor is malformed: {self._named(str(error))}"
 
     def _kind_text(self, object_kind: int) -> str:
+        needed = f"and {' or '.join(self._kinds.values())} is needed"
+        if object_kind in _OPENED_BY:
+            noun, calls = _OPENED_BY[ObjectKind(object_kind)]
+            return f"the descriptor is of {noun} (kind {object_kind}), {needed}; open it as what it is, by {calls}"
         known = ", ".join(f"{int(kind)} {kind.name}" for kind in ObjectKind)
         return (
-            f"the descriptor is of an object of kind {object_kind}, and {' or '.join(self._kinds.values())} is needed; "
-            f"this library knows the kinds {known}"
+            f"the descriptor is of an object of kind {object_kind}, {needed}; this library knows the kinds {known}: "
+            "use the release of extmem that exported it"
         )
 
     def _named(self, text: str) -> str:

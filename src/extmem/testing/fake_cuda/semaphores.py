@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem.testing.fake_cuda.machine import INVALID_VALUE, Refusal
 from extmem.testing.fake_cuda.objects import ExternalSemaphore
+from extmem.testing.fake_cuda.sharing import semaphore_page
 from extmem.testing.fake_cuda.streams import Step, enqueue, pending
 from extmem.testing.fake_vulkan.sync_pages import SyncPage
 
@@ -42,8 +43,11 @@ def cuImportExternalSemaphore(fake: FakeCuda, description: Any) -> tuple[Any]:
     page = SyncPage.from_fd(int(description.handle.fd)) if kind in _FD_TYPES else _by_handle(fake, kind, description)
     if page is None:
         raise Refusal(_UNKNOWN)
-    if kind in _FD_TYPES and page.device_uuid != fake.gpus[ordinal].uuid:
-        page.forget()
+    if page.device_uuid.strip(bytes(1)) and page.device_uuid != fake.gpus[ordinal].uuid:
+        if kind in _FD_TYPES:
+            page.forget()
+        else:
+            page.close()
         raise Refusal(INVALID_VALUE)
     return (fake.module.CUexternalSemaphore(fake.add(ExternalSemaphore(page=page, kind=kind, ordinal=ordinal))),)
 
@@ -52,8 +56,9 @@ def _by_handle(fake: FakeCuda, kind: int, description: Any) -> SyncPage | None:
     handle, name = int(description.handle.win32.handle), int(description.handle.win32.name)
     if bool(handle) == bool(name) or (name and kind in _NUMBERS):
         raise fake.wrong(f"handle {handle:#x}, name at {name:#x}")
-    found = fake.win32_semaphores.get(ctypes.wstring_at(name) if name else handle)
-    return found.use() if found is not None else None
+    text = ctypes.wstring_at(name) if name else None
+    found = fake.win32_semaphores.get(text if text is not None else handle)
+    return found.use() if found is not None else semaphore_page(kind in _NUMBERS, handle, text)
 
 
 def cuDestroyExternalSemaphore(fake: FakeCuda, handle: Any) -> None:

@@ -33,7 +33,7 @@ from extmem.vk.abi import ffi
 if TYPE_CHECKING:
     from extmem.testing.fake_vulkan.machine import FakeVulkan
 
-__all__ = ["created", "make_d3d12_fence"]
+__all__ = ["created", "make_d3d12_fence", "open_sync"]
 
 Result = vk.Result
 _HandleType = vk.ExternalSemaphoreHandleTypeFlagBits
@@ -184,7 +184,7 @@ def _imported(fake: FakeVulkan, item: SyncObject, info: Any) -> int:
         fake.misuse(f"{item} is a timeline, and the import is temporary or by KMT number")
     if (name is None) == (not value) or (name is not None and kind == _KMT):
         fake.misuse(f"handle {value:#x} and name {name!r} are given for type {kind:#x}, and one of the two is needed")
-    opened = _opened(kind, value, name)
+    opened = open_sync(kind, value, name)
     page = SyncPage.from_fd(opened) if opened else None
     if page is None:
         if opened:
@@ -214,8 +214,8 @@ def _text(pointer: Any) -> str | None:
     return ctypes.wstring_at(int(ffi.cast("uintptr_t", pointer)))
 
 
-def _opened(kind: int, value: int, name: str | None) -> int:
-    """Open the payload with a handle of the driver's own; 0 where it does not exist."""
+def open_sync(kind: int, value: int, name: str | None) -> int:
+    """Open a payload of this Vulkan type with a handle of the driver's own; 0 where it does not exist."""
     try:
         if name is not None:
             path = names.resolve(name, calls.session(os.getpid())).display

@@ -30,14 +30,14 @@ class NoFloor:
     def on_stream(self, rounds: int) -> int:
         return rounds
 
-    chained = on_stream
+    chained = heard = paced = on_stream
 
 
 def test_the_steps_take_turns(uuid: bytes) -> None:
     floor: Any = NoFloor()
-    stream, stream_c, chain, chain_c = ordering_gpu.order_in_turns(floor, uuid, 2)
-    assert stream_c == chain_c == [ROUNDS, ROUNDS]
-    assert len(stream) == len(chain) == 2 and min(*stream, *chain) > 0
+    paced, paced_c, stream, stream_c, heard_c, chain, chain_c = ordering_gpu.order_in_turns(floor, uuid, 2)
+    assert paced_c == stream_c == heard_c == chain_c == [ROUNDS, ROUNDS]
+    assert len(paced) == len(stream) == len(chain) == 2 and min(*paced, *stream, *chain) > 0
 
 
 def test_signals_are_waited_for_in_both_ways(uuid: bytes, name: str) -> None:

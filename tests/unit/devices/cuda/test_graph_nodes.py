@@ -12,7 +12,7 @@ from extmem import raw
 from extmem.api import Device
 from extmem.testing import fake_cuda
 
-pytestmark = pytest.mark.linux_only("streams wait for pages of the host on Linux only")
+ON_LINUX = pytest.mark.linux_only("on Windows graphs do not signal what the host waits for")
 
 STREAM = 0x5000
 
@@ -34,6 +34,7 @@ def launch(cuda: Device, fake: fake_cuda.FakeCuda, graph: int) -> None:
         module.cuGraphExecDestroy(made)
 
 
+@ON_LINUX
 @pytest.mark.parametrize("kinds", ["page", "driver", "both"])
 def test_a_graph_waits_and_signals(
     kinds: str, cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda, graph: int
@@ -60,3 +61,13 @@ def test_a_node_of_another_graph_is_no_dependency(cuda: Device, fake: fake_cuda.
 def test_other_devices_have_no_graphs(vulkan: Device) -> None:
     with vulkan.timeline() as one, pytest.raises(extmem.UnsupportedError, match="no streams"):
         raw.cuda_graph_wait(vulkan, 1, (one, 1))
+
+
+@pytest.mark.windows_only("on Linux the host function is a node of the graph")
+def test_a_signal_of_what_the_host_waits_for_is_refused(cuda: Device, vulkan: Device, graph: int) -> None:
+    with cuda.timeline() as page, vulkan.timeline() as driver:
+        for one in (page, driver):
+            assert raw.cuda_graph_wait(cuda, graph, (one, 0))
+            with pytest.raises(extmem.UnsupportedError, match="after the launch of the graph"):
+                raw.cuda_graph_signal(cuda, graph, (one, 5))
+            assert one.value == 0

@@ -13,8 +13,6 @@ from extmem.devices.sync import SemaphoreSpec
 from extmem.testing import fake_cuda
 from extmem.testing.waiting import wait_until
 
-pytestmark = pytest.mark.linux_only("streams wait for pages of the host on Linux only")
-
 STREAM = 0x5000
 S = 1_000_000_000
 

@@ -194,19 +194,24 @@ def test_claims_of_ended_threads_are_dropped(monkeypatch: pytest.MonkeyPatch) ->
 # The end of a signaler.
 
 
-def mark(page: TimelinePage, pid: int = 4711, *, closed: bool = False) -> None:
-    layout.mark_gone(bytes_of(page), pid, time.monotonic_ns(), closed=closed)
+def mark(page: TimelinePage, pid: int = 4711, *, closed: bool = False, exited: bool = False) -> None:
+    layout.mark_gone(bytes_of(page), pid, time.monotonic_ns(), closed=closed, exited=exited)
     timeline_page.add_and_wake(page.sequence)
 
 
 @pytest.mark.parametrize(
-    ("closed", "words"), [(False, "which signaled the timeline, ended"), (True, "that could signal .* closed it")]
+    ("how", "words"),
+    [
+        ({}, "which could signal the timeline, ended without closing it"),
+        ({"closed": True}, "the last that could signal the timeline, closed it"),
+        ({"exited": True}, "the last that signaled or created the timeline, ended normally"),
+    ],
 )
-def test_S59_the_end_of_the_signaler_ends_a_wait(closed: bool, words: str) -> None:
+def test_S59_the_end_of_the_signaler_ends_a_wait(how: dict[str, bool], words: str) -> None:
     page = open_page(create_page(3))
-    thread = threading.Thread(target=mark, args=(page,), kwargs={"closed": closed})
+    thread = threading.Thread(target=mark, args=(page,), kwargs=how)
     thread.start()
-    with pytest.raises(PeerGoneError, match=rf"process 4711, .*{words} .* s ago: .* has value 3, and the value 4"):
+    with pytest.raises(PeerGoneError, match=rf"process 4711, {words} [0-9.]* s ago: .* has value 3, and the value 4"):
         page.wait(4, deadline_after(FAR))
     thread.join(DEADLINE)
     assert page.wait(3, 0)  # what was signaled stays so
@@ -268,6 +273,31 @@ def test_the_child_of_a_fork_opens_pages_of_its_own() -> None:
     page = open_page(file)
     timeline_page._forget_after_fork()
     assert open_page(file) is not page
+
+
+def test_a_page_that_a_wait_keeps_after_its_last_user_is_not_opened_again() -> None:
+    """The object manager has removed the process from the table, so the next page has to enter it again."""
+    file = create_page()
+    page = open_page(file)
+    page.add_user()
+    page.signal(1)
+    page.drop_user()
+    layout.leave(bytes_of(page), os.getpid(), start_time(os.getpid()))
+    again = open_page(file)
+    assert again is not page and again.value == 1
+    again.add_user()
+    again.signal(2)
+    assert again.signalers == [os.getpid()]
+    assert page.wait(2, 0)
+
+
+def test_a_page_is_opened_once_while_it_has_a_user() -> None:
+    file = create_page()
+    page = open_page(file)
+    page.add_user()
+    page.add_user()
+    page.drop_user()
+    assert open_page(file) is page
 
 
 @pytest.mark.slow("starts a process")

@@ -9,9 +9,11 @@ import pytest
 from extmem import vk
 from extmem.devices.host import late
 from extmem.devices.sync import Batch, SemaphoreSignal, SemaphoreWait
-from extmem.devices.vulkan import logical, sync_submission
+from extmem.devices.vulkan import logical
+from extmem.devices.vulkan.semaphores import VulkanSemaphore
 from extmem.errors import DriverError, PeerGoneError
 from extmem.owning import Uses
+from extmem.sharing import timeline_page
 from extmem.testing import fake_vulkan
 from extmem.testing.waiting import wait_until
 from tests.unit.devices.vulkan.sync_steps import SECOND, fake_backend, fence, semaphore, sharing, signal, wait_for
@@ -182,16 +184,76 @@ def test_a_deferred_submission_that_fails_is_an_error_of_the_next_call() -> None
         done.close()
 
 
-def test_batches_are_divided_behind_each_signal_of_a_host_word() -> None:
-    with fake_backend() as (_, backend):
-        shared, plain = semaphore(backend, timeline=True, shared=True), semaphore(backend, timeline=True)
-        first, second = Batch(signals=[SemaphoreSignal(shared, 1)]), Batch(signals=[SemaphoreSignal(plain, 1)])
-        divided = sync_submission._divided([second, second, first, second], has_fence=False)
-        assert [len(group) for group in divided] == [3, 1]
-        assert sync_submission._divided([], has_fence=True) == [[]]
-        assert sync_submission._divided([], has_fence=False) == []
-        shared.close()
-        plain.close()
+def lose(gate: VulkanSemaphore) -> None:
+    """Mark a timeline of the host as the object manager does when its signaler has ended."""
+    page = gate.host.page  # type: ignore[union-attr]
+    timeline_page.mark_gone(page._words.cast("B"), 1234, 0)
+    page._ring(page._bell)
+
+
+def test_fences_and_binary_semaphores_of_abandoned_work_are_not_waited_for() -> None:
+    with fake_backend(HOST) as (fake, backend):
+        gate, after = (semaphore(backend, timeline=True, shared=True) for _ in range(2))
+        binary, done, last = semaphore(backend), fence(backend), fence(backend)
+        first = Batch(waits=[SemaphoreWait(gate, 1)], signals=[SemaphoreSignal(binary)])
+        second = Batch(waits=[SemaphoreWait(binary)], signals=[SemaphoreSignal(after, 1)])
+        backend.submit_batches([first], done, Uses())
+        backend.submit_batches([second], last, Uses())
+        lose(gate)
+        wait_until(lambda: backend.sync.batches.idle, "the end of the work")
+        for one in (done, last):
+            with pytest.raises(PeerGoneError, match=r"was not made \(process 1234.*submit it again"):
+                backend.wait_fences([one], timeout_ns=10 * SECOND)
+            with pytest.raises(PeerGoneError, match="was not made"):
+                backend.wait_fences([done, last], any_of=True, timeout_ns=10 * SECOND)
+        assert first.abandoned and second.abandoned and "vkQueueSubmit" not in fake.calls
+        with pytest.raises(PeerGoneError, match="was not done"):
+            backend.wait_semaphores([(after, 1)], timeout_ns=10 * SECOND)
+        with pytest.raises(PeerGoneError) as caught:
+            backend.submit_batches([third := Batch()], done, Uses())
+        assert third.abandoned and "repeat it" in caught.value.__notes__[0]
+        last.reset()
+        assert not backend.wait_fences([last], timeout_ns=0)  # nothing is known of its next signal
+        gate.signal(1)
+        backend.submit_batches([replace(first, abandoned=False), replace(second, abandoned=False)], done, Uses())
+        assert backend.wait_fences([done, last], any_of=True, timeout_ns=SECOND)
+        assert backend.wait_semaphores([(after, 1)], timeout_ns=SECOND)
+        for each in (gate, after, binary, done, last):
+            each.close()
+
+
+def test_who_waits_is_told_that_submitted_work_is_going_to_repair() -> None:
+    with fake_backend(HOST) as (_, backend):
+        gate, after = (semaphore(backend, timeline=True, shared=True) for _ in range(2))
+        lose(after)
+        with pytest.raises(PeerGoneError):
+            backend.wait_semaphores([(after, 1)], timeout_ns=0)
+        work = Batch(waits=[SemaphoreWait(gate, 1)], signals=[SemaphoreSignal(after, 1)])
+        backend.submit_batches([work], None, Uses())
+        assert not backend.wait_semaphores([(after, 1)], timeout_ns=0)
+        gate.signal(1)
+        assert backend.wait_semaphores([(after, 1)], timeout_ns=SECOND)
+        gate.close()
+        after.close()
+
+
+def test_who_waits_is_told_that_a_repair_was_refused() -> None:
+    with fake_backend(replace(HOST, extensions=PLAIN.extensions)) as (fake, backend):
+        after = semaphore(backend, timeline=True, shared=True)
+        lose(after)
+        fake.fail(1, vk.Result.ERROR_OUT_OF_DEVICE_MEMORY, command="vkQueueSubmit")
+        with pytest.raises(DriverError, match="OUT_OF_DEVICE_MEMORY"):
+            signal(backend, after, 1)
+
+        def is_told() -> bool:
+            try:
+                backend.wait_semaphores([(after, 1)], timeout_ns=0)
+            except PeerGoneError:
+                return True
+            return False
+
+        wait_until(is_told, "an error for those who wait")
+        after.close()
 
 
 def test_a_host_that_waits_between_two_batches_is_woken() -> None:
