@@ -266,6 +266,20 @@ class PageSignals:
         """Exclude other processes that enter the table."""
         raise NotImplementedError
 
+    # For the control pages of memory, which Linux has.
+
+    def barrier(self) -> None:
+        """Order the reads before this call before those after it, on every processor."""
+        raise NotImplementedError
+
+    def own_facts(self) -> tuple[int, int, int]:
+        """Return pid and start time of this process, and the identity of its pid namespace, 0 for none."""
+        return os.getpid(), self._start_time(), 0
+
+    def has_ended(self, pid: int, start: int, namespace: int) -> bool:
+        """Return whether a process has ended, as far as this process can see."""
+        return False
+
     def add_user(self) -> None:
         """Count one more object of this process that has the page."""
         raise NotImplementedError
