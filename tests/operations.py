@@ -431,7 +431,7 @@ def operations_of(case: Case) -> dict[str, Operation]:
     """Return every operation of a class by its name. Errors: AssertionError for one without a way to call it."""
     found: dict[str, Operation] = dict(case.protocols)
     for name in public_members(case.kind):
-        known = CALLS.get((case.kind, name))
+        known = CALLS.get((case.kind, name)) or sharing_operations.CHANGES.get((case.kind, name))
         if known is not None:
             found[name] = known
         elif not callable(getattr(case.kind, name)):

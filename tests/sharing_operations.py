@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 
 import extmem
+from extmem.api import DeviceMemory
+from extmem.errors import PeerGoneError, WaitTimeoutError
 from tests.tagged_payloads import SIZE
 
-__all__ = ["OF_DEVICES", "OF_MEMORY"]
+__all__ = ["CHANGES", "OF_DEVICES", "OF_MEMORY"]
 
 OF_MEMORY: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("a part", lambda s: s.thing[1:].read()),
@@ -19,6 +22,30 @@ OF_MEMORY: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("a part, shared", lambda s: s.thing[1:].share()),
 )
 """Of a memory object, in a scene."""
+
+
+def _updated(scene: Any) -> None:
+    with scene.thing.update(timeout=10):
+        scene.thing.fill(scene.tag)
+
+
+def _stable(scene: Any) -> Any:
+    """Read what no update changes meanwhile. An update that an exception has left is an error until the next one."""
+    with contextlib.suppress(PeerGoneError), scene.thing.stable(timeout=10):
+        return scene.thing.read()
+
+
+def _waited(scene: Any) -> None:
+    with contextlib.suppress(PeerGoneError, WaitTimeoutError):
+        scene.thing.wait(timeout=0)
+
+
+CHANGES: dict[tuple[type, str], Callable[[Any], Any]] = {
+    (DeviceMemory, "update"): _updated,
+    (DeviceMemory, "stable"): _stable,
+    (DeviceMemory, "wait"): _waited,
+}
+"""Methods of memory that change it in place, and tell of changes."""
 
 
 def _tree(scene: Any) -> Any:

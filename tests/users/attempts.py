@@ -119,6 +119,7 @@ ATTEMPTS: Final = (
     Attempt("import_named(m, shown, READ_WRITE, 5)"),
     Attempt("m.forget_name(hidden)", "False", owner=False),
     Attempt("m.is_superseded(memory)"),
+    Attempt("m.lease(memory)"),
     Attempt("ask(wire.EndWait(1))", owner=False),
     Attempt("writable(shown)", owner=False),
     Attempt("reopened(shown)", owner=False),

@@ -9,7 +9,7 @@ are in one module because each returns objects of the others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar, cast, overload
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from extmem.api.commands import Commands
     from extmem.api.fence import Fence
     from extmem.api.semaphore import Semaphore
+    from extmem.core.changes import Stable, Update
     from extmem.core.memory_record import MemoryRecord
     from extmem.core.validation_cache import Key
     from extmem.devices.resources import NativeResource
@@ -709,6 +710,87 @@ class DeviceMemory(MemoryObject):
             record.check_writable("fill")
             interop.transfer.fill(record, value)
 
+    # Changes in place.
+
+    @property
+    def generation(self) -> int:
+        """The count of changes: 2 for each finished update, and odd while one runs. Readers compare it.
+
+        Errors: UnsupportedError for memory without this count (memory of GPUs, host pointers, and of other programs).
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return changes.control_of(record).generation
+
+    @property
+    def torn(self) -> bool:
+        """Whether a process ended during an update, or left it by an exception: some bytes are old and others new.
+
+        The next `update` heals it. Errors: as `generation`.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return changes.is_torn(record)
+
+    def update(
+        self, names: Iterable[str] | None = None, *, stream: object = None, timeout: float | None = None
+    ) -> Update:
+        """Return a block for changing the contents in place: `with memory.update():`.
+
+        One process and thread at a time is in such a block; the others wait, for `timeout` seconds at most. At the end
+        of the block `generation` is 2 greater than before it, and all who `wait` are woken. Readers see changes at once
+        and in any order; those who use `stable` detect them.
+        names: those of the named arrays that are changed, whose `generation` (`memory["name"].generation`) becomes the
+            new one; None: all of the memory.
+        stream: the stream of CUDA work that changes memory of a GPU (None: the default stream). Its work is waited for
+            at the end of the block.
+        A block that an exception leaves has not finished its update: the memory is torn then.
+
+        Errors: AccessDeniedError for read-only memory; UnsupportedError as `generation`, and for memory that the object
+        manager does not know (imported by file descriptor); KeyError for an unknown name; ValueError for names of
+        memory without named arrays. At the beginning of the block WaitTimeoutError;
+        PeerGoneError if the object manager does not reply.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return changes.Update(record, names, timeout, _waiter(self, stream))
+
+    def stable(self, *, stream: object = None, timeout: float | None = None) -> Stable:
+        """Return a block for reading contents that no update changes meanwhile: `with memory.stable() as look:`.
+
+        At its beginning the block waits until no update runs. At its end `look.changed` tells whether one began: then
+        what was read is to be read again. `look.generation` is the generation that was read. It stops no writer.
+        stream: the stream of CUDA work that reads memory of a GPU (None: the default stream). Its work is waited for at
+            the end of the block.
+
+        Errors: as `generation`. At the beginning of the block PeerGoneError if the memory is `torn`; WaitTimeoutError
+        after `timeout` seconds.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return changes.Stable(record, timeout, _waiter(self, stream))
+
+    def wait(self, after: int | None = None, timeout: float | None = None) -> int:
+        """Wait until an update is finished that is newer than a generation. Return the generation of the contents.
+
+        after: the generation that is known; None: the current one. timeout: seconds; None for no limit. Signal handlers
+            run meanwhile.
+        Errors: WaitTimeoutError (a TimeoutError); PeerGoneError if the memory is `torn`; as `generation`.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return changes.wait(record, after, timeout)
+
     def flush(self) -> None:
         """vkFlushMappedMemoryRanges of the whole memory. Required after writes through `map()` to non-coherent memory.
 
@@ -809,6 +891,16 @@ def _load_commands() -> type[Commands]:
 
     _commands = Commands
     return Commands
+
+
+def _waiter(memory: DeviceMemory, stream: object) -> Callable[[], None] | None:
+    """Return what waits for the work of a stream on the memory; None for memory of the host."""
+    if memory.device.kind == "host":
+        return None
+    with late_imports():
+        from extmem.api import access
+
+    return access.waiter(memory, stream)
 
 
 shared_devices.device_class = Device

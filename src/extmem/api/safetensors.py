@@ -129,7 +129,7 @@ def _load(file: OpenFile, header: Header, how: How, device: Device | str | None,
     data = table.encode(Table(entries, align, dict(header.metadata)))
     target = _device_of(device)
     with Uses(target) as uses:
-        made = sharing_arrays.allocate(target, uses, size, how, pages={PageRole.TABLE: data})
+        made = sharing_arrays.allocate(target, uses, size, how, pages={PageRole.TABLE: data}, stamps=len(entries))
         memory = memory_of(*made.memory)
         try:
             pieces = safetensors_files.pieces_of(header.tensors, [entry.offset for entry in entries])

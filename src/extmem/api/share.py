@@ -186,7 +186,8 @@ def _copied(plan: _Plan, how: How, copy: bool | None, why: str = "") -> DeviceMe
     """Share a copy. why: the reason for it, if it is known."""
     device = _device_of(plan.sources)
     with Uses(device) as uses:
-        made = sharing_arrays.allocate(device, uses, plan.size, how, array=plan.array, pages=plan.pages)
+        stamps = len(plan.sources) if plan.pages else 0
+        made = sharing_arrays.allocate(device, uses, plan.size, how, array=plan.array, pages=plan.pages, stamps=stamps)
         memory = memory_of(*made.memory)
         try:
             _fill(made, plan)

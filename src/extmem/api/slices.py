@@ -84,6 +84,18 @@ class MemorySlice:
         return nbytes_of(self._element, self._layout.shape)
 
     @property
+    def generation(self) -> int:
+        """The generation of the last finished update of this named array; for another part, that of its memory.
+
+        Errors: as `DeviceMemory.generation`.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self._memory.use() as record:
+            return changes.generation_of(record, self._name)
+
+    @property
     def _element(self) -> ElementType:
         return element_type(self._layout.dtype)
 

@@ -88,6 +88,7 @@ class Dispatch(Naming):
             wire.Forget: self._forget,
             wire.IsSuperseded: self._is_superseded,
             wire.WatchNames: self._watch_names,
+            wire.Lease: self._lease,
             wire.AnnounceRecord: self._announce_record,
             wire.AnnounceReference: self._announce_reference,
             wire.AnnounceHandle: self._announce_handle,

@@ -1,9 +1,13 @@
-"""Waits for names, objects that the broker itself keeps, and names that were given to another object.
+"""Waits for names, leases, objects that the broker itself keeps, and names that were given to another object.
 
 How this works. A process that waits for a name gets the read end of a pipe; the broker has the other end. When the wait
 is over, a byte is written to it, and the process asks for the result (`EndWait`). The model has got the process its
 reference by then, so the payload cannot end in between. The process ends the wait early by closing its end, which the
 broker sees, whatever the process does or however it ends. The pipe is charged to the process like its other fds.
+
+A lease (`leases`) has such a pipe, too: a byte comes when the process is the only one that may update the payload, and
+the process gives the lease back by closing its end. If it has ended inside an update, the control page of the payload
+is marked first, and then the next process gets the lease.
 
 What is due later is done in `collect`, which is called after each reply: an export is published to those who wait when
 its exporter has its reply. So an export that is undone, because its reply could not be sent, was not seen by anyone.
@@ -21,9 +25,11 @@ from typing import Any
 from extmem import wire
 from extmem.broker.announcements import Answer, Received, no_descriptors
 from extmem.broker.granting import Granting
+from extmem.broker.leases import Leases
 from extmem.broker.names_page import NamesPage
 from extmem.broker.object_notes import ObjectNotes
 from extmem.broker.sessions import Made, Session
+from extmem.objects import ObjectKind, Refused, Status
 
 __all__ = ["Naming"]
 
@@ -34,6 +40,7 @@ class Naming(Granting):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self.page = NamesPage()
+        self.leases = Leases()
         self.notes: ObjectNotes | None = None
         """Where a successor finds what clients cannot announce."""
         self._last_wait = 0
@@ -98,12 +105,14 @@ class Naming(Granting):
     def end_wait(self, process: int, number: int) -> None:
         """End a wait whose result nobody wants."""
         self._close_pipe(process, number)
+        self._end_lease(process, number)
         self.model.cancel_wait(process, number)
 
     def end_waits(self, process: int) -> None:
-        """Close the pipes of a process that has ended. The model ends its waits."""
+        """Close the pipes of a process that has ended. The model ends its waits. Its payloads must still exist."""
         for number in list(self._pipes.get(process, ())):
             self._close_pipe(process, number)
+            self._end_lease(process, number)
 
     def _close_pipe(self, process: int, number: int) -> None:
         pipes = self._pipes.get(process, {})
@@ -114,6 +123,48 @@ class Naming(Granting):
             self.loop.disregard(fd)
             os.close(fd)
             self.quota.give(uid, process)
+
+    # -- leases -------------------------------------------------------------------------------------------------------
+
+    def _lease(self, session: Session, m: wire.Lease, received: Received) -> Answer:
+        process = session.process
+        reference = self.model.reference(process, m.reference)
+        payload = reference.payload
+        if payload.object_kind is not ObjectKind.MEMORY:
+            raise Refused(
+                Status.OBJECT_TYPE_MISMATCH, f"This is {payload.type.noun}, and only memory is updated. Signal it."
+            )
+        if not (reference.exporting or reference.granted & payload.type.modify):
+            raise Refused(
+                Status.ACCESS_DENIED,
+                "This memory was opened for reading only, so it cannot be updated. Open it with Access.READ_WRITE, "
+                "which its owner must grant.",
+            )
+        try:
+            page = self.payloads.control_identity(payload.id)
+        except OSError as error:
+            raise no_descriptors(error) from None
+        self._last_wait = number = self._last_wait + 1
+        theirs = self._add_pipe(session, number)
+        session.made = Made(wait=number)
+        if self.leases.enter(page, payload.id, process, number, session.credentials.pid):
+            self._tell(process, number)
+        return wire.Awaited(number), (theirs,)
+
+    def _end_lease(self, process: int, number: int) -> None:
+        """End a lease, if the number is one, and give it to the next. Its pipe is closed."""
+        ended = self.leases.leave(process, number)
+        if ended is None or not ended.held:
+            return
+        self.signalers.left_update(ended.payload, ended.pid)
+        if ended.following is not None:
+            self._tell(*ended.following)
+
+    def _tell(self, process: int, number: int) -> None:
+        """Tell a process that its wait is over, or that it has the lease."""
+        fd, _ = self._pipes.get(process, {}).get(number, (-1, 0))
+        with contextlib.suppress(OSError):  # the process has closed its end: the loop is about to see that
+            os.write(fd, b"!")
 
     # -- kept and superseded objects ----------------------------------------------------------------------------------
 
@@ -139,8 +190,9 @@ class Naming(Granting):
 
     def superseded(self) -> None:
         """Tell clients and a successor about the names that were given to another object, before the reply is sent."""
-        for number, _, is_so in self.model.take_superseded():
+        for number, payload, is_so in self.model.take_superseded():
             self.page.add_one()
+            self.signalers.wake_readers(payload)
             if self.notes is None:
                 continue
             if is_so:
@@ -164,9 +216,7 @@ class Naming(Granting):
             heapq.heappush(self._times, (end, number))
             self.loop.wake_at(end)
         for process, number in self.model.serve_waits():
-            fd, _ = self._pipes.get(process, {}).get(number, (-1, 0))
-            with contextlib.suppress(OSError):  # the process has closed its end: the loop is about to see that
-                os.write(fd, b"!")
+            self._tell(process, number)
 
     def end_times(self, now: float) -> None:
         """End the keeping of objects whose time is over."""

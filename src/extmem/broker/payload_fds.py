@@ -34,6 +34,7 @@ from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given, is_writable
 from extmem.broker.fd_quota import FdQuota
 from extmem.sharing.kinds import Backing
+from extmem.sharing.limits import FRAME_AFTER_CONTROL_PAGE
 from extmem.wire import BY_RIGHTS, MAX_FDS, READ_ONLY, READ_WRITE
 
 __all__ = ["PayloadFds"]
@@ -43,6 +44,7 @@ __all__ = ["PayloadFds"]
 _GET_FLAGS = 0x8000_6601 | struct.calcsize("l") << 16
 _SET_FLAGS = 0x4000_6602 | struct.calcsize("l") << 16
 _IMMUTABLE = 0x10
+_PAGE = os.sysconf("SC_PAGESIZE")
 _LONG = struct.Struct("l")
 _LARGE = 1 << 22
 """Bytes from which on closing a file takes so long that a thread does it."""
@@ -228,6 +230,31 @@ class PayloadFds:
         if known.given.pages:
             return known.fds[known.data]
         return known.fds[0] if known.given.backing is Backing.HOST_FILE else None
+
+    def control_page(self, payload: int) -> tuple[int, int] | None:
+        """Return the fd and the offset of the control page of memory, borrowed; None if it has none.
+
+        It is a companion page with the rights of the payload, else it is in the file of a host payload.
+        Errors: OSError.
+        """
+        known = self._live[payload]
+        if BY_RIGHTS in known.given.pages:
+            return known.fds[known.data + known.given.pages.index(BY_RIGHTS)], 0
+        if known.given.backing is not Backing.HOST_FILE:
+            return None
+        fd = known.fds[0]
+        at = os.fstat(fd).st_size - 2 * _PAGE
+        if at < 0 or os.pread(fd, len(FRAME_AFTER_CONTROL_PAGE), at + _PAGE) != FRAME_AFTER_CONTROL_PAGE:
+            return None
+        return fd, at
+
+    def control_identity(self, payload: int) -> tuple[int, int]:
+        """Return what identifies the control page of memory; for memory without one, the payload. Errors: OSError."""
+        found = self.control_page(payload)
+        if found is None:
+            return -1, payload
+        status = os.fstat(found[0])
+        return status.st_dev, status.st_ino
 
     def drop(self, released: Iterable[int]) -> None:
         """Close the descriptors of payloads without a holder."""

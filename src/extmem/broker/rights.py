@@ -123,6 +123,11 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
     ),
     wire.IsSuperseded: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
     wire.WatchNames: Right(Who.SERVED, When.GREETED, "Nothing: the page is the same for all and is read-only."),
+    wire.Lease: Right(
+        Who.SERVED,
+        When.GREETED,
+        "Nothing: the reference is looked up among the sender's own, and must have the right to write the payload.",
+    ),
     wire.AnnounceRecord: Right(
         Who.RECOVERING,
         When.GREETED,

@@ -105,6 +105,12 @@ def allocate(
     if dedicated is None:
         dedicated = requirements.requires_dedicated or bool(sharing.dedicated_only & types)
     buffer = creating.create_buffer(device, create) if dedicated else None
+    pages = None
+    if device.kind != "host" and types & OPAQUE_WIN32:
+        with late_imports():
+            from extmem.core import companion_pages
+
+        pages = companion_pages.counting()
     descriptor = describing.describe(
         device,
         requirements.size,
@@ -115,6 +121,7 @@ def allocate(
         array=ArrayInfo(array.shape, array.element.text, array.strides),
         usage=int(_USAGE),
         read_only=not rights & (Access.WRITE | Access.ALL),
+        pages=pages.roles if pages is not None else (),
     )
     rights, attributes = exporting.high_level_access(rights, name)
     if security is not None or inherit:
@@ -130,7 +137,11 @@ def allocate(
     lazy_share = bool(types & OPAQUE_WIN32) and name is None and attributes is None and access is None
     try:
         memory, _ = allocating.allocate_in(
-            uses, device, info, ArrayTerms(descriptor, lazy_share, replace=replace, keep=kept), resource=buffer
+            uses,
+            device,
+            info,
+            ArrayTerms(descriptor, lazy_share, pages=pages, replace=replace, keep=kept),
+            resource=buffer,
         )
     except BaseException:
         if buffer is not None:

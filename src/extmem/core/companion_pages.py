@@ -19,6 +19,8 @@ from weakref import ref
 
 from extmem.devices.host import late
 from extmem.errors import DescriptorError, HandleStateError
+from extmem.manager import manager
+from extmem.sharing import control_page
 from extmem.sharing.kinds import PageRole
 from extmem.sharing.payload import Page, PayloadFd
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from extmem.devices.host.system import FileMapping
     from extmem.owning import OwnedFd
 
-__all__ = ["CompanionPages", "create", "of_import"]
+__all__ = ["CompanionPages", "counting", "create", "of_import"]
 
 _FINAL = frozenset((PageRole.TABLE,))
 """The roles of pages that nobody writes to after the export."""
@@ -78,6 +80,10 @@ class CompanionPages:
             Page(file.owner.fd, role is PageRole.LIFELINE, by_rights=role is PageRole.CONTROL)
             for role, file in list(self._files.items())
         )
+
+    def file(self, role: PageRole) -> OwnedFd:
+        """Return the owner of the file of a page, borrowed. Errors: as `is_writable`."""
+        return self._file(role).owner
 
     def is_writable(self, role: PageRole) -> bool:
         """Return whether this process may write to the page. Errors: HandleStateError without this page."""
@@ -143,6 +149,11 @@ def create(contents: Mapping[PageRole, bytes | memoryview], sddl: str | None = N
         final = role in _FINAL
         made.append((role, late.system.create_page_file(first_bytes, final=final, sddl=sddl), not final))
     return CompanionPages(made)
+
+
+def counting() -> CompanionPages | None:
+    """Return the control page of a new payload, alone; None on systems that count nothing. Errors: as `create`."""
+    return create({PageRole.CONTROL: control_page.new(0)}) if manager().has_broker else None
 
 
 def of_import(roles: Sequence[int], payload: PayloadFd) -> CompanionPages | None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from extmem.core.deferred import Dedicated, DeferredImport
     from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation
+    from extmem.devices.host.control_page import ControlPage
     from extmem.manager import Manager, Reference
     from extmem.sharing.descriptor import Descriptor
 
@@ -69,6 +70,7 @@ class MemoryRecord(Held):
     __slots__ = (
         "allocation",
         "companion",
+        "control",
         "copied",
         "dedicated",
         "deferred",
@@ -167,6 +169,8 @@ class MemoryRecord(Held):
         """
         self.copied: str | bool = False
         """Why `extmem.share` copied the contents; False if it did not, and for other memory."""
+        self.control: ControlPage | None = None
+        """Its control page, once it is used."""
         self.pid = current_process.pid
         self.watch: weakref.ref[Held] = weakref.ref(self, device.records.discard)
         """The reference by which the device tracks it."""
@@ -259,6 +263,7 @@ class MemoryRecord(Held):
             deferred = self.deferred
             if deferred is None and self.resource is not None:
                 self.resource.close()
+            self.control = None
             if self.pages is not None:
                 self.pages.close()
             if deferred is None:

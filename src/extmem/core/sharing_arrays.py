@@ -29,8 +29,9 @@ from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import HeldMemory
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
-from extmem.manager import ShareTerms
+from extmem.manager import ShareTerms, manager
 from extmem.owning import Uses
+from extmem.sharing import control_page
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.keeping import Keep
 from extmem.sharing.kinds import PageRole
@@ -81,10 +82,12 @@ def allocate(
     *,
     array: ArrayInfo | None = None,
     pages: Mapping[PageRole, bytes] | None = None,
+    stamps: int = 0,
 ) -> Unpublished:
     """Return new memory of `size` bytes, set to zero, with the contents of its companion pages.
 
-    uses: hold the device. array: the array in it, for the descriptor.
+    uses: hold the device. array: the array in it, for the descriptor. stamps: how many named arrays are in it, for the
+    control page.
     Errors: UnsupportedError for a device that exports nothing to the object manager; OutOfMemoryError; on Windows
     those of the name.
     """
@@ -114,7 +117,10 @@ def allocate(
             raise UnsupportedError("no handle type with a name is exported", requires_one_of=["OPAQUE_WIN32"])
         if how.name is not None:
             terms = terms._replace(replace=how.replace, keep=how.keep)
-        made = companion_pages.create(pages, terms.sddl) if pages else None
+        contents = dict(pages or {})
+        if manager().has_broker and (contents or device.kind != "host"):
+            contents[PageRole.CONTROL] = control_page.new(stamps)
+        made = companion_pages.create(contents, terms.sddl) if contents else None
         descriptor = describing.describe(
             device,
             requirements.size,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from extmem.errors import UnsupportedError
-from extmem.manager.api import BrokerStatus, Manager, NameWait, Reference
+from extmem.manager.api import BrokerStatus, Lease, Manager, NameWait, Reference
 from extmem.objects import PayloadRow
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd
@@ -21,6 +21,7 @@ __all__ = [
     "Imported",
     "Backing",
     "Manager",
+    "Lease",
     "NameWait",
     "PayloadFd",
     "PayloadRow",

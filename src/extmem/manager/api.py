@@ -17,7 +17,7 @@ from extmem.sharing.kinds import Backing, ObjectKind, Share
 from extmem.sharing.payload import Page
 from extmem.sharing.terms import Exported, Imported
 
-__all__ = ["BrokerStatus", "Manager", "NameWait", "OtherBroker", "Reference"]
+__all__ = ["BrokerStatus", "Lease", "Manager", "NameWait", "OtherBroker", "Reference"]
 
 
 class Reference(Owner):
@@ -122,6 +122,24 @@ class NameWait(abc.ABC):
         self.close()
 
 
+class Lease(abc.ABC):
+    """The right to be the only one that updates the contents of some memory; at first, a wait for that.
+
+    It ends with `close()`, with the process, and with its last reference. Use it in one thread.
+    """
+
+    @abc.abstractmethod
+    def obtain(self, seconds: float | None) -> bool | None:
+        """Wait until this process has the lease, for so many seconds at most; None: without limit.
+
+        Return whether it has it; None if the object manager has ended, so that another lease must be asked for.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give it back. Safe to call twice."""
+
+
 class Manager(NtHandleTable, abc.ABC):
     """Shared objects, their names and this process's handle table. Thread-safe.
 
@@ -216,6 +234,17 @@ class Manager(NtHandleTable, abc.ABC):
     def is_superseded(self, number: int) -> bool:
         """Return whether another object has got the name of a reference's object."""
         return False
+
+    def lease(self, number: int) -> Lease:
+        """Ask for the lease of the memory of a reference, which has the right to write, or exports.
+
+        Errors: AccessDeniedError without that right; UnsupportedError where the kernel is the object manager.
+        """
+        raise UnsupportedError(
+            "memory has no updates on Windows yet, since no other process sees which process writes; order the work "
+            "with a timeline instead (extmem.timeline)",
+            requires_one_of=["Linux"],
+        )
 
     @abc.abstractmethod
     def forget_name(self, name: str) -> bool:

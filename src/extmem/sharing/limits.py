@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["AXES_LIMIT", "DESCRIPTOR_LIMIT", "HANDLES_LIMIT", "PAGES_LIMIT", "PARTS_LIMIT", "SIZE_LIMIT"]
+__all__ = [
+    "AXES_LIMIT",
+    "DESCRIPTOR_LIMIT",
+    "FRAME_AFTER_CONTROL_PAGE",
+    "HANDLES_LIMIT",
+    "PAGES_LIMIT",
+    "PARTS_LIMIT",
+    "SIZE_LIMIT",
+]
 
 AXES_LIMIT = 64
 """The largest number of axes of an array, which is that of NumPy."""
@@ -17,3 +25,6 @@ SIZE_LIMIT = (1 << 63) - (1 << 21)
 
 DESCRIPTOR_LIMIT = 4080
 """The longest descriptor in bytes: with its 16-byte frame it fits the 4 KiB that a payload keeps for it."""
+
+FRAME_AFTER_CONTROL_PAGE = b"EXTMEM\x00\x02"
+"""The first bytes of the frame around a descriptor in a file, where the page before it is a control page."""

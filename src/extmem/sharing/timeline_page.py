@@ -47,6 +47,7 @@ __all__ = [
     "SINCE",
     "STATE",
     "TABLE",
+    "UNUSED",
     "VALUE",
     "WHO",
     "ENTRIES",
@@ -84,6 +85,8 @@ MARKS: Final = 44
 """Offset of the number of marks, u32. It wraps."""
 ENTRIES: Final = 48
 """Offset of a u32 that is greater than 1 once several processes may signal. The device's alone."""
+UNUSED: Final = 56
+"""Offset of a u32 that nobody writes or sleeps on."""
 TABLE: Final = 64
 """Offset of the table of signalers."""
 SIGNALERS: Final = 32

@@ -95,6 +95,7 @@ from extmem.wire.requests import (
     Inherit,
     IsSuperseded,
     KmtAlive,
+    Lease,
     ListHandles,
     Offer,
     OpenHandle,
@@ -159,6 +160,7 @@ __all__ = [
     "Backing",
     "Kmt",
     "KmtAlive",
+    "Lease",
     "ListHandles",
     "MAX_DESCRIPTOR",
     "MAX_FDS",
@@ -231,6 +233,7 @@ Request: TypeAlias = (
     | Forget
     | IsSuperseded
     | WatchNames
+    | Lease
     | AnnounceRecord
     | AnnounceReference
     | AnnounceHandle

@@ -56,6 +56,7 @@ __all__ = [
     "Forget",
     "IsSuperseded",
     "WatchNames",
+    "Lease",
     "AnnounceRecord",
     "AnnounceReference",
     "AnnounceHandle",
@@ -307,6 +308,14 @@ class IsSuperseded(Message, tag=31):
 
 class WatchNames(Message, tag=39):
     """The page that counts how often a name was given to another object."""
+
+
+class Lease(Message, tag=40):
+    """To be the only one that updates the payload of a reference. A byte comes through the pipe when it is; the one who
+    closes the pipe gives the lease back.
+    """
+
+    reference: I64
 
 
 class AnnounceRecord(Message, tag=32):

@@ -115,5 +115,5 @@ def test_an_fd_carries_no_pages(host: extmem.Device) -> None:
     with paged(host, {PageRole.TABLE: CONTENTS}, None) as memory:
         handle = memory.export_handle(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
         with extmem.open(handle) as opened:  # type: ignore[arg-type]
-            assert opened.descriptor.pages == (2,)
+            assert opened.descriptor.pages == (2, 1)
             assert opened.record.pages is None

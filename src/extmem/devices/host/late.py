@@ -7,6 +7,7 @@ from extmem.owning import late_imports
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from extmem.devices.host import commands as commands
+    from extmem.devices.host import control_page as control_page
     from extmem.devices.host import image_layouts as image_layouts
     from extmem.devices.host import resources as resources
     from extmem.devices.host import sync as sync
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 else:  # a type checker would take this to mean that every name exists
 
     def __getattr__(name: str) -> object:
-        if name not in ("commands", "image_layouts", "resources", "sync", "system", "transfers"):
+        if name not in ("commands", "control_page", "image_layouts", "resources", "sync", "system", "transfers"):
             raise AttributeError(f"module 'extmem.devices.host.late' has no attribute {name!r}")
         with late_imports():
             import importlib

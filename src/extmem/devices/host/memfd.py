@@ -1,8 +1,9 @@
 """Payloads: sealed memory files that describe themselves.
 
 How this works. The file is the allocation, rounded up to whole pages, and one page more that contains the payload's
-self-description (`trailer`). The kernel zeroes it, and its size is sealed for good: a process that maps it cannot be
-killed by another one that truncates it. Its mode is read-only, so that a process with a read-only descriptor cannot
+self-description (`trailer`). Between them is the control page, which memory of a device has (`sharing.control_page`).
+The kernel zeroes the file, and its size is sealed for good: a process that maps it cannot be killed by another one that
+truncates it. Its mode is read-only, so that a process with a read-only descriptor cannot
 open it again for writing through /proc, unless it runs as the owner, who can change the mode.
 """
 
@@ -28,7 +29,7 @@ import resource
 if TYPE_CHECKING:
     from extmem.sharing.terms import ShareTerms
 
-__all__ = ["PAGE", "SEALS", "create", "duplicate", "file_size", "out_of_memory"]
+__all__ = ["PAGE", "SEALS", "control_page_at", "create", "duplicate", "file_size", "out_of_memory"]
 
 PAGE = mmap.PAGESIZE
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -38,9 +39,17 @@ _MFD_NOEXEC_SEAL = 0x8  # linux/memfd.h, since 6.3; the standard library has no 
 _FLAGS = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
 
 
-def file_size(size: int) -> int:
+def file_size(size: int, *, control_page: bool = False) -> int:
     """Bytes of the file behind an allocation of `size` bytes."""
-    return -(-size // PAGE) * PAGE + PAGE
+    return -(-size // PAGE) * PAGE + PAGE * (1 + control_page)
+
+
+def control_page_at(fd: int) -> int | None:
+    """Return where the control page is in the file of a payload; None if the file has none. Errors: OSError."""
+    at = os.fstat(fd).st_size - 2 * PAGE
+    if at < 0 or not trailer.has_control_page(os.pread(fd, trailer.MAGIC_SIZE, at + PAGE)):
+        return None
+    return at
 
 
 def create(
@@ -50,14 +59,15 @@ def create(
     *,
     contents: bytes | memoryview = b"",
     final: bool = False,
+    control_page: bool = False,
 ) -> OwnedFd:
     """Create a payload; return its fd, owned by the caller. Errors: OutOfMemoryError; ValueError for a long descriptor.
 
     terms: unused: names and security are the broker's. contents: its first bytes; the others are zero. final: seal it
-    against writing, too.
+    against writing, too. control_page: whether it gets one.
     """
-    frame = trailer.pack(descriptor)
-    whole = file_size(size)
+    frame = trailer.pack(descriptor, control_page=control_page)
+    whole = file_size(size, control_page=control_page)
     owner = None
     try:
         owner = _memfd()

@@ -41,6 +41,15 @@ class HostAllocation:
         return payload.fd
 
     @property
+    def file(self) -> OwnedFd:
+        """The owner of the fd, borrowed. HandleStateError once closed."""
+        payload = self._payload
+        shared = payload.shared if payload is not None else None
+        if shared is None:
+            raise self._freed()
+        return shared
+
+    @property
     def identity(self) -> tuple[int, int] | None:
         """(st_dev, st_ino) of the payload; on Windows None."""
         return identity_of(self.fd)

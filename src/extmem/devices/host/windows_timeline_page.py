@@ -102,10 +102,11 @@ def _initialized(section: int, value: int) -> OwnedFd:
     return made
 
 
-def open_page(file: OwnedFd, writable: bool = True) -> TimelinePage:
+def open_page(file: OwnedFd, writable: bool = True, offset: int = 0) -> TimelinePage:
     """Return the page of a section, mapped. The handle is borrowed, and held while it is used.
 
-    writable: whether to signal. The caller has examined the section. Errors: AccessDeniedError; OutOfMemoryError.
+    writable: whether to signal. offset: 0, the only one here. The caller has examined the section.
+    Errors: AccessDeniedError; OutOfMemoryError.
     """
     with file.use(), lock:
         mapping = map_file(file.fd, layout.PAGE_SIZE, writable)

@@ -1,4 +1,4 @@
-"""Waits for names, superseded and kept objects: the calls of the broker's client for them.
+"""Waits for names, leases, superseded and kept objects: the calls of the broker's client for them.
 
 How this works. `AwaitName` gets an import, or a wait with a pipe. The broker writes to the pipe when the name has
 appeared; then `EndWait` returns the import. The wait is only the pipe: who closes it, in whatever way, ends the wait.
@@ -8,6 +8,7 @@ the next broker.
 
 from __future__ import annotations
 
+import os
 import select
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from extmem import wire
 from extmem.errors import InvalidHandleError, NameNotFoundError, UnsupportedError
-from extmem.manager.api import NameWait, Reference
+from extmem.manager.api import Lease, NameWait, Reference
 from extmem.manager.linux.broker_control import BrokerControl, expect
 from extmem.manager.linux.client import Client
 from extmem.manager.linux.held import State
@@ -29,10 +30,40 @@ from extmem.sharing.terms import Imported
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["LinuxNameWait", "Naming"]
+__all__ = ["LinuxLease", "LinuxNameWait", "Naming"]
 
 _LONGEST: Final = 86_400.0
 """Seconds of one call of poll(2), which counts milliseconds in 31 bits; it is repeated for longer waits."""
+
+
+def _sleep(pipe: OwnedFd, seconds: float | None) -> None:
+    """Wait until there is a byte in the pipe, or its other end is closed, for so many seconds at most."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    with pipe.hold():
+        waiting = select.poll()
+        waiting.register(pipe.fd, select.POLLIN)
+        while True:
+            left = _LONGEST if deadline is None else max(0.0, deadline - time.monotonic())
+            if waiting.poll(min(left, _LONGEST) * 1000) or (deadline is not None and left < _LONGEST):
+                return
+
+
+class LinuxLease(Lease):
+    """The read end of a pipe, at which the broker tells that this process has the lease."""
+
+    def __init__(self, pipe: OwnedFd) -> None:
+        self._pipe = pipe
+
+    def obtain(self, seconds: float | None) -> bool | None:
+        _sleep(self._pipe, seconds)
+        with self._pipe.hold():
+            try:
+                return True if os.read(self._pipe.fd, 1) else None
+            except BlockingIOError:
+                return False
+
+    def close(self) -> None:
+        self._pipe.close()
 
 
 class LinuxNameWait(NameWait):
@@ -44,14 +75,7 @@ class LinuxNameWait(NameWait):
         self._pipe = pipe
 
     def sleep(self, seconds: float | None) -> None:
-        deadline = None if seconds is None else time.monotonic() + seconds
-        with self._pipe.hold():
-            waiting = select.poll()
-            waiting.register(self._pipe.fd, select.POLLIN)
-            while True:
-                left = _LONGEST if deadline is None else max(0.0, deadline - time.monotonic())
-                if waiting.poll(min(left, _LONGEST) * 1000) or (deadline is not None and left < _LONGEST):
-                    return
+        _sleep(self._pipe, seconds)
 
     async def sleep_async(self) -> None:
         with late_imports():
@@ -87,6 +111,11 @@ class LinuxNameWait(NameWait):
 def _finish(over: asyncio.Future[None]) -> None:
     if not over.done():
         over.set_result(None)
+
+
+def _leased(state: State, reply: wire.Reply, received: Sequence[OwnedFd]) -> Lease:
+    expect(reply, wire.Awaited)
+    return LinuxLease(received[0])
 
 
 class Naming(BrokerControl):
@@ -153,6 +182,11 @@ class Naming(BrokerControl):
         with client.lock:
             reply, _ = client.exchange(lambda: wire.IsSuperseded(client.number(number)))
         return bool(expect(reply, wire.Value).value)
+
+    def lease(self, number: int) -> Lease:
+        client = self.client
+        with client.lock:
+            return client.perform(lambda: wire.Lease(client.number(number)), _leased)
 
     def forget_name(self, name: str) -> bool:
         self._check_name(name)

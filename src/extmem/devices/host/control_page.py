@@ -1,0 +1,179 @@
+"""`ControlPage`: the mapped control page of memory, in which an update is counted and waited for.
+
+How this works. `sharing.control_page` has the meaning of the count. The page is mapped as that of a timeline
+(`TimelinePage`), with the rights of the import: the kernel enforces that a reader does not change it. Python has no
+memory barriers, so each order that matters here is made by a call of the kernel that has one: a wake with an atomic
+addition when the count is stored, and a wake without sleepers when a reader has read the count, or is about to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from extmem import vk
+from extmem.devices.host import system
+from extmem.devices.host.page_signals import deadline_after
+from extmem.devices.host.sync_system import TimelinePage, open_page, sleep_on_pages
+from extmem.errors import DriverError, PeerGoneError, WaitTimeoutError
+from extmem.sharing import control_page as layout
+from extmem.sharing.timeline_page import State
+
+if TYPE_CHECKING:
+    from extmem.devices.backend import Mapping
+    from extmem.owning import OwnedFd
+
+__all__ = ["ControlPage", "deadline_after", "in_file_of"]
+
+
+class ControlPage:
+    """See the module. It stays mapped as long as this object is alive. Threads: every method from any thread."""
+
+    __slots__ = ("_page", "_stamps")
+
+    def __init__(self, file: OwnedFd, writable: bool, offset: int, whole: Mapping | None = None) -> None:
+        """file: borrowed; its size is sealed. whole: the mapping of all of it, for a companion page.
+
+        Errors: AccessDeniedError; OutOfMemoryError; OSError.
+        """
+        self._page: TimelinePage = open_page(file, writable, offset)
+        self._stamps = None if whole is None else _stamps_of(whole)
+
+    @property
+    def page(self) -> TimelinePage:
+        """The page as that of a timeline, whose value is the generation."""
+        return self._page
+
+    @property
+    def generation(self) -> int:
+        """The count: odd while an update runs."""
+        return self._page.value
+
+    @property
+    def torn(self) -> bool:
+        """Whether the last update was not finished, and never will be."""
+        page = self._page
+        if not layout.is_running(page.value):
+            return False
+        return page.facts.abandoned or page.has_ended(*layout.updater(page.contents))
+
+    # Updating: by the process that has the lease.
+
+    def begin(self) -> int:
+        """Count the beginning of an update, before its first byte. Return the generation that it will finish.
+
+        Errors: DriverError if the page cannot be true.
+        """
+        before = self.generation
+        if before > layout.MOST:
+            raise DriverError(
+                f"the control page of this memory has generation {before:#x}, which no number of updates can reach; a "
+                "process with the right to write has overwritten it: share the memory anew",
+                result=vk.Result.ERROR_UNKNOWN,
+                command="vkMapMemory",
+            )
+        begun = layout.begun(before)
+        layout.enter_updater(self._page.contents, layout.Updater(*self._page.own_facts()))
+        self._page.store(begun)
+        return begun + 1
+
+    def finish(self, generation: int, arrays: Iterable[int] | None = None) -> None:
+        """Count the end of the update, after its last byte, and wake all who wait.
+
+        arrays: the numbers of the named arrays that were changed; None: all of the memory.
+        """
+        if arrays is None:
+            self._page.contents.cast("Q")[layout.WHOLE // 8] = generation
+        elif self._stamps is not None:
+            for number in arrays:
+                self._stamps[number] = generation
+        self._page.store(generation)
+
+    def generation_of(self, number: int) -> int:
+        """Return the generation of the last finished update of a named array."""
+        stamps = self._stamps
+        whole = self._page.contents.cast("Q")[layout.WHOLE // 8]
+        return whole if stamps is None or number >= len(stamps) else max(whole, stamps[number])
+
+    def abandon(self) -> None:
+        """Record that the update is left without its end, and wake all who wait."""
+        self._page.poison()
+
+    # Reading.
+
+    def barrier(self) -> None:
+        """Order the reads before this call before those after it."""
+        self._page.barrier()
+
+    def settled(self, deadline: int | None, what: str) -> int:
+        """Wait until no update runs, and return the generation, which was read before what is read later.
+
+        deadline: of `time.monotonic_ns`; None for no limit. Errors: PeerGoneError if the memory is torn;
+        WaitTimeoutError.
+        """
+        page = self._page
+        while True:
+            expected = page.sequence_number
+            generation = page.value
+            if not layout.is_running(generation):
+                page.barrier()
+                return generation
+            if self.torn:
+                raise self._torn_error(what)
+            if not sleep_on_pages([(page, expected)], deadline):
+                raise WaitTimeoutError(
+                    f"an update of this memory ({what}) has been running all the time (generation {generation}); "
+                    "give a longer timeout, or find out what the process does that updates it"
+                )
+
+    def wait(self, after: int, deadline: int | None, superseded: Callable[[], bool], what: str) -> int:
+        """Wait for finished contents that are newer, or until the memory is superseded. Return their generation.
+
+        Errors: as `settled`.
+        """
+        page, target = self._page, layout.after(after)
+        while True:
+            expected = page.sequence_number
+            generation = page.value
+            if generation >= target or superseded():
+                page.barrier()
+                return layout.finished(generation)
+            if self.torn:
+                raise self._torn_error(what)
+            if not sleep_on_pages([(page, expected)], deadline):
+                raise WaitTimeoutError(
+                    f"this memory ({what}) has generation {generation}, and none after {after} was finished in time; "
+                    "give a longer timeout, or start the process that updates it"
+                )
+
+    def _torn_error(self, what: str) -> PeerGoneError:
+        facts = self._page.facts
+        pid = facts.pid if facts.abandoned else layout.updater(self._page.contents).pid
+        who = "this process" if pid == os.getpid() else f"process {pid}"
+        event = "left an update by an exception" if facts.state == State.POISONED else "ended during an update"
+        when = f" {max(0, time.monotonic_ns() - facts.since) / 1e9:.3f} s ago" if facts.abandoned else ""
+        return PeerGoneError(
+            f"this memory ({what}) is torn: {who} {event}{when}, after generation {layout.finished(facts.value)}, so "
+            "some bytes are old and others new; update it again, in any process that may write it, or share it anew "
+            "with replace=True"
+        )
+
+
+def _stamps_of(whole: Mapping) -> memoryview:
+    """Return the stamps in a mapped companion page, one u64 for each named array."""
+    octets: Any = (ctypes.c_ubyte * whole.size).from_address(whole.address)
+    octets.keeper = whole  # as long as the memoryview is alive
+    return memoryview(octets).cast("B")[layout.PAGE_SIZE :].cast("Q")
+
+
+def in_file_of(file: OwnedFd, writable: bool) -> ControlPage | None:
+    """Return the control page in the file of a host payload, which is borrowed; None if the file has none.
+
+    Errors: as `ControlPage`.
+    """
+    with file.use():
+        offset = system.control_page_at(file.fd)
+    return None if offset is None else ControlPage(file, writable, offset)
