@@ -89,7 +89,7 @@ ENDINGS = {
 def test_S59_a_normal_end_is_not_told_as_a_death(device: Device, how: str) -> None:
     ending, normal = ENDINGS[how]
     name = f"process timelines {os.getpid()} {how}"
-    program = f"import os, signal, sys, time, extmem\nkept = extmem.open_timeline(sys.argv[1])\nkept.signal(1)\n{ending}\n"
+    program = "import os, signal, sys, time, extmem\nkept = extmem.open_timeline(sys.argv[1])\nkept.signal(1)\n" + ending
     with device.timeline(name=name) as timeline, Child.python(program, name) as process:
         timeline.wait(1, timeout=30)
         words = "ended normally" if normal else "ended without closing it"
