@@ -89,8 +89,8 @@ ENDINGS = {
 def test_S59_a_normal_end_is_not_told_as_a_death(device: Device, how: str) -> None:
     ending, normal = ENDINGS[how]
     name = f"process timelines {os.getpid()} {how}"
-    program = "import os, signal, sys, time, extmem\nkept = extmem.open_timeline(sys.argv[1])\nkept.signal(1)\n" + ending
-    with device.timeline(name=name) as timeline, Child.python(program, name) as process:
+    start = "import os, signal, sys, time, extmem\nkept = extmem.open_timeline(sys.argv[1])\nkept.signal(1)\n"
+    with device.timeline(name=name) as timeline, Child.python(start + ending, name) as process:
         timeline.wait(1, timeout=30)
         words = "ended normally" if normal else "ended without closing it"
         with pytest.raises(extmem.PeerGoneError, match=f"process {process.pid}, .*{name}.* {words} .*the value 2"):
