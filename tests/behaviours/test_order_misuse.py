@@ -97,11 +97,17 @@ REFUSED: dict[str, Refused] = {
     "a host wait for a fence among timelines": (lambda s: extmem.wait_all([(s.fence, 1)]), r"waits\[0\] has .*Fence"),
     "the name of memory": (
         lambda s: extmem.open_timeline(f"{s.name} memory"),
-        "DxgkSharedResource, not DxgkSharedSyncObject. Import it as shared memory",
+        "DxgkSharedResource.*(Import it as shared memory|a shared semaphore is needed.*import it)",
     ),
-    "the name of a timeline as memory": (lambda s: extmem.open(s.name), r"not DxgkSharedResource. .*open_timeline"),
+    "the name of a timeline as memory": (
+        lambda s: extmem.open(s.name),
+        "(not DxgkSharedResource. .*open_timeline|shared memory is needed.*import it)",
+    ),
     "no rights": (lambda s: extmem.open_timeline(s.name, access=0), "no access .* Request 0x80000000"),
-    "no such name": (lambda s: extmem.open_timeline(f"{s.name} other"), "No live object is named"),
+    "no such name": (
+        lambda s: extmem.open_timeline(f"{s.name} other"),
+        "(No live object is named|No object has the name)",
+    ),
     "no such handle": (lambda s: extmem.open_timeline(raw.nt_handle(0x7FFC)), "0x7ffc"),
     "a SYNC_FD of a timeline": (
         lambda s: s.device.timeline(handle_types=int(SemaphoreType.SYNC_FD)),

@@ -78,7 +78,7 @@ ENDINGS = {
     "sys.exit": ("sys.exit(0)", True),
     "sys.exit with a code": ("sys.exit(3)", True),
     "exception": ("raise ValueError", False),
-    "Ctrl-C": ("os.kill(os.getpid(), signal.SIGINT)", False),
+    "Ctrl-C": ("os.kill(os.getpid(), signal.SIGINT); time.sleep(60)", False),
     "os._exit": ("os._exit(0)", False),
     "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", False),
 }
@@ -89,8 +89,8 @@ ENDINGS = {
 def test_S59_a_normal_end_is_not_told_as_a_death(device: Device, how: str) -> None:
     ending, normal = ENDINGS[how]
     name = f"process timelines {os.getpid()} {how}"
-    program = f"import os, signal, sys, extmem\nkept = extmem.open_timeline(sys.argv[1])\nkept.signal(1)\n{ending}\n"
-    with device.timeline(name=name) as timeline, Child.python(program, name) as process:
+    start = "import os, signal, sys, time, extmem\nkept = extmem.open_timeline(sys.argv[1])\nkept.signal(1)\n"
+    with device.timeline(name=name) as timeline, Child.python(start + ending, name) as process:
         timeline.wait(1, timeout=30)
         words = "ended normally" if normal else "ended without closing it"
         with pytest.raises(extmem.PeerGoneError, match=f"process {process.pid}, .*{name}.* {words} .*the value 2"):

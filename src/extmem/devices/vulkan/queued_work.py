@@ -58,7 +58,6 @@ class Work:
         "result",
         "results",
         "uses",
-        "wanted",
     )
 
     def __init__(self) -> None:
@@ -89,13 +88,6 @@ class Work:
         """The VkResult of its end; None before."""
         self.ended: SimpleQueue[None] = SimpleQueue()
         """Has an item once it has ended."""
-        self.wanted = False
-        """Whether somebody waits for its end."""
-
-    @property
-    def is_urgent(self) -> bool:
-        """Whether its end is to be handled at once, because somebody waits for it or may wait for what it raises."""
-        return self.wanted or bool(self.raises)
 
     def announce(self) -> None:
         """Tell the waiters of its pages, before it is submitted, that this process is going to signal.

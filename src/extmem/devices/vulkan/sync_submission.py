@@ -6,9 +6,6 @@ list, as long as there is one. When work is done, the thread raises the host wor
 signaled, ends the holds, and gives fence and command buffers back for the next submission. The program's fence, if
 there is one, is submitted with the batches, and the work's own behind it, with no batches.
 
-Only the words are urgent: others may wait for them. The rest is done a moment later, for many works at once, since the
-thread competes with the program for the GIL. It is done at once if somebody waits for it.
-
 A submission with several batches is divided after each batch that signals a timeline with a host word, so that a host
 that waits for this word is woken when that batch is done, and not the last one.
 
@@ -61,10 +58,6 @@ __all__ = ["BatchQueue"]
 _SLICE_NS: Final = 50_000_000
 """Nanoseconds of one wait for a fence, or for a host timeline."""
 _SLICE_S: Final = 0.05
-_CALM_S: Final = 0.01
-"""Seconds without urgent work before what is not urgent is done."""
-_MANY_ENDS: Final = 64
-"""The number of works that are not left for later."""
 _PATIENCE_S: Final = 60.0
 """Seconds that `drain` waits; then it raises an error at once until everything is done."""
 _TIMEOUT = int(vk.Result.TIMEOUT)
@@ -239,8 +232,7 @@ class BatchQueue:
         with device.queue_lock:
             # The calls are made in one call of C code: no signal handler runs between them.
             work.results.extend(starmap(operator.call, calls))
-        if work.is_urgent or len(self._running.items) > _MANY_ENDS:
-            self._running.wake()
+        self._running.wake()
         result = work.results[0]
         if result:
             fail(result, own_name(own, device), device.name)
@@ -266,24 +258,6 @@ class BatchQueue:
 
     def _watch(self, work: Work) -> bool:
         """Wait for the end of work for a moment; see `Worker`. work: the oldest."""
-        items = self._running.items
-        urgent = next((one for one in items.copy() if one.raises or one.wanted), None)
-        if urgent is None:
-            if len(items) <= _MANY_ENDS and self._running.pause(_CALM_S):
-                return False  # it was woken: something may be urgent now
-            return self._watch_oldest(work)
-        fence = urgent.fence
-        if urgent.wanted or fence is None or len(urgent.results) < urgent.calls or any(urgent.results):
-            return self._watch_oldest(work)
-        result = self._waited_for(fence)
-        if result not in (0, _TIMEOUT):
-            return self._watch_oldest(work)
-        if not result:
-            self._raise_words(urgent)
-        return False
-
-    def _watch_oldest(self, work: Work) -> bool:
-        """Wait for the end of the oldest work for a moment; as `_watch`."""
         if len(work.results) < work.calls:  # it is being sent, or an exception came before that
             self._running.pause(_SLICE_S)
             return not work.results and work.fence is None
@@ -312,7 +286,7 @@ class BatchQueue:
         return result
 
     def _raise_words(self, work: Work) -> None:
-        """Raise the words of the timelines that work has signaled. It is not urgent any more then."""
+        """Raise the words of the timelines that work has signaled."""
         raises, work.raises = work.raises, []
         for page, value in raises:
             try:
@@ -383,8 +357,6 @@ class BatchQueue:
     def _wait_for(self, works: Sequence[Work]) -> None:
         """Wait until this work is done. Signal handlers run meanwhile. Errors: DriverError for a lost device."""
         for work in works:
-            work.wanted = True
-            self._running.wake()
             while not work.wait(_SLICE_S):
                 pass
             if work.result:
@@ -400,9 +372,6 @@ class BatchQueue:
         until = time.monotonic() + self._patience
         while not self.idle:
             for items in (self._deferred.items, self._running.items):
-                for work in items.copy():
-                    work.wanted = True
-                self._running.wake()
                 with contextlib.suppress(IndexError):
                     items[0].wait(min(_SLICE_S, max(0.0, until - time.monotonic())))
             if time.monotonic() >= until and not self.idle:

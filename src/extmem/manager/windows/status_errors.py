@@ -156,7 +156,7 @@ def wrong_kind(what: str, found: ObjectKind, needed: ObjectKind) -> ObjectManage
     """Return the error for an object of another kind than the needed one. what: a name, a handle, …"""
     return error_for(
         Status.OBJECT_TYPE_MISMATCH,
-        f"{what[0].upper()}{what[1:]} refers to {OBJECT_TYPES[found].noun} ({OBJECT_TYPES[found].name}), and "
+        f"{what[0].upper()}{what[1:]}: this is {OBJECT_TYPES[found].noun} ({OBJECT_TYPES[found].name}), and "
         f"{OBJECT_TYPES[needed].noun} is needed. Pass what its exporter shared as that, or import it as what it is.",
     )
 
