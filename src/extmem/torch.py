@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from extmem import api as _api  # noqa: F401  # sets the class of shared devices
 from extmem import optional
 from extmem.core import shared_devices
 from extmem.core.device_state import DeviceState
