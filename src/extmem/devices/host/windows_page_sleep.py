@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from extmem.devices.host.windows_timeline_page import SLICE_NS, TimelinePage, sleep_on_pages
 from extmem.errors import HandleStateError
-from extmem.handles._win32 import waitables
+from extmem.handles._win32 import calls, waitables
+from extmem.manager.windows import status_errors
 from extmem.owning import OwnedDescriptor
 
 if sys.platform != "win32":
@@ -23,7 +24,13 @@ class Alarm:
     __slots__ = ("number", "owner")
 
     def __init__(self) -> None:
-        self.owner = OwnedDescriptor(waitables.create_semaphore(None, count=0))
+        """Errors: OutOfMemoryError; InternalError for another failure of the kernel."""
+        try:
+            self.owner = OwnedDescriptor(waitables.create_semaphore(None, count=0))
+        except calls.StatusError as error:
+            raise status_errors.out_of_memory(error, "vkWaitSemaphores", "the alarm of a wait") or status_errors.other(
+                error, "The alarm of a wait cannot be created."
+            ) from None
         self.number = 0
         """How often it rang, to be read before what the thread looks at."""
 
