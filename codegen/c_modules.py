@@ -95,12 +95,13 @@ def write_abi(model: Model) -> str:
 _LIBC = """
 uintptr_t mmap(uintptr_t addr, size_t length, int prot, int flags, int fd, long offset);
 int munmap(uintptr_t addr, size_t length);
+long syscall(long number, uintptr_t a, unsigned long b, unsigned long c, uintptr_t d, uintptr_t e, unsigned long f);
 """
-"""Addresses are numbers, because they are not dereferenced."""
+"""Addresses are numbers, because they are not dereferenced. `syscall` has the arguments of futex(2)."""
 
 
 def write_libc(model: Model) -> str:
-    """Return the text of `_libc.py`: the functions with which the host device maps memory."""
+    """Return the text of `_libc.py`: the functions with which the host device maps memory, and waits."""
     return _compiled(model, "extmem.devices.host._libc", _LIBC)
 
 

@@ -6,29 +6,11 @@ scope, add a C name here and run `python -m codegen`; it fails for a type that i
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from codegen import scope_sync
+from codegen.groups import FieldRule, Group
+from codegen.groups import vk_names as _names
 
 __all__ = ["COMMANDS", "CONSTANTS", "C_STRUCTS", "FIELD_RULES", "STRUCTS", "FieldRule", "Group"]
-
-
-class Group(NamedTuple):
-    """C names that are in scope for one reason."""
-
-    reason: str
-    names: tuple[str, ...]
-
-
-class FieldRule(NamedTuple):
-    """A field whose Python form differs from that of its C type."""
-
-    py_name: str
-    py_type: str
-    default: str
-    reason: str
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple("Vk" + word for word in text.split())
 
 
 STRUCTS: tuple[Group, ...] = (
@@ -112,6 +94,7 @@ STRUCTS: tuple[Group, ...] = (
         "Further parameters of the two pipeline barrier commands.",
         _names("MemoryBarrier MemoryBarrier2 DependencyInfo"),
     ),
+    *scope_sync.STRUCTS,
 )
 
 C_STRUCTS: tuple[Group, ...] = (
@@ -119,14 +102,15 @@ C_STRUCTS: tuple[Group, ...] = (
         "Starting a driver: filled and read by the Vulkan device only, directly in C memory.",
         _names(
             """ApplicationInfo InstanceCreateInfo ExtensionProperties QueueFamilyProperties PhysicalDeviceFeatures
-            DeviceQueueCreateInfo DeviceCreateInfo ConformanceVersion PhysicalDeviceDriverProperties"""
+            PhysicalDeviceFeatures2 DeviceQueueCreateInfo DeviceCreateInfo ConformanceVersion
+            PhysicalDeviceDriverProperties"""
         ),
     ),
     Group(
         "Recording and submitting commands that copy a payload's bytes.",
         _names(
             """CommandPoolCreateInfo CommandBufferAllocateInfo CommandBufferInheritanceInfo CommandBufferBeginInfo
-            SubmitInfo FenceCreateInfo BufferCopy ImageSubresourceLayers BufferImageCopy ClearColorValue"""
+            BufferCopy ImageSubresourceLayers BufferImageCopy ClearColorValue"""
         ),
     ),
 )
@@ -161,11 +145,6 @@ COMMANDS: tuple[Group, ...] = (
             "vkFreeCommandBuffers",
             "vkBeginCommandBuffer",
             "vkEndCommandBuffer",
-            "vkQueueSubmit",
-            "vkCreateFence",
-            "vkDestroyFence",
-            "vkWaitForFences",
-            "vkResetFences",
             "vkCmdFillBuffer",
             "vkCmdCopyBuffer",
             "vkCmdCopyBufferToImage",
@@ -224,6 +203,7 @@ COMMANDS: tuple[Group, ...] = (
         ),
     ),
     Group("Ownership transfer.", ("vkCmdPipelineBarrier", "vkCmdPipelineBarrier2")),
+    *scope_sync.COMMANDS,
 )
 
 CONSTANTS: tuple[Group, ...] = (
@@ -252,6 +232,8 @@ FIELD_RULES: dict[tuple[str, str], FieldRule] = {
         "access", "int", "0", "dw means DWORD, which Python does not need"
     ),
     ("VkExportMemoryWin32HandleInfoNV", "dwAccess"): FieldRule("access", "int", "0", "as in the KHR struct"),
+    ("VkExportSemaphoreWin32HandleInfoKHR", "dwAccess"): FieldRule("access", "int", "0", "as for memory"),
+    ("VkExportFenceWin32HandleInfoKHR", "dwAccess"): FieldRule("access", "int", "0", "as for memory"),
     ("VkImageCreateInfo", "mipLevels"): FieldRule("mip_levels", "int", "1", "an image has at least one level"),
     ("VkImageCreateInfo", "arrayLayers"): FieldRule("array_layers", "int", "1", "an image has at least one layer"),
     ("VkImageCreateInfo", "samples"): FieldRule(
@@ -266,4 +248,6 @@ FIELD_RULES: dict[tuple[str, str], FieldRule] = {
         "-1",
         "also accepts an owned handle object; 0 would be standard input, -1 is not a file descriptor",
     ),
+    ("VkImportSemaphoreFdInfoKHR", "fd"): FieldRule("fd", "SupportsInt", "-1", "as for memory; SYNC_FD defines -1"),
+    ("VkImportFenceFdInfoKHR", "fd"): FieldRule("fd", "SupportsInt", "-1", "as for memory; SYNC_FD defines -1"),
 }

@@ -18,6 +18,7 @@ import msgspec
 from extmem import vk
 from extmem.errors import DescriptorError
 from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
+from extmem.sharing.descriptor.sync import SyncDescriptor
 from extmem.testing.leaks import descriptors
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -58,7 +59,13 @@ def corpus() -> list[bytes]:
         {"made_by_vulkan": False, "memory_type_bits": 3, **group},
         {"made_by_vulkan": False, "producer": "cuda-vmm"},
     ]
-    return [Descriptor(**common, **extra).encode() for extra in extras]
+    syncs: list[dict[str, Any]] = [
+        {"object_kind": 2, "timeline": True, "initial_value": 7, "host": True},
+        {"object_kind": 2, "flags": 1, "device_uuid": bytes(16), "luid": b"l" * 8},
+        {"object_kind": 3, "device_name": "extmem host memory", "owner_pid": 4321},
+    ]
+    sync = [SyncDescriptor(handle_types=3, **values).encode() for values in syncs]
+    return [*(Descriptor(**common, **extra).encode() for extra in extras), *sync]
 
 
 def spoil_bytes(rng: random.Random, data: bytes) -> bytes:
@@ -103,12 +110,25 @@ def spoil_values(rng: random.Random, data: bytes) -> bytes:
 
 
 def check(data: bytes) -> str:
-    """Parse the data. Return "refused" or "parsed". Errors: AssertionError if the invariant is broken."""
+    """Parse the data as of memory, and as of a semaphore or fence. Return "refused", "parsed" or "parsed as sync".
+
+    Errors: AssertionError if the invariant is broken.
+    """
+    try:
+        sync = SyncDescriptor.parse(data)
+    except DescriptorError as error:
+        assert str(error), "a refusal without a reason"
+        sync = None
     try:
         descriptor = Descriptor.parse(data)
     except DescriptorError as error:
         assert str(error), "a refusal without a reason"
-        return "refused"
+        if sync is None:
+            return "refused"
+        assert sync.object_kind in (2, 3) and (sync.timeline or not sync.initial_value)
+        assert SyncDescriptor.parse(sync.encode()) == sync and (sync.device_name + sync.driver_name).isprintable()
+        return "parsed as sync"
+    assert sync is None, "the same bytes are memory and a semaphore"
     assert 0 <= descriptor.payload_offset < descriptor.payload_offset + descriptor.payload_size
     assert descriptor.payload_offset + descriptor.payload_size <= descriptor.allocation_size < 1 << 63
     assert (descriptor.device_name + descriptor.driver_name).isprintable()

@@ -27,6 +27,8 @@ from extmem import wire
 from extmem.errors import PeerGoneError
 from extmem.manager.linux.manager import LinuxManager
 from extmem.objects import Share, Status
+from extmem.sharing import timeline_page
+from extmem.sharing.kinds import Backing
 from extmem.wire import transport
 from extmem.wire.runtime_dir import RuntimeDir
 
@@ -35,7 +37,7 @@ NAMES = ("mine", "MINE", "other", "Local\\x", "Global\\x", "", "\\", "a\0b", "x"
 SDDLS = (None, "D:", "D:(A;;GA;;;WD)", "D:(A;;GR;;;OW)", "nonsense", "D:" + "(A;;GA;;;WD)" * 60)
 MASKS = (0, 1, 0x80000000, 0x80000001, 0x10000000, 0x02000000, 0xFFFFFFFF)
 STATUSES = {int(status) for status in Status}
-KINDS = (1, 1, 1, 0, 2, 255)
+KINDS = (1, 1, 1, 2, 2, 3, 0, 255)
 DEADLINE = 20.0
 
 
@@ -57,7 +59,8 @@ class Fuzzer:
             os.ftruncate(fd, 4096)
         for fd in self.files[:3]:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        self.files += [os.open("/dev/zero", os.O_RDWR), os.open(__file__, os.O_RDONLY), *os.pipe()]
+        self.events = [os.eventfd(0) for _ in range(2)]
+        self.files += [*self.events, os.open("/dev/zero", os.O_RDWR), os.open(__file__, os.O_RDONLY), *os.pipe()]
         self.pidfds = [os.pidfd_open(os.getpid()), os.pidfd_open(os.getppid())]
         self.files += self.pidfds
 
@@ -85,9 +88,9 @@ class Fuzzer:
                 rng.choice((1, 3, 3)), self.flag(), rng.choice(self.secrets), n() % 9, n() & 0xFFFF, n() & 0xFFFF
             ),
             lambda: wire.Export(
-                rng.choice(KINDS), rng.choice((1, 1, 1, 2, 0, 255)), rng.choice((1, 1, 3, 254)),
+                rng.choice(KINDS), rng.choice((1, 1, 1, 2, 3, 3, 0, 255)), rng.choice((1, 1, 3, 254)),
                 rng.randbytes(rng.randrange(64)), rng.choice((1, 2, 1, 0, 3, 255)), rng.choice((None, name)), mask,
-                rng.choice(SDDLS), self.flag(), self.flag(), n(), rng.choice(((), (), (1,), (1, 2), (7,))),
+                rng.choice(SDDLS), self.flag(), self.flag(), n(), rng.choice(((), (), (1,), (1, 2), (3,), (7,))),
             ),
             lambda: wire.ImportName(name, mask, rng.choice(KINDS)),
             lambda: wire.ImportHandle(n(), rng.choice(KINDS)),
@@ -130,10 +133,11 @@ class Fuzzer:
         if rng.random() < 0.15:  # other requests need shared payloads
             good = rng.choice((None, *GOOD_NAMES))
             share = rng.choice((1, 1, 2))
+            kind, backing = rng.choice(((1, 1), (1, 1), (2, 1), (2, 3), (3, 3)))
             return wire.Export(
-                1,
-                1,
-                rng.choice((1, 1, 3)),
+                kind,
+                backing,
+                1 if kind > 1 else rng.choice((1, 1, 3)),
                 b"fuzzed",
                 share,
                 good if share == 1 else None,
@@ -160,6 +164,8 @@ class Fuzzer:
         request = self.request()
         data = wire.encode(request)
         good = self.pidfds if isinstance(request, wire.Duplicate | wire.BindOffer) else self.files[:3]
+        if isinstance(request, wire.Export) and request.backing == Backing.HOST_EVENT:
+            good = self.events
         fds = [rng.choice(self.files if rng.random() < 0.2 else good)] * wire.fds_of(request)
         if chance < 0.06:
             fds = rng.choices(self.files, k=rng.choice((0, 1, 2, 5)))
@@ -183,6 +189,17 @@ class Fuzzer:
             self.exchange(wire.encode(hello), [])
         return sock
 
+    def scribble(self) -> None:
+        """Change what the broker reads and marks in the pages of timelines: header, table of signalers, or all."""
+        rng = self.rng
+        table, entries = timeline_page.TABLE, timeline_page.SIGNALERS
+        start, size = rng.choice(((0, table), (table, 16 * entries), (0, timeline_page.PAGE_SIZE)))
+        data = bytearray(rng.choice((bytes(size), rng.randbytes(size))))
+        if start == table:  # some entries are of this process, which the broker knows
+            at = 16 * rng.randrange(entries)
+            data[at : at + 4] = os.getpid().to_bytes(4, "little")
+        os.pwrite(rng.choice(self.files[:3]), bytes(data), start)
+
     def hang_up(self) -> None:
         if self.sock is not None:
             self.sock.close()
@@ -190,6 +207,8 @@ class Fuzzer:
 
     def step(self) -> None:
         """Send one message and check the reply."""
+        if self.rng.random() < 0.05:
+            self.scribble()
         if self.sock is None:
             self.connect()
         if self.sock is not None:

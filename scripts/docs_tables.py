@@ -10,7 +10,7 @@ from extmem import vk
 from extmem.broker.rights import RIGHTS
 from extmem.devices.host import capabilities
 from extmem.handles import Access
-from extmem.objects import MEMORY, sddl
+from extmem.objects import MEMORY, OBJECT_TYPES, ObjectKind, sddl
 from extmem.objects.lifetimes import KEEPS, Holder
 from extmem.objects.results import Limits
 from extmem.objects.status import WINERROR, Status, error_for
@@ -54,6 +54,23 @@ def _access() -> str:
         mapped = MEMORY.map_generic(int(member))
         rights = "all rights that the security descriptor grants" if member is Access.MAXIMUM_ALLOWED else _mask(mapped)
         rows.append((f"`Access.{member.name}`", f"`0x{int(member):08X}`", f"`0x{mapped:X}`", rights))
+    return table(("name", "mask", "mapped", "rights of the handle"), rows)
+
+
+def _sync_access() -> str:
+    kind = OBJECT_TYPES[ObjectKind.SEMAPHORE]
+    generic = (
+        ("GENERIC_READ", 0x8000_0000),
+        ("GENERIC_WRITE", 0x4000_0000),
+        ("GENERIC_EXECUTE", 0x2000_0000),
+        ("GENERIC_ALL", 0x1000_0000),
+        ("`Access.READ_WRITE`", 0x8000_0001),
+    )
+    rows = []
+    for name, mask in generic:
+        mapped = kind.map_generic(mask)
+        words = kind.describe(mapped).rpartition(" (")[0].replace(" | ", ", ")
+        rows.append((name, f"`0x{mask:08X}`", f"`0x{mapped:X}`", words))
     return table(("name", "mask", "mapped", "rights of the handle"), rows)
 
 
@@ -116,7 +133,7 @@ def _senders() -> str:
 def _ledger() -> str:
     counts = Counter[tuple[str, str]]((row.family, row.status) for row in ledger.rows())
     families = list(dict.fromkeys(row.family for row in ledger.rows()))
-    statuses = ("checked", "on request", "by construction", "left to the driver", "left to the caller", "planned")
+    statuses = ("checked", "on request", "by construction", "left to the driver", "left to the caller")
     rows = [
         (
             family,
@@ -136,7 +153,7 @@ def _ledger() -> str:
 def _deciders() -> str:
     meanings = {
         "structs": "only the structures of the call",
-        "tracked state": "the state of memory, buffers and images, which extmem records",
+        "tracked state": "the state of memory, buffers, images, semaphores and fences, which extmem records",
         "device query": "the device's answers to capability queries",
         "descriptor": "the descriptor of the payload",
         "object manager": "the object manager's answer about a name, handle or number",
@@ -186,6 +203,7 @@ def _holders() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "lifetimes": _lifetimes,
     "access": _access,
+    "sync access": _sync_access,
     "sddl rights": _rights,
     "sddl trustees": _trustees,
     "sddl flags": _ace_flags,

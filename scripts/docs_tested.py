@@ -1,4 +1,7 @@
-"""The tests of each numbered behaviour: the last column of docs/behaviours.md, from the names of the tests."""
+"""The tests of each numbered behaviour: the last column of docs/behaviours.md, from the names of the tests.
+
+Behaviours of memory and of the object manager have numbers with B, those of semaphores and fences with S.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ WITHOUT = {
     72: "keyed mutexes are not supported yet",
     74: "imports of Direct3D, which extmem does not support",
     105: "VK_EXT_device_memory_report is not supported yet",
-    106: "semaphores are not supported yet",
 }
 """Behaviours without a test, each with the reason."""
 OF_SECTIONS = {
@@ -24,24 +26,24 @@ OF_SECTIONS = {
 }
 """Behaviours of GPU memory that differ for host payloads on Windows, which are sections; their tests expect that."""
 _TEST = re.compile(r"^\s*(?:async )?def (test_\w+)\(", re.MULTILINE)
-_NUMBER = re.compile(r"(?<![A-Za-z0-9])B(\d{1,3})(?!\d)")
-_ROW = re.compile(r"^(\| B(\d+) \|.*\|) [^|]*\|$", re.MULTILINE)
-_BARE = re.compile(r"^(\| B(\d+) \|.*\|) \|$", re.MULTILINE)
+_NUMBER = re.compile(r"(?<![A-Za-z0-9])([BS])(\d{1,3})(?!\d)")
+_ROW = re.compile(r"^(\| ([BS])(\d+) \|.*\|) [^|]*\|$", re.MULTILINE)
+_BARE = re.compile(r"^(\| [BS]\d+ \|.*\|) \|$", re.MULTILINE)
 
 
-def tested(root: Path) -> dict[int, list[str]]:
+def tested(root: Path, letter: str = "B") -> dict[int, list[str]]:
     """Return for each behaviour the files, relative to the root, with a test whose name contains its number."""
     found: dict[int, set[str]] = {}
     for path in sorted((root / "tests").rglob("test_*.py")):
         for name in _TEST.findall(path.read_text(encoding="utf-8")):
-            for number in numbers(name):
+            for number in numbers(name, letter):
                 found.setdefault(number, set()).add(str(path.relative_to(root)))
     return {number: sorted(names) for number, names in found.items()}
 
 
-def numbers(name: str) -> list[int]:
+def numbers(name: str, letter: str = "B") -> list[int]:
     """Return the numbers of the behaviours in the name of a test."""
-    return [int(number) for number in _NUMBER.findall(name.replace("_", " "))]
+    return [int(number) for found, number in _NUMBER.findall(name.replace("_", " ")) if found == letter]
 
 
 def short(name: str) -> str:
@@ -52,10 +54,10 @@ def short(name: str) -> str:
 
 def fill(text: str, root: Path) -> str:
     """Return the page with the last cell of each behaviour's row filled in from the tests."""
-    where = tested(root)
+    where = {letter: tested(root, letter) for letter in "BS"}
 
     def one(match: re.Match[str]) -> str:
-        names = where.get(int(match[2]), [])
+        names = where[match[2]].get(int(match[3]), [])
         links = ", ".join(f"[{short(name)}](../{name})" for name in names)
         return f"{match[1]} {links or '–'} |"
 

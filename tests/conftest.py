@@ -29,6 +29,7 @@ ALLOWED_SKIPS = {
     "fuse": r"this machine mounts no FUSE file system",
     "network": r"needs the network",
     "kcmp": r"this kernel refuses kcmp",
+    "io-uring": r"this machine has no io_uring with futexes",
     "cgroup": r"no control group can be limited here",
     "huge-pages": r"no huge pages in this kernel",
     "vulkan": r"no Vulkan device here",

@@ -17,5 +17,5 @@ def both() -> Iterator[tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]]:
     with fake_cuda.installed(cuda), fake_vulkan.installed(vulkan):
         yield cuda, vulkan
     found = [str(misuse) for misuse in (*cuda.misuses, *vulkan.misuses)]
-    assert not found
+    assert not found, found
     assert not cuda.alive() and not vulkan.alive(), f"left: {cuda.alive()}, {vulkan.alive()}"

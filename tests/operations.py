@@ -28,6 +28,8 @@ from extmem.api.commands import Commands
 from extmem.errors import ExtmemError, HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from scripts.public_members import public_members
+from tests import sync_operations
+from tests.sync_operations import Fence, Semaphore, Timeline
 from tests.tagged_payloads import FD, KMT, NT, SIZE, HandleType, World, WrongByteError
 
 __all__ = ["ALLOWED", "CLASSES", "Case", "LacksError", "Scene", "Operation", "case", "operations_of"]
@@ -308,6 +310,7 @@ CALLS: dict[tuple[type, str], Operation] = {
     (Commands, "copy_buffer_to_image"): lambda s: s.thing.copy_buffer_to_image(_target(s), _picture(s)),
     (Commands, "copy_image_to_buffer"): lambda s: s.thing.copy_image_to_buffer(_picture(s), _target(s)),
     (Commands, "pipeline_barrier"): lambda s: s.thing.pipeline_barrier(_TRANSFER, _TRANSFER),
+    **sync_operations.build(Device),
 }
 
 
@@ -392,6 +395,9 @@ _CASES = (
     Case(Device, _device, _DEVICE_PROTOCOLS, probe=lambda s: s.thing.allocate(SIZE).close()),
     Case(Buffer, _buffer, (("repr", lambda s: repr(s.thing)),)),
     Case(Image, _image, (("repr", lambda s: repr(s.thing)),)),
+    Case(Timeline, lambda w: Scene(w, sync_operations.make_timeline(w.device), 0), sync_operations.OF_TIMELINES),
+    Case(Semaphore, lambda w: Scene(w, sync_operations.make_semaphore(w.device), 0), sync_operations.PROTOCOLS),
+    Case(Fence, lambda w: Scene(w, sync_operations.make_fence(w.device), 0), sync_operations.PROTOCOLS),
     Case(Commands, _commands, (("the block's end", lambda s: s.thing.__exit__(None, None, None)),), "the block's end"),
 )
 CLASSES = tuple(case.name for case in _CASES)
@@ -403,6 +409,8 @@ def case(world: World, kind: str) -> Case | None:
     [found] = [case for case in _CASES if case.name == kind]
     need = {NtHandle: NT, FdHandle: FD, KmtHandle: KMT}
     if int(need.get(found.kind, 0)) & ~world.handle_types:
+        return None
+    if found.kind in (Semaphore, Timeline, Fence) and not sync_operations.has_semaphores(world.device):
         return None
     if found.kind in (Image, Commands) and not _makes_images(world.device):
         return None

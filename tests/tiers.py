@@ -27,6 +27,7 @@ SLOW = {
     "process/cuda/test_killed.py": _KILLS,
     "process/test_broker_killed.py": _KILLS,
     "process/test_crashes.py": _KILLS,
+    "process/test_timeline_deaths.py": _KILLS,
     "process/broker/test_namespaces.py": _RESTARTS,
     "process/broker/test_recovery.py": _RESTARTS,
     "process/broker/test_restart.py": _RESTARTS,
@@ -34,10 +35,13 @@ SLOW = {
     "process/broker/test_robust.py": _RESTARTS,
     "arbitrary/test_arbitrary.py": "starts a process for each group of arbitrary programs",
     "faults/test_cuda_nth_call.py": _EVERY_CALL,
+    "faults/test_sync_nth_call.py": _EVERY_CALL,
     "faults/test_vulkan_nth_call.py": _EVERY_CALL,
     "interrupts": "interrupts every operation at every instruction",
     "meta/test_testing_conformance.py": "runs the conformance suite on devices with planted faults",
+    "meta/test_testing_sync_conformance.py": "runs the conformance suite on devices with planted faults",
     "unit/testing/test_fake_cuda_conformance.py": "runs the conformance suite on the scripted driver",
+    "unit/testing/test_fake_vulkan_sync_conformance.py": "runs the conformance suite on the scripted driver",
     "unit/testing/test_fake_vulkan_conformance.py": "runs the conformance suite on the scripted driver",
 }
 """Files and folders below tests/, and why they are left to `make test-all`."""

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from scripts.soak import arbitrary, fuzzing, killing, using
+from scripts.soak import arbitrary, fuzzing, killing, using, waiting
 from scripts.soak.figures import Figure, Totals
 
 
@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--attempts", type=int, default=1_000, help="number of attempts of other users to get access")
     parser.add_argument(
         "--rounds", type=int, default=500, help="number of rounds that kill an exporter, an importer or the broker"
+    )
+    parser.add_argument(
+        "--waits", type=int, default=200, help="number of rounds of waits for a timeline whose processes are killed"
     )
     parser.add_argument("--programs", type=int, default=100_000, help="number of arbitrary programs of the public API")
     parser.add_argument("--seed", type=int, default=1, help="seed of all random choices")
@@ -56,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures += arbitrary.run_programs(options.programs, options.seed, devices, totals, report)
     if options.rounds > 0:
         figures += killing.kill_rounds(options.rounds, options.seed, totals, report).figures(options.rounds)
+    if options.waits > 0:
+        figures += waiting.wait_rounds(options.waits, options.seed, totals, report).figures(options.waits)
     figures += totals.figures()
     sys.stdout.write(json.dumps(figures, indent=1) + "\n")
     return 0 if all(entry["ok"] for entry in figures) else 1

@@ -22,6 +22,9 @@ ESCALATIONS: Final = "escalations"
 DEATHS: Final = "deaths of processes by arbitrary calls"
 MESSAGES: Final = "layer messages"
 ENDED: Final = "broker ended"
+STUCK: Final = "waiters stuck"
+WRONG_VALUES: Final = "wrong values"
+LEFT: Final = "left after kills"
 ZEROS: Final = {
     CRASHES_BY_THREADS: "processes",
     CRASHES: "processes",
@@ -33,6 +36,9 @@ ZEROS: Final = {
     ESCALATIONS: "attempts",
     DEATHS: "processes",
     MESSAGES: "programs",
+    STUCK: "waits",
+    WRONG_VALUES: "findings",
+    LEFT: "things",
     ENDED: "times",
 }
 """The counts over all parts with their units, in the order of printing."""

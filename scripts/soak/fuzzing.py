@@ -1,11 +1,11 @@
-"""The fuzzers of messages and descriptors. The exit code of a fuzzer is its result."""
+"""The fuzzers of messages, descriptors and timeline pages. The exit code of a fuzzer is its result."""
 
 from __future__ import annotations
 
 from scripts.soak import workers
 from scripts.soak.figures import Figure, Report, Totals, figure
 
-FUZZERS = ("fuzz_wire", "fuzz_descriptor", "fuzz_sddl")
+FUZZERS = ("fuzz_wire", "fuzz_descriptor", "fuzz_sddl", "fuzz_timeline")
 _LIMIT = 3600.0
 """Seconds that one fuzzer may take."""
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from extmem import rules as rules
     from extmem import vk as vk
     from extmem.api import Buffer, Device, DeviceMemory, Image, enumerate_devices, open, open_device, open_handle
+    from extmem.api.fence import Fence
+    from extmem.api.semaphore import Semaphore
+    from extmem.api.sync_functions import open_timeline, wait_all, wait_any
+    from extmem.api.timeline import Timeline
     from extmem.core.caller_warning import RuleWarning
     from extmem.errors import (
         AccessDeniedError,
@@ -44,9 +48,11 @@ if TYPE_CHECKING:
         RuleViolation,
         SecurityDescriptorError,
         UnsupportedError,
+        WaitTimeoutError,
     )
     from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
     from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
+    from extmem.sharing.descriptor.sync import SyncDescriptor
 
 __version__ = "0.1.0"
 
@@ -74,10 +80,16 @@ _NAMES = {
         "RuleViolation",
         "SecurityDescriptorError",
         "UnsupportedError",
+        "WaitTimeoutError",
     ),
     "extmem.core.caller_warning": ("RuleWarning",),
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
     "extmem.sharing.descriptor": ("ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"),
+    "extmem.sharing.descriptor.sync": ("SyncDescriptor",),
+    "extmem.api.fence": ("Fence",),
+    "extmem.api.semaphore": ("Semaphore",),
+    "extmem.api.timeline": ("Timeline",),
+    "extmem.api.sync_functions": ("open_timeline", "wait_all", "wait_any"),
     "extmem.api": (
         "Buffer",
         "Device",
@@ -103,6 +115,7 @@ __all__ = [
     "DriverError",
     "ExtmemError",
     "FdHandle",
+    "Fence",
     "HandleStateError",
     "Image",
     "ImageInfo",
@@ -125,16 +138,23 @@ __all__ = [
     "RuleViolation",
     "RuleWarning",
     "SecurityDescriptorError",
+    "Semaphore",
+    "SyncDescriptor",
+    "Timeline",
     "UnsupportedError",
+    "WaitTimeoutError",
     "enumerate_devices",
     "errors",
     "open",
     "open_device",
     "open_handle",
+    "open_timeline",
     "process",
     "raw",
     "rules",
     "vk",
+    "wait_all",
+    "wait_any",
 ]
 
 

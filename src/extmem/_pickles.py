@@ -1,4 +1,4 @@
-"""The functions that pickles of memory and handles name.
+"""The functions that pickles of memory, semaphores, fences and handles name.
 
 A pickle contains the name of the function that unpickles it, such as `extmem._pickles.receive_memory`. So the names of
 this module and of its functions, and their one argument, are part of the wire format: they never change. A process with
@@ -8,15 +8,27 @@ ModuleNotFoundError, which ends the threads of `Pool` and executors that read re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.api import DeviceMemory
+    from extmem.api.fence import Fence
+    from extmem.api.semaphore import Semaphore
+    from extmem.api.timeline import Timeline
     from extmem.handles import FdHandle, KmtHandle, NtHandle
 
-__all__ = ["receive_fd_handle", "receive_kmt_handle", "receive_memory", "receive_nt_handle"]
+__all__ = [
+    "receive_fd_handle",
+    "receive_fence",
+    "receive_kmt_handle",
+    "receive_memory",
+    "receive_nt_handle",
+    "receive_semaphore",
+    "receive_timeline",
+    "reduce_sync",
+]
 
 
 def receive_memory(ticket: bytes) -> DeviceMemory:
@@ -49,3 +61,35 @@ def receive_kmt_handle(number: int) -> KmtHandle:
         from extmem.handles import KmtHandle
 
     return KmtHandle(number)
+
+
+def receive_semaphore(ticket: bytes) -> Semaphore:
+    """Return the binary semaphore that the ticket stands for; a closed object if the ticket cannot be claimed."""
+    with late_imports():
+        from extmem.api import sync_pickling
+
+    return sync_pickling.receive_semaphore(ticket)
+
+
+def receive_timeline(ticket: bytes) -> Timeline:
+    """Return the timeline that the ticket stands for; a closed object if the ticket cannot be claimed."""
+    with late_imports():
+        from extmem.api import sync_pickling
+
+    return sync_pickling.receive_timeline(ticket)
+
+
+def receive_fence(ticket: bytes) -> Fence:
+    """Return the fence that the ticket stands for; a closed object if the ticket cannot be claimed."""
+    with late_imports():
+        from extmem.api import sync_pickling
+
+    return sync_pickling.receive_fence(ticket)
+
+
+def reduce_sync(thing: Semaphore | Fence) -> tuple[Any, ...]:
+    """Return what pickles contain of a semaphore, timeline or fence. (No pickle contains the name of this function.)"""
+    with late_imports():
+        from extmem.api import sync_pickling
+
+    return sync_pickling.reduce(thing)

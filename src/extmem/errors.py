@@ -22,6 +22,7 @@
     ├── PeerError                          the other process caused it
     │   ├── PeerGoneError (ConnectionError)       it ended or closed the connection
     │   └── PeerProtocolError                     it broke the wire format
+    ├── WaitTimeoutError (TimeoutError)    a wait ended before its semaphore or fence was signaled
     └── InternalError                      a bug in extmem: please report it
 
 Errors of the operating system alone (a full disk, no permission for a directory) stay an OSError.
@@ -55,6 +56,7 @@ __all__ = [
     "RuleViolation",
     "SecurityDescriptorError",
     "UnsupportedError",
+    "WaitTimeoutError",
 ]
 
 # VkResult values of the classes below (registry: VkResult). Plain ints, because `errors` imports nothing.
@@ -237,6 +239,24 @@ class PeerGoneError(PeerError, ConnectionError):
 
 class PeerProtocolError(PeerError):
     """The other process broke the wire format."""
+
+
+class WaitTimeoutError(ExtmemError, TimeoutError):
+    """A wait ended before its semaphore or fence was signaled: VK_TIMEOUT. Nothing has changed; wait again.
+
+    `value` is the one that was waited for, and `reached` the one of the timeline at the end of the wait (a wait for
+    several: those of the first one that is behind); None for fences and binary semaphores.
+    """
+
+    errno = _errno.ETIMEDOUT
+
+    def __init__(self, message: str, *, value: int | None = None, reached: int | None = None) -> None:
+        super().__init__(message)
+        self.value = value
+        self.reached = reached
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class InternalError(ExtmemError):

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
+from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.handles import FdHandle, NtHandle
 from extmem.handles.arguments import handle_number
@@ -62,7 +63,7 @@ class Popen(subprocess.Popen[Any]):
 def _values(handles: Iterable[NtHandle]) -> list[int]:
     """Return the values of handles to inherit. Errors: TypeError for other objects; HandleStateError once closed."""
     if not isinstance(handles, Iterable):
-        raise TypeError(f"handles is {handles!r}, a {type(handles).__name__}; give a list of NtHandle, or None")
+        raise TypeError(f"handles is {handles!r}, {a_type(handles)}; give a list of NtHandle, or None")
     return [
         int(handle) if isinstance(handle, NtHandle) else handle_number(handle, "an NT handle") for handle in handles
     ]

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from extmem import vk
 from extmem.api import Buffer, Device, DeviceMemory, Image
+from extmem.api.cuda_semaphore import CudaSemaphore, StreamTimeline, import_by_name
+from extmem.api.cuda_semaphore import stream_timeline as _stream_timeline
 from extmem.api.device import Check
-from extmem.core import adopting
+from extmem.arguments import check_flag
+from extmem.core import adopting, sync_operations
 from extmem.core import fd_choices as choices
 from extmem.core.fd_choices import FdChoices
 from extmem.core.opening import import_stated
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
-from extmem.handles.arguments import check_flag, fd_number, handle_number
+from extmem.handles.arguments import fd_number, handle_number
 from extmem.manager import manager
-from extmem.owning import copy_fd, late_imports, out_of_descriptors
+from extmem.owning import Uses, copy_fd, late_imports, out_of_descriptors
 from extmem.process import fd_sockets
 from extmem.sharing.descriptor import Descriptor
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
@@ -29,10 +32,13 @@ from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 if TYPE_CHECKING:
     import socket
 
+    from extmem.api.timeline import Timeline
     from extmem.vk.abi import CStruct
 
 __all__ = [
+    "CudaSemaphore",
     "FdChoices",
+    "StreamTimeline",
     "VulkanHandles",
     "adopt_buffer",
     "adopt_cuda",
@@ -42,6 +48,9 @@ __all__ = [
     "borrowed_fd",
     "c_struct",
     "cuda_array",
+    "cuda_graph_signal",
+    "cuda_graph_wait",
+    "cuda_semaphore",
     "fd_choices",
     "fd_handle",
     "import_payload",
@@ -49,6 +58,7 @@ __all__ = [
     "nt_handle",
     "open_section",
     "send_payload",
+    "stream_timeline",
     "vk_device",
     "vk_handles",
     "vk_memory",
@@ -108,16 +118,13 @@ def import_payload(
     """
     check_flag(borrow, "borrow")
     if isinstance(handle, (NtHandle, KmtHandle)):
-        return DeviceMemory(
-            *import_stated(
-                device, vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle), descriptor
-            )
-        )
+        source = vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle)
+        return import_stated(device, source, descriptor, DeviceMemory)
     kind = _Type.DMA_BUF if descriptor.handle_types == _Type.DMA_BUF else _Type.OPAQUE_FD
     if not borrow:
-        return DeviceMemory(*import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor))
+        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor, DeviceMemory)
     with borrowed_fd(handle) as copy:
-        return DeviceMemory(*import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor))
+        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor, DeviceMemory)
 
 
 def borrowed_fd(fd: FdHandle | int) -> FdHandle:
@@ -309,6 +316,50 @@ def cuda_array(memory: DeviceMemory) -> int:
                 requires_one_of=["memory dedicated to a Vulkan image, opened on a CUDA device"],
             )
         return int(array)
+
+
+def cuda_semaphore(
+    device: Device, kind: str, handle: int | str, *, uuid: bytes | None = None, luid: bytes | None = None
+) -> CudaSemaphore:
+    """Import a semaphore that other code shares into a CUDA device, by CUDA's name of its type. For streams.
+
+    kind: `"D3D11_FENCE"`, `"D3D11_KEYED_MUTEX"` or another CUexternalSemaphoreHandleType, without its prefix.
+    handle: an fd (Linux), an NT handle, a KMT number, or a name (Windows). It stays the caller's: of an fd a copy is
+        imported. uuid, luid: of the device that it belongs to, if that is known; another GPU's is refused.
+    Errors: DriverError; UnsupportedError for NVSCISYNC, unknown types, and devices that are not CUDA's.
+    """
+    return import_by_name(device, kind, handle, uuid, luid)
+
+
+def stream_timeline(device: Device, timeline: Timeline) -> StreamTimeline:
+    """Return a timeline of any device for streams of a CUDA device, to which it gives waits and signals at little cost.
+
+    The result owns nothing: the timeline must stay open. Errors: UnsupportedError for a device that is not CUDA's;
+    RuleViolation for a timeline of another GPU.
+    """
+    return _stream_timeline(device, timeline)
+
+
+def cuda_graph_wait(device: Device, graph: int, wait: object, dependencies: Iterable[int] = ()) -> int:
+    """Add a wait to a CUgraph, after these nodes (CUgraphNode as numbers). Return the last node that was added.
+
+    wait: a pair (timeline, value), or a list of them, of any device. The values are fixed in the graph. The timelines
+        must stay open until the graph, and everything that was instantiated from it, is destroyed.
+    Errors: TypeError; DriverError; UnsupportedError for a device that is not CUDA's.
+    """
+    with Uses() as uses:
+        waits = sync_operations.order_pairs.pairs(wait, uses, "wait")
+        return sync_operations.stream_order.graph_wait(device, graph, waits, tuple(dependencies))
+
+
+def cuda_graph_signal(device: Device, graph: int, signal: object, dependencies: Iterable[int] = ()) -> int:
+    """Add a signal to a CUgraph; as `cuda_graph_wait`. Each launch of the graph signals these values.
+
+    Errors: AccessDeniedError without the right to signal; UnsupportedError on Windows; as `cuda_graph_wait`.
+    """
+    with Uses() as uses:
+        signals = sync_operations.order_pairs.pairs(signal, uses, "signal")
+        return sync_operations.stream_order.graph_signal(device, graph, signals, tuple(dependencies))
 
 
 def vk_memory(memory: DeviceMemory) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 import extmem
 from extmem import raw, vk
 from extmem.api import Device
-from extmem.devices.vulkan.fd_check import seals_of
+from extmem.devices.vulkan.file_kind import seals_of
 from extmem.sharing.descriptor import Descriptor
 from tests.arbitrary.values import Draw
 

@@ -140,6 +140,27 @@ def _twice(world: World, device: Device) -> None:
         assert two.read()[0] == 1
 
 
+STREAM = 0x5000
+
+
+def _on_stream(device: Device, timeline: extmem.Timeline) -> None:
+    backend: Any = device.backend
+    try:
+        with backend.device.gpu.current:
+            backend.stream_wait(STREAM, [(timeline.record.native, 0)])
+            backend.stream_signal(STREAM, [(timeline.record.native, 1)])
+        timeline.wait(1, 10)
+    finally:
+        timeline.close()
+        backend.finish_submitted()
+
+
+def _rendered_timeline(world: World, device: Device) -> None:
+    name = f"{world.name} timeline"
+    with world.vulkan.timeline(name=name):
+        _on_stream(device, extmem.open_timeline(name, device=device))
+
+
 OPERATIONS: dict[str, Callable[[World, Device], object]] = {
     "open a device": lambda w, d: opened().close(),
     "allocate": lambda w, d: d.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)).close(),
@@ -159,6 +180,8 @@ OPERATIONS: dict[str, Callable[[World, Device], object]] = {
     "open the host's twice": _twice,
     "adopt": _adopted,
     "look at Vulkan's": _array,
+    "a timeline on a stream": lambda w, d: _on_stream(d, d.timeline()),
+    "Vulkan's timeline on a stream": _rendered_timeline,
 }
 
 

@@ -63,6 +63,37 @@ def test_nothing_is_lost_where_an_operation_is_interrupted(
     assert child.process.returncode == 0 and figures["interrupts"] and not found, output
 
 
+def _last(listed: list[int]) -> list[int]:
+    return listed[-16:]
+
+
+@pytest.mark.parametrize("world", ["host"], indirect=True)
+@pytest.mark.parametrize("open_fd", [extmem.Device.open, lambda _, handle: extmem.open(handle)], ids=["device", "open"])
+def test_an_fd_is_consumed_only_if_the_caller_gets_the_memory(
+    world: tagged_payloads.World, monkeypatch: pytest.MonkeyPatch, open_fd: operations.Operation
+) -> None:
+    case = operations.case(world, "FdHandle")
+    assert case is not None
+    monkeypatch.setitem(operations.CALLS, (FdHandle, "same_object"), lambda s: open_fd(world.device, s.thing))
+    found = points.interrupt(world, case, "same_object", _last)
+    assert found.interrupts and not found.lost and not found.escaped and not found.wrong
+
+
+@pytest.mark.parametrize("world", ["host"], indirect=True)
+def test_an_fd_that_is_consumed_too_early_is_found_out(
+    world: tagged_payloads.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planted(scene: operations.Scene) -> DeviceMemory:
+        copy = world.device.open(scene.thing)
+        return copy if len(repr(copy)) else copy
+
+    case = operations.case(world, "FdHandle")
+    assert case is not None
+    monkeypatch.setitem(operations.CALLS, (FdHandle, "same_object"), planted)
+    found = points.interrupt(world, case, "same_object", _last)
+    assert found.escaped
+
+
 def _all(listed: list[int]) -> list[int]:
     return listed
 

@@ -34,6 +34,12 @@ def test_every_behaviour_is_on_the_page_and_tested() -> None:
     assert not found, "\n".join(found)
 
 
+def test_every_behaviour_of_semaphores_is_tested_and_on_the_page() -> None:
+    page = (ROOT / "docs" / "behaviours.md").read_text(encoding="utf-8")
+    rows = [int(number) for number in re.findall(r"^\| S(\d+) \| ", page, re.MULTILINE)]
+    assert len(rows) == len(set(rows)) >= 40 and set(rows) == set(docs_tested.tested(ROOT, "S"))
+
+
 @pytest.mark.parametrize(
     ("page", "tested", "expected"),
     [

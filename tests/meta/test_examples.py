@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from extmem.devices import cuda
 from extmem.testing.runtime import Runtime
 from tests.meta.running import private_environment
 from tests.meta.tools import ROOT, python_files, run
@@ -18,8 +19,19 @@ MOST_LINES = 60
 HOSTILE = {"hostile_client.py"}
 """The example that shows what not to do; it has a test of its own."""
 
-NEED_VULKAN = {"render_to_consumer.py", "foreign_binding.py", "frames_to_torch.py", "slangpy_buffer.py"}
-NEED_PACKAGE = {"frames_to_torch.py": ("torch", "PyTorch"), "slangpy_buffer.py": ("slangpy", "slangpy")}
+NEED_VULKAN = {
+    "render_to_consumer.py",
+    "foreign_binding.py",
+    "frames_to_torch.py",
+    "render_to_torch_in_order.py",
+    "slangpy_buffer.py",
+}
+NEED_CUDA = {"render_to_torch_in_order.py"}
+NEED_PACKAGE = {
+    "frames_to_torch.py": ("torch", "PyTorch"),
+    "render_to_torch_in_order.py": ("torch", "PyTorch"),
+    "slangpy_buffer.py": ("slangpy", "slangpy"),
+}
 """The package that an example requires, and the name of the package."""
 
 MARKS = {
@@ -27,6 +39,7 @@ MARKS = {
     "slangpy_buffer.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "readonly_publish.py": pytest.mark.linux_only("passes the payload's fd to an unrelated program"),
     "frames_to_torch.py": pytest.mark.slow("needs PyTorch, which takes seconds to import"),
+    "render_to_torch_in_order.py": pytest.mark.slow("needs PyTorch, which takes seconds to import"),
     "render_to_consumer.py": SHARES_NOTHING,
 }
 """Examples that do not run on every system, or that take long."""
@@ -34,14 +47,14 @@ MARKS = {
 EXAMPLES = [path for path in python_files(ROOT / "examples") if path.name not in HOSTILE]
 
 
-def run_example(path: Path, folder: Path, *, timeout: float = 60) -> str:
+def run_example(path: Path, folder: Path, *arguments: str, timeout: float = 60) -> str:
     """Run the example. Return what went wrong; "" if nothing did."""
     here = folder / "here"
     here.mkdir()
     with Runtime() as runtime:
         try:
             result = run(
-                [sys.executable, "-X", "dev", "-W", "error", path],
+                [sys.executable, "-X", "dev", "-W", "error", path, *arguments],
                 cwd=here,
                 env=private_environment(runtime),
                 timeout=timeout,
@@ -66,16 +79,35 @@ def test_example_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest
     package, words = NEED_PACKAGE.get(path.name, ("sys", ""))
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{words} is not installed")
+    _skip_without_cuda(path)
     problem = run_example(path, tmp_path)
     assert not problem, problem
 
 
-def test_the_example_for_pytorch_ends_with_one_sentence_without_it(tmp_path: Path) -> None:
+def _skip_without_cuda(path: Path) -> None:
+    if path.name in NEED_CUDA and not cuda.offers():
+        pytest.skip("needs a GPU that CUDA supports")
+
+
+@pytest.mark.slow("waits for the deadline of a signal that does not come")
+@pytest.mark.parametrize("name", ["frames_in_order.py", "render_to_torch_in_order.py"])
+def test_an_example_of_order_fails_without_one_signal(name: str, tmp_path: Path) -> None:
+    """It runs with all signals (above): so it is the order that makes it right."""
+    path = ROOT / "examples" / name
+    if name in NEED_PACKAGE and importlib.util.find_spec(NEED_PACKAGE[name][0]) is None:
+        pytest.skip(f"{NEED_PACKAGE[name][1]} is not installed")
+    _skip_without_cuda(path)
+    problem = run_example(path, tmp_path, "--without")
+    assert "ended with 1" in problem and "WaitTimeoutError" in problem, problem
+
+
+@pytest.mark.parametrize("name", ["frames_to_torch.py", "render_to_torch_in_order.py"])
+def test_an_example_for_pytorch_ends_with_one_sentence_without_it(name: str, tmp_path: Path) -> None:
     """Without the package, whether or not it is installed: a folder that comes first on the path hides it."""
     text = "import importlib.util, runpy, sys\nimportlib.util.find_spec = lambda name: None\n"
     start = tmp_path / "start.py"
     start.write_text(f"{text}sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
-    result = run([sys.executable, start, ROOT / "examples" / "frames_to_torch.py"], cwd=tmp_path)
+    result = run([sys.executable, start, ROOT / "examples" / name], cwd=tmp_path)
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr == "this example needs PyTorch: pip install torch\n"
 

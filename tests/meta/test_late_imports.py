@@ -12,7 +12,7 @@ BLOCKS = {"late_imports", "no_fork", "_no_fork"}
 EXEMPT = {
     "extmem.optional": "its function `importing` has the block",
     "extmem.interop.device_array": "imports in a function that `optional.importing` calls",
-    "extmem.devices.vulkan.fd_check": "imports when the module is imported",
+    "extmem.devices.vulkan.file_kind": "imports when the module is imported",
 }
 WITHOUT_FORKS = ("extmem.cli", "extmem.testing", "extmem.broker")
 """Programs and tests, whose child processes are started by exec."""

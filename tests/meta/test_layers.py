@@ -18,6 +18,7 @@ from tests.meta.tools import SOURCE, module_name, python_files
 LAYERS = (
     "forks",
     "errors",
+    "arguments",
     "owning",
     "optional",
     "vk",
@@ -46,7 +47,19 @@ ENTRANCES = {
 }
 TESTING = "testing"
 
-PURE = ("vk", "rules", "sharing", "objects", "wire.codec", "wire.limits", "wire.replies", "wire.requests", "errors")
+PURE = (
+    "arguments",
+    "vk",
+    "rules",
+    "sharing",
+    "objects",
+    "wire.codec",
+    "wire.limits",
+    "wire.replies",
+    "wire.requests",
+    "errors",
+    "arguments",
+)
 WORLDLY = {
     "os",
     "socket",
@@ -66,7 +79,10 @@ PLATFORM_ASKED = {
     "extmem.devices.vulkan.handle_types": "states whose Win32 handles are native",
     "extmem.devices.vulkan.backend": "picks how a driver's memory is shared",
     "extmem.devices.cuda.handle_types": "picks how CUDA's own memory leaves the process",
+    "extmem.devices.cuda.host_calls": "picks how a stream wakes who waits on the host",
     "extmem.devices.host.system": "picks what payloads are made of",
+    "extmem.devices.host.sync_system": "picks what semaphores and fences are made of",
+    "extmem.devices.vulkan.sync_sharing": "picks how a driver's semaphores and fences are shared",
     "extmem.manager": "picks the object manager",
     "extmem.owning._system": "picks how descriptors are closed and duplicated",
     "extmem.process": "picks how children inherit",
@@ -84,7 +100,9 @@ PLATFORM_ASKED = {
 BACKENDS = (
     "extmem.devices.host.",
     "extmem.devices.vulkan.win32",
+    "extmem.devices.vulkan.sync_win32",
     "extmem.devices.cuda.win32",
+    "extmem.devices.cuda.windows_host_function",
     "extmem.broker",
     "extmem.manager.linux",
     "extmem.wire.",

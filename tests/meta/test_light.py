@@ -27,6 +27,7 @@ LATER = (
         "extmem.devices.cuda",
     ),
     *("extmem.devices.resources", "extmem.devices.vulkan", "extmem.manager", "extmem.core._operations"),
+    *("extmem.core._sync_operations", "extmem.core.sync_state", "extmem.devices.sync", "extmem.api.timeline"),
     *("extmem.objects", "extmem.rules._checks", "extmem.rules.ledger", "extmem.testing", "extmem.vk.abi"),
 )
 """Modules that opening the host device must not load."""
@@ -75,6 +76,33 @@ def test_what_comes_later_exists_and_is_loaded_by_the_calls(tmp_path: Path) -> N
     names = loaded(f"{OPENING}.create_buffer(extmem.vk.BufferCreateInfo(size=64, usage=1))", tmp_path)
     assert {"msgspec", "extmem.manager", "extmem.core._operations", "extmem.rules._checks"} <= set(names)
     assert len(too_much(names, LATER, MOST_TO_OPEN)) > 5
+
+
+SYNC = ("sync_", "semaphore", "fence", "timeline", "futex", "submitting", "host_waits")
+"""Parts of the names of modules of semaphores and fences."""
+FEW = {"extmem.api.sync_device", "extmem.core.sync_operations"}
+"""Modules of them that every program loads: the methods of a device, which load the others at their first call."""
+
+
+def of_semaphores(names: list[str]) -> list[str]:
+    """Return the modules that only programs with semaphores and fences need."""
+    return [name for name in names if any(part in name.rpartition(".")[2] for part in SYNC) and name not in FEW]
+
+
+@LINUX
+def test_a_program_with_memory_alone_loads_no_module_of_semaphores(tmp_path: Path) -> None:
+    memory = f"d = {OPENING.rpartition('; ')[2]}; m = d.allocate(64, name='light'); m.fill(1); extmem.open('light'); m"
+    with_memory = loaded(f"{IMPORTING}; {memory}", tmp_path)
+    assert "extmem.core._operations" in with_memory and not of_semaphores(with_memory)
+    assert len(of_semaphores(loaded(f"{OPENING}.timeline()", tmp_path))) > 10
+
+
+@LINUX
+def test_checks_of_memory_load_none_of_semaphores(tmp_path: Path) -> None:
+    names = loaded("from extmem import rules; rules.check_map_memory", tmp_path)
+    assert "extmem.rules._checks" in names
+    assert not [name for name in names if "sync" in name or "semaphore" in name or "fence" in name]
+    assert "extmem.rules._sync_checks" in loaded("from extmem import rules; rules.check_create_fence", tmp_path)
 
 
 @LINUX

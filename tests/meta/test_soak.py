@@ -12,11 +12,11 @@ import pytest
 
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
-from scripts.soak import arbitrary, figures, fuzzing, killing, using, workers
+from scripts.soak import arbitrary, figures, fuzzing, killing, using, waiting, workers
 from scripts.soak.__main__ import main
 from tests.layer import collector
 
-NOTHING = {"iterations": 0, "minutes": 0, "interrupts": 0, "attempts": 0, "programs": 0, "rounds": 0}
+NOTHING = {"iterations": 0, "minutes": 0, "interrupts": 0, "attempts": 0, "programs": 0, "rounds": 0, "waits": 0}
 
 
 def options(**parts: float) -> list[str]:
@@ -323,3 +323,47 @@ def test_a_round_without_a_fault_is_not_reported(monkeypatch: pytest.MonkeyPatch
     one = planted_step(monkeypatch, rounds, "pass")
     one.run()
     assert not one.broker_ended and not one.crashed
+
+
+# -- waits
+
+
+@pytest.mark.slow("kills processes that wait for timelines")
+@pytest.mark.timeout(300)
+def test_a_short_run_of_waits_counts_what_it_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*options(waits=4), "--seed", "5"]) == 0
+    found, err = printed(capsys)
+    assert found["waits: rounds"]["value"] == 4 and found["waits: rounds that broke"]["value"] == 0
+    for name in ("waiters stuck", "wrong values", "left after kills", "crashes of other workers", "broker ended"):
+        assert found[name]["value"] == found[name]["bound"] == 0
+    assert "4 of 4 rounds" in err
+
+
+PLANTED = {
+    "waiters stuck": ("SIGNALING", "timeline.signal(number)", "number < values and timeline.signal(number)"),
+    "wrong values": ("WAITING", "value = self.timeline.value", "value = self.timeline.value - 9999"),
+    "left after kills": ("PRELUDE", "device = ", "import tempfile\nkept = []\ndevice = "),
+}
+
+
+@pytest.mark.linux_only("there is no broker on Windows that could be killed")
+@pytest.mark.slow("waits until a wait is taken for stuck")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_of_waits_is_counted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last value is not signaled; a value is too small; the waiter keeps a file."""
+    part, text, planted = PLANTED[name]
+    source = getattr(waiting, part)
+    assert text in source
+    monkeypatch.setattr(waiting, part, source.replace(text, planted))
+    if name == "left after kills":
+        keeping = waiting.WAITING.replace("def leave():", "def leave():\n    kept.append(tempfile.TemporaryFile())")
+        monkeypatch.setattr(waiting, "WAITING", keeping)
+    monkeypatch.setattr(waiting, "PATIENCE", 3.0)
+    monkeypatch.setattr(waiting, "VALUES", 20)
+    monkeypatch.setattr(waiting, "VICTIMS", ("nobody",))
+    totals = figures.Totals()
+    told: list[str] = []
+    waiting.wait_rounds(1, 1, totals, told.append)
+    counted = {figure["name"]: figure["value"] for figure in totals.figures()}
+    assert counted[name] >= 1, told

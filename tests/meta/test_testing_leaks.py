@@ -11,6 +11,8 @@ import pytest
 
 import extmem
 from extmem.api import Device
+from extmem.devices.host.backend import HostBackend
+from extmem.devices.sync import FenceSpec
 from extmem.testing.children import Peer
 from extmem.testing.leaks import LeakError, no_leaks
 
@@ -27,6 +29,19 @@ def test_a_leaked_descriptor_is_named() -> None:
         with no_leaks(deadline=QUICK):
             fd = os.open(os.devnull, os.O_RDONLY)
     os.close(fd)
+
+
+@pytest.mark.linux_only("an eventfd and its page are Linux's")
+def test_a_leaked_fence_is_named_with_its_event_and_its_page() -> None:
+    kept = HostBackend().create_fence(FenceSpec())  # what is imported for the first one is no leak
+    with pytest.raises(LeakError) as error:
+        with no_leaks(objects=False, deadline=QUICK):
+            fence = HostBackend().create_fence(FenceSpec())
+            assert fence.pages
+    for part in ("anon_inode:[eventfd]", "memfd:", "mapping of memory file"):
+        assert part in str(error.value)
+    fence.close()
+    kept.close()
 
 
 def test_a_leak_is_reported_on_failure_too() -> None:

@@ -122,3 +122,14 @@ def _rest_of(child: subprocess.Popen[str]) -> tuple[str, str]:
 def python(code: str, *, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run `code` in a new interpreter on the source tree."""
     return run([sys.executable, "-c", code], cwd=cwd, env=env)
+
+
+def reported_by_mypy(folder: Path, source: str) -> list[str]:
+    """Return the lines that `mypy --strict` reports of a program that uses the library."""
+    program = folder / "program.py"
+    program.write_text(source, encoding="utf-8")
+    options = ["--config-file=", "--strict", "--follow-imports=silent", f"--cache-dir={folder / 'cache'}"]
+    environment = {**os.environ, "MYPYPATH": str(SOURCE.parent)}
+    checked = run([sys.executable, "-m", "mypy", *options, program], cwd=ROOT, env=environment, python_path="")
+    assert not checked.stderr, checked.stderr
+    return checked.stdout.splitlines()

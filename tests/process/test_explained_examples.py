@@ -26,6 +26,7 @@ SETUP = {
     "InvalidHandleError": "shared = device.allocate(4096, name='shared')\nhandle = shared.export_handle()",
     "SecurityDescriptorError": "",
     "DescriptorError": "memory = device.allocate(1024)",
+    "WaitTimeoutError": "timeline = device.timeline()",
 }
 """What stands before the examples of a class."""
 NOT_RUN = {
@@ -56,7 +57,7 @@ def _run(*sources: str) -> None:
             if "value" in names:  # of a handle that was duplicated into this process
                 extmem.raw.nt_handle(names["value"]).close()
             for value in names.values():
-                if isinstance(value, (extmem.DeviceMemory, extmem.NtHandle)):
+                if isinstance(value, (extmem.DeviceMemory, extmem.NtHandle, extmem.Timeline)):
                     value.close()
 
 

@@ -58,8 +58,9 @@ def broken_by(call: Callable[[], object]) -> set[str]:
         return {violation.vuid for violation in getattr(error, "violations", ())}
     except (TypeError, ValueError):
         return set()
-    if isinstance(made, (extmem.DeviceMemory, extmem.Buffer, extmem.Image)):
-        made.close()
+    close = getattr(made, "close", None)
+    if close is not None:
+        close()
     return set()
 
 
@@ -83,6 +84,12 @@ _COMMANDS: dict[str, Callable[..., object]] = {
         if isinstance(info, vk.PhysicalDeviceExternalImageFormatInfo)
         else info
     ),
+    "check_create_semaphore": lambda device, info, *_: device.create_semaphore(info),
+    "check_create_fence": lambda device, info, *_: device.create_fence(info),
+    "check_external_semaphore_info": lambda device, info: device.get_physical_device_external_semaphore_properties(
+        info
+    ),
+    "check_external_fence_info": lambda device, info: device.get_physical_device_external_fence_properties(info),
     "check_format_properties": lambda device, vk_format, *_: device.get_physical_device_format_properties2(vk_format),
     "check_memory_win32_handle_properties": lambda device, kind, handle, *_: device.get_memory_win32_handle_properties(
         kind, handle

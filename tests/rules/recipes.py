@@ -13,15 +13,15 @@ import pytest
 import extmem
 from extmem import raw, vk
 from extmem.testing import fake_vulkan
-from tests.rules import recipes_bind, recipes_commands, recipes_modifiers
+from tests.rules import recipes_bind, recipes_commands, recipes_modifiers, recipes_submit, recipes_sync
 from tests.rules.raising import broken_by
 from tests.rules.recipes_world import HAS_FDS, RECIPES, SHARED, SIZE, Kind, Recipe, T, World, dedicate, recipe
 
 __all__ = ["OF_FDS", "RECIPES", "World", "modules"]
 
-modules = (recipes_bind, recipes_commands, recipes_modifiers)
+modules = (recipes_bind, recipes_commands, recipes_modifiers, recipes_submit, recipes_sync)
 """Recipes of other subjects; importing them fills the table."""
-OF_FDS = frozenset(
+OF_FDS = recipes_sync.OF_SYNC_FDS | frozenset(
     f"VUID-{tail}"
     for tail in (
         "VkMemoryAllocateInfo-None-00643",

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import extmem
 from extmem import vk
+from extmem.rules.violation import OWN
 from extmem.testing import fake_vulkan
 
 __all__ = ["HAS_FDS", "RECIPES", "SHARED", "SIZE", "Kind", "Recipe", "T", "World", "dedicate", "recipe"]
@@ -43,8 +44,9 @@ class World:
         return self._stack.enter_context(thing)
 
     def gpu(self, manners: fake_vulkan.Manners | None = None, **fields: Any) -> extmem.Device:
-        """A scripted GPU whose memory is host-visible."""
-        gpu = replace(fake_vulkan.INTEGRATED, **fields)
+        """A scripted GPU whose memory is host-visible, without synchronization2, which allows more in barriers."""
+        without = tuple(name for name in fake_vulkan.INTEGRATED.extensions if name != "VK_KHR_synchronization2")
+        gpu = replace(fake_vulkan.INTEGRATED, **{"extensions": without, **fields})
         self.keep(fake_vulkan.installed(fake_vulkan.FakeVulkan([gpu], manners=manners or fake_vulkan.Manners())))
         device: extmem.Device = self.keep(extmem.open_device(kind="vulkan"))
         return device
@@ -94,7 +96,7 @@ RECIPES: dict[str, Recipe] = {}
 def recipe(*vuids: str) -> Callable[[Recipe], Recipe]:
     def enter(made: Recipe) -> Recipe:
         for vuid in vuids:
-            RECIPES[f"VUID-{vuid}"] = made
+            RECIPES[vuid if vuid.startswith(OWN) else f"VUID-{vuid}"] = made
         return made
 
     return enter

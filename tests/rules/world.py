@@ -18,6 +18,7 @@ from extmem.rules import (
     ResourceFacts,
     Violation,
 )
+from extmem.rules.violation import OWN
 
 T = vk.ExternalMemoryHandleTypeFlagBits
 SIZE, TYPE = 65536, 1
@@ -237,7 +238,7 @@ CASES: dict[str, Case] = {}
 
 def case(vuid: str, wrong: Callable[[], list[Violation]], right: Callable[[], list[Violation]], *also: str) -> None:
     """Add a case; ids without `VUID-`."""
-    full = f"VUID-{vuid}"
+    full = vuid if vuid.startswith(OWN) else f"VUID-{vuid}"
     if full in CASES:
         raise ValueError(f"two cases for {full}")
     CASES[full] = Case(full, wrong, right, frozenset(f"VUID-{v}" for v in also))

@@ -22,6 +22,8 @@ FIELDS: dict[str, Any] = {
     "devices": ("one",),
     "ntstatus": 0xC0000034,
     "winerror": 2,
+    "value": 5,
+    "reached": 3,
 }
 KINDS = [kind for name in errors.__all__ if issubclass(kind := getattr(errors, name), errors.ExtmemError)]
 

@@ -123,9 +123,10 @@ def test_a_hundred_pickles_in_flight_all_arrive(device: Device, peer: Peer) -> N
     peer("import pickle")
     with export(device) as memory:
         put(memory, b"many")
+        before = held()
         texts = [pickle.dumps(memory) for _ in range(100)]
         source = "arrived = [pickle.loads(text) for text in texts]\n[bytes(one.map()[:4]) for one in arrived]"
         assert peer(source, texts=texts) == [b"many"] * 100
         peer("[one.close() for one in arrived]")
-        wait_until(lambda: len(held()) == 1, lambda: f"one section again; it is {held()}")
+        wait_until(lambda: held() == before, lambda: f"{before} again; it is {held()}")
         assert memory.export_handle(W32).close() is None

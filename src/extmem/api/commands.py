@@ -3,6 +3,9 @@
 How this works. `with device.commands() as commands:` collects calls. Each call is checked when it is made. At the end
 of the block all are recorded, submitted and waited for. After an exception in the block nothing is submitted.
 
+With `wait`, the device begins when the timelines have these values; with `signal` or `fence`, they are signaled when
+the commands are done, and the end of the block does not wait.
+
 A call copies all values of its arguments, so later changes of the arguments have no effect. The resources and memory
 that a command uses are held from the call until the commands have completed: a buffer that is closed in between is
 destroyed afterwards.
@@ -23,6 +26,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from extmem import rules, vk
+from extmem.api.ownership_commands import OwnershipCommands
+from extmem.arguments import MadeByFunctions, whole_number
+from extmem.core import sync_operations
 from extmem.core.command_arguments import check_structs, copied_structs, region, remaining_bytes, structs_in
 from extmem.core.command_state import LayoutTracker, Steps, barrier_step, buffer_step, use_step, whole_step
 from extmem.core.device_state import DeviceState
@@ -34,7 +40,6 @@ from extmem.devices.types import ImageRegion
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
 from extmem.owning import Lock, Uses
-from extmem.sharing.layout import whole_number
 
 __all__ = ["Commands"]
 
@@ -42,11 +47,10 @@ R = TypeVar("R", bound=ResourceObject)
 _Access = vk.AccessFlagBits
 _Stage = vk.PipelineStageFlagBits
 _Layout = vk.ImageLayout
-_MOVES = _Access.TRANSFER_READ | _Access.TRANSFER_WRITE
 _WORD = 1 << 32
 
 
-class Commands:
+class Commands(MadeByFunctions, OwnershipCommands):
     """The commands of one submission. Made by `Device.commands`; usable only inside its `with` block.
 
     Commands run in order, and the writes of each are visible to those after it. Offsets and sizes are in bytes.
@@ -56,8 +60,21 @@ class Commands:
     block DriverError, OutOfMemoryError, and UnsupportedError for a feature that the device lacks.
     """
 
-    def __init__(self, device: DeviceState) -> None:
+    _made_by = "Device.commands(…)"
+    _made_of = DeviceState
+
+    def __init__(
+        self,
+        device: DeviceState,
+        *,
+        wait: object = None,
+        signal: object = None,
+        fence: object = None,
+        returns_early: bool = False,
+    ) -> None:
+        """returns_early: whether the end of the block does not wait, also without `signal` and `fence`."""
         self._device = device
+        self._returns_early = returns_early
         self._recorded: list[Callable[[Recorder], None]] = []
         self._ownership: list[tuple[MemoryRecord, bool]] = []
         self._open = False
@@ -66,6 +83,14 @@ class Commands:
         self._uses = Uses()
         """Holds everything that the commands use until they have completed."""
         self._layouts = LayoutTracker()
+        self._order: Any = None
+        """The waits, the signals and the fence; None without any. Then no module of semaphores is loaded."""
+        if wait is not None or signal is not None or fence is not None or returns_early:
+            try:
+                self._order = sync_operations.submitting.order_of(device, wait, signal, fence, self._uses)
+            except BaseException:
+                self._uses.end()  # the traceback of the error keeps this object
+                raise
 
     def __enter__(self) -> Self:
         self._check_process()
@@ -82,14 +107,20 @@ class Commands:
         try:
             with self._lock:
                 was_open, self._open = self._open, False  # another thread may also end the block
-            if was_open and kind is None and self._recorded:
+            if was_open and kind is None and (self._recorded or self._order is not None):
                 self._check_process()
                 if self._device.check != "off":
                     for command, violations in self._layouts.check_again():
                         self._device.report(violations, command)
                 owners = [(record.allocation, owned) for record, owned in self._ownership]
                 with self._layouts.submitting():
-                    self._device.backend.submit(self._record, self._uses, owners)
+                    if self._order is None:
+                        self._device.backend.submit(self._record, self._uses, owners)
+                    else:
+                        record = self._record if self._recorded else None
+                        sync_operations.submitting.submit_in_order(
+                            self._device, self._order, record, self._uses, owners, wait=not self._returns_early
+                        )
         finally:
             if was_open:
                 self._recorded.clear()
@@ -108,66 +139,7 @@ class Commands:
         for command in self._recorded:
             command(recorder)
 
-    # Ownership.
-
-    def acquire(
-        self,
-        resource: ResourceObject,
-        *,
-        source: int = vk.QUEUE_FAMILY_EXTERNAL,
-        old_layout: vk.ImageLayout = _Layout.GENERAL,
-        new_layout: vk.ImageLayout = _Layout.GENERAL,
-    ) -> None:
-        """Acquire ownership from another process, API or device.
-
-        source: VK_QUEUE_FAMILY_EXTERNAL, or VK_QUEUE_FAMILY_FOREIGN_EXT for memory of another driver.
-        old_layout: for images, the layout that the release had as its `new_layout`.
-        """
-        self._transfer(resource, source, self._family(), _Access(0), _MOVES, old_layout, new_layout, owned=True)
-
-    def release(
-        self,
-        resource: ResourceObject,
-        *,
-        target: int = vk.QUEUE_FAMILY_EXTERNAL,
-        old_layout: vk.ImageLayout = _Layout.GENERAL,
-        new_layout: vk.ImageLayout = _Layout.GENERAL,
-    ) -> None:
-        """Release ownership: writes of this process are visible to the user that acquires it afterwards."""
-        self._transfer(resource, self._family(), target, _MOVES, _Access(0), old_layout, new_layout, owned=False)
-
-    def change_layout(self, image: ImageObject, old_layout: vk.ImageLayout, new_layout: vk.ImageLayout) -> None:
-        """Change the layout of an image without a change of owner."""
-        self._check_usable(image, ImageObject)
-        ignored = int(vk.QUEUE_FAMILY_IGNORED)
-        self._transfer(image, ignored, ignored, _MOVES, _MOVES, old_layout, new_layout)
-
-    def _family(self) -> int:
-        facts = self._device.backend.queue_facts
-        return facts.queue_family if facts is not None else 0
-
-    def _transfer(
-        self,
-        resource: ResourceObject,
-        source: int,
-        target: int,
-        before: vk.AccessFlagBits,
-        after: vk.AccessFlagBits,
-        old_layout: vk.ImageLayout,
-        new_layout: vk.ImageLayout,
-        *,
-        owned: bool | None = None,
-    ) -> None:
-        """Record a barrier. owned: whether this device owns the memory afterwards; None if the owner stays the same."""
-        buffers: list[vk.BufferMemoryBarrier] = []
-        images: list[vk.ImageMemoryBarrier] = []
-        if isinstance(resource, ImageObject):
-            whole = rules.whole_range(resource.create_info)
-            images = [vk.ImageMemoryBarrier(before, after, old_layout, new_layout, source, target, resource, whole)]
-        else:
-            buffers = [vk.BufferMemoryBarrier(before, after, source, target, resource, 0, int(vk.WHOLE_SIZE))]
-        stage = _Stage.TRANSFER if before == after else _Stage.ALL_COMMANDS
-        self._barrier(stage, stage, (), buffers, images, None if owned is None else (resource, owned))
+    # Barriers.
 
     def pipeline_barrier(
         self,

@@ -12,11 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, cast
 
 from extmem import interop, rules, vk
+from extmem.api.sync_device import SyncDevice
+from extmem.arguments import a_type, check_flag
 from extmem.core import operations, shared_devices
-from extmem.core.device_state import Check, DeviceState
+from extmem.core.device_state import Check
 from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import Closed
 from extmem.core.resources import BufferObject, ImageObject
@@ -29,19 +31,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from extmem.api.commands import Commands
+    from extmem.api.fence import Fence
+    from extmem.api.semaphore import Semaphore
     from extmem.core.validation_cache import Key
     from extmem.devices.resources import NativeResource
     from extmem.sharing.layout import Axes
 
 __all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image"]
 
+Order: TypeAlias = "tuple[Semaphore, int] | Sequence[tuple[Semaphore, int] | Semaphore] | Semaphore"
+"""What an argument `wait` or `signal` takes: a pair of a timeline and a value, or a list of them. A binary semaphore
+has no value."""
+
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 
 
-class Device(DeviceState):
+class Device(SyncDevice):
     """A device that allocates, exports and imports memory. Made by `extmem.open_device`.
 
-    Ownership: memory, buffers and images hold their device; `close()` refuses while any memory is open.
+    Ownership: memory, buffers and images hold their device; `close()` refuses while memory, semaphores or fences are
+    open.
     Threads: every method may be called from any thread, also while another one closes the device.
 
     Errors of every command: RuleViolation (see `check`), HandleStateError once closed, and in a forked child.
@@ -147,7 +156,7 @@ class Device(DeviceState):
         """
         if unsettled:
             work_off()
-        return DeviceMemory(*operations.allocating.allocate_memory(self, info))
+        return operations.allocating.allocate_memory(self, info, DeviceMemory)
 
     def free_memory(self, memory: DeviceMemory) -> None:
         """vkFreeMemory. The same as `memory.close()`."""
@@ -243,7 +252,7 @@ class Device(DeviceState):
         ValueError for an element type that cannot be shared; TypeError for flags that are not a bool.
         """
         if security is not None and not isinstance(security, str):
-            raise TypeError(f"security is {security!r}, a {type(security).__name__}; give SDDL as a str, or None")
+            raise TypeError(f"security is {security!r}, {a_type(security)}; give SDDL as a str, or None")
         if unsettled:
             work_off()
         with Uses(self) as uses:
@@ -267,20 +276,30 @@ class Device(DeviceState):
         if unsettled:
             work_off()
         self.check_open()
-        return DeviceMemory(*operations.opening.open_on(self, source, access))
+        return operations.opening.open_on(self, source, access, DeviceMemory)
 
     # Work on the queue.
 
-    def commands(self) -> Commands:
+    def commands(
+        self,
+        *,
+        wait: Order | None = None,
+        signal: Order | None = None,
+        fence: Fence | None = None,
+    ) -> Commands:
         """Return commands for the queue of this device: `with device.commands() as commands:`.
 
         At the end of the block they are submitted, and waited for.
+
+        wait: a pair (timeline, value) of this device, or a list of them: the commands begin when the values are
+            reached. The queue waits where the driver can, and not the host.
+        signal: such pairs, which are signaled when the commands are done. The end of the block then does not wait.
+        fence: signaled when the commands are done, too.
+        Errors: TypeError, ValueError; HandleStateError for a timeline of another device; AccessDeniedError for a signal
+        without the right; at the end of the block also RuleViolation for a value that goes back or too far.
         """
         self.check_open()
-        with late_imports():
-            from extmem.api.commands import Commands
-
-        return Commands(self)
+        return (_commands or _load_commands())(self, wait=wait, signal=signal, fence=fence)
 
     # Bookkeeping.
 
@@ -291,12 +310,13 @@ class Device(DeviceState):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or not self.live_allocations:
+        if kind is None or not (self.live_allocations or self.sync_records):
             self.close()
 
     def __dir__(self) -> list[str]:
-        # Completion and debuggers read every listed attribute, and `memory_properties` queries the driver.
-        return [name for name in super().__dir__() if not (self.closing and name == "memory_properties")]
+        # Completion and debuggers read every listed attribute, and these query the driver.
+        hidden = ("capabilities", "memory_properties") if self.closing else ()
+        return [name for name in super().__dir__() if name not in hidden]
 
     def __repr__(self) -> str:
         return f"<Device {self.kind}: {self.name}, {self.uuid.hex()}>"
@@ -472,7 +492,12 @@ class DeviceMemory(MemoryObject):
         return interop.jax_array(array)
 
     def access(
-        self, *, stream: object = None, queue: bool = False
+        self,
+        *,
+        stream: object = None,
+        queue: bool = False,
+        wait: Order | None = None,
+        signal: Order | None = None,
     ) -> AbstractContextManager[interop.DeviceArray | Buffer]:
         """Return a context manager. In its block, one stream or queue uses the memory.
 
@@ -483,17 +508,24 @@ class DeviceMemory(MemoryObject):
             waited for. Yields a GPU array.
         queue: True for work on the queue of the Vulkan device instead. Ownership is acquired from
             VK_QUEUE_FAMILY_EXTERNAL at the beginning and released to it at the end. Yields the buffer over the memory.
-        Not ordered: work of other streams, queues and processes, which must wait for the end of the block.
+        wait: a pair (timeline, value), or a list of them: the work in the block begins when the values are reached.
+            The stream or queue waits, and not the host, unless the Vulkan device owns the payload: commands that end
+            with `Commands.release` leave nothing to wait for.
+        signal: such pairs, which are signaled when the work that was given to the stream or queue in the block is done.
+            The end of the block then does not wait for it; the memory is held until the stream is done.
+        Not ordered: work of other streams, queues and processes, which must wait for `signal`, or for the end of the
+        block without it.
         Errors: as `device_array`, `buffer` and `Device.commands`; TypeError for an object that is not a stream.
         """
+        check_flag(queue, "queue")
         if queue and stream is not None:
             raise ValueError("access() takes either a stream or the queue; use two blocks, one after the other")
         with late_imports():
             from extmem.api import access
 
         if queue:
-            return cast("AbstractContextManager[Buffer]", access.on_queue(self))
-        return access.on_stream(self, stream)
+            return cast("AbstractContextManager[Buffer]", access.on_queue(self, wait, signal))
+        return access.on_stream(self, stream, wait, signal)
 
     if sys.version_info >= (3, 12):
 
@@ -643,6 +675,19 @@ class Image(ImageObject):
     def memory(self) -> DeviceMemory | None:
         """The memory that it is bound to; None before the binding."""
         return cast("DeviceMemory | None", self._memory)
+
+
+_commands: type[Commands] | None = None
+"""The class `Commands`, once it is imported: most programs use no queue."""
+
+
+def _load_commands() -> type[Commands]:
+    global _commands
+    with late_imports():
+        from extmem.api.commands import Commands
+
+    _commands = Commands
+    return Commands
 
 
 shared_devices.device_class = Device

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem.api.device import Check, Device, DeviceMemory
+from extmem.arguments import a_type, check_flag
 from extmem.core import operations
 from extmem.devices import select
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
-from extmem.handles.arguments import check_flag
 from extmem.owning import late_imports, unsettled, work_off
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ def open_device(
     """
     for what, given in (("kind", kind), ("name", name)):
         if given is not None and not isinstance(given, str):
-            raise TypeError(f"{what} is {given!r}, a {type(given).__name__}; give a str")
+            raise TypeError(f"{what} is {given!r}, {a_type(given)}; give a str")
     if luid is not None and not isinstance(luid, bytes):
-        raise TypeError(f"luid is {luid!r}, a {type(luid).__name__}; give 8 bytes")
+        raise TypeError(f"luid is {luid!r}, {a_type(luid)}; give 8 bytes")
     check_flag(strict_kmt, "strict_kmt")
     backend = select.choose(kind=kind, uuid=_uuid_bytes(uuid), luid=luid, name=name)
     try:
@@ -75,7 +75,7 @@ def open(
     """
     if device is not None:
         if not isinstance(device, Device):
-            raise TypeError(f"device is {device!r}, a {type(device).__name__}; give a Device, or None")
+            raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")
         return device.open(source, access=access)
     if unsettled:
         work_off()
@@ -88,15 +88,15 @@ def open(
             if held is not None:
                 return DeviceMemory(*held)
     elif isinstance(source, FdHandle) and source.payload is not None:
-        return DeviceMemory(
-            *operations.opening.open_on(operations.shared_devices.device_of(source.payload.descriptor), source, None)
-        )
+        chosen = operations.shared_devices.device_of(source.payload.descriptor)
+        return operations.opening.open_on(chosen, source, None, DeviceMemory)
     elif isinstance(source, FdHandle):
         device_for = operations.shared_devices.device_for
-        return DeviceMemory(
-            *operations.opening.open_handle_fd(
-                source, device_for(None), lambda descriptor: device_for(descriptor.device_uuid if descriptor else None)
-            )
+        return operations.opening.open_handle_fd(
+            source,
+            device_for(None),
+            lambda descriptor: device_for(descriptor.device_uuid if descriptor else None),
+            DeviceMemory,
         )
     owner, imported = operations.opening.find_payload(source, access)
     return DeviceMemory(*operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source))
@@ -134,5 +134,5 @@ def _uuid_bytes(value: bytes | str | UUID | None) -> bytes | None:
         from uuid import UUID
 
     if not isinstance(value, (str, UUID)):
-        raise TypeError(f"uuid is {value!r}, a {type(value).__name__}; give bytes, a str or a uuid.UUID")
+        raise TypeError(f"uuid is {value!r}, {a_type(value)}; give bytes, a str or a uuid.UUID")
     return (UUID(value) if isinstance(value, str) else value).bytes

@@ -20,6 +20,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from extmem import _pickles
 from extmem.api import functions, unclaimed
 from extmem.api.device import DeviceMemory
@@ -31,10 +33,12 @@ from extmem.handles.fd_payload import FdPayload
 from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.owning import copy_fd, out_of_descriptors
-from extmem.sharing.kinds import Backing
+from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.vk.handle_types import OPAQUE_FD
 
 __all__ = [
+    "bound_ticket",
+    "claimed_import",
     "receive_fd_handle",
     "receive_memory",
     "receive_nt_handle",
@@ -52,13 +56,13 @@ def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory]
             # The memory was shared by fd only. The ticket alone refers to the unnamed object that is published here.
             exporting.publish(record, ShareTerms(Share.NT, None, None))
         owner = record.manager or manager()
-        return _pickles.receive_memory, (_bound_ticket(owner, owner.offer(reference=record.references[0].number)),)
+        return _pickles.receive_memory, (bound_ticket(owner, owner.offer(reference=record.references[0].number)),)
 
 
 def receive_memory(ticket: bytes) -> DeviceMemory:
     """Claim the ticket: see `extmem._pickles`, by which pickles call this."""
     try:
-        return functions.open_claimed(_claimed_import(ticket))
+        return functions.open_claimed(claimed_import(ticket))
     except (ExtmemError, OSError) as reason:
         return unclaimed.UnclaimedMemory(reason)
 
@@ -71,7 +75,7 @@ def reduce_nt_handle(handle: NtHandle) -> tuple[Callable[[bytes], NtHandle], tup
             f"{handle!r} is in a handle table that cannot send handles; import the handle and send the memory"
         )
     with owner.lock:
-        return _pickles.receive_nt_handle, (_bound_ticket(owner, owner.offer(handle=int(handle))),)
+        return _pickles.receive_nt_handle, (bound_ticket(owner, owner.offer(handle=int(handle))),)
 
 
 def receive_nt_handle(ticket: bytes) -> NtHandle:
@@ -108,6 +112,7 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
             access=int(Access.ALL),
             sddl=None,
             inherit=False,
+            object_kind=_kind_of(payload.descriptor),
             backing=Backing(payload.backing),
             identity=payload.identity,
             reference=reference,
@@ -116,7 +121,7 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
             ticket = owner.offer(reference=reference.number)
         finally:
             reference.give_back()
-    return _pickles.receive_fd_handle, (_bound_ticket(owner, ticket),)
+    return _pickles.receive_fd_handle, (bound_ticket(owner, ticket),)
 
 
 def receive_fd_handle(ticket: bytes) -> FdHandle:
@@ -128,10 +133,10 @@ def receive_fd_handle(ticket: bytes) -> FdHandle:
 
 
 def _claimed_fd(ticket: bytes) -> FdHandle:
-    imported = _claimed_import(ticket)
+    imported = claimed_import(ticket)
     try:
         payload = None
-        if imported.backing != Backing.HOST_FILE:
+        if imported.backing != Backing.HOST_FILE or imported.object_kind != ObjectKind.MEMORY:
             payload = FdPayload(imported.descriptor, imported.backing, imported.identity, imported.payload.writable)
         try:
             copy = copy_fd(imported.payload.fd)
@@ -142,7 +147,16 @@ def _claimed_fd(ticket: bytes) -> FdHandle:
         imported.give_back()
 
 
-def _claimed_import(ticket: bytes) -> Imported:
+def _kind_of(descriptor: bytes) -> ObjectKind:
+    """Return the kind of object that a descriptor describes: the first element of its header."""
+    try:
+        return ObjectKind(msgspec.msgpack.decode(descriptor)[1][0])
+    except (msgspec.DecodeError, LookupError, TypeError, ValueError):
+        return ObjectKind.MEMORY
+
+
+def claimed_import(ticket: bytes) -> Imported:
+    """Claim a ticket of memory, a semaphore or a fence. Errors: HandleStateError for one of a handle."""
     owner = manager()
     reference, entry = Reference(owner), HandleEntry(owner)
     claimed = owner.claim(ticket, reference, entry)
@@ -152,7 +166,7 @@ def _claimed_import(ticket: bytes) -> Imported:
     return claimed
 
 
-def _bound_ticket(owner: Manager, ticket: bytes) -> bytes:
+def bound_ticket(owner: Manager, ticket: bytes) -> bytes:
     """Bind the ticket to the child process that `multiprocessing` is starting, if there is one. Return the ticket."""
     context: Any = sys.modules.get("multiprocessing.context")
     child = context.get_spawning_popen() if context is not None else None

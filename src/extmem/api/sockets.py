@@ -12,6 +12,7 @@ import sys
 
 import msgspec
 
+from extmem.arguments import a_type
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
 from extmem.handles import FdHandle
 from extmem.handles.fd_payload import FdPayload
@@ -42,7 +43,7 @@ def send_handle(sock: socket.socket, handle: FdHandle) -> None:
     """`extmem.process.send_handle`."""
     _check(sock)
     if not isinstance(handle, FdHandle):
-        raise TypeError(f"handle is {handle!r}, a {type(handle).__name__}; give an FdHandle (extmem.raw.fd_handle(fd))")
+        raise TypeError(f"handle is {handle!r}, {a_type(handle)}; give an FdHandle (extmem.raw.fd_handle(fd))")
     with handle.use() as owned:
         transport.send(sock, _encode(_Message(_FORMAT, handle.payload)), owned.fd)
 
@@ -88,7 +89,7 @@ def receive_handle(sock: socket.socket) -> FdHandle:
 
 def _check(sock: socket.socket) -> None:
     if not isinstance(sock, socket.SocketType):
-        raise TypeError(f"sock is {sock!r}, a {type(sock).__name__}; give a Unix socket (SOCK_SEQPACKET)")
+        raise TypeError(f"sock is {sock!r}, {a_type(sock)}; give a Unix socket (SOCK_SEQPACKET)")
     if _family(sock) != _UNIX or _type(sock) != _SEQPACKET:
         raise UnsupportedError(
             f"a handle cannot be sent through {sock.family.name}, {sock.type.name}: only Unix sockets carry file "

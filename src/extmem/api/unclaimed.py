@@ -8,7 +8,7 @@ the reason when the program calls it. `closed` is true, and `close()` does nothi
 
 from __future__ import annotations
 
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from extmem.api.device import DeviceMemory
 from extmem.handles import FdHandle, HandleEntry, NtHandle
@@ -26,6 +26,7 @@ class UnclaimedMemory(DeviceMemory):
     """Memory that was sent and could not be received."""
 
     __slots__ = ("_reason",)
+    _made_of = Exception
 
     def __init__(self, reason: Reason) -> None:
         self._closed = True
@@ -50,6 +51,10 @@ class UnclaimedHandle(NtHandle):
     """An NT handle that was sent and could not be received."""
 
     __slots__ = ("_reason",)
+
+    @classmethod
+    def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
+        return isinstance(given[0], Exception)
 
     def __init__(self, reason: Reason) -> None:
         self._table = manager()

@@ -25,6 +25,7 @@ from extmem.broker.fd_quota import FdQuota
 from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.processes import ProcessKey
 from extmem.broker.sessions import Session
+from extmem.broker.signalers import Signalers, check_kind
 from extmem.broker.signing import Signer, digest, digest_of_files
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerProtocolError
@@ -122,6 +123,7 @@ class Announcements:
         self.model = model
         self.signer = signer
         self.payloads = payloads
+        self.signalers = Signalers(payloads)
         self._closer = closer
         self.tickets = tickets
         self._now = now
@@ -186,6 +188,7 @@ class Announcements:
                 record.uid,
                 strict_kmt=record.strict_kmt,
             )
+        self.has_page(session, back.payload, record.granted)
         named = not record.object or self.model.restore_object(
             session.process,
             ObjectRecord(
@@ -214,6 +217,7 @@ class Announcements:
             raise _unproven(f"{len(fds)} handles came, and the record is of {record.handles}")
         pid = session.credentials.pid
         given = inspect(record.backing, fds, record.stated, record.uid, pid, record.pages)
+        check_kind(record.object_kind, given, fds)
         if record.files:
             if not given.unique or digest_of_files(given.identity) != record.files:
                 raise _unproven("the file descriptors are of other files than the record's")
@@ -336,6 +340,21 @@ class Announcements:
             held = session.held = {number: modes for number, modes in held.items() if number in self.payloads}
             session.held_room = 2 * len(held) + _HELD
         held[payload] = held.get(payload, 0) | mode
+
+    def has_page(self, session: Session, payload: int, granted: int, *, created: bool = False) -> None:
+        """Record that the client has the page of a semaphore or fence, with these rights.
+
+        created: it is the first process that shares it.
+        """
+        facts = self.facts[payload]
+        if facts.object_kind is not ObjectKind.MEMORY:
+            self.signalers.has(session, payload, granted & facts.type.modify != 0, created=created)
+
+    def forget(self, session: Session, payload: int) -> None:
+        """Record that the client has closed the file descriptors of the payload; 0 for none."""
+        if payload:
+            session.held.pop(payload, None)
+            self.signalers.closed(session.process, payload)
 
     def record(self, session: Session, payload: int, shared: int, granted: int, *, exporting: bool = False) -> bytes:
         """Return the signed record of what a process of the session's user holds.

@@ -24,6 +24,7 @@ from extmem.broker.granting import Granting
 from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.processes import key_of
 from extmem.broker.sessions import Made, Session
+from extmem.broker.signalers import check_kind
 from extmem.broker.signing import Signer
 from extmem.broker.snapshot_pages import SnapshotPages
 from extmem.broker.tickets import Tickets
@@ -100,6 +101,7 @@ class Dispatch(Granting):
         fds = self.take(session, m.handles, received)
         try:
             given = inspect(m.backing, fds, m.identity, session.token.uid, session.credentials.pid, m.pages)
+            check_kind(m.object_kind, given, fds)
             self._check_same(given)
             with self.on_account(session, given.identity):
                 made = self.model.export(
@@ -122,6 +124,7 @@ class Dispatch(Granting):
         session.made = Made(reference=made.reference, payload=payload, held=session.held.get(payload, 0))
         self.payloads.add(payload, given, fds, session.token.uid, session.process)
         facts = self.facts.get(payload)
+        created = facts is None
         if facts is None:
             record = self.model.payload_record(payload)
             facts = Facts(
@@ -135,6 +138,7 @@ class Dispatch(Granting):
             self.facts[payload] = facts
         self.has(session, payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
         granted = self.model.reference(session.process, made.reference).granted
+        self.has_page(session, payload, granted, created=created)
         return (
             wire.Exported(
                 made.reference,
@@ -179,8 +183,7 @@ class Dispatch(Granting):
 
     def _release(self, session: Session, m: wire.Release, received: Received) -> Answer:
         self.model.release(session.process, m.reference)
-        if m.forget:
-            session.held.pop(m.forget, None)
+        self.forget(session, m.forget)
         return DONE, ()
 
     # -- handles ------------------------------------------------------------------------------------------------------
@@ -198,13 +201,11 @@ class Dispatch(Granting):
     def _close_handle(self, session: Session, m: wire.CloseHandle, received: Received) -> Answer:
         self.model.close_handle(session.process, m.handle)
         session.made = Made(closed=m.handle & ~3)
-        if m.forget:
-            session.held.pop(m.forget, None)
+        self.forget(session, m.forget)
         return DONE, ()
 
     def _duplicate(self, session: Session, m: wire.Duplicate, received: Received) -> Answer:
-        if m.forget:
-            session.held.pop(m.forget, None)
+        self.forget(session, m.forget)
         target = self.target(received[0]) if received else session.process
         elsewhere = target != session.process
         try:
@@ -340,7 +341,7 @@ class Dispatch(Granting):
     def _snapshot(self, session: Session, m: wire.Snapshot, received: Received) -> Answer:
         snapshot = session.snapshot
         if not m.cursor:
-            snapshot = session.snapshot = SnapshotPages(self.model.walk(session.token))
+            snapshot = session.snapshot = SnapshotPages(self.model.walk(session.token), self.signalers.value)
         elif snapshot is None or snapshot.number != m.cursor:
             raise Refused(
                 Status.INVALID_PARAMETER,

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 
 from extmem.objects import Identity, Refused, Status
 from extmem.sharing.kinds import Backing
-from extmem.wire import READ_ONLY, READ_WRITE
+from extmem.wire import BY_RIGHTS, READ_ONLY, READ_WRITE
 
 __all__ = ["ALLOWED", "Given", "Sort", "inspect", "inspect_one", "is_writable", "look"]
 
@@ -38,19 +38,22 @@ class Sort(Enum):
     ANONYMOUS = "a driver's own file"
     DEVICE = "a device"
     PROCESS = "a pidfd"
+    EVENT = "an eventfd"
     STRANGE = "a file that cannot be a payload"
 
 
 ALLOWED: Final[Mapping[Backing, frozenset[Sort]]] = {
     Backing.HOST_FILE: frozenset({Sort.MEMFD}),
     Backing.DRIVER_FD: frozenset({Sort.MEMFD, Sort.DMA_BUF, Sort.ANONYMOUS, Sort.DEVICE}),
+    Backing.HOST_EVENT: frozenset({Sort.EVENT}),
 }
 """The sorts of file that are accepted for each backing."""
 
 _UNIQUE: Final = frozenset({Sort.MEMFD, Sort.DMA_BUF})
 """Files with an inode of their own, which distinguishes two payloads."""
+_EVENT: Final = "[eventfd]"
 _SYSTEM: Final = (
-    "[eventfd", "[eventpoll", "inotify", "[pidfd", "[timerfd", "[signalfd", "[userfaultfd", "[io_uring", "[perf_event",
+    "[eventpoll", "inotify", "[pidfd", "[timerfd", "[signalfd", "[userfaultfd", "[io_uring", "[perf_event",
     "[fanotify", "bpf", "[bpf", "[fuse", "kvm", "[fscontext", "[mount", "[secretmem",
 )  # fmt: skip
 """Prefixes of the names of anonymous files that the kernel itself creates and that are not memory."""
@@ -61,6 +64,8 @@ _MOUNTS: Final = 1 << 18
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _F_SEAL_FUTURE_WRITE: Final = 0x10  # <linux/fcntl.h>; Python has no name for it before 3.13
 _WRITE_SEALS: Final = fcntl.F_SEAL_WRITE | _F_SEAL_FUTURE_WRITE
+_EVENTS: Final = -1 << 34
+"""The first number of an eventfd's identity. The second is `eventfd-id`, which is equal for all its duplicates."""
 _unstated = itertools.count(1)
 
 
@@ -71,11 +76,12 @@ class Given(NamedTuple):
     identity: Identity
     """A pair of numbers for each descriptor: `st_dev` and `st_ino` where the file has an inode of its own."""
     writable: bool
-    """Whether the payload can be written through all of them, companion pages aside."""
+    """Whether the payload can be written through all of them, and its companion pages of the mode BY_RIGHTS too."""
     capacity: int
     """Bytes of a host payload's files, companion pages aside; 0 for a driver's, whose size is not known."""
     unique: bool
-    """Whether every file has an inode of its own, so that the kernel distinguishes them from others."""
+    """Whether every file has an inode (or an eventfd an id) of its own, so that the kernel distinguishes them from
+    others."""
     pages: tuple[int, ...] = ()
     """For each companion page, which are the last descriptors, the mode in which importers get it."""
 
@@ -105,6 +111,8 @@ def look(fd: int, sender: int = 0) -> Sort:
     name = os.readlink(f"/proc/self/fd/{fd}")
     if name.startswith("anon_inode:"):
         inner = name.removeprefix("anon_inode:")
+        if inner == _EVENT:
+            return Sort.EVENT
         return Sort.STRANGE if inner.startswith(_SYSTEM) else Sort.ANONYMOUS
     if name.startswith("/") and _on_devices(mount, sender) and stat.S_ISCHR(os.fstat(fd).st_mode):
         return Sort.DEVICE
@@ -130,17 +138,18 @@ def inspect(
     found = [inspect_one(backing, fd, stated, uid, sender) for fd in fds[:data]]
     companions = [inspect_one(Backing.HOST_FILE, fd, 0, uid, sender) for fd in fds[data:]]
     for page, mode in zip(companions, pages, strict=True):
-        if mode not in (READ_ONLY, READ_WRITE) or (mode == READ_WRITE and not page.writable):
+        if mode not in (READ_ONLY, READ_WRITE, BY_RIGHTS) or (mode == READ_WRITE and not page.writable):
             raise Refused(
                 Status.INVALID_PARAMETER,
                 f"A companion page is to be given with mode {mode}, and its fd is "
-                f"{'writable' if page.writable else 'read-only'}. Pass {READ_ONLY} (read-only) or, for a writable fd, "
-                f"{READ_WRITE} (writable).",
+                f"{'writable' if page.writable else 'read-only'}. Pass {READ_ONLY} (read-only), {BY_RIGHTS} (by the "
+                f"rights of the importer) or, for a writable fd, {READ_WRITE} (writable).",
             )
+    by_rights = [page for page, mode in zip(companions, pages, strict=True) if mode == BY_RIGHTS]
     return Given(
         Backing(backing),
         tuple(one.identity for one in (*found, *companions)),
-        all(one.writable for one in found),
+        all(one.writable for one in (*found, *by_rights)),
         sum(one.capacity for one in found),
         all(one.unique for one in (*found, *companions)),
         tuple(pages),
@@ -168,6 +177,9 @@ def inspect_one(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -
     if sort in _UNIQUE:
         identity = (found.st_dev, found.st_ino)
         return _Found(identity, is_writable(fd), capacity, True)
+    number = _field(_info(fd), b"eventfd-id:") if sort is Sort.EVENT else -1
+    if number >= 0:
+        return _Found((_EVENTS, number), True, capacity, True)
     identity = (-1 - uid, stated) if stated else (-1 << 33, next(_unstated))
     return _Found(identity, True, capacity, False)
 
@@ -203,6 +215,7 @@ def _sealed_size(fd: int, size: int) -> int:
 _DO: Final[Mapping[Backing, str]] = {
     Backing.HOST_FILE: "Export a file of memfd_create with ordinary pages, at its full size and sealed.",
     Backing.DRIVER_FD: "Export the file descriptor that the driver returned.",
+    Backing.HOST_EVENT: "Export an eventfd.",
 }
 
 

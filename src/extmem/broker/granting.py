@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from extmem import wire
 from extmem.broker.announcements import Announcements, Answer, Facts, Received, no_descriptors
 from extmem.broker.sessions import Made, Session
-from extmem.objects import Claimed, Imported, Refused, Status
+from extmem.objects import Claimed, Imported, ObjectKind, Refused, Status
 from extmem.sharing.kinds import Backing
 
 __all__ = ["Granting"]
@@ -33,12 +33,12 @@ class Granting(Announcements):
         uid = session.token.uid
         if facts.backing is Backing.HOST_FILE or granted & facts.type.modify or uid in (0, facts.uid):
             return
+        instead = ", or share a copy in host memory" if facts.object_kind is ObjectKind.MEMORY else ""
         raise Refused(
             Status.ACCESS_DENIED,
-            f"User {uid} may only read this {facts.type.noun}, which a driver of user {facts.uid} created. A driver's "
+            f"User {uid} may only read this payload ({facts.type.noun}), which user {facts.uid} created. Its "
             "file descriptor has no read-only form, so it is not given to another user who may not write. Have the "
-            f"exporter grant the right to write (0x{facts.type.read | facts.type.modify:X}), or share a copy in host "
-            "memory.",
+            f"exporter grant the right to change it (0x{facts.type.read | facts.type.modify:X}){instead}.",
         )
 
     def _imported(self, session: Session, found: Imported, *, undo: bool = True) -> Answer:
@@ -58,6 +58,7 @@ class Granting(Announcements):
         session.made = Made(reference=found.reference, payload=payload, held=held)
         if fds:
             self.has(session, payload, needs)
+            self.has_page(session, payload, found.granted)
         given = self.payloads.given(payload)
         facts_sent = wire.ImportFacts(
             needs,
@@ -69,7 +70,7 @@ class Granting(Announcements):
             found.object_kind,
             facts.backing,
             len(given.identity),
-            given.pages,
+            self.payloads.page_modes(payload, needs),
             found.name,
             facts.description,
             self.record(session, payload, found.object or -(found.kmt or 0), found.granted),
@@ -96,6 +97,7 @@ class Granting(Announcements):
                     self.model.discard_handle(session.process, value)
                 raise error if isinstance(error, Refused) else no_descriptors(error) from None
             self.has(session, payload, mode)
+            self.has_page(session, payload, info.granted)
         session.made = Made(handle=value if fresh else 0, payload=payload, held=held)
         return (
             wire.Handle(
@@ -131,6 +133,7 @@ class Granting(Announcements):
             session.held[made.payload] = made.held
         else:
             session.held.pop(made.payload, None)
+            self.signalers.undone(session.process, made.payload)
         if made.claimed is not None:
             self._put_back(session, made.claimed)
         elif made.reference:

@@ -1,7 +1,8 @@
 """The broker's file descriptors: those of each live payload, once, whatever the number of its users.
 
 How this works. A payload is received as file descriptors: its handles, the last of which may be companion pages.
-`fd_inspection` inspects them. The broker keeps them open while the payload has a holder. It never maps or reads one.
+`fd_inspection` inspects them. The broker keeps them open while the payload has a holder. It never maps or reads one
+(`timeline_marks` has the exception).
 
 Read-only users get another open file description of the same file, opened O_RDONLY through /proc/self/fd: the kernel
 then refuses a writable mapping of it, mprotect included. A memfd's file has mode 0777 when it is created, so that a
@@ -12,10 +13,11 @@ file, or root with the capability CAP_LINUX_IMMUTABLE, could undo them deliberat
 of the processes that have it anyway.
 
 A companion page has rights of its own: every importer gets it in the mode that its exporter stated, whatever the mode
-of the payload is.
+of the payload is. In the mode BY_RIGHTS, an importer gets it read-only unless it may change the payload.
 
-A GPU's payloads have no read-only form in the kernel. `Backing.DRIVER_FD` is sent as it was received, to processes that
-may write to it and to processes of the user that shared it (`dispatch`); among these the library enforces the rule.
+A GPU's payloads have no read-only form in the kernel, nor have eventfds. They are sent as they were received, to
+processes that may write to them and to processes of the user that shared them (`granting`); among these the library
+enforces the rule.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given, is_writable
 from extmem.broker.fd_quota import FdQuota
 from extmem.sharing.kinds import Backing
-from extmem.wire import MAX_FDS, READ_ONLY, READ_WRITE
+from extmem.wire import BY_RIGHTS, MAX_FDS, READ_ONLY, READ_WRITE
 
 __all__ = ["PayloadFds"]
 
@@ -136,11 +138,13 @@ class PayloadFds:
         Only where the announcing user owns the files, and so could have done the same: no user gains a right by it.
         """
         known = self._live[payload]
-        if known.given.backing is not Backing.HOST_FILE or known.given.writable:
+        if known.given.writable:
             return
-        for index in range(known.data):
+        by_rights = [known.data + index for index, mode in enumerate(known.given.pages) if mode == BY_RIGHTS]
+        changed = [*(range(known.data) if known.given.backing is Backing.HOST_FILE else ()), *by_rights]
+        for index in changed:
             self._upgrade_one(known, index, uid)
-        writable = all(map(is_writable, known.fds[: known.data]))
+        writable = all(is_writable(known.fds[index]) for index in changed)
         known.given = known.given._replace(writable=writable)
 
     @staticmethod
@@ -186,7 +190,8 @@ class PayloadFds:
     def _reads_only(known: _Payload, index: int, mode: int) -> bool:
         """Whether a handle is to be sent as a read-only copy."""
         if index >= known.data:
-            return known.given.pages[index - known.data] != READ_WRITE
+            stated = known.given.pages[index - known.data]
+            return stated == READ_ONLY or (stated == BY_RIGHTS and mode != READ_WRITE and known.given.writable)
         return mode != READ_WRITE and known.given.backing is Backing.HOST_FILE and known.given.writable
 
     def _only_fd(self, payload: int, known: _Payload, mode: int) -> int:
@@ -205,9 +210,24 @@ class PayloadFds:
     def mode_for(self, payload: int, write: bool) -> int:
         """Return the mode in which a user with or without the right to write gets the payload."""
         given = self._live[payload].given
-        if given.backing is not Backing.HOST_FILE:
+        if given.backing is not Backing.HOST_FILE and BY_RIGHTS not in given.pages:
             return READ_WRITE
         return READ_WRITE if write and given.writable else READ_ONLY
+
+    def page_modes(self, payload: int, mode: int) -> tuple[int, ...]:
+        """Return the mode, READ_ONLY or READ_WRITE, of each companion page for a client that gets the payload so."""
+        pages = self._live[payload].given.pages
+        return tuple(mode if stated == BY_RIGHTS else stated for stated in pages) if BY_RIGHTS in pages else pages
+
+    def page(self, payload: int) -> int | None:
+        """Return the fd of the page of a semaphore or fence, borrowed; None if it has none (`sharing.timeline_page`).
+
+        It is the payload itself for a timeline of the host, else the first companion page.
+        """
+        known = self._live[payload]
+        if known.given.pages:
+            return known.fds[known.data]
+        return known.fds[0] if known.given.backing is Backing.HOST_FILE else None
 
     def drop(self, released: Iterable[int]) -> None:
         """Close the descriptors of payloads without a holder."""
@@ -227,7 +247,7 @@ class PayloadFds:
         self.close_opened()
 
     def _end(self, fds: Sequence[int], given: Given, uid: int) -> None:
-        at_once = given.backing is Backing.HOST_FILE and given.capacity < _LARGE
+        at_once = given.backing is not Backing.DRIVER_FD and given.capacity < _LARGE
         for fd in fds:
             if at_once:
                 os.close(fd)

@@ -27,7 +27,7 @@ from extmem.broker.sessions import Session
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerGoneError, PeerProtocolError
-from extmem.objects import ObjectManager, Refused
+from extmem.objects import ObjectKind, ObjectManager, Refused
 from extmem.owning import OwnedFd
 
 __all__ = ["FINISH", "Recovering"]
@@ -35,6 +35,7 @@ __all__ = ["FINISH", "Recovering"]
 FINISH: Final = 30.0
 """Seconds after its start until which a broker takes announcements from clients that began in the window."""
 _STEP: Final = 0.02
+_MEMORY: Final = int(ObjectKind.MEMORY)
 _SEEKING: Final = (wire.ImportName, wire.ImportKmt, wire.OpenHandle, wire.Claim, wire.KmtAlive)
 """Requests whose refusal, while the window is open, may only mean that the holder has not announced yet."""
 
@@ -94,7 +95,12 @@ class Recovering(Greeting):
             if self._window.active and self._parks(session, request, received, data):
                 return
             reply, sent = self._dispatch.answer(session, request, received)
-            if reply.__class__ is wire.Imported and request.__class__ is wire.ImportName:
+            if (
+                isinstance(reply, wire.Imported)
+                and isinstance(request, wire.ImportName)
+                and request.object_kind == _MEMORY
+            ):
+                # The pages of semaphores and fences must be recorded for each process, which the cache does not do.
                 self._open_cache.remember(data, session, reply)
         except Refused as refusal:
             reply = wire.Refusal(refusal.status, refusal.detail[:MAX_DETAIL])
@@ -171,6 +177,7 @@ class Recovering(Greeting):
                 self._release_parked(known=True)
                 return
             self._journal.rewrite()
+            self._background.add(self._dispatch.signalers.recovered())
             self._release_parked()
         if now < self._finish:
             return

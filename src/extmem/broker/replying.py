@@ -9,6 +9,7 @@ client that lost its reply and continues over another connection (`greeting`).
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import socket
 import time
@@ -67,7 +68,10 @@ class Replying(Listening):
             if session.key is not None and self._dispatch.processes.get(session.key) == session.process:
                 del self._dispatch.processes[session.key]
             self._quota.end(session.process)
-            self._background.add(self._collecting(self._model.detaching(session.process)))
+            ending = itertools.chain(
+                self._dispatch.signalers.ended(session.process), self._model.detaching(session.process)
+            )
+            self._background.add(self._collecting(ending))
         if not self._sessions:
             self._open_cache.clear()
 

@@ -7,6 +7,7 @@ import gc
 import os
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -22,13 +23,17 @@ from extmem.broker.signing import Signer, read_key
 from extmem.broker.tickets import SECONDS, Tickets
 from extmem.errors import UnsupportedError
 from extmem.objects import ObjectManager
-from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, RuntimeDir, lock_holder, runtime_directory
+from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, RuntimeDir, address_in, lock_holder, runtime_directory
 
 __all__ = ["IDLE", "run"]
 
 IDLE: Final = 10.0
 """Seconds without a client after which a broker ends; the default of EXTMEM_BROKER_IDLE."""
 _LOCK_PATIENCE: Final = 5.0
+"""Seconds for which a broker waits for the lock."""
+_ENDING_PATIENCE: Final = 0.2
+"""Seconds of these after which a holder of the lock that listens is not a predecessor that is ending, but another
+broker: the process that starts this one can use it, and may have two seconds to announce what it holds."""
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that end a process without handlers for them."""
 
@@ -133,12 +138,13 @@ def _locked(where: RuntimeDir, opened: int, lock: int, *, system: bool) -> Serve
 
 def _take_lock(where: RuntimeDir, opened: int) -> int:
     # A predecessor that is ending holds the lock for some milliseconds more.
-    deadline = time.monotonic() + _LOCK_PATIENCE
+    began = time.monotonic()
     while True:
         try:
             return lock_of(where, opened)
         except BlockingIOError:
-            if time.monotonic() >= deadline:
+            waited = time.monotonic() - began
+            if waited >= _LOCK_PATIENCE or (waited >= _ENDING_PATIENCE and _is_listening(where, opened)):
                 holder = lock_holder(where.broker_lock.name, opened)
                 raise UnsupportedError(
                     f"another broker is running in {where.path} (process {holder or 'unknown'} holds "
@@ -151,6 +157,19 @@ def _take_lock(where: RuntimeDir, opened: int) -> int:
                 f"{where.broker_lock} cannot be opened: {error.strerror}. Remove it, or make the directory writable",
                 requires_one_of=["another EXTMEM_RUNTIME_DIR"],
             ) from error
+
+
+def _is_listening(where: RuntimeDir, opened: int) -> bool:
+    """Return whether a process listens at the broker's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(address_in(opened, where.socket.name))
+        except BlockingIOError:
+            return True  # more connections wait than it accepts
+        except OSError:
+            return False
+    return True
 
 
 def _idle(system: bool) -> float:

@@ -23,7 +23,7 @@ from extmem.wire.runtime_dir import RuntimeDir
 __all__ = ["Signer", "digest", "digest_of_files", "read_key", "restore_key"]
 
 _KEY: Final = 32
-_PAIR: Final = struct.Struct("<QQ")
+_PAIR: Final = struct.Struct("<qQ")  # the first number of an eventfd is negative
 
 
 def digest(description: bytes) -> bytes:

@@ -1,12 +1,14 @@
 """A snapshot in pages, each small enough for one turn of the broker's loop.
 
 How this works. Each page continues the object manager's walk. A page ends when it has visited `VISITED` objects,
-handles and holders, or has `ROOM` bytes, whichever comes first.
+handles and holders, or has `ROOM` bytes, whichever comes first. The values of timelines are not the model's: they are
+read when their rows are added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from extmem import wire
@@ -23,8 +25,10 @@ ROOM: Final = 1 << 18
 class SnapshotPages:
     """A snapshot that is being sent. `number` is the cursor of the next page; 0 after the last one."""
 
-    def __init__(self, walk: Iterator[Part | None]) -> None:
+    def __init__(self, walk: Iterator[Part | None], value: Callable[[int], int | None]) -> None:
+        """value: returns the value in the page of a payload; None where there is none."""
         self._walk = walk
+        self._value = value
         self.number = 1
 
     def page(self) -> bytes:
@@ -41,6 +45,10 @@ class SnapshotPages:
             if part is None:
                 visited += STEP
                 continue
+            if part.readable and part.row is not None:
+                part = dataclasses.replace(
+                    part, row=dataclasses.replace(part.row, counter=self._value(part.payload)), readable=False
+                )
             parts.append(part)
             visited += 1 if part.holder is None else 1 + len(part.holder.handles)
             size += 200 if part.row is None else 200 + len(part.row.descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from typing import IO, Any
@@ -10,14 +11,16 @@ from extmem import vk
 from extmem.cli._out import bytes_in_words, clean, table
 from extmem.errors import DescriptorError
 from extmem.manager import process_name
-from extmem.objects import PayloadRow, Share
+from extmem.objects import ObjectKind, PayloadRow, Share
 from extmem.sharing.descriptor import Descriptor
+from extmem.sharing.descriptor.sync import SyncDescriptor
 from extmem.vk.value_text import enum_text
 
 __all__ = [
     "access_in_words",
     "describe_kind",
     "describe_payload",
+    "describe_sync",
     "other_broker_in_words",
     "payload_table",
     "process_name",
@@ -26,7 +29,12 @@ __all__ = [
 
 _OWN_NAMES = re.compile(r"\\Sessions\\\d+\\BaseNamedObjects\\")
 _RIGHTS = ((0x0002_0000, "read"), (0x0000_0001, "write"))
+_SYNC_RIGHTS = ((0x0000_0001, "wait"), (0x0000_0002, "signal"))
 _REST = 0x001D_0000
+_COUNTS = {ObjectKind.MEMORY: "memory_objects", ObjectKind.SEMAPHORE: "semaphores", ObjectKind.FENCE: "fences"}
+"""The key of the number of a holder's objects, by their kind. Semaphores include timelines, as in Vulkan."""
+_PLURALS = {"timeline": "timelines", "binary": "binary semaphores"}
+"""What several semaphores are called, by the type of their payload."""
 
 
 def short_name(path: str) -> str:
@@ -37,9 +45,10 @@ def short_name(path: str) -> str:
     return "Global" + path.removeprefix("\\BaseNamedObjects") if path.startswith("\\BaseNamedObjects\\") else path
 
 
-def access_in_words(mask: int) -> str:
-    """Return an access mask as text: `read`, `read+write`, `read+write+manage`."""
-    rights = [word for bit, word in _RIGHTS if mask & bit]
+def access_in_words(mask: int, object_kind: ObjectKind = ObjectKind.MEMORY) -> str:
+    """Return an access mask as text: `read`, `read+write`, `read+write+manage`; of other kinds `wait+signal`."""
+    names = _RIGHTS if object_kind is ObjectKind.MEMORY else _SYNC_RIGHTS
+    rights = [word for bit, word in names if mask & bit]
     if mask & _REST:
         rights.append("manage")
     return "+".join(rights) or "nothing"
@@ -66,6 +75,18 @@ def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
     return {"type": "bytes"}
 
 
+def describe_sync(descriptor: SyncDescriptor | None, counter: int | None) -> dict[str, Any] | None:
+    """Return what a semaphore or fence is: `{"type": "timeline" | "binary" | "fence", …}`; None if that is unknown.
+
+    counter: the value of a timeline; None where it is not known.
+    """
+    if descriptor is None:
+        return None
+    if descriptor.object_kind == ObjectKind.FENCE:
+        return {"type": "fence"}
+    return {"type": "timeline", "value": counter} if descriptor.timeline else {"type": "binary"}
+
+
 def _image(number: int, extent: list[int], tiling: int) -> dict[str, Any]:
     return {
         "type": "image",
@@ -80,10 +101,14 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
 
     processes: returns the name of a process by its pid.
     """
-    try:
-        descriptor = Descriptor.parse(row.descriptor)
-    except DescriptorError:
-        descriptor = None
+    descriptor: Descriptor | None = None
+    sync: SyncDescriptor | None = None
+    with contextlib.suppress(DescriptorError):
+        if row.object_kind is ObjectKind.MEMORY:
+            descriptor = Descriptor.parse(row.descriptor)
+        else:
+            sync = SyncDescriptor.parse(row.descriptor)
+    header = descriptor or sync
     return {
         "payload": row.payload,
         "object_kind": row.object_kind.name.lower(),
@@ -92,9 +117,9 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
         "paths": list(row.names),
         "size": descriptor.payload_size if descriptor is not None else None,
         "allocation_size": descriptor.allocation_size if descriptor is not None else None,
-        "kind": describe_kind(descriptor) if descriptor is not None else None,
-        "device": descriptor.device_name if descriptor is not None else None,
-        "read_only": descriptor.read_only if descriptor is not None else None,
+        "kind": describe_kind(descriptor) if descriptor is not None else describe_sync(sync, row.counter),
+        "device": header.device_name if header is not None else None,
+        "read_only": header.read_only if header is not None else None,
         "share": "NT" if row.share & Share.NT else "KMT" if row.share & Share.KMT else "fd",
         "in_flight": row.in_flight,
         "kmt": row.kmt or None,
@@ -103,11 +128,16 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
             {
                 "pid": holder.pid,
                 "process": processes(holder.pid),
-                "exporter": descriptor is not None and holder.pid == descriptor.owner_pid,
-                "memory_objects": holder.references,
+                "exporter": header is not None and holder.pid == header.owner_pid,
+                _COUNTS[row.object_kind]: holder.references,
+                "rights": access_in_words(holder.rights, row.object_kind) if holder.references else "",
                 "in_flight": holder.tickets,
                 "handles": [
-                    {"value": handle.value, "access": handle.granted, "rights": access_in_words(handle.granted)}
+                    {
+                        "value": handle.value,
+                        "access": handle.granted,
+                        "rights": access_in_words(handle.granted, row.object_kind),
+                    }
                     for handle in holder.handles
                 ],
             }
@@ -131,23 +161,42 @@ def _kind_in_words(kind: dict[str, Any] | None) -> str:
         return f"array {' x '.join(map(str, kind['shape']))} {clean(kind['dtype'])}"
     if kind["type"] == "image":
         return f"image {' x '.join(map(str, kind['extent']))}\n{kind['format']} {kind['tiling']}"
+    if kind["type"] == "timeline" and kind["value"] is not None:
+        return f"timeline at {kind['value']}"
     return str(kind["type"])
+
+
+def _size_in_words(payload: dict[str, Any]) -> str:
+    if payload["size"] is not None:
+        return bytes_in_words(payload["size"])
+    return "?" if payload["object_kind"] == "memory" else "-"
 
 
 def _object_in_words(payload: dict[str, Any]) -> str:
     count, kind = int(payload["handle_count"]), str(payload["object_kind"])
-    return f"{kind}\n{count} handles" if count > 1 else kind
+    # Semaphores and fences consist of one object and the page beside it: nothing that tells one from another.
+    return f"{kind}\n{count} handles" if count > 1 and kind == "memory" else kind
 
 
-def _holder_in_words(holder: dict[str, Any]) -> list[str]:
+def _objects_in_words(payload: dict[str, Any]) -> str:
+    """Return what several objects of a payload are called."""
+    if payload["object_kind"] == "memory":
+        return "memory objects"
+    kind = payload["kind"] or {}
+    return _PLURALS.get(kind.get("type", ""), f"{payload['object_kind']}s")
+
+
+def _holder_in_words(holder: dict[str, Any], payload: dict[str, Any]) -> list[str]:
     process = f"{holder['pid']} {clean(holder['process'])}".strip()
     if holder["pid"] == 0:
         process = "a child that is starting"
-    count = holder["memory_objects"]
+    kind = ObjectKind[payload["object_kind"].upper()]
+    count = holder[_COUNTS[kind]]
     lines = []
     if count:
         role = "exporter" if holder["exporter"] else "importer"
-        lines.append(f"{process}: {role}" + f", {count} memory objects" * (count > 1))
+        role += "" if kind is ObjectKind.MEMORY else f" ({holder['rights']})"
+        lines.append(f"{process}: {role}" + f", {count} {_objects_in_words(payload)}" * (count > 1))
     lines += [f"{process}: handle {handle['value']:#x} {handle['rights']}" for handle in holder["handles"]]
     if holder["in_flight"]:
         lines.append(f"{process}: {holder['in_flight']} in flight")
@@ -155,7 +204,7 @@ def _holder_in_words(holder: dict[str, Any]) -> list[str]:
 
 
 def _holders_in_words(payload: dict[str, Any]) -> list[str]:
-    lines = [line for holder in payload["holders"] for line in _holder_in_words(holder)]
+    lines = [line for holder in payload["holders"] for line in _holder_in_words(holder, payload)]
     if payload["in_flight"]:
         lines.append(f"{payload['in_flight']} in flight from processes that have ended")
     return lines
@@ -169,7 +218,7 @@ def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream
             (
                 "\n".join(map(clean, payload["names"])) or "(unnamed)",
                 _object_in_words(payload),
-                "?" if payload["size"] is None else bytes_in_words(payload["size"]),
+                _size_in_words(payload),
                 _kind_in_words(payload["kind"]),
                 f"{payload['share']} {payload['kmt']:#x}" if payload["kmt"] else payload["share"],
                 "\n".join(_holders_in_words(payload)) or "no process",

@@ -26,6 +26,7 @@ _SUBJECTS = {
     "checks": ("checking", 2000),
     "imports": ("importing", 200),
     "start": ("starting", 200),
+    "sync": ("ordering", 100),
     "vulkan": ("gpu", 200),
     "cuda": ("cuda", 200),
 }
@@ -54,7 +55,7 @@ def _measure(subject: str, *, quick: bool, kills: int | None) -> Iterator[Figure
         )
     module, rounds = _SUBJECTS[subject]
     figures = import_module(f"extmem.cli._bench.{module}").figures
-    more = {"kills": kills} if subject == "vulkan" else {}
+    more = {"kills": kills} if subject in ("vulkan", "sync") else {}
     with contextlib.closing(Environment()) as env:
         yield from figures(
             env, _QUICK if quick else rounds, lambda text: words(f"{subject}: {text} ..."), quick=quick, **more
@@ -75,14 +76,14 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
 @click.command(short_help="Measure what sharing costs.")
 @click.argument("subjects", metavar="[SUBJECT]...", type=click.Choice(list(_SUBJECTS)), nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, value, unit, bound (or null), ok.")
-@click.option("--kills", type=click.IntRange(min=1), help="Number of processes that vulkan kills; 200 by default.")
-@click.option("--quick", is_flag=True, hidden=True)
+@click.option("--kills", type=click.IntRange(min=1), help="Processes that vulkan and sync kill; 200 by default.")
+@click.option("--quick", is_flag=True, help="Few rounds, to try it out: the figures vary, and bounds may be missed.")
 @guarded
 def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, quick: bool) -> None:
-    """Measure opening, the broker, the cost of the rules, imports, starting, and a GPU.
+    """Measure opening, the broker, the cost of the rules, imports, starting, timelines, and a GPU.
 
-    SUBJECT is one of open, broker, checks, imports, start, vulkan and cuda. Without a subject all are measured; vulkan
-    and cuda only if there is such a device. The benchmarks start a broker and processes of their own.
+    SUBJECT is one of open, broker, checks, imports, start, sync, vulkan and cuda. Without a subject all are measured;
+    vulkan and cuda only if there is such a device. The benchmarks start a broker and processes of their own.
 
     A figure with a bound is a ratio against an alternative that runs in turns with it in the same run, or a count that
     must be 0. Bounds are upper bounds, except for "times as fast" and "opens per second".

@@ -61,8 +61,8 @@ def rule_rows(family: str | None, status: str | None) -> list[dict[str, Any]]:
 @click.option(
     "--status",
     shell_complete=complete_status,
-    help="List only this status: checked, on request, by construction, left to the driver, left to the caller, "
-    "planned. Hyphens may replace the spaces.",
+    help="List only this status: checked, on request, by construction, left to the driver, left to the caller. "
+    "Hyphens may replace the spaces.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded

@@ -18,7 +18,7 @@ from extmem.core import (
 from extmem.core.caller_fd import CallerFd
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
-from extmem.core.memory_record import HeldMemory, MemoryRecord
+from extmem.core.memory_record import HeldMemory, Made, Make, MemoryRecord
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject, keep_resource
 from extmem.devices.backend import Allocation
 from extmem.devices.types import ImportRequest
@@ -59,17 +59,20 @@ class ArrayTerms:
 def allocate_memory(
     device: DeviceState,
     info: vk.MemoryAllocateInfo,
+    make: Make[Made],
     stated_descriptor: Descriptor | None = None,
     resource: ResourceObject | None = None,
-) -> HeldMemory:
+) -> Made:
     """Allocate or import as `info` states. Errors: see `Device.allocate_memory`.
 
-    stated_descriptor: the one that the caller states, of a payload that carries none. resource: the buffer or image
-        that the memory is dedicated to; it is destroyed when the memory ends.
+    make: makes the result.
+    stated_descriptor: the one that the caller states, of a payload that carries none.
+    resource: the buffer or image that the memory is dedicated to; it is destroyed when the memory ends.
     """
     info = copy_struct(info)
     with Uses(device) as uses:
-        memory, caller_fd = allocate_in(uses, device, info, stated_descriptor=stated_descriptor, resource=resource)
+        held, caller_fd = allocate_in(uses, device, info, stated_descriptor=stated_descriptor, resource=resource)
+    memory = make(*held)
     if caller_fd is not None:
         if caller_fd.handle is None:
             caller_fd.arm()

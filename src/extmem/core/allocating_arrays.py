@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extmem import vk
+from extmem.arguments import check_flag
 from extmem.core import allocating, arguments, creating, describing, exporting, rule_facts
 from extmem.core.allocating import ArrayTerms
 from extmem.core.device_state import DeviceState
@@ -12,7 +13,6 @@ from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import HeldMemory
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
-from extmem.handles.arguments import check_flag
 from extmem.owning import Uses
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.vk.handle_types import (

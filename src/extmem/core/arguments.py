@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from extmem.arguments import a_type, whole_number
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.sharing.dtypes import dtype_name, itemsize
-from extmem.sharing.layout import Axes, axes_of, contiguous_strides, whole_number
+from extmem.sharing.layout import Axes, axes_of, contiguous_strides
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
 from extmem.vk.handle_types import MemoryHandleType
 
@@ -45,7 +46,7 @@ def name_of(name: str | None) -> str | None:
         return name
     if isinstance(name, str):
         return str.__str__(name)
-    raise TypeError(f"name is {name!r}, a {type(name).__name__}; give a str")
+    raise TypeError(f"name is {name!r}, {a_type(name)}; give a str")
 
 
 def access_of(access: int) -> int:

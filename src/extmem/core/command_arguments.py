@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import SupportsIndex, TypeVar
 
 from extmem import rules, vk
+from extmem.arguments import whole_number
 from extmem.devices.types import ImageRegion
-from extmem.sharing.layout import whole_number
 from extmem.vk.struct_copies import copy_struct
 
 __all__ = ["check_structs", "copied_structs", "region", "remaining_bytes", "structs_in"]

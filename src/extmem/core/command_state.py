@@ -20,6 +20,8 @@ Steps: TypeAlias = Sequence[tuple[ResourceObject, rules.Step | rules.Use]]
 _UNDEFINED = int(vk.ImageLayout.UNDEFINED)
 _IGNORED = int(vk.QUEUE_FAMILY_IGNORED)
 
+_NOTHING_TO_STORE = contextlib.nullcontext()
+
 
 def barrier_step(
     image: ImageObject, barrier: vk.ImageMemoryBarrier, facts: rules.DeviceFacts, family: int, where: str
@@ -89,6 +91,8 @@ class LayoutTracker:
     def check_again(self) -> list[tuple[str, list[rules.Violation]]]:
         """Return the rules that all steps break in the present states of the resources, by command."""
         self._now = {}
+        if not self._steps:
+            return []
         results = [(step.command, self._apply(used, step, self._now, {})) for used, step in self._steps]
         return [(command, violations) for command, violations in results if violations]
 
@@ -110,9 +114,12 @@ class LayoutTracker:
             return rules.apply_use(step, state) if isinstance(state, rules.Ownership) else []
         return rules.apply(step, state) if isinstance(state, rules.Layouts) else []
 
-    @contextlib.contextmanager
-    def submitting(self) -> Iterator[None]:
+    def submitting(self) -> contextlib.AbstractContextManager[None]:
         """Store the states after the commands at the end of the block that submits them; unknown after an error."""
+        return self._storing() if self._now else _NOTHING_TO_STORE
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
         try:
             yield
         except BaseException:

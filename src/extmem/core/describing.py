@@ -15,9 +15,9 @@ from extmem.sharing.descriptor.descriptor import ArrayInfo, Descriptor, ImageInf
 from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.modifiers import LINEAR
 
-__all__ = ["describe", "describe_allocation"]
+__all__ = ["describe", "describe_allocation", "start_time_of"]
 
-_start_time = lru_cache(maxsize=1)(start_time)
+start_time_of = lru_cache(maxsize=1)(start_time)
 """The start time of the process with this pid, cached for the current process."""
 
 
@@ -65,7 +65,7 @@ def describe(
         share=int(exporting.share_for(handle_types)),
         read_only=read_only,
         owner_pid=current_process.pid,
-        owner_start_time=_start_time(current_process.pid),
+        owner_start_time=start_time_of(current_process.pid),
         made_by_vulkan=importer is None,
         producer=importer.producer if importer is not None else "",
     )

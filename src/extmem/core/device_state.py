@@ -7,13 +7,13 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 from extmem import rules, vk
+from extmem.arguments import MadeByFunctions, check_flag
 from extmem.core.caller_warning import warn_caller
 from extmem.core.device_facts import device_facts
 from extmem.core.open_payloads import OpenPayloads
 from extmem.core.validation_cache import Key, ValidationCache
 from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
-from extmem.handles.arguments import check_flag
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, work_off
 from extmem.sharing.bounded import Bounded
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from extmem.devices.backend import Backend
     from extmem.devices.resources import NativeResource
+    from extmem.devices.sync import SyncBackend
     from extmem.devices.types import DeviceIdentity
     from extmem.sharing.descriptor.descriptor import Descriptor
 
@@ -34,11 +35,17 @@ _ROOM = 512
 Check = Literal["raise", "warn", "off"]
 
 
-class DeviceState(Held, abc.ABC):
+class DeviceState(MadeByFunctions, Held, abc.ABC):
     """An open device: its backend, the facts that the backend reported, and the objects that were created on it.
 
     Ownership: owns the backend, and closes it after the last use of the device.
     """
+
+    _made_by = "extmem.open_device(…)"
+
+    @classmethod
+    def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
+        return len(given) == 1 and hasattr(given[0], "memory_properties")  # backends have no class in common
 
     def __init__(self, backend: Backend, *, check: Check = "raise", strict_kmt: bool = False) -> None:
         if check not in ("raise", "warn", "off"):
@@ -67,6 +74,12 @@ class DeviceState(Held, abc.ABC):
         """Held while a part of a memory object or resource is looked up and, if it does not exist yet, created."""
         self.records: set[weakref.ref[Held]] = set()
         """References to the open memory objects. Each is removed when its record is released or garbage-collected."""
+        self.sync_records: set[weakref.ref[Held]] = set()
+        """As `records`, of the semaphores and fences."""
+        self.sync_facts: rules.SyncDeviceFacts | None = None
+        """What the device supports of semaphores and fences; None until the first of them is created or imported."""
+        self.sync_backend: SyncBackend | None = None
+        """The backend, if it has semaphores and fences; None until it was asked."""
         self.open_payloads = OpenPayloads()
         self.simple_payloads: Bounded[bytes, tuple[Descriptor, int]] = Bounded(_ROOM)
         """Parsed descriptors and the memory types to import their payloads with, by the descriptors' bytes: of payloads
@@ -167,15 +180,28 @@ class DeviceState(Held, abc.ABC):
     def close(self) -> None:
         """Release the device, as soon as no other thread uses it. Safe to call twice.
 
-        Errors: HandleStateError while memory of it is open; DriverError while commands run that do not end.
+        Errors: HandleStateError while memory, semaphores or fences of it are open; DriverError while commands run that
+        do not end.
         """
-        if self.live_allocations and not self.closing:
+        if (self.records or self.sync_records) and not self.closing:
             if isinstance(self.backend, FinishesLater):
                 self.backend.finish_submitted()
             work_off()
-            if self.live_allocations:
+            if self.records:
                 raise self._in_use()
+            if self.sync_records:
+                raise self._sync_in_use()
         self.end()
+
+    def _sync_in_use(self) -> HandleStateError:
+        held = [record for watch in tuple(self.sync_records) if (record := watch()) is not None]
+        count = sum(not record.closing for record in held)
+        if count:
+            return HandleStateError(f"{count} semaphores or fences of {self.name} are open; close them first")
+        return HandleStateError(
+            f"{len(held)} semaphores or fences of {self.name} are closed, and still in use; signal what submitted work "
+            "and waits of other threads wait for, and close the device afterwards"
+        )
 
     def _in_use(self) -> HandleStateError:
         held = [record for watch in tuple(self.records) if (record := watch()) is not None]

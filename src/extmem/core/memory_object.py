@@ -6,9 +6,10 @@ import sys
 import warnings
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import ref
 
+from extmem.arguments import MadeByFunctions
 from extmem.core.memory_record import Closed, MemoryRecord
 from extmem.errors import HandleStateError, LiveViewError
 from extmem.handles.process_id import current_process
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["MemoryObject"]
 
 
-class MemoryObject:
+class MemoryObject(MadeByFunctions):
     """A program's memory object: one hold on its record, until `close()`.
 
     Ownership: see `extmem.DeviceMemory`. Made from the result of an operation (`HeldMemory`).
     """
 
     __slots__ = ("__weakref__", "_arrays", "_closed", "_facts", "_gpu_holds", "_hold", "_left")
+    _made_by = "Device.allocate(…), extmem.open(…) or Device.allocate_memory(…)"
+    _made_of: ClassVar[type] = MemoryRecord
 
     def __init__(self, record: MemoryRecord, hold: memoryview) -> None:
         self._closed = True  # until it is complete

@@ -19,7 +19,8 @@ a second `close()` try again.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from extmem import rules
 from extmem.errors import HandleStateError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from extmem.manager import Manager, Reference
     from extmem.sharing.descriptor import Descriptor
 
-__all__ = ["Closed", "HeldMemory", "MemoryRecord"]
+__all__ = ["Closed", "HeldMemory", "Made", "Make", "MemoryRecord"]
 
 
 class OwnedResource(Protocol):
@@ -212,3 +213,10 @@ class HeldMemory(NamedTuple):
 
     record: MemoryRecord
     hold: memoryview
+
+
+Made = TypeVar("Made")
+Make = Callable[[MemoryRecord, memoryview], Made]
+"""Makes the program's object of a record and a hold on it. An operation that consumes an fd does so after this call, so
+that no exception comes between the two.
+"""

@@ -10,7 +10,7 @@ from extmem.core import allocating, arguments, creating, cross_api, host_file_im
 from extmem.core.caller_fd import CallerFd
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
-from extmem.core.memory_record import HeldMemory
+from extmem.core.memory_record import HeldMemory, Made, Make
 from extmem.core.resources import ResourceObject, keep_resource
 from extmem.errors import DescriptorError, HandleStateError, RuleViolation, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
@@ -41,17 +41,19 @@ _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
 _WRITING = int(Access.WRITE | Access.ALL)
 
 
-def open_on(device: DeviceState, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> HeldMemory:
-    """Open on this device. See `Device.open`."""
+def open_on(
+    device: DeviceState, source: str | NtHandle | KmtHandle | FdHandle, access: int | None, make: Make[Made]
+) -> Made:
+    """Open on this device. See `Device.open`. make: makes the result."""
     if isinstance(source, FdHandle):
-        return open_handle_fd(source, device, lambda descriptor: device)
+        return open_handle_fd(source, device, lambda descriptor: device, make)
     if isinstance(source, str):
         source = str.__str__(source)  # converts an instance of a subclass
         memory = find_open(device, source, access)
         if memory is not None:
-            return memory
+            return make(*memory)
     owner, imported = find_payload(source, access)
-    return open_payload(lambda _: device, owner, imported, source)
+    return make(*open_payload(lambda _: device, owner, imported, source))
 
 
 def find_payload(source: str | NtHandle | KmtHandle, access: int | None) -> tuple[Manager, Imported]:
@@ -166,13 +168,13 @@ def open_payload(
     return memory
 
 
-def import_stated(device: DeviceState, source: vk.ChainStruct, descriptor: Descriptor) -> HeldMemory:
+def import_stated(device: DeviceState, source: vk.ChainStruct, descriptor: Descriptor, make: Make[Made]) -> Made:
     """Import what `source` refers to, with the descriptor that the caller states. A dedicated resource is recreated."""
     info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, source)
     # A device that imports by descriptor has no such resources.
     resource = _recreate_dedicated(device, descriptor, source) if device.descriptor_importer is None else None
     try:
-        return allocating.allocate_memory(device, info, descriptor, resource)
+        return allocating.allocate_memory(device, info, make, descriptor, resource)
     except BaseException:
         if resource is not None:
             resource.close()
@@ -180,18 +182,20 @@ def import_stated(device: DeviceState, source: vk.ChainStruct, descriptor: Descr
 
 
 def open_handle_fd(
-    handle: FdHandle, first: DeviceState, choose: Callable[[Descriptor | None], DeviceState]
-) -> HeldMemory:
+    handle: FdHandle, first: DeviceState, choose: Callable[[Descriptor | None], DeviceState], make: Make[Made]
+) -> Made:
     """Open the payload behind an fd, which is consumed at the end, on success.
 
     first: the device that examines the fd. choose: returns the device for a payload with this descriptor, or without.
+    make: makes the result.
     Errors: DriverError, DescriptorError; RuleViolation for a payload of another device; as `Backend.import_fd`.
     """
     with Uses(first) as uses:
-        memory = host_file_import.open_file(first, handle, uses)
-        if memory is None:
+        held = host_file_import.open_file(first, handle, uses)
+        if held is None:
             found = import_source.resolve_fd(first.backend, OPAQUE_FD, CallerFd(handle, uses), None)
-            memory = _open_fd(uses.add(choose(found.descriptor)), found)
+            held = _open_fd(uses.add(choose(found.descriptor)), found)
+    memory = make(*held)
     handle.consume()
     return memory
 

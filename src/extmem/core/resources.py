@@ -11,14 +11,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from extmem import rules, vk
+from extmem.arguments import MadeByFunctions
 from extmem.core import validation_cache
+from extmem.core.device_state import DeviceState
 from extmem.errors import HandleStateError
 from extmem.owning import Held, late_imports, unsettled
 from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
-    from extmem.core.device_state import DeviceState
     from extmem.core.memory_object import MemoryObject
     from extmem.core.memory_record import MemoryRecord
     from extmem.devices.resources import NativeResource, Requirements
@@ -28,7 +29,7 @@ __all__ = ["BufferObject", "ImageObject", "ResourceObject", "keep_resource"]
 _identities = itertools.count(1)
 
 
-class ResourceObject(Held, abc.ABC):
+class ResourceObject(MadeByFunctions, Held, abc.ABC):
     """Base class of buffers and images. Made by the device; `close()` destroys it.
 
     Threads: as `DeviceMemory`. A buffer or image that recorded commands use is destroyed when they have completed.
@@ -47,6 +48,7 @@ class ResourceObject(Held, abc.ABC):
     )
 
     _word: str
+    _made_of = DeviceState
 
     def __init__(self, device: DeviceState, native: NativeResource) -> None:
         super().__init__()
@@ -206,6 +208,7 @@ class BufferObject(ResourceObject):
     __slots__ = ("validation_key",)
     _info: vk.BufferCreateInfo
     _word = "buffer"
+    _made_by = "Device.create_buffer(…)"
 
     def __init__(
         self,
@@ -256,6 +259,7 @@ class ImageObject(ResourceObject):
     __slots__ = ("_capabilities",)
     _info: vk.ImageCreateInfo
     _word = "image"
+    _made_by = "Device.create_image(…)"
 
     def __init__(
         self,

@@ -14,8 +14,8 @@ __all__ = ["copy_of", "copy_to_read", "is_same_file"]
 _CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
 
 
-def copy_of(fd: int) -> OwnedFd:
-    """Return a duplicate (dup(2)), close-on-exec, owned by the caller.
+def copy_of(fd: int, command: str = "vkAllocateMemory") -> OwnedFd:
+    """Return a duplicate (dup(2)), close-on-exec, owned by the caller. command: what it is for.
 
     Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS.
     """
@@ -23,9 +23,9 @@ def copy_of(fd: int) -> OwnedFd:
         return copy_fd(fd)
     except OSError as error:
         raise OutOfMemoryError(
-            f"vkAllocateMemory: fd {fd} cannot be duplicated ({error.strerror}); close some, or raise `ulimit -n`",
+            f"{command}: fd {fd} cannot be duplicated ({error.strerror}); close some, or raise `ulimit -n`",
             result=vk.Result.ERROR_TOO_MANY_OBJECTS,
-            command="vkAllocateMemory",
+            command=command,
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.backend import Allocation
     from extmem.devices.resources import NativeResource
+    from extmem.devices.sync import NativeSemaphore
     from extmem.devices.types import Origin
     from extmem.sharing.payload import PayloadFd
 
@@ -19,6 +21,7 @@ __all__ = [
     "FinishesLater",
     "ImportsByDescriptor",
     "ImportsHandles",
+    "OrdersStreams",
     "ReleasesOwnership",
     "WrapsPointers",
 ]
@@ -78,8 +81,53 @@ class FinishesLater(Protocol):
 
 
 @runtime_checkable
+class OrdersStreams(Protocol):
+    """A backend whose semaphores streams of the program wait for and signal, without a wait of the host: CUDA's.
+
+    A stream is a CUstream as a number; 0 is the default one. The semaphores are this backend's: one of another device
+    is imported first. Each (semaphore, value) has a timeline's value, which a binary semaphore ignores. What the work
+    uses is held until the stream has done it.
+    """
+
+    def stream_wait(self, stream: int, waits: Sequence[tuple[NativeSemaphore, int]]) -> None:
+        """Make later work of the stream wait until all values are reached. Returns at once.
+
+        Errors: DriverError; HandleStateError for what is closed.
+        """
+
+    def stream_signal(self, stream: int, signals: Sequence[tuple[NativeSemaphore, int]]) -> None:
+        """Signal these values when all earlier work of the stream is done, and wake who waits on the host.
+
+        Returns at once. Errors: AccessDeniedError without the right to signal; as `stream_wait`.
+        """
+
+    def hold_until_done(self, stream: int, allocation: Allocation) -> None:
+        """Keep memory of the device until the earlier work of the stream is done, also if it is closed. Does not wait.
+
+        Errors: DriverError; UnsupportedError for a stream that is being captured into a graph.
+        """
+
+    def add_graph_wait(
+        self, graph: int, waits: Sequence[tuple[NativeSemaphore, int]], dependencies: Sequence[int] = ()
+    ) -> int:
+        """Add a wait to a CUgraph, after these nodes (CUgraphNode). Return its last node.
+
+        The caller keeps the semaphores open until the graph, and all that was instantiated from it, is destroyed.
+        Errors: as `stream_wait`.
+        """
+
+    def add_graph_signal(
+        self, graph: int, signals: Sequence[tuple[NativeSemaphore, int]], dependencies: Sequence[int] = ()
+    ) -> int:
+        """Add signals to a CUgraph; as `add_graph_wait`. Each launch of the graph signals these values."""
+
+
+@runtime_checkable
 class ReleasesOwnership(Protocol):
     """A backend whose device owns the memory that it used until it releases it: Vulkan's."""
+
+    def owns(self, allocation: Allocation) -> bool:
+        """Whether the device owns the payload, and the program has not acquired it: it was not released before."""
 
     def release_ownership(self, allocation: Allocation) -> None:
         """Release the payload to its other users, and wait until that is done. What a program has acquired is left."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import Any, overload
 
+from extmem.arguments import MadeByFunctions, check_flag
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles._access import Access
 from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
 from extmem.handles._table import HandleEntry, HandleInfo, NtHandleTable
-from extmem.handles.arguments import check_flag, handle_number
+from extmem.handles.arguments import handle_number
 
 __all__ = ["NtHandle"]
 
@@ -16,7 +17,7 @@ HANDLE_FLAG_INHERIT = 1
 HANDLE_FLAG_PROTECT_FROM_CLOSE = 2
 
 
-class NtHandle(OwnedHandle):
+class NtHandle(MadeByFunctions, OwnedHandle):
     """An NT handle that this process owns (OPAQUE_WIN32 and, on Windows, the D3D NT types).
 
     Ownership: the handle owns a reference to the shared object, and so to the payload and its name. An import does not
@@ -28,6 +29,11 @@ class NtHandle(OwnedHandle):
 
     __slots__ = ("_entry", "_table")
     _type_text = "NT handle"
+    _made_by = "export_handle() of memory or of a semaphore, extmem.open_handle(…) or extmem.raw.nt_handle(…)"
+
+    @classmethod
+    def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
+        return len(given) == 2 and hasattr(given[1], "when_lost")
 
     def __init__(self, value: int | HandleEntry, table: NtHandleTable) -> None:
         """value: owned from now on. A HandleEntry recorded its value when the call of the system returned it."""

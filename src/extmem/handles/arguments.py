@@ -1,29 +1,23 @@
-"""Checks of arguments: flags, and numbers of handles and file descriptors."""
+"""Checks of arguments: numbers of handles and file descriptors."""
 
 from __future__ import annotations
 
-import operator
 from typing import Final
 
+from extmem.arguments import a_type, integer_of
 from extmem.errors import HandleStateError
 
-__all__ = ["check_flag", "fd_number", "handle_number"]
+__all__ = ["fd_number", "handle_number"]
 
 _FD_MAX: Final = (1 << 31) - 1
 
 
-def check_flag(value: object, what: str) -> None:
-    """Raise TypeError for a flag that is not a bool: other values are usually another argument by mistake."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; give True or False")
-
-
 def handle_number(value: object, what: str) -> int:
     """Return the number of a handle as an int. what: the kind of handle. Errors: TypeError for other types."""
-    try:
-        return operator.index(value)  # type: ignore[arg-type]  # this is the check of the type
-    except TypeError:
-        raise TypeError(f"{value!r} is a {type(value).__name__}; give the number of {what} as an int") from None
+    number = integer_of(value)
+    if number is None:
+        raise TypeError(f"{value!r} is {a_type(value)}; give the number of {what} as an int")
+    return number
 
 
 def fd_number(fd: object) -> int:

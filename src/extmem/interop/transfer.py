@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from extmem.arguments import whole_number
 from extmem.core import views
 from extmem.interop.numpy_views import new_octets, numpy_view
 from extmem.interop.writing import octets_to_write
-from extmem.sharing.layout import layout_for, whole_number
+from extmem.sharing.layout import layout_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

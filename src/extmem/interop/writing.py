@@ -16,6 +16,7 @@ import sys
 from math import prod
 from typing import Any, NamedTuple
 
+from extmem.arguments import a_type
 from extmem.interop.numpy_views import numpy_module
 from extmem.sharing.dtypes import NATIVE, itemsize
 from extmem.sharing.layout import DescribedArray, contiguous_strides
@@ -176,7 +177,7 @@ def _from_tensor(torch: Any, tensor: Any) -> _Data:
 
 def _from_numbers(numpy: Any, data: object, described: DescribedArray | None) -> _Data:
     """Convert numbers of Python, and lists of them, to the payload's element type. Refuse numbers that do not fit."""
-    what = f"a {type(data).__name__}"
+    what = a_type(data)
     if described is None:
         raise TypeError(
             f"{what} has no element type, and this payload describes no array whose type could be used; pass an array "

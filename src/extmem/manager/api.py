@@ -159,7 +159,9 @@ class Manager(NtHandleTable, abc.ABC):
     ) -> Imported:
         """Import by KMT number. InvalidHandleError (INVALID_PARAMETER) for one of another kind of object."""
 
-    def import_stranger(self, number: int, reference: Reference | None = None) -> Imported:
+    def import_stranger(
+        self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
+    ) -> Imported:
         """Import by a KMT number that does not belong to extmem, but to another program. The driver checks it.
 
         InvalidHandleError where the number cannot be one.

@@ -40,7 +40,7 @@ class Directory:
             raise Refused(
                 Status.OBJECT_NAME_NOT_FOUND,
                 f"No live object is named {name.display!r}. A name lives only while something holds its object: "
-                "export first, and keep the memory or a handle open until the importer has it.",
+                "export first, and keep the exported object or a handle open until the importer has it.",
             )
         return found
 

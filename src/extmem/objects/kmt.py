@@ -94,5 +94,5 @@ def bad_number(number: int) -> str:
         return f"{number:#x} is not a KMT number: the low six bits of a global one are 000010. Pass it unchanged."
     return (
         f"The KMT number {number:#x} is dead: a number does not keep its payload alive, and ends with the payload's "
-        "last reference. Keep the exporter's memory alive until the importer has it."
+        "last reference. Keep the exporter's object open until the importer has it."
     )

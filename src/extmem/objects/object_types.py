@@ -19,14 +19,28 @@ from extmem.objects.access import (
     MAXIMUM_ALLOWED,
     READ_CONTROL,
     STANDARD_NAMES,
+    SYNCHRONIZE,
 )
 from extmem.objects.status import Refused, Status
 from extmem.sharing.kinds import ObjectKind
 
-__all__ = ["MEMORY", "OBJECT_TYPES", "RESOURCE_WRITE", "ObjectType", "foreign_type", "known_kind"]
+__all__ = [
+    "MEMORY",
+    "OBJECT_TYPES",
+    "RESOURCE_WRITE",
+    "SYNC_SIGNAL",
+    "SYNC_WAIT",
+    "ObjectType",
+    "foreign_type",
+    "known_kind",
+]
 
 RESOURCE_WRITE: Final = 0x0000_0001
 """The only specific right of memory: a writable mapping (B17)."""
+SYNC_WAIT: Final = 0x0000_0001
+"""The specific right of semaphores and fences to wait."""
+SYNC_SIGNAL: Final = 0x0000_0002
+"""The specific right of semaphores and fences to signal, and to reset a fence."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,6 +111,21 @@ class ObjectType:
         return f"{' | '.join(words) if words else 'no rights'} (0x{mask:08X})"
 
 
+def _sync_type(noun: str) -> ObjectType:
+    """Return the type of semaphores and fences, which have one type name and the same rights."""
+    return ObjectType(
+        name="DxgkSharedSyncObject",
+        noun=noun,
+        valid=0x001F_0003,
+        read=READ_CONTROL | SYNC_WAIT,
+        write=READ_CONTROL | SYNC_SIGNAL,
+        execute=READ_CONTROL | SYNCHRONIZE,
+        all=0x001F_0003,
+        modify=SYNC_SIGNAL,
+        specific=((SYNC_WAIT, "SYNC_OBJECT_WAIT"), (SYNC_SIGNAL, "SYNC_OBJECT_SIGNAL")),
+    )
+
+
 _TYPES: Final = {
     ObjectKind.MEMORY: ObjectType(
         name="DxgkSharedResource",
@@ -109,6 +138,8 @@ _TYPES: Final = {
         modify=RESOURCE_WRITE,
         specific=((RESOURCE_WRITE, "RESOURCE_WRITE"),),
     ),
+    ObjectKind.SEMAPHORE: _sync_type("a shared semaphore"),
+    ObjectKind.FENCE: _sync_type("a shared fence"),
 }
 OBJECT_TYPES: Final[Mapping[ObjectKind, ObjectType]] = MappingProxyType(_TYPES)
 """The type of each kind of shareable object."""

@@ -6,7 +6,7 @@ holds. The kind of the payload decides its rights (`object_types`); everything e
 
 from __future__ import annotations
 
-from extmem.objects.access import MAXIMUM_ALLOWED, READ_CONTROL
+from extmem.objects.access import MAXIMUM_ALLOWED
 from extmem.objects.core import Core
 from extmem.objects.entities import Identity, Payload, Process, Reference, SharedObject
 from extmem.objects.lifetimes import EXPORTER, IMPORTED_KMT, IMPORTED_NT
@@ -21,6 +21,13 @@ from extmem.sharing.kinds import ObjectKind, Share
 __all__ = ["References"]
 
 _ON_PAYLOAD, _ON_OBJECT, _ON_KMT = IMPORTED_NT.payload, IMPORTED_NT.object, IMPORTED_NT.kmt
+
+_OPENED_BY = {
+    ObjectKind.MEMORY: "extmem.open",
+    ObjectKind.SEMAPHORE: "extmem.open_timeline, if it is a timeline",
+    ObjectKind.FENCE: "Device.import_fence_win32_handle",
+}
+"""The calls of the public API that import an object of each kind by its name, for messages."""
 
 
 class References(Core):
@@ -66,7 +73,7 @@ class References(Core):
         if payload is not None and payload.share is not share:
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"This {payload.type.noun} is shared by {payload.share.name} already and cannot be shared by "
+                f"This payload ({payload.type.noun}) is shared by {payload.share.name} already and cannot be shared by "
                 f"{share.name} too. Share it by {payload.share.name}, or create another.",
             )
         if payload is not None and payload.object_kind is not kind:
@@ -177,10 +184,15 @@ class References(Core):
         """Refuse an object of another kind than the caller imports."""
         if shared.payload.object_kind != object_kind:
             wanted = OBJECT_TYPES[known_kind(object_kind)]
+            type_name = shared.type.name
+            if type_name == wanted.name:  # a fence and a semaphore
+                type_name, wanted_name = shared.type.noun, f"{wanted.noun}; both are of type {type_name}"
+            else:
+                type_name, wanted_name = f"an object of type {type_name}", wanted.name
             raise Refused(
                 Status.OBJECT_TYPE_MISMATCH,
-                f"{what} refers to an object of type {shared.type.name}, not {wanted.name}. Import it as "
-                f"{shared.type.noun}, or pass another.",
+                f"{what} refers to {type_name}, not {wanted_name}. Import it as {shared.type.noun} "
+                f"({_OPENED_BY[known_kind(shared.payload.object_kind)]}), or pass another.",
             )
 
     def _export_kmt(
@@ -234,7 +246,7 @@ class References(Core):
     @staticmethod
     def _kmt_rights(payload: Payload) -> int:
         """Return the rights of a KMT import. A number carries none: they are what the exporters could do."""
-        return READ_CONTROL | payload.type.modify if payload.writable else READ_CONTROL
+        return payload.type.read | payload.type.modify if payload.writable else payload.type.read
 
     def _object_room(self, owner: Process) -> None:
         if owner.objects >= self.limits.objects:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Final
 
-from extmem.objects.access import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, WRITE_DAC
+from extmem.objects.access import GENERIC_ALL, GENERIC_READ, MAXIMUM_ALLOWED, READ_CONTROL, WRITE_DAC
 from extmem.objects.object_types import ObjectType
 from extmem.objects.status import Refused, Status
 
@@ -145,7 +145,7 @@ def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceil
         raise Refused(
             Status.ACCESS_DENIED,
             "An open that requests no access (0) is refused, even to the owner. "
-            "Request 0x80000000 to read, 0x80000001 to write too.",
+            f"Request 0x80000000 to read or wait, 0x{GENERIC_READ | object_type.modify:08X} to write or signal too.",
         )
     wanted = object_type.requested(desired)
     rights &= ceiling
@@ -165,7 +165,7 @@ def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceil
             Status.ACCESS_DENIED,
             f"User {user} requests {describe(wanted)} and may have {describe(rights)}: {describe(missing)} is refused"
             + (
-                f" because the {object_type.noun} was shared read-only. Request less."
+                f" because the object ({object_type.noun}) was shared read-only. Request less."
                 if read_only
                 else ". Request less, or have the exporter allow it in its security descriptor."
             ),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from extmem.objects.core import STEP, Core
 from extmem.objects.entities import Payload, Process, SharedObject, User
+from extmem.objects.object_types import SYNC_WAIT
 from extmem.objects.security import Token
 from extmem.sharing.kinds import ObjectKind, Share
 
@@ -39,6 +40,8 @@ class HolderRow:
     references: int
     handles: tuple[HandleRow, ...]
     tickets: int
+    rights: int = 0
+    """The rights of its references, together. 0 on Windows, whose kernel does not know them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,9 @@ class PayloadRow:
     object_kind: ObjectKind = ObjectKind.MEMORY
     handle_count: int = 1
     """The number of handles that the payload consists of."""
+    counter: int | None = None
+    """The value in the page of a semaphore that the viewer may wait for; None for other payloads. The value of a
+    driver's timeline is what hosts have seen done."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,15 +97,17 @@ class Part:
     holder: HolderRow | None = None
     process: int = 0
     in_flight: int = 0
+    readable: bool = False
+    """Of a semaphore's row: whether the viewer may wait for it, and so read its value."""
 
 
 class _Tally:
     """What a process holds of a payload, while it is counted."""
 
-    __slots__ = ("handles", "references", "tickets")
+    __slots__ = ("handles", "references", "rights", "tickets")
 
     def __init__(self) -> None:
-        self.references = 0
+        self.references = self.rights = 0
         self.handles: list[HandleRow] = []
         self.tickets = 0
 
@@ -131,7 +139,7 @@ class Snapshots(Core):
                 object_kind=payload.object_kind,
                 handle_count=len(payload.identity),
             )
-            yield Part(payload.id, row)
+            yield Part(payload.id, row, readable=_may_wait(payload, objects, viewer))
             for shared in objects:
                 name = None if shared.name is None else shared.name.display
                 shared_row = ObjectRow(shared.id, name, shared.sddl, shared.handles, shared.refs)
@@ -171,7 +179,8 @@ def assemble(parts: Iterable[Part]) -> list[PayloadRow]:
 
 
 def _both(a: HolderRow, b: HolderRow) -> HolderRow:
-    return HolderRow(a.pid, a.references + b.references, a.handles + b.handles, a.tickets + b.tickets)
+    references, tickets = a.references + b.references, a.tickets + b.tickets
+    return HolderRow(a.pid, references, a.handles + b.handles, tickets, a.rights | b.rights)
 
 
 def _in_order(holder: HolderRow) -> HolderRow:
@@ -180,6 +189,14 @@ def _in_order(holder: HolderRow) -> HolderRow:
 
 def _may_see(shared: SharedObject, viewer: Token) -> bool:
     return shared.owner == viewer.uid or bool(shared.rights(viewer) & shared.ceiling)
+
+
+def _may_wait(payload: Payload, objects: Iterable[SharedObject], viewer: Token | None) -> bool:
+    if payload.object_kind is not ObjectKind.SEMAPHORE:
+        return False
+    if viewer is None or payload.uid == viewer.uid:
+        return True
+    return any(shared.rights(viewer) & shared.ceiling & SYNC_WAIT for shared in objects)
 
 
 def _holdings(process: Process, seen: set[int], viewer: Token | None) -> Iterator[Part | None]:
@@ -192,7 +209,9 @@ def _holdings(process: Process, seen: set[int], viewer: Token | None) -> Iterato
     visited = 0
     for reference in list(process.references.values()):
         if visible(reference.payload, reference.object):
-            found.setdefault(reference.payload.id, _Tally()).references += 1
+            tally = found.setdefault(reference.payload.id, _Tally())
+            tally.references += 1
+            tally.rights |= reference.granted
         visited += 1
         if not visited % STEP:
             yield None
@@ -212,7 +231,8 @@ def _holdings(process: Process, seen: set[int], viewer: Token | None) -> Iterato
             yield None
     for payload, tally in found.items():
         first = tuple(tally.handles[:STEP])
-        yield Part(payload, holder=HolderRow(process.pid, tally.references, first, tally.tickets), process=process.id)
+        holder = HolderRow(process.pid, tally.references, first, tally.tickets, tally.rights)
+        yield Part(payload, holder=holder, process=process.id)
         for start in range(STEP, len(tally.handles), STEP):
             more = tuple(tally.handles[start : start + STEP])
             yield Part(payload, holder=HolderRow(process.pid, 0, more, 0), process=process.id)

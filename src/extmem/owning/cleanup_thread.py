@@ -11,11 +11,13 @@ threads of its own forks without Python's warning about threads.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
 
 from extmem.errors import ExtmemError
@@ -23,7 +25,7 @@ from extmem.owning._join_thread import join_thread
 from extmem.owning.lock import Lock
 from extmem.owning.owner import Step
 
-__all__ = ["step"]
+__all__ = ["finish", "step"]
 
 Work: TypeAlias = Callable[[], object]
 
@@ -80,6 +82,15 @@ class _Worker:
             self._running = not self._stop_requested
             return self._stop_requested
 
+    def finish(self, seconds: float) -> None:
+        """Wait until the work is done that is in the queue now, at most so long."""
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            done: SimpleQueue[None] = SimpleQueue()
+            self._queue.put(partial(done.put, None))
+            with contextlib.suppress(Empty):
+                done.get(timeout=seconds)
+
     def stop(self) -> None:
         """End the thread before a fork, once the queued work is done or after `_JOIN_S` seconds."""
         thread = self._thread
@@ -99,6 +110,8 @@ class _Worker:
 _worker = _Worker()
 step = _worker.step
 """Return the step of an `Owner` that makes the thread call `work` when the owner is garbage-collected."""
+finish = _worker.finish
+"""Wait until the work is done that is in the queue now, at most so many seconds."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_worker.stop, after_in_parent=_worker.restart, after_in_child=_worker.reset)

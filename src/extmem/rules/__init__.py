@@ -6,7 +6,8 @@ pure: they call neither the operating system nor a driver. A fact that could not
 that need it report nothing.
 
 The facts of an open device are imported with this module. All other facts and the checks are imported together when the
-first of them is used, because opening a device makes no call that they could check.
+first of them is used, because opening a device makes no call that they could check. Those of semaphores and fences are
+imported apart from those of memory.
 """
 
 from __future__ import annotations
@@ -71,13 +72,54 @@ if TYPE_CHECKING:
         whole_range,
         wrong_get_info,
     )
+    from extmem.rules._sync_checks import (
+        BatchFacts,
+        ExternalSyncFacts,
+        FenceFacts,
+        GetSyncFacts,
+        ImportSyncFacts,
+        SemaphoreFacts,
+        SubmitFacts,
+        SyncDeviceFacts,
+        SyncPayloadFacts,
+        SyncRefusal,
+        Unsubmitted,
+        check_create_fence,
+        check_create_semaphore,
+        check_destroy_fence,
+        check_destroy_semaphore,
+        check_external_fence_info,
+        check_external_semaphore_info,
+        check_get_fence_fd,
+        check_get_fence_status,
+        check_get_fence_win32_handle,
+        check_get_semaphore_counter_value,
+        check_get_semaphore_fd,
+        check_get_semaphore_win32_handle,
+        check_import_fence_fd,
+        check_import_fence_win32_handle,
+        check_import_semaphore_fd,
+        check_import_semaphore_win32_handle,
+        check_queue_submit,
+        check_queue_submit2,
+        check_reset_fences,
+        check_signal_semaphore,
+        check_wait_for_fences,
+        check_wait_semaphores,
+        malformed_submits,
+    )
 
 __all__ = [
     "AllocateFacts",
     "Area",
+    "BatchFacts",
     "DeviceFacts",
     "ExternalMemoryFacts",
+    "ExternalSyncFacts",
+    "FenceFacts",
+    "GetSyncFacts",
     "ImageFormatFacts",
+    "ImportSyncFacts",
     "Layouts",
     "MemoryFacts",
     "MemoryTypeFacts",
@@ -88,7 +130,13 @@ __all__ = [
     "RELEASED",
     "Refusal",
     "ResourceFacts",
+    "SemaphoreFacts",
     "Step",
+    "SubmitFacts",
+    "SyncDeviceFacts",
+    "SyncPayloadFacts",
+    "SyncRefusal",
+    "Unsubmitted",
     "Use",
     "Violation",
     "apply",
@@ -103,17 +151,33 @@ __all__ = [
     "check_copy_buffer_to_image",
     "check_copy_image_to_buffer",
     "check_create_buffer",
+    "check_create_fence",
     "check_create_image",
+    "check_create_semaphore",
+    "check_destroy_fence",
+    "check_destroy_semaphore",
     "check_external_buffer_info",
+    "check_external_fence_info",
     "check_external_image_format_info",
+    "check_external_semaphore_info",
     "check_fill_buffer",
     "check_format_properties",
     "check_get_device_queue",
+    "check_get_fence_fd",
+    "check_get_fence_status",
+    "check_get_fence_win32_handle",
     "check_get_image_drm_format_modifier_properties",
     "check_get_image_subresource_layout",
     "check_get_memory_fd",
     "check_get_memory_win32_handle",
+    "check_get_semaphore_counter_value",
+    "check_get_semaphore_fd",
+    "check_get_semaphore_win32_handle",
     "check_image_memory_barrier",
+    "check_import_fence_fd",
+    "check_import_fence_win32_handle",
+    "check_import_semaphore_fd",
+    "check_import_semaphore_win32_handle",
     "check_keyed_mutex",
     "check_map_memory",
     "check_memory_fd_properties",
@@ -121,14 +185,24 @@ __all__ = [
     "check_memory_win32_handle_properties",
     "check_pipeline_barrier",
     "check_pipeline_barrier2",
+    "check_queue_submit",
+    "check_queue_submit2",
+    "check_reset_fences",
+    "check_signal_semaphore",
     "check_unmap_memory",
+    "check_wait_for_fences",
+    "check_wait_semaphores",
     "copied_extent",
     "default_aspect",
     "guards",
     "ledger",
+    "malformed_submits",
     "whole_range",
     "wrong_get_info",
 ]
+
+_OF_SYNC = ("batch", "fence", "semaphore", "submit", "sync")
+"""Words in the names that `_sync_checks` has; all other names are in `_checks`."""
 
 
 if not TYPE_CHECKING:  # a type checker would take this to mean that every name exists
@@ -141,7 +215,8 @@ if not TYPE_CHECKING:  # a type checker would take this to mean that every name 
 
             if name == "ledger":
                 return importlib.import_module("extmem.rules.ledger")
-            checks = importlib.import_module("extmem.rules._checks")
+            of_sync = any(word in name.lower() for word in _OF_SYNC)
+            checks = importlib.import_module(f"extmem.rules.{'_sync_checks' if of_sync else '_checks'}")
         globals().update((each, getattr(checks, each)) for each in checks.__all__)
         value: object = globals()[name]
         return value

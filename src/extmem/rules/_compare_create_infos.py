@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from extmem import vk
+from extmem.arguments import a_type
 from extmem.rules._creation import chain_of
 
 __all__ = ["difference"]
@@ -58,7 +59,7 @@ def _differing(a: Any, b: Any, prefix: str) -> list[str]:
 def difference(importer: Any, exporter: Any) -> str:
     """Return the differences between two create infos as text; empty if they would create identical resources."""
     if type(importer) is not type(exporter):
-        return f"one is a {type(importer).__name__}, the other a {type(exporter).__name__}"
+        return f"one is {a_type(importer)}, the other {a_type(exporter)}"
     differences = _differing(importer, exporter, "")
     if _CONCURRENT in (importer.sharing_mode, exporter.sharing_mode):
         families = sorted(set(importer.queue_family_indices or ())), sorted(set(exporter.queue_family_indices or ()))

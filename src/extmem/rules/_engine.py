@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from extmem.rules.violation import Violation
+from extmem.rules.violation import OWN, Violation
 
 __all__ = ["CHECKED", "Condition", "Demand", "Finding", "Suite", "demand"]
 
@@ -32,7 +32,7 @@ CHECKED: dict[str, list[str]] = {}
 
 
 class Demand(NamedTuple):
-    """A row of a table of rules.
+    """A row of a table of rules. `VUID-` may be omitted from its ids; those of extmem begin with `EXTMEM-`.
 
     The words are formatted with `call`, and with `found`, the value that the condition returned: `"{call.size} bytes"`.
     A row without words has a condition that returns the finding itself.
@@ -92,7 +92,7 @@ def demand(on: Suite[Call] | Sequence[Suite[Call]], *rows: Demand) -> None:
         if len(suites) != len(vuids):
             raise ValueError(f"{len(vuids)} ids for {len(suites)} suites: {', '.join(vuids)}")
         for vuid, suite in zip(vuids, suites, strict=True):
-            full = vuid if vuid.startswith("VUID-") else f"VUID-{vuid}"
+            full = vuid if vuid.startswith(("VUID-", OWN)) else f"VUID-{vuid}"
             suite.checks.append((full, row))
             suite._plans.clear()
             CHECKED.setdefault(full, []).append(f"{row.broken.__module__}.{row.broken.__qualname__}")

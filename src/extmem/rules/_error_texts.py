@@ -89,6 +89,12 @@ CLASSES: dict[str, ErrorText] = {
         "memory = extmem.open('frames')  # no process shares memory of that name",
         "memory = device.allocate(1024, name='frames')\nsame = extmem.open('frames')",
     ),
+    "WaitTimeoutError": ErrorText(
+        "A wait ended before the value was reached, or before the fence was signaled. It is a TimeoutError, too. "
+        "`value` is what was waited for, `reached` the value of the timeline then. Nothing has changed.",
+        "timeline.wait(2, timeout=1)  # no process signals 2",
+        "timeline.signal(2)  # in the process that owes the value\ntimeline.wait(2, timeout=1)",
+    ),
     "NameTakenError": ErrorText(
         "The name belongs to a live object. An export never replaces an existing object. The name is free again when "
         "the last memory object and the last handle of that object are closed.",
@@ -148,10 +154,12 @@ CLASSES: dict[str, ErrorText] = {
         "try:\n    memory = extmem.open('frames')\nexcept extmem.PeerError:\n    pass  # restart the other process",
     ),
     "PeerGoneError": ErrorText(
-        "The other process ended or closed the connection before it replied. Payloads that other processes hold are "
-        "not lost.",
-        "memory = extmem.open('frames')  # while its exporter ends",
-        "try:\n    memory = extmem.open('frames')\nexcept extmem.PeerGoneError:\n    pass  # wait for it to come back",
+        "The other process ended or closed the connection before it replied, or before it signaled the value that a "
+        "wait is for. Payloads that other processes hold are not lost, and the value of the timeline stays as it is. "
+        "The message says whether the process ended normally, closed the timeline, or ended without closing it.",
+        "timeline.wait(2)  # the process that was to signal 2 was killed",
+        "try:\n    timeline.wait(2)\nexcept extmem.PeerGoneError:\n    timeline.signal(2)  "
+        "# after this process has made the memory valid again",
     ),
     "PeerProtocolError": ErrorText(
         "The other process broke the wire format: another version of extmem, or not extmem at all.",

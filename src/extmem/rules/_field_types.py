@@ -6,8 +6,8 @@ and nothing else. Each is reported under the rule that requires a valid value th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeGuard
 
 from extmem import vk
 from extmem.rules._engine import CHECKED
@@ -19,38 +19,47 @@ __all__ = [
     "is_address",
     "is_fd",
     "is_handle",
+    "is_security",
     "is_sequence",
+    "is_text",
     "is_u32",
+    "is_u64",
     "malformed",
     "misfit",
+    "register",
     "wrong_struct",
 ]
 
-_PRIMITIVES = (str, bytes, bytearray, float, complex, list, tuple, dict, set, frozenset)
+_PRIMITIVES = (bool, str, bytes, bytearray, float, complex, list, tuple, dict, set, frozenset)
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Return whether it is an int, and not True or False, which are given by mistake where numbers are expected."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_u32(value: object) -> bool:
     """Return whether it is an unsigned 32-bit integer."""
-    return isinstance(value, int) and 0 <= value <= 0xFFFF_FFFF
+    return isinstance(value, int) and value is not True and value is not False and 0 <= value <= 0xFFFF_FFFF
 
 
 def is_u64(value: object) -> bool:
     """Return whether it is an unsigned 64-bit integer."""
-    return isinstance(value, int) and 0 <= value <= 0xFFFF_FFFF_FFFF_FFFF
+    return isinstance(value, int) and value is not True and value is not False and 0 <= value <= 0xFFFF_FFFF_FFFF_FFFF
 
 
 def is_handle(value: object) -> bool:
     """Return whether it is None, a number that fits a pointer, or an object of the library."""
     if value is None:
         return True
-    if isinstance(value, int):
+    if is_integer(value):
         return -(2**63) <= value < 2**64
     return not isinstance(value, _PRIMITIVES)
 
 
 def is_fd(value: object) -> bool:
     """Return whether it is a C int, or an object of the library that represents one."""
-    if isinstance(value, int):
+    if is_integer(value):
         return -(2**31) <= value < 2**31
     return value is not None and not isinstance(value, _PRIMITIVES)
 
@@ -338,11 +347,21 @@ ARGUMENTS: dict[type, str] = {
 no such rule for the command within extmem's scope, it is the nearest one."""
 
 _HOST_QUERY = "VUID-vkGetMemoryHostPointerPropertiesEXT-pHostPointer-parameter"
-for _row in FIELD_TYPES.values():
-    for _field in _row:
-        CHECKED.setdefault(_field[2], []).append(f"{__name__}.malformed")
-for _argument in (*ARGUMENTS.values(), _HOST_QUERY):
-    CHECKED.setdefault(_argument, []).append(f"{__name__}.misfit")
+
+
+def register(fields: Mapping[type, FieldTypes], arguments: Mapping[type, str]) -> None:
+    """Add structs to the two tables, and enter their rules as checked."""
+    FIELD_TYPES.update(fields)
+    ARGUMENTS.update(arguments)
+    for row in fields.values():
+        for field in row:
+            CHECKED.setdefault(field[2], []).append(f"{__name__}.malformed")
+    for argument in arguments.values():
+        CHECKED.setdefault(argument, []).append(f"{__name__}.misfit")
+
+
+register(dict(FIELD_TYPES), dict(ARGUMENTS))
+CHECKED.setdefault(_HOST_QUERY, []).append(f"{__name__}.misfit")
 
 
 def wrong_struct(info: object, struct: type, where: str) -> list[Violation]:

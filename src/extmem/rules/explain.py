@@ -10,12 +10,14 @@ from typing import Literal
 from extmem.rules import ledger
 from extmem.rules._error_texts import CLASSES, RESULTS, STATUSES
 from extmem.rules._examples_fd_host import FD, HOST
+from extmem.rules._examples_submit import SUBMIT
+from extmem.rules._examples_sync import SYNC
 from extmem.rules._examples_win32 import WIN32
-from extmem.rules.violation import link_to
+from extmem.rules.violation import OWN, link_to
 
 __all__ = ["Explanation", "explain", "topics"]
 
-EXAMPLES: dict[str, tuple[str, str]] = {**WIN32, **FD, **HOST}
+EXAMPLES: dict[str, tuple[str, str]] = {**WIN32, **FD, **HOST, **SUBMIT, **SYNC}
 _RESULT_LINK = "https://registry.khronos.org/vulkan/specs/latest/man/html/VkResult.html"
 _STATUS_LINK = "https://learn.microsoft.com/windows/win32/debug/system-error-codes"
 
@@ -178,7 +180,7 @@ def explain(what: str) -> Explanation:
     try:
         return _rule(ledger.find(key))
     except LookupError as missing:
-        if "rules end in" in str(missing) or key.startswith(("VUID-", "Vk", "vk")):
+        if "rules end in" in str(missing) or key.startswith(("VUID-", OWN, "Vk", "vk")):
             raise
     near = difflib.get_close_matches(key.upper(), [*RESULTS, *STATUSES, *(s.win32_name for s in STATUSES.values())], 3)
     near += [name for name in CLASSES if difflib.SequenceMatcher(None, name.casefold(), key.casefold()).ratio() > 0.6]

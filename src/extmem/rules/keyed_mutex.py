@@ -9,6 +9,7 @@ from extmem import vk
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import D3D11_TYPES, types_text
+from extmem.rules.device_facts import DeviceFacts
 from extmem.rules.facts import MemoryFacts
 from extmem.rules.violation import Violation
 
@@ -21,6 +22,8 @@ class Mutex:
 
     info: vk.Win32KeyedMutexAcquireReleaseInfoKHR
     memories: Sequence[MemoryFacts | None]
+    device: DeviceFacts | None = None
+    """The device of the queue; None if unknown."""
 
     def place(self, index: int) -> str:
         """Return the path of the memory at this index."""
@@ -56,10 +59,11 @@ def _as_many(vuid: str, field: str, syncs: str) -> Demand:
 
 
 def _devices(call: Mutex) -> int:
-    """Return the number of devices that the memories belong to, if it is not one."""
-    uuids = {m.device_uuid for m in call.memories if m is not None and m.device_uuid}
-    devices = {m.device_identity for m in call.memories if m is not None and m.device_identity}
-    count = max(len(uuids), len(devices))
+    """Return the number of devices that the memories and the queue belong to, if it is not one."""
+    owners: list[tuple[bytes, int]] = [(m.device_uuid, m.device_identity) for m in call.memories if m is not None]
+    if call.device is not None and owners:
+        owners.append((call.device.device_uuid, call.device.identity))
+    count = max((len(set(filter(None, each))) for each in zip(*owners, strict=True)), default=0)
     return count if count > 1 else 0
 
 
@@ -86,8 +90,8 @@ demand(
         f"Vk{_MUTEX}-commonparent",
         _devices,
         _MUTEX,
-        "its memories belong to {found} devices",
-        "Submit each device's memories to that device.",
+        "its memories and the queue belong to {found} devices",
+        "Submit each device's memories to a queue of that device.",
     ),
     Demand(
         f"Vk{_MUTEX}-pAcquireSyncs-00081",
@@ -100,14 +104,17 @@ demand(
 
 
 def check_keyed_mutex(
-    info: vk.Win32KeyedMutexAcquireReleaseInfoKHR, memories: Sequence[MemoryFacts | None]
+    info: vk.Win32KeyedMutexAcquireReleaseInfoKHR,
+    memories: Sequence[MemoryFacts | None],
+    device: DeviceFacts | None = None,
 ) -> list[Violation]:
     """Return all rules that submitting with these keyed mutexes would break.
 
     `memories`: facts of each of `acquire_syncs`, then of each of `release_syncs`; None if there are none.
+    `device`: the device of the queue; None if unknown.
     """
     return (
         wrong_struct(info, vk.Win32KeyedMutexAcquireReleaseInfoKHR, _MUTEX)
         or malformed([(_MUTEX, info)])
-        or MUTEX.run(Mutex(info, memories), 0)
+        or MUTEX.run(Mutex(info, memories, device), 0)
     )

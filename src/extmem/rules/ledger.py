@@ -18,8 +18,11 @@ from typing import Any, Literal
 
 __all__ = ["FAMILIES", "CheckedBy", "Row", "Status", "find", "near_misses", "rows"]
 
-Status = Literal["checked", "on request", "by construction", "left to the driver", "left to the caller", "planned"]
+Status = Literal["checked", "on request", "by construction", "left to the driver", "left to the caller"]
 CheckedBy = Literal["", "structs", "tracked state", "device query", "descriptor", "object manager"]
+
+_BEGIN = ("VUID-", "EXTMEM-")
+"""How ids begin. The second is `violation.OWN`, which is not imported because that module imports this one."""
 
 FAMILIES = {
     "win32-memory": "memory that is shared by NT handles, KMT numbers and names",
@@ -38,6 +41,7 @@ class Row:
     """One rule of the specification and how extmem treats it."""
 
     vuid: str
+    """Its id. A rule that the specification states without an id has one of extmem, which begins with `EXTMEM-`."""
     struct: str
     """The structure or command that the rule belongs to."""
     family: str
@@ -96,7 +100,7 @@ def _index() -> Mapping[str, Row]:
             named[vuid.removeprefix("VUID-")] = row
     tails: dict[str, set[str]] = {}
     for name, row in named.items():
-        if name.startswith("VUID-"):
+        if name.startswith(_BEGIN):
             parts = name.split("-")
             for length in range(1, len(parts) - 1):
                 tails.setdefault("-".join(parts[-length:]), set()).add(row.vuid)
@@ -123,7 +127,7 @@ def find(vuid: str) -> Row:
     row = _index().get(key)
     if row is not None:
         return row
-    if key and not key.startswith("VUID-"):
+    if key and not key.startswith(_BEGIN):
         shared = [r.vuid for r in _table() if any(v.endswith(f"-{key}") for v in (r.vuid, *r.aliases))]
         if shared:
             raise LookupError(f"{len(shared)} rules end in {key!r}: {', '.join(shared)}. Give more of the id.")

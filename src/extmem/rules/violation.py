@@ -6,14 +6,18 @@ from dataclasses import dataclass
 
 from extmem.forks import no_fork
 
-__all__ = ["SPEC_URL", "Violation", "link_to"]
+__all__ = ["OWN", "SPEC_URL", "Violation", "link_to"]
 
 SPEC_URL = "https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html"
 
 
+OWN = "EXTMEM-"
+"""How the id of a rule begins that the specification states without an id: `EXTMEM-command-parameter-word`."""
+
+
 def link_to(vuid: str) -> str:
-    """Return the address of the rule in the specification."""
-    return f"{SPEC_URL}#{vuid}"
+    """Return the address of the rule in the specification; of the command or struct, for a rule without an id."""
+    return f"{SPEC_URL}#{vuid.split('-')[1] if vuid.startswith(OWN) else vuid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Violation:
     """One rule that a call breaks. Equal when all four fields are equal."""
 
     vuid: str
-    """The rule's id, `VUID-…`."""
+    """The rule's id, `VUID-…`; `EXTMEM-…` for a rule that the specification states without an id."""
     where: str
     """Dotted path of the field at fault, such as `MemoryAllocateInfo.pNext<ImportMemoryFdInfoKHR>.fd`."""
     problem: str

@@ -8,21 +8,25 @@ __all__ = ["Backing", "ObjectKind", "Share"]
 
 
 class ObjectKind(IntEnum):
-    """The kind of a shareable object: which type of kernel object it is on Windows, and which rights exist on it.
-
-    The values 2 and 3 are reserved for semaphores and fences.
-    """
+    """The kind of a shareable object: which type of kernel object it is on Windows, and which rights exist on it."""
 
     MEMORY = 1
+    SEMAPHORE = 2
+    """A semaphore, binary or timeline: its descriptor says which."""
+    FENCE = 3
+    """A fence. Its type of kernel object is that of semaphores; the kind distinguishes them."""
 
 
 class Backing(IntEnum):
     """What the handles of a payload are: file descriptors on Linux, NT handles on Windows."""
 
     HOST_FILE = 1
-    """A memory file: a memfd that is sealed against shrinking and growing, or a section."""
+    """A memory file: a memfd that is sealed against shrinking and growing, or a section. A timeline of the host is one
+    too (`sharing.timeline_page`)."""
     DRIVER_FD = 2
     """A handle that a driver created: an opaque fd, a dma-buf, an NT handle of a driver's object."""
+    HOST_EVENT = 3
+    """A binary semaphore or a fence of the host: an eventfd, or an NT handle of an event or a semaphore."""
 
 
 class Share(IntFlag):

@@ -9,9 +9,10 @@ from itertools import count
 from math import prod
 from typing import Protocol, SupportsIndex, TypeAlias
 
+from extmem.arguments import a_type, whole_number
 from extmem.sharing.dtypes import dtype_name, itemsize
 
-__all__ = ["ArrayLayout", "Axes", "DescribedArray", "axes_of", "contiguous_strides", "layout_for", "whole_number"]
+__all__ = ["ArrayLayout", "Axes", "DescribedArray", "axes_of", "contiguous_strides", "layout_for"]
 
 
 Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex] | None
@@ -44,20 +45,9 @@ class ArrayLayout:
     offset: int = 0
 
 
-def whole_number(value: object, what: str, advice: str = "give a whole number") -> int:
-    """Return the int of an integer of any type, such as NumPy's. TypeError for other types, floats and text included.
-
-    what: the name of the value, for the message. advice: the end of the message.
-    """
-    try:
-        return operator.index(value)  # type: ignore[arg-type]  # this is the check of the type
-    except TypeError:
-        raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; {advice}") from None
-
-
 def axes_of(values: Axes, what: str) -> tuple[int, ...]:
     """One whole number an axis; a number alone is that of the only one. TypeError for anything else."""
-    if not isinstance(values, (str, bytes, bytearray)):
+    if not isinstance(values, (str, bytes, bytearray, bool)):
         try:
             return (operator.index(values),)  # type: ignore[arg-type]
         except TypeError:
@@ -67,7 +57,7 @@ def axes_of(values: Axes, what: str) -> tuple[int, ...]:
         except TypeError as error:
             if isinstance(values, Iterable):
                 raise error from None
-    raise TypeError(f"{what} is {values!r}, a {type(values).__name__}; give a whole number or a sequence of them")
+    raise TypeError(f"{what} is {values!r}, {a_type(values)}; give a whole number or a sequence of them")
 
 
 def contiguous_strides(shape: Sequence[int], item: int) -> tuple[int, ...]:

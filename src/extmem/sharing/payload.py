@@ -21,7 +21,10 @@ class Page(NamedTuple):
     handle: int
     """Its file descriptor, borrowed."""
     writable: bool
-    """Whether every importer may write to it, whatever its rights on the payload are; else none may."""
+    """Whether importers may write to it: every importer whatever its rights on the payload are, unless `by_rights`. Of
+    a page that was imported: whether this process may."""
+    by_rights: bool = False
+    """Whether it is writable only for importers whose rights on the payload include the right to change it."""
 
 
 class PayloadFd:
@@ -96,9 +99,17 @@ class Win32Payload(PayloadFd):
     __slots__ = ("handle_type", "name", "number")
 
     def __init__(
-        self, shared: OwnedFd, writable: bool, handle_type: MemoryHandleType, number: int = 0, name: str | None = None
+        self,
+        shared: OwnedFd,
+        writable: bool,
+        handle_type: MemoryHandleType,
+        number: int = 0,
+        name: str | None = None,
+        pages: Sequence[OwnedFd] = (),
+        page_modes: Sequence[int] = (),
     ) -> None:
-        super().__init__(shared, writable)
+        """pages, page_modes: the companion pages, as in `PayloadFd`."""
+        super().__init__(shared, writable, pages, page_modes)
         self.handle_type = handle_type
         """What it is to the driver (VkExternalMemoryHandleTypeFlagBits)."""
         self.number = number

@@ -1,12 +1,14 @@
-"""Hypothesis strategies for what programs pass in: names, access masks, buffer create infos. Needs hypothesis."""
+"""Hypothesis strategies for what programs pass in: names, access masks, create infos, descriptors. Needs hypothesis."""
 
 from __future__ import annotations
 
 from hypothesis import strategies as st
 
 from extmem import vk
+from extmem.sharing import timeline_page
+from extmem.sharing.descriptor.sync import SyncDescriptor
 
-__all__ = ["access_masks", "any_names", "buffer_create_infos", "valid_names"]
+__all__ = ["access_masks", "any_names", "buffer_create_infos", "sync_descriptors", "timeline_pages", "valid_names"]
 
 _BITS = (0x1, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x0200_0000, *(1 << bit for bit in range(28, 32)))
 _PREFIXES = ("", "Local\\", "local\\", "Session\\1\\")
@@ -41,3 +43,34 @@ def buffer_create_infos(handle_types: int = 0) -> st.SearchStrategy[vk.BufferCre
         st.integers(1, 1 << 20),
         usages,
     )
+
+
+def sync_descriptors() -> st.SearchStrategy[SyncDescriptor]:
+    """Descriptors of binary semaphores, timelines and fences, of the host and of drivers."""
+    masks, words = st.integers(0, 0xFFFF_FFFF), st.integers(0, (1 << 64) - 1)
+    uuids = st.none() | st.binary(min_size=16, max_size=16)
+    common = {
+        "handle_types": masks,
+        "flags": masks,
+        "host": st.booleans(),
+        "device_uuid": uuids,
+        "driver_uuid": uuids,
+        "owner_pid": masks,
+        "owner_start_time": words,
+    }
+    plain = st.builds(SyncDescriptor, object_kind=st.sampled_from([2, 3]), **common)
+    timelines = st.builds(SyncDescriptor, object_kind=st.just(2), timeline=st.just(True), initial_value=words, **common)
+    return plain | timelines
+
+
+def timeline_pages() -> st.SearchStrategy[bytearray]:
+    """Pages of timelines, as a faulty process may leave them: any contents, most of them zeros."""
+
+    def page(parts: list[tuple[int, bytes]]) -> bytearray:
+        made = bytearray(timeline_page.PAGE_SIZE)
+        for start, contents in parts:
+            made[start : start + len(contents)] = contents
+        return made
+
+    part = st.tuples(st.integers(0, timeline_page.PAGE_SIZE - 64), st.binary(min_size=1, max_size=64))
+    return st.lists(part, max_size=16).map(page)

@@ -131,6 +131,8 @@ def _element(value: Any, spec: FieldSpec) -> Any:
         return _inner(value, spec)
     if spec.element == "handle":
         return value or None
+    if spec.element == "pointer_handle":
+        return _address(value) or None
     if spec.element == "enum":
         return _enum(value, spec)
     return _flags(value, spec) if spec.element == "flags" else value

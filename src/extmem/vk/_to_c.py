@@ -154,11 +154,11 @@ def _wrong(where: str, value: object, wanted: str) -> NoReturn:
 
 def _integer(value: object, where: str) -> int:
     """Return `value` if it is a number, or the number that it represents; see the module `extmem.vk.abi`."""
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
     if value is None:
         return 0
-    if isinstance(value, (str, bytes, bytearray, float, complex)):
+    if isinstance(value, (bool, str, bytes, bytearray, float, complex)):
         _wrong(where, value, "an int or an object that represents a handle")
     raw = getattr(value, "raw", None)
     if isinstance(raw, int):
@@ -169,7 +169,7 @@ def _integer(value: object, where: str) -> int:
 
 
 def _int(value: object, member: _Member, keep: list[Any], where: str) -> int:
-    number = value if isinstance(value, int) else _integer(value, where)
+    number = value if type(value) is int else _integer(value, where)
     if not member.lowest <= number <= member.highest:
         raise ValueError(f"{where}: {value!r} does not fit {member.c_type.cname}")
     return number

@@ -42,6 +42,15 @@ class Commands:
         self.__dict__[name] = function
         return function
 
+    def promoted(self, name: str) -> Any:
+        """Return a command that was an extension's before it became a part of Vulkan: name + KHR if there is that.
+
+        A driver has both, and the one without KHR may be used if the instance was created for its version.
+        Errors: UnsupportedError.
+        """
+        pointer = self._lookup(f"{name}KHR")
+        return getattr(self, name) if pointer == ffi.NULL else ffi.cast(f"PFN_{name}", pointer)
+
     def has(self, name: str) -> bool:
         """Return whether the command exists."""
         try:

@@ -18,10 +18,12 @@ from typing import Final, SupportsIndex, TypeAlias, TypeVar
 
 import msgspec
 
+from extmem.arguments import a_type
 from extmem.errors import PeerProtocolError
 from extmem.objects import Part
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.wire.limits import (
+    BY_RIGHTS,
     I64,
     MAX_DESCRIPTOR,
     MAX_FDS,
@@ -157,6 +159,7 @@ __all__ = [
     "QueryHandle",
     "READ_ONLY",
     "READ_WRITE",
+    "BY_RIGHTS",
     "Refusal",
     "Reply",
     "Request",
@@ -322,7 +325,7 @@ def _as_builtin(value: object) -> object:
         return str.__str__(value)
     if isinstance(value, SupportsIndex):
         return operator.index(value)
-    raise TypeError(f"a message cannot contain {value!r}, a {type(value).__name__}")
+    raise TypeError(f"a message cannot contain {value!r}, {a_type(value)}")
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_as_builtin)

@@ -20,6 +20,9 @@ MAX_PAGES: Final = 8
 READ_ONLY: Final = 1
 READ_WRITE: Final = 2
 """How the attached file descriptors were opened (`mode` of a reply). 0: none is attached, as the client has them."""
+BY_RIGHTS: Final = 3
+"""The mode of a companion page in a request: importers whose rights include the type's right to modify get it writable,
+the others read-only."""
 
 
 U8 = Annotated[int, msgspec.Meta(ge=0, le=0xFF)]

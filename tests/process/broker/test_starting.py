@@ -113,7 +113,7 @@ def test_it_is_light_and_loads_nothing_it_does_not_need(own_runtime: Runtime, st
         timeout=60,
     ).stdout.split()
     mine = {name.split(".")[1] for name in loaded if name.startswith("extmem.")}
-    assert mine == {"broker", "errors", "forks", "objects", "owning", "sharing", "wire"}
+    assert mine == {"arguments", "broker", "errors", "forks", "objects", "owning", "sharing", "wire"}
     assert not {"numpy", "click", "rich", "cffi", "_cffi_backend", "asyncio", "multiprocessing"} & set(loaded)
 
 

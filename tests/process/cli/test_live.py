@@ -253,6 +253,7 @@ def test_a_demo_that_is_killed_leaves_nothing(house: Runtime, tmp_path: Path) ->
             ["shared memory of the machine", "fds left", "memory objects left"],
             reason="the cost of imports is read from /proc; tests/windows counts handles",
         ),
+        on_linux("sync", ["wait_async, longer", "timelines left after 5"], reason="it measures futexes"),
     ],
 )
 def test_bench_prints_its_figures_and_ends_what_it_started(house: Runtime, subject: str, figures: list[str]) -> None:

@@ -8,79 +8,32 @@ the state of all processes in a new one, after which the results must be the sam
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, Claimed, Imported, Refused, Share, Status, Token
+from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, Claimed, Imported, ObjectKind, Refused, Share, Status, Token
 from tests.described_manager import DescribedManager
+from tests.property.objects.reference_model import Model, Ref, another, kind_of
 
 USER = Token(1000, 1000)
 PICK = st.integers(0, 1000)
 NAMES = st.sampled_from([None, "a", "A", "b", "Global\\a"])
 
 
-class Ref(NamedTuple):
-    """One row: the holder, the kind of reference, its number, and what it refers to."""
-
-    who: str
-    kind: str  # reference, handle, ticket, orphan (a ticket whose sender has ended), weak (a demoted ticket)
-    number: int
-    payload: int
-    object: int | None
-    exporting: bool = False
-    inherit: bool = False
-    what: str = ""  # of a ticket: reference, handle, kmt
-
-
-class Model:
-    """The expected state, computed by brute force."""
-
-    def __init__(self) -> None:
-        self.refs: list[Ref] = []
-        self.names: dict[str, int] = {}
-        self.numbers: dict[int, int] = {}  # KMT number -> payload
-        self.identities: dict[int, tuple[int, Share]] = {}  # inode -> payload, share
-        self.seen: set[int] = set()  # all payloads that ever existed
-        self.unnamed: set[int] = set()  # objects that at some time no living process held
-        self.dead: set[int] = set()  # KMT numbers of payloads that at some time no living process held
-
-    def payload_lives(self, payload: int) -> bool:
-        return any(r.payload == payload and r.kind != "weak" for r in self.refs)
-
-    def object_lives(self, shared: int) -> bool:
-        return any(r.object == shared and r.kind != "weak" for r in self.refs)
-
-    def by_name(self, name: str) -> int | None:
-        shared = self.names.get(name.upper())
-        return shared if shared is not None and self.object_lives(shared) and shared not in self.unnamed else None
-
-    def by_number(self, number: int) -> int | None:
-        payload = self.numbers.get(number)
-        return payload if payload is not None and self.payload_lives(payload) and number not in self.dead else None
-
-    def live_numbers(self) -> list[int]:
-        return sorted(number for number in self.numbers if self.by_number(number) is not None)
-
-    def drop(self, *gone: Ref) -> None:
-        self.refs = [r for r in self.refs if r not in gone]
-        self.refs = [
-            r
-            for r in self.refs
-            if r.kind != "weak" or (self.payload_lives(r.payload) if r.object is None else self.object_lives(r.object))
-        ]
-        alive = [r for r in self.refs if r.kind not in ("weak", "orphan")]
-        self.unnamed |= set(self.names.values()) - {r.object for r in alive if r.object is not None}
-        self.dead |= {number for number, payload in self.numbers.items() if payload not in {r.payload for r in alive}}
-
-    def free_value(self, who: str) -> int:
-        used = {r.number for r in self.refs if r.who == who and r.kind == "handle"}
-        return next(value for value in range(4, 4 * len(used) + 8, 4) if value not in used)
-
-    def of(self, *kinds: str) -> list[Ref]:
-        return [r for r in self.refs if r.kind in kinds]
+@contextmanager
+def refused_as(status: Status) -> Iterator[None]:
+    """The block is refused with this status."""
+    try:
+        yield
+    except Refused as refusal:
+        assert refusal.status is status, refusal
+    else:
+        raise AssertionError(f"not refused with {status.name}")
 
 
 class Machine(RuleBasedStateMachine):
@@ -116,6 +69,7 @@ class Machine(RuleBasedStateMachine):
 
     def imported(self, who: str, result: Imported, payload: int, shared: int | None) -> None:
         assert (result.payload, result.object) == (payload, shared)
+        assert result.object_kind is self.model.kinds[payload]
         self.add(Ref(who, "reference", result.reference, payload, shared))
 
     def new_handle(self, who: str, value: int, payload: int, shared: int, *, inherit: bool = False) -> None:
@@ -159,6 +113,7 @@ class Machine(RuleBasedStateMachine):
                 access=GENERIC_ALL,
                 sddl=None,
                 inherit=inherit,
+                object_kind=kind_of(inode),
             )
         except Refused as refusal:
             if known is not None and known[1] is not share:
@@ -172,6 +127,7 @@ class Machine(RuleBasedStateMachine):
         assert name is None or self.model.by_name(name) is None
         self.model.identities[inode] = (made.payload, share)
         self.model.seen.add(made.payload)
+        self.model.kinds[made.payload] = kind_of(inode)
         if name is not None and made.object is not None:
             self.model.names[name.upper()] = made.object
         if made.kmt is not None:
@@ -190,7 +146,11 @@ class Machine(RuleBasedStateMachine):
             if handle:
                 value = self.manager.open_handle(self.ids[who], name, MAXIMUM_ALLOWED)
             else:
-                result = self.manager.import_by_name(self.ids[who], name, MAXIMUM_ALLOWED)
+                kind = ObjectKind.MEMORY if shared is None else self.model.kinds[self.payload_of(shared)]
+                if shared is not None:
+                    with refused_as(Status.OBJECT_TYPE_MISMATCH):
+                        self.manager.import_by_name(self.ids[who], name, MAXIMUM_ALLOWED, another(kind))
+                result = self.manager.import_by_name(self.ids[who], name, MAXIMUM_ALLOWED, kind)
         except Refused as refusal:
             assert shared is None and refusal.status is Status.OBJECT_NAME_NOT_FOUND
             return
@@ -208,13 +168,19 @@ class Machine(RuleBasedStateMachine):
         payload = self.model.by_number(number)
         assert self.manager.kmt_alive(number) is (payload is not None)
         if payload is not None:
-            self.imported(who, self.manager.import_by_kmt(self.ids[who], number), payload, None)
+            kind = self.model.kinds[payload]
+            with refused_as(Status.INVALID_PARAMETER):
+                self.manager.import_by_kmt(self.ids[who], number, another(kind))
+            self.imported(who, self.manager.import_by_kmt(self.ids[who], number, kind), payload, None)
 
     @precondition(lambda self: self.has("handle"))
     @rule(pick=PICK)
     def import_by_handle(self, pick: int) -> None:
         ref = self.choose(pick, "handle")
-        self.imported(ref.who, self.manager.import_by_handle(self.ids[ref.who], ref.number), ref.payload, ref.object)
+        who, kind = self.ids[ref.who], self.model.kinds[ref.payload]
+        with refused_as(Status.OBJECT_TYPE_MISMATCH):
+            self.manager.import_by_handle(who, ref.number, another(kind))
+        self.imported(ref.who, self.manager.import_by_handle(who, ref.number, kind), ref.payload, ref.object)
 
     @precondition(lambda self: self.has("reference"))
     @rule(pick=PICK)

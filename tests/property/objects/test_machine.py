@@ -190,7 +190,15 @@ class RestoredNamesAreLost(DescribedManager):
         return replace(held, objects=tuple(replace(record, name=None) for record in held.objects))
 
 
+class KindsAreNotCompared(DescribedManager):
+    """S26 broken: an object is imported as another kind than it is."""
+
+    def _check_kind(self, shared: SharedObject, object_kind: int, what: str) -> None:
+        pass
+
+
 FAULTS = [
+    KindsAreNotCompared,
     ImportDoesNotPinTheObject,
     NamesOutliveTheirObjects,
     NamesAreCaseSensitive,

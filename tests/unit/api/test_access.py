@@ -8,10 +8,11 @@ import pytest
 
 import extmem
 from extmem.api import Device
-from extmem.api.access import stream_address
+from extmem.devices.cuda.stream_order import finish_all
 from extmem.interop import DeviceArray
 from extmem.testing import fake_cuda, fake_vulkan, leaks
 from tests import cuda_bed
+from tests.gpu.streams import new_stream
 
 Both = tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]
 
@@ -73,18 +74,25 @@ def test_a_device_without_queues_is_refused(fakes: Both) -> None:
             memory.access(stream=1, queue=True)
 
 
-def test_streams_of_all_libraries_are_accepted() -> None:
-    class Torch:
-        cuda_stream = 5
-
-    class Cupy:
-        ptr = 6
-
-    class Core:
-        def __cuda_stream__(self) -> tuple[int, int]:
-            return 0, 7
-
-    assert [stream_address(s) for s in (None, 4, Torch(), Cupy(), Core())] == [0, 4, 5, 6, 7]
-    for wrong in ("4", object(), 1.5):
-        with pytest.raises(TypeError, match="is not a CUDA stream"):
-            stream_address(wrong)
+def test_a_stream_with_timelines_waits_for_no_queue_and_holds_the_memory(fakes: Both, vulkan: Device) -> None:
+    fake, queue = fakes
+    with (
+        vulkan.timeline() as order,
+        extmem.open_device(kind="cuda") as cuda,
+        cuda.timeline() as done,
+        new_stream(cuda) as stream,
+    ):
+        memory = vulkan.allocate((4,))
+        memory.fill(1)  # it is released at the end
+        memory.device_array()
+        queue.calls.clear()
+        fake.calls.clear()
+        with memory.access(stream=stream, wait=(order, 1), signal=(done, 1)):
+            assert not {"vkQueueSubmit", "vkWaitForFences"} & set(queue.calls)
+        assert "cuStreamSynchronize" not in fake.calls
+        memory.close()
+        assert "cuDestroyExternalMemory" not in fake.calls, "the stream has not reached the end of the block"
+        order.signal(1)
+        done.wait(1, 10)
+        finish_all()
+        assert "cuDestroyExternalMemory" in fake.calls

@@ -20,6 +20,7 @@ from extmem.testing.children import Peer
 from tests import operations
 from tests.tagged_payloads import World
 
+_SYNC = {"device", "descriptor", "name", "read_only", "closed", "close", "repr"}
 READABLE = {
     "Device": {"kind", "identity", "name", "uuid", "live_allocations", "has_room", "strict_kmt", "close", "repr"}
     | {"extmem.open", "extmem.open_handle", "extmem.open_device"},
@@ -39,6 +40,9 @@ READABLE = {
     "Image": {"device", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
     | {"submitted_state"},
     "Commands": {"the block's end"},
+    "Semaphore": _SYNC | {"semaphore_type"},
+    "Timeline": _SYNC | {"semaphore_type", "extmem.open_timeline"},
+    "Fence": _SYNC,
 }
 """What can be read of a closed object of each class: its description, and facts that were recorded when it was made."""
 

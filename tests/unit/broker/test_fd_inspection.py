@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from extmem.broker import fd_inspection
 from extmem.broker.fd_inspection import ALLOWED, Sort, inspect, is_writable, look
 from extmem.objects import Refused, Status
 from extmem.sharing.kinds import Backing
 from extmem.testing.leaks import descriptors
+from extmem.wire import BY_RIGHTS, READ_ONLY, READ_WRITE
 
 SIZE = mmap.PAGESIZE
 SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -121,13 +123,25 @@ ALL = (
 )  # fmt: skip
 MEMORY_FILES = (memfd, unsealed, half_sealed, empty, reading, write_only, by_path_alone)
 READABLE = (memfd, unsealed, half_sealed, empty, reading)
-GOOD = {Backing.HOST_FILE: (memfd, reading), Backing.DRIVER_FD: (*READABLE, a_device)}
+GOOD = {
+    Backing.HOST_FILE: (memfd, reading),
+    Backing.DRIVER_FD: (*READABLE, a_device),
+    Backing.HOST_EVENT: (an_event,),
+}
+FILES = (Backing.HOST_FILE, Backing.DRIVER_FD)
+REMEDY = {
+    Backing.HOST_FILE: "memfd_create",
+    Backing.DRIVER_FD: "that the driver returned",
+    Backing.HOST_EVENT: "Export an eventfd",
+}
 
 
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
 def test_what_sort_of_file_it_is(make: Callable[[], int]) -> None:
     fd = make()
-    known = {a_device: Sort.DEVICE, a_process: Sort.PROCESS} | dict.fromkeys(MEMORY_FILES, Sort.MEMFD)
+    known = {a_device: Sort.DEVICE, a_process: Sort.PROCESS, an_event: Sort.EVENT} | dict.fromkeys(
+        MEMORY_FILES, Sort.MEMFD
+    )
     assert look(fd) is known.get(make, Sort.STRANGE)
     os.close(fd)
 
@@ -143,7 +157,7 @@ def test_what_may_be_a_payload_of_each_kind(make: Callable[[], int], kind: Backi
         with pytest.raises(Refused) as caught:
             inspect(kind, [fd], 0, 1000)
         assert caught.value.status is Status.INVALID_PARAMETER
-        assert ("memfd_create" if kind is Backing.HOST_FILE else "that the driver returned") in caught.value.detail
+        assert REMEDY[kind] in caught.value.detail
     finally:
         os.close(fd)
 
@@ -153,7 +167,7 @@ def test_every_kind_states_which_files_it_may_be() -> None:
     assert not any(sorts & {Sort.STRANGE, Sort.PROCESS} for sorts in ALLOWED.values())
 
 
-@pytest.mark.parametrize("kind", Backing)
+@pytest.mark.parametrize("kind", FILES)
 def test_a_memory_file_is_known_by_its_inode_whatever_kind_and_identity_are_claimed(kind: Backing) -> None:
     fd = memfd()
     found = os.fstat(fd)
@@ -163,7 +177,7 @@ def test_a_memory_file_is_known_by_its_inode_whatever_kind_and_identity_are_clai
     os.close(fd)
 
 
-@pytest.mark.parametrize("kind", Backing)
+@pytest.mark.parametrize("kind", FILES)
 def test_it_is_worth_what_its_own_open_mode_and_seals_are(kind: Backing) -> None:
     for make, writable in ((memfd, True), (reading, False)):
         fd = make()
@@ -196,6 +210,32 @@ def test_without_one_two_descriptors_of_a_device_are_two_payloads() -> None:
     assert not inspect(Backing.DRIVER_FD, [fd], 0, 1000).unique
     os.close(fd)
     os.close(other)
+
+
+def test_S32_an_eventfd_is_known_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = os.eventfd(0), os.eventfd(1, os.EFD_SEMAPHORE)
+    again = os.dup(first)
+    given = [inspect(Backing.HOST_EVENT, [fd], 77, 1000) for fd in (first, again, second)]
+    assert given[0].identity == given[1].identity != given[2].identity
+    assert given[0].unique and given[0].writable and not given[0].capacity
+    info = fd_inspection._info
+    monkeypatch.setattr(fd_inspection, "_info", lambda fd: info(fd).replace(b"eventfd-id", b"none"))  # an old kernel
+    old = inspect(Backing.HOST_EVENT, [first], 77, 1000)
+    assert not old.unique and old.identity == inspect(Backing.HOST_EVENT, [again], 77, 1000).identity
+    for fd in (first, second, again):
+        os.close(fd)
+
+
+def test_a_page_by_rights_decides_the_right_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    event, page, read_only = os.eventfd(0), memfd(), reading()
+    assert inspect(Backing.HOST_EVENT, [event, page], 0, 1000, pages=[BY_RIGHTS]).writable
+    assert not inspect(Backing.HOST_EVENT, [event, read_only], 0, 1000, pages=[BY_RIGHTS]).writable
+    assert inspect(Backing.HOST_EVENT, [event, read_only], 0, 1000, pages=[READ_ONLY]).writable
+    for mode in (READ_WRITE, 4):
+        with pytest.raises(Refused, match=f"mode {mode}"):
+            inspect(Backing.HOST_EVENT, [event, read_only], 0, 1000, pages=[mode])
+    for fd in (event, page, read_only):
+        os.close(fd)
 
 
 def test_an_unknown_kind_is_refused() -> None:

@@ -16,7 +16,7 @@ from extmem.broker.payload_fds import PayloadFds
 from extmem.sharing.kinds import Backing
 from extmem.testing.leaks import descriptors
 from extmem.testing.waiting import wait_until
-from extmem.wire import READ_ONLY, READ_WRITE
+from extmem.wire import BY_RIGHTS, READ_ONLY, READ_WRITE
 
 SIZE = mmap.PAGESIZE
 
@@ -132,3 +132,40 @@ def test_what_is_released_is_closed(kept: PayloadFds) -> None:
     kept.fds_for(1, READ_ONLY)[0]
     kept.drop([1, 2])
     assert len(kept) == 0 and kept.fds == 0 and 1 not in kept
+
+
+def add_event(kept: PayloadFds, payload: int, event: int, page: int) -> None:
+    """Add an eventfd with a page by rights."""
+    if payload not in kept:
+        kept._quota.take(1000, 1, 2)
+    fds = [event, page]
+    kept.add(payload, inspect(Backing.HOST_EVENT, fds, 0, 1000, pages=[BY_RIGHTS]), fds, 1000, 1)
+
+
+def test_a_page_by_rights_is_writable_only_for_importers_that_may_change_the_payload(kept: PayloadFds) -> None:
+    add_event(kept, 1, os.eventfd(0), memfd())
+    assert (kept.mode_for(1, False), kept.mode_for(1, True)) == (READ_ONLY, READ_WRITE)
+    assert (kept.page_modes(1, READ_ONLY), kept.page_modes(1, READ_WRITE)) == ((READ_ONLY,), (READ_WRITE,))
+    event, page = kept.fds_for(1, READ_ONLY)
+    assert not is_writable(page) and os.stat(page).st_ino == os.stat(kept.page(1) or -1).st_ino
+    assert kept.fds_for(1, READ_WRITE) == [event, kept.page(1)] and is_writable(kept.page(1) or -1)
+
+
+def test_a_page_that_was_announced_read_only_becomes_writable_again(kept: PayloadFds) -> None:
+    page = memfd()
+    reading = os.open(f"/proc/self/fd/{page}", os.O_RDONLY | os.O_CLOEXEC)
+    event = os.eventfd(0)
+    add_event(kept, 1, event, reading)
+    assert kept.mode_for(1, True) == READ_ONLY
+    kept.upgrade(1, os.geteuid())
+    assert kept.mode_for(1, True) == READ_WRITE and is_writable(kept.page(1) or -1)
+    other = os.open(f"/proc/self/fd/{page}", os.O_RDONLY | os.O_CLOEXEC)
+    add_event(kept, 2, os.dup(event), other)
+    add_event(kept, 2, os.dup(event), page)  # another client announces a writable one
+    assert kept.page(2) == page and kept.mode_for(2, True) == READ_WRITE
+
+
+def test_the_page_is_the_payload_itself_or_its_first_companion_page(kept: PayloadFds) -> None:
+    add(kept, 1, memfd())
+    add(kept, 2, os.eventfd(0), Backing.HOST_EVENT)
+    assert kept.page(1) == kept.fds_for(1, READ_WRITE)[0] and kept.page(2) is None

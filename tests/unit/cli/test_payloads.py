@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from extmem.cli._payloads import (
 )
 from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, PayloadRow, Share, Token
 from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
+from extmem.sharing.descriptor.sync import SyncDescriptor
 from tests.described_manager import DescribedManager
 
 
@@ -70,6 +73,45 @@ def test_the_table_says_the_same_in_words() -> None:
         "exporter",
         "importer",
         "handle 0x4 read",
+    ):
+        assert part in drawn, drawn
+
+
+def test_semaphores_and_fences_say_what_they_are_and_who_may_signal() -> None:
+    model = DescribedManager(random=random.Random(1).randrange)
+    mine, other = (model.attach(Token(0, 0, frozenset()), pid) for pid in (os.getpid(), 1))
+    for number, (kind, timeline) in enumerate([(2, True), (2, False), (3, False)]):
+        text = SyncDescriptor(object_kind=kind, handle_types=2, timeline=timeline, owner_pid=os.getpid()).encode()
+        how: dict[str, Any] = {"share": Share.NT, "access": GENERIC_ALL, "sddl": None, "inherit": False}
+        model.export(mine, ((1, number),), text, name=f"S{number}", object_kind=kind, **how)
+        model.import_by_name(other, f"S{number}", 0x8000_0000, kind)
+        model.import_by_name(other, f"S{number}", 0x8000_0000, kind)
+    model.open_handle(other, "S0", 0x8000_0002, False)
+    rows = [replace(row, counter=41) for row in sorted(model.snapshot(), key=lambda row: row.names)]
+    timeline_row, binary, fence = (describe_payload(row) for row in rows)
+    assert timeline_row["kind"] == {"type": "timeline", "value": 41}
+    assert (binary["kind"], fence["kind"]) == ({"type": "binary"}, {"type": "fence"})
+    assert (binary["object_kind"], fence["object_kind"], fence["size"]) == ("semaphore", "fence", None)
+    theirs, ours = timeline_row["holders"]
+    assert (theirs["rights"], theirs["handles"][0]["rights"]) == ("wait", "wait+signal")
+    assert (theirs["semaphores"], binary["holders"][0]["semaphores"], fence["holders"][0]["fences"]) == (2, 2, 2)
+    assert not {"memory_objects", "fences"} & theirs.keys() and "semaphores" not in fence["holders"][0]
+    assert (ours["rights"], ours["exporter"]) == ("wait+signal+manage", True)
+    broken = describe_payload(replace(rows[0], descriptor=b"nonsense"))
+    assert broken["kind"] is None
+    stream = io.StringIO()
+    payload_table([timeline_row, binary, fence, broken], stream=stream)
+    drawn = stream.getvalue()
+    for part in (
+        "timeline at 41",
+        "binary",
+        "fence",
+        "importer (wait), 2 timelines",
+        "importer (wait), 2 binary semaphores",
+        "importer (wait), 2 fences",
+        "importer (wait), 2 semaphores",
+        "exporter",
+        "handle 0x4 wait+signal",
     ):
         assert part in drawn, drawn
 

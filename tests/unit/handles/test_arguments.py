@@ -13,8 +13,9 @@ import pytest
 
 import extmem
 from extmem import process, raw
+from extmem.arguments import check_flag
 from extmem.errors import HandleStateError
-from extmem.handles.arguments import check_flag, fd_number, handle_number
+from extmem.handles.arguments import fd_number, handle_number
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_numbers_of_any_integer_type_are_taken() -> None:
     assert fd_number(0) == 0 and fd_number(2**31 - 1) == 2**31 - 1
 
 
-@pytest.mark.parametrize("value", ["4", None, 4.0, b"4", [4]])
+@pytest.mark.parametrize("value", ["4", None, 4.0, b"4", [4], True])
 @pytest.mark.parametrize("call", [raw.nt_handle, raw.kmt_handle, raw.fd_handle, raw.borrowed_fd])
 def test_a_number_of_another_type_is_a_type_error(call: Callable[[Any], object], value: object) -> None:
     with pytest.raises(TypeError) as caught:
@@ -81,7 +82,7 @@ def test_flags_of_calls_are_checked(device: extmem.Device) -> None:
     with device.allocate(16, name=f"flags-{os.getpid()}", inherit=True) as memory, memory.export_handle() as handle:
         for name in ("inherit", "same_attributes", "close_source"):
             wrong = {name: 1}
-            with pytest.raises(TypeError, match=f"^{name} is 1, a int"):
+            with pytest.raises(TypeError, match=f"^{name} is 1, an int"):
                 handle.duplicate(**wrong)
         for name in ("inherit", "protect_from_close"):
             wrong = {name: "x"}
@@ -116,7 +117,7 @@ def test_an_array_that_cannot_be_described_is_the_callers_error(
 
 def test_handles_to_inherit_are_handles() -> None:
     wrong: Any
-    for wrong, words in (["x"], "'x' is a str; give the number of an NT handle"), (5, "handles is 5, a int"):
+    for wrong, words in (["x"], "'x' is a str; give the number of an NT handle"), (5, "handles is 5, an int"):
         with pytest.raises(TypeError, match=words):
             process.run([sys.executable, "-c", ""], handles=wrong)
 
@@ -130,7 +131,7 @@ def test_a_handle_is_sent_through_a_socket_and_is_an_fd_handle(device: extmem.De
         with memory.export_handle(OPAQUE_FD) as fd:
             with pytest.raises(TypeError, match="sock is None, a NoneType; give a Unix socket"):
                 process.send_handle(nothing, fd)
-            with pytest.raises(TypeError, match="handle is 1, a int; give an FdHandle"):
+            with pytest.raises(TypeError, match="handle is 1, an int; give an FdHandle"):
                 process.send_handle(one, number)
             process.send_handle(one, fd)
         with pytest.raises(TypeError, match="sock is None"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import pytest
 
@@ -14,11 +13,9 @@ from extmem.objects import (
     Holder,
     Limits,
     ObjectKind,
-    ObjectType,
     Refused,
     Share,
     Status,
-    object_types,
 )
 from tests.unit.objects.world import READ_WRITE, World, refused, small
 
@@ -295,73 +292,81 @@ def test_share_from_the_wire_may_be_a_plain_number(world: World) -> None:
 
 # -- kinds of objects -------------------------------------------------------------------------------------------------
 
-SYNC = ObjectType(
-    name="DxgkSharedSyncObject",
-    noun="shared synchronization",
-    valid=0x1F_0003,
-    read=0x2_0001,
-    write=0x2_0002,
-    execute=0x12_0000,
-    all=0x1F_0003,
-    modify=0x2,
-    specific=((0x1, "WAIT"), (0x2, "SIGNAL")),
-)
-SYNC_KIND = cast(ObjectKind, 2)
+SEMAPHORE, FENCE = ObjectKind.SEMAPHORE, ObjectKind.FENCE
 
 
-@pytest.fixture
-def second_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of types with one row more: what another kind of object takes."""
-    monkeypatch.setitem(object_types._TYPES, SYNC_KIND, SYNC)
-
-
-@pytest.mark.usefixtures("second_kind")
-def test_a_row_of_the_table_gives_a_kind_its_name_rights_and_mapping(world: World) -> None:
-    exported = world.export("signal", object_kind=SYNC_KIND, access=0x8000_0002)
+@pytest.mark.parametrize("kind", [SEMAPHORE, FENCE])
+def test_S23_semaphores_and_fences_have_rights_of_their_own(world: World, kind: ObjectKind) -> None:
+    exported = world.export("signal", object_kind=kind, access=0x8000_0002)
     info = world.m.handle_info(world.a, world.m.get_handle(world.a, exported.reference))
     assert (info.type_name, info.granted) == ("DxgkSharedSyncObject", 0x2_0003)
-    imported = world.m.import_by_name(world.b, "signal", 0x4000_0000, SYNC_KIND)
-    assert (imported.granted, imported.object_kind) == (0x2_0002, SYNC_KIND)
-    assert world.m.import_by_name(world.b, "signal", MAXIMUM_ALLOWED, SYNC_KIND).granted == 0x1F_0003
-    with refused(Status.ACCESS_DENIED, "shared synchronization does not have (0x00000004)", "SIGNAL (0x2)"):
+    for desired, granted in (
+        (0x8000_0000, 0x2_0001),
+        (0x4000_0000, 0x2_0002),
+        (0x8000_0001, 0x2_0001),  # read and write of memory: wait without signal
+        (0x1000_0000, 0x1F_0003),
+        (MAXIMUM_ALLOWED, 0x1F_0003),
+    ):
+        imported = world.m.import_by_name(world.b, "signal", desired, kind)
+        assert (imported.granted, imported.object_kind) == (granted, kind)
+    handle = world.m.open_handle(world.b, "signal", 0x2000_0000)
+    assert world.m.handle_info(world.b, handle).granted == 0x12_0000
+    with refused(Status.ACCESS_DENIED, "does not have (0x00000004)", "SYNC_OBJECT_SIGNAL (0x2)"):
         world.m.open_handle(world.b, "signal", 0x8000_0004)
-    world.export("letters", object_kind=SYNC_KIND, sddl="D:(A;;RCDC;;;WD)")
-    assert world.m.import_by_name(world.eve, "letters", MAXIMUM_ALLOWED, SYNC_KIND).granted == 0x2_0002
+    with refused(Status.ACCESS_DENIED):
+        world.m.open_handle(world.b, "signal", 0)
+    world.export("letters", object_kind=kind, sddl="D:(A;;RCDC;;;WD)")
+    assert world.m.import_by_name(world.eve, "letters", MAXIMUM_ALLOWED, kind).granted == 0x2_0002
 
 
-@pytest.mark.usefixtures("second_kind")
-def test_an_object_is_imported_as_the_kind_that_it_is(world: World) -> None:
-    world.export("signal", object_kind=SYNC_KIND)
+def test_S26_an_object_is_imported_as_the_kind_that_it_is(world: World) -> None:
+    world.export("signal", object_kind=SEMAPHORE)
     world.export("frames")
-    with refused(Status.OBJECT_TYPE_MISMATCH, "'signal'", "DxgkSharedSyncObject, not DxgkSharedResource"):
+    world.export("done", object_kind=FENCE)
+    with refused(
+        Status.OBJECT_TYPE_MISMATCH, "'signal'", "DxgkSharedSyncObject, not DxgkSharedResource", "extmem.open_timeline"
+    ):
         world.m.import_by_name(world.b, "signal")
-    with refused(Status.OBJECT_TYPE_MISMATCH, "'frames'", "DxgkSharedResource, not DxgkSharedSyncObject"):
-        world.m.import_by_name(world.b, "frames", object_kind=SYNC_KIND)
+    for name, both in (("frames", "0x80000001 to write"), ("signal", "0x80000002 to write or signal")):
+        with refused(Status.ACCESS_DENIED, "requests no access", both):
+            world.m.open_handle(world.b, name, 0)
+    with refused(
+        Status.OBJECT_TYPE_MISMATCH, "'frames'", "DxgkSharedResource, not DxgkSharedSyncObject", "(extmem.open)"
+    ):
+        world.m.import_by_name(world.b, "frames", object_kind=SEMAPHORE)
+    with refused(Status.OBJECT_TYPE_MISMATCH, "'done'", "a shared fence, not a shared semaphore"):
+        world.m.import_by_name(world.b, "done", object_kind=SEMAPHORE)
+    with refused(Status.OBJECT_TYPE_MISMATCH, "'signal'", "a shared semaphore, not a shared fence"):
+        world.m.import_by_name(world.b, "signal", object_kind=FENCE)
     handle = world.m.open_handle(world.b, "signal", MAXIMUM_ALLOWED)
-    with refused(Status.OBJECT_TYPE_MISMATCH, f"{handle:#x}", "not DxgkSharedResource"):
-        world.m.import_by_handle(world.b, handle)
-    _, number = world.export_kmt(object_kind=SYNC_KIND)
-    with refused(Status.INVALID_PARAMETER, f"{number:#x}", "shared synchronization, not of shared memory"):
+    for kind, words in ((ObjectKind.MEMORY, "not DxgkSharedResource"), (FENCE, "not a shared fence")):
+        with refused(Status.OBJECT_TYPE_MISMATCH, f"{handle:#x}", words):
+            world.m.import_by_handle(world.b, handle, kind)
+    _, number = world.export_kmt(object_kind=SEMAPHORE)
+    with refused(Status.INVALID_PARAMETER, f"{number:#x}", "a shared semaphore, not of shared memory"):
         world.m.import_by_kmt(world.b, number)
-    assert world.m.import_by_handle(world.b, handle, SYNC_KIND) and world.m.import_by_kmt(world.b, number, SYNC_KIND)
-    assert {row.object_kind for row in world.m.snapshot()} == {ObjectKind.MEMORY, SYNC_KIND}
+    with refused(Status.INVALID_PARAMETER, f"{number:#x}", "a shared semaphore, not of a shared fence"):
+        world.m.import_by_kmt(world.b, number, FENCE)
+    assert world.m.import_by_handle(world.b, handle, SEMAPHORE).granted == 0x1F_0003
+    assert world.m.import_by_kmt(world.b, number, SEMAPHORE).granted == 0x2_0003
+    assert world.m.import_by_name(world.b, "done", object_kind=FENCE)
+    assert {row.object_kind for row in world.m.snapshot()} == set(ObjectKind)
 
 
-@pytest.mark.usefixtures("second_kind")
 def test_one_payload_is_of_one_kind(world: World) -> None:
     identity = world.identity()
     world.export("frames", identity=identity)
-    with refused(Status.INVALID_PARAMETER, "shared memory already", "as shared synchronization"):
-        world.export("signal", identity=identity, object_kind=SYNC_KIND)
+    with refused(Status.INVALID_PARAMETER, "shared memory already", "as a shared semaphore"):
+        world.export("signal", identity=identity, object_kind=SEMAPHORE)
     assert world.export("again", identity=identity)
 
 
 def test_a_kind_that_is_not_in_the_table_is_refused(world: World) -> None:
-    with refused(Status.INVALID_PARAMETER, "object kind 2", "1 (shared memory)"):
-        world.export("signal", object_kind=2)
+    with refused(Status.INVALID_PARAMETER, "object kind 4", "1 (shared memory)", "3 (a shared fence)"):
+        world.export("signal", object_kind=4)
     world.export("frames")
-    with refused(Status.INVALID_PARAMETER, "object kind 2"):
-        world.m.import_by_name(world.b, "frames", object_kind=2)
+    with refused(Status.INVALID_PARAMETER, "object kind 4"):
+        world.m.import_by_name(world.b, "frames", object_kind=4)
 
 
 def test_a_payload_is_its_list_of_handles(world: World) -> None:

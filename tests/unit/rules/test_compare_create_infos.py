@@ -50,7 +50,7 @@ def test_queue_families_count_only_when_shared_by_them() -> None:
 
 
 def test_a_buffer_is_not_an_image() -> None:
-    assert difference(buffer_info(), image_info()) == "one is a BufferCreateInfo, the other a ImageCreateInfo"
+    assert difference(buffer_info(), image_info()) == "one is a BufferCreateInfo, the other an ImageCreateInfo"
 
 
 def test_a_chain_that_leads_back_into_itself_ends() -> None:

@@ -1,4 +1,4 @@
-"""The handle types of memory: constants as in the enum, groups, and what is computed with them."""
+"""Handle types of memory, semaphores and fences: constants as in the enum, groups, and computations with them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,20 @@ CONSTANTS = (
 )
 
 
+SYNC = {
+    "SEMAPHORE": (vk.ExternalSemaphoreHandleTypeFlagBits, ("D3D12_FENCE", "SYNC_FD")),
+    "FENCE": (vk.ExternalFenceHandleTypeFlagBits, ("SYNC_FD",)),
+}
+
+
 def test_constants_are_the_numbers_of_the_enum() -> None:
     for name in CONSTANTS:
         value = getattr(handle_types, name)
         assert value == Bits[name] and type(value) is int, name
+    for kind, (bits, others) in SYNC.items():
+        for name in ("OPAQUE_FD", "OPAQUE_WIN32", "OPAQUE_WIN32_KMT", *others):
+            value = getattr(handle_types, f"{kind}_{name}")
+            assert value == bits[name] and type(value) is int, name
 
 
 def test_groups_have_the_types_of_the_specification() -> None:
@@ -43,6 +53,22 @@ def test_groups_have_the_types_of_the_specification() -> None:
 def test_every_bit_of_the_enum_is_defined() -> None:
     assert handle_types.DEFINED_TYPES == set(Bits)
     assert handle_types.KNOWN_TYPE_BITS.bit_count() == len(handle_types.DEFINED_TYPES)
+
+
+def test_groups_of_semaphores_and_fences() -> None:
+    semaphores, fences = SYNC["SEMAPHORE"][0], SYNC["FENCE"][0]
+    assert handle_types.DEFINED_SEMAPHORE_TYPES == set(semaphores)
+    assert handle_types.KNOWN_SEMAPHORE_TYPE_BITS.bit_count() == len(handle_types.DEFINED_SEMAPHORE_TYPES)
+    assert handle_types.DEFINED_FENCE_TYPES == set(fences)
+    assert handle_types.KNOWN_FENCE_TYPE_BITS.bit_count() == len(handle_types.DEFINED_FENCE_TYPES)
+    assert handle_types.SEMAPHORE_FD_TYPES == semaphores.OPAQUE_FD | semaphores.SYNC_FD
+    assert handle_types.SEMAPHORE_NT_TYPES == semaphores.OPAQUE_WIN32 | semaphores.D3D12_FENCE
+    assert handle_types.SEMAPHORE_WIN32_TYPES == handle_types.SEMAPHORE_NT_TYPES | semaphores.OPAQUE_WIN32_KMT
+    opaque = semaphores.OPAQUE_FD | semaphores.OPAQUE_WIN32 | semaphores.OPAQUE_WIN32_KMT
+    assert handle_types.SEMAPHORE_OPAQUE_TYPES == opaque
+    assert handle_types.FENCE_FD_TYPES == fences.OPAQUE_FD | fences.SYNC_FD
+    assert handle_types.FENCE_WIN32_TYPES == fences.OPAQUE_WIN32 | fences.OPAQUE_WIN32_KMT
+    assert handle_types.FENCE_OPAQUE_TYPES == handle_types.FENCE_WIN32_TYPES | fences.OPAQUE_FD
 
 
 def test_types_are_joined_and_compared() -> None:

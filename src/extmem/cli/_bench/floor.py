@@ -1,4 +1,6 @@
-"""`floor.c` and `cuda_floor.c`: the same calls in C, compiled for the benchmark and called as libraries.
+"""`floor.c`, `cuda_floor.c` and `order_floor.c`: the same calls in C.
+
+They are compiled for the benchmark and called as libraries.
 
 The times are taken in C, directly around the calls, so the time of the call from Python does not count.
 """
@@ -14,7 +16,7 @@ from typing import Any
 
 from extmem.errors import UnsupportedError
 
-__all__ = ["CudaFloor", "Floor", "compile_floor"]
+__all__ = ["CudaFloor", "Floor", "OrderFloor", "compile_floor"]
 
 _HERE = Path(__file__).parent
 _COMPILERS = ("cc", "gcc", "clang")
@@ -33,6 +35,14 @@ _SIGNATURES: dict[str, dict[str, tuple[Any, tuple[Any, ...]]]] = {
         "cuda_floor_open": (_Address, (ctypes.c_char_p,)),
         "cuda_floor_close": (None, (_Address,)),
         "cuda_floor_import": (ctypes.c_int64, (_Address, _Int, _U64, _U32)),
+    },
+    "order_floor": {
+        "order_floor_open": (_Address, (ctypes.c_char_p,)),
+        "order_floor_close": (None, (_Address,)),
+        "order_floor_stream": (ctypes.c_int64, (_Address, _U32)),
+        "order_floor_heard": (ctypes.c_int64, (_Address, _U32)),
+        "order_floor_paced": (ctypes.c_int64, (_Address, _U32)),
+        "order_floor_chain": (ctypes.c_int64, (_Address, _U32)),
     },
 }
 """The functions of each library by the prefix of their names, with the types of results and arguments."""
@@ -111,6 +121,29 @@ class CudaFloor(_LoadedFloor):
     def imported(self, fd: int, size: int, *, dedicated: bool) -> int:
         """Return the nanoseconds of copying an fd, importing and mapping it, and querying the mapped pointer."""
         return _checked(self._library.cuda_floor_import(self._floor, fd, size, int(dedicated)))
+
+
+class OrderFloor(_LoadedFloor):
+    """A VkDevice and a CUDA stream of one GPU in C, with a timeline of the Vulkan driver."""
+
+    def __init__(self, library: str, device_uuid: bytes) -> None:
+        super().__init__(library, device_uuid, "order_floor", "Vulkan and CUDA")
+
+    def on_stream(self, rounds: int) -> int:
+        """Return the nanoseconds of `rounds` waits and signals on the stream, which is not waited for."""
+        return _checked(self._library.order_floor_stream(self._floor, rounds))
+
+    def heard(self, rounds: int) -> int:
+        """As `on_stream`; after each signal a host function raises a word and wakes who sleeps on it."""
+        return _checked(self._library.order_floor_heard(self._floor, rounds))
+
+    def paced(self, rounds: int) -> int:
+        """Return the nanoseconds of `rounds` waits and signals, each after a pause. The waits are not satisfied yet."""
+        return _checked(self._library.order_floor_paced(self._floor, rounds))
+
+    def chained(self, rounds: int) -> int:
+        """Return the nanoseconds of `rounds` chains of the queue, the stream, the queue, and a wait of the host."""
+        return _checked(self._library.order_floor_chain(self._floor, rounds))
 
 
 def _checked(value: int) -> int:

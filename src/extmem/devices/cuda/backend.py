@@ -5,7 +5,8 @@ How this works. Each part has one subject, and is built on those before it; none
     LogicalDevice ──> Vmm ──> Resources, Transfers, Imports
 
 Memory that is allocated here is CUDA's own (`vmm`). Memory of other APIs is imported by its descriptor (`external`),
-host payloads by registration (`host_registration`). All copies are done when they return (`submission`). A member of
+host payloads by registration (`host_registration`). Semaphores and fences are a part that is made at its first use
+(`sync_members`). All copies are done when they return (`submission`). A member of
 `Backend` that a part implements as it is, is that part's method: `__init__` lists them.
 """
 
@@ -21,6 +22,7 @@ from extmem.devices.cuda.imports import Imports
 from extmem.devices.cuda.logical import LogicalDevice
 from extmem.devices.cuda.memory import native_allocation
 from extmem.devices.cuda.resources import Resources
+from extmem.devices.cuda.sync_members import SyncMembers
 from extmem.devices.cuda.transfers import Transfers
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
 from extmem.devices.fd_copies import copy_of
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["CudaBackend"]
 
 
-class CudaBackend(Answers):
+class CudaBackend(Answers, SyncMembers):
     """One GPU as a `Backend`, which documents its members."""
 
     kind = "cuda"
@@ -59,12 +61,13 @@ class CudaBackend(Answers):
     imports_handles = WIN32_IS_NATIVE
 
     def __init__(self, gpu: Gpu) -> None:
-        super().__init__(gpu)
+        Answers.__init__(self, gpu)
         self.device = LogicalDevice(gpu)
         self.vmm = Vmm(self.device)
         self.resources = Resources(self.device, self.vmm)
         self.transfers = Transfers(self.device)
         self.imports = Imports(self.device, self.vmm)
+        SyncMembers.__init__(self, self.device, self.transfers.submissions)
 
         self.identity = gpu.identity
         """CUDA reports no driverUUID: it is zero."""
@@ -98,7 +101,6 @@ class CudaBackend(Answers):
         self.fill = self.transfers.fill
         self.submit = self.transfers.submit
         self.wait = self.transfers.wait
-        self.finish_submitted = self.transfers.finish_submitted
 
     def allocate(
         self,
@@ -137,5 +139,11 @@ class CudaBackend(Answers):
             )
         return copy_of(fd)
 
+    def finish_submitted(self) -> None:
+        """See `FinishesLater`."""
+        self.transfers.finish_submitted()
+        self.finish_sync()
+
     def close(self) -> None:
+        self.close_sync()
         self.device.close()

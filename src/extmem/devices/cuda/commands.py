@@ -26,12 +26,14 @@ class CudaRecorder:
 
     def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:
         device = self._device
-        device.check(device.module.cuMemsetD32(_pointer(buffer) + offset, word, size // 4)[0], "cuMemsetD32")
+        device.check(
+            device.module.cuMemsetD32Async(_pointer(buffer) + offset, word, size // 4, 0)[0], "cuMemsetD32Async"
+        )
 
     def copy_buffer(self, source: NativeResource, start: int, target: NativeResource, at: int, size: int) -> None:
         device = self._device
-        result = device.module.cuMemcpyDtoD(_pointer(target) + at, _pointer(source) + start, size)
-        device.check(result[0], "cuMemcpyDtoD", f"{size} bytes")
+        result = device.module.cuMemcpyDtoDAsync(_pointer(target) + at, _pointer(source) + start, size, 0)
+        device.check(result[0], "cuMemcpyDtoDAsync", f"{size} bytes")
 
     def copy_buffer_to_image(
         self, buffer: NativeResource, image: NativeResource, layout: int, region: ImageRegion
@@ -54,7 +56,7 @@ class CudaRecorder:
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
     ) -> None:
-        """Do nothing: each command is done before the next begins."""
+        """Do nothing: the default stream executes its commands in order."""
 
 
 def _pointer(buffer: NativeResource) -> int:

@@ -23,26 +23,29 @@ def examine(device: LogicalDevice, fd: int, handle_type: MemoryHandleType, *, tr
 
     CUDA imports OPAQUE_FD alone of the fd types.
     """
+    found = examine_file(fd, trusted=trusted and handle_type == OPAQUE_FD)
+    if found.valid and handle_type != OPAQUE_FD:
+        found = found._replace(problem=str(device.unsupported_type(handle_type)))
+    return found._replace(handle_type=handle_type)
+
+
+def examine_file(fd: int, *, trusted: bool) -> ExaminedFd:
+    """Return whether an fd can be what a driver exports. A descriptor that this library exported has to be open."""
     try:
         status = os.fstat(fd) if fd >= 0 else None
     except OSError:
         status = None
     if status is None:
         problem = f"fd {fd} is not an open file descriptor"
-        return ExaminedFd(fd, handle_type, "closed", problem, self_describing=False)
+        return ExaminedFd(fd, OPAQUE_FD, "closed", problem, self_describing=False)
     mode = stat.S_IFMT(status.st_mode)
     file_type = _FILE_TYPES.get(mode, "other")
-    problem = ""
-    if not (trusted and handle_type == OPAQUE_FD):
-        if mode in _NOT_A_PAYLOAD:
-            problem = f"fd {fd} is {_NOT_A_PAYLOAD[mode]}, and no driver exports one"
-        elif handle_type != OPAQUE_FD:
-            problem = str(device.unsupported_type(handle_type))
-    if problem:
-        return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
+    if not trusted and mode in _NOT_A_PAYLOAD:
+        problem = f"fd {fd} is {_NOT_A_PAYLOAD[mode]}, and no driver exports one"
+        return ExaminedFd(fd, OPAQUE_FD, file_type, problem, self_describing=False)
     return ExaminedFd(
         fd,
-        handle_type,
+        OPAQUE_FD,
         file_type,
         size=status.st_size,
         capacity=None,

@@ -77,7 +77,7 @@ class Gpu:
             driver_name="NVIDIA CUDA",
             driver_version=f"{version // 1000}.{version % 1000 // 10}",
         )
-        self.can = {word: self._attribute(name) for name, word in _WANTED.items()}
+        self.can = {word: self.attribute(name) for name, word in _WANTED.items()}
         """Its attributes, by a short name for each (`_WANTED`)."""
         self._lock = Lock()
         self.context: Any = None
@@ -99,7 +99,8 @@ class Gpu:
         failed = _GET_LUID(address)(ctypes.addressof(luid), ctypes.addressof(mask), int(self.device))
         return (None, 0) if failed else (luid.raw, mask.value)  # a device without graphics has none
 
-    def _attribute(self, name: str) -> int:
+    def attribute(self, name: str) -> int:
+        """cuDeviceGetAttribute, by the name of the enumerator. Errors: DriverError."""
         answer = self.module.cuDeviceGetAttribute(getattr(self.module.CUdevice_attribute, name), self.device)
         return int(value_of(answer, "cuDeviceGetAttribute", self.name))
 

@@ -21,10 +21,12 @@ from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation, Recorder
     from extmem.devices.resources import NativeResource, Requirements
+    from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec
     from extmem.devices.types import ExaminedFd, ImportRequest, QueueFacts
     from extmem.owning import OwnedFd, Uses
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
+    from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["HostBackend"]
 
@@ -194,13 +196,66 @@ class HostBackend:
         """See `Backend`. The processor does each command when it is recorded. Ownership has no meaning here."""
         record(late.commands.HostRecorder())
 
+    # Semaphores and fences (`SyncBackend`).
+
+    max_timeline_difference = (1 << 63) - 1
+    """GPUs that wait for a word of memory compare the signed difference."""
+    timelines = fences = "host"
+
+    def external_semaphore_properties(
+        self, info: vk.PhysicalDeviceExternalSemaphoreInfo
+    ) -> vk.ExternalSemaphoreProperties:
+        return late.sync.semaphore_properties(info)
+
+    def external_fence_properties(self, info: vk.PhysicalDeviceExternalFenceInfo) -> vk.ExternalFenceProperties:
+        return late.sync.fence_properties(info)
+
+    def create_semaphore(self, spec: SemaphoreSpec) -> NativeSemaphore:
+        self._check_open()
+        return late.sync.create_semaphore(spec)
+
+    def create_fence(self, spec: FenceSpec) -> NativeFence:
+        self._check_open()
+        return late.sync.create_fence(spec)
+
+    def examine_sync_fd(
+        self,
+        fd: int,
+        handle_type: SyncHandleType,
+        *,
+        fence: bool = False,
+        timeline: bool = False,
+        trusted: bool = False,
+    ) -> ExaminedFd:
+        return late.sync.examine(fd, handle_type, fence=fence, timeline=timeline)
+
+    def wait_semaphores(
+        self, waits: Sequence[tuple[NativeSemaphore, int]], *, any_of: bool = False, timeout_ns: int = 0
+    ) -> bool:
+        """See `SyncBackend`. PeerGoneError for a value whose signaler has ended."""
+        return late.sync.wait_semaphores(waits, any_of=any_of, timeout_ns=timeout_ns)
+
+    def wait_fences(self, fences: Sequence[NativeFence], *, any_of: bool = False, timeout_ns: int = 0) -> bool:
+        """See `SyncBackend`. PeerGoneError for a fence whose signaler has ended."""
+        return late.sync.wait_fences(fences, any_of=any_of, timeout_ns=timeout_ns)
+
+    def submit_batches(
+        self, batches: Sequence[Batch], fence: NativeFence | None, uses: Uses, *, wait: bool = False
+    ) -> None:
+        """See `SyncBackend`. It returns when all is done, also without `wait`."""
+        late.sync.submit(batches, fence)
+
     def close(self) -> None:
         """See `Backend`. New memory is refused; what was allocated stays."""
         self._closed = True
 
-    def _check(self, size: int, memory_type: int) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise HandleStateError(f"{self.identity.device_name} is closed; open the device again")
+
+    def _check(self, size: int, memory_type: int) -> None:
+        if self._closed:
+            self._check_open()
         if size <= 0 or not 0 <= memory_type < _TYPE_COUNT:
             raise DriverError(
                 f"vkAllocateMemory: {size} bytes of memory type {memory_type} are asked for; sizes begin at 1 "

@@ -56,7 +56,7 @@ def examine(fd: int, handle_type: MemoryHandleType = OPAQUE_FD, *, trusted: bool
         status = os.fstat(fd)
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     except (OSError, ValueError, OverflowError):
-        return ExaminedFd(fd, handle_type, "closed", f"fd {fd} is not open in this process")
+        return ExaminedFd(fd, handle_type, "closed", f"fd {fd} is not open in this process; pass one that is")
     size, identity = status.st_size, (status.st_dev, status.st_ino)
     if flags & os.O_PATH:
         problem = f"fd {fd} was opened with O_PATH and leads to no data"
@@ -67,7 +67,7 @@ def examine(fd: int, handle_type: MemoryHandleType = OPAQUE_FD, *, trusted: bool
     file_type, words = _file_type(fd, status.st_mode, seals)
     problem = ""
     if file_type != "memfd":
-        problem = f"fd {fd} is {words}, and a payload is a sealed memory file (memfd)"
+        problem = f"fd {fd} is {words}, and a payload is a sealed memory file (memfd); pass an fd that was exported"
     elif access == os.O_WRONLY:
         problem = f"fd {fd} was opened for writing only and cannot be mapped"
     elif seals & _SIZE_SEALS != _SIZE_SEALS:

@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from extmem.devices.host import commands as commands
     from extmem.devices.host import image_layouts as image_layouts
     from extmem.devices.host import resources as resources
+    from extmem.devices.host import sync as sync
     from extmem.devices.host import system as system
     from extmem.devices.host import transfers as transfers
 else:  # a type checker would take this to mean that every name exists
 
     def __getattr__(name: str) -> object:
-        if name not in ("commands", "image_layouts", "resources", "system", "transfers"):
+        if name not in ("commands", "image_layouts", "resources", "sync", "system", "transfers"):
             raise AttributeError(f"module 'extmem.devices.host.late' has no attribute {name!r}")
         with late_imports():
             import importlib

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from typing import SupportsIndex
 
 from extmem import rules
+from extmem.arguments import a_type
 from extmem.devices import host
 from extmem.devices.vulkan import new_loader
 from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.instance import Instance
-from extmem.devices.vulkan.logical import MOVING, SHARING
+from extmem.devices.vulkan.logical import FEATURES, MOVING, SHARING
 from extmem.devices.vulkan.physical import API_VERSION, PhysicalDevice
 from extmem.errors import HandleStateError, RuleViolation, UnsupportedError
 
@@ -42,7 +43,7 @@ def adopt(
     family, number = operator.index(queue_family), operator.index(queue)
     for what, handle in (("VkInstance", instance), ("VkPhysicalDevice", physical_device), ("VkDevice", device)):
         if not isinstance(handle, int):
-            raise TypeError(f"the {what} is {handle!r}, a {type(handle).__name__}; pass its address as an int")
+            raise TypeError(f"the {what} is {handle!r}, {a_type(handle)}; pass its address as an int")
         if not handle:
             raise HandleStateError(f"the {what} is null; pass its address as a number")
     if api_version < API_VERSION:
@@ -81,6 +82,7 @@ def adopt(
     adopted = PhysicalDevice(adopted_instance, real.handle, names)
     backend = VulkanBackend(adopted, device=device, queue_family=family, queue=number)
     backend.enabled_features = enabled
+    backend.device.features = enabled & FEATURES.keys()
     return backend
 
 

@@ -28,8 +28,15 @@ else:
     from extmem.devices.vulkan.memory import Memories
 
 if TYPE_CHECKING:
-    from extmem.devices.types import QueueFacts
+    from collections.abc import Sequence
+
+    from extmem import vk
+    from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec
+    from extmem.devices.types import ExaminedFd, QueueFacts
     from extmem.devices.vulkan.physical import PhysicalDevice
+    from extmem.devices.vulkan.sync import VulkanSyncBackend
+    from extmem.owning import Uses
+    from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["VulkanBackend"]
 
@@ -42,8 +49,8 @@ class VulkanBackend(Answers):
     """The driver's own files, whose payloads the kernel does not identify."""
     allocates_zeroed = False
     """Vulkan leaves the content of new memory to the driver."""
-    enabled_features: frozenset[str] = frozenset()
-    """No feature is enabled on a VkDevice that extmem creates; of an adopted one, those that its owner stated."""
+    enabled_features: frozenset[str]
+    """Features of semaphores on a VkDevice that extmem creates; of an adopted one, those that its owner stated."""
 
     def __init__(
         self, physical: PhysicalDevice, *, device: int | None = None, queue_family: int | None = None, queue: int = 0
@@ -51,6 +58,7 @@ class VulkanBackend(Answers):
         """See `LogicalDevice`."""
         super().__init__(physical)
         self.device = LogicalDevice(physical, device=device, queue_family=queue_family, queue=queue)
+        self.enabled_features = self.device.features
         self.memories = Memories(self.device)
         self.resources = Resources(self.device)
         self.transfers = Transfers(self.device, self.memories, self.resources)
@@ -96,9 +104,66 @@ class VulkanBackend(Answers):
         self.fill = self.transfers.fill
         self.submit = self.transfers.submit
         self.finish_submitted = self.transfers.finish_submitted
-        self.release_ownership = self.transfers.release_ownership
+        self.owns, self.release_ownership = self.transfers.owns, self.transfers.release_ownership
 
     def close(self) -> None:
         """See `Backend`. Errors: DriverError while commands run; safe to repeat."""
         self.transfers.close()
         self.device.close()
+
+    # Semaphores and fences (`SyncBackend`), whose module is imported at their first use.
+
+    @property
+    def sync(self) -> VulkanSyncBackend:
+        """The semaphores and fences of the device."""
+        return self.transfers.sync
+
+    @property
+    def max_timeline_difference(self) -> int:
+        return self.sync.max_timeline_difference
+
+    @property
+    def timelines(self) -> str:
+        return self.sync.timelines
+
+    @property
+    def fences(self) -> str:
+        return "driver"
+
+    def external_semaphore_properties(
+        self, info: vk.PhysicalDeviceExternalSemaphoreInfo
+    ) -> vk.ExternalSemaphoreProperties:
+        return self.sync.external_semaphore_properties(info)
+
+    def external_fence_properties(self, info: vk.PhysicalDeviceExternalFenceInfo) -> vk.ExternalFenceProperties:
+        return self.sync.external_fence_properties(info)
+
+    def create_semaphore(self, spec: SemaphoreSpec) -> NativeSemaphore:
+        return self.sync.create_semaphore(spec)
+
+    def create_fence(self, spec: FenceSpec) -> NativeFence:
+        return self.sync.create_fence(spec)
+
+    def examine_sync_fd(
+        self,
+        fd: int,
+        handle_type: SyncHandleType,
+        *,
+        fence: bool = False,
+        timeline: bool = False,
+        trusted: bool = False,
+    ) -> ExaminedFd:
+        return self.sync.examine_sync_fd(fd, handle_type, fence=fence, timeline=timeline, trusted=trusted)
+
+    def wait_semaphores(
+        self, waits: Sequence[tuple[NativeSemaphore, int]], *, any_of: bool = False, timeout_ns: int = 0
+    ) -> bool:
+        return self.sync.wait_semaphores(waits, any_of=any_of, timeout_ns=timeout_ns)
+
+    def wait_fences(self, fences: Sequence[NativeFence], *, any_of: bool = False, timeout_ns: int = 0) -> bool:
+        return self.sync.wait_fences(fences, any_of=any_of, timeout_ns=timeout_ns)
+
+    def submit_batches(
+        self, batches: Sequence[Batch], fence: NativeFence | None, uses: Uses, *, wait: bool = False
+    ) -> None:
+        self.sync.submit_batches(batches, fence, uses, wait=wait)

@@ -28,11 +28,9 @@ files.
 
 from __future__ import annotations
 
-import importlib
 import os
-import re
 import stat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices import descriptor_shortage
@@ -40,6 +38,7 @@ from extmem.devices.types import ExaminedFd
 from extmem.devices.vulkan import dma_buf
 from extmem.devices.vulkan.capabilities import Answers, supported
 from extmem.devices.vulkan.file_form import Form, Sample, learn
+from extmem.devices.vulkan.file_kind import FILE_TYPES, FileKind, file_kind, kind_of
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.memory import Memories
 from extmem.devices.vulkan.resources import Resources
@@ -53,24 +52,16 @@ if TYPE_CHECKING:
     from extmem.devices.vulkan.transfers import Transfers
     from extmem.owning import OwnedFd
 
-__all__ = ["FdCheck", "FileKind", "file_kind", "seals_of"]
+__all__ = ["FdCheck"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_FILE_TYPES = {
-    stat.S_IFSOCK: "socket",
-    stat.S_IFDIR: "directory",
-    stat.S_IFIFO: "pipe",
-    stat.S_IFCHR: "device",
-    stat.S_IFBLK: "device",
-    stat.S_IFREG: "file",
-}
 _COPYING = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
-_FILE_TYPE = stat.S_IFMT(0o177777)
 _PROBE = 65_536
 """Bytes of the allocation whose fd is examined."""
 _SAMPLES = (_PROBE, 100_000)
 """Bytes of the allocations whose files are compared. One is not a multiple of a page: drivers may round sizes up."""
 _MARK = 16
+_read_at: Any = getattr(os, "pread", None)
 _EXPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.EXPORTABLE)
 _DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
 _DRIVER_FILES = ("/memfd:", "/dmabuf:", "/dev/", "anon_inode:")
@@ -84,69 +75,6 @@ _NOT_THE_FD = frozenset(
     )
 )
 """Results of an import that the fd does not cause."""
-
-
-class FileKind(NamedTuple):
-    """What a file is, seen from outside: file type, device number of a device file, and its link without numbers.
-
-    Of a regular file also the file system that it is on, and its seals; None where files there have none.
-    """
-
-    mode: int
-    device_number: int
-    link: str
-    file_system: int = 0
-    seals: int | None = None
-
-    def __str__(self) -> str:
-        return self.link
-
-    def difference(self, own: FileKind) -> str:
-        """Why the file differs from the driver's own, the link aside; empty where it does not."""
-        if (self.mode, self.device_number) != (own.mode, own.device_number):
-            return "a file of another kind"
-        if self.file_system != own.file_system:
-            return "on another file system"
-        lacking = (own.seals or 0) & ~(self.seals or 0)
-        return f"without the seals {lacking:#x}, so that it can be changed under those who mapped it" if lacking else ""
-
-
-def file_kind(fd: int, *, link: bool = True) -> FileKind:
-    """Return what an fd is. link: whether its link is read. OSError (EBADF) if it is not open."""
-    return _kind_of(fd, os.fstat(fd), link)
-
-
-def _kind_of(fd: int, status: os.stat_result, link: bool) -> FileKind:
-    text = ""
-    if link:
-        try:
-            text = os.readlink(f"/proc/self/fd/{fd}")
-        except OSError:
-            text = _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "anonymous")
-        text = re.sub(r"\d+", "#", text.removesuffix(" (deleted)"))
-    mode = status.st_mode & _FILE_TYPE
-    if mode == stat.S_IFREG:
-        return FileKind(mode, 0, text, status.st_dev, seals_of(fd))
-    return FileKind(mode, int(getattr(status, "st_rdev", 0)), text)  # not every platform has the number
-
-
-def _find_fcntl() -> Any:
-    try:
-        return importlib.import_module("fcntl")
-    except ImportError:
-        return None  # Windows, where drivers export no fds
-
-
-_FCNTL = _find_fcntl()
-_read_at: Any = getattr(os, "pread", None)
-
-
-def seals_of(fd: int) -> int | None:
-    """The seals of a memory file (F_GET_SEALS); None for other files."""
-    try:
-        return int(_FCNTL.fcntl(fd, _FCNTL.F_GET_SEALS))
-    except OSError:
-        return None
 
 
 class FdCheck:
@@ -256,7 +184,7 @@ class FdCheck:
         if status is None:
             problem = f"fd {fd} is not an open file descriptor"
             return ExaminedFd(fd, handle_type, "closed", problem, self_describing=False)
-        file_type = _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "other")
+        file_type = FILE_TYPES.get(stat.S_IFMT(status.st_mode), "other")
         if handle_type not in self._own and not self._imports_type(handle_type):
             problem = str(self._device.unsupported_type(handle_type))
             return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
@@ -283,12 +211,12 @@ class FdCheck:
         if handle_type == DMA_BUF:
             if capacity is not None:
                 return ""
-            link = _kind_of(fd, status, True)
+            link = kind_of(fd, status, True)
             return f"fd {fd} is {link}, and the kernel does not call it a dma-buf; pass the fd that its exporter gave"
         own = self.own(handle_type)
-        if trusted and own is not None and not _kind_of(fd, status, False).difference(own):
+        if trusted and own is not None and not kind_of(fd, status, False).difference(own):
             return ""
-        seen, word = _kind_of(fd, status, True), types_text(handle_type)
+        seen, word = kind_of(fd, status, True), types_text(handle_type)
         if own is None:
             if seen.mode not in (stat.S_IFIFO, stat.S_IFSOCK) and seen.link.startswith(_DRIVER_FILES):
                 return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
@@ -18,7 +19,7 @@ from extmem.vk.value_text import types_text
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
 
-__all__ = ["MOVING", "SHARING", "LogicalDevice"]
+__all__ = ["FEATURES", "MOVING", "SHARING", "LogicalDevice"]
 
 SHARING = frozenset(
     {
@@ -27,13 +28,36 @@ SHARING = frozenset(
         "VK_EXT_external_memory_host",
         "VK_EXT_queue_family_foreign",
         "VK_KHR_external_memory_win32",
+        "VK_KHR_external_semaphore_fd",
+        "VK_KHR_external_fence_fd",
+        "VK_KHR_external_semaphore_win32",
+        "VK_KHR_external_fence_win32",
+        "VK_KHR_timeline_semaphore",
+        "VK_KHR_synchronization2",
         modifiers.EXTENSION,
         modifiers.NEEDED,
     }
 )
 """Extensions that sharing needs. A device is created with those of them that it has."""
 
+FEATURES = {
+    "timelineSemaphore": ("VK_KHR_timeline_semaphore", 2, "VkPhysicalDeviceTimelineSemaphoreFeatures"),
+    "synchronization2": ("VK_KHR_synchronization2", 3, "VkPhysicalDeviceSynchronization2Features"),
+}
+"""Features that are used, with the extension, the minor version of Vulkan, and the struct of each.
+
+A device with the extension, or of that version, has the feature.
+"""
+LEFT_OUT = frozenset({"synchronization2"})
+"""Features that are not enabled for devices made here, only used on adopted devices that have them. This one changes
+what barriers mean: a stage mask may be empty, and a transition between equal layouts is none.
+"""
+
 _S = vk.StructureType
+_STRUCTS = {
+    "timelineSemaphore": int(_S.PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES),
+    "synchronization2": int(_S.PHYSICAL_DEVICE_SYNCHRONIZATION_2_FEATURES),
+}
 _HOST_VISIBLE = vk.MemoryPropertyFlagBits.HOST_VISIBLE
 MOVING = int(vk.QueueFlagBits.GRAPHICS | vk.QueueFlagBits.COMPUTE | vk.QueueFlagBits.TRANSFER)
 """Queues with one of these flags copy."""
@@ -53,6 +77,13 @@ class LogicalDevice:
         self.owned = device is None
         self.enabled = _extensions_to_enable(physical) if self.owned else physical.extensions
         """Names of the device's extensions."""
+        minor = physical.version >> 12 & 0x3FF
+        self.features = frozenset(
+            name
+            for name, (needed, since, _) in FEATURES.items()
+            if name not in LEFT_OUT and (needed in self.enabled or minor >= since)
+        )
+        """Names of the features that are enabled; those of an adopted device are set by its adoption."""
         self.owner = VkDeviceOwner(physical.instance.owner)
         if device is None:
             self._create()
@@ -65,6 +96,8 @@ class LogicalDevice:
         """The physical device's memory types."""
         self.host_visible = tuple(bool(one.property_flags & _HOST_VISIBLE) for one in self.memory_types)
         """For each memory type, whether the host can map it."""
+        self.queue_lock = Lock()
+        """Held while something is submitted to the queue, and by nothing else."""
         self.making = Lock()
         """Held while a thing is made that is made once: a mapping, an exported handle, a transfer buffer."""
 
@@ -80,6 +113,18 @@ class LogicalDevice:
         self.commands.vkGetDeviceQueue(self.handle, self.queue_family, self.queue_index, queue)
         return int(ffi.cast("uintptr_t", queue[0]))
 
+    @cached_property
+    def timeline_commands(self) -> tuple[Any, Any, Any]:
+        """vkGetSemaphoreCounterValue, vkWaitSemaphores and vkSignalSemaphore."""
+        names = ("vkGetSemaphoreCounterValue", "vkWaitSemaphores", "vkSignalSemaphore")
+        counter, wait, signal = map(self.commands.promoted, names)
+        return counter, wait, signal
+
+    @cached_property
+    def submit_2(self) -> Any:
+        """vkQueueSubmit2; None without the feature synchronization2."""
+        return self.commands.promoted("vkQueueSubmit2") if "synchronization2" in self.features else None
+
     @property
     def raw(self) -> int:
         """VkDevice as a number."""
@@ -93,7 +138,12 @@ class LogicalDevice:
         queue = ffi.new("VkDeviceQueueCreateInfo *", queue_info)
         extensions = {"enabledExtensionCount": len(names), "ppEnabledExtensionNames": listed}
         queues = {"queueCreateInfoCount": 1, "pQueueCreateInfos": queue}
-        info = ffi.new("VkDeviceCreateInfo *", {"sType": int(_S.DEVICE_CREATE_INFO), **queues, **extensions})
+        chain, keep = ffi.NULL, []
+        for name in sorted(self.features):
+            chain = ffi.new(f"{FEATURES[name][2]} *", (_STRUCTS[name], chain, 1))
+            keep.append(chain)  # a pointer in a struct keeps nothing
+        links = {"sType": int(_S.DEVICE_CREATE_INFO), "pNext": chain}
+        info = ffi.new("VkDeviceCreateInfo *", {**links, **queues, **extensions})
         result = self.owner.make(self.physical.commands, self.physical.handle, info)
         if result:
             fail(result, "vkCreateDevice", self.name)
@@ -127,7 +177,7 @@ class LogicalDevice:
 
 def _extensions_to_enable(physical: PhysicalDevice) -> frozenset[str]:
     """The extensions to create a device with. DRM format modifiers need another one, which every driver has."""
-    names = physical.extensions & SHARING
+    names = physical.extensions & SHARING - {FEATURES[feature][0] for feature in LEFT_OUT}
     return names if modifiers.NEEDED in names else names - {modifiers.EXTENSION}
 
 

@@ -110,6 +110,11 @@ class PhysicalDevice:
         return self._properties.properties
 
     @property
+    def version(self) -> int:
+        """The version that a VkDevice of it has: that of the instance, unless the physical device's is lower."""
+        return min(self.instance.api_version, int(self.properties.api_version))
+
+    @property
     def device_type(self) -> vk.PhysicalDeviceType:
         """VkPhysicalDeviceType: a GPU, or a processor that poses as one."""
         return vk.PhysicalDeviceType(int(self.properties.device_type))

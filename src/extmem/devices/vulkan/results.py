@@ -26,11 +26,15 @@ _OTHER = {
     "mesa-vulkan-drivers",
     Result.ERROR_EXTENSION_NOT_PRESENT: "the driver lacks an extension; update it, or choose another device",
     Result.ERROR_FEATURE_NOT_PRESENT: "the driver lacks a feature; update it, or choose another device",
+    Result.TIMEOUT: "a keyed mutex was not acquired in its time: another device holds it, or released it with another "
+    "key; nothing was submitted, so submit again. A mutex whose holder has ended is abandoned for good: share a new "
+    "resource then",
     Result.ERROR_MEMORY_MAP_FAILED: "the host has no address space for it; unmap other memory, or use read and write",
 }
 
 _CERTAIN = frozenset(
     (
+        Result.TIMEOUT,
         Result.ERROR_DEVICE_LOST,
         Result.ERROR_EXTENSION_NOT_PRESENT,
         Result.ERROR_FEATURE_NOT_PRESENT,

@@ -53,8 +53,10 @@ _running_submissions: Final[set[Submissions]] = set()
 class Submissions:
     """The queue of a device, with its command buffer and fence. Ownership: everything is released by `close`."""
 
-    def __init__(self, device: LogicalDevice, buffers: TransferBuffers) -> None:
+    def __init__(self, device: LogicalDevice, buffers: TransferBuffers, drain: Callable[[], None]) -> None:
+        """drain: waits for batches that were submitted and not waited for (`sync_submission`)."""
         self._device = device
+        self._drain = drain
         self._buffers = buffers
         self._commands = device.commands
         self.lock = Lock(reentrant=True)
@@ -87,6 +89,7 @@ class Submissions:
         uses: what else the commands use. It is not freed before the device is done, also if an exception ends the wait.
         owners: the owners of memory afterwards, by barriers of `record`.
         """
+        self._drain()
         with self.lock:
             self._finish()
             shared = [a for a in used if a.handle_types and a.owner != "held"]
@@ -178,7 +181,8 @@ class Submissions:
             device.check(vulkan.vkResetFences(device.handle, 1, ffi.new("uint64_t *", fence)), "vkResetFences")
             self._signaled = False
         _running_submissions.add(self)
-        self._submitted.extend(starmap(vulkan.vkQueueSubmit, ((self._queue, 1, info, fence),)))
+        with device.queue_lock:
+            self._submitted.extend(starmap(vulkan.vkQueueSubmit, ((self._queue, 1, info, fence),)))
         result = self._submitted[0]
         if result:
             self._submitted.clear()

@@ -16,6 +16,7 @@ from extmem.devices.vulkan.submission import Submissions
 from extmem.devices.vulkan.transfer_buffers import TransferBuffers
 from extmem.errors import UnsupportedError
 from extmem.handles.process_id import current_process
+from extmem.owning import late_imports
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from extmem.devices.vulkan.logical import LogicalDevice
     from extmem.devices.vulkan.memory import Memories
     from extmem.devices.vulkan.resources import Resources
+    from extmem.devices.vulkan.sync import VulkanSyncBackend
     from extmem.owning import Uses
 
 __all__ = ["Transfers"]
@@ -47,6 +49,27 @@ class Transfers:
         self.buffers = TransferBuffers(device, resources)
         self._submissions: Submissions | None = None
         self._staging: VulkanAllocation | None = None
+        self._sync: VulkanSyncBackend | None = None
+
+    @property
+    def sync(self) -> VulkanSyncBackend:
+        """Semaphores, fences, and submissions of batches, made at the first use."""
+        self._device.check_open()
+        found = self._sync
+        if found is None:
+            with self._device.making:
+                found = self._sync
+                if found is None:
+                    with late_imports():
+                        from extmem.devices.vulkan.sync import VulkanSyncBackend
+
+                    found = self._sync = VulkanSyncBackend(self._device)
+        return found
+
+    def _drain(self) -> None:
+        """Wait for batches that were submitted. Errors: as `BatchQueue.drain`."""
+        if self._sync is not None:
+            self._sync.drain()
 
     @property
     def submissions(self) -> Submissions:
@@ -54,7 +77,7 @@ class Transfers:
         self._device.check_open()
         with self._device.making:
             if self._submissions is None:
-                self._submissions = Submissions(self._device, self.buffers)
+                self._submissions = Submissions(self._device, self.buffers, self._drain)
             return self._submissions
 
     # Mapped memory.
@@ -126,6 +149,7 @@ class Transfers:
                 + ("another binding may have mapped it" if allocation.is_foreign else "the host does not see it"),
                 requires_one_of=["a bound buffer with TRANSFER_SRC and TRANSFER_DST", "a HOST_VISIBLE memory type"],
             )
+        self._drain()
         if self._submissions is not None:
             self._submissions.finish()
         whole = ffi.buffer(ffi.cast("char *", allocation.map().address), allocation.size)
@@ -215,25 +239,34 @@ class Transfers:
         ]
         self.submissions.run(record, uses=uses, owners=after)
 
+    def owns(self, allocation: Allocation) -> bool:
+        """See `ReleasesOwnership`."""
+        return native_allocation(allocation).owner == "here"
+
     def release_ownership(self, allocation: Allocation) -> None:
         """See `ReleasesOwnership`. Nothing is released where the caller's dedicated buffer is unbound and so unused."""
         if not self.buffers.obstacle(native_allocation(allocation)):
             self.submissions.run(lambda recorder: None, [native_allocation(allocation)])
 
     def finish_submitted(self) -> None:
-        if self._submissions is not None and self._device.pid == current_process.pid:
-            self._submissions.finish()
+        if self._device.pid == current_process.pid:
+            self._drain()
+            if self._submissions is not None:
+                self._submissions.finish()
 
     def close(self) -> None:
         """Release everything, when what was submitted is done. Safe to repeat, also after an exception.
 
         Errors: DriverError while commands run: nothing was released then.
         """
-        if self._submissions is not None and self._device.pid == current_process.pid:
-            self._submissions.close()
-            if self._staging is not None:
-                self._staging.close()
-        self._submissions = self._staging = None
+        if self._device.pid == current_process.pid:
+            if self._sync is not None:
+                self._sync.close()
+            if self._submissions is not None:
+                self._submissions.close()
+                if self._staging is not None:
+                    self._staging.close()
+        self._submissions = self._staging = self._sync = None
 
 
 def _check_range(allocation: Allocation, offset: int, size: int) -> VulkanAllocation:

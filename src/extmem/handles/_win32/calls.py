@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from extmem.handles._win32.tables import (
@@ -32,6 +33,7 @@ __all__ = [
     "check",
     "close",
     "close_handle",
+    "closed_on_error",
     "create_event",
     "creation_time",
     "discard",
@@ -122,6 +124,16 @@ def duplicate(
     handle = HANDLE()
     check(ntdll.NtDuplicateObject(source, value, target, ctypes.byref(handle), desired, flags, options))
     return handle.value
+
+
+@contextlib.contextmanager
+def closed_on_error(value: int) -> Iterator[int]:
+    """Close a handle if the block raises. After the block, whoever got the handle there owns it."""
+    try:
+        yield value
+    except BaseException:
+        close_handle(value)
+        raise
 
 
 def discard(value: int) -> None:

@@ -33,7 +33,7 @@ from extmem.manager.linux.records import (
     Process,
     Records,
 )
-from extmem.objects import RESOURCE_WRITE
+from extmem.objects import OBJECT_TYPES, known_kind
 from extmem.owning import OwnedFd
 from extmem.sharing.bounded import Bounded
 from extmem.sharing.payload import PayloadFd
@@ -246,7 +246,8 @@ class State:
         if held is None:
             held = HeldPayload(facts.payload, facts.descriptor)
         entry = (held, facts.object, False, facts.granted, False, facts.record)
-        writable = facts.needs == wire.READ_WRITE and facts.granted & RESOURCE_WRITE != 0
+        modify = OBJECT_TYPES[known_kind(facts.object_kind)].modify
+        writable = facts.needs == wire.READ_WRITE and facts.granted & modify != 0
         return self._known.keep(request, (data, facts, entry, writable))
 
     def handle(self, reply: wire.Handle, fds: Sequence[OwnedFd], owner: Records | None = None) -> int:

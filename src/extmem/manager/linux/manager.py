@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from extmem import wire
+from extmem.arguments import a_type
 from extmem.broker.fd_inspection import is_writable
 from extmem.errors import ObjectManagerError, UnsupportedError
 from extmem.handles import HandleEntry, HandleInfo
@@ -78,9 +79,11 @@ class LinuxManager(BrokerControl):
             self._check_name(name)
         fds = [*handles]
         modes: tuple[int, ...] = ()
+        judged = handles
         if pages:
+            judged = [*handles, *(page.handle for page in pages if page.by_rights)]
             fds += [page.handle for page in pages]
-            modes = tuple(wire.READ_WRITE if page.writable else wire.READ_ONLY for page in pages)
+            modes = tuple(map(_page_mode, pages))
         check_payload(descriptor, len(fds), len(pages))
         request = wire.Export(
             object_kind,
@@ -90,7 +93,7 @@ class LinuxManager(BrokerControl):
             int(share),
             name,
             check_mask(access),
-            check_sddl(sddl),
+            check_sddl(sddl, object_kind),
             inherit,
             strict_kmt,
             identity,
@@ -98,7 +101,7 @@ class LinuxManager(BrokerControl):
         )
         client = self.client
         # All that can fail here fails before the broker has the payload, which no one would release.
-        writable = all(map(is_writable, handles))
+        writable = all(map(is_writable, judged))
         try:
             kept = list(map(copy_fd, fds))
         except OSError as error:
@@ -116,7 +119,7 @@ class LinuxManager(BrokerControl):
         """Return a security descriptor of `vk.SecurityAttributes` as SDDL text. UnsupportedError for a binary one."""
         if security is not None and not isinstance(security, str):
             raise UnsupportedError(
-                f"SecurityAttributes.security_descriptor is a {type(security).__name__}: binary descriptors are for "
+                f"SecurityAttributes.security_descriptor is {a_type(security)}: binary descriptors are for "
                 'Windows; write it as SDDL text, such as "D:(A;;GR;;;WD)"',
                 requires_one_of=["SDDL text"],
             )
@@ -380,6 +383,12 @@ class LinuxManager(BrokerControl):
 
 def _entered(state: State, reply: wire.Reply, fds: Sequence[OwnedFd], entry: HandleEntry | None) -> int:
     return state.handle(expect(reply, wire.Handle), fds, entry)
+
+
+def _page_mode(page: Page) -> int:
+    if page.by_rights:
+        return wire.BY_RIGHTS
+    return wire.READ_WRITE if page.writable else wire.READ_ONLY
 
 
 def process_name(pid: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from extmem.errors import DescriptorError
-from extmem.objects import MEMORY, Refused, Status, Token, error_for, parse_sddl, resolve_name
+from extmem.objects import OBJECT_TYPES, ObjectKind, Refused, Status, Token, error_for, parse_sddl, resolve_name
 from extmem.wire import MAX_DESCRIPTOR, MAX_HANDLES, MAX_PAGES, PROTOCOL_VERSION
 
 __all__ = [
@@ -73,12 +73,12 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_sddl(sddl: str | None) -> str | None:
+def check_sddl(sddl: str | None, object_kind: ObjectKind = ObjectKind.MEMORY) -> str | None:
     """Return a security descriptor as text. SecurityDescriptorError for one that a message cannot contain."""
     if sddl is None or (len(sddl) <= _MAX_SDDL and sddl.isascii()):
         return sddl
     try:
-        parse_sddl(sddl, Token(0, 0, frozenset()), MEMORY)
+        parse_sddl(sddl, Token(0, 0, frozenset()), OBJECT_TYPES[object_kind])
     except Refused as refused:
         raise error_for(refused.status, refused.detail) from None
     raise error_for(

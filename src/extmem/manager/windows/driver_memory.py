@@ -1,10 +1,12 @@
-r"""The kernel objects of memory that GPU drivers share: objects of type `DxgkSharedResource`.
+r"""The kernel objects that GPU drivers share: memory, of type `DxgkSharedResource`, and semaphores and fences, of type
+`DxgkSharedSyncObject`.
 
 How this works. A driver creates them (vkAllocateMemory with VkExportMemoryAllocateInfo) under the exact name that the
 program stated, in the session's directory of named objects, and returns handles to them. The handle table treats them
 like other objects: NtDuplicateObject, NtQueryObject, NtCompareObjects. They are opened by name only with
-D3DKMTOpenNtHandleFromName, which ignores case (B5). The kernel does not report anything about their contents, so memory
-of extmem has a companion section that describes it::
+D3DKMTOpenNtHandleFromName, which ignores case (B5), and D3DKMTOpenSyncObjectNtHandleFromName. The kernel does not
+report anything about their contents, so memory of extmem has a companion section that describes it, and so have
+semaphores and fences::
 
     extmem.open("Camera")  ->  \Sessions\1\BaseNamedObjects\Camera                  the driver's object
                                \Sessions\1\BaseNamedObjects\extmem.CAMERA.extmem    its companion, the description
@@ -29,6 +31,7 @@ from extmem.manager.windows import names, payloads, processes, status_errors
 from extmem.objects import (
     MAXIMUM_ALLOWED,
     MEMORY,
+    OBJECT_TYPES,
     READ_CONTROL,
     RESOURCE_WRITE,
     NameKey,
@@ -36,8 +39,11 @@ from extmem.objects import (
     Status,
     parse_path,
 )
+from extmem.objects.object_types import SYNC_SIGNAL, SYNC_WAIT
+from extmem.sharing.kinds import ObjectKind
 
 __all__ = [
+    "SYNC_TYPE",
     "TYPES",
     "DriverObjects",
     "companion_path",
@@ -49,27 +55,35 @@ __all__ = [
     "stood_in_by",
 ]
 
-TYPES = (MEMORY.name, "DxgkSharedBundleObject")
-"""Types of kernel objects that contain a driver's memory; a bundle also contains a keyed mutex."""
+SYNC_TYPE = OBJECT_TYPES[ObjectKind.SEMAPHORE].name
+"""The type of a driver's semaphores and fences."""
+TYPES = (MEMORY.name, "DxgkSharedBundleObject", SYNC_TYPE)
+"""Types of kernel objects that a driver shares; a bundle contains memory and a keyed mutex."""
 _HIDDEN = "extmem.gpu."
 _IS_HIDDEN = re.compile(r".*\\extmem\.gpu\.[0-9a-f]{32}", re.DOTALL)
 _GONE = (Status.OBJECT_NAME_NOT_FOUND, Status.OBJECT_PATH_NOT_FOUND)
 _LADDER = (MEMORY.all, READ_CONTROL | RESOURCE_WRITE, READ_CONTROL)
+_SYNC_LADDER = (
+    OBJECT_TYPES[ObjectKind.SEMAPHORE].all,
+    READ_CONTROL | SYNC_WAIT | SYNC_SIGNAL,
+    READ_CONTROL | SYNC_WAIT,
+    READ_CONTROL,
+)
 
 
 class DriverObjects:
-    """The kernel's calls for these objects. Their access rights are those of shared memory."""
+    """The kernel's calls for these objects. Their access rights are those that programs state."""
 
     def kind_of(self, value: int) -> str:
         """Return the type of the object of a handle of this process. StatusError for an invalid handle."""
         return calls.type_of(value)
 
-    def open_named(self, path: str, access: int, flags: int = 0) -> int:
-        """Return a handle by full path.
+    def open_named(self, path: str, access: int, flags: int = 0, kind: ObjectKind = ObjectKind.MEMORY) -> int:
+        """Return a handle by full path, to memory, or to a semaphore or fence (`kind`).
 
         StatusError: OBJECT_NAME_NOT_FOUND also where Windows does not have such objects.
         """
-        call = _opener()
+        call = _opener("D3DKMTOpenNtHandleFromName" if kind is ObjectKind.MEMORY else _OPEN_SYNC)
         if call is None:
             raise calls.StatusError(Status.OBJECT_NAME_NOT_FOUND)
         how = calls.attributes(path, 0, flags)
@@ -77,18 +91,22 @@ class DriverObjects:
         calls.check(call(ctypes.byref(asked)))
         return int(asked.hNtHandle)
 
-    def to_kernel(self, mask: int) -> int:
-        """Return the kernel object's access mask for a mapped mask of shared memory."""
+    def to_kernel(self, mask: int, kind: ObjectKind = ObjectKind.MEMORY) -> int:
+        """Return the kernel object's access mask for a mapped mask of an object of this kind."""
         return mask
 
-    def from_kernel(self, granted: int) -> int:
-        """Return the access mask of shared memory for the kernel object's granted access."""
+    def from_kernel(self, granted: int, kind: ObjectKind = ObjectKind.MEMORY) -> int:
+        """Return the access mask of an object of this kind for the kernel object's granted access."""
         return granted
 
 
+_OPEN_SYNC = "D3DKMTOpenSyncObjectNtHandleFromName"
+"""Its parameter has the same members as that of the call for memory."""
+
+
 @functools.cache
-def _opener() -> Any:
-    return later("gdi32", "D3DKMTOpenNtHandleFromName", ctypes.c_long, ctypes.POINTER(D3DKMT_OPENNTHANDLEFROMNAME))
+def _opener(name: str) -> Any:
+    return later("gdi32", name, ctypes.c_long, ctypes.POINTER(D3DKMT_OPENNTHANDLEFROMNAME))
 
 
 _now: list[DriverObjects] = [DriverObjects()]
@@ -127,17 +145,21 @@ def companion_path(path: str, session: int) -> str | None:
         return None
 
 
-def open_named(key: NameKey, desired: int, flags: int = 0) -> int | None:
+def open_named(key: NameKey, desired: int, flags: int = 0, kind: ObjectKind = ObjectKind.MEMORY) -> int | None:
     """Return a handle to the driver's object of that name with the mapped rights; None if there is no such object.
+
+    kind: MEMORY, or SEMAPHORE for semaphores and fences, whose objects have one type.
 
     desired: MAXIMUM_ALLOWED takes all that the object's security allows. StatusError: ACCESS_DENIED,
     OBJECT_TYPE_MISMATCH if the name belongs to an object of another type.
     """
     objects = kernel()
-    ladder = _LADDER if desired & MAXIMUM_ALLOWED else (desired,)
+    ladder: tuple[int, ...] = (desired,)
+    if desired & MAXIMUM_ALLOWED:
+        ladder = _LADDER if kind is ObjectKind.MEMORY else _SYNC_LADDER
     for asked in ladder:
         try:
-            return objects.open_named(key.display, objects.to_kernel(asked), flags)
+            return objects.open_named(key.display, objects.to_kernel(asked, kind), flags, kind)
         except calls.StatusError as error:
             if error.status in _GONE:
                 return None
@@ -174,7 +196,8 @@ def _holder(key: NameKey) -> tuple[int, str] | None:
     except calls.StatusError as error:
         if _has_living_exporter(path):
             return Status.OBJECT_NAME_COLLISION, names.companion_of(path)
-        return (Status.OBJECT_NAME_COLLISION, path) if error.status == Status.ACCESS_DENIED else None
+        taken = error.status in (Status.ACCESS_DENIED, Status.OBJECT_TYPE_MISMATCH)
+        return (Status.OBJECT_NAME_COLLISION, path) if taken else None
     return Status.OBJECT_NAME_COLLISION, path
 
 

@@ -24,14 +24,16 @@ from extmem.handles import HandleEntry
 from extmem.handles._win32 import calls, sections
 from extmem.manager.api import BrokerStatus, Manager, Reference
 from extmem.manager.windows import driver_memory, names, payloads, rights, status_errors, tickets
-from extmem.manager.windows.handles import SECTION, Handles, find_entry, recorded
+from extmem.manager.windows.handles import EVENT, SECTION, SEMAPHORE, conversion, find_entry, recorded
 from extmem.manager.windows.references import NAMELESS, HeldReference
 from extmem.manager.windows.section_frame import Description, pack, unpack
 from extmem.manager.windows.security_descriptors import sddl_from, user_sid
 from extmem.manager.windows.snapshot import list_payloads
+from extmem.manager.windows.sync_references import SyncReferences
 from extmem.objects import (
     MAXIMUM_ALLOWED,
     MEMORY,
+    OBJECT_TYPES,
     READ_CONTROL,
     RESOURCE_WRITE,
     PayloadRow,
@@ -49,7 +51,7 @@ from extmem.wire import MAX_DESCRIPTOR
 __all__ = ["WindowsManager", "manager"]
 
 
-class WindowsManager(Handles):
+class WindowsManager(SyncReferences):
     """This process's references, handles and tickets."""
 
     has_broker = False
@@ -80,7 +82,7 @@ class WindowsManager(Handles):
             the driver returned, or its KMT number. UnsupportedError for more than one handle, for companion pages, and
             for a section with another name or without a name.
         """
-        if len(handles) != 1 or pages:
+        if len(handles) != 1 or (pages and object_kind is ObjectKind.MEMORY):
             raise UnsupportedError(
                 f"a payload on Windows is one kernel object, this one has {len(handles)} handles and {len(pages)} "
                 "companion pages; share each as a payload of its own",
@@ -89,19 +91,33 @@ class WindowsManager(Handles):
         (fd,) = handles
         if len(descriptor) > MAX_DESCRIPTOR:
             raise DescriptorError(f"the descriptor has {len(descriptor)} bytes, at most {MAX_DESCRIPTOR} are allowed")
-        granted = rights.asked(access)
+        granted = rights.asked(access, object_kind)
         if granted & MAXIMUM_ALLOWED:
-            granted = granted & ~MAXIMUM_ALLOWED | MEMORY.all
-        if backing is not Backing.HOST_FILE:
+            granted = granted & ~MAXIMUM_ALLOWED | OBJECT_TYPES[object_kind].all
+        if backing is Backing.DRIVER_FD:
             payloads.refuse_both_ways(share)
             return self._export_driver_memory(
-                fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, backing, reference
+                fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, backing, reference, object_kind, pages
+            )
+        if object_kind is not ObjectKind.MEMORY:
+            return self.export_sync(
+                fd,
+                descriptor,
+                object_kind,
+                share=share,
+                name=name,
+                granted=granted,
+                sddl=sddl,
+                inherit=inherit,
+                strict_kmt=strict_kmt,
+                pages=pages,
+                reference=reference,
             )
         value, _ = find_entry(fd)
         path = calls.name_of(value)
         found = payloads.describe(value, "").description
         shared = found.object if found is not None else 0
-        number = self._check_terms(path, share, name)
+        number = self.check_terms(path, share, name)
         companion = None
         if name is not None or number:
             display = names.resolve(name, self.session()).display if name is not None else ""
@@ -110,20 +126,6 @@ class WindowsManager(Handles):
         # A payload with a KMT number does not have an NT object that a program could have a handle to.
         memory = HeldReference(value, shared, granted, None, companion, True, share, inherit)
         return Exported(self._add(memory, reference), shared, 0 if number else shared, number)
-
-    def _check_terms(self, path: str, share: Share, name: str | None) -> int:
-        """Return the KMT number of a section, or 0. UnsupportedError for terms that it was not created for."""
-        number = names.find_number(path)
-        wanted = names.payload_path(names.resolve(name, self.session())) if name is not None else ""
-        payloads.refuse_both_ways(share)
-        if bool(number) != bool(share & Share.KMT) or (name is not None and wanted != path):
-            raise UnsupportedError(
-                f"a section gets its name when it is made, and keeps it: this one is {path or 'unnamed'}, and "
-                f"is to be shared by {share.name}{f' as {name!r}' if name is not None else ''}; allocate memory that "
-                "is exported so from the start, and copy into it",
-                requires_one_of=["memory allocated for that export"],
-            )
-        return number
 
     def security_text(self, security: str | bytes | int | None) -> str | None:
         """Return a security descriptor of `vk.SecurityAttributes` as SDDL text.
@@ -149,6 +151,8 @@ class WindowsManager(Handles):
         of_a_gpu: bool = False,
         object_kind: ObjectKind = ObjectKind.MEMORY,
     ) -> Imported:
+        if object_kind is not ObjectKind.MEMORY:
+            return self.import_sync_by_name(name, desired, object_kind, reference)
         what = f"opening {name!r}"
         if of_a_gpu and (found := self.open_driver_memory(name, desired)) is not None:
             return self._import_driver_memory(found, name, what, reference=reference)
@@ -162,7 +166,7 @@ class WindowsManager(Handles):
                         raise status_errors.of_opening(error, name, path, desired) from None
                 else:  # most programs have all rights: then they need not be queried
                     return self._import(section, what, path, MEMORY.all, reference)
-            return self._import(self._open_path(name, path, desired), what, path, reference=reference)
+            return self._import(self.open_path(name, path, desired), what, path, reference=reference)
         except NameNotFoundError:
             found = self.open_driver_memory(name, desired)
             if found is not None:
@@ -175,7 +179,11 @@ class WindowsManager(Handles):
     def import_by_handle(
         self, handle: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
     ) -> Imported:
+        if object_kind is not ObjectKind.MEMORY:
+            return self.import_sync_by_handle(handle, object_kind, reference)
         value, kind = find_entry(handle)
+        if kind != SECTION:
+            self.refuse_other_kind(value, kind, object_kind, f"the handle {value:#x}")
         copied = status_errors.duplicate(value, options=calls.SAME_ACCESS)
         what = f"importing handle {value:#x}"
         if kind == SECTION:
@@ -186,10 +194,14 @@ class WindowsManager(Handles):
     def import_by_kmt(
         self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
     ) -> Imported:
+        if object_kind is not ObjectKind.MEMORY:
+            return self.import_sync_by_kmt(number, object_kind, reference)
         description = self.describe_driver_number(number) if 0 <= number <= 0xFFFF_FFFF else None
+        if description is not None and description.kind != object_kind:
+            raise error_for(Status.INVALID_PARAMETER, bad_number(number))
         if description is not None:
             return self._import_numbered(number, description, reference)
-        path = self._alive(number)
+        path = self.alive(number)
         try:
             section = sections.open_named(path, MAXIMUM_ALLOWED)
         except calls.StatusError as error:
@@ -197,18 +209,6 @@ class WindowsManager(Handles):
                 raise status_errors.denied(READ_CONTROL, f"opening KMT number {number:#x}") from None
             raise error_for(Status.INVALID_PARAMETER, bad_number(number)) from None
         return self._import(section, f"importing KMT number {number:#x}", reference=reference)
-
-    def _alive(self, number: int) -> str:
-        """Return the path of the payload with a KMT number. InvalidHandleError (INVALID_PARAMETER) if none has it."""
-        path = names.kmt_path(number & 0xFFFF_FFFF, self.session())
-        if 0 <= number <= 0xFFFF_FFFF:
-            try:
-                calls.close_handle(payloads.open_companion(path))
-                return path
-            except calls.StatusError as error:
-                if error.status == Status.ACCESS_DENIED:
-                    return path
-        raise error_for(Status.INVALID_PARAMETER, bad_number(number))
 
     def _import(
         self,
@@ -237,6 +237,8 @@ class WindowsManager(Handles):
                 raise status_errors.denied(granted | READ_CONTROL, what)
             if description is None and named:
                 description, capacity = payloads.describe_named(section, path)
+            if description is not None and description.kind != ObjectKind.MEMORY:
+                raise status_errors.wrong_kind(what, ObjectKind(description.kind), ObjectKind.MEMORY)
             number = names.find_number(path)
             shared = (
                 description.object
@@ -302,12 +304,22 @@ class WindowsManager(Handles):
             made = self._copy_driver_handle(found, flags)
             self.describe_as(made, found.description, found.companion)
             return made
-        return status_errors.duplicate(found.section, rights.to_section(found.granted), flags)
+        made = status_errors.duplicate(found.section, self._kernel_rights(found), flags)
+        if found.kind is not ObjectKind.MEMORY:
+            with calls.closed_on_error(made):
+                self.keep_description(made, calls.name_of(made))
+        return made
+
+    def _kernel_rights(self, found: HeldReference) -> int:
+        """Return the rights of handles of a host payload, as the kernel's object has them."""
+        if found.kind is ObjectKind.MEMORY:
+            return rights.to_section(found.granted)
+        return conversion(driver_memory.kernel().kind_of(found.section), found.kind).to_kernel(found.granted)
 
     def kmt_alive(self, number: int) -> bool:
         try:
             if self.describe_driver_number(number) is None:
-                self._alive(number)
+                self.alive(number)
         except ObjectManagerError:
             return False
         return True
@@ -327,13 +339,13 @@ class WindowsManager(Handles):
         if handle is not None:
             value, kind = find_entry(handle)
             description = self.description_of(value, kind)
-            frame = pack(description) if description is not None and kind != SECTION else b""
+            frame = pack(description) if description is not None and kind in driver_memory.TYPES else b""
             sent = status_errors.duplicate(value, options=calls.SAME_ACCESS)
             return self._in_flight.send(
                 tickets.HANDLE_KIND, sent, description.object if description is not None else 0, frame
             )
         if self.describe_driver_number(kmt or 0) is None:
-            self._alive(kmt or 0)
+            self.alive(kmt or 0)
         return tickets.Ticket(tickets.KMT_KIND, os.getpid(), 0, kmt or 0, 0, bytes(16), bytes(16)).pack()
 
     def _offer_memory(self, found: HeldReference) -> bytes:
@@ -346,7 +358,7 @@ class WindowsManager(Handles):
         if found.from_driver:
             sent = self._copy_driver_handle(found)
         else:
-            sent = status_errors.duplicate(found.section, rights.to_section(found.granted))
+            sent = status_errors.duplicate(found.section, self._kernel_rights(found))
         return self._in_flight.send(tickets.MEMORY_KIND, sent, found.object, frame)
 
     def claim(
@@ -364,18 +376,24 @@ class WindowsManager(Handles):
             if kind in driver_memory.TYPES:  # a nameless one is described only by the ticket
                 known = self.describe_driver_memory(value)
                 return known is None or known.object == sent.object
-            return kind == SECTION and self.object_of(value) == sent.object
+            return kind in (SECTION, EVENT, SEMAPHORE) and self.object_of(value) == sent.object
 
         value = tickets.fetch(sent, fits)
-        from_driver = driver_memory.kernel().kind_of(value) in driver_memory.TYPES
-        if sent.kind == tickets.HANDLE_KIND:
-            if entry is not None:
-                entry.record(value)
-            if from_driver:
-                self._learn(value, sent.frame)
-            return value
+        description: Description | None = None
+        with calls.closed_on_error(value):
+            type_name = driver_memory.kernel().kind_of(value)
+            from_driver = type_name in driver_memory.TYPES
+            if sent.kind == tickets.HANDLE_KIND:
+                if from_driver:
+                    self._learn(value, sent.frame)
+                return recorded(value, entry)
+            description = unpack(sent.frame) if from_driver else None
+            kind = ObjectKind(description.kind) if description is not None else self.kind_of(value, type_name)
+        # Each of these owns the handle, also after an error.
         if from_driver:
-            return self._import_driver_memory(value, None, "importing what was sent", unpack(sent.frame), reference)
+            return self._import_driver_memory(value, None, "importing what was sent", description, reference, kind)
+        if kind is not ObjectKind.MEMORY:
+            return self._import_sync(value, type_name, kind, "importing what was sent", None, reference)
         return self._import(value, "importing what was sent", reference=reference)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:

@@ -5,22 +5,39 @@ r"""Names on Windows: from the name that a program states to the paths of kernel
     extmem.open("Camera")  ->  \Sessions\1\BaseNamedObjects\extmem.CAMERA          the payload, a section
                                \Sessions\1\BaseNamedObjects\extmem.CAMERA.extmem   its companion, the description
     KMT number 0x40001f42  ->  \Sessions\1\BaseNamedObjects\extmem.kmt.40001f42    and the same with .extmem
+    no name                ->  \Sessions\1\BaseNamedObjects\extmem.sync.<random>    a binary semaphore or fence, with
+                                                                                .extmem its companion
+    a companion page       ->  \Sessions\1\BaseNamedObjects\extmem.page.<random>    a section
 
 How this works. Names of sections are case-sensitive and names of GPU objects are not (B5, B6), so the kernel's name is
 the folded one, and the creator's spelling is in the description. The prefix separates these names from other programs'
 events, mutexes and mappings. A folded name does not contain a lower-case ASCII letter, so it cannot end in `.extmem` or
-begin with `kmt.`.
+begin with `kmt.`, `sync.` or `page.`.
 """
 
 from __future__ import annotations
 
 from extmem.objects import NameKey, Refused, error_for, resolve_name, session_directory
 
-__all__ = ["companion_of", "find_number", "is_ours", "kmt_path", "payload_path", "resolve", "session_directory"]
+__all__ = [
+    "companion_of",
+    "find_number",
+    "hidden_path",
+    "is_hidden",
+    "is_ours",
+    "is_sync_event",
+    "kmt_path",
+    "page_path",
+    "payload_path",
+    "resolve",
+    "session_directory",
+]
 
 _PREFIX = "extmem."
 _SUFFIX = ".extmem"
 _KMT = _PREFIX + "kmt."
+_SYNC, _PAGE = _PREFIX + "sync.", _PREFIX + "page."
+_TICKET = _PREFIX + "ticket."
 
 
 def resolve(name: str, session: int) -> NameKey:
@@ -52,6 +69,29 @@ def find_number(path: str) -> int:
     leaf = path.rpartition("\\")[2]
     digits = leaf.removeprefix(_KMT)
     return int(digits, 16) if len(digits) == 8 and leaf.startswith(_KMT) and not digits.strip("0123456789abcdef") else 0
+
+
+def hidden_path(session: int, secret: bytes) -> str:
+    """Return the full path of a binary semaphore or fence that has no name of a program.
+
+    The kernel keeps no description with it; its path leads to its companion.
+    """
+    return f"{session_directory(session)}{_SYNC}{secret.hex()}"
+
+
+def page_path(session: int, secret: bytes) -> str:
+    """Return the full path of a companion page."""
+    return f"{session_directory(session)}{_PAGE}{secret.hex()}"
+
+
+def is_hidden(path: str) -> bool:
+    """Return whether a path is one of `hidden_path`."""
+    return path.rpartition("\\")[2].startswith(_SYNC)
+
+
+def is_sync_event(path: str) -> bool:
+    """Return whether an event or a semaphore of the kernel at this path is a fence or a semaphore of extmem."""
+    return is_ours(path) and not path.rpartition("\\")[2].startswith(_TICKET)
 
 
 def is_ours(path: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from extmem.handles._win32 import calls, sections
@@ -25,6 +26,7 @@ __all__ = [
     "capacity_for",
     "create",
     "create_companion",
+    "create_numbered",
     "describe",
     "describe_named",
     "open_companion",
@@ -72,18 +74,22 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
     room = capacity_for(size)
     with security_descriptor(terms.sddl if terms is not None else None) as security:
         if share & Share.KMT:
-            section = _create_numbered(room + FRAME, session, security)
+            section = create_numbered(
+                lambda path: sections.create(room + FRAME, path, security),
+                session,
+                lambda error, path: _failed(error, room + FRAME, None, path),
+            )
         else:
             path = names.payload_path(key) if key is not None else None
             try:
                 section = sections.create(room + FRAME, path, security)
             except calls.StatusError as error:
                 raise _failed(error, room + FRAME, name, path or "") from None
-    try:
-        sections.poke(section, room, frame)
-    except calls.StatusError as error:
-        calls.close_handle(section)
-        raise _failed(error, size) from None
+    with calls.closed_on_error(section):
+        try:
+            sections.poke(section, room, frame)
+        except calls.StatusError as error:
+            raise _failed(error, size) from None
     return section
 
 
@@ -96,23 +102,26 @@ def refuse_both_ways(share: Share) -> None:
         )
 
 
-def _create_numbered(size: int, session: int, security: int) -> int:
-    """Create a section under the next free KMT number. Numbers increase from a random start (B62).
+def create_numbered(
+    create_at: Callable[[str], int], session: int, failed: Callable[[calls.StatusError, str], Exception]
+) -> int:
+    """Create an object under the next free KMT number. Numbers increase from a random start (B62).
 
-    A driver's number does not have a section, only a companion.
+    create_at: creates it under a full path. failed: returns the error for its failure. A driver's number does not have
+    an object of the kernel, only a companion.
     """
     global _next_slot
     for _ in range(SLOTS):
         number, _next_slot = number_at(_next_slot), (_next_slot + 1) % SLOTS
         path = names.kmt_path(number, session)
         try:
-            section = sections.create(size, path, security)
+            made = create_at(path)
             if not _exists(names.companion_of(path)):
-                return section
-            calls.close_handle(section)  # a driver has given that number to its own memory
+                return made
+            calls.close_handle(made)  # a driver has given that number to its own object
         except calls.StatusError as error:
             if error.status not in (Status.OBJECT_NAME_COLLISION, Status.OBJECT_TYPE_MISMATCH, Status.ACCESS_DENIED):
-                raise _failed(error, size, None, path) from None
+                raise failed(error, path) from None
             if error.status == Status.ACCESS_DENIED and not _exists(path):
                 raise status_errors.of_creating(error, None, path) from None
     raise error_for(
@@ -124,7 +133,7 @@ def _exists(path: str) -> bool:
     try:
         calls.close_handle(sections.open_named(path, sections.QUERY))
     except calls.StatusError as error:
-        return error.status == Status.ACCESS_DENIED
+        return error.status in (Status.ACCESS_DENIED, Status.OBJECT_TYPE_MISMATCH)
     return True
 
 
@@ -134,14 +143,21 @@ def _failed(error: calls.StatusError, size: int, name: str | None = None, path: 
     ) or status_errors.of_creating(error, name, path)
 
 
-def create_companion(path: str, described: Description, name: str | None, sddl: str | None) -> int:
+def create_companion(
+    path: str,
+    described: Description,
+    name: str | None,
+    sddl: str | None,
+    mask: Callable[[int], int] | None = None,
+) -> int:
     """Create the companion of the payload at `path`, and return its handle, which the caller owns.
 
+    mask: see `security_descriptor`.
     Errors: NameTakenError where another companion exists there and stays, held by a program without a payload.
     """
     where = names.companion_of(path)
     deadline = time.monotonic() + _PATIENCE
-    with security_descriptor(sddl) as security:
+    with security_descriptor(sddl, mask) as security:
         while True:
             try:
                 companion = sections.create(FRAME, where, security)
@@ -152,11 +168,11 @@ def create_companion(path: str, described: Description, name: str | None, sddl: 
                 if error.status != Status.OBJECT_NAME_COLLISION or time.monotonic() > deadline:
                     raise _failed(error, FRAME, name, where) from None
             time.sleep(0.005)
-    try:
-        sections.poke(companion, 0, pack(described))
-    except calls.StatusError as error:
-        calls.close_handle(companion)
-        raise _failed(error, FRAME) from None
+    with calls.closed_on_error(companion):
+        try:
+            sections.poke(companion, 0, pack(described))
+        except calls.StatusError as error:
+            raise _failed(error, FRAME) from None
     return companion
 
 

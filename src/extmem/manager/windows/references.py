@@ -12,24 +12,44 @@ import dataclasses
 import itertools
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles import is_kmt_value
 from extmem.handles._win32 import calls
 from extmem.manager.api import Manager, Reference
-from extmem.manager.windows import driver_memory, exporter_names, names, payloads, status_errors, tickets
+from extmem.manager.windows import (
+    driver_memory,
+    exporter_names,
+    names,
+    payloads,
+    rights,
+    status_errors,
+    sync_payloads,
+    tickets,
+)
 from extmem.manager.windows.section_frame import Description, unpack
-from extmem.objects import MEMORY, READ_CONTROL, RESOURCE_WRITE, Share, Status, bad_number, error_for
+from extmem.objects import (
+    MEMORY,
+    OBJECT_TYPES,
+    READ_CONTROL,
+    Share,
+    Status,
+    bad_number,
+    error_for,
+)
+from extmem.objects.object_types import SYNC_SIGNAL, SYNC_WAIT
 from extmem.owning import Lock, OwnedDescriptor, OwnedFd, Step
-from extmem.sharing.kinds import Backing
-from extmem.sharing.payload import PayloadFd, Win32Payload
+from extmem.sharing.kinds import Backing, ObjectKind
+from extmem.sharing.payload import Page, PayloadFd, Win32Payload
 from extmem.sharing.terms import Exported, Imported
-from extmem.vk.handle_types import OPAQUE_WIN32, OPAQUE_WIN32_KMT
+from extmem.vk.handle_types import OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType
 
 __all__ = ["NAMELESS", "HeldReference", "References"]
 
 _MAX_DESCRIPTIONS = 16_384
+_OF_THE_HOST = (Backing.HOST_FILE, Backing.HOST_EVENT)
 NAMELESS = 0
 """The object id of a section without a description, or with a false one. It is not equal to any other object's."""
 
@@ -57,6 +77,7 @@ class HeldReference:
     """Whether a GPU driver created the payload."""
     number: int = 0
     """The KMT number of a driver's payload."""
+    kind: ObjectKind = ObjectKind.MEMORY
 
 
 class References(Manager):
@@ -140,8 +161,10 @@ class References(Manager):
         strict_kmt: bool,
         backing: Backing,
         reference: Reference | None,
+        kind: ObjectKind = ObjectKind.MEMORY,
+        pages: Sequence[Page] = (),
     ) -> Exported:
-        """Create the companion for memory that its driver shares already.
+        """Create the companion for an object that its driver shares already.
 
         value: the driver's NT handle, borrowed until `release`; or its KMT number.
         """
@@ -159,17 +182,26 @@ class References(Manager):
             return Exported(self._add(memory, reference), imported.object, 0, number)
         display = names.resolve(name, self.session()).display if name is not None else ""
         path = names.kmt_path(number, self.session()) if number else self._described_at(value, name)
-        description = Description(secrets.randbits(62) + 1, int(backing), strict_kmt, display, descriptor)
+        description = Description(
+            secrets.randbits(62) + 1,
+            int(backing),
+            strict_kmt,
+            display,
+            descriptor,
+            kind=int(kind),
+            pages=sync_payloads.page_paths(pages),
+        )
+        mask = None if kind is ObjectKind.MEMORY else rights.timeline_ace
         if path is None:
             companion = None
         elif name is not None and not calls.name_of(value):
             companion = exporter_names.announce(value, path, description, name, sddl)
         else:
-            companion = OwnedDescriptor(payloads.create_companion(path, description, name, sddl))
+            companion = OwnedDescriptor(payloads.create_companion(path, description, name, sddl, mask))
         held = HeldReference(
             0 if number else value, description.object, granted, None, companion, True, share, inherit, description
         )
-        held.from_driver, held.number = True, number
+        held.from_driver, held.number, held.kind = True, number, kind
         return Exported(self._add(held, reference), description.object, 0 if number else description.object, number)
 
     def _copy_driver_handle(self, found: HeldReference, flags: int = 0) -> int:
@@ -177,7 +209,7 @@ class References(Manager):
 
         Handles of some drivers have all rights.
         """
-        allowed = calls.basic(found.section).granted & driver_memory.kernel().to_kernel(found.granted)
+        allowed = calls.basic(found.section).granted & driver_memory.kernel().to_kernel(found.granted, found.kind)
         return status_errors.duplicate(found.section, allowed, flags)
 
     def _described_at(self, handle: int, name: str | None) -> str | None:
@@ -193,18 +225,22 @@ class References(Manager):
         what: str,
         description: Description | None = None,
         reference: Reference | None = None,
+        kind: ObjectKind = ObjectKind.MEMORY,
     ) -> Imported:
         """Create a reference with a driver's NT handle, which it owns from now on, also after an error.
 
         name: as the program stated it, if it was opened by name. description: the one that came with the handle, if
-        any.
+        any. kind: ObjectTypeError if the description has another one.
         """
         kept = OwnedDescriptor(handle)
+        opened: list[OwnedFd] = []
         try:
-            granted = driver_memory.kernel().from_kernel(calls.basic(handle).granted)
+            granted = driver_memory.kernel().from_kernel(calls.basic(handle).granted, kind)
             if not granted & READ_CONTROL:
-                raise status_errors.denied(granted | READ_CONTROL, what)
+                raise status_errors.denied(granted | READ_CONTROL, what, kind)
             description = description or self.describe_driver_memory(handle)
+            if description is not None and description.kind != kind:
+                raise status_errors.wrong_kind(what, ObjectKind(description.kind), kind)
             path = calls.name_of(handle)
             if description is None or not self._is_one(description.object, handle):
                 known = self._known(handle)
@@ -213,14 +249,16 @@ class References(Manager):
             else:
                 shared = description.object
             companion = self._kept_companion(driver_memory.companion_path(path, self.session()))
+            writable = bool(granted & OBJECT_TYPES[kind].modify)
+            payload = self._win32_payload(kept, writable, description, opened, OPAQUE_WIN32, 0, name)
         except BaseException:
-            kept.close()
+            for owner in (kept, *opened):
+                owner.close()
             raise
-        writable = bool(granted & RESOURCE_WRITE)
         memory = HeldReference(
             handle, shared, granted, PayloadFd(kept, writable), companion, description=description, from_driver=True
         )
-        payload = Win32Payload(kept, writable, OPAQUE_WIN32, 0, name)
+        memory.kind = kind
         display = (
             description.name
             if description is not None and description.name
@@ -239,43 +277,78 @@ class References(Manager):
             0,
             display or None,
             int(Backing.DRIVER_FD),
+            object_kind=int(kind),
             reference=reference,
         )
 
+    @staticmethod
+    def _win32_payload(
+        kept: OwnedFd,
+        writable: bool,
+        description: Description | None,
+        opened: list[OwnedFd],
+        handle_type: MemoryHandleType,
+        number: int = 0,
+        name: str | None = None,
+    ) -> Win32Payload:
+        """Return an import's hold on a driver's payload, with the companion pages that still exist.
+
+        opened: gets the owners of the pages.
+        """
+        modes: list[int] = []
+        paths = description.pages if description is not None else ()
+        for page, can_write in sync_payloads.open_pages(paths, writable):
+            opened.append(OwnedDescriptor(page))
+            modes.append(1 + can_write)
+        return Win32Payload(kept, writable, handle_type, number, name, opened, modes)
+
     def _import_numbered(
-        self, number: int, description: Description | None, reference: Reference | None = None
+        self,
+        number: int,
+        description: Description | None,
+        reference: Reference | None = None,
+        kind: ObjectKind = ObjectKind.MEMORY,
     ) -> Imported:
         """Create a reference to the payload with a driver's KMT number. description: if it is known."""
+        if description is not None:
+            kind = ObjectKind(description.kind)
+        granted = MEMORY.all if kind is ObjectKind.MEMORY else READ_CONTROL | SYNC_WAIT | SYNC_SIGNAL
         companion = None
         if description is None or not description.strict_kmt:
             companion = self._kept_companion(names.kmt_path(number, self.session()))
         shared = description.object if description is not None else 0
-        held = HeldReference(0, shared, MEMORY.all, None, companion, shared_by=Share.KMT)
+        held = HeldReference(0, shared, granted, None, companion, shared_by=Share.KMT, kind=kind)
         held.description, held.from_driver, held.number = description, True, number
-        payload = Win32Payload(OwnedDescriptor(-1), True, OPAQUE_WIN32_KMT, number)
+        payload = self._win32_payload(OwnedDescriptor(-1), True, description, [], OPAQUE_WIN32_KMT, number)
         descriptor = description.descriptor if description is not None else b""
         return Imported(
             self._add(held, reference),
             payload,
             0,
-            MEMORY.all,
+            granted,
             descriptor,
             number,
             None,
             int(Backing.DRIVER_FD),
+            object_kind=int(kind),
             reference=reference,
         )
 
-    def import_stranger(self, number: int, reference: Reference | None = None) -> Imported:
+    def import_stranger(
+        self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
+    ) -> Imported:
         """See `Manager`.
 
-        InvalidHandleError for a value that cannot be a KMT number.
+        InvalidHandleError for a value that cannot be a KMT number, and for one of extmem's, which is of another kind.
         """
         if (
             not is_kmt_value(number) or number & 0x3F != 0x02
         ):  # other values are valid only in the process that got them (B51)
             raise error_for(Status.INVALID_PARAMETER, bad_number(number))
-        return self._import_numbered(number, None, reference)
+        known = payloads.read_companion(names.kmt_path(number, self.session()))
+        if known is not None and known.kind != object_kind:
+            raise error_for(Status.INVALID_PARAMETER, bad_number(number))
+        return self._import_numbered(number, None, reference, object_kind)
 
     def _kept_companion(self, path: str | None) -> OwnedFd | None:
         """Return a handle of the companion at `path`, so that the description outlives its exporter."""
@@ -290,7 +363,7 @@ class References(Manager):
         """Return the description of a driver's object from its companion or this process; None for a foreign one."""
         where = driver_memory.companion_path(calls.name_of(value), self.session())
         description = payloads.read_companion(where) if where is not None else None
-        if description is not None and description.backing != Backing.HOST_FILE:
+        if description is not None and description.backing not in _OF_THE_HOST:
             return description
         known = self._known(value)
         if known is not None and known.description is not None:
@@ -319,7 +392,7 @@ class References(Manager):
             description = payloads.read_companion(names.kmt_path(number, self.session()))
         except ObjectManagerError:
             return None
-        return description if description is not None and description.backing != Backing.HOST_FILE else None
+        return description if description is not None and description.backing not in _OF_THE_HOST else None
 
     def _learn(self, handle: int, frame: bytes) -> Description | None:
         """Record the description that came with a handle of a nameless payload, until the handle is closed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 from extmem.handles._win32 import calls
@@ -13,21 +13,24 @@ from extmem.handles._win32.tables import CURRENT_PROCESS, HANDLE, advapi32, kern
 from extmem.manager.windows.security import Fault, find_fault, find_misshape
 from extmem.objects import Status, error_for
 
-__all__ = ["sddl_from", "sddl_of", "security_descriptor", "user_sid"]
+__all__ = ["convert_masks", "sddl_from", "sddl_of", "security_descriptor", "user_sid"]
 
 _REVISION = 1
 _UNKNOWN_REVISION = 1305
 _OWNER_GROUP_DACL = 7
 _MAX_LENGTH = 4096
 _HEADER = struct.Struct("<BBHIIII")  # SECURITY_DESCRIPTOR_RELATIVE: owner, group, SACL and DACL by offset
+_ACL, _ACE = struct.Struct("<BBHHH"), struct.Struct("<BBHI")  # size, count of ACEs; type, flags, size, access mask
 _SELF_RELATIVE = 0x8000
 _TOKEN_QUERY, _TOKEN_USER = 8, 1
 
 
 @contextlib.contextmanager
-def security_descriptor(sddl: str | None) -> Iterator[int]:
+def security_descriptor(sddl: str | None, mask: Callable[[int], int] | None = None) -> Iterator[int]:
     """Provide the address of a security descriptor within the block; 0 for the default of the creator's token.
 
+    mask: converts the access mask of each ACE, for an object whose rights are not those that the text is about
+        (`rights.event_ace`).
     Errors: SecurityDescriptorError with the position of the fault.
     """
     if sddl is None:
@@ -48,9 +51,28 @@ def security_descriptor(sddl: str | None) -> Iterator[int]:
         misshapen = find_misshape(sddl)
         if misshapen is not None:
             raise _refused(sddl, misshapen)
-        yield address
+        if mask is None:
+            yield address
+        else:
+            size = advapi32.GetSecurityDescriptorLength(address)
+            converted = convert_masks(ctypes.string_at(address, size), mask)
+            kept = ctypes.create_string_buffer(converted, len(converted))
+            yield ctypes.addressof(kept)
     finally:
         kernel32.LocalFree(address)
+
+
+def convert_masks(descriptor: bytes, mask: Callable[[int], int]) -> bytes:
+    """Return a valid self-relative security descriptor with the access mask of each ACE of its DACL converted."""
+    converted = bytearray(descriptor)
+    dacl = _HEADER.unpack_from(descriptor)[-1]
+    if dacl:
+        at = dacl + _ACL.size
+        for _ in range(_ACL.unpack_from(descriptor, dacl)[3]):
+            kind, flags, size, rights = _ACE.unpack_from(descriptor, at)
+            _ACE.pack_into(converted, at, kind, flags, size, mask(rights))
+            at += size
+    return bytes(converted)
 
 
 def _convert(sddl: str) -> int:

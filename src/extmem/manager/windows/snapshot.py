@@ -1,26 +1,31 @@
 """The snapshot: every handle to a payload in the processes that this process may open.
 
 How this works. The kernel lists all handles of the machine (NtQuerySystemInformation, SystemExtendedHandleInformation),
-by process, value and type. Sections of processes that can be opened with PROCESS_DUP_HANDLE are duplicated, their
-descriptions are read, and the duplicates closed. Other users' processes cannot be opened, so payloads that only they
-hold are omitted. For the kernel, references and NT handles are both handles. This process knows which of its handles
-are references; in other processes, a handle with the right to extend the section belongs to a reference, because no NT
-handle of extmem has that right.
+by process, value and type. Sections, events and semaphores of processes that can be opened with PROCESS_DUP_HANDLE are
+duplicated, their descriptions are read, and the duplicates closed. Other users' processes cannot be opened, so payloads
+that only they hold are omitted. For the kernel, references and NT handles are both handles. This process knows which of
+its handles are references; in other processes, a handle with the right to extend the section (to query the state of an
+event or semaphore) belongs to a reference, because no NT handle of extmem has that right.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from extmem.errors import OutOfMemoryError
-from extmem.handles._win32 import calls, sections
+from extmem.handles._win32 import calls, sections, waitables
 from extmem.handles._win32.tables import CURRENT_PROCESS, SYSTEM_HANDLE, ntdll
-from extmem.manager.windows import names, payloads, rights, security_descriptors
+from extmem.manager.windows import names, payloads, security_descriptors
+from extmem.manager.windows.handles import EVENT, SECTION, SEMAPHORE, conversion
 from extmem.manager.windows.section_frame import Description
 from extmem.objects import HandleRow, HolderRow, ObjectRow, PayloadRow, Share
+from extmem.sharing import timeline_page
+from extmem.sharing.kinds import ObjectKind
 
 __all__ = ["list_payloads", "own_handles", "system_handles"]
 
@@ -66,12 +71,28 @@ class _Found:
 
     handle: int
     path: str
+    type_name: str
     description: Description
     shared: bool = False
     """Whether it is held by more than the device that created it."""
     holders: dict[int, list[HandleRow]] = field(default_factory=dict)
     references: dict[int, int] = field(default_factory=dict)
     tickets: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> ObjectKind:
+        """What it is."""
+        return ObjectKind(self.description.kind)
+
+
+class _Handle(NamedTuple):
+    """A handle of some process, and its duplicate in this process."""
+
+    pid: int
+    value: int
+    granted: int
+    type_name: str
+    copied: int
 
 
 def list_payloads(references: Mapping[int, int], in_flight: set[int]) -> list[PayloadRow]:
@@ -84,20 +105,22 @@ def list_payloads(references: Mapping[int, int], in_flight: set[int]) -> list[Pa
     own = os.getpid()
     found: list[_Found] = []
     try:
-        for pid, value, granted, copied in _sections(own):
-            payload = _known(found, copied) or _new(found, copied)
+        for pid, value, granted, type_name, copied in _handles(own):
+            payload = _known(found, copied, type_name) or _new(found, copied, type_name)
             if payload is None:
                 calls.close_handle(copied)
                 continue
             if payload.handle != copied:
                 calls.close_handle(copied)
-            payload.shared = payload.shared or pid != own or value in references or not granted & sections.EXTEND
-            if value in references if pid == own else granted & sections.EXTEND:
+            how = conversion(type_name, payload.kind)
+            of_reference = bool(granted & how.references_alone)
+            payload.shared = payload.shared or pid != own or value in references or not of_reference
+            if value in references if pid == own else of_reference:
                 payload.references[pid] = payload.references.get(pid, 0) + (references[value] if pid == own else 1)
             elif pid == own and value in in_flight:
                 payload.tickets[pid] = payload.tickets.get(pid, 0) + 1
-            elif pid != own or not granted & sections.EXTEND:
-                row = HandleRow(value, rights.from_section(granted), payload.description.object)
+            elif pid != own or not of_reference:
+                row = HandleRow(value, how.from_kernel(granted), payload.description.object)
                 payload.holders.setdefault(pid, []).append(row)
         rows = [_row(payload) for payload in found if payload.shared and not _is_private(payload)]
         return sorted(rows, key=lambda row: row.payload)
@@ -112,13 +135,14 @@ def _is_private(payload: _Found) -> bool:
     return not payload.path and handles == 1 and os.getpid() not in {*payload.references, *payload.holders}
 
 
-def _sections(own: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the section handles of all processes that can be opened: (pid, value, granted, a duplicate)."""
-    kind = _section_type()
+def _handles(own: int) -> Iterator[_Handle]:
+    """Yield the handles of sections, events and semaphores of all processes that can be opened."""
+    types = _types()
     processes: dict[int, int] = {own: CURRENT_PROCESS}
     try:
         for pid, value, granted, index in system_handles():
-            if index != kind:
+            type_name = types.get(index)
+            if type_name is None:
                 continue
             process = processes.get(pid)
             if process is None:
@@ -133,45 +157,53 @@ def _sections(own: int) -> Iterator[tuple[int, int, int, int]]:
                 copied = calls.duplicate(value, options=calls.SAME_ACCESS, source=process)
             except calls.StatusError:
                 continue  # it was closed meanwhile, or its process has ended
-            yield pid, value, granted, copied
+            yield _Handle(pid, value, granted, type_name, copied)
     finally:
         for process in processes.values():
             if process not in (0, CURRENT_PROCESS):
                 calls.close_handle(process)
 
 
-def _section_type() -> int:
-    """Return the index of the type of sections, which is read from a new section."""
-    probe = sections.create(sections.PAGE, None)
+def _types() -> dict[int, str]:
+    """Return the indices of the types of payloads, which are read from new objects, and the types' names."""
+    probes = {
+        sections.create(sections.PAGE, None): SECTION,
+        waitables.create_event(None, signaled=False): EVENT,
+        waitables.create_semaphore(None, count=0): SEMAPHORE,
+    }
     try:
         own = os.getpid()
-        return next((kind for pid, value, _, kind in system_handles() if pid == own and value == probe), -1)
+        return {kind: probes[value] for pid, value, _, kind in system_handles() if pid == own and value in probes}
     finally:
-        calls.close_handle(probe)
+        for probe in probes:
+            calls.close_handle(probe)
 
 
-def _known(found: list[_Found], copied: int) -> _Found | None:
+def _known(found: list[_Found], copied: int, type_name: str) -> _Found | None:
     for payload in found:
         try:
-            if calls.same_object(payload.handle, copied):
+            if payload.type_name == type_name and calls.same_object(payload.handle, copied):
                 return payload
         except calls.StatusError:
             continue
     return None
 
 
-def _new(found: list[_Found], copied: int) -> _Found | None:
-    """Return a new payload; None for a foreign section, a companion, or one that may not be read."""
+def _new(found: list[_Found], copied: int, type_name: str) -> _Found | None:
+    """Return a new payload; None for a foreign object, a companion, or a section that may not be read."""
     try:
         path = calls.name_of(copied)
-        if path and not names.is_ours(path):
+        if type_name != SECTION:
+            description = payloads.read_companion(path) if names.is_sync_event(path) else None
+        elif path and not names.is_ours(path):
             return None
-        description = payloads.describe(copied, path).description
+        else:
+            description = payloads.describe(copied, path).description
     except (calls.StatusError, OutOfMemoryError):
         return None
     if description is None:
         return None
-    payload = _Found(copied, path, description)
+    payload = _Found(copied, path, type_name, description)
     found.append(payload)
     return payload
 
@@ -200,4 +232,16 @@ def _row(payload: _Found) -> PayloadRow:
             )
             for pid in pids
         ),
+        object_kind=payload.kind,
+        counter=_counter(payload),
     )
+
+
+def _counter(payload: _Found) -> int | None:
+    """Return the value of a timeline of the host that this process may read; None for other payloads."""
+    if payload.type_name != SECTION or payload.kind is ObjectKind.MEMORY:
+        return None
+    try:
+        return int.from_bytes(sections.peek(payload.handle, timeline_page.VALUE, 8), sys.byteorder)
+    except calls.StatusError:
+        return None

@@ -6,7 +6,8 @@ from extmem.errors import VK_ERROR_OUT_OF_DEVICE_MEMORY, AccessDeniedError, Obje
 from extmem.handles._win32 import calls
 from extmem.handles._win32.tables import ntdll
 from extmem.manager.windows import names
-from extmem.objects import MEMORY, NameKey, Status, error_for, no_entry
+from extmem.objects import OBJECT_TYPES, NameKey, Status, error_for, no_entry
+from extmem.sharing.kinds import ObjectKind
 
 __all__ = [
     "bad_handle",
@@ -19,6 +20,7 @@ __all__ = [
     "of_process",
     "other",
     "out_of_memory",
+    "wrong_kind",
 ]
 
 _NO_MEMORY = (0xC000_0017, 0xC000_009A, 0xC000_012D, 0xC000_0040, 0xC000_0044, 0xC000_00A1)
@@ -92,7 +94,9 @@ def _denied_creation(status: int, name: str | None, path: str) -> AccessDeniedEr
     )
 
 
-def of_opening(error: calls.StatusError, name: str, path: str, desired: int) -> ObjectManagerError:
+def of_opening(
+    error: calls.StatusError, name: str, path: str, desired: int, kind: ObjectKind = ObjectKind.MEMORY
+) -> ObjectManagerError:
     """Return the error for a name that could not be opened with the mapped rights `desired`."""
     status = error.status
     if status in (Status.OBJECT_NAME_NOT_FOUND, Status.OBJECT_PATH_NOT_FOUND):
@@ -104,10 +108,11 @@ def of_opening(error: calls.StatusError, name: str, path: str, desired: int) -> 
     if status == Status.OBJECT_TYPE_MISMATCH:
         return error_for(
             status,
-            f"The name {name!r} belongs to an object of another type: {path} is not a section. Use another name.",
+            f"The name {name!r} belongs to an object of another type: {path} is not {OBJECT_TYPES[kind].noun}. Use "
+            "another name.",
         )
     if status == Status.ACCESS_DENIED:
-        return denied(desired, f"opening {name!r}")
+        return denied(desired, f"opening {name!r}", kind)
     return other(error, f"The name {name!r} ({path}) cannot be opened.")
 
 
@@ -117,7 +122,16 @@ def nothing_named(name: str, key: NameKey) -> ObjectManagerError:
     return of_opening(calls.StatusError(Status.OBJECT_NAME_NOT_FOUND), name, where, 0)
 
 
-def denied(desired: int, what: str) -> ObjectManagerError:
+def wrong_kind(what: str, found: ObjectKind, needed: ObjectKind) -> ObjectManagerError:
+    """Return the error for an object of another kind than the needed one. what: a name, a handle, …"""
+    return error_for(
+        Status.OBJECT_TYPE_MISMATCH,
+        f"{what[0].upper()}{what[1:]}: this is {OBJECT_TYPES[found].noun} ({OBJECT_TYPES[found].name}), and "
+        f"{OBJECT_TYPES[needed].noun} is needed. Pass what its exporter shared as that, or import it as what it is.",
+    )
+
+
+def denied(desired: int, what: str, kind: ObjectKind = ObjectKind.MEMORY) -> ObjectManagerError:
     """Return the error for denied access, also to a request for no access (B18)."""
     if not desired:
         return error_for(
@@ -127,8 +141,8 @@ def denied(desired: int, what: str) -> ObjectManagerError:
         )
     return error_for(
         Status.ACCESS_DENIED,
-        f"{what[0].upper()}{what[1:]} with {MEMORY.describe(desired)} is refused: the object's security does not allow "
-        "this user all of it. Request less, or let the exporter allow it in its security descriptor.",
+        f"{what[0].upper()}{what[1:]} with {OBJECT_TYPES[kind].describe(desired)} is refused: the object's security "
+        "does not allow this user all of it. Request less, or let the exporter allow it in its security descriptor.",
     )
 
 

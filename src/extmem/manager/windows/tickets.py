@@ -149,12 +149,9 @@ def _duplicated(ticket: Ticket, fits: Callable[[int], bool]) -> int:
             if error.status == Status.INVALID_HANDLE:
                 raise _not_in_flight() from None
             raise status_errors.other(error, f"The handle cannot be fetched from process {ticket.pid}.") from None
-    try:
+    with calls.closed_on_error(value):
         if not fits(value):
             raise _not_in_flight()
-    except BaseException:
-        calls.close_handle(value)
-        raise
     return value
 
 

@@ -1,5 +1,7 @@
 """The descriptor's bytes: version, header and body, as msgpack arrays. Pure: bytes in, field values out, and back.
 
+`encode` and `decode` are for memory; a `Form` has them for kinds with another body.
+
 How this works. A descriptor is an array of three elements: the version, the header, which all kinds of objects have,
 and the body, which depends on the kind. Every struct here is an array on the wire, not a map: half the bytes, and twice
 as fast to read. The version is the first element in all versions, and the kind of object the first element of the
@@ -23,7 +25,7 @@ from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo
 from extmem.sharing.kinds import ObjectKind
 from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
-__all__ = ["VERSION", "WireBuffer", "WireImage", "decode", "encode"]
+__all__ = ["VERSION", "Form", "WireBuffer", "WireImage", "decode", "encode"]
 
 VERSION = 4
 
@@ -103,14 +105,6 @@ class _Memory(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     memory_type_bits: int | None
 
 
-class _Wire(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """The whole descriptor of memory."""
-
-    version: int
-    header: _Header
-    body: _Memory
-
-
 class _KindAlone(msgspec.Struct, array_like=True):
     """The first element of a header."""
 
@@ -130,65 +124,119 @@ class _Head(msgspec.Struct, array_like=True):
     version: int
 
 
-_MEMORY: Final = int(ObjectKind.MEMORY)
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Wire)
 _head = msgspec.msgpack.Decoder(_Head)
 _kind = msgspec.msgpack.Decoder(_Kind)
-_PARTS: Final = {1: _Header.__struct_fields__, 2: _Memory.__struct_fields__}
+_OPENED_BY = {
+    ObjectKind.MEMORY: ("memory", "extmem.open or Device.allocate_memory"),
+    ObjectKind.SEMAPHORE: ("a semaphore", "extmem.open_timeline (a timeline) or Device.import_semaphore_fd"),
+    ObjectKind.FENCE: ("a fence", "Device.import_fence_fd"),
+}
+"""The nouns of the kinds, and the calls that open or import one."""
 _header_of = itemgetter(*_Header.__struct_fields__[1:])
-_body_of = itemgetter(*_Memory.__struct_fields__)
 
 
-def encode(values: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a descriptor of memory with these fields. DescriptorError if they cannot be encoded.
+class Form:
+    """The form of the descriptors of some kinds of objects, which have one body: encodes and decodes them."""
 
-    The bounds of the fields keep them within DESCRIPTOR_LIMIT.
-    """
-    try:
-        header, body = _Header(_MEMORY, *_header_of(values)), _Memory(*_body_of(values))
-        data = _encoder.encode(_Wire(VERSION, header, body))
-        # The constructor of a descriptor accepts any type; reading the bytes back finds wrong types now.
-        _decoder.decode(data)
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
-        raise DescriptorError(f"this cannot be written as a descriptor: {_named(str(error))}") from error
-    return data
-
-
-def decode(data: bytes | bytearray | memoryview) -> dict[str, Any]:
-    """Return the fields of a descriptor of memory, each of its type. DescriptorError names the field that is not."""
-    if not 0 < len(data) <= DESCRIPTOR_LIMIT:
-        raise DescriptorError(
-            f"a descriptor of {len(data)} bytes: it takes 1 to {DESCRIPTOR_LIMIT}"
-            if data
-            else "there is no descriptor (0 bytes); a payload of a foreign producer needs one that the caller states"
+    def __init__(self, body: type[msgspec.Struct], kinds: Mapping[ObjectKind, str]) -> None:
+        """kinds: the kinds that have this body, each with its noun for messages."""
+        self._body: Any = body
+        self._kinds = kinds
+        self._one_kind = min(kinds) if len(kinds) == 1 else None
+        self._whole: Any = msgspec.defstruct(
+            "Whole",
+            [("version", int), ("header", _Header), ("body", body)],
+            array_like=True,
+            frozen=True,
+            forbid_unknown_fields=True,
         )
-    try:
-        wire = _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise DescriptorError(_refusal(data, error)) from error
-    if wire.version != VERSION:
-        raise DescriptorError(_version_text(wire.version))
-    if wire.header.object_kind != _MEMORY:
-        raise DescriptorError(_kind_text(wire.header.object_kind))
-    fields = msgspec.structs.asdict(wire.header)
-    del fields["object_kind"]
-    fields.update(msgspec.structs.asdict(wire.body))
-    return fields
+        self._decoder: Any = msgspec.msgpack.Decoder(self._whole)
+        self._parts = {1: _Header.__struct_fields__, 2: body.__struct_fields__}
+        self._fields = itemgetter(*body.__struct_fields__)
+
+    def encode(self, values: Mapping[str, Any]) -> bytes:
+        """Return the bytes of a descriptor with these fields, `object_kind` among them where there are several kinds.
+
+        The bounds of the fields keep them within DESCRIPTOR_LIMIT. DescriptorError if they cannot be encoded.
+        """
+        try:
+            kind = self._one_kind or values["object_kind"]
+            header, body = _Header(int(kind), *_header_of(values)), self._body(*self._fields(values))
+            data = _encoder.encode(self._whole(VERSION, header, body))
+            # The constructor of a descriptor accepts any type; reading the bytes back finds wrong types now.
+            self._decoder.decode(data)
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+            raise DescriptorError(f"this cannot be written as a descriptor: {self._named(str(error))}") from error
+        return data
+
+    def decode(self, data: bytes | bytearray | memoryview) -> dict[str, Any]:
+        """Return the fields of a descriptor, each of its type, with `object_kind` where there are several kinds.
+
+        DescriptorError names the field that is wrong.
+        """
+        if not 0 < len(data) <= DESCRIPTOR_LIMIT:
+            raise DescriptorError(
+                f"a descriptor of {len(data)} bytes: it takes 1 to {DESCRIPTOR_LIMIT}"
+                if data
+                else "there is no descriptor (0 bytes); a payload of a foreign producer needs one that the caller "
+                "states"
+            )
+        try:
+            found = self._decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise DescriptorError(self._refusal(data, error)) from error
+        if found.version != VERSION:
+            raise DescriptorError(_version_text(found.version))
+        if found.header.object_kind not in self._kinds:
+            raise DescriptorError(self._kind_text(found.header.object_kind))
+        fields = msgspec.structs.asdict(found.header)
+        if self._one_kind:
+            del fields["object_kind"]
+        fields.update(msgspec.structs.asdict(found.body))
+        return fields
+
+    def _refusal(self, data: bytes | bytearray | memoryview, error: Exception) -> str:
+        try:
+            version = _head.decode(data).version
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return f"{len(data)} bytes are not a descriptor: {error}"
+        if version != VERSION:
+            return _version_text(version)
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            object_kind = _kind.decode(data).header.object_kind
+            if object_kind not in self._kinds:
+                return self._kind_text(object_kind)
+        return f"the descriptor is malformed: {self._named(str(error))}"
+
+    def _kind_text(self, object_kind: int) -> str:
+        needed = f"and {' or '.join(self._kinds.values())} is needed"
+        if object_kind in _OPENED_BY:
+            noun, calls = _OPENED_BY[ObjectKind(object_kind)]
+            return f"the descriptor is of {noun} (kind {object_kind}), {needed}; open it as what it is, by {calls}"
+        known = ", ".join(f"{int(kind)} {kind.name}" for kind in ObjectKind)
+        return (
+            f"the descriptor is of an object of kind {object_kind}, {needed}; this library knows the kinds {known}: "
+            "use the release of extmem that exported it"
+        )
+
+    def _named(self, text: str) -> str:
+        """Return msgspec's message with the field's name in place of its indices."""
+
+        def name(found: re.Match[str]) -> str:
+            part, index = self._parts.get(int(found[1]), ()), int(found[2])
+            return part[index] if index < len(part) else found[0]
+
+        return re.sub(r"\$\[(\d+)\]\[(\d+)\]", name, text)
 
 
-def _refusal(data: bytes | bytearray | memoryview, error: Exception) -> str:
-    try:
-        version = _head.decode(data).version
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return f"{len(data)} bytes are not a descriptor: {error}"
-    if version != VERSION:
-        return _version_text(version)
-    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-        object_kind = _kind.decode(data).header.object_kind
-        if object_kind != _MEMORY:
-            return _kind_text(object_kind)
-    return f"the descriptor is malformed: {_named(str(error))}"
+_memory: Final = Form(_Memory, {ObjectKind.MEMORY: "memory"})
+
+
+encode = _memory.encode
+"""`Form.encode` of memory."""
+decode = _memory.decode
+"""`Form.decode` of memory."""
 
 
 def _version_text(version: int) -> str:
@@ -196,21 +244,3 @@ def _version_text(version: int) -> str:
         f"the descriptor has version {version} and this library reads version {VERSION}; "
         "use the same release of extmem on both sides"
     )
-
-
-def _kind_text(object_kind: int) -> str:
-    known = ", ".join(f"{int(kind)} {kind.name}" for kind in ObjectKind)
-    return (
-        f"the descriptor is of an object of kind {object_kind}, and memory is needed; this library knows the kinds "
-        f"{known}"
-    )
-
-
-def _named(text: str) -> str:
-    """msgspec's message with the field's name in place of its indices."""
-
-    def name(found: re.Match[str]) -> str:
-        part, index = _PARTS.get(int(found[1]), ()), int(found[2])
-        return part[index] if index < len(part) else found[0]
-
-    return re.sub(r"\$\[(\d+)\]\[(\d+)\]", name, text)

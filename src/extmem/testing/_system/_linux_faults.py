@@ -33,6 +33,7 @@ _SYSTEM_CALLS = (
     (os, "pread"),
     (os, "ftruncate"),
     (os, "memfd_create"),
+    (os, "eventfd"),
     (os, "set_inheritable"),
     (fcntl, "fcntl"),
 )

@@ -16,6 +16,8 @@ __all__ = ["descriptors", "mappings", "memory_file_bytes", "memory_files"]
 
 _SELF = Path("/proc/self")
 _MEMFD = "/memfd:"
+_ANONYMOUS = "anon_inode:"
+"""An eventfd, an io_uring, a pidfd: the text names the kind."""
 
 
 def descriptors() -> dict[int, str]:
@@ -34,7 +36,7 @@ def _target(fd: int) -> str:
         # The text omits the size, so that a file that grows has the same text.
         return f"{target} inode {os.fstat(fd).st_ino}"
     # A connection that is opened again is another socket and not a leak. The text of a socket omits its inode.
-    return target.partition(":[")[0]
+    return target if target.startswith(_ANONYMOUS) else target.partition(":[")[0]
 
 
 def memory_file_bytes() -> int:

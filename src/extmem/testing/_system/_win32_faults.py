@@ -29,6 +29,9 @@ _CALLS = (
     "NtDuplicateObject",
     "NtCreateEvent",
     "NtOpenEvent",
+    "NtCreateSemaphore",
+    "NtOpenSemaphore",
+    "NtCreateMutant",
     "NtOpenProcess",
 )
 """The calls that need memory or an entry of a table. Queries of an open handle need neither."""

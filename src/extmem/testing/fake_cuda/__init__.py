@@ -19,11 +19,13 @@ is memory files at real addresses, shared by fd; on Windows section objects, sha
 * *Script*: `fail` the n-th call, `failing` as an arm of `faults.fail_each`, `missing` functions.
 * *Manners*: as observed with CUDA 13, an import with a wrong dedicated flag or a smaller size succeeds (and is recorded
   here), a larger one fails when it is mapped, a bad fd gives CUDA_ERROR_UNKNOWN and has no other effect.
+* *Streams* execute in order what they are given: waits for external semaphores (of a fake Vulkan driver) and for words
+  of registered memory, signals, writes, host functions, launches of graphs. What waits is executed by a thread later.
 * *Strictness*: `misuses` lists what the driver API forbids: wrong handles, no current context, the wrong order.
 * *Counters*: `alive()` counts the living objects.
 
 On Windows it imports what a fake Vulkan driver exports by handle, name and KMT number, and Direct3D's memory as
-`fake_vulkan.win32.make_texture` makes it. Not modelled: kernels, streams, texels of arrays.
+`fake_vulkan.win32.make_texture` makes it. Not modelled: kernels, texels of arrays.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
 if TYPE_CHECKING:
     from extmem.testing.fake_cuda.machine import FakeCuda
     from extmem.testing.fake_cuda.objects import Gpu
+    from extmem.testing.fake_vulkan.sync_pages import SyncPage
 
-__all__ = ["KIND", "abandon", "created", "exported", "external", "imported", "kernel_objects"]
+__all__ = ["KIND", "abandon", "created", "exported", "external", "imported", "kernel_objects", "semaphore_page"]
 
 KIND = 1
 """CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR."""
@@ -59,3 +60,8 @@ def abandon(payload: FilePayload) -> None:
 def kernel_objects() -> contextlib.AbstractContextManager[None]:
     """Return a context manager that does nothing: extmem calls the kernel itself."""
     return contextlib.nullcontext()
+
+
+def semaphore_page(numbered: bool, handle: int, name: str | None) -> SyncPage | None:
+    """Return None: on Linux no driver has NT handles, numbers or names of semaphores."""
+    return None

@@ -19,6 +19,8 @@ from extmem.manager.windows.security_descriptors import sddl_from
 from extmem.testing.fake_cuda.machine import INVALID_VALUE, Refusal
 from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
 from extmem.testing.fake_vulkan.sections import SectionObjects
+from extmem.testing.fake_vulkan.sync_pages import SyncPage
+from extmem.testing.fake_vulkan.sync_win32 import open_sync
 from extmem.testing.fake_vulkan.win32 import open_shared
 from extmem.vk.handle_types import BY_NUMBER
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from extmem.testing.fake_cuda.machine import FakeCuda
     from extmem.testing.fake_cuda.objects import Gpu
 
-__all__ = ["KIND", "abandon", "created", "exported", "external", "imported", "kernel_objects"]
+__all__ = ["KIND", "abandon", "created", "exported", "external", "imported", "kernel_objects", "semaphore_page"]
 
 KIND = 2
 """CU_MEM_HANDLE_TYPE_WIN32."""
@@ -42,6 +44,7 @@ _KINDS = {
 }
 """CUexternalMemoryHandleType."""
 _KEPT = 256
+_SEMAPHORE = vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_WIN32
 
 
 def created(fake: FakeCuda, gpu: Gpu, size: int, properties: Any) -> FilePayload:
@@ -106,3 +109,16 @@ def abandon(payload: FilePayload) -> None:
 def kernel_objects() -> contextlib.AbstractContextManager[None]:
     """Within the block a fake's sections represent the kernel objects that drivers make."""
     return driver_memory.stood_in_by(SectionObjects())
+
+
+def semaphore_page(numbered: bool, handle: int, name: str | None) -> SyncPage | None:
+    """Return the semaphore of an NT handle, KMT number (`numbered`) or name, which the caller closes.
+
+    None if no fake made it.
+    """
+    kind = vk.ExternalSemaphoreHandleTypeFlagBits.OPAQUE_WIN32_KMT if numbered else _SEMAPHORE
+    opened = open_sync(int(kind), handle, name)
+    page = SyncPage.from_fd(opened) if opened else None
+    if page is None and opened:
+        calls.close_handle(opened)
+    return page

@@ -6,6 +6,7 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 from extmem.testing.fake_cuda.objects import Mapped, Pinned, Reserved
+from extmem.testing.fake_cuda.streams import Step, enqueue
 
 if TYPE_CHECKING:
     from extmem.testing.fake_cuda.machine import FakeCuda
@@ -59,3 +60,36 @@ def cuMemsetD32(fake: FakeCuda, target: Any, value: int, count: int) -> None:
     """Fill with 32-bit words."""
     at = _on_device(fake, target, 4 * count, write=True)
     ctypes.memmove(at, value.to_bytes(4, "little") * count, 4 * count)
+
+
+def cuMemcpyDtoDAsync(fake: FakeCuda, target: Any, source: Any, size: int, stream: Any) -> None:
+    """Copy on the device, in the order of a stream."""
+    to, start = _on_device(fake, target, size, write=True), _on_device(fake, source, size, write=False)
+
+    def copy() -> bool:
+        ctypes.memmove(to, start, size)
+        return True
+
+    enqueue(fake, stream, Step(copy))
+
+
+def cuMemsetD32Async(fake: FakeCuda, target: Any, value: int, count: int, stream: Any) -> None:
+    """Fill with 32-bit words, in the order of a stream."""
+    at = _on_device(fake, target, 4 * count, write=True)
+
+    def fill() -> bool:
+        ctypes.memmove(at, value.to_bytes(4, "little") * count, 4 * count)
+        return True
+
+    enqueue(fake, stream, Step(fill))
+
+
+def cuMemsetD8Async(fake: FakeCuda, target: Any, value: int, count: int, stream: Any) -> None:
+    """Fill with bytes, in the order of a stream."""
+    at = _on_device(fake, target, count, write=True)
+
+    def fill() -> bool:
+        ctypes.memset(at, value, count)
+        return True
+
+    enqueue(fake, stream, Step(fill))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING, Any
 
 from extmem.testing.fake_cuda.machine import NO_DEVICE, Refusal
@@ -16,7 +15,6 @@ __all__: list[str] = []
 _VERSION = 13_000
 _NOT_SUPPORTED = 801
 _NODE_MASK = 1
-_GET_LUID = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
 
 
 def cuInit(fake: FakeCuda, flags: int) -> None:
@@ -64,23 +62,6 @@ def cuDeviceGetLuid(fake: FakeCuda, device: Any) -> tuple[bytes, int]:
     return (fake.gpus[int(device)].luid.partition(b"\0")[0], _NODE_MASK)
 
 
-def cuGetProcAddress(fake: FakeCuda, symbol: bytes, version: int, flags: int) -> tuple[int, Any]:
-    """Return the address of the driver's cuDeviceGetLuid, which fills in 8 bytes."""
-    name = symbol.decode()
-    if name != "cuDeviceGetLuid" or flags:
-        raise fake.wrong(f"the address of {name} is asked for, flags {flags}")
-
-    def get_luid(luid: int, mask: int, device: int) -> int:
-        if POSIX:
-            return _NOT_SUPPORTED
-        ctypes.memmove(luid, fake.gpus[device].luid, 8)
-        ctypes.c_uint.from_address(mask).value = _NODE_MASK
-        return 0
-
-    callback = fake.callbacks.setdefault(name, _GET_LUID(get_luid))
-    return ctypes.cast(callback, ctypes.c_void_p).value or 0, fake.module.CUdriverProcAddressQueryResult(0)
-
-
 def cuDeviceTotalMem(fake: FakeCuda, device: Any) -> tuple[int]:
     """Return the GPU's memory in bytes."""
     return (fake.gpus[int(device)].memory,)
@@ -95,6 +76,7 @@ def cuDeviceGetAttribute(fake: FakeCuda, attribute: Any, device: Any) -> tuple[i
         "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_HANDLE_SUPPORTED": gpu.shares and not POSIX,
         "CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY": gpu.maps_host,
         "CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED": gpu.registers_read_only,
+        "CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS": gpu.waits_for_words,
     }
     known = fake.module.CUdevice_attribute
     for name, answer in answers.items():
@@ -139,13 +121,3 @@ def cuCtxPopCurrent(fake: FakeCuda) -> tuple[Any]:
 def cuCtxGetCurrent(fake: FakeCuda) -> tuple[Any]:
     """Return the current context; NULL where there is none."""
     return (fake.module.CUcontext(fake.contexts[fake.stack[-1]].handle if fake.stack else 0),)
-
-
-def cuStreamQuery(fake: FakeCuda, stream: Any) -> None:
-    """Succeed: all work is complete at once."""
-    fake.current()
-
-
-def cuStreamSynchronize(fake: FakeCuda, stream: Any) -> None:
-    """Succeed: all work is complete at once."""
-    fake.current()

@@ -9,6 +9,7 @@ from extmem.testing.fake_cuda.machine import INVALID_VALUE, Refusal
 from extmem.testing.fake_cuda.objects import ExternalMemory, Mapped, Pinned, Reserved
 from extmem.testing.fake_cuda.sharing import abandon, place, reserve
 from extmem.testing.fake_cuda.sharing import external as opened
+from extmem.testing.fake_cuda.streams import pending
 from extmem.testing.fake_vulkan.payloads import read_tag
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ def cuMemHostUnregister(fake: FakeCuda, address: Any) -> None:
     fake.current()
     for pinned in fake.living(Pinned):
         if pinned.address == int(address):
+            if pending(fake, pinned):
+                fake.wrong("memory is unregistered while a stream has still to wait for a word of it or to write one")
             fake.end(pinned)
             return
     raise fake.wrong(f"{int(address):#x} is not registered", _NOT_REGISTERED)

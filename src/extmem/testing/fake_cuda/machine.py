@@ -18,16 +18,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from extmem.testing.fake_cuda.objects import (
     Context,
+    Event,
     ExternalMemory,
+    ExternalSemaphore,
     FakeObject,
     Gpu,
+    Graph,
     Mapped,
     Physical,
     Pinned,
     Reserved,
+    Stream,
 )
 
 if TYPE_CHECKING:
+    from collections import deque
+
+    from extmem.testing.fake_cuda.streams import Step
+    from extmem.testing.fake_vulkan.sync_pages import SyncPage
     from extmem.testing.faults import Countdown
 
 __all__ = ["FakeCuda", "Misuse", "Refusal"]
@@ -38,22 +46,32 @@ _CANNOT_FAIL = frozenset(
     {
         "cuCtxPopCurrent",
         "cuDestroyExternalMemory",
+        "cuDestroyExternalSemaphore",
         "cuDevicePrimaryCtxRelease",
+        "cuEventDestroy",
+        "cuEventQuery",
+        "cuGraphDestroy",
+        "cuGraphExecDestroy",
         "cuMemAddressFree",
         "cuMemFree",
         "cuMemHostUnregister",
         "cuMemRelease",
         "cuMemUnmap",
         "cuMipmappedArrayDestroy",
+        "cuStreamDestroy",
     }
 )
-"""Functions that release something: the script makes none of them fail."""
+"""Functions that release something, or tell whether it can be: the script makes none of them fail."""
 _COUNTED: dict[type[FakeObject], str] = {
     ExternalMemory: "external memories",
     Mapped: "mapped buffers and arrays",
     Physical: "allocations",
     Reserved: "address ranges",
     Pinned: "registrations",
+    ExternalSemaphore: "external semaphores",
+    Stream: "streams",
+    Event: "events",
+    Graph: "graphs",
 }
 
 
@@ -106,6 +124,12 @@ class FakeCuda:
     """Address and size of a range that cuMemGetAddressRange returns as one, whatever is mapped in it."""
     security: list[str] = field(default_factory=list)
     """The security descriptors of the last shared allocations, as SDDL (Windows)."""
+    semaphore_imports: list[int] = field(default_factory=list)
+    """The type (CUexternalSemaphoreHandleType) of each cuImportExternalSemaphore."""
+    capturing: set[int] = field(default_factory=set)
+    """Streams that are being captured into a graph."""
+    win32_semaphores: dict[int | str, SyncPage] = field(default_factory=dict)
+    """Semaphores that can be imported by handle, number or name, as Windows's drivers and Direct3D share them."""
 
     def __post_init__(self) -> None:
         self.contexts = [Context(ordinal) for ordinal in range(len(self.gpus))]
@@ -113,7 +137,12 @@ class FakeCuda:
         self._next = 0x10_0000
         self._plans: list[_Plan] = []
         self._countdowns: list[tuple[Countdown, int]] = []
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+        self.queues: dict[int, deque[Step]] = {}
+        """What each stream has still to execute, by its number."""
+        self.pump: threading.Thread | None = None
+        """The thread that executes what waits for other processes."""
         self._stacks = threading.local()
         self._running = ""
         self.initialized = False
@@ -183,6 +212,10 @@ class FakeCuda:
         self.misuses.append(Misuse(self._running, problem))
         return Refusal(result)
 
+    def pause(self, seconds: float) -> None:
+        """Let other threads call the fake for a moment, within a call that waits."""
+        self._changed.wait(seconds)
+
     # Contexts.
 
     @property
@@ -211,7 +244,7 @@ class FakeCuda:
 
     def run(self, name: str, function: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:
         """Run one call and return (CUresult, values …), as cuda-bindings does."""
-        with self._lock:
+        with self.lock:
             before, self._running = self._running, name
             self.calls.append(name)
             results = self.module.CUresult
@@ -266,9 +299,17 @@ _VALUES = {
     "cuDriverGetVersion": 1,
     "cuCtxGetCurrent": 1,
     "cuCtxPopCurrent": 1,
+    "cuEventCreate": 1,
     "cuExternalMemoryGetMappedBuffer": 1,
     "cuExternalMemoryGetMappedMipmappedArray": 1,
+    "cuGraphAddBatchMemOpNode": 1,
+    "cuGraphAddExternalSemaphoresSignalNode": 1,
+    "cuGraphAddExternalSemaphoresWaitNode": 1,
+    "cuGraphAddHostNode": 1,
+    "cuGraphCreate": 1,
+    "cuGraphInstantiate": 1,
     "cuImportExternalMemory": 1,
+    "cuImportExternalSemaphore": 1,
     "cuGetProcAddress": 2,
     "cuMemAddressReserve": 1,
     "cuMemCreate": 1,
@@ -280,17 +321,27 @@ _VALUES = {
     "cuMemImportFromShareableHandle": 1,
     "cuMemRetainAllocationHandle": 1,
     "cuPointerGetAttributes": 1,
+    "cuStreamCreate": 1,
 }
 """The number of values that each function returns after its CUresult; 0 for functions that are not listed."""
 
 
 @functools.cache
 def _functions() -> dict[str, Callable[..., Any]]:
-    from extmem.testing.fake_cuda import copying, devices, external, virtual
+    from extmem.testing.fake_cuda import (
+        addresses,
+        copying,
+        devices,
+        external,
+        graphs,
+        semaphores,
+        streams,
+        virtual,
+    )
 
     return {
         name: value
-        for module in (devices, virtual, external, copying)
+        for module in (addresses, devices, virtual, external, copying, semaphores, streams, graphs)
         for name, value in vars(module).items()
         if name.startswith("cu") and callable(value)
     }

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from extmem.testing.fake_vulkan.payloads import FilePayload
 
-__all__ = ["Context", "ExternalMemory", "Gpu", "Mapped", "Physical", "Pinned", "Reserved", "FakeObject"]
+if TYPE_CHECKING:
+    from extmem.testing.fake_vulkan.sync_pages import SyncPage
+
+__all__ = [
+    "Context",
+    "Event",
+    "ExternalMemory",
+    "ExternalSemaphore",
+    "FakeObject",
+    "Gpu",
+    "Graph",
+    "Mapped",
+    "Physical",
+    "Pinned",
+    "Reserved",
+    "Stream",
+]
 
 _GIB = 1 << 30
 
@@ -31,6 +47,8 @@ class Gpu:
     """Its LUID on Windows; 8 bytes."""
     maps_host: bool = True
     registers_read_only: bool = True
+    waits_for_words: bool = True
+    """Whether streams wait for 64-bit words of memory."""
 
 
 @dataclass(slots=True)
@@ -101,3 +119,33 @@ class Pinned(FakeObject):
     address: int = 0
     size: int = 0
     flags: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ExternalSemaphore(FakeObject):
+    """CUexternalSemaphore."""
+
+    page: SyncPage | None = None
+    kind: int = 0
+    """CUexternalSemaphoreHandleType."""
+    ordinal: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Stream(FakeObject):
+    """CUstream, created by extmem."""
+
+
+@dataclass(slots=True, eq=False)
+class Event(FakeObject):
+    """CUevent: how often it was recorded, and which record a stream has reached."""
+
+    records: int = 0
+    complete: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Graph(FakeObject):
+    """CUgraph or CUgraphExec: for each node, what makes its steps."""
+
+    nodes: list[Any] = field(default_factory=list)

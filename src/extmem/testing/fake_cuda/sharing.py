@@ -1,5 +1,5 @@
-"""What the fake driver's memory is made of, and shared by: memory files and their fds on Linux, sections and NT handles
-on Windows. This module chooses.
+"""What the fake driver's memory and semaphores are made of, and shared by: memory files and fds on Linux, sections and
+NT handles on Windows. This module chooses.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ __all__ = [
     "kernel_objects",
     "place",
     "reserve",
+    "semaphore_page",
 ]
 
 if sys.platform == "win32":
@@ -29,6 +30,7 @@ if sys.platform == "win32":
         external,
         imported,
         kernel_objects,
+        semaphore_page,
     )
     from extmem.testing.fake_cuda._views import Span, place, reserve
 else:
@@ -40,6 +42,7 @@ else:
         external,
         imported,
         kernel_objects,
+        semaphore_page,
     )
     from extmem.testing.fake_cuda._mappings import Span, place, reserve
 

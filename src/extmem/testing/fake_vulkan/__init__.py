@@ -27,19 +27,27 @@ A memory file whose name begins with "fake dma-buf" represents a dma-buf of anot
 
 `Gpu.modifiers` are the DRM format modifiers that its images can have.
 
-Not modelled: semaphores, pipelines, sparse and protected memory, export as dma-buf, vkCmdPipelineBarrier2.
+Semaphores and fences are shared by fd as `Gpu.sync` states: their payloads are memory files, which processes share. A
+queue executes a batch when what it waits for is signaled, by whichever process (`execution`).
+
+Not modelled: pipelines, sparse and protected memory, export as dma-buf, vkCmdPipelineBarrier2.
 """
 
 from __future__ import annotations
 
 from extmem.testing.fake_vulkan.gpus import (
+    BINARY_SYNC,
     DISCRETE,
     HOST_POINTERS,
     INTEGRATED,
     NON_COHERENT,
     PAYLOAD_NAME,
+    SHARED_SYNC,
     SHARING_EXTENSION,
+    SYNC_EXTENSIONS,
+    SYNC_FILES,
     External,
+    ExternalSync,
     Family,
     Gpu,
     Manners,
@@ -51,14 +59,19 @@ from extmem.testing.fake_vulkan.installing import EXIT_MISUSE, elsewhere, instal
 from extmem.testing.fake_vulkan.machine import FakeLoader, FakeVulkan, Misuse
 
 __all__ = [
+    "BINARY_SYNC",
     "DISCRETE",
     "EXIT_MISUSE",
     "HOST_POINTERS",
     "INTEGRATED",
     "NON_COHERENT",
     "PAYLOAD_NAME",
+    "SHARED_SYNC",
     "SHARING_EXTENSION",
+    "SYNC_EXTENSIONS",
+    "SYNC_FILES",
     "External",
+    "ExternalSync",
     "FakeLoader",
     "FakeVulkan",
     "Family",

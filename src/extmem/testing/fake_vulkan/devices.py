@@ -6,13 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.testing.fake_vulkan.machine import Refusal
-from extmem.testing.fake_vulkan.objects import CommandBuffer, Device, Memory, Physical, Queue
+from extmem.testing.fake_vulkan.objects import CommandBuffer, Device, Memory, Physical, Queue, SyncObject
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
     from extmem.testing.fake_vulkan.machine import FakeVulkan
 
 __all__: list[str] = []
+
+_FEATURES = {
+    int(vk.StructureType.PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES): (
+        "timelineSemaphore",
+        "VkPhysicalDeviceTimelineSemaphoreFeatures *",
+        "VK_KHR_timeline_semaphore",
+    ),
+    int(vk.StructureType.PHYSICAL_DEVICE_SYNCHRONIZATION_2_FEATURES): (
+        "synchronization2",
+        "VkPhysicalDeviceSynchronization2Features *",
+        "VK_KHR_synchronization2",
+    ),
+}
+"""The name, struct and extension of each feature, by sType."""
 
 
 def vkCreateDevice(fake: FakeVulkan, handle: Any, info: Any, allocator: Any, out: Any) -> int:
@@ -27,12 +41,26 @@ def vkCreateDevice(fake: FakeVulkan, handle: Any, info: Any, allocator: Any, out
         if number >= len(physical.gpu.families) or not 0 < count <= physical.gpu.families[number].count:
             raise fake.wrong(f"{count} queues of family {number}, which the GPU does not have")
         families[number] = count
-    device = Device(physical, physical.gpu, frozenset(names), families)
+    device = Device(physical, physical.gpu, frozenset(names), families, features=_features(fake, info, set(names)))
     out[0] = ffi.cast("VkDevice", fake.add(device))
     for family, count in families.items():
         for index in range(count):
             fake.add(Queue(device, family, index))
     return 0
+
+
+def _features(fake: FakeVulkan, info: Any, extensions: set[str]) -> frozenset[str]:
+    """Return the names of the features that the chain enables. Each needs its extension."""
+    enabled, link = set(), info.pNext
+    while link != ffi.NULL:
+        base = ffi.cast("VkBaseOutStructure *", link)
+        name, struct, extension = _FEATURES.get(int(base.sType), ("", "", ""))
+        if name and getattr(ffi.cast(struct, link), name):
+            if extension not in extensions:
+                fake.misuse(f"the feature {name} is enabled without {extension}")
+            enabled.add(name)
+        link = base.pNext
+    return frozenset(enabled)
 
 
 def vkDestroyDevice(fake: FakeVulkan, handle: Any, allocator: Any) -> None:
@@ -46,10 +74,14 @@ def vkDestroyDevice(fake: FakeVulkan, handle: Any, allocator: Any) -> None:
             fake.end(buffer)
         if isinstance(child, Memory):
             child.payload.close()
+        if isinstance(child, SyncObject):
+            child.close()
         fake.end(child)
     fake.end(device)
     if fake.poisoned_by == device.number:
         fake.poisoned_by = 0
+    if fake.semaphores_poisoned_by == device.number:
+        fake.semaphores_poisoned_by = 0
 
 
 def vkGetDeviceQueue(fake: FakeVulkan, handle: Any, family: int, index: int, out: Any) -> None:

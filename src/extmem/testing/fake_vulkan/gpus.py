@@ -11,13 +11,18 @@ from extmem import vk
 from extmem.devices.host import HAS_FDS
 
 __all__ = [
+    "BINARY_SYNC",
     "DISCRETE",
     "HOST_POINTERS",
     "INTEGRATED",
     "NON_COHERENT",
     "PAYLOAD_NAME",
+    "SHARED_SYNC",
     "SHARING_EXTENSION",
+    "SYNC_EXTENSIONS",
+    "SYNC_FILES",
     "External",
+    "ExternalSync",
     "Family",
     "Gpu",
     "Manners",
@@ -38,6 +43,8 @@ _FD, _HOST = int(HandleType.OPAQUE_FD), int(HandleType.HOST_ALLOCATION)
 _NT, _KMT = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 _BOTH = int(_Feature.EXPORTABLE | _Feature.IMPORTABLE)
 _IMPORT = int(_Feature.IMPORTABLE)
+_SYNC_BOTH = int(vk.ExternalSemaphoreFeatureFlagBits.EXPORTABLE | vk.ExternalSemaphoreFeatureFlagBits.IMPORTABLE)
+"""The bits of semaphores, and of fences."""
 _ALL_QUEUE = int(vk.QueueFlagBits.GRAPHICS | vk.QueueFlagBits.COMPUTE | vk.QueueFlagBits.TRANSFER)
 _LOCAL, _VISIBLE = int(_Property.DEVICE_LOCAL), int(_Property.HOST_VISIBLE)
 _COHERENT, _CACHED = int(_Property.HOST_COHERENT), int(_Property.HOST_CACHED)
@@ -84,6 +91,56 @@ class External:
     compatible: int = _FD
     dedicated: Literal["no", "preferred", "required"] = "no"
     """VkMemoryDedicatedRequirements of such a resource; "required" adds DEDICATED_ONLY to the features."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalSync:
+    """The driver's properties of one handle type for semaphores or fences (VkExternalSemaphoreProperties, …Fence…)."""
+
+    kind: Literal["binary", "timeline", "fence"]
+    handle_type: int
+    features: int = _SYNC_BOTH
+    export_from_imported: int = _FD
+    compatible: int = _FD
+
+
+_SEMAPHORE_SYNC_FD = int(vk.ExternalSemaphoreHandleTypeFlagBits.SYNC_FD)
+_FENCE_SYNC_FD = int(vk.ExternalFenceHandleTypeFlagBits.SYNC_FD)
+_D3D12 = int(vk.ExternalSemaphoreHandleTypeFlagBits.D3D12_FENCE)
+_SYNC_IMPORT = int(vk.ExternalSemaphoreFeatureFlagBits.IMPORTABLE)
+SHARED_SYNC: tuple[ExternalSync, ...] = (
+    (ExternalSync("binary", _FD), ExternalSync("timeline", _FD), ExternalSync("fence", _FD))
+    if HAS_FDS
+    else (
+        ExternalSync("binary", _NT, _SYNC_BOTH, 0, _NT),
+        ExternalSync("timeline", _NT, _SYNC_BOTH, 0, _NT | _D3D12),
+        ExternalSync("fence", _NT, _SYNC_BOTH, 0, _NT),
+        ExternalSync("binary", _KMT, _SYNC_BOTH, 0, _KMT),
+        ExternalSync("timeline", _KMT, _SYNC_BOTH, 0, _KMT),
+        ExternalSync("fence", _KMT, _SYNC_BOTH, 0, _KMT),
+        ExternalSync("binary", _D3D12, _SYNC_IMPORT, 0, _D3D12),
+        ExternalSync("timeline", _D3D12, _SYNC_BOTH, 0, _NT | _D3D12),
+    )
+)
+"""What a driver of this system shares of semaphores and fences: opaque fds of all kinds, as NVIDIA's; on Windows NT
+handles, KMT numbers and fences of Direct3D 12. Timelines by KMT number are listed, and crash the driver."""
+BINARY_SYNC = tuple(one for one in SHARED_SYNC if one.kind == "binary")
+"""Binary semaphores alone, as ARM's driver and SwiftShader share them."""
+SYNC_FILES: tuple[ExternalSync, ...] = (
+    (
+        ExternalSync("binary", _SEMAPHORE_SYNC_FD, _SYNC_BOTH, 0, _SEMAPHORE_SYNC_FD),
+        ExternalSync("fence", _FENCE_SYNC_FD, _SYNC_BOTH, 0, _FENCE_SYNC_FD),
+    )
+    if HAS_FDS
+    else ()
+)
+"""SYNC_FD, as Mesa's drivers share it."""
+SYNC_EXTENSIONS = (
+    *(f"VK_KHR_external_{kind}_{'fd' if HAS_FDS else 'win32'}" for kind in ("semaphore", "fence")),
+    "VK_KHR_timeline_semaphore",
+    "VK_KHR_synchronization2",
+)
+"""The extensions of semaphores and fences."""
 
 
 def shared(
@@ -142,8 +199,12 @@ class Gpu:
         SHARING_EXTENSION,
         "VK_EXT_external_memory_host",
         "VK_EXT_queue_family_foreign",
+        *SYNC_EXTENSIONS,
     )
     external: tuple[External, ...] = (*shared(image="preferred"), *HOST_POINTERS)
+    sync: tuple[ExternalSync, ...] = SHARED_SYNC
+    """What is shared of semaphores and fences."""
+    max_timeline_difference: int = (1 << 31) - 1
     non_coherent_atom: int = 64
     max_allocations: int = 4096
     host_pointer_alignment: int = 4096
@@ -156,6 +217,10 @@ class Gpu:
     def says(self, kind: str, handle_type: int) -> External | None:
         """Return the properties of a handle type; None for one that it does not support."""
         return next((e for e in self.external if e.kind == kind and e.handle_type == handle_type), None)
+
+    def says_of_sync(self, kind: str, handle_type: int) -> ExternalSync | None:
+        """Return the properties of a handle type of semaphores or fences; None for one that it does not support."""
+        return next((e for e in self.sync if e.kind == kind and e.handle_type == handle_type), None)
 
 
 DISCRETE = Gpu()
@@ -192,6 +257,11 @@ class Manners:
     bad_fd_poisons: bool = False
     """An import of a bad fd returns VK_ERROR_OUT_OF_DEVICE_MEMORY, and so does every later allocation and import of
     the process, on any VkDevice, until that VkDevice is destroyed."""
+    bad_semaphore_fd_poisons: bool = False
+    """An import of a bad fd into a semaphore returns VK_ERROR_INITIALIZATION_FAILED, and so does every later
+    vkCreateSemaphore of the process, on any VkDevice, until that VkDevice is destroyed."""
+    any_semaphore_type: bool = False
+    """A binary semaphore's fd is imported into a timeline, and the reverse, without an error."""
     short_files_pass: bool = False
     """An import of a file that is too small, or empty, or of size 0, succeeds."""
     handle_errors: int = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
@@ -217,7 +287,8 @@ def to_plain(gpu: Gpu) -> dict[str, Any]:
 
 def from_plain(values: Mapping[str, Any]) -> Gpu:
     """Return the GPU from the values of `to_plain`."""
-    parts = {"memory_types": MemoryType, "families": Family, "external": External, "modifiers": Modifier}
+    parts: dict[str, Any] = {"memory_types": MemoryType, "families": Family, "external": External}
+    parts |= {"modifiers": Modifier, "sync": ExternalSync}
     fields: dict[str, Any] = {
         name: tuple(parts[name](**part) for part in value) if name in parts else value for name, value in values.items()
     }

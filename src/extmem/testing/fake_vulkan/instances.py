@@ -131,6 +131,10 @@ def vkGetPhysicalDeviceProperties2(fake: FakeVulkan, handle: Any, out: Any) -> N
     if _DRIVER_PROPERTIES in chain:
         driver = ffi.cast("VkPhysicalDeviceDriverProperties *", chain[_DRIVER_PROPERTIES])
         driver.driverName, driver.driverInfo = gpu.driver_name.encode(), gpu.driver_info.encode()
+    timelines = int(_S.PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_PROPERTIES)
+    if timelines in chain:
+        limit = ffi.cast("VkPhysicalDeviceTimelineSemaphoreProperties *", chain[timelines])
+        limit.maxTimelineSemaphoreValueDifference = gpu.max_timeline_difference
     host = int(_S.PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT)
     if host in chain:
         pointers = ffi.cast("VkPhysicalDeviceExternalMemoryHostPropertiesEXT *", chain[host])

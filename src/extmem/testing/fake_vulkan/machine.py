@@ -29,6 +29,7 @@ from extmem.testing.fake_vulkan.objects import (
     Memory,
     Pool,
     Queue,
+    Semaphore,
     Share,
 )
 from extmem.vk.abi import ffi
@@ -50,7 +51,17 @@ _NEEDS = {
     "vkGetMemoryHostPointerPropertiesEXT": "VK_EXT_external_memory_host",
     "vkGetMemoryWin32HandleKHR": "VK_KHR_external_memory_win32",
     "vkGetMemoryWin32HandlePropertiesKHR": "VK_KHR_external_memory_win32",
+    "vkGetSemaphoreFdKHR": "VK_KHR_external_semaphore_fd",
+    "vkImportSemaphoreFdKHR": "VK_KHR_external_semaphore_fd",
+    "vkGetFenceFdKHR": "VK_KHR_external_fence_fd",
+    "vkImportFenceFdKHR": "VK_KHR_external_fence_fd",
+    "vkGetSemaphoreCounterValue": "VK_KHR_timeline_semaphore",
+    "vkWaitSemaphores": "VK_KHR_timeline_semaphore",
+    "vkSignalSemaphore": "VK_KHR_timeline_semaphore",
+    "vkQueueSubmit2": "VK_KHR_synchronization2",
 }
+_PROMOTED = ("vkGetSemaphoreCounterValue", "vkWaitSemaphores", "vkSignalSemaphore", "vkQueueSubmit2")
+"""Commands that the driver also has under the name of their extension, which ends with KHR."""
 _COUNTED: dict[type[FakeObject], str] = {
     Instance: "instances",
     Device: "devices",
@@ -60,6 +71,7 @@ _COUNTED: dict[type[FakeObject], str] = {
     Pool: "command pools",
     CommandBuffer: "command buffers",
     Fence: "fences",
+    Semaphore: "semaphores",
 }
 
 
@@ -117,6 +129,10 @@ class FakeVulkan:
     """The parameters of each export by NT handle (on Windows), in order."""
     poisoned_by: int = 0
     """The VkDevice that imported a bad fd, with `Manners.bad_fd_poisons`; 0 for none."""
+    semaphores_poisoned_by: int = 0
+    """The same for semaphores, with `Manners.bad_semaphore_fd_poisons`."""
+    pump: threading.Thread | None = None
+    """The thread that runs batches which wait; None while there are none."""
 
     def __post_init__(self) -> None:
         self._objects: dict[int, FakeObject] = {}
@@ -126,6 +142,7 @@ class FakeVulkan:
         self._plans: list[_Plan] = []
         self._countdowns: list[tuple[Countdown, int]] = []
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._running = ""
 
     # The script.
@@ -234,10 +251,42 @@ class FakeVulkan:
             found = found.parent
         return found if isinstance(found, Device) else None
 
+    # Waits.
+
+    @contextlib.contextmanager
+    def locked(self, command: str) -> Iterator[None]:
+        """Within the block no command runs. command: the command that a misuse is recorded for."""
+        with self._lock:
+            before, self._running = self._running, command
+            try:
+                yield
+            finally:
+                self._running = before
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Let commands of other threads run, until one changes something, or this time has passed."""
+        command = self._running
+        self._changed.wait(seconds)
+        self._running = command
+
+    def tell_change(self) -> None:
+        """Wake the threads in `wait_for_change`."""
+        self._changed.notify_all()
+
+    def run_recorded(self, work: list[Callable[[], None]]) -> None:
+        """Run what was recorded to a command buffer. What it does wrong is a misuse."""
+        for one in work:
+            try:
+                one()
+            except Refusal:
+                return
+
     # As C functions.
 
     def entry(self, name: str) -> Any:
         """Return a command as a C function; NULL for a command that does not exist."""
+        if name.removesuffix("KHR") in _PROMOTED:
+            name = name.removesuffix("KHR")
         if name in self.missing:
             return ffi.NULL
         known = self._entries.get(name)
@@ -252,7 +301,7 @@ class FakeVulkan:
 
     def device_entry(self, device: Device, name: str) -> Any:
         """vkGetDeviceProcAddr: NULL also for a command of an extension that the device was created without."""
-        needed = _NEEDS.get(name)
+        needed = _NEEDS.get(name.removesuffix("KHR") if name.removesuffix("KHR") in _PROMOTED else name)
         return ffi.NULL if needed is not None and needed not in device.extensions else self.entry(name)
 
     def _call(self, name: str, function: Callable[..., Any], fails: bool, *arguments: Any) -> Any:
@@ -315,10 +364,12 @@ def _commands() -> dict[str, Callable[..., Any]]:
         queues,
         recording,
         resources,
+        semaphores,
     )
-    from extmem.testing.fake_vulkan._system import sharing
+    from extmem.testing.fake_vulkan._system import sharing, sync_sharing
 
-    modules = (instances, capabilities, modifiers, devices, memories, sharing(), resources, queues, recording)
+    shared = (sharing(), semaphores, *sync_sharing())
+    modules = (instances, capabilities, modifiers, devices, memories, *shared, resources, queues, recording)
     return {
         name: value
         for module in modules

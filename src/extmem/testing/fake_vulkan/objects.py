@@ -11,8 +11,10 @@ from extmem import vk
 if TYPE_CHECKING:
     from extmem.testing.fake_vulkan.gpus import Gpu
     from extmem.testing.fake_vulkan.payloads import Payload, Shadow
+    from extmem.testing.fake_vulkan.sync_pages import SyncPage
 
 __all__ = [
+    "Batch",
     "Buffer",
     "CommandBuffer",
     "Device",
@@ -24,8 +26,11 @@ __all__ = [
     "Pool",
     "Queue",
     "Resource",
+    "Semaphore",
     "Share",
     "Source",
+    "SyncObject",
+    "Wait",
     "FakeObject",
 ]
 
@@ -61,6 +66,8 @@ class Device(FakeObject):
     extensions: frozenset[str]
     families: dict[int, int]
     lost: bool = False
+    features: frozenset[str] = frozenset()
+    """Names of the enabled features."""
 
 
 @dataclass(eq=False)
@@ -69,6 +76,10 @@ class Queue(FakeObject):
 
     family: int
     index: int
+    batches: list[Batch] = field(default_factory=list)
+    """What was submitted and has not run, in order."""
+    pending: list[tuple[CommandBuffer, int]] = field(default_factory=list)
+    """Command buffers whose end was not reported, with the number of the submission of each."""
 
 
 @dataclass(eq=False)
@@ -176,13 +187,97 @@ class CommandBuffer(FakeObject):
 
     state: Literal["initial", "recording", "executable", "pending", "invalid"] = "initial"
     once: bool = False
+    submissions: int = 0
+    """How often it was submitted."""
     work: list[Callable[[], None]] = field(default_factory=list)
     uses: set[FakeObject] = field(default_factory=set)
 
 
 @dataclass(eq=False)
-class Fence(FakeObject):
-    """VkFence. `waiting`: the command buffers that a wait for it completes."""
+class SyncObject(FakeObject):
+    """What VkSemaphore and VkFence share: the permanent payload, and a temporary one for a while."""
 
-    signaled: bool = False
-    waiting: list[CommandBuffer] = field(default_factory=list)
+    permanent: SyncPage
+    export_types: int = 0
+    temporary: SyncPage | None = None
+    import_type: int = 0
+    """The handle type by which the permanent payload was imported; 0 for its own."""
+    waiting: list[tuple[CommandBuffer, int]] = field(default_factory=list)
+    """The command buffers that a wait for a fence completes, with the number of the submission of each."""
+    share: Share | None = None
+    """How it was exported, on Windows; None where it was not."""
+    kmt: int = 0
+    """Its KMT number; 0 for none."""
+
+    @property
+    def running(self) -> list[CommandBuffer]:
+        """The command buffers that a wait for a fence completes, and that were not submitted again since."""
+        return [one for one, number in self.waiting if one.state == "pending" and one.submissions == number]
+
+    @property
+    def page(self) -> SyncPage:
+        """The current payload."""
+        return self.temporary if self.temporary is not None else self.permanent
+
+    def restore(self) -> None:
+        """End a temporary payload."""
+        page, self.temporary = self.temporary, None
+        if page is not None:
+            page.close()
+
+    def replace(self, page: SyncPage, handle_type: int, *, temporary: bool) -> None:
+        """Use an imported payload, which is owned from now on."""
+        self.restore()
+        if temporary:
+            self.temporary = page
+        else:
+            before, self.permanent, self.import_type = self.permanent, page, handle_type
+            before.close()
+
+    def close(self) -> None:
+        """Release the payloads."""
+        self.restore()
+        self.permanent.close()
+
+
+@dataclass(eq=False)
+class Semaphore(SyncObject):
+    """VkSemaphore."""
+
+    timeline: bool = False
+
+
+@dataclass(eq=False)
+class Fence(SyncObject):
+    """VkFence."""
+
+    @property
+    def signaled(self) -> bool:
+        """Whether it is signaled."""
+        return bool(self.page.number)
+
+
+@dataclass(eq=False)
+class Wait:
+    """A wait of a batch. `value`: that of a timeline; None for a binary semaphore."""
+
+    page: SyncPage
+    value: int | None
+    done: bool = False
+
+
+@dataclass(eq=False)
+class Batch:
+    """A batch that was submitted and has not run."""
+
+    waits: list[Wait] = field(default_factory=list)
+    buffers: list[CommandBuffer] = field(default_factory=list)
+    signals: list[tuple[SyncPage, int | None]] = field(default_factory=list)
+    copies: list[SyncPage] = field(default_factory=list)
+    """sync_files that were exported while its signal was pending."""
+    uses: set[FakeObject] = field(default_factory=set)
+    """The semaphores and the fence."""
+
+    def pages(self) -> list[SyncPage]:
+        """Return what it has to release."""
+        return [*(wait.page for wait in self.waits), *(page for page, _ in self.signals), *self.copies]

@@ -17,7 +17,8 @@ from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager.windows import driver_memory, rights
 from extmem.objects import MEMORY, Status
-from extmem.testing.fake_vulkan.tags import DIRTY, GARBAGE, SIZE, Tag, unpack
+from extmem.sharing.kinds import ObjectKind
+from extmem.testing.fake_vulkan.tags import DIRTY, GARBAGE, SIZE, SYNC_MAGIC, SYNC_SIZE, Tag, unpack
 
 __all__ = ["CASELESS", "FilePayload", "SectionObjects", "read_tag"]
 
@@ -46,29 +47,50 @@ def read_tag(handle: int) -> Tag | None:
         calls.close_handle(readable)
 
 
+def is_sync(handle: int) -> bool:
+    """Return whether a section is the page of a fake's semaphore or fence."""
+    try:
+        readable = calls.duplicate(handle, _READ)
+    except StatusError:
+        return False
+    try:
+        return sections.facts(readable).size == SYNC_SIZE and sections.peek(readable, 0, len(SYNC_MAGIC)) == SYNC_MAGIC
+    except StatusError:
+        return False
+    finally:
+        calls.close_handle(readable)
+
+
 class SectionObjects(driver_memory.DriverObjects):
     """A fake driver's kernel objects."""
 
     def kind_of(self, value: int) -> str:
-        """Return `DxgkSharedResource` for a fake's payload, otherwise the kernel's type name."""
+        """Return `DxgkSharedResource` for a fake's memory, `DxgkSharedSyncObject` for its semaphores and fences,
+        otherwise the kernel's type name.
+        """
         kind = super().kind_of(value)
-        return MEMORY.name if kind == "Section" and read_tag(value) is not None else kind
+        if kind != "Section":
+            return kind
+        if read_tag(value) is not None:
+            return MEMORY.name
+        return driver_memory.SYNC_TYPE if is_sync(value) else kind
 
-    def open_named(self, path: str, access: int, flags: int = 0) -> int:
+    def open_named(self, path: str, access: int, flags: int = 0, kind: ObjectKind = ObjectKind.MEMORY) -> int:
         """See `DriverObjects`. Access 0 to an existing name, and sections that no fake made, are refused (B11, B18)."""
         handle = sections.open_named(path, access or sections.QUERY, flags | CASELESS)
-        if read_tag(handle) is None or not access:
+        known = read_tag(handle) is not None if kind is ObjectKind.MEMORY else is_sync(handle)
+        if not known or not access:
             calls.close_handle(handle)
             raise StatusError(Status.ACCESS_DENIED if not access else Status.OBJECT_TYPE_MISMATCH)
         return handle
 
-    def to_kernel(self, mask: int) -> int:
+    def to_kernel(self, mask: int, kind: ObjectKind = ObjectKind.MEMORY) -> int:
         """Return the mask as rights of a section."""
-        return rights.to_section(mask)
+        return (rights.MEMORY_SECTION if kind is ObjectKind.MEMORY else rights.TIMELINE).to_kernel(mask)
 
-    def from_kernel(self, granted: int) -> int:
-        """Return the rights of a section as those of shared memory."""
-        return rights.from_section(granted)
+    def from_kernel(self, granted: int, kind: ObjectKind = ObjectKind.MEMORY) -> int:
+        """Return the rights of a section as those of an object of this kind."""
+        return (rights.MEMORY_SECTION if kind is ObjectKind.MEMORY else rights.TIMELINE).from_kernel(granted)
 
 
 class FilePayload:

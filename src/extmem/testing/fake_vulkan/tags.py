@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["DIRTY", "GARBAGE", "SIZE", "Tag", "unpack"]
+__all__ = ["DIRTY", "GARBAGE", "SIZE", "SYNC_MAGIC", "SYNC_SIZE", "Tag", "unpack"]
 
 _TAG = struct.Struct("<8s16s16sQIIQ")
 _MAGIC = b"FAKEVULK"
+SYNC_MAGIC, SYNC_SIZE = b"FAKESYNC", 4096
+"""The beginning, and the size in bytes, of the page of a semaphore or fence (`sync_pages`)."""
 SIZE = _TAG.size
 GARBAGE = 0xCD
 """The value of each byte of new memory."""

@@ -53,6 +53,12 @@ CHAIN_ALLOWED: Mapping[str, frozenset[str]] = {
     ),
     "VkBufferMemoryRequirementsInfo2": frozenset(),
     "VkBufferUsageFlags2CreateInfo": frozenset(),
+    "VkCommandBufferSubmitInfo": frozenset(
+        {
+            "VkRenderPassStripeSubmitInfoARM",
+        }
+    ),
+    "VkD3D12FenceSubmitInfoKHR": frozenset(),
     "VkDedicatedAllocationMemoryAllocateInfoNV": frozenset(),
     "VkDependencyInfo": frozenset(
         {
@@ -61,17 +67,32 @@ CHAIN_ALLOWED: Mapping[str, frozenset[str]] = {
             "VkTensorMemoryBarrierARM",
         }
     ),
+    "VkDeviceGroupSubmitInfo": frozenset(),
     "VkDrmFormatModifierPropertiesListEXT": frozenset(),
+    "VkExportFenceCreateInfo": frozenset(),
+    "VkExportFenceWin32HandleInfoKHR": frozenset(),
     "VkExportMemoryAllocateInfo": frozenset(),
     "VkExportMemoryAllocateInfoNV": frozenset(),
     "VkExportMemoryWin32HandleInfoKHR": frozenset(),
     "VkExportMemoryWin32HandleInfoNV": frozenset(),
+    "VkExportSemaphoreCreateInfo": frozenset(),
+    "VkExportSemaphoreWin32HandleInfoKHR": frozenset(),
     "VkExternalBufferProperties": frozenset(),
+    "VkExternalFenceProperties": frozenset(),
     "VkExternalImageFormatProperties": frozenset(),
     "VkExternalMemoryAcquireUnmodifiedEXT": frozenset(),
     "VkExternalMemoryBufferCreateInfo": frozenset(),
     "VkExternalMemoryImageCreateInfo": frozenset(),
     "VkExternalMemoryImageCreateInfoNV": frozenset(),
+    "VkExternalSemaphoreProperties": frozenset(),
+    "VkFenceCreateInfo": frozenset(
+        {
+            "VkExportFenceCreateInfo",
+            "VkExportFenceWin32HandleInfoKHR",
+        }
+    ),
+    "VkFenceGetFdInfoKHR": frozenset(),
+    "VkFenceGetWin32HandleInfoKHR": frozenset(),
     "VkFormatProperties2": frozenset(
         {
             "VkDrmFormatModifierPropertiesList2EXT",
@@ -147,10 +168,14 @@ CHAIN_ALLOWED: Mapping[str, frozenset[str]] = {
             "VkImagePlaneMemoryRequirementsInfo",
         }
     ),
+    "VkImportFenceFdInfoKHR": frozenset(),
+    "VkImportFenceWin32HandleInfoKHR": frozenset(),
     "VkImportMemoryFdInfoKHR": frozenset(),
     "VkImportMemoryHostPointerInfoEXT": frozenset(),
     "VkImportMemoryWin32HandleInfoKHR": frozenset(),
     "VkImportMemoryWin32HandleInfoNV": frozenset(),
+    "VkImportSemaphoreFdInfoKHR": frozenset(),
+    "VkImportSemaphoreWin32HandleInfoKHR": frozenset(),
     "VkMappedMemoryRange": frozenset(),
     "VkMemoryAllocateFlagsInfo": frozenset(),
     "VkMemoryAllocateInfo": frozenset(
@@ -213,8 +238,14 @@ CHAIN_ALLOWED: Mapping[str, frozenset[str]] = {
             "VkBufferUsageFlags2CreateInfo",
         }
     ),
+    "VkPhysicalDeviceExternalFenceInfo": frozenset(),
     "VkPhysicalDeviceExternalImageFormatInfo": frozenset(),
     "VkPhysicalDeviceExternalMemoryHostPropertiesEXT": frozenset(),
+    "VkPhysicalDeviceExternalSemaphoreInfo": frozenset(
+        {
+            "VkSemaphoreTypeCreateInfo",
+        }
+    ),
     "VkPhysicalDeviceIDProperties": frozenset(),
     "VkPhysicalDeviceImageDrmFormatModifierInfoEXT": frozenset(),
     "VkPhysicalDeviceImageFormatInfo2": frozenset(
@@ -369,5 +400,51 @@ CHAIN_ALLOWED: Mapping[str, frozenset[str]] = {
             "VkPhysicalDeviceVulkan14Properties",
         }
     ),
+    "VkPhysicalDeviceSynchronization2Features": frozenset(),
+    "VkPhysicalDeviceTimelineSemaphoreFeatures": frozenset(),
+    "VkPhysicalDeviceTimelineSemaphoreProperties": frozenset(),
+    "VkSemaphoreCreateInfo": frozenset(
+        {
+            "VkExportMetalObjectCreateInfoEXT",
+            "VkExportSemaphoreCreateInfo",
+            "VkExportSemaphoreWin32HandleInfoKHR",
+            "VkImportMetalSharedEventInfoEXT",
+            "VkQueryLowLatencySupportNV",
+            "VkSemaphoreTypeCreateInfo",
+        }
+    ),
+    "VkSemaphoreGetFdInfoKHR": frozenset(),
+    "VkSemaphoreGetWin32HandleInfoKHR": frozenset(),
+    "VkSemaphoreSignalInfo": frozenset(),
+    "VkSemaphoreSubmitInfo": frozenset(),
+    "VkSemaphoreTypeCreateInfo": frozenset(),
+    "VkSemaphoreWaitInfo": frozenset(),
+    "VkSubmitInfo": frozenset(
+        {
+            "VkAmigoProfilingSubmitInfoSEC",
+            "VkD3D12FenceSubmitInfoKHR",
+            "VkDeviceGroupSubmitInfo",
+            "VkFrameBoundaryEXT",
+            "VkFrameBoundaryTensorsARM",
+            "VkLatencySubmissionPresentIdNV",
+            "VkPerformanceQuerySubmitInfoKHR",
+            "VkProtectedSubmitInfo",
+            "VkThrottleHintSubmitInfoSEC",
+            "VkTimelineSemaphoreSubmitInfo",
+            "VkWin32KeyedMutexAcquireReleaseInfoKHR",
+            "VkWin32KeyedMutexAcquireReleaseInfoNV",
+        }
+    ),
+    "VkSubmitInfo2": frozenset(
+        {
+            "VkFrameBoundaryEXT",
+            "VkFrameBoundaryTensorsARM",
+            "VkLatencySubmissionPresentIdNV",
+            "VkPerformanceQuerySubmitInfoKHR",
+            "VkWin32KeyedMutexAcquireReleaseInfoKHR",
+            "VkWin32KeyedMutexAcquireReleaseInfoNV",
+        }
+    ),
+    "VkTimelineSemaphoreSubmitInfo": frozenset(),
     "VkWin32KeyedMutexAcquireReleaseInfoKHR": frozenset(),
 }

@@ -22,12 +22,22 @@ __all__ = [
     "CommandPoolCreateFlagBits",
     "DependencyFlagBits",
     "DeviceQueueCreateFlagBits",
+    "ExternalFenceFeatureFlagBits",
+    "ExternalFenceFeatureFlagBitsKHR",
+    "ExternalFenceHandleTypeFlagBits",
+    "ExternalFenceHandleTypeFlagBitsKHR",
     "ExternalMemoryFeatureFlagBits",
     "ExternalMemoryFeatureFlagBitsKHR",
     "ExternalMemoryHandleTypeFlagBits",
     "ExternalMemoryHandleTypeFlagBitsKHR",
     "ExternalMemoryHandleTypeFlagBitsNV",
+    "ExternalSemaphoreFeatureFlagBits",
+    "ExternalSemaphoreFeatureFlagBitsKHR",
+    "ExternalSemaphoreHandleTypeFlagBits",
+    "ExternalSemaphoreHandleTypeFlagBitsKHR",
     "FenceCreateFlagBits",
+    "FenceImportFlagBits",
+    "FenceImportFlagBitsKHR",
     "FormatFeatureFlagBits",
     "ImageAspectFlagBits",
     "ImageCreateFlagBits",
@@ -47,6 +57,12 @@ __all__ = [
     "QueryPipelineStatisticFlagBits",
     "QueueFlagBits",
     "SampleCountFlagBits",
+    "SemaphoreImportFlagBits",
+    "SemaphoreImportFlagBitsKHR",
+    "SemaphoreWaitFlagBits",
+    "SemaphoreWaitFlagBitsKHR",
+    "SubmitFlagBits",
+    "SubmitFlagBitsKHR",
 ]
 
 
@@ -424,6 +440,34 @@ class DeviceQueueCreateFlagBits(IntFlag):
         return complement(self, 32)
 
 
+class ExternalFenceFeatureFlagBits(IntFlag):
+    """`VkExternalFenceFeatureFlagBits`, the bits of `VkExternalFenceFeatureFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalFenceFeatureFlagBits.html"""
+
+    EXPORTABLE = 0x1
+    IMPORTABLE = 0x2
+    EXPORTABLE_KHR = EXPORTABLE
+    IMPORTABLE_KHR = IMPORTABLE
+
+    def __invert__(self) -> "ExternalFenceFeatureFlagBits":
+        return complement(self, 32)
+
+
+class ExternalFenceHandleTypeFlagBits(IntFlag):
+    """`VkExternalFenceHandleTypeFlagBits`, the bits of `VkExternalFenceHandleTypeFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalFenceHandleTypeFlagBits.html"""
+
+    OPAQUE_FD = 0x1
+    OPAQUE_WIN32 = 0x2
+    OPAQUE_WIN32_KMT = 0x4
+    SYNC_FD = 0x8
+    OPAQUE_FD_KHR = OPAQUE_FD
+    OPAQUE_WIN32_KHR = OPAQUE_WIN32
+    OPAQUE_WIN32_KMT_KHR = OPAQUE_WIN32_KMT
+    SYNC_FD_KHR = SYNC_FD
+
+    def __invert__(self) -> "ExternalFenceHandleTypeFlagBits":
+        return complement(self, 32)
+
+
 class ExternalMemoryFeatureFlagBits(IntFlag):
     """`VkExternalMemoryFeatureFlagBits`, the bits of `VkExternalMemoryFeatureFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalMemoryFeatureFlagBits.html"""
 
@@ -498,12 +542,55 @@ class ExternalMemoryHandleTypeFlagBitsNV(IntFlag):
         return complement(self, 32)
 
 
+class ExternalSemaphoreFeatureFlagBits(IntFlag):
+    """`VkExternalSemaphoreFeatureFlagBits`, the bits of `VkExternalSemaphoreFeatureFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalSemaphoreFeatureFlagBits.html"""
+
+    EXPORTABLE = 0x1
+    IMPORTABLE = 0x2
+    EXPORTABLE_KHR = EXPORTABLE
+    IMPORTABLE_KHR = IMPORTABLE
+
+    def __invert__(self) -> "ExternalSemaphoreFeatureFlagBits":
+        return complement(self, 32)
+
+
+class ExternalSemaphoreHandleTypeFlagBits(IntFlag):
+    """`VkExternalSemaphoreHandleTypeFlagBits`, the bits of `VkExternalSemaphoreHandleTypeFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalSemaphoreHandleTypeFlagBits.html"""
+
+    OPAQUE_FD = 0x1
+    OPAQUE_WIN32 = 0x2
+    OPAQUE_WIN32_KMT = 0x4
+    D3D12_FENCE = 0x8
+    SYNC_FD = 0x10
+    ZIRCON_EVENT_FUCHSIA = 0x80
+    D3D11_FENCE = D3D12_FENCE
+    D3D12_FENCE_KHR = D3D12_FENCE
+    OPAQUE_FD_KHR = OPAQUE_FD
+    OPAQUE_WIN32_KHR = OPAQUE_WIN32
+    OPAQUE_WIN32_KMT_KHR = OPAQUE_WIN32_KMT
+    SYNC_FD_KHR = SYNC_FD
+    ZIRCON_EVENT = ZIRCON_EVENT_FUCHSIA
+
+    def __invert__(self) -> "ExternalSemaphoreHandleTypeFlagBits":
+        return complement(self, 32)
+
+
 class FenceCreateFlagBits(IntFlag):
     """`VkFenceCreateFlagBits`, the bits of `VkFenceCreateFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceCreateFlagBits.html"""
 
     SIGNALED = 0x1
 
     def __invert__(self) -> "FenceCreateFlagBits":
+        return complement(self, 32)
+
+
+class FenceImportFlagBits(IntFlag):
+    """`VkFenceImportFlagBits`, the bits of `VkFenceImportFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceImportFlagBits.html"""
+
+    TEMPORARY = 0x1
+    TEMPORARY_KHR = TEMPORARY
+
+    def __invert__(self) -> "FenceImportFlagBits":
         return complement(self, 32)
 
 
@@ -1004,10 +1091,48 @@ class SampleCountFlagBits(IntFlag):
         return complement(self, 32)
 
 
+class SemaphoreImportFlagBits(IntFlag):
+    """`VkSemaphoreImportFlagBits`, the bits of `VkSemaphoreImportFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreImportFlagBits.html"""
+
+    TEMPORARY = 0x1
+    TEMPORARY_KHR = TEMPORARY
+
+    def __invert__(self) -> "SemaphoreImportFlagBits":
+        return complement(self, 32)
+
+
+class SemaphoreWaitFlagBits(IntFlag):
+    """`VkSemaphoreWaitFlagBits`, the bits of `VkSemaphoreWaitFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreWaitFlagBits.html"""
+
+    ANY = 0x1
+    ANY_KHR = ANY
+
+    def __invert__(self) -> "SemaphoreWaitFlagBits":
+        return complement(self, 32)
+
+
+class SubmitFlagBits(IntFlag):
+    """`VkSubmitFlagBits`, the bits of `VkSubmitFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkSubmitFlagBits.html"""
+
+    PROTECTED = 0x1
+    PROTECTED_KHR = PROTECTED
+
+    def __invert__(self) -> "SubmitFlagBits":
+        return complement(self, 32)
+
+
 AccessFlagBits2KHR = AccessFlagBits2
 BufferUsageFlagBits2KHR = BufferUsageFlagBits2
+ExternalFenceFeatureFlagBitsKHR = ExternalFenceFeatureFlagBits
+ExternalFenceHandleTypeFlagBitsKHR = ExternalFenceHandleTypeFlagBits
 ExternalMemoryFeatureFlagBitsKHR = ExternalMemoryFeatureFlagBits
 ExternalMemoryHandleTypeFlagBitsKHR = ExternalMemoryHandleTypeFlagBits
+ExternalSemaphoreFeatureFlagBitsKHR = ExternalSemaphoreFeatureFlagBits
+ExternalSemaphoreHandleTypeFlagBitsKHR = ExternalSemaphoreHandleTypeFlagBits
+FenceImportFlagBitsKHR = FenceImportFlagBits
 MemoryAllocateFlagBitsKHR = MemoryAllocateFlagBits
 MemoryUnmapFlagBitsKHR = MemoryUnmapFlagBits
 PipelineStageFlagBits2KHR = PipelineStageFlagBits2
+SemaphoreImportFlagBitsKHR = SemaphoreImportFlagBits
+SemaphoreWaitFlagBitsKHR = SemaphoreWaitFlagBits
+SubmitFlagBitsKHR = SubmitFlagBits

@@ -481,4 +481,141 @@ FIELDS: Mapping[str, tuple[FieldSpec, ...]] = {
         FieldSpec("pBufferMemoryBarriers", "buffer_memory_barriers", "sequence", "struct", 0, "bufferMemoryBarrierCount", "BufferMemoryBarrier2", "VkBufferMemoryBarrier2"),
         FieldSpec("pImageMemoryBarriers", "image_memory_barriers", "sequence", "struct", 0, "imageMemoryBarrierCount", "ImageMemoryBarrier2", "VkImageMemoryBarrier2"),
     ),
+    "VkSemaphoreCreateInfo": (
+        FieldSpec("flags", "flags", "int", "", 0, "", "", ""),
+    ),
+    "VkSemaphoreTypeCreateInfo": (
+        FieldSpec("semaphoreType", "semaphore_type", "enum", "", 0, "", "SemaphoreType", ""),
+        FieldSpec("initialValue", "initial_value", "int", "", 0, "", "", ""),
+    ),
+    "VkExportSemaphoreCreateInfo": (
+        FieldSpec("handleTypes", "handle_types", "flags", "", 0, "", "ExternalSemaphoreHandleTypeFlagBits", ""),
+    ),
+    "VkFenceCreateInfo": (
+        FieldSpec("flags", "flags", "flags", "", 0, "", "FenceCreateFlagBits", ""),
+    ),
+    "VkExportFenceCreateInfo": (
+        FieldSpec("handleTypes", "handle_types", "flags", "", 0, "", "ExternalFenceHandleTypeFlagBits", ""),
+    ),
+    "VkExportSemaphoreWin32HandleInfoKHR": (
+        FieldSpec("pAttributes", "attributes", "security", "", 0, "", "", ""),
+        FieldSpec("dwAccess", "access", "int", "", 0, "", "", ""),
+        FieldSpec("name", "name", "wstr", "", 0, "", "", ""),
+    ),
+    "VkImportSemaphoreWin32HandleInfoKHR": (
+        FieldSpec("semaphore", "semaphore", "handle", "", 0, "", "", ""),
+        FieldSpec("flags", "flags", "flags", "", 0, "", "SemaphoreImportFlagBits", ""),
+        FieldSpec("handleType", "handle_type", "flags", "", 0, "", "ExternalSemaphoreHandleTypeFlagBits", ""),
+        FieldSpec("handle", "handle", "pointer_handle", "", 0, "", "", ""),
+        FieldSpec("name", "name", "wstr", "", 0, "", "", ""),
+    ),
+    "VkSemaphoreGetWin32HandleInfoKHR": (
+        FieldSpec("semaphore", "semaphore", "handle", "", 0, "", "", ""),
+        FieldSpec("handleType", "handle_type", "flags", "", 0, "", "ExternalSemaphoreHandleTypeFlagBits", ""),
+    ),
+    "VkD3D12FenceSubmitInfoKHR": (
+        FieldSpec("pWaitSemaphoreValues", "wait_semaphore_values", "sequence", "int", 0, "waitSemaphoreValuesCount", "", "uint64_t"),
+        FieldSpec("pSignalSemaphoreValues", "signal_semaphore_values", "sequence", "int", 0, "signalSemaphoreValuesCount", "", "uint64_t"),
+    ),
+    "VkExportFenceWin32HandleInfoKHR": (
+        FieldSpec("pAttributes", "attributes", "security", "", 0, "", "", ""),
+        FieldSpec("dwAccess", "access", "int", "", 0, "", "", ""),
+        FieldSpec("name", "name", "wstr", "", 0, "", "", ""),
+    ),
+    "VkImportFenceWin32HandleInfoKHR": (
+        FieldSpec("fence", "fence", "handle", "", 0, "", "", ""),
+        FieldSpec("flags", "flags", "flags", "", 0, "", "FenceImportFlagBits", ""),
+        FieldSpec("handleType", "handle_type", "flags", "", 0, "", "ExternalFenceHandleTypeFlagBits", ""),
+        FieldSpec("handle", "handle", "pointer_handle", "", 0, "", "", ""),
+        FieldSpec("name", "name", "wstr", "", 0, "", "", ""),
+    ),
+    "VkFenceGetWin32HandleInfoKHR": (
+        FieldSpec("fence", "fence", "handle", "", 0, "", "", ""),
+        FieldSpec("handleType", "handle_type", "flags", "", 0, "", "ExternalFenceHandleTypeFlagBits", ""),
+    ),
+    "VkImportSemaphoreFdInfoKHR": (
+        FieldSpec("semaphore", "semaphore", "handle", "", 0, "", "", ""),
+        FieldSpec("flags", "flags", "flags", "", 0, "", "SemaphoreImportFlagBits", ""),
+        FieldSpec("handleType", "handle_type", "flags", "", 0, "", "ExternalSemaphoreHandleTypeFlagBits", ""),
+        FieldSpec("fd", "fd", "int", "", 0, "", "", ""),
+    ),
+    "VkSemaphoreGetFdInfoKHR": (
+        FieldSpec("semaphore", "semaphore", "handle", "", 0, "", "", ""),
+        FieldSpec("handleType", "handle_type", "flags", "", 0, "", "ExternalSemaphoreHandleTypeFlagBits", ""),
+    ),
+    "VkImportFenceFdInfoKHR": (
+        FieldSpec("fence", "fence", "handle", "", 0, "", "", ""),
+        FieldSpec("flags", "flags", "flags", "", 0, "", "FenceImportFlagBits", ""),
+        FieldSpec("handleType", "handle_type", "flags", "", 0, "", "ExternalFenceHandleTypeFlagBits", ""),
+        FieldSpec("fd", "fd", "int", "", 0, "", "", ""),
+    ),
+    "VkFenceGetFdInfoKHR": (
+        FieldSpec("fence", "fence", "handle", "", 0, "", "", ""),
+        FieldSpec("handleType", "handle_type", "flags", "", 0, "", "ExternalFenceHandleTypeFlagBits", ""),
+    ),
+    "VkPhysicalDeviceExternalSemaphoreInfo": (
+        FieldSpec("handleType", "handle_type", "flags", "", 0, "", "ExternalSemaphoreHandleTypeFlagBits", ""),
+    ),
+    "VkExternalSemaphoreProperties": (
+        FieldSpec("exportFromImportedHandleTypes", "export_from_imported_handle_types", "flags", "", 0, "", "ExternalSemaphoreHandleTypeFlagBits", ""),
+        FieldSpec("compatibleHandleTypes", "compatible_handle_types", "flags", "", 0, "", "ExternalSemaphoreHandleTypeFlagBits", ""),
+        FieldSpec("externalSemaphoreFeatures", "external_semaphore_features", "flags", "", 0, "", "ExternalSemaphoreFeatureFlagBits", ""),
+    ),
+    "VkPhysicalDeviceExternalFenceInfo": (
+        FieldSpec("handleType", "handle_type", "flags", "", 0, "", "ExternalFenceHandleTypeFlagBits", ""),
+    ),
+    "VkExternalFenceProperties": (
+        FieldSpec("exportFromImportedHandleTypes", "export_from_imported_handle_types", "flags", "", 0, "", "ExternalFenceHandleTypeFlagBits", ""),
+        FieldSpec("compatibleHandleTypes", "compatible_handle_types", "flags", "", 0, "", "ExternalFenceHandleTypeFlagBits", ""),
+        FieldSpec("externalFenceFeatures", "external_fence_features", "flags", "", 0, "", "ExternalFenceFeatureFlagBits", ""),
+    ),
+    "VkPhysicalDeviceTimelineSemaphoreFeatures": (
+        FieldSpec("timelineSemaphore", "timeline_semaphore", "bool", "", 0, "", "", ""),
+    ),
+    "VkPhysicalDeviceTimelineSemaphoreProperties": (
+        FieldSpec("maxTimelineSemaphoreValueDifference", "max_timeline_semaphore_value_difference", "int", "", 0, "", "", ""),
+    ),
+    "VkPhysicalDeviceSynchronization2Features": (
+        FieldSpec("synchronization2", "synchronization2", "bool", "", 0, "", "", ""),
+    ),
+    "VkSemaphoreWaitInfo": (
+        FieldSpec("flags", "flags", "flags", "", 0, "", "SemaphoreWaitFlagBits", ""),
+        FieldSpec("pSemaphores", "semaphores", "sequence", "handle", 0, "semaphoreCount", "", "VkSemaphore"),
+        FieldSpec("pValues", "values", "sequence", "int", 0, "semaphoreCount", "", "uint64_t"),
+    ),
+    "VkSemaphoreSignalInfo": (
+        FieldSpec("semaphore", "semaphore", "handle", "", 0, "", "", ""),
+        FieldSpec("value", "value", "int", "", 0, "", "", ""),
+    ),
+    "VkSubmitInfo": (
+        FieldSpec("pWaitSemaphores", "wait_semaphores", "sequence", "handle", 0, "waitSemaphoreCount", "", "VkSemaphore"),
+        FieldSpec("pWaitDstStageMask", "wait_dst_stage_mask", "sequence", "flags", 0, "waitSemaphoreCount", "PipelineStageFlagBits", "VkPipelineStageFlags"),
+        FieldSpec("pCommandBuffers", "command_buffers", "sequence", "pointer_handle", 0, "commandBufferCount", "", "VkCommandBuffer"),
+        FieldSpec("pSignalSemaphores", "signal_semaphores", "sequence", "handle", 0, "signalSemaphoreCount", "", "VkSemaphore"),
+    ),
+    "VkSemaphoreSubmitInfo": (
+        FieldSpec("semaphore", "semaphore", "handle", "", 0, "", "", ""),
+        FieldSpec("value", "value", "int", "", 0, "", "", ""),
+        FieldSpec("stageMask", "stage_mask", "flags", "", 0, "", "PipelineStageFlagBits2", ""),
+        FieldSpec("deviceIndex", "device_index", "int", "", 0, "", "", ""),
+    ),
+    "VkCommandBufferSubmitInfo": (
+        FieldSpec("commandBuffer", "command_buffer", "pointer_handle", "", 0, "", "", ""),
+        FieldSpec("deviceMask", "device_mask", "int", "", 0, "", "", ""),
+    ),
+    "VkSubmitInfo2": (
+        FieldSpec("flags", "flags", "flags", "", 0, "", "SubmitFlagBits", ""),
+        FieldSpec("pWaitSemaphoreInfos", "wait_semaphore_infos", "sequence", "struct", 0, "waitSemaphoreInfoCount", "SemaphoreSubmitInfo", "VkSemaphoreSubmitInfo"),
+        FieldSpec("pCommandBufferInfos", "command_buffer_infos", "sequence", "struct", 0, "commandBufferInfoCount", "CommandBufferSubmitInfo", "VkCommandBufferSubmitInfo"),
+        FieldSpec("pSignalSemaphoreInfos", "signal_semaphore_infos", "sequence", "struct", 0, "signalSemaphoreInfoCount", "SemaphoreSubmitInfo", "VkSemaphoreSubmitInfo"),
+    ),
+    "VkTimelineSemaphoreSubmitInfo": (
+        FieldSpec("pWaitSemaphoreValues", "wait_semaphore_values", "sequence", "int", 0, "waitSemaphoreValueCount", "", "uint64_t"),
+        FieldSpec("pSignalSemaphoreValues", "signal_semaphore_values", "sequence", "int", 0, "signalSemaphoreValueCount", "", "uint64_t"),
+    ),
+    "VkDeviceGroupSubmitInfo": (
+        FieldSpec("pWaitSemaphoreDeviceIndices", "wait_semaphore_device_indices", "sequence", "int", 0, "waitSemaphoreCount", "", "uint32_t"),
+        FieldSpec("pCommandBufferDeviceMasks", "command_buffer_device_masks", "sequence", "int", 0, "commandBufferCount", "", "uint32_t"),
+        FieldSpec("pSignalSemaphoreDeviceIndices", "signal_semaphore_device_indices", "sequence", "int", 0, "signalSemaphoreCount", "", "uint32_t"),
+    ),
 }

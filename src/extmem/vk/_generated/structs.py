@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, SupportsInt
 
 from extmem.vk._base import ChainStruct, Handle, SecurityAttributes, Struct
-from extmem.vk._generated.enums import Format, ImageLayout, ImageTiling, ImageType, PhysicalDeviceType, SharingMode, StructureType
+from extmem.vk._generated.enums import Format, ImageLayout, ImageTiling, ImageType, PhysicalDeviceType, SemaphoreType, SharingMode, StructureType
 from extmem.vk._generated.flags import (
     AccessFlagBits,
     AccessFlagBits2,
@@ -21,9 +21,15 @@ from extmem.vk._generated.flags import (
     BufferUsageFlagBits,
     BufferUsageFlagBits2,
     DependencyFlagBits,
+    ExternalFenceFeatureFlagBits,
+    ExternalFenceHandleTypeFlagBits,
     ExternalMemoryFeatureFlagBits,
     ExternalMemoryHandleTypeFlagBits,
     ExternalMemoryHandleTypeFlagBitsNV,
+    ExternalSemaphoreFeatureFlagBits,
+    ExternalSemaphoreHandleTypeFlagBits,
+    FenceCreateFlagBits,
+    FenceImportFlagBits,
     FormatFeatureFlagBits,
     ImageAspectFlagBits,
     ImageCreateFlagBits,
@@ -33,8 +39,12 @@ from extmem.vk._generated.flags import (
     MemoryMapFlagBits,
     MemoryPropertyFlagBits,
     MemoryUnmapFlagBits,
+    PipelineStageFlagBits,
     PipelineStageFlagBits2,
     SampleCountFlagBits,
+    SemaphoreImportFlagBits,
+    SemaphoreWaitFlagBits,
+    SubmitFlagBits,
 )
 
 __all__ = [
@@ -50,19 +60,32 @@ __all__ = [
     "BufferMemoryRequirementsInfo2KHR",
     "BufferUsageFlags2CreateInfo",
     "BufferUsageFlags2CreateInfoKHR",
+    "CommandBufferSubmitInfo",
+    "CommandBufferSubmitInfoKHR",
+    "D3D12FenceSubmitInfoKHR",
     "DedicatedAllocationMemoryAllocateInfoNV",
     "DependencyInfo",
     "DependencyInfoKHR",
+    "DeviceGroupSubmitInfo",
+    "DeviceGroupSubmitInfoKHR",
     "DrmFormatModifierPropertiesEXT",
     "DrmFormatModifierPropertiesListEXT",
+    "ExportFenceCreateInfo",
+    "ExportFenceCreateInfoKHR",
+    "ExportFenceWin32HandleInfoKHR",
     "ExportMemoryAllocateInfo",
     "ExportMemoryAllocateInfoKHR",
     "ExportMemoryAllocateInfoNV",
     "ExportMemoryWin32HandleInfoKHR",
     "ExportMemoryWin32HandleInfoNV",
+    "ExportSemaphoreCreateInfo",
+    "ExportSemaphoreCreateInfoKHR",
+    "ExportSemaphoreWin32HandleInfoKHR",
     "Extent3D",
     "ExternalBufferProperties",
     "ExternalBufferPropertiesKHR",
+    "ExternalFenceProperties",
+    "ExternalFencePropertiesKHR",
     "ExternalImageFormatProperties",
     "ExternalImageFormatPropertiesKHR",
     "ExternalMemoryAcquireUnmodifiedEXT",
@@ -73,6 +96,11 @@ __all__ = [
     "ExternalMemoryImageCreateInfoNV",
     "ExternalMemoryProperties",
     "ExternalMemoryPropertiesKHR",
+    "ExternalSemaphoreProperties",
+    "ExternalSemaphorePropertiesKHR",
+    "FenceCreateInfo",
+    "FenceGetFdInfoKHR",
+    "FenceGetWin32HandleInfoKHR",
     "FormatProperties",
     "FormatProperties2",
     "FormatProperties2KHR",
@@ -90,10 +118,14 @@ __all__ = [
     "ImageMemoryRequirementsInfo2KHR",
     "ImageSubresource",
     "ImageSubresourceRange",
+    "ImportFenceFdInfoKHR",
+    "ImportFenceWin32HandleInfoKHR",
     "ImportMemoryFdInfoKHR",
     "ImportMemoryHostPointerInfoEXT",
     "ImportMemoryWin32HandleInfoKHR",
     "ImportMemoryWin32HandleInfoNV",
+    "ImportSemaphoreFdInfoKHR",
+    "ImportSemaphoreWin32HandleInfoKHR",
     "MappedMemoryRange",
     "MemoryAllocateFlagsInfo",
     "MemoryAllocateFlagsInfoKHR",
@@ -126,9 +158,13 @@ __all__ = [
     "Offset3D",
     "PhysicalDeviceExternalBufferInfo",
     "PhysicalDeviceExternalBufferInfoKHR",
+    "PhysicalDeviceExternalFenceInfo",
+    "PhysicalDeviceExternalFenceInfoKHR",
     "PhysicalDeviceExternalImageFormatInfo",
     "PhysicalDeviceExternalImageFormatInfoKHR",
     "PhysicalDeviceExternalMemoryHostPropertiesEXT",
+    "PhysicalDeviceExternalSemaphoreInfo",
+    "PhysicalDeviceExternalSemaphoreInfoKHR",
     "PhysicalDeviceIDProperties",
     "PhysicalDeviceIDPropertiesKHR",
     "PhysicalDeviceImageDrmFormatModifierInfoEXT",
@@ -142,7 +178,29 @@ __all__ = [
     "PhysicalDeviceProperties2",
     "PhysicalDeviceProperties2KHR",
     "PhysicalDeviceSparseProperties",
+    "PhysicalDeviceSynchronization2Features",
+    "PhysicalDeviceSynchronization2FeaturesKHR",
+    "PhysicalDeviceTimelineSemaphoreFeatures",
+    "PhysicalDeviceTimelineSemaphoreFeaturesKHR",
+    "PhysicalDeviceTimelineSemaphoreProperties",
+    "PhysicalDeviceTimelineSemaphorePropertiesKHR",
+    "SemaphoreCreateInfo",
+    "SemaphoreGetFdInfoKHR",
+    "SemaphoreGetWin32HandleInfoKHR",
+    "SemaphoreSignalInfo",
+    "SemaphoreSignalInfoKHR",
+    "SemaphoreSubmitInfo",
+    "SemaphoreSubmitInfoKHR",
+    "SemaphoreTypeCreateInfo",
+    "SemaphoreTypeCreateInfoKHR",
+    "SemaphoreWaitInfo",
+    "SemaphoreWaitInfoKHR",
+    "SubmitInfo",
+    "SubmitInfo2",
+    "SubmitInfo2KHR",
     "SubresourceLayout",
+    "TimelineSemaphoreSubmitInfo",
+    "TimelineSemaphoreSubmitInfoKHR",
     "Win32KeyedMutexAcquireReleaseInfoKHR",
 ]
 
@@ -2399,6 +2457,789 @@ class DependencyInfo(ChainStruct):
         self.p_next = p_next
 
 
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class SemaphoreCreateInfo(ChainStruct):
+    """`VkSemaphoreCreateInfo`, core.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreCreateInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkSemaphoreCreateInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_CREATE_INFO
+    flags: int = 0
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        flags: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.flags = flags
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class SemaphoreTypeCreateInfo(ChainStruct):
+    """`VkSemaphoreTypeCreateInfo`, from VK_VERSION_1_2; chained to `VkPhysicalDeviceExternalSemaphoreInfo`, `VkSemaphoreCreateInfo`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreTypeCreateInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkSemaphoreTypeCreateInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_TYPE_CREATE_INFO
+    semaphore_type: SemaphoreType | int = SemaphoreType(0)
+    initial_value: int = 0
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        semaphore_type: SemaphoreType | int = SemaphoreType(0),
+        initial_value: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.semaphore_type = semaphore_type
+        self.initial_value = initial_value
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ExportSemaphoreCreateInfo(ChainStruct):
+    """`VkExportSemaphoreCreateInfo`, from VK_VERSION_1_1; chained to `VkSemaphoreCreateInfo`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportSemaphoreCreateInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkExportSemaphoreCreateInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_SEMAPHORE_CREATE_INFO
+    handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_types = handle_types
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class FenceCreateInfo(ChainStruct):
+    """`VkFenceCreateInfo`, core.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceCreateInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkFenceCreateInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.FENCE_CREATE_INFO
+    flags: FenceCreateFlagBits | int = FenceCreateFlagBits(0)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        flags: FenceCreateFlagBits | int = FenceCreateFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.flags = flags
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ExportFenceCreateInfo(ChainStruct):
+    """`VkExportFenceCreateInfo`, from VK_VERSION_1_1; chained to `VkFenceCreateInfo`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportFenceCreateInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkExportFenceCreateInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_FENCE_CREATE_INFO
+    handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_types = handle_types
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ExportSemaphoreWin32HandleInfoKHR(ChainStruct):
+    """`VkExportSemaphoreWin32HandleInfoKHR`, from VK_KHR_external_semaphore_win32; chained to `VkSemaphoreCreateInfo`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportSemaphoreWin32HandleInfoKHR.html
+    """
+
+    C_NAME: ClassVar[str] = "VkExportSemaphoreWin32HandleInfoKHR"
+    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_SEMAPHORE_WIN32_HANDLE_INFO_KHR
+    attributes: SecurityAttributes | None = None
+    access: int = 0
+    name: str | None = None
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        attributes: SecurityAttributes | None = None,
+        access: int = 0,
+        name: str | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.attributes = attributes
+        self.access = access
+        self.name = name
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ImportSemaphoreWin32HandleInfoKHR(ChainStruct):
+    """`VkImportSemaphoreWin32HandleInfoKHR`, from VK_KHR_external_semaphore_win32.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportSemaphoreWin32HandleInfoKHR.html
+    """
+
+    C_NAME: ClassVar[str] = "VkImportSemaphoreWin32HandleInfoKHR"
+    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_SEMAPHORE_WIN32_HANDLE_INFO_KHR
+    semaphore: Handle = None
+    flags: SemaphoreImportFlagBits | int = SemaphoreImportFlagBits(0)
+    handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
+    handle: Handle = None
+    name: str | None = None
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        semaphore: Handle = None,
+        flags: SemaphoreImportFlagBits | int = SemaphoreImportFlagBits(0),
+        handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
+        handle: Handle = None,
+        name: str | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.semaphore = semaphore
+        self.flags = flags
+        self.handle_type = handle_type
+        self.handle = handle
+        self.name = name
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class SemaphoreGetWin32HandleInfoKHR(ChainStruct):
+    """`VkSemaphoreGetWin32HandleInfoKHR`, from VK_KHR_external_semaphore_win32.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreGetWin32HandleInfoKHR.html
+    """
+
+    C_NAME: ClassVar[str] = "VkSemaphoreGetWin32HandleInfoKHR"
+    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_GET_WIN32_HANDLE_INFO_KHR
+    semaphore: Handle = None
+    handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        semaphore: Handle = None,
+        handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.semaphore = semaphore
+        self.handle_type = handle_type
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class D3D12FenceSubmitInfoKHR(ChainStruct):
+    """`VkD3D12FenceSubmitInfoKHR`, from VK_KHR_external_semaphore_win32; chained to `VkSubmitInfo`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkD3D12FenceSubmitInfoKHR.html
+    """
+
+    C_NAME: ClassVar[str] = "VkD3D12FenceSubmitInfoKHR"
+    S_TYPE: ClassVar[StructureType] = StructureType.D3D12_FENCE_SUBMIT_INFO_KHR
+    wait_semaphore_values: Sequence[int] = ()
+    signal_semaphore_values: Sequence[int] = ()
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        wait_semaphore_values: Sequence[int] = (),
+        signal_semaphore_values: Sequence[int] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.wait_semaphore_values = wait_semaphore_values
+        self.signal_semaphore_values = signal_semaphore_values
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ExportFenceWin32HandleInfoKHR(ChainStruct):
+    """`VkExportFenceWin32HandleInfoKHR`, from VK_KHR_external_fence_win32; chained to `VkFenceCreateInfo`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportFenceWin32HandleInfoKHR.html
+    """
+
+    C_NAME: ClassVar[str] = "VkExportFenceWin32HandleInfoKHR"
+    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_FENCE_WIN32_HANDLE_INFO_KHR
+    attributes: SecurityAttributes | None = None
+    access: int = 0
+    name: str | None = None
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        attributes: SecurityAttributes | None = None,
+        access: int = 0,
+        name: str | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.attributes = attributes
+        self.access = access
+        self.name = name
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ImportFenceWin32HandleInfoKHR(ChainStruct):
+    """`VkImportFenceWin32HandleInfoKHR`, from VK_KHR_external_fence_win32.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportFenceWin32HandleInfoKHR.html
+    """
+
+    C_NAME: ClassVar[str] = "VkImportFenceWin32HandleInfoKHR"
+    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_FENCE_WIN32_HANDLE_INFO_KHR
+    fence: Handle = None
+    flags: FenceImportFlagBits | int = FenceImportFlagBits(0)
+    handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
+    handle: Handle = None
+    name: str | None = None
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        fence: Handle = None,
+        flags: FenceImportFlagBits | int = FenceImportFlagBits(0),
+        handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
+        handle: Handle = None,
+        name: str | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.fence = fence
+        self.flags = flags
+        self.handle_type = handle_type
+        self.handle = handle
+        self.name = name
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class FenceGetWin32HandleInfoKHR(ChainStruct):
+    """`VkFenceGetWin32HandleInfoKHR`, from VK_KHR_external_fence_win32.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceGetWin32HandleInfoKHR.html
+    """
+
+    C_NAME: ClassVar[str] = "VkFenceGetWin32HandleInfoKHR"
+    S_TYPE: ClassVar[StructureType] = StructureType.FENCE_GET_WIN32_HANDLE_INFO_KHR
+    fence: Handle = None
+    handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        fence: Handle = None,
+        handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.fence = fence
+        self.handle_type = handle_type
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ImportSemaphoreFdInfoKHR(ChainStruct):
+    """`VkImportSemaphoreFdInfoKHR`, from VK_KHR_external_semaphore_fd.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportSemaphoreFdInfoKHR.html
+    """
+
+    C_NAME: ClassVar[str] = "VkImportSemaphoreFdInfoKHR"
+    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_SEMAPHORE_FD_INFO_KHR
+    semaphore: Handle = None
+    flags: SemaphoreImportFlagBits | int = SemaphoreImportFlagBits(0)
+    handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
+    fd: SupportsInt = -1
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        semaphore: Handle = None,
+        flags: SemaphoreImportFlagBits | int = SemaphoreImportFlagBits(0),
+        handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
+        fd: SupportsInt = -1,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.semaphore = semaphore
+        self.flags = flags
+        self.handle_type = handle_type
+        self.fd = fd
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class SemaphoreGetFdInfoKHR(ChainStruct):
+    """`VkSemaphoreGetFdInfoKHR`, from VK_KHR_external_semaphore_fd.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreGetFdInfoKHR.html
+    """
+
+    C_NAME: ClassVar[str] = "VkSemaphoreGetFdInfoKHR"
+    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_GET_FD_INFO_KHR
+    semaphore: Handle = None
+    handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        semaphore: Handle = None,
+        handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.semaphore = semaphore
+        self.handle_type = handle_type
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ImportFenceFdInfoKHR(ChainStruct):
+    """`VkImportFenceFdInfoKHR`, from VK_KHR_external_fence_fd.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportFenceFdInfoKHR.html
+    """
+
+    C_NAME: ClassVar[str] = "VkImportFenceFdInfoKHR"
+    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_FENCE_FD_INFO_KHR
+    fence: Handle = None
+    flags: FenceImportFlagBits | int = FenceImportFlagBits(0)
+    handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
+    fd: SupportsInt = -1
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        fence: Handle = None,
+        flags: FenceImportFlagBits | int = FenceImportFlagBits(0),
+        handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
+        fd: SupportsInt = -1,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.fence = fence
+        self.flags = flags
+        self.handle_type = handle_type
+        self.fd = fd
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class FenceGetFdInfoKHR(ChainStruct):
+    """`VkFenceGetFdInfoKHR`, from VK_KHR_external_fence_fd.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceGetFdInfoKHR.html
+    """
+
+    C_NAME: ClassVar[str] = "VkFenceGetFdInfoKHR"
+    S_TYPE: ClassVar[StructureType] = StructureType.FENCE_GET_FD_INFO_KHR
+    fence: Handle = None
+    handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        fence: Handle = None,
+        handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.fence = fence
+        self.handle_type = handle_type
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class PhysicalDeviceExternalSemaphoreInfo(ChainStruct):
+    """`VkPhysicalDeviceExternalSemaphoreInfo`, from VK_VERSION_1_1.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalSemaphoreInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkPhysicalDeviceExternalSemaphoreInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_EXTERNAL_SEMAPHORE_INFO
+    handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_type = handle_type
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ExternalSemaphoreProperties(ChainStruct):
+    """`VkExternalSemaphoreProperties`, from VK_VERSION_1_1; filled in by the device.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalSemaphoreProperties.html
+    """
+
+    C_NAME: ClassVar[str] = "VkExternalSemaphoreProperties"
+    S_TYPE: ClassVar[StructureType] = StructureType.EXTERNAL_SEMAPHORE_PROPERTIES
+    export_from_imported_handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
+    compatible_handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
+    external_semaphore_features: ExternalSemaphoreFeatureFlagBits | int = ExternalSemaphoreFeatureFlagBits(0)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        export_from_imported_handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
+        compatible_handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
+        external_semaphore_features: ExternalSemaphoreFeatureFlagBits | int = ExternalSemaphoreFeatureFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.export_from_imported_handle_types = export_from_imported_handle_types
+        self.compatible_handle_types = compatible_handle_types
+        self.external_semaphore_features = external_semaphore_features
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class PhysicalDeviceExternalFenceInfo(ChainStruct):
+    """`VkPhysicalDeviceExternalFenceInfo`, from VK_VERSION_1_1.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalFenceInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkPhysicalDeviceExternalFenceInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_EXTERNAL_FENCE_INFO
+    handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_type = handle_type
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ExternalFenceProperties(ChainStruct):
+    """`VkExternalFenceProperties`, from VK_VERSION_1_1; filled in by the device.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalFenceProperties.html
+    """
+
+    C_NAME: ClassVar[str] = "VkExternalFenceProperties"
+    S_TYPE: ClassVar[StructureType] = StructureType.EXTERNAL_FENCE_PROPERTIES
+    export_from_imported_handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
+    compatible_handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
+    external_fence_features: ExternalFenceFeatureFlagBits | int = ExternalFenceFeatureFlagBits(0)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        export_from_imported_handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
+        compatible_handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
+        external_fence_features: ExternalFenceFeatureFlagBits | int = ExternalFenceFeatureFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.export_from_imported_handle_types = export_from_imported_handle_types
+        self.compatible_handle_types = compatible_handle_types
+        self.external_fence_features = external_fence_features
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class PhysicalDeviceTimelineSemaphoreFeatures(ChainStruct):
+    """`VkPhysicalDeviceTimelineSemaphoreFeatures`, from VK_VERSION_1_2; chained to `VkDeviceCreateInfo`, `VkPhysicalDeviceFeatures2`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceTimelineSemaphoreFeatures.html
+    """
+
+    C_NAME: ClassVar[str] = "VkPhysicalDeviceTimelineSemaphoreFeatures"
+    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES
+    timeline_semaphore: bool = False
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        timeline_semaphore: bool = False,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.timeline_semaphore = timeline_semaphore
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class PhysicalDeviceTimelineSemaphoreProperties(ChainStruct):
+    """`VkPhysicalDeviceTimelineSemaphoreProperties`, from VK_VERSION_1_2; chained to `VkPhysicalDeviceProperties2`; filled in by the device.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceTimelineSemaphoreProperties.html
+    """
+
+    C_NAME: ClassVar[str] = "VkPhysicalDeviceTimelineSemaphoreProperties"
+    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_PROPERTIES
+    max_timeline_semaphore_value_difference: int = 0
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        max_timeline_semaphore_value_difference: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.max_timeline_semaphore_value_difference = max_timeline_semaphore_value_difference
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class PhysicalDeviceSynchronization2Features(ChainStruct):
+    """`VkPhysicalDeviceSynchronization2Features`, from VK_VERSION_1_3; chained to `VkDeviceCreateInfo`, `VkPhysicalDeviceFeatures2`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceSynchronization2Features.html
+    """
+
+    C_NAME: ClassVar[str] = "VkPhysicalDeviceSynchronization2Features"
+    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_SYNCHRONIZATION_2_FEATURES
+    synchronization2: bool = False
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        synchronization2: bool = False,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.synchronization2 = synchronization2
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class SemaphoreWaitInfo(ChainStruct):
+    """`VkSemaphoreWaitInfo`, from VK_VERSION_1_2.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreWaitInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkSemaphoreWaitInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_WAIT_INFO
+    flags: SemaphoreWaitFlagBits | int = SemaphoreWaitFlagBits(0)
+    semaphores: Sequence[Handle] = ()
+    values: Sequence[int] = ()
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        flags: SemaphoreWaitFlagBits | int = SemaphoreWaitFlagBits(0),
+        semaphores: Sequence[Handle] = (),
+        values: Sequence[int] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.flags = flags
+        self.semaphores = semaphores
+        self.values = values
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class SemaphoreSignalInfo(ChainStruct):
+    """`VkSemaphoreSignalInfo`, from VK_VERSION_1_2.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreSignalInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkSemaphoreSignalInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_SIGNAL_INFO
+    semaphore: Handle = None
+    value: int = 0
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        semaphore: Handle = None,
+        value: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.semaphore = semaphore
+        self.value = value
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class SubmitInfo(ChainStruct):
+    """`VkSubmitInfo`, core.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSubmitInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkSubmitInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.SUBMIT_INFO
+    wait_semaphores: Sequence[Handle] = ()
+    wait_dst_stage_mask: Sequence[PipelineStageFlagBits | int] = ()
+    command_buffers: Sequence[Handle] = ()
+    signal_semaphores: Sequence[Handle] = ()
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        wait_semaphores: Sequence[Handle] = (),
+        wait_dst_stage_mask: Sequence[PipelineStageFlagBits | int] = (),
+        command_buffers: Sequence[Handle] = (),
+        signal_semaphores: Sequence[Handle] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.wait_semaphores = wait_semaphores
+        self.wait_dst_stage_mask = wait_dst_stage_mask
+        self.command_buffers = command_buffers
+        self.signal_semaphores = signal_semaphores
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class SemaphoreSubmitInfo(ChainStruct):
+    """`VkSemaphoreSubmitInfo`, from VK_VERSION_1_3.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreSubmitInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkSemaphoreSubmitInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_SUBMIT_INFO
+    semaphore: Handle = None
+    value: int = 0
+    stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0)
+    device_index: int = 0
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        semaphore: Handle = None,
+        value: int = 0,
+        stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
+        device_index: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.semaphore = semaphore
+        self.value = value
+        self.stage_mask = stage_mask
+        self.device_index = device_index
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class CommandBufferSubmitInfo(ChainStruct):
+    """`VkCommandBufferSubmitInfo`, from VK_VERSION_1_3.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkCommandBufferSubmitInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkCommandBufferSubmitInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.COMMAND_BUFFER_SUBMIT_INFO
+    command_buffer: Handle = None
+    device_mask: int = 0
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        command_buffer: Handle = None,
+        device_mask: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.command_buffer = command_buffer
+        self.device_mask = device_mask
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class SubmitInfo2(ChainStruct):
+    """`VkSubmitInfo2`, from VK_VERSION_1_3.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSubmitInfo2.html
+    """
+
+    C_NAME: ClassVar[str] = "VkSubmitInfo2"
+    S_TYPE: ClassVar[StructureType] = StructureType.SUBMIT_INFO_2
+    flags: SubmitFlagBits | int = SubmitFlagBits(0)
+    wait_semaphore_infos: Sequence[SemaphoreSubmitInfo] = ()
+    command_buffer_infos: Sequence[CommandBufferSubmitInfo] = ()
+    signal_semaphore_infos: Sequence[SemaphoreSubmitInfo] = ()
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        flags: SubmitFlagBits | int = SubmitFlagBits(0),
+        wait_semaphore_infos: Sequence[SemaphoreSubmitInfo] = (),
+        command_buffer_infos: Sequence[CommandBufferSubmitInfo] = (),
+        signal_semaphore_infos: Sequence[SemaphoreSubmitInfo] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.flags = flags
+        self.wait_semaphore_infos = wait_semaphore_infos
+        self.command_buffer_infos = command_buffer_infos
+        self.signal_semaphore_infos = signal_semaphore_infos
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class TimelineSemaphoreSubmitInfo(ChainStruct):
+    """`VkTimelineSemaphoreSubmitInfo`, from VK_VERSION_1_2; chained to `VkBindSparseInfo`, `VkSubmitInfo`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkTimelineSemaphoreSubmitInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkTimelineSemaphoreSubmitInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.TIMELINE_SEMAPHORE_SUBMIT_INFO
+    wait_semaphore_values: Sequence[int] = ()
+    signal_semaphore_values: Sequence[int] = ()
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        wait_semaphore_values: Sequence[int] = (),
+        signal_semaphore_values: Sequence[int] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.wait_semaphore_values = wait_semaphore_values
+        self.signal_semaphore_values = signal_semaphore_values
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class DeviceGroupSubmitInfo(ChainStruct):
+    """`VkDeviceGroupSubmitInfo`, from VK_VERSION_1_1; chained to `VkSubmitInfo`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkDeviceGroupSubmitInfo.html
+    """
+
+    C_NAME: ClassVar[str] = "VkDeviceGroupSubmitInfo"
+    S_TYPE: ClassVar[StructureType] = StructureType.DEVICE_GROUP_SUBMIT_INFO
+    wait_semaphore_device_indices: Sequence[int] = ()
+    command_buffer_device_masks: Sequence[int] = ()
+    signal_semaphore_device_indices: Sequence[int] = ()
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        wait_semaphore_device_indices: Sequence[int] = (),
+        command_buffer_device_masks: Sequence[int] = (),
+        signal_semaphore_device_indices: Sequence[int] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.wait_semaphore_device_indices = wait_semaphore_device_indices
+        self.command_buffer_device_masks = command_buffer_device_masks
+        self.signal_semaphore_device_indices = signal_semaphore_device_indices
+        self.p_next = p_next
+
+
 ExportMemoryAllocateInfoKHR = ExportMemoryAllocateInfo
 MemoryDedicatedAllocateInfoKHR = MemoryDedicatedAllocateInfo
 MemoryDedicatedRequirementsKHR = MemoryDedicatedRequirements
@@ -2429,3 +3270,20 @@ ImageMemoryBarrier2KHR = ImageMemoryBarrier2
 BufferMemoryBarrier2KHR = BufferMemoryBarrier2
 MemoryBarrier2KHR = MemoryBarrier2
 DependencyInfoKHR = DependencyInfo
+SemaphoreTypeCreateInfoKHR = SemaphoreTypeCreateInfo
+ExportSemaphoreCreateInfoKHR = ExportSemaphoreCreateInfo
+ExportFenceCreateInfoKHR = ExportFenceCreateInfo
+PhysicalDeviceExternalSemaphoreInfoKHR = PhysicalDeviceExternalSemaphoreInfo
+ExternalSemaphorePropertiesKHR = ExternalSemaphoreProperties
+PhysicalDeviceExternalFenceInfoKHR = PhysicalDeviceExternalFenceInfo
+ExternalFencePropertiesKHR = ExternalFenceProperties
+PhysicalDeviceTimelineSemaphoreFeaturesKHR = PhysicalDeviceTimelineSemaphoreFeatures
+PhysicalDeviceTimelineSemaphorePropertiesKHR = PhysicalDeviceTimelineSemaphoreProperties
+PhysicalDeviceSynchronization2FeaturesKHR = PhysicalDeviceSynchronization2Features
+SemaphoreWaitInfoKHR = SemaphoreWaitInfo
+SemaphoreSignalInfoKHR = SemaphoreSignalInfo
+SemaphoreSubmitInfoKHR = SemaphoreSubmitInfo
+CommandBufferSubmitInfoKHR = CommandBufferSubmitInfo
+SubmitInfo2KHR = SubmitInfo2
+TimelineSemaphoreSubmitInfoKHR = TimelineSemaphoreSubmitInfo
+DeviceGroupSubmitInfoKHR = DeviceGroupSubmitInfo

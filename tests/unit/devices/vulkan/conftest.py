@@ -10,7 +10,13 @@ import pytest
 from extmem.devices.vulkan.backend import VulkanBackend
 from tests import vulkan_bed
 
-REAL = {"test_instance.py", "test_physical.py", "test_transfers.py", "test_a_buffer_larger_than_any_memory_is_an_error"}
+REAL = {
+    "test_instance.py",
+    "test_physical.py",
+    "test_sync_real.py",
+    "test_transfers.py",
+    "test_a_buffer_larger_than_any_memory_is_an_error",
+}
 """Tests of what every driver can do, or a fake cannot: they run on the installed driver, even if it shares nothing."""
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from extmem.devices.vulkan.backend import VulkanBackend
-from extmem.devices.vulkan.fd_check import seals_of
+from extmem.devices.vulkan.file_kind import seals_of
 from extmem.errors import ExtmemError
 from tests.unit.devices.importing import import_unchecked
 from tests.unit.devices.vulkan.steps import SIZE, allocate

@@ -19,7 +19,7 @@ from extmem.devices.resources import NativeResource
 from extmem.devices.types import ImportRequest
 from extmem.devices.vulkan import fd_check
 from extmem.devices.vulkan.backend import VulkanBackend
-from extmem.devices.vulkan.fd_check import FileKind, file_kind, seals_of
+from extmem.devices.vulkan.file_kind import FileKind, file_kind, seals_of
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import DriverError, RuleViolation, UnsupportedError

@@ -29,3 +29,11 @@ def test_a_damaged_frame_is_no_description_and_no_error(noise: bytes, at: int) -
     frame[at : at + len(noise)] = noise
     found = unpack(bytes(frame))
     assert found is None or found == _DESCRIPTION
+
+
+def test_a_description_without_a_kind_is_of_memory() -> None:
+    """What was written before semaphores existed is read as it was meant."""
+    old = Description(1, 1, False, "", b"")
+    assert (old.kind, old.pages) == (1, ())
+    new = Description(7, 3, False, "", b"x", kind=3, pages=("\\BaseNamedObjects\\extmem.page.00",))
+    assert unpack(pack(new)) == new

@@ -8,15 +8,16 @@ from collections.abc import Callable
 
 import pytest
 
-from extmem.sharing.descriptor import contents, descriptor
+from extmem.sharing.descriptor import contents, descriptor, sync
 from fuzz import fuzz_descriptor
 
 
 def test_a_short_run_finds_nothing_and_sees_every_outcome() -> None:
     outcomes = fuzz_descriptor.run(4000, seed=7)
     assert sum(outcomes.values()) == 4000
-    in_files = {"parsed in a memfd", "refused in a memfd"} if sys.platform == "linux" else set()
-    assert set(outcomes) == {"parsed", "refused"} | in_files
+    parsed = ("parsed", "parsed as sync", "refused")
+    in_files = {f"{one} in a memfd" for one in parsed} if sys.platform == "linux" else set()
+    assert set(outcomes) == {*parsed} | in_files
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -33,6 +34,7 @@ def _parse_anything(cls: type[descriptor.Descriptor], data: bytes) -> descriptor
         (descriptor, "check_array", lambda array, size: None, AssertionError),
         (descriptor.Descriptor, "parse", classmethod(_parse_anything), IndexError),
         (descriptor.Descriptor, "_complain", lambda self: None, AssertionError),
+        (sync.SyncDescriptor, "_check", lambda self: None, AssertionError),
     ],
 )
 def test_a_planted_fault_is_found(
