@@ -179,15 +179,16 @@ class ResourceObject(MadeByFunctions, Held, abc.ABC):
         It has `size` bytes for a buffer, and `requirements.size` bytes for an image.
         Errors: HandleStateError before it is bound; as `DeviceMemory.map`.
         """
+        memory, offset = self.memory, self.memory_offset  # another thread that closes it forgets its memory
         if self._closed:
             raise self.gone()
-        if self.memory is None:
+        if memory is None:
             raise HandleStateError(
                 f"another Python binding bound this {self._word}, to memory that extmem does not track; map it there"
                 if self._bound
                 else f"this {self._word} is not bound to memory; bind it with Device.bind_{self._word}_memory first"
             )
-        return self.memory.map_part(self.memory_offset, self._map_size)
+        return memory.map_part(offset, self._map_size)
 
     def __enter__(self) -> Self:
         return self
