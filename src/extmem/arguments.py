@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from typing import Any, ClassVar, Self
 
-__all__ = ["MadeByFunctions", "a_type", "check_flag", "integer_of", "whole_number"]
+__all__ = ["CheckedWhenMade", "MadeByFunctions", "a_type", "check_flag", "integer_of", "whole_number"]
 
 _VOWELS = "aeiouAEIOU"
 
@@ -61,14 +61,24 @@ class MadeByFunctions:
     _made_of: ClassVar[type | tuple[type, ...]] = ()
     """What the first argument is, in a call of the library."""
 
+    @classmethod
+    def _refusal(cls, given: tuple[Any, ...], named: dict[str, Any]) -> TypeError:
+        """Return the error for a call with anything but what the library gives. It names the call to use instead."""
+        return TypeError(
+            f"{cls.__name__}(…) is called by the library alone, and got {_listed(given, named)}; "
+            f"call {cls._made_by} to get one"
+        )
+
+
+class CheckedWhenMade(MadeByFunctions):
+    """`MadeByFunctions` that checks each call, before `__init__`. Memory, which is opened often, checks it there."""
+
+    __slots__ = ()
+
     def __new__(cls, *given: Any, **named: Any) -> Self:
-        """Errors: TypeError for a call with anything but what the library gives. It names the call to use instead."""
-        # Without a further call for most classes: programs open memory thousands of times a second.
+        """Errors: TypeError; see `_refusal`."""
         if not (given and isinstance(given[0], cls._made_of)) and not cls._is_from_library(given):
-            raise TypeError(
-                f"{cls.__name__}(…) is called by the library alone, and got {_listed(given, named)}; "
-                f"call {cls._made_by} to get one"
-            )
+            raise cls._refusal(given, named)
         return super().__new__(cls)
 
     @classmethod

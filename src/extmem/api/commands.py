@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 
 from extmem import rules, vk
 from extmem.api.ownership_commands import OwnershipCommands
-from extmem.arguments import MadeByFunctions, whole_number
+from extmem.arguments import CheckedWhenMade, whole_number
 from extmem.core import sync_operations
 from extmem.core.command_arguments import check_structs, copied_structs, region, remaining_bytes, structs_in
 from extmem.core.command_state import LayoutTracker, Steps, barrier_step, buffer_step, use_step, whole_step
@@ -50,7 +50,7 @@ _Layout = vk.ImageLayout
 _WORD = 1 << 32
 
 
-class Commands(MadeByFunctions, OwnershipCommands):
+class Commands(CheckedWhenMade, OwnershipCommands):
     """The commands of one submission. Made by `Device.commands`; usable only inside its `with` block.
 
     Commands run in order, and the writes of each are visible to those after it. Offsets and sizes are in bytes.

@@ -6,7 +6,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from extmem.arguments import MadeByFunctions
+from extmem.arguments import CheckedWhenMade
 from extmem.core import sync_operations
 from extmem.core.sync_object import SemaphoreObject
 from extmem.errors import UnsupportedError
@@ -24,7 +24,7 @@ __all__ = ["CudaSemaphore", "StreamTimeline", "import_by_name", "stream_timeline
 _INFINITE_MS = 0xFFFF_FFFF
 
 
-class CudaSemaphore(MadeByFunctions):
+class CudaSemaphore(CheckedWhenMade):
     """A semaphore of another API on a CUDA device, made by `extmem.raw.cuda_semaphore`. Ownership: until `close`.
 
     It is for types that Vulkan's handle types do not name: fences and keyed mutexes of Direct3D 11. Neither the host
@@ -77,7 +77,7 @@ class CudaSemaphore(MadeByFunctions):
         self.close()
 
 
-class StreamTimeline(MadeByFunctions):
+class StreamTimeline(CheckedWhenMade):
     """A timeline for streams of a CUDA device, made by `extmem.raw.stream_timeline`. It owns nothing.
 
     Its calls give waits and signals to a stream, and do nothing else: for programs that make thousands of them a

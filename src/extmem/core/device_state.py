@@ -7,7 +7,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 from extmem import rules, vk
-from extmem.arguments import MadeByFunctions, check_flag
+from extmem.arguments import CheckedWhenMade, check_flag
 from extmem.core.caller_warning import warn_caller
 from extmem.core.device_facts import device_facts
 from extmem.core.open_payloads import OpenPayloads
@@ -35,7 +35,7 @@ _ROOM = 512
 Check = Literal["raise", "warn", "off"]
 
 
-class DeviceState(MadeByFunctions, Held, abc.ABC):
+class DeviceState(CheckedWhenMade, Held, abc.ABC):
     """An open device: its backend, the facts that the backend reported, and the objects that were created on it.
 
     Ownership: owns the backend, and closes it after the last use of the device.

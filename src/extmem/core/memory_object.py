@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryObject"]
 
+_NOT_GIVEN: Any = object()
+"""The default of arguments that the library always gives."""
+
 
 class MemoryObject(MadeByFunctions):
     """A program's memory object: one hold on its record, until `close()`.
@@ -32,8 +35,10 @@ class MemoryObject(MadeByFunctions):
     _made_by = "Device.allocate(…), extmem.open(…) or Device.allocate_memory(…)"
     _made_of: ClassVar[type] = MemoryRecord
 
-    def __init__(self, record: MemoryRecord, hold: memoryview) -> None:
+    def __init__(self, record: MemoryRecord = _NOT_GIVEN, hold: memoryview = _NOT_GIVEN, *more: Any) -> None:
         self._closed = True  # until it is complete
+        if not isinstance(record, MemoryRecord) or hold is _NOT_GIVEN or more:
+            raise self._refusal(tuple(one for one in (record, hold, *more) if one is not _NOT_GIVEN), {})
         self._facts: MemoryRecord | Closed = record
         self._hold = hold
         self._arrays: list[ref[Any]] = []

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from extmem import rules, vk
-from extmem.arguments import MadeByFunctions
+from extmem.arguments import CheckedWhenMade
 from extmem.core import validation_cache
 from extmem.core.device_state import DeviceState
 from extmem.errors import HandleStateError
@@ -29,7 +29,7 @@ __all__ = ["BufferObject", "ImageObject", "ResourceObject", "keep_resource"]
 _identities = itertools.count(1)
 
 
-class ResourceObject(MadeByFunctions, Held, abc.ABC):
+class ResourceObject(CheckedWhenMade, Held, abc.ABC):
     """Base class of buffers and images. Made by the device; `close()` destroys it.
 
     Threads: as `DeviceMemory`. A buffer or image that recorded commands use is destroyed when they have completed.

@@ -8,7 +8,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, Self, TypeVar
 
-from extmem.arguments import MadeByFunctions
+from extmem.arguments import CheckedWhenMade
 from extmem.core.sync_record import ClosedSync, FenceRecord, SemaphoreRecord, SyncRecord
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.process_id import current_process
@@ -23,7 +23,7 @@ __all__ = ["FenceObject", "SemaphoreObject", "SyncObject"]
 R = TypeVar("R", bound=SyncRecord)
 
 
-class SyncObject(MadeByFunctions, Generic[R]):
+class SyncObject(CheckedWhenMade, Generic[R]):
     """A program's semaphore or fence: one hold on its record, until `close()`.
 
     Made from the result of an operation (`HeldSync`).

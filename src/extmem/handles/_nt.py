@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from extmem.arguments import MadeByFunctions, check_flag
+from extmem.arguments import CheckedWhenMade, check_flag
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles._access import Access
 from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
@@ -17,7 +17,7 @@ HANDLE_FLAG_INHERIT = 1
 HANDLE_FLAG_PROTECT_FROM_CLOSE = 2
 
 
-class NtHandle(MadeByFunctions, OwnedHandle):
+class NtHandle(CheckedWhenMade, OwnedHandle):
     """An NT handle that this process owns (OPAQUE_WIN32 and, on Windows, the D3D NT types).
 
     Ownership: the handle owns a reference to the shared object, and so to the payload and its name. An import does not
