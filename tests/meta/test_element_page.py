@@ -11,23 +11,16 @@ pytest.importorskip("numpy", reason="NumPy is not installed")
 
 from scripts import element_types
 from tests.element_results import MODULES, TEXTS
+from tests.frameworks import param
 
 PAGE = (Path(__file__).resolve().parents[2] / element_types.PAGE).read_text(encoding="utf-8")
-_NAMES = {"numpy": "ml_dtypes", "torch": "PyTorch", "jax": "JAX"}
 
 
 @pytest.mark.linux_only("a page has the results of one system")
-@pytest.mark.parametrize(
-    "framework",
-    [
-        "numpy",
-        pytest.param("torch", marks=pytest.mark.slow("imports PyTorch")),
-        pytest.param("jax", marks=pytest.mark.slow("imports JAX")),
-    ],
-)
+@pytest.mark.parametrize("framework", ["numpy", param("torch"), param("jax")])
 def test_the_page_has_the_results_of_a_run(framework: str) -> None:
     if not MODULES[framework]:
-        pytest.skip(f"{_NAMES[framework]} is not installed")
+        pytest.skip("ml_dtypes is not installed")
     stated = element_types.versions()[framework]
     written = element_types.columns(PAGE)[framework]
     assert set(written) == set(TEXTS)
