@@ -90,13 +90,13 @@ if [ "$kind" = dev ]; then
 fi
 
 case $kind in
-frameworks) venv=.frameworks extras=dev,frameworks ;;
-*) venv=.venv extras=$kind ;;
+frameworks) venv=.frameworks extras=dev,frameworks compile=--no-compile ;; # most of its modules are never imported
+*) venv=.venv extras=$kind compile=--compile ;;
 esac
 
 get_torch() { # PyTorch for the CPU is on PyTorch's own index only, unless pip is set up with a mirror that has it
     torch=$(grep '^torch==' constraints.txt)
-    pip="$venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps"
+    pip="$venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $compile"
     $pip "$torch" 2>/dev/null || $pip --index-url https://download.pytorch.org/whl/cpu "$torch"
 }
 
@@ -106,6 +106,6 @@ if ! fresh; then
     say "Setting up $venv ($kind) ..."
     [ -x $venv/bin/python ] || "$python" -m venv $venv
     [ "$kind" != frameworks ] || get_torch
-    $venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
+    $venv/bin/python -m pip install --quiet --disable-pip-version-check $compile -c constraints.txt -e ".[$extras]"
     touch "$stamp"
 fi

@@ -30,7 +30,12 @@ NEED_VULKAN = {
 }
 IN_ORDER = ("frames_in_order.py", "render_to_torch_in_order.py")
 NEED_CUDA = {"render_to_torch_in_order.py"}
-NEED_TORCH = {"frames_to_torch.py", "render_to_torch_in_order.py"}
+NEED_TORCH = {
+    "frames_to_torch.py",
+    "render_to_torch_in_order.py",
+    "trainer_and_workers.py",
+    "weights_from_safetensors.py",
+}
 NEED_SLANGPY = {"slangpy_buffer.py"}
 
 MARKS = {
@@ -87,7 +92,7 @@ def test_example_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest
 
 def _skip_without_cuda(path: Path) -> None:
     if path.name in NEED_CUDA and not cuda.offers():
-        pytest.skip("needs a GPU that CUDA supports")
+        pytest.skip("no CUDA device here")
 
 
 @pytest.mark.slow("waits for the deadline of a signal that does not come")
