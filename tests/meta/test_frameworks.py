@@ -102,5 +102,9 @@ def test_the_step_installs_and_expects_every_framework() -> None:
     extra = {Requirement(line).name for line in project["optional-dependencies"]["frameworks"]}
     assert extra == set(frameworks.FRAMEWORKS)
     script = (ROOT / "scripts" / "check.sh").read_text(encoding="utf-8")
+    rest = re.search(r"^rest\(\) \{\n(.*?)^\}", script, re.MULTILINE | re.DOTALL)
+    assert rest is not None and re.search(r"^ +tests_with_frameworks$", rest[1], re.MULTILINE)
+    made = re.search(r"^test-rest:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert made is not None and "scripts/setup.sh frameworks" in made[1]
     stated = re.search(r"^frameworks=(\S+)$", script, re.MULTILINE)
     assert stated is not None and set(stated[1].split(",")) == set(frameworks.FRAMEWORKS)
