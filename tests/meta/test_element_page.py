@@ -12,6 +12,7 @@ pytest.importorskip("numpy", reason="NumPy is not installed")
 
 from scripts import element_types
 from scripts.element_types import Cells
+from tests import cuda_bed
 from tests.element_results import MODULES, ON_GPU, ON_HOST, TEXTS
 from tests.frameworks import param
 
@@ -71,6 +72,22 @@ def _answers(host: Cells) -> dict[str, dict[str, str]]:
     found = {framework: dict(column) for framework, column in host.items()}
     found["dlpack"] = {text: "yes" if re.search(r"\d", cell) else cell for text, cell in host["dlpack"].items()}
     return found
+
+
+@pytest.mark.slow("allocates memory of each element type twice")
+@pytest.mark.linux_only("a page has the results of one system")
+def test_a_gpu_run_writes_the_file_that_the_page_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the scripted drivers, of which no framework knows: `read` alone."""
+    monkeypatch.setattr(element_types, "ON_GPU", ("read",))
+    file = tmp_path / "gpu.json"
+    with cuda_bed.both():
+        assert element_types.main(["gpu", str(file)]) == 0
+    found = element_types.read_gpu_results(file)
+    assert found is not None and found["machine"] and set(found["cells"]) == {"cuda", "vulkan"}
+    assert found["cells"]["cuda"]["read"]["int4_packed"] == "`read_bytes()`"
+    assert set(found["cells"]["vulkan"]["read"]) == set(TEXTS) and "numpy" in found["versions"]
+    assert element_types.read_gpu_results(tmp_path / "none.json") is None
+    assert element_types.main(["gpu"]) == 2
 
 
 PLANTED: dict[str, Any] = {

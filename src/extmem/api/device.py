@@ -717,7 +717,7 @@ class DeviceMemory(MemoryObject):
     def generation(self) -> int:
         """The count of changes: 2 for each finished update, and odd while one runs. Readers compare it.
 
-        Errors: UnsupportedError for memory without this count (memory of GPUs, host pointers, and of other programs).
+        Errors: UnsupportedError for memory without this count (host pointers, and memory of other programs).
         """
         with late_imports():
             from extmem.core import changes
