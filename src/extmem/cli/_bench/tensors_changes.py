@@ -4,7 +4,7 @@ How this works.
 
 1. *changes*: one process changes 62 MiB in a block of `update`, and another waits for it. From the time of the round
    the change itself is taken off, which ends when the bytes are there (on a GPU: when its work is done). What is left
-   is the count and the wake. Beside it, `multiprocessing.Condition` counts and wakes in the same way.
+   is the count and the wake. Afterwards the same change is counted and announced by a `multiprocessing.Condition`.
 2. *reads*: one process updates without a pause, in two halves, and another reads in blocks of `stable`. A read that is
    torn and was not reported as changed is the figure. How many were reported shows that there was something to find.
 3. *table*: a payload of 4 KiB whose table has an array of a terabyte. The time and the memory are those of the
@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import extmem
+from extmem import api as _api  # noqa: F401  # sets the class of shared devices
 from extmem.cli._bench.measure import Figure, at_most, percentile, unbounded
 
 if sys.platform != "linux":
@@ -39,7 +40,7 @@ from extmem.sharing.kinds import PageRole
 __all__ = ["changes", "lying_table", "reads"]
 
 _SIZE = 62 << 20
-_READ_SIZE = 16 << 10
+_READ_SIZE = 256 << 10
 _DEADLINE = 30.0
 _AHEAD = 0.002
 """Seconds between the announcement of a wait and the update."""
@@ -169,18 +170,22 @@ def update_once(number: int) -> tuple[int, int, int]:
 
 
 def condition_wakes(rounds: int) -> list[int]:
-    """Writer: count under a `multiprocessing.Condition` and notify. Return the nanoseconds until the other woke up."""
+    """Writer: change everything, count under a `multiprocessing.Condition`, notify another process.
+
+    Return the nanoseconds from the change until it was awake.
+    """
     spawning = multiprocessing.get_context("spawn")
     condition, count, (ours, theirs) = spawning.Condition(), spawning.Value("Q", 0, lock=False), spawning.Pipe()
     child = spawning.Process(target=_listen, args=(theirs, condition, rounds), daemon=True)
     child.start()
     theirs.close()
-    spent = []
+    change, spent = _at["change"], []
     try:
-        for _ in range(rounds):
+        for number in range(rounds):
             if not ours.poll(_DEADLINE):
                 raise RuntimeError(f"the process that waits for the condition did not reply within {_DEADLINE:g} s")
             ours.recv()
+            change(number & 0xFF)
             begin = time.monotonic_ns()
             with condition:
                 count.value += 2
@@ -220,13 +225,14 @@ def update_forever(name: str) -> Iterator[str]:
 def read_beside(name: str, rounds: int) -> tuple[int, int, int, int]:
     """Reader: read in blocks of `stable`. Return how many were accepted, torn and reported, torn and not; updates."""
     accepted = torn = unnoticed = 0
+    whole = [bytes([number]) * _READ_SIZE for number in range(256)]
     with extmem.open(name) as memory:
         view = memory.map()
         first = memory.generation
         for _ in range(rounds):
             with memory.stable(timeout=_DEADLINE) as look:
                 data = bytes(view)
-            differs = data.count(data[:1]) != len(data)
+            differs = data != whole[data[0]]
             if look.changed:
                 torn += differs
             else:

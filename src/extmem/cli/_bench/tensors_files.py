@@ -74,9 +74,7 @@ def _loaded_by_all(env: Environment, path: str, framework: str, library: str) ->
     """Return the growth of the group's memory against the file, the times of loading, and the wrong contents."""
     workers = [env.worker(f"loader {number}") for number in range(_PROCESSES)]
     name = env.name(f"{framework} {library}")
-    for worker in workers:
-        worker.call(f"{__name__}:load", f"{path}.small", f"{name} small", framework, library, "cpu")
-        worker.call(f"{__name__}:drop")
+    _begin(workers, f"{path}.small", name, framework, library, "cpu")
     empty_cache_of(path)
     before = _group_kib(workers, path)
     for worker in workers:
@@ -97,12 +95,9 @@ def on_the_gpu(
     what = f"a file of {label} on the GPU"
     report(f"loading {what}")
     workers = [env.worker(f"loader {number}") for number in range(_PROCESSES)]
-    for worker in workers:
-        worker.call(f"{__name__}:load", f"{path}.small", env.name("gpu small"), "PyTorch", "extmem", "cuda")
-        worker.call(f"{__name__}:drop")
-        if not no_safetensors:
-            worker.call(f"{__name__}:load", f"{path}.small", "", "PyTorch", "safetensors", "cuda")
-            worker.call(f"{__name__}:drop")
+    _begin(workers, f"{path}.small", env.name("gpu"), "PyTorch", "extmem", "cuda")
+    if not no_safetensors:
+        _begin(workers, f"{path}.small", "", "PyTorch", "safetensors", "cuda")
     first: list[int] = []
     others: list[int] = []
     theirs: list[int] = []
@@ -141,6 +136,15 @@ def on_the_gpu(
     yield unbounded(f"{what}: the first load, p50", mine / 1e6, "ms")
     yield at_most(f"{what}: the other processes, max", max(others) / 1e6, 10.0, "ms")
     yield at_most(f"{what}: processes that read other contents", wrong, 0, "left")
+
+
+def _begin(workers: list[Worker], path: str, name: str, framework: str, library: str, place: str) -> None:
+    """Load a small file twice, so that each process has read one and has opened one that another process had read."""
+    for turn in range(2):
+        for worker in workers[turn:] + workers[:turn]:
+            worker.call(f"{__name__}:load", path, f"{name} small {turn}", framework, library, place)
+        for worker in workers:
+            worker.call(f"{__name__}:drop")
 
 
 # The files.
