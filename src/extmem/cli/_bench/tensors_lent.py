@@ -21,7 +21,7 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import extmem
@@ -37,7 +37,7 @@ from extmem.cli._bench.waiting import wait_for
 from extmem.cli._worker import Worker
 from extmem.manager import Reference, manager
 
-__all__ = ["figures", "rounds"]
+__all__ = ["figures", "imports_in_turns", "rounds"]
 
 _BIG, _QUICK = 4 << 30, 256 << 20
 _SHARES = 10
@@ -273,15 +273,20 @@ def begin_reading(uuid: bytes, library: str) -> None:
 
 def open_in_turns(name: str, size: int, times: int) -> list[list[int]]:
     """Reader: return the nanoseconds of opening the memory, and of C's imports of the same handles."""
-    floor: CudaFloor = _at["floor"]
     with extmem.open(name) as memory:
         ends = memory.torch("uint8", (size,))[:: size - 1].tolist()
     if ends != [7, 7]:
         raise RuntimeError(f"the reader of {name!r} has seen {ends} and not [7, 7]")
+    return imports_in_turns(name, times, _at["floor"].imported_parts)
+
+
+def imports_in_turns(name: str, times: int, by_c: Callable[[Sequence[int], Sequence[int]], int]) -> list[list[int]]:
+    """Return the nanoseconds of opening the memory, and what `by_c` returns for its fds and their sizes, in turns."""
     owner = manager()
     held = owner.import_by_name(name, extmem.Access.READ, Reference(owner))
     described = extmem.Descriptor.parse(held.descriptor)
     sizes = described.part_sizes or (described.allocation_size,)
+    fds = held.payload.fds[: len(sizes)]  # companion pages are behind them
 
     def ours() -> int:
         begin = time.perf_counter_ns()
@@ -290,9 +295,8 @@ def open_in_turns(name: str, size: int, times: int) -> list[list[int]]:
         memory.close()
         return spent
 
-    fds = list(held.payload.fds)[: len(sizes)]
     try:
-        return interleaved(times, ours, lambda: floor.imported_parts(fds, sizes), warm_up=2)
+        return interleaved(times, ours, lambda: by_c(fds, sizes), warm_up=2)
     finally:
         held.give_back()
 
