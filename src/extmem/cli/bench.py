@@ -107,7 +107,8 @@ def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, parts: tu
     measured; vulkan and cuda only if there is such a device. The benchmarks start a broker and processes of their own.
 
     A figure with a bound is a ratio against an alternative that runs in turns with it in the same run, or a count that
-    must be 0. Bounds are upper bounds, except for "times as fast" and "opens per second".
+    must be 0. Bounds are upper bounds, except for "times as fast" and "opens per second". The unit "not measured" tells
+    that the machine lacks what the name of the figure says.
 
     Exit codes: 0 all bounds hold; 1 one is missed, or measuring failed; 2 wrong arguments; 130 interrupted.
     """

@@ -4,7 +4,7 @@ How this works. New interpreters start in turns. Each imports PyTorch; then the 
 opens a name. The other is `bare_start.py`: it inherits an fd of the same memory, imports cuda-bindings, retains the
 GPU's context, imports the fd, maps it and makes a tensor of the address. The time ends with the tensor, and contains
 the context of the GPU. The memory is once of CUDA and once of Vulkan, where the GPU has a Vulkan device: then extmem
-must not open a VkDevice.
+must not open a VkDevice. Its readers have the right to read, as those of `share` have by default.
 
 The time of imports comes from other runs, with `-X importtime`: the modules that only extmem's program imports, without
 those of PyTorch and cuda-bindings, which the other imports too.
@@ -37,16 +37,19 @@ _SIZE = 4 << 20
 _DEADLINE = 120.0
 _BARE = str(Path(__file__).with_name("bare_start.py"))
 _OURS = """
-import sys, time
+import os, sys, time
 import torch
 begin = time.perf_counter_ns()
 import extmem
 memory = extmem.open(sys.argv[1])
 tensor = memory.torch()
 spent = time.perf_counter_ns() - begin
+if sys.argv[2:]:
+    os._exit(0)
 import json
 sys.stdout.write(json.dumps({"nanoseconds": spent, "first": int(tensor[0])}))
 """
+"""The program of extmem. With a second argument it ends when it has the tensor, before it looks at it."""
 _VALUE = 7
 
 
@@ -77,12 +80,15 @@ def start_in_turns(kind: str, name: str, uuid: bytes, rounds: int) -> tuple[list
     """Holder: return the nanoseconds of both programs, and the milliseconds of imports of extmem's alone."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    with extmem.open_device(kind=kind, uuid=uuid) as device, device.allocate(_SIZE, "uint8", name=name) as memory:
+    with (
+        extmem.open_device(kind=kind, uuid=uuid) as device,
+        device.allocate(_SIZE, "uint8", name=name, access=extmem.Access.READ) as memory,
+    ):
         memory.fill(_VALUE)
         size, flags = memory.allocation_size, int(memory.descriptor.dedicated is not None)
 
         def ours(*options: str) -> subprocess.CompletedProcess[str]:
-            return _run([*options, "-c", _OURS, name], environment)
+            return _run([*options, "-P", "-c", _OURS, name, *options[1:]], environment)
 
         def bare(*options: str) -> subprocess.CompletedProcess[str]:
             with memory.export_handle(_FD) as handle:
