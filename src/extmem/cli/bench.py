@@ -40,6 +40,7 @@ _PARTS = (
     "reads",
     "table",
     "files",
+    "torch-files",
     "gpu-files",
     "passing",
     "gpu-changes",

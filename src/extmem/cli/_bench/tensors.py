@@ -16,6 +16,7 @@ measured", whose name has the reason; it has no bound.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -70,7 +71,7 @@ def figures(
     With `quick`, files and tensors are small.
     """
     worker = env.worker("probe")
-    machine = Machine(*worker.call(f"{__name__}:found"))
+    machine = Machine(*worker.call(f"{__name__}:found", not parts or any(part in _GPU_PARTS for part in parts)))
     env.dismiss(worker)
     if machine.name:
         report(machine.name)
@@ -80,7 +81,8 @@ def figures(
         "changes": lambda: tensors_changes.changes(env, short, report),
         "reads": lambda: tensors_changes.reads(env, 1_000 if quick else 100_000, report),
         "table": lambda: tensors_changes.lying_table(env, 5 if quick else 50, report),
-        "files": lambda: tensors_files.on_the_host(env, machine.torch, machine.safetensors, report, quick=quick),
+        "files": lambda: tensors_files.on_the_host(env, "NumPy", machine.safetensors, report, quick=quick),
+        "torch-files": lambda: tensors_files.on_the_host(env, "PyTorch", machine.safetensors, report, quick=quick),
         "gpu-files": lambda: tensors_files.on_the_gpu(env, machine.safetensors, report, quick=quick),
         "passing": lambda: tensors_passing.figures(env, short, report),
         "gpu-changes": lambda: tensors_changes.changes(env, short, report, on_gpu=True),
@@ -104,27 +106,22 @@ def _lacking(part: str, machine: Machine) -> str:
     """Return why a part cannot be measured; empty if it can."""
     if part in _GPU_PARTS:
         return machine.torch or machine.gpu
-    return machine.numpy if part == "files" else ""
+    return {"files": machine.numpy, "torch-files": machine.torch}.get(part, "")
 
 
 # Task of the processes.
 
 
-def found() -> tuple[str, str, str, str, bytes, bool, str]:
-    """Probe: return the fields of `Machine`."""
-    reasons = {module: _importable(module) for module in ("numpy", "torch", "safetensors")}
-    gpu, uuid, vulkan, name = "there is no PyTorch", b"", False, ""
-    if not reasons["torch"]:
+def found(gpu_too: bool) -> tuple[str, str, str, str, bytes, bool, str]:
+    """Probe: return the fields of `Machine`. gpu_too: whether to look for a GPU, for which PyTorch is imported."""
+    missing = {
+        module: "" if importlib.util.find_spec(module) else f"{module} is not installed"
+        for module in ("numpy", "torch", "safetensors")
+    }
+    gpu, uuid, vulkan, name = "no GPU was looked for", b"", False, ""
+    if gpu_too and not missing["torch"]:
         gpu, uuid, vulkan, name = _gpu()
-    return reasons["numpy"], reasons["torch"], reasons["safetensors"], gpu, uuid, vulkan, name
-
-
-def _importable(module: str) -> str:
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        return f"{module} cannot be imported ({error})"
-    return ""
+    return missing["numpy"], missing["torch"], missing["safetensors"], gpu, uuid, vulkan, name
 
 
 def _gpu() -> tuple[str, bytes, bool, str]:

@@ -4,10 +4,10 @@ How this works. A file of 2 GiB is written, and its pages are taken out of the p
 loaded a small file before, so that everything is imported, then load the large one at the same time and read every
 byte.
 
-1. *files*: the memory of the group is what its processes map, anonymous and shared, each page divided by the number of
-   processes that map it (Pss of /proc/PID/smaps_rollup), and what the page cache has of the file (mincore). The figure
-   is its growth against the size of the file. With `safetensors` the same is measured: for PyTorch it maps the file,
-   for NumPy each process reads it.
+1. *files*, *torch-files*: the memory of the group is what its processes map, anonymous and shared, each page divided
+   by the number of processes that map it (Pss of /proc/PID/smaps_rollup), and what the page cache has of the file
+   (mincore). The figure is its growth against the size of the file. With `safetensors` the same is measured: for
+   PyTorch it maps the file, for NumPy each process reads it.
 2. *gpu-files*: the first process to ask for the name reads the file to the GPU, the others open it. The file is in the
    page cache before each load, for both sides. Device memory is what PyTorch reports as free.
 """
@@ -49,18 +49,15 @@ _at: dict[str, Any] = {}
 
 
 def on_the_host(
-    env: Environment, no_torch: str, no_safetensors: str, report: Callable[[str], None], *, quick: bool
+    env: Environment, framework: str, no_safetensors: str, report: Callable[[str], None], *, quick: bool
 ) -> Iterator[Figure]:
-    """Measure with PyTorch, if it is there, and with NumPy."""
+    """Measure with a framework, "NumPy" or "PyTorch". no_safetensors: why that library is missing; empty otherwise."""
     path, label = _files(env, quick, report)
-    ways = [("NumPy", "extmem"), ("NumPy", "safetensors"), ("PyTorch", "extmem"), ("PyTorch", "safetensors")]
-    for framework, library in ways:
-        lacking = no_torch if framework == "PyTorch" else ""
-        lacking = lacking or (no_safetensors if library == "safetensors" else "")
+    for library in ("extmem", "safetensors"):
         what = f"a file of {label} in {_PROCESSES} processes, {framework} by {library}"
-        if lacking:
-            report(f"{what}: not measured, {lacking}")
-            yield unbounded(f"{what}: {lacking}", 0, "not measured")
+        if library == "safetensors" and no_safetensors:
+            report(f"{what}: not measured, {no_safetensors}")
+            yield unbounded(f"{what}: {no_safetensors}", 0, "not measured")
             continue
         report(f"loading {what}")
         grown, times, wrong = _loaded_by_all(env, path, framework, library)
@@ -105,12 +102,12 @@ def on_the_gpu(
     for number in range(1 if quick else _LOADS):
         name = env.name(f"gpu file {number}")
         _read_all(path)
-        free = workers[0].call(f"{__name__}:free_memory")
+        free = _free_memory(workers)
         for worker in workers:
             spent, right = worker.call(f"{__name__}:load", path, name, "PyTorch", "extmem", "cuda", deadline=600.0)
             (first if worker is workers[0] else others).append(spent)
             wrong += not right
-        used.append((free - workers[0].call(f"{__name__}:free_memory")) / os.path.getsize(path))
+        used.append((free - _free_memory(workers)) / os.path.getsize(path))
         for worker in workers:
             worker.call(f"{__name__}:drop")
         if no_safetensors:
@@ -140,11 +137,20 @@ def on_the_gpu(
 
 def _begin(workers: list[Worker], path: str, name: str, framework: str, library: str, place: str) -> None:
     """Load a small file twice, so that each process has read one and has opened one that another process had read."""
+    for worker in workers:  # imports take long, so all processes do them at the same time
+        worker.start(f"{__name__}:prepare", framework, library)
+    for worker in workers:
+        worker.finish()
     for turn in range(2):
         for worker in workers[turn:] + workers[:turn]:
             worker.call(f"{__name__}:load", path, f"{name} small {turn}", framework, library, place)
         for worker in workers:
             worker.call(f"{__name__}:drop")
+
+
+def _free_memory(workers: list[Worker]) -> int:
+    """Return the free bytes of device memory when no process has any in its cache."""
+    return int([worker.call(f"{__name__}:free_memory") for worker in workers][-1])
 
 
 # The files.
@@ -212,6 +218,12 @@ def _group_kib(workers: list[Worker], path: str) -> int:
 
 
 # Tasks of the processes.
+
+
+def prepare(framework: str, library: str) -> None:
+    """Import what the library and the framework need."""
+    module = "torch" if framework == "PyTorch" else "numpy"
+    importlib.import_module(module if library == "extmem" else f"safetensors.{module}")
 
 
 def load(path: str, name: str, framework: str, library: str, place: str) -> tuple[int, bool]:

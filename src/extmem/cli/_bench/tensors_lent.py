@@ -75,8 +75,8 @@ def figures(env: Environment, uuid: bytes, report: Callable[[str], None], *, qui
             continue
         name = env.name(way)
         shared, copied, taken, count = lender.call(f"{__name__}:lend", way, name, size, deadline=300.0)
-        ours, by_c = reader.call(f"{__name__}:open_in_turns", name, size, 5 if quick else _OPENS, deadline=300.0)
-        used = lender.call(f"{__name__}:take_back")
+        ours, by_c, used = reader.call(f"{__name__}:open_in_turns", name, size, 5 if quick else _OPENS, deadline=300.0)
+        lender.call(f"{__name__}:take_back")
         opened[way] = ours
         what = f"{label} of {way}"
         yield unbounded(f"{what}: allocations of the driver", count, "allocations")
@@ -119,9 +119,12 @@ def rounds(env: Environment, count: int, report: Callable[[str], None]) -> Itera
     for number in range(count):
         while len(ready) < min(ahead, count - number):
             ready.append(env.worker("victim"))
+            ready[-1].start(f"{__name__}:prepare")
         on_gpu = number % _ON_THE_GPU == 0
         killed += on_gpu
-        wrong += not _round(env, lender, reader, ready.popleft(), number + 3, on_gpu=on_gpu)
+        victim = ready.popleft()
+        victim.finish()
+        wrong += not _round(env, lender, reader, victim, number + 3, on_gpu=on_gpu)
         if not (number + 1) % 50:
             report(f"{number + 1} rounds")
     after = list(before)
@@ -192,7 +195,7 @@ def lend(way: str, name: str, size: int) -> tuple[list[int], int, int, int]:
         device: extmem.Device = _at["device"]
         memory = device.allocate(size, name=name)
         memory.fill(7)
-        _at.update(memory=memory, free=torch.cuda.mem_get_info()[0])
+        _at["memory"] = memory
         return [], 0, 0, len(memory.descriptor.part_sizes) or 1
     if way == "pool()":
         with extmem.torch.pool():
@@ -208,19 +211,17 @@ def lend(way: str, name: str, size: int) -> tuple[list[int], int, int, int]:
         copied += memory.copied is not False
         if number < _SHARES - 1:
             memory.close()
-    _at.update(memory=memory, tensor=tensor, free=free)
+    _at.update(memory=memory, tensor=tensor)
     return times, copied, free - torch.cuda.mem_get_info()[0], len(memory.descriptor.part_sizes) or 1
 
 
-def take_back() -> int:
-    """Sharer: return how much device memory is in use that was free before the tensor was shared; and free it."""
+def take_back() -> None:
+    """Sharer: close the memory and free the tensor, when nobody has it any more."""
     torch = importlib.import_module("torch")
-    used = int(_at.pop("free")) - torch.cuda.mem_get_info()[0]
     _at.pop("memory").close()
     _at.pop("tensor", None)
     wait_for(lambda: not _loans(), 10.0)
     torch.cuda.empty_cache()
-    return int(used)
 
 
 def _loans() -> list[Any]:
@@ -271,13 +272,21 @@ def begin_reading(uuid: bytes, library: str) -> None:
         _at["floor"] = CudaFloor(library, uuid)
 
 
-def open_in_turns(name: str, size: int, times: int) -> list[list[int]]:
-    """Reader: return the nanoseconds of opening the memory, and of C's imports of the same handles."""
+def open_in_turns(name: str, size: int, times: int) -> tuple[list[int], list[int], int]:
+    """Reader: return the nanoseconds of opening the memory, and of C's imports of the same handles.
+
+    Also the bytes of device memory that it takes to have the memory open.
+    """
+    torch = importlib.import_module("torch")
     with extmem.open(name) as memory:
         ends = memory.torch("uint8", (size,))[:: size - 1].tolist()
     if ends != [7, 7]:
         raise RuntimeError(f"the reader of {name!r} has seen {ends} and not [7, 7]")
-    return imports_in_turns(name, times, _at["floor"].imported_parts)
+    ours, by_c = imports_in_turns(name, times, _at["floor"].imported_parts)
+    free = torch.cuda.mem_get_info()[0]
+    with extmem.open(name):
+        used = free - torch.cuda.mem_get_info()[0]
+    return ours, by_c, used
 
 
 def imports_in_turns(name: str, times: int, by_c: Callable[[Sequence[int], Sequence[int]], int]) -> list[list[int]]:
@@ -314,6 +323,11 @@ def check_round(value: int) -> bool:
     del tensor
     memory.close()
     return low == high == value
+
+
+def prepare() -> None:
+    """Victim: have what it needs to open memory, before the round begins."""
+    manager().snapshot()
 
 
 def hold(name: str, on_gpu: bool) -> None:
