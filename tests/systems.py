@@ -37,6 +37,7 @@ ONLY = {
         "unit/broker": _BROKER,
         "unit/core/test_lending.py": "a payload has several handles, and a pipe beside them, on Linux alone",
         "unit/cli/_bench/test_ordering_gpu.py": _FDS,
+        "process/cli/test_bench_tensors.py": "it measures the broker and memory by /proc",
         "unit/cli/_bench/test_tensors.py": "it measures the broker and memory by /proc",
         "unit/manager/linux": _BROKER,
         "unit/sharing/test_payload.py": _BROKER,
