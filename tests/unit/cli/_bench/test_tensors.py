@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +13,6 @@ import pytest
 import extmem
 from extmem.cli._bench import (
     bare_start,
-    floor,
     tensors,
     tensors_changes,
     tensors_files,
@@ -173,18 +171,3 @@ def test_a_step_with_other_contents_is_an_error() -> None:
     done.stdout = '{"nanoseconds": 5, "first": 0}'
     with pytest.raises(RuntimeError, match="has read 0"):
         tensors_start._nanoseconds(cast("Any", done))
-
-
-def test_the_c_code_compiles_and_refuses_an_unknown_gpu(tmp_path: Path) -> None:
-    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
-        pytest.skip("no C compiler")
-    library = floor.compile_floor(tmp_path, "cuda_floor.c")
-    with pytest.raises(extmem.UnsupportedError, match="found no CUDA device"):
-        floor.CudaFloor(library, bytes(16))
-
-
-@pytest.mark.parametrize("wrong", [([1], [2, 3]), ([], [1])])
-def test_fds_and_sizes_belong_together(wrong: tuple[list[int], list[int]]) -> None:
-    loaded: Callable[..., int] = floor.CudaFloor.imported_parts
-    with pytest.raises(ValueError, match="fds for"):
-        loaded(cast("Any", SimpleNamespace()), *wrong)
