@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import extmem
-from extmem.cli._bench.measure import Figure, at_least, at_most, interleaved, ratio, unbounded
+from extmem.cli._bench.measure import Figure, at_least, at_most, interleaved, ratio, size_text, unbounded
 
 if sys.platform != "linux":
     raise ImportError("this benchmark counts the processors that Linux allows")
@@ -47,10 +47,10 @@ _PINNED = {
 def figures(env: Environment, uuid: bytes, report: Callable[[str], None], *, quick: bool) -> Iterator[Figure]:
     """Copy 1 GiB in turns; 64 MiB with `quick`."""
     size = _QUICK if quick else _SIZE
-    label = f"{size >> 20} MiB"
-    report(f"copying {label} to and from the GPU, {_TURNS} times in each way")
+    label, turns = size_text(size), 2 if quick else _TURNS
+    report(f"copying {label} to and from the GPU, {turns} times in each way")
     worker = env.worker("copier")
-    times, first, wrong = worker.call(f"{__name__}:copy_in_turns", uuid, size, 2 if quick else _TURNS, deadline=600.0)
+    times, first, wrong = worker.call(f"{__name__}:copy_in_turns", uuid, size, turns, deadline=600.0)
     env.dismiss(worker)
     count = len(processors())
     if count < _PROCESSORS:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import extmem
-from extmem.cli._bench.measure import Figure, at_least, at_most, unbounded
+from extmem.cli._bench.measure import Figure, at_least, at_most, size_text, unbounded
 
 if sys.platform != "linux":
     raise ImportError("this benchmark measures memory by /proc")
@@ -161,10 +161,10 @@ def _files(env: Environment, quick: bool, report: Callable[[str], None]) -> tupl
     count = _QUICK if quick else _BIG
     path = str(env.directory / "weights.safetensors")
     if not os.path.exists(path):
-        report(f"writing a file of {count * _TENSOR_BYTES >> 20} MiB")
+        report(f"writing a file of {size_text(count * _TENSOR_BYTES)}")
         write_file(f"{path}.small", _SMALL)
         write_file(path, count)
-    return path, f"{count * _TENSOR_BYTES >> 20} MiB"
+    return path, size_text(count * _TENSOR_BYTES)
 
 
 def write_file(path: str, count: int) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 
 import extmem
 from extmem.cli._bench.floor import CudaFloor, compile_floor
-from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio_in_turns, unbounded
+from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio_in_turns, size_text, unbounded
 
 if sys.platform != "linux":
     raise ImportError("this benchmark measures the broker and fds of Linux")
@@ -63,7 +63,7 @@ def figures(env: Environment, uuid: bytes, report: Callable[[str], None], *, qui
     library = compile_floor(env.directory, "cuda_floor.c")
     lender, reader = env.worker("lender"), env.worker("reader")
     size, why = lender.call(f"{__name__}:begin", uuid, _QUICK if quick else _BIG)
-    label = f"{size / (1 << 30):g} GiB"
+    label = size_text(size)
     if why:
         report(f"expandable segments cannot be shared here: {why}")
         yield unbounded(f"expandable segments: {why}", 0, "not measured")
