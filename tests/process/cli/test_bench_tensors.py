@@ -49,7 +49,7 @@ def test_updates_reads_and_a_table_are_measured(house: Runtime) -> None:
     assert names == [
         "update of 62 MiB on the host: count and wake, p50",
         "torn reads that stable() accepted in 1000 rounds",
-        "a table that claims a terabyte: refused after, max",
+        "a table that claims a terabyte: refused after, p95",
         "a table that claims a terabyte: memory of the process",
     ]
     assert "tensors: updating 62 MiB on the host" in said

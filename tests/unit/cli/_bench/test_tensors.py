@@ -102,6 +102,13 @@ def test_the_table_that_lies_is_refused_and_an_honest_one_is_not(name: str) -> N
             tensors_changes._at.pop(label).close()
 
 
+def test_a_file_that_lies_is_refused_by_its_library(tmp_path: Path) -> None:
+    pytest.importorskip("numpy", reason="NumPy is not installed")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    times = tensors_changes.open_lying_file(str(tmp_path / "lying.safetensors"), 2)
+    assert len(times) == 2 and min(times) > 0
+
+
 def test_the_page_cache_of_a_file_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "some"
     path.write_bytes(bytes(1 << 20))
