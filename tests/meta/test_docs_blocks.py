@@ -42,13 +42,14 @@ def _document(path: Path) -> ParameterSet:
 def test_blocks_run(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if path.relative_to(ROOT).as_posix() in NEED_VULKAN:
         request.getfixturevalue("vulkan_device")
-    found = blocks(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    found = blocks(text)
     assert not complaints_about(found)
     if path.relative_to(ROOT).as_posix() in WINDOWS:
         return
     running = [block for block in found if block.language in ("python", "console") and block.reason is None]
     if running:
-        problem = run_document(found, tmp_path, name=path.name)
+        problem = run_document(found, tmp_path, name=path.name, timeout=300 if needed_by(text) else 60)
         assert not problem, problem
 
 

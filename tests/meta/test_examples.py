@@ -86,7 +86,8 @@ def test_example_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest
     if path.name in NEED_SLANGPY and importlib.util.find_spec("slangpy") is None:
         pytest.skip("slangpy is not installed")
     _skip_without_cuda(path)
-    problem = run_example(path, tmp_path)
+    # With PyTorch, up to four processes import it, which takes each of them seconds.
+    problem = run_example(path, tmp_path, timeout=300 if path.name in NEED_TORCH else 60)
     assert not problem, problem
 
 
