@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.frameworks import FRAMEWORKS
 from tests.meta.tools import ROOT
 
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.+!-]+)(?:\s*;.*)?(?:\s+#.*)?$")
@@ -107,7 +108,7 @@ def test_every_pin_is_a_dependency_or_comes_with_one() -> None:
 
 
 @pytest.mark.slow("the packages are installed for the rest of `make test-all` alone")
-@pytest.mark.parametrize("extra", ["docs", pytest.param("frameworks", marks=pytest.mark.framework("torch"))])
+@pytest.mark.parametrize("extra", ["docs", pytest.param("frameworks", marks=pytest.mark.framework(*FRAMEWORKS))])
 def test_the_pins_of_a_part_are_what_its_packages_need(extra: str) -> None:
     pinned, _ = pins(part((ROOT / "constraints.txt").read_text(encoding="utf-8"), PARTS[extra]))
     named = {
