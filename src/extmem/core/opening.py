@@ -98,7 +98,7 @@ def find_payload(
         owner = manager()
         desired = _ALL_GRANTED if access is None else arguments.access_of(access)
         if timeout is None:
-            imported = owner.import_by_name(source, desired, Reference(owner, owner.names_count))
+            imported = owner.import_by_name(source, desired, Reference(owner, owner.names_counter[0]))
         else:
             with late_imports():
                 from extmem.core import name_waits
@@ -141,7 +141,7 @@ def _described(owner: Manager, imported: Imported, source: str, desired: int) ->
     while not imported.descriptor and isinstance(imported.payload, Win32Payload) and time.monotonic() <= deadline:
         imported.give_back()
         time.sleep(_POLL_INTERVAL)
-        imported = owner.import_by_name(source, desired, Reference(owner, owner.names_count))
+        imported = owner.import_by_name(source, desired, Reference(owner, owner.names_counter[0]))
     return imported
 
 
