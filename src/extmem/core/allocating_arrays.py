@@ -106,7 +106,7 @@ def allocate(
         dedicated = requirements.requires_dedicated or bool(sharing.dedicated_only & types)
     buffer = creating.create_buffer(device, create) if dedicated else None
     pages = None
-    if device.kind != "host" and types & OPAQUE_WIN32:
+    if device.backend.kind != "host" and types & OPAQUE_WIN32:
         with late_imports():
             from extmem.core import companion_pages
 

@@ -91,7 +91,7 @@ class CompanionPages:
 
     def size(self, role: PageRole) -> int:
         """Return the bytes of the page, whole pages of the system. Errors: as `is_writable`."""
-        return late.system.page_file_size(self._file(role).owner.fd)
+        return late.page_system.page_file_size(self._file(role).owner.fd)
 
     def read(self, role: PageRole, limit: int) -> bytes:
         """Return a private copy of the page, which nobody else can change.
@@ -105,7 +105,7 @@ class CompanionPages:
                 f"the page {role.name} of the payload has {size} bytes, and at most {limit} are read; its exporter "
                 "wrote it: export the payload anew"
             )
-        return late.system.read_page_file(self._file(role).owner.fd, size)
+        return late.page_system.read_page_file(self._file(role).owner.fd, size)
 
     def map(self, role: PageRole) -> FileMapping:
         """Return the page, mapped; read-only unless `is_writable`. It stays mapped as long as the result is alive.
@@ -147,7 +147,7 @@ def create(contents: Mapping[PageRole, bytes | memoryview], sddl: str | None = N
     made = []
     for role, first_bytes in contents.items():
         final = role in _FINAL
-        made.append((role, late.system.create_page_file(first_bytes, final=final, sddl=sddl), not final))
+        made.append((role, late.page_system.create_page_file(first_bytes, final=final, sddl=sddl), not final))
     return CompanionPages(made)
 
 
