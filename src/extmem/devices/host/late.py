@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from extmem.devices.host import system as system
     from extmem.devices.host import transfers as transfers
 else:  # a type checker would take this to mean that every name exists
-
     _LATER = ("commands", "control_page", "image_layouts", "page_system", "resources", "sync", "system", "transfers")
 
     def __getattr__(name: str) -> object:
