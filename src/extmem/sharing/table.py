@@ -255,6 +255,12 @@ def _extent(dtype: str, shape: tuple[int, ...], strides: tuple[int, ...] | None)
     return reach
 
 
+@lru_cache(maxsize=1_024)
+def _measured(dtype: str, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> tuple[int, int]:
+    """Return `_extent`, and the alignment of the elements. Models have few shapes, so most calls repeat another one."""
+    return _extent(dtype, shape, strides), element_type(dtype).alignment
+
+
 def _check_entries(entries: Sequence[Entry], payload_size: int) -> None:
     names: set[str] = set()
     for entry in entries:
@@ -263,8 +269,7 @@ def _check_entries(entries: Sequence[Entry], payload_size: int) -> None:
             raise _wrong(f"two entries have the name {name!r}")
         names.add(name)
         try:
-            expected = _extent(entry.dtype, entry.shape, entry.strides)
-            alignment = element_type(entry.dtype).alignment
+            expected, alignment = _measured(entry.dtype, entry.shape, entry.strides)
         except ValueError as error:
             raise _wrong(f"entry {name!r}: {error}") from None
         if size != expected:
