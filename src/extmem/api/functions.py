@@ -122,7 +122,7 @@ def open(
             memory_of,
         )
     owner, imported = operations.opening.find_payload(source, access, timeout)
-    held = operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source)
+    held = operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source, True)
     return memory_of(*held) if held.record.descriptor.pages else DeviceMemory(*held)
 
 
@@ -202,7 +202,9 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
 def open_claimed(imported: Imported) -> DeviceMemory:
     """Return the memory of a claimed ticket, on the device of the payload."""
     return memory_of(
-        *operations.opening.open_payload(operations.shared_devices.device_of, operations.manager(), imported, None)
+        *operations.opening.open_payload(
+            operations.shared_devices.device_of, operations.manager(), imported, None, True
+        )
     )
 
 
