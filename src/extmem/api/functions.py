@@ -79,7 +79,8 @@ def open(
         Without the right to write, the memory is read-only.
     device: the device to open it on; None selects the device of the payload, by UUID. The Vulkan device of a payload is
         opened when something needs it: GPU arrays (`torch`, `cupy`, `jax`, `device_array`) do not. If this machine does
-        not have it, or its driver fails, what needs it raises the error.
+        not have it, or its driver fails, what needs it raises the error. So does the first use of memory of CUDA, which
+        its driver maps then.
     kind: "host", "vulkan" or "cuda" selects the payload's device of that kind; a payload of the host has none, and is
         opened on the best one.
     copy: whether to return new memory on the device of `device` or `kind`, with a copy of the payload. It is not shared
