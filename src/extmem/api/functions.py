@@ -80,7 +80,8 @@ def open(
         that gets past extmem is a fault of the GPU, which ends the CUDA context of this process.
     device: the device to open it on; None selects the device of the payload, by UUID. The Vulkan device of a payload is
         opened when something needs it: GPU arrays (`torch`, `cupy`, `jax`, `device_array`) do not. If this machine does
-        not have it, or its driver fails, what needs it raises the error.
+        not have it, or its driver fails, what needs it raises the error. So does the first use of memory of CUDA, which
+        its driver maps then.
     kind: "host", "vulkan" or "cuda" selects the payload's device of that kind; a payload of the host has none, and is
         opened on the best one.
     copy: whether to return new memory on the device of `device` or `kind`, with a copy of the payload. It is not shared
@@ -123,7 +124,7 @@ def open(
             memory_of,
         )
     owner, imported = operations.opening.find_payload(source, access, timeout)
-    held = operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source)
+    held = operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source, True)
     return memory_of(*held) if held.record.descriptor.pages else DeviceMemory(*held)
 
 
@@ -203,7 +204,9 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
 def open_claimed(imported: Imported) -> DeviceMemory:
     """Return the memory of a claimed ticket, on the device of the payload."""
     return memory_of(
-        *operations.opening.open_payload(operations.shared_devices.device_of, operations.manager(), imported, None)
+        *operations.opening.open_payload(
+            operations.shared_devices.device_of, operations.manager(), imported, None, True
+        )
     )
 
 

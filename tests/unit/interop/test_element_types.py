@@ -140,32 +140,11 @@ def test_a_read_only_tensor_of_a_type_that_numpy_lacks(device: Device, name: str
             del tensor
 
 
-class _View:
-    """A stand-in for cuda-core's view, which needs a driver: NumPy makes its capsules."""
-
-    def __init__(self, array: Any) -> None:
-        self._array, self.keep = array, None
-
-    @classmethod
-    def from_buffer(cls, octets: Any, shape: Any, counts: Any, *, dtype: Any, is_readonly: bool) -> _View:
-        steps = [count * dtype.itemsize for count in counts]
-        return cls(numpy.ndarray(shape, dtype, buffer=octets, strides=steps))
-
-    def view(self, dtype: Any) -> _View:
-        return _View(self._array)
-
-    def __dlpack__(self, *, stream: int, max_version: Any) -> object:
-        return self._array.__dlpack__(max_version=max_version)
-
-
-def test_capsules_of_a_gpu_have_the_element_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capsules_of_a_gpu_have_the_element_type() -> None:
     import ctypes
-    from types import SimpleNamespace
 
-    from extmem.interop import capsules, device_array
+    from extmem.interop import capsules
 
-    octets_at = SimpleNamespace(from_handle=lambda pointer, size: (ctypes.c_ubyte * size).from_address(pointer))
-    monkeypatch.setattr(device_array, "_cuda_core", lambda: (numpy, octets_at, _View))
     with cuda_bed.both(), extmem.open_device(kind="cuda") as gpu:
         for text in TEXTS:
             element = element_type(text)
@@ -180,6 +159,7 @@ def test_capsules_of_a_gpu_have_the_element_type(monkeypatch: pytest.MonkeyPatch
                     found = capsules._Versioned.from_address(capsules._pointer_of(capsule, b"dltensor_versioned"))
                     tensor = found.tensor
                     assert (tensor.code, tensor.bits, tensor.lanes) == element.dlpack
+                    assert (tensor.device_type, tensor.device_id) == array.__dlpack_device__() == (2, 0)
                     assert [tensor.shape[axis] for axis in range(tensor.ndim)] == list(SHAPE)
                     assert ctypes.string_at(tensor.data, len(octets)) == octets
                     plain = array.carrier.capsule((1, 1))
