@@ -114,7 +114,7 @@ CLASSES: dict[str, ErrorText] = {
         "with device.allocate(1024, name='frames'):\n    same = extmem.open('frames')",
     ),
     "NameTimeoutError": ErrorText(
-        "No object got the name in the time for which `open` waited. It is a TimeoutError and a NameNotFoundError, too. "
+        "No object got the name in the time for which `open` waited. It is a NameNotFoundError and a TimeoutError. "
         "Nothing is left of the wait.",
         "same = extmem.open('frames', timeout=0.1)  # no process shares memory of that name meanwhile",
         "memory = device.allocate(1024, name='frames')  # in the other process, before or during the wait\n"
