@@ -24,7 +24,9 @@ import numpy as np
 import extmem
 from extmem import vk
 from extmem.api import Buffer, Device, DeviceMemory, Image
+from extmem.api.arrays import NamedArrays
 from extmem.api.commands import Commands
+from extmem.api.slices import MemorySlice
 from extmem.errors import ExtmemError, HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from scripts.public_members import public_members
@@ -391,6 +393,18 @@ def _copy(scene: Scene) -> Any:
 
 _CASES = (
     Case(DeviceMemory, _memory, _MEMORY_PROTOCOLS, probe=lambda s: s.thing.read_bytes()),
+    Case(
+        MemorySlice,
+        lambda w: Scene(w, *sharing_operations.part(w)),
+        sharing_operations.OF_PARTS,
+        probe=lambda s: s.thing.read(),
+    ),
+    Case(
+        NamedArrays,
+        lambda w: Scene(w, *sharing_operations.named_arrays(w)),
+        sharing_operations.OF_NAMED_ARRAYS,
+        probe=lambda s: s.thing["b.c"].read(),
+    ),
     Case(NtHandle, _nt_handle, _HANDLE_PROTOCOLS, probe=_copy),
     Case(FdHandle, _fd_handle, _HANDLE_PROTOCOLS, probe=_copy),
     Case(KmtHandle, _kmt_handle, _HANDLE_PROTOCOLS, probe=_copy),
@@ -409,7 +423,7 @@ CLASSES = tuple(case.name for case in _CASES)
 def case(world: World, kind: str) -> Case | None:
     """Return the class of this name; None where the device makes no such objects."""
     [found] = [case for case in _CASES if case.name == kind]
-    need = {NtHandle: NT, FdHandle: FD, KmtHandle: KMT}
+    need = {NtHandle: NT, FdHandle: FD, KmtHandle: KMT, NamedArrays: NT}
     if int(need.get(found.kind, 0)) & ~world.handle_types:
         return None
     if found.kind in (Semaphore, Timeline, Fence) and not sync_operations.has_semaphores(world.device):
@@ -431,7 +445,7 @@ def operations_of(case: Case) -> dict[str, Operation]:
     """Return every operation of a class by its name. Errors: AssertionError for one without a way to call it."""
     found: dict[str, Operation] = dict(case.protocols)
     for name in public_members(case.kind):
-        known = CALLS.get((case.kind, name)) or sharing_operations.CHANGES.get((case.kind, name))
+        known = sharing_operations.call_of(case.kind, name, sharing_operations.CALLS, CALLS)
         if known is not None:
             found[name] = known
         elif not callable(getattr(case.kind, name)):
