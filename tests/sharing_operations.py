@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
@@ -94,11 +95,14 @@ def _shared(scene: Any, thing: Any) -> Any:
 
 
 OF_MEMORY: tuple[tuple[str, _Call], ...] = (
+    ("__array_interface__", lambda s: getattr(s.thing, "__array_interface__", None) and None),
     ("a part", lambda s: s.thing[1:].read()),
     ("a part, pickled", lambda s: pickle.loads(pickle.dumps(s.thing[1:])).close()),
     ("a part, shared", lambda s: s.thing[1:].share()),
 )
 """Of a memory object, in a scene."""
+if sys.version_info >= (3, 12):
+    OF_MEMORY += (("memoryview", lambda s: memoryview(s.thing)),)
 OF_PARTS: tuple[tuple[str, _Call], ...] = (
     ("np.asarray", lambda s: np.asarray(s.thing)),
     ("np.from_dlpack", lambda s: np.from_dlpack(s.thing, device="cpu")),
