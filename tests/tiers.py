@@ -41,6 +41,7 @@ SLOW = {
     "arbitrary/test_arbitrary.py": "starts a process for each group of arbitrary programs",
     "faults/test_cuda_nth_call.py": _EVERY_CALL,
     "faults/test_sync_nth_call.py": _EVERY_CALL,
+    "faults/test_sharing_nth_call.py": _EVERY_CALL,
     "faults/test_vulkan_nth_call.py": _EVERY_CALL,
     "property/objects/test_naming_machine.py": "lets Hypothesis search long for calls that no written test contains",
     "interrupts": "interrupts every operation at every instruction",
