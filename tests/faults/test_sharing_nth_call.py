@@ -105,7 +105,7 @@ def attempt(operation, free, name, data):
         taken = []
         error = None
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir('/proc/self/fd'))) + 32, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir('/proc/self/fd'))) + 80, hard))
             try:
                 while True:
                     taken.append(os.open('/dev/null', os.O_RDONLY))

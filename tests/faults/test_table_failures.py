@@ -18,6 +18,7 @@ import pytest
 
 import extmem
 from extmem.errors import DescriptorError
+from extmem.manager import manager
 from extmem.sharing.kinds import PageRole
 from extmem.testing import leaks
 from extmem.testing.children import Peer
@@ -28,25 +29,29 @@ import extmem
 from extmem.api.memory_kinds import memory_of
 from extmem.core import shared_devices, sharing_arrays
 from extmem.devices.host import late
+from extmem.handles import Access
 from extmem.owning import OwnedFd, Uses
 from extmem.sharing.kinds import PageRole
 
 create = late.system.create_page_file
 
-def lie(name, data, size, sealed=True, page=0):
-    # Share a payload whose table has these bytes, in a page of this size.
+def lie(name, data, size, sealed=True, page=0, control=None):
+    # Share a payload whose table has these bytes, in a page of this size; and a control page of these bytes.
     def create_page_file(first_bytes, *, final, sddl=None):
-        if not page:
+        length = page if final else 0 if control is None else len(control)
+        if not length:
             return create(first_bytes, final=final and sealed, sddl=sddl)
+        if not final:
+            first_bytes = control
         fd = os.memfd_create('extmem', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, page)
+        os.ftruncate(fd, length)
         os.pwrite(fd, first_bytes, 0)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         return OwnedFd(fd)
 
     late.system.create_page_file = create_page_file
     device = shared_devices.device_for(None)
-    how = sharing_arrays.how(name, None)
+    how = sharing_arrays.how(name, Access.READ_WRITE)
     with Uses(device) as uses:
         made = sharing_arrays.allocate(device, uses, size, how, pages={PageRole.TABLE: data})
         memory = memory_of(*made.memory)
@@ -166,6 +171,45 @@ def test_a_table_page_that_is_too_large_is_not_read(hostile: Peer) -> None:
     data = table([ROW, ["v", "float32", [4], 256, 16]])
     with lying(hostile, data, 272, sealed=False, page=1 << 40) as opened:
         assert most_memory(opened, "has 1099511623680 bytes, and at most 67174400 are read") < 1 << 20
+
+
+@pytest.mark.linux_only("Windows counts no changes")
+@pytest.mark.parametrize("size", [100, 4096])
+def test_a_control_page_that_is_no_page_is_refused(hostile: Peer, size: int) -> None:
+    with lying(hostile, table([ROW]), 16, control=bytes(size)) as opened:
+        for use in (
+            lambda: opened.generation,
+            lambda: opened.torn,
+            lambda: opened.wait(timeout=0),
+            lambda: opened.stable(),
+            lambda: opened.update(),
+        ):
+            with pytest.raises(DescriptorError, match="the page CONTROL of the payload is too small"):
+                use()
+        assert opened["w"].read().tolist() == [0] * 4
+        assert manager().status() is not None
+    with lying(hostile, table([ROW]), 16, control=bytes(8192)) as opened:
+        with opened.update(timeout=10):
+            pass
+        assert opened.generation == 2
+
+
+@pytest.mark.linux_only("Windows counts no changes")
+@pytest.mark.parametrize("octet", [b"\xff", b"\x55", b"\xfe"])
+def test_a_control_page_of_any_bytes_ends_no_process(hostile: Peer, octet: bytes) -> None:
+    """It makes a reader wait for its timeout, or accept contents that the writer could have falsified as well."""
+    with lying(hostile, table([ROW]), 16, control=octet * 8192) as opened:
+        for use in (
+            lambda: (opened.generation, opened["w"].generation, opened.torn),
+            lambda: opened.wait(after=0, timeout=0),
+            lambda: opened.stable(timeout=0.01).__enter__(),
+            lambda: opened.update(timeout=0.01).__enter__(),
+        ):
+            with contextlib.suppress(extmem.ExtmemError):
+                use()
+        assert opened["w"].read().tolist() == [0] * 4
+    with extmem.share(b"the broker", "lying control") as memory, memory.update(timeout=10):
+        pass
 
 
 @pytest.mark.slow("a table of more than a million entries")
