@@ -1,8 +1,8 @@
 """What goes wrong with shared arrays, row by row: the error, what it says, what is left (nothing), and what works.
 
 Tables that lie are in test_table_failures.py, files in test_file_failures.py. A row has a call that must be refused,
-and its nearest twin, which must succeed. An error says which value is wrong, whose doing it is, and what helps. Memory of
-GPUs has its rows in tests/unit, on the scripted driver.
+and its nearest twin, which must succeed. An error says which value is wrong, whose doing it is, and what helps. Memory
+of GPUs has its rows in tests/unit, on the scripted driver.
 """
 
 from __future__ import annotations
