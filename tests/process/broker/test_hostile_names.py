@@ -55,6 +55,13 @@ def other(own_runtime: Runtime, start: Start) -> Iterator[Peer]:
     assert peer("m.status().waiting") == 0
 
 
+def updater(start: Start) -> Peer:
+    """Return a process that has opened what `SHARE` shares."""
+    peer = start()
+    peer(LEASE)
+    return peer
+
+
 def asked(client: RawClient, request: wire.Request, *fds: int) -> tuple[wire.Reply, list[OwnedFd]]:
     """Send a request, and return the reply and its fds, which the caller closes."""
     transport.send_many(client.sock, wire.encode(request), fds)
@@ -145,8 +152,8 @@ def test_what_a_waiting_client_never_takes_ends_with_it(own_runtime: Runtime, ot
 
 def test_a_lease_that_is_not_given_back_ends_with_its_process(start: Start, other: Peer) -> None:
     other(SHARE)
-    greedy, next_one = start(LEASE), start(LEASE)
-    greedy("block = memory.update()\nblock.__enter__()")
+    greedy, next_one = updater(start), updater(start)
+    greedy("block = memory.update()\nblock.__enter__()\nNone")
     error = next_one.fails("enter(0.05)")
     assert error.is_a("WaitTimeoutError") and "has been updating this memory" in error.message
     next_one.start("enter()")
@@ -169,8 +176,8 @@ def test_a_lease_that_is_ended_as_a_wait_is_free(own_runtime: Runtime, start: St
 
 def test_nobody_ends_the_lease_of_another(own_runtime: Runtime, start: Start, other: Peer) -> None:
     other(SHARE)
-    holder, next_one = start(LEASE), start(LEASE)
-    holder("block = memory.update()\nblock.__enter__()")
+    holder, next_one = updater(start), updater(start)
+    holder("block = memory.update()\nblock.__enter__()\nNone")
     with raw(own_runtime) as client:
         for number in range(8):
             reply, _ = asked(client, wire.EndWait(number))
@@ -204,7 +211,7 @@ def test_a_flood_of_leases_is_charged_and_others_update(own_runtime: Runtime, st
             assert isinstance(reply, wire.Awaited)
             pipes += fds
         assert other("m.status().used") >= before + 500
-        assert start(LEASE)("enter()") == 1
+        assert updater(start)("enter()") == 1
         for pipe in pipes:
             pipe.close()
     wait_until(lambda: other("m.status().used") == before, "the leases to end")
@@ -248,7 +255,9 @@ def test_a_name_that_was_open_is_asked_for_again_after_the_broker_was_killed(
     own_runtime: Runtime, start: Start
 ) -> None:
     """The page of names ended with its broker; the next one counts anew."""
-    publisher, reader = start("import extmem"), start("import extmem")
+    publisher, reader = start(), start()
+    publisher("import extmem")
+    reader("import extmem")
     publisher("a = extmem.share(b'one', 'version')")
     assert reader("one = extmem.open('version')\ntwo = extmem.open('version')\none.record is two.record") is True
     own_runtime.kill_broker()
