@@ -148,15 +148,24 @@ class MemorySlice(CheckedWhenMade):
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NDArray[Any]:
         return numpy_views.as_requested(self.numpy(), dtype, copy)
 
-    def __dlpack__(self, **arguments: Any) -> object:
-        array = interop.gpu_arrays.device_array(
-            self._memory,
-            dtype=self._layout.dtype,
-            shape=self._layout.shape,
-            strides=self._layout.strides,
-            offset=self._layout.offset,
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        layout = self._layout
+        if dl_device is None or tuple(dl_device) != interop.CPU_DEVICE:
+            array = interop.gpu_arrays.device_array(
+                self._memory, dtype=layout.dtype, shape=layout.shape, strides=layout.strides, offset=layout.offset
+            )
+            if array is not None:
+                return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
+        return interop.dlpack_capsule(
+            self._memory.map(), layout, stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
         )
-        return (self.numpy() if array is None else array).__dlpack__(**arguments)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._memory.__dlpack_device__()
