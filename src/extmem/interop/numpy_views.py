@@ -91,7 +91,8 @@ def array_interface(buffer: memoryview, described: DescribedArray | None, *, str
         "strides": steps if strides or steps != plain else None,
         "data": buffer,
     }
-    return interface if fields is None else {**interface, "descr": fields}
+    # NumPy before 2.4 takes an empty list for a structure without fields.
+    return {**interface, "descr": fields} if fields else interface
 
 
 def typed_view(buffer: memoryview, described: DescribedArray | None) -> memoryview:
