@@ -94,7 +94,7 @@ class Spans:
     def _parts(self, address: int, size: int, undo: Undo) -> Iterator[_Part]:
         at, count = address, 0
         while at < address + size:
-            part = self._part_at(at, address, size, undo)
+            part = self._part_at(at, address, size, undo, begins=count > 0)
             count += 1
             if count > HANDLES_LIMIT - PAGES_LIMIT:
                 raise UnsupportedError(
@@ -105,8 +105,11 @@ class Spans:
             yield part
             at = part.begin + part.size
 
-    def _part_at(self, at: int, address: int, size: int, undo: Undo) -> _Part:
-        """Return the allocation that is mapped at `at`. Errors: UnsupportedError, if it cannot be exported."""
+    def _part_at(self, at: int, address: int, size: int, undo: Undo, *, begins: bool) -> _Part:
+        """Return the allocation that is mapped at `at`. Errors: UnsupportedError, if it cannot be exported.
+
+        begins: whether it is known to begin there, because the one before it ends there.
+        """
         cu = self._module
         where = f"{size} bytes at {address:#x}"
         result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemRetainAllocationHandle, at)
@@ -118,7 +121,7 @@ class Spans:
             )
         self._device.check(result, "cuMemRetainAllocationHandle", f"{at:#x}")
         self._check(handle, where)
-        begin, end = self._mapping(handle, at)
+        begin, end = self._mapping(handle, at, begins=begins)
         return _Part(begin, end - begin, handle)
 
     def _check(self, handle: Any, where: str) -> None:
@@ -145,7 +148,7 @@ class Spans:
             )
         raise UnsupportedError(f"{where}: the memory {problem}; {_DO}", requires_one_of=_REMEDIES)
 
-    def _mapping(self, handle: Any, at: int) -> tuple[int, int]:
+    def _mapping(self, handle: Any, at: int, *, begins: bool) -> tuple[int, int]:
         """Return the first address of the allocation that is mapped at `at`, and the one behind its last.
 
         cuMemGetAddressRange returns the range of addresses. If that contains several allocations side by side, the
@@ -155,7 +158,9 @@ class Spans:
         result, first, length = self._module.cuMemGetAddressRange(at)
         self._device.check(result, "cuMemGetAddressRange", f"{at:#x}")
         begin, end = int(first), int(first) + int(length)
-        if self._vmm.mapped_at(begin) != mine:
+        if begins:
+            begin = at
+        elif self._vmm.mapped_at(begin) != mine:
             other, inside = begin, begin + (at - begin) // granule * granule
             while inside - other > granule:
                 middle = other + (inside - other) // 2 // granule * granule
