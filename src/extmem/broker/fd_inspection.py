@@ -122,7 +122,7 @@ def look(fd: int, sender: int = 0, mounts: dict[int, bool] | None = None) -> Sor
         return Sort.STRANGE if inner.startswith(_SYSTEM) else Sort.ANONYMOUS
     if name.startswith("pipe:["):
         return Sort.PIPE
-    if name.startswith("/") and _on_devices(mount, sender, {} if mounts is None else mounts) and stat.S_ISCHR(os.fstat(fd).st_mode):
+    if name.startswith("/") and _on_devices(mount, sender, mounts) and stat.S_ISCHR(os.fstat(fd).st_mode):
         return Sort.DEVICE
     return Sort.STRANGE
 
@@ -264,16 +264,18 @@ def _memory_mount() -> int:
         return _field(_info(file.fileno()), b"mnt_id:")
 
 
-def _on_devices(mount: int, sender: int, known: dict[int, bool]) -> bool:
+def _on_devices(mount: int, sender: int, known: dict[int, bool] | None) -> bool:
     """Return whether device nodes of that mount are accepted.
 
     known: the answers for mounts with an open file. An open file keeps the number of its mount from being reused. A
     payload of a GPU has up to thousands of files of one mount, and reading the lists takes longer than all else.
     """
-    found = known.get(mount)
-    if found is None:
-        lists = ["/proc/self/mountinfo"] + [f"/proc/{sender}/mountinfo"] * (sender > 0)
-        found = known[mount] = any(_type_of(mount, mounts) in _DEVICES for mounts in lists)
+    if known is not None and mount in known:
+        return known[mount]
+    lists = ["/proc/self/mountinfo"] + [f"/proc/{sender}/mountinfo"] * (sender > 0)
+    found = any(_type_of(mount, mounts) in _DEVICES for mounts in lists)
+    if known is not None:
+        known[mount] = found
     return found
 
 

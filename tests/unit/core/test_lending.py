@@ -93,6 +93,16 @@ def test_equal_allocations_are_one_run_of_the_description(fake: fake_cuda.FakeCu
                 assert opened.read()[::GRANULE].tolist() == list(range(6, 18))
 
 
+def test_a_share_makes_few_calls_of_the_driver_for_each_allocation(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, *[1] * 20) as address:
+        before = len(fake.calls)
+        with extmem.share(Foreign(address, 20 * GRANULE), name):
+            assert len(fake.calls) - before < 20 * 7
+            before = len(fake.calls)
+            with extmem.open(name):
+                assert len(fake.calls) - before < 20 * 4
+
+
 def test_the_source_is_kept_until_nobody_has_the_payload(fake: fake_cuda.FakeCuda, name: str) -> None:
     with segment(fake, 1, 1) as address:
         source = Foreign(address, 2 * GRANULE)

@@ -121,7 +121,7 @@ class Spans:
             )
         self._device.check(result, "cuMemRetainAllocationHandle", f"{at:#x}")
         self._check(handle, where)
-        begin, end = self._mapping(handle, at, begins=begins)
+        begin, end = self._mapping(handle, at, undo, begins=begins)
         return _Part(begin, end - begin, handle)
 
     def _check(self, handle: Any, where: str) -> None:
@@ -148,7 +148,7 @@ class Spans:
             )
         raise UnsupportedError(f"{where}: the memory {problem}; {_DO}", requires_one_of=_REMEDIES)
 
-    def _mapping(self, handle: Any, at: int, *, begins: bool) -> tuple[int, int]:
+    def _mapping(self, handle: Any, at: int, undo: Undo, *, begins: bool) -> tuple[int, int]:
         """Return the first address of the allocation that is mapped at `at`, and the one behind its last.
 
         cuMemGetAddressRange returns the range of addresses. If that contains several allocations side by side, the
@@ -160,17 +160,17 @@ class Spans:
         begin, end = int(first), int(first) + int(length)
         if begins:
             begin = at
-        elif self._vmm.mapped_at(begin) != mine:
+        elif self._vmm.mapped_at(begin, undo) != mine:
             other, inside = begin, begin + (at - begin) // granule * granule
             while inside - other > granule:
                 middle = other + (inside - other) // 2 // granule * granule
-                other, inside = (other, middle) if self._vmm.mapped_at(middle) == mine else (middle, inside)
+                other, inside = (other, middle) if self._vmm.mapped_at(middle, undo) == mine else (middle, inside)
             begin = inside
-        if self._vmm.mapped_at(end - 1) != mine:
+        if self._vmm.mapped_at(end - 1, undo) != mine:
             inside = begin + (at - begin) // granule * granule
             while end - inside > granule:
                 middle = inside + (end - inside) // 2 // granule * granule
-                inside, end = (middle, end) if self._vmm.mapped_at(middle) == mine else (inside, middle)
+                inside, end = (middle, end) if self._vmm.mapped_at(middle, undo) == mine else (inside, middle)
         return begin, end
 
     # Importing.
