@@ -61,11 +61,11 @@ class AdoptsMemory(Protocol):
 class CopiesPointers(Protocol):
     """A backend that copies memory of the same device that is not its own, by its address: CUDA's."""
 
-    def copy_from(self, allocation: Allocation, offset: int, pointer: int, size: int) -> None:
-        """Copy bytes from a device pointer into the payload at `offset`. It is done when this returns.
+    def copy_from(self, allocation: Allocation, pieces: Sequence[tuple[int, int, int]]) -> None:
+        """Copy bytes into an allocation. All of it is done when this returns.
 
-        The caller has waited for the work that writes the source. Errors: ValueError outside the allocation;
-        DriverError.
+        pieces: offset in the allocation, device pointer, and bytes of each. The caller has waited for the work that
+        writes the sources, and keeps them. Errors: ValueError outside the allocation; DriverError.
         """
 
     def wait(self, stream: int) -> None:

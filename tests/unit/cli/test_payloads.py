@@ -55,6 +55,7 @@ def test_lent_memory_tells_who_lends_it_and_how_much() -> None:
         allocation_size=6 << 21,
         payload_size=24,
         payload_offset=512,
+        made_by_vulkan=False,
         producer="cuda-vmm",
         parts=((3, 1 << 22),),
         pages=(PageRole.LIFELINE,),
