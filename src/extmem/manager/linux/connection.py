@@ -32,7 +32,7 @@ from extmem.manager.linux.pidfd import pidfd_of
 from extmem.manager.linux.records import HeldPayload, Loss, Process
 from extmem.manager.linux.turns import Turns
 from extmem.manager.linux.watcher import Watched, Watcher
-from extmem.owning import OwnedFd, out_of_descriptors, raised_by_handler
+from extmem.owning import OwnedFd, out_of_descriptors, raised_by_handler, require_fds
 from extmem.wire import transport
 from extmem.wire.peers import inherited_socket, require_broker
 from extmem.wire.runtime_dir import RuntimeDir, lock_holder
@@ -108,6 +108,8 @@ class Connection(Watched):
         else:
             return reply, received
         found = list(received)
+        if len(found) < count:
+            require_fds(count - len(found), f"a payload of {count} handles, of which {len(found)} have come,")
         while len(found) < count:
             more = self._round_trip(sock, wire.encode(wire.FetchFds(payload, mode, len(found))))
             if more is None or type(more[0]) is not wire.Fds:
@@ -138,8 +140,10 @@ class Connection(Watched):
             if raised_by_handler(error):
                 raise
             raise self._gave_up() from error
+        except transport.TableFullError as error:
+            raise out_of_descriptors(error, "recvmsg", _handles_in(error.data)) from None
         except OSError as error:
-            raise out_of_descriptors(error, "recvmsg") from None
+            raise out_of_descriptors(error, "sendmsg", len(fds)) from None
         answer = _parsed(packet)
         if answer is None or len(answer[1]) < wire.MAX_FDS:
             return answer
@@ -395,6 +399,17 @@ class Connection(Watched):
         self._stale.clear()
         self._secret = b""
         self._unsettled = None
+
+
+def _handles_in(data: bytes) -> int:
+    """Return how many handles the payload has that a reply brings; 0 if it brings none."""
+    try:
+        reply = _decode(data)
+        if reply.__class__ is wire.Imported:
+            return int(wire.decode_facts(reply.facts).handles)
+    except (*wire.NOT_DECODED, PeerProtocolError):
+        return 0
+    return int(reply.handles) if reply.__class__ is wire.Handle else 0
 
 
 def _parsed(packet: transport.Packets | None) -> Answer | None:
