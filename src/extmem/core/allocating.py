@@ -297,6 +297,8 @@ def adopt_object(
         pass
     elif device.descriptor_importer is not None and not imported.capacity:
         allocation = cross_api.import_object(device.descriptor_importer, imported, descriptor)
+        if descriptor.parts:
+            cross_api.set_files_aside(owner, imported, allocation)
     else:
         native = dedicated.native if dedicated is not None else None
         allocation = device.backend.import_payload(

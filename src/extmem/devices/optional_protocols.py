@@ -205,6 +205,10 @@ class AllocationOfParts(Protocol):
     parts: tuple[int, ...]
     """The bytes of each; empty for one allocation."""
 
+    @property
+    def exports_parts(self) -> bool:
+        """Whether it keeps no handles of the allocations, since it can export new ones."""
+
     def part_fds(self) -> list[OwnedFd | int]:
         """Return a handle of each allocation: those that were imported, borrowed; or new ones, owned by the caller.
 

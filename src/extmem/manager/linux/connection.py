@@ -29,7 +29,7 @@ from extmem.errors import HandleStateError, PeerGoneError, PeerProtocolError
 from extmem.manager.linux import launch
 from extmem.manager.linux.held import State
 from extmem.manager.linux.pidfd import pidfd_of
-from extmem.manager.linux.records import HeldPayload, Loss, Process
+from extmem.manager.linux.records import HeldPayload, Loss, Process, handles_in
 from extmem.manager.linux.turns import Turns
 from extmem.manager.linux.watcher import Watched, Watcher
 from extmem.owning import OwnedFd, out_of_descriptors, raised_by_handler, require_fds
@@ -99,13 +99,18 @@ class Connection(Watched):
     # -- one request --------------------------------------------------------------------------------------------------
 
     def _fetch_rest(self, sock: socket.socket, reply: wire.Reply, received: Sequence[OwnedFd]) -> Answer | None:
-        """Return a reply with all handles of its payload, of which it brought the first ones."""
+        """Return a reply with all handles of its payload, of which it brought the first ones.
+
+        It brings none if this process has them already. Those that were set aside are fetched again.
+        """
         if type(reply) is wire.Imported:
             facts = wire.decode_facts(reply.facts)
             payload, mode, count = facts.payload, facts.needs, facts.handles
         elif type(reply) is wire.Handle:
             payload, mode, count = reply.payload, reply.mode, reply.handles
         else:
+            return reply, received
+        if not received and (type(reply) is wire.Handle or not self.state.lacks(payload, mode, count)):
             return reply, received
         found = list(received)
         if len(found) < count:
@@ -141,11 +146,11 @@ class Connection(Watched):
                 raise
             raise self._gave_up() from error
         except transport.TableFullError as error:
-            raise out_of_descriptors(error, "recvmsg", _handles_in(error.data)) from None
+            raise out_of_descriptors(error, "recvmsg", handles_in(error.data)) from None
         except OSError as error:
             raise out_of_descriptors(error, "sendmsg", len(fds)) from None
         answer = _parsed(packet)
-        if answer is None or len(answer[1]) < wire.MAX_FDS:
+        if answer is None or (len(answer[1]) < wire.MAX_FDS and not self.state.sets_aside):
             return answer
         return self._fetch_rest(sock, answer[0], answer[1])
 
@@ -317,8 +322,13 @@ class Connection(Watched):
         later: list[tuple[bytes, HeldPayload]] = []
         for wait in (False, True):
             for record, held in later if wait else list(records.items()):
-                best = held.fds.get(wire.READ_WRITE) or held.fds[wire.READ_ONLY]
-                announcement = wire.AnnounceRecord(record, held.description, len(best), wait)
+                handles = wire.decode_record(record[wire.SIGNATURE :]).handles
+                best, why = held.all_fds(handles)
+                if why:
+                    refused.append(why)
+                    state.lose_record(record, Loss(PeerGoneError, f"was lost with a broker: {why}"))
+                    continue
+                announcement = wire.AnnounceRecord(record, held.description, handles, wait)
                 answer = self._ask(sock, announcement, [one.fd for one in best])
                 if answer is None:
                     return False
@@ -399,17 +409,6 @@ class Connection(Watched):
         self._stale.clear()
         self._secret = b""
         self._unsettled = None
-
-
-def _handles_in(data: bytes) -> int:
-    """Return how many handles the payload has that a reply brings; 0 if it brings none."""
-    try:
-        reply = _decode(data)
-        if reply.__class__ is wire.Imported:
-            return int(wire.decode_facts(reply.facts).handles)
-    except (*wire.NOT_DECODED, PeerProtocolError):
-        return 0
-    return int(reply.handles) if reply.__class__ is wire.Handle else 0
 
 
 def _parsed(packet: transport.Packets | None) -> Answer | None:
