@@ -6,6 +6,9 @@ expandable segments on, whose tensors consist of many small allocations.
 
 A handle leads to whole allocations. So a process that opens a shared tensor can see what else is in the first and the
 last allocation that it touches: other tensors of the pool (small tensors share 2 MiB), or neighbours in the segment.
+
+Who opens it without the right to write gets it mapped for reading. The GPU enforces that: a kernel that writes there by
+a pointer faults, which ends the CUDA context of its process. The contents and other processes stay as they are.
 """
 
 from __future__ import annotations

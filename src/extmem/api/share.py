@@ -52,6 +52,8 @@ def share(
     copy: None copies if the memory of x cannot be shared itself, and `memory.copied` is the reason. False refuses then.
         True always copies. After a copy, changes of x are not seen by others. Nothing is copied between devices.
     access: rights that others get; default `Access.READ`. The memory that is returned can be written after a copy.
+        Without the right to write, memory that CUDA allocated is mapped for reading on a CUDA device: the functions of
+        extmem refuse to write, and a kernel that writes there by a pointer ends the CUDA context of its process.
     align: bytes that the offset of each array of a tree is a multiple of; a power of two.
     keep, replace: as for `Device.allocate`.
     metadata: text, numbers, booleans and None by names, which others read as `memory.metadata` (trees only).
