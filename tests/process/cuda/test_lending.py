@@ -85,7 +85,8 @@ def there(fake: fake_cuda.FakeCuda) -> Iterator[Peer]:
         other(f"device = {fake_cuda.elsewhere(fake)}\nprobe = device.allocate(4, name=f'probe {{os.getpid()}}')")
         other("extmem.open(f'probe {os.getpid()}', device=device).close()")
         yield other
-        other("probe.close()\ndevice.close()")
+        if other.alive:
+            other("probe.close()\ndevice.close()")
 
 
 @pytest.mark.slow("starts a process with a scripted GPU")
@@ -102,6 +103,36 @@ def test_an_importer_keeps_no_file_descriptors_of_many_allocations(
         with extmem.open(name + " part") as opened:
             assert opened.read_bytes()[::GRANULE] == bytes(range(2, 41))
         there("for one in (part, other, memory): one.close()")
+
+
+@pytest.mark.slow("starts a process with a scripted GPU for each point of the kill")
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_reader_that_is_killed_between_two_allocations_takes_nothing_along(
+    fake: fake_cuda.FakeCuda, there: Peer, name: str, at: int
+) -> None:
+    killing = """
+import os, signal
+from extmem.devices.cuda import spans
+before, left = spans.take, [at]
+def take(undo, step, call, *arguments):
+    answer = before(undo, step, call, *arguments)
+    left[0] -= len(arguments) == 5  # cuMemMap
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+spans.take = take
+extmem.open(name, device=device)
+"""
+    with segment(fake, 1, 1, 1, 1) as address:
+        source = Foreign(address, 4 * GRANULE)
+        kept = weakref.ref(source)
+        with extmem.share(source, name):
+            there.start(killing, name=name, at=at)
+            there.wait(expect=-signal.SIGKILL)
+            with extmem.open(name) as opened:
+                assert opened.read_bytes()[::GRANULE] == bytes([1, 2, 3, 4])
+        del source
+        wait_until(lambda: kept() is None, what="the source is not kept any more")
 
 
 @pytest.mark.slow("replaces brokers")

@@ -117,7 +117,8 @@ class Spans:
         if int(result) == _INVALID_VALUE:
             raise UnsupportedError(
                 f"{where}: the memory at {at:#x} was not made by CUDA's virtual-memory API (it is of cudaMalloc, an "
-                f"asynchronous pool or managed memory), and the driver exports no other; {_DO}",
+                "asynchronous pool or managed memory, or another process's, opened by cudaIpcOpenMemHandle), and the "
+                f"driver exports no other; {_DO}",
                 requires_one_of=_REMEDIES,
             )
         self._device.check(result, "cuMemRetainAllocationHandle", f"{at:#x}")
