@@ -50,8 +50,8 @@ __all__ = [
     "import_caller_fd",
     "import_object",
     "memory_type",
+    "import_parts",
     "origin",
-    "set_files_aside",
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
@@ -93,13 +93,22 @@ def import_object(backend: ImportsByDescriptor, imported: Imported, descriptor: 
     )
 
 
-def set_files_aside(owner: Manager, imported: Imported, allocation: Allocation) -> None:
-    """Let the object manager close the handles of an imported payload of several allocations, if it can be exported
-    again: there may be thousands.
+def import_parts(
+    backend: ImportsByDescriptor, owner: Manager, imported: Imported, descriptor: Descriptor
+) -> Allocation:
+    """Import a payload of several allocations, as `import_object`.
+
+    The object manager closes its handles, of which there may be thousands, if the driver exports them again.
     """
-    parts = cast("AllocationOfParts", allocation)
-    if parts.exports_parts:
-        owner.set_files_aside(imported.number, len(parts.parts), _ExportsAgain(allocation))
+    count = len(descriptor.part_sizes)
+    try:
+        allocation = import_object(backend, imported, descriptor)
+    except BaseException:
+        owner.set_files_aside(imported.number, count, None)
+        raise
+    if cast("AllocationOfParts", allocation).exports_parts:
+        owner.set_files_aside(imported.number, count, _ExportsAgain(allocation))
+    return allocation
 
 
 class _ExportsAgain:

@@ -278,11 +278,11 @@ class Manager(NtHandleTable, abc.ABC):
     def release(self, number: int) -> None:
         """Release a reference. In a forked child, nothing happens for one of its parent."""
 
-    def set_files_aside(self, number: int, count: int, again: FilesAgain) -> None:
+    def set_files_aside(self, number: int, count: int, again: FilesAgain | None) -> None:
         """Close the first `count` handles of the payload of this reference, which an import does not need any more.
 
-        again: that import. New ones are needed after another broker has come, by whichever thread finds that. Nothing
-        happens on systems without a broker.
+        again: that import; None for one that failed. New ones are needed after another broker has come, by whichever
+        thread finds that. Nothing happens on systems without a broker.
         """
 
     def release_once(self, number: int) -> None:

@@ -243,22 +243,29 @@ class State:
             owner,
         )
 
-    def set_aside(self, reference: int, count: int, again: FilesAgain) -> None:
-        """Close the first `count` file descriptors of the payload that this reference imports. again: exports new ones.
+    def set_aside(self, reference: int, count: int, again: FilesAgain | None) -> None:
+        """Close the first `count` file descriptors of the payload that this reference imports.
 
-        Companion pages stay open. Nothing happens if this process exports the payload too, whose memory may exist for
-        longer than the import.
+        again: exports new ones; None for an import that failed, after which nothing changes unless this process has
+        others, or another import of the payload.
+
+        Companion pages stay open. If this process exports the payload too, whose memory may exist for longer than the
+        import, it keeps those that it has as the exporter.
         """
         entry = self.references.get(reference)
         if entry is None:
             return
         held, total = entry[0], wire.decode_record(entry[5][wire.SIGNATURE :]).handles
-        if total <= count or any(of is held and exports for of, _, exports, *_ in self.references.values()):
+        exported = any(of is held and exports for of, _, exports, *_ in self.references.values())
+        kept = wire.READ_WRITE if exported else 0
+        if total <= count or (kept and len(held.fds.get(kept, ())) != total):
             return
-        held.again = [*(one for one in held.again if one.alive), again]
+        held.again = [one for one in (*held.again, again) if one is not None and one.alive]
+        if not held.again and not kept:
+            return
         self.sets_aside = True
         for mode, fds in held.fds.items():
-            if len(fds) == total:
+            if len(fds) == total and mode != kept:
                 held.fds[mode] = fds[count:]
 
     def lacks(self, payload: int, mode: int, count: int) -> bool:

@@ -175,7 +175,7 @@ class LinuxManager(Naming):
     def release(self, number: int) -> None:
         self.client.release(number)
 
-    def set_files_aside(self, number: int, count: int, again: FilesAgain) -> None:
+    def set_files_aside(self, number: int, count: int, again: FilesAgain | None) -> None:
         client = self.client
         with client.lock:
             client.state.set_aside(number, count, again)
