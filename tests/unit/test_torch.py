@@ -148,3 +148,74 @@ def test_after_an_interrupt_at_each_line_the_next_block_leaves_nothing(allocator
         assert allocator.current() is None and not extmem.torch._open
     assert 10 < interrupted < 50
     assert len(allocator.made) <= 2  # one, and one that was made when the interrupt came
+
+
+class Settings:
+    """PyTorch's allocator settings: a new text replaces the old one."""
+
+    def __init__(self, before: str, *, obeys: bool = True) -> None:
+        self.text, self.obeys, self.given = before, obeys, ""
+        self.segments: list[dict[str, int]] = []
+        self.emptied = 0
+
+    def snapshot(self) -> dict[str, Any]:
+        on = self.obeys and "expandable_segments:True" in self.text
+        return {"allocator_settings": {"expandable_segments": on, "PYTORCH_CUDA_ALLOC_CONF": self.text}}
+
+    def set(self, text: str) -> None:
+        self.text = self.given = text
+
+    def empty_cache(self) -> None:
+        self.emptied += 1
+
+    def torch(self) -> Any:
+        cuda = types.SimpleNamespace(
+            memory=types.SimpleNamespace(_snapshot=self.snapshot, _set_allocator_settings=self.set),
+            empty_cache=self.empty_cache,
+            current_device=lambda: 0,
+            memory_snapshot=lambda: self.segments,
+            device=lambda index: contextlib.nullcontext(),
+            get_allocator_backend=lambda: "cudaMallocAsync",
+        )
+        made = types.SimpleNamespace(data_ptr=lambda: 1)
+        return types.SimpleNamespace(
+            cuda=cuda, _C=object(), uint8=None, empty=lambda *shape, **options: made, __version__="2.11"
+        )
+
+
+@pytest.mark.parametrize(
+    ("before", "given"),
+    [
+        ("", "expandable_segments:True"),
+        ("max_split_size_mb:64", "max_split_size_mb:64,expandable_segments:True"),
+        ("expandable_segments:False,max_split_size_mb:64", "max_split_size_mb:64,expandable_segments:True"),
+        ("expandable_segments:True", ""),
+    ],
+)
+def test_the_other_settings_are_kept(monkeypatch: pytest.MonkeyPatch, before: str, given: str) -> None:
+    settings = Settings(before)
+    monkeypatch.setattr(extmem.torch, "_torch", settings.torch)
+    monkeypatch.setattr(extmem.torch, "_problem", lambda *range_: [])
+    assert extmem.torch.make_shareable() == []
+    assert settings.given == given and settings.emptied == 1
+
+
+def test_what_is_left_is_listed_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings("")
+    settings.segments = [
+        {"device": 0, "address": 4096, "allocated_size": 10, "total_size": 2 << 20},
+        {"device": 0, "address": 8192, "allocated_size": 0, "total_size": 2 << 20},
+    ]
+    problem = extmem.torch.Unshareable(0, 4096, 10, "of cudaMalloc")
+    monkeypatch.setattr(extmem.torch, "_torch", settings.torch)
+    monkeypatch.setattr(
+        extmem.torch, "_problem", lambda index, address, size, used: [problem] if address in (1, 4096) else []
+    )
+    assert extmem.torch.make_shareable() == [problem, problem._replace(address=0, size=0)]
+
+
+def test_a_setting_without_effect_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings("backend:cudaMallocAsync", obeys=False)
+    monkeypatch.setattr(extmem.torch, "_torch", settings.torch)
+    with pytest.raises(extmem.UnsupportedError, match=r"cudaMallocAsync did not switch .*extmem\.torch\.pool\(\)"):
+        extmem.torch.make_shareable()
