@@ -36,6 +36,8 @@ _pools: dict[int, list[Any]] = {}
 """The `MemPool`s of each device, by PyTorch's index. They live as long as the process, and so outlive their tensors."""
 _open: dict[tuple[int, int], _Recording] = {}
 """What threads allocate from: by thread and PyTorch's index."""
+_PIECE = 1 << 30
+"""Bytes of a segment that are looked at together: one payload has no room for all allocations of a large segment."""
 _SETTING = re.compile(r"(?:^|,)\s*expandable_segments\s*:\s*\w+")
 
 
@@ -212,7 +214,8 @@ def _problem(index: int, address: int, size: int, used: int) -> list[Unshareable
         raise UnsupportedError(f"cuda:{index} is not a CUDA device", requires_one_of=["a CUDA device"])
     with device.use():
         try:
-            backend.wrap_range(address, size).close()
+            for at in range(address, address + size, _PIECE):
+                backend.wrap_range(at, min(_PIECE, address + size - at)).close()
         except UnsupportedError as error:
             return [Unshareable(index, address, used, str(error))]
     return []

@@ -219,3 +219,23 @@ def test_a_setting_without_effect_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(extmem.torch, "_torch", settings.torch)
     with pytest.raises(extmem.UnsupportedError, match=r"cudaMallocAsync did not switch .*extmem\.torch\.pool\(\)"):
         extmem.torch.make_shareable()
+
+
+def test_a_large_segment_is_looked_at_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[tuple[int, int]] = []
+
+    class Backend:
+        def wrap_pointer(self, address: int, size: int) -> Any:
+            raise AssertionError
+
+        def wrap_range(self, address: int, size: int) -> Any:
+            looked.append((address, size))
+            if address > 3 << 30:
+                raise extmem.UnsupportedError("of cudaMalloc")
+            return types.SimpleNamespace(close=lambda: None)
+
+    device = types.SimpleNamespace(backend=Backend(), use=contextlib.nullcontext)
+    monkeypatch.setattr(extmem.torch, "_device", lambda index: device)
+    assert extmem.torch._problem(0, 1 << 21, (2 << 30) + 5, 7) == []
+    assert looked == [(1 << 21, 1 << 30), ((1 << 21) + (1 << 30), 1 << 30), ((1 << 21) + (2 << 30), 5)]
+    assert extmem.torch._problem(0, 1 << 21, 4 << 30, 7) == [extmem.torch.Unshareable(0, 1 << 21, 7, "of cudaMalloc")]
