@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from extmem import rules
-from extmem.core import cross_api
 from extmem.devices.types import ImportRequest
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
@@ -84,10 +83,12 @@ class DeferredBackend:
 class DeferredImport:
     """The import of a payload at its first use. Ownership: the record owns the payload until it is imported."""
 
-    __slots__ = ("_imported",)
+    __slots__ = ("_imported", "_makes")
 
-    def __init__(self, imported: Imported) -> None:
+    def __init__(self, imported: Imported, makes: Callable[[Any, Imported, Descriptor], Any] | None = None) -> None:
+        """makes: imports it by its descriptor (`cross_api.import_object`); None if a subclass imports it."""
         self._imported = imported
+        self._makes = makes
 
     @property
     def payload(self) -> PayloadFd:
@@ -109,8 +110,9 @@ class DeferredImport:
                 self._complete(record)
 
     def _complete(self, record: Incomplete) -> None:
-        importer = record.device.descriptor_importer
-        record.imported_as(cross_api.import_object(importer, self._imported, record.descriptor), None)
+        if self._makes is not None:
+            importer = record.device.descriptor_importer
+            record.imported_as(self._makes(importer, self._imported, record.descriptor), None)
 
 
 class DeferredCheck(DeferredImport):
