@@ -152,6 +152,7 @@ with extmem.open_device(kind="host") as device, device.allocate(4) as memory:
 def test_a_numpy_that_is_broken_is_reported_with_its_own_reason(tmp_path: Path) -> None:
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text("raise ImportError('libblas.so.3: cannot open shared object file')")
+    (tmp_path / "torch.py").write_text("dtype = str\nuint8 = 'uint8'\n")  # makes tensors from arrays
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{BROKEN}"
     with Child.python(program) as child:
         child.wait()

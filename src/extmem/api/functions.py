@@ -76,7 +76,8 @@ def open(
 
     source: a name or a handle. The caller keeps the handle, except an FdHandle, which is consumed on success.
     access: rights to request when opening by name (`Access.READ`, …); None requests all rights that are granted.
-        Without the right to write, the memory is read-only.
+        Without the right to write, the memory is read-only. On a CUDA device it is mapped for reading only: a write
+        that gets past extmem is a fault of the GPU, which ends the CUDA context of this process.
     device: the device to open it on; None selects the device of the payload, by UUID. The Vulkan device of a payload is
         opened when something needs it: GPU arrays (`torch`, `cupy`, `jax`, `device_array`) do not. If this machine does
         not have it, or its driver fails, what needs it raises the error. So does the first use of memory of CUDA, which

@@ -39,7 +39,8 @@ async def open_async(
 def names(prefix: str = "") -> list[SharedName]:
     """Return what is shared under names that begin with `prefix` (ignoring case) and that this process may open.
 
-    The list is sorted by name. It is of one moment: a name may be gone when it is opened. No broker is started.
+    The list is sorted by name. It is of one moment: a name may be gone when it is opened. No broker is started for it,
+    unless this process holds shared memory, which the next broker then learns of.
     """
     return naming.names(prefix)
 

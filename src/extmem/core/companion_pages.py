@@ -130,7 +130,7 @@ class CompanionPages:
     def map(self, role: PageRole) -> FileMapping:
         """Return the page, mapped; read-only unless `is_writable`. It stays mapped as long as the result is alive.
 
-        Errors: as `is_writable`; OutOfMemoryError.
+        Errors: as `is_writable`; DescriptorError for a file without a whole page; OutOfMemoryError.
         """
         file = self._file(role)
         mapping = file.mapping
@@ -138,7 +138,13 @@ class CompanionPages:
             shared = file.owner.mapping
             mapping = shared() if shared is not None else None
             if mapping is None:
-                mapping = late.system.map_file(file.owner.fd, self.size(role), file.writable)
+                size = self.size(role)
+                if not size:
+                    raise DescriptorError(
+                        f"the page {role.name} of the payload is too small for one; its exporter made it: export the "
+                        "payload anew"
+                    )
+                mapping = late.system.map_file(file.owner.fd, size, file.writable)
                 file.owner.mapping = ref(mapping)
             file.mapping = mapping
         return mapping

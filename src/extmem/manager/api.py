@@ -350,6 +350,11 @@ class Manager(NtHandleTable, abc.ABC):
     def snapshot(self) -> list[PayloadRow]:
         """Return all live payloads and their holders."""
 
+    @property
+    def holds_payloads(self) -> bool:
+        """Whether this process holds payloads that it would announce to the next broker."""
+        return False
+
     @abc.abstractmethod
     def status(self) -> BrokerStatus | None:
         """Return the status of the running broker; None where none runs. None is started."""

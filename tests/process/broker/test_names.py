@@ -196,7 +196,7 @@ def test_a_time_begins_anew_when_the_last_holder_ends(start: Start) -> None:
     publisher("m.release(a.number)")
     reader("i = m.import_by_name('x')")
     wait_until(lambda: reader("time.sleep(0.4)\nm.status().kept") == 1, "it to be kept while it is used")
-    reader("drop(i)\nbegan = time.monotonic()")
+    reader("began = time.monotonic()\ndrop(i)")
     wait_until(lambda: reader("m.status().kept") == 0, "the end of its time")
     assert reader("time.monotonic() - began") >= 0.3
     assert reader("m.snapshot()") == []
