@@ -17,6 +17,7 @@ that first use, and by each further one.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from extmem.sharing.descriptor import Descriptor
     from extmem.sharing.payload import PayloadFd
 
-__all__ = ["DeferredBackend", "DeferredCheck", "DeferredImport"]
+__all__ = ["DeferredBackend", "DeferredByDescriptor", "DeferredCheck", "DeferredImport"]
 
 
 class Dedicated(Protocol):
@@ -80,15 +81,13 @@ class DeferredBackend:
         """Opens it. Errors: UnsupportedError, DriverError."""
 
 
-class DeferredImport:
+class DeferredImport(abc.ABC):
     """The import of a payload at its first use. Ownership: the record owns the payload until it is imported."""
 
-    __slots__ = ("_imported", "_makes")
+    __slots__ = ("_imported",)
 
-    def __init__(self, imported: Imported, makes: Callable[[Any, Imported, Descriptor], Any] | None = None) -> None:
-        """makes: imports it by its descriptor (`cross_api.import_object`); None if a subclass imports it."""
+    def __init__(self, imported: Imported) -> None:
         self._imported = imported
-        self._makes = makes
 
     @property
     def payload(self) -> PayloadFd:
@@ -109,10 +108,24 @@ class DeferredImport:
             if record.deferred is not None:  # else another thread has just imported it
                 self._complete(record)
 
+    @abc.abstractmethod
     def _complete(self, record: Incomplete) -> None:
-        if self._makes is not None:
-            importer = record.device.descriptor_importer
-            record.imported_as(self._makes(importer, self._imported, record.descriptor), None)
+        """Import it, for `complete`."""
+
+
+class DeferredByDescriptor(DeferredImport):
+    """The import of a payload at its first use, on an open device that imports by descriptor."""
+
+    __slots__ = ("_import_object",)
+
+    def __init__(self, imported: Imported, import_object: Callable[[Any, Imported, Descriptor], Any]) -> None:
+        """import_object: `cross_api.import_object`."""
+        super().__init__(imported)
+        self._import_object = import_object
+
+    def _complete(self, record: Incomplete) -> None:
+        importer = record.device.descriptor_importer
+        record.imported_as(self._import_object(importer, self._imported, record.descriptor), None)
 
 
 class DeferredCheck(DeferredImport):
