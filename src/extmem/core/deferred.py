@@ -120,7 +120,7 @@ class DeferredByDescriptor(DeferredImport):
 
     def __init__(self, imported: Imported, import_object: Callable[[Any, Imported, Descriptor], Any]) -> None:
         """import_object: `cross_api.import_object`."""
-        super().__init__(imported)
+        self._imported = imported  # without `super()`: each open creates one
         self._import_object = import_object
 
     def _complete(self, record: Incomplete) -> None:
