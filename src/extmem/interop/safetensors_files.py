@@ -1,9 +1,8 @@
-"""The format of safetensors files: headers, checked; and the bytes of tensors, read by several threads.
+"""The format of safetensors files: headers, which are checked, and written.
 
 How this works. A file is eight bytes with the length of the header, the header (JSON), and the data. `read_header`
-checks that the tensors cover the data, in order, without gaps: the bytes of a file may be from anybody. `read_into`
-reads each tensor to its place in the payload in pieces; a thread that waits for the disk holds no lock. Behind each
-piece the file's pages in the page cache are given back, because a second copy of a model would stay there.
+checks that the tensors cover the data, in order, without gaps: the bytes of a file may be from anybody. `placed_reads`
+reads the data.
 
 The files have little-endian elements. Packed types (F4, F6) are counted in elements, and stored without gaps.
 """
@@ -14,22 +13,19 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from extmem.errors import UnsupportedError
 from extmem.interop import positioned_reads
+from extmem.interop.positioned_reads import OPENING
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
 
-__all__ = ["Header", "OpenFile", "Piece", "StoredTensor", "encode_header", "read_header", "read_into", "stored_name"]
+__all__ = ["Header", "OpenFile", "StoredTensor", "encode_header", "read_header", "stored_name"]
 
 HEADER_LIMIT: Final = 100_000_000
 """Most bytes of a header, as in the library `safetensors`."""
-PIECE: Final = 8 << 20
-"""Bytes that a thread reads at once."""
-_THREADS = min(8, max(4, os.cpu_count() or 4))
 _METADATA = "__metadata__"
 _TYPES: Final = {
     "BOOL": "bool",
@@ -75,8 +71,8 @@ class OpenFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Errors: OSError; ValueError for what is not a regular file."""
-        self.path = os.fspath(path)
-        self._file = open(path, "rb", buffering=0)
+        self.path = os.fsdecode(path)
+        self._file = open(path, "rb", buffering=0, opener=lambda path, flags: os.open(path, flags | OPENING))
         found = os.fstat(self._file.fileno())
         if not stat.S_ISREG(found.st_mode):
             self._file.close()
@@ -129,7 +125,9 @@ def read_header(file: OpenFile) -> Header:
     if not isinstance(metadata, dict) or not all(isinstance(one, str) for one in metadata.values()):
         raise ValueError(f"{path!r} has metadata that are not text by names")
     data = 8 + length
-    tensors = sorted((_tensor(path, name, fields, data) for name, fields in found.items()), key=lambda one: one.begin)
+    # A tensor without elements is at the place of the next one, and before it.
+    tensors = [_tensor(path, name, fields, data) for name, fields in found.items()]
+    tensors.sort(key=lambda one: (one.begin, one.nbytes))
     end = data
     for one in tensors:
         if one.begin != end:
@@ -186,69 +184,6 @@ def _read_exactly(file: OpenFile, size: int, offset: int) -> bytes:
         size -= len(part)
         offset += len(part)
     return b"".join(parts)
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
-
-
-class Piece(NamedTuple):
-    """Some bytes of a file, and where in the payload they belong."""
-
-    begin: int
-    size: int
-    offset: int
-
-
-def pieces_of(tensors: Sequence[StoredTensor], offsets: Sequence[int], size: int = PIECE) -> Iterable[Piece]:
-    """Yield the pieces of all tensors, in the order of the file."""
-    for tensor, offset in zip(tensors, offsets, strict=True):
-        for start in range(0, tensor.nbytes, size):
-            yield Piece(tensor.begin + start, min(size, tensor.nbytes - start), offset + start)
-
-
-def read_into(
-    file: OpenFile, pieces: Iterable[Piece], place: Callable[[Piece], Any], done: Callable[[Any, Piece], None]
-) -> None:
-    """Read pieces by several threads.
-
-    place: returns a writable buffer of the size of the piece. done: gets it once it is filled, in the same thread.
-    Errors: ValueError for a file that ends early, or was changed; OSError; those of the functions. All threads have
-    ended then.
-    """
-    failed: list[bool] = []
-
-    def read(piece: Piece) -> None:
-        if failed:
-            return
-        try:
-            target = place(piece)
-            _read_piece(file, piece, target)
-            done(target, piece)
-        except BaseException:
-            failed.append(True)
-            raise
-        positioned_reads.give_back_cache(file.fd, piece.begin, piece.size)
-
-    with ThreadPoolExecutor(_THREADS, "extmem-load") as threads:
-        futures = [threads.submit(read, piece) for piece in pieces]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            failed.append(True)
-            raise
-    positioned_reads.give_back_cache(file.fd, 0, 0)
-    file.check_unchanged()
-
-
-def _read_piece(file: OpenFile, piece: Piece, target: Any) -> None:
-    view = memoryview(target).cast("B")
-    done = 0
-    while done < piece.size:
-        got = positioned_reads.read_into(file.fd, file.path, view[done : piece.size], piece.begin + done)
-        if not got:
-            raise ValueError(f"{file.path!r} ends at byte {piece.begin + done}; it was cut off while it was read")
-        done += got
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 import extmem
 from extmem.api import safetensors
 from extmem.errors import NameNotFoundError, NameTakenError, UnsupportedError
-from extmem.interop import safetensors_files
+from extmem.interop import placed_reads
 
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
@@ -85,7 +85,7 @@ def test_a_loader_that_fails_leaves_the_file_to_the_next(path: Path, monkeypatch
         raise OSError("planted")
 
     with monkeypatch.context() as patched:
-        patched.setattr(safetensors_files, "read_into", fails)
+        patched.setattr(placed_reads, "read_to", fails)
         with pytest.raises(OSError, match="planted"):
             extmem.load_safetensors(path, "model")
     with pytest.raises(NameNotFoundError):

@@ -1,9 +1,8 @@
-"""The format of safetensors files: headers that lie, and pieces that are read by threads."""
+"""The format of safetensors files: headers that lie, and what is no file."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from extmem.errors import UnsupportedError
 from extmem.interop import safetensors_files as files
-from extmem.interop.safetensors_files import OpenFile, Piece
+from extmem.interop.safetensors_files import OpenFile
 
 
 def written(path: Path, header: object, data: bytes = b"") -> Path:
@@ -106,52 +105,6 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 def test_a_device_is_refused() -> None:
     with pytest.raises(ValueError, match="not a regular file"):
         OpenFile("/dev/null")
-
-
-def test_pieces_arrive_in_their_places(path: Path) -> None:
-    data = os.urandom(100_000)
-    header = {"a": tensor("U8", [60_000], 0, 60_000), "b": tensor("U8", [40_000], 60_000, 100_000)}
-    target = bytearray(200_000)
-    with OpenFile(written(path, header, data)) as file:
-        tensors = files.read_header(file).tensors
-        pieces = files.pieces_of(tensors, [100_000, 0], size=7_000)
-        view = memoryview(target)
-        files.read_into(file, pieces, lambda p: view[p.offset : p.offset + p.size], lambda octets, piece: None)
-    assert target[100_000:160_000] == data[:60_000]
-    assert target[:40_000] == data[60_000:]
-
-
-def test_a_file_that_is_cut_off_while_it_is_read_is_refused(path: Path) -> None:
-    with OpenFile(written(path, {"a": PLAIN}, bytes(8))) as file:
-        found = files.read_header(file)
-        os.truncate(path, found.data + 3)
-        with pytest.raises(ValueError, match="cut off while it was read"):
-            files.read_into(file, [Piece(found.data, 8, 0)], lambda p: bytearray(p.size), lambda octets, piece: None)
-
-
-def test_a_file_that_is_changed_while_it_is_read_is_refused(path: Path) -> None:
-    with OpenFile(written(path, {"a": PLAIN}, bytes(8))) as file:
-        found = files.read_header(file)
-
-        def change(octets: object, piece: Piece) -> None:
-            os.utime(path, ns=(1, 1))
-
-        with pytest.raises(ValueError, match="was changed while it was read"):
-            files.read_into(file, [Piece(found.data, 8, 0)], lambda p: bytearray(p.size), change)
-
-
-def test_an_error_of_one_piece_ends_all(path: Path) -> None:
-    done: list[Piece] = []
-
-    def place(piece: Piece) -> bytearray:
-        if piece.begin == 50:
-            raise OSError("planted")
-        return bytearray(piece.size)
-
-    path.write_bytes(bytes(1000))
-    with OpenFile(path) as file, pytest.raises(OSError, match="planted"):
-        files.read_into(file, [Piece(n, 1, n) for n in range(1000)], place, lambda octets, piece: done.append(piece))
-    assert len(done) < 1000
 
 
 def test_a_header_is_encoded_as_the_library_does_it() -> None:
