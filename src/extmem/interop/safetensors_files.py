@@ -21,6 +21,7 @@ from extmem.interop import positioned_reads
 from extmem.interop.positioned_reads import OPENING
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
+from extmem.sharing.table import ENTRIES_LIMIT
 
 __all__ = ["Header", "OpenFile", "StoredTensor", "encode_header", "read_header", "stored_name"]
 
@@ -124,6 +125,10 @@ def read_header(file: OpenFile) -> Header:
     metadata = found.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(one, str) for one in metadata.values()):
         raise ValueError(f"{path!r} has metadata that are not text by names")
+    if len(found) > ENTRIES_LIMIT:
+        raise ValueError(
+            f"{path!r} has {len(found)} tensors, and a payload has at most {ENTRIES_LIMIT}; divide the file"
+        )
     data = 8 + length
     # A tensor without elements is at the place of the next one, and before it.
     tensors = [_tensor(path, name, fields, data) for name, fields in found.items()]
@@ -171,7 +176,9 @@ def _tensor(path: str, name: str, fields: Any, data: int) -> StoredTensor:
 
 
 def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(one) is int and 0 <= one <= SIZE_LIMIT for one in values)
+    if not isinstance(values, list):
+        return False
+    return not values or ({*map(type, values)} == {int} and min(values) >= 0 and max(values) <= SIZE_LIMIT)
 
 
 def _read_exactly(file: OpenFile, size: int, offset: int) -> bytes:

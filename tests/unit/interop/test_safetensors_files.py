@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,35 @@ def test_a_header_is_encoded_as_the_library_does_it() -> None:
 def test_an_element_type_that_the_format_lacks_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="array 'x' is complex128"):
         files.encode_header([("x", "complex128", (1,), 16)], {})
+
+
+def test_tensors_without_elements_may_be_listed_after_the_next_one(path: Path) -> None:
+    header = {"b": PLAIN, "a": tensor("F32", [0], 0, 0), "d": tensor("I8", [1], 8, 9), "c": tensor("U8", [2, 0], 8, 8)}
+    with OpenFile(written(path, header, bytes(9))) as file:
+        assert [one.name for one in files.read_header(file).tensors] == ["a", "b", "c", "d"]
+
+
+def test_more_tensors_than_a_payload_has_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "ENTRIES_LIMIT", 2)
+    header = {name: tensor("U8", [0], 0, 0) for name in ("a", "b", "c")}
+    with OpenFile(written(path, header)) as file, pytest.raises(ValueError, match="has 3 tensors, .* at most 2"):
+        files.read_header(file)
+    del header["c"]
+    with OpenFile(written(path, header)) as file:
+        assert len(files.read_header(file).tensors) == 2
+
+
+@pytest.mark.linux_only("FIFOs are files on Linux")
+def test_a_fifo_is_refused_at_once(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="not a regular file"):
+        OpenFile(path)
+
+
+@pytest.mark.linux_only("on Windows links need a right")
+def test_a_link_is_followed(path: Path) -> None:
+    written(path, {"a": PLAIN}, bytes(8))
+    link = path.with_name("link")
+    link.symlink_to(path)
+    with OpenFile(link) as file:
+        assert len(files.read_header(file).tensors) == 1
