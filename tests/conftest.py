@@ -42,6 +42,8 @@ ALLOWED_SKIPS = {
     "ml_dtypes": r"ml_dtypes is not installed",
     "slangpy": r"slangpy is not installed",
     "pyarrow": r"PyArrow is not installed",
+    "pandas": r"pandas is not installed",
+    "polars": r"Polars is not installed",
     "safetensors": r"safetensors is not installed",
     "vulkan-sharing": r"the driver reports beforehand that it cannot",
     "planar": r"this driver has no multi-planar images",
