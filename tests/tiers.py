@@ -31,6 +31,7 @@ SLOW = {
     "process/cuda/test_killed.py": _KILLS,
     "process/test_broker_killed.py": _KILLS,
     "process/test_crashes.py": _KILLS,
+    "process/test_loaders_killed.py": _KILLS,
     "process/test_timeline_deaths.py": _KILLS,
     "process/test_changes.py": _KILLS,
     "process/broker/test_names.py": _RESTARTS,
