@@ -32,6 +32,7 @@ SLOW = {
     "process/test_broker_killed.py": _KILLS,
     "process/test_crashes.py": _KILLS,
     "process/test_loaders_killed.py": _KILLS,
+    "process/test_file_memory.py": "loads files of 256 MiB in several processes",
     "process/test_timeline_deaths.py": _KILLS,
     "process/test_changes.py": _KILLS,
     "process/broker/test_names.py": _RESTARTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ NOT_RUN = {
     "CONTRIBUTING.md": 1,
     "docs/guides/arrays.md": 2,
     "docs/guides/cuda.md": 8,
+    "docs/guides/from-safetensors.md": 1,
     "docs/guides/order.md": 1,
     "docs/guides/other-bindings.md": 1,
     "docs/guides/windows.md": 2,
@@ -22,6 +24,10 @@ NOT_RUN = {
 """The number of blocks of each document that do not run. A new one is entered here; its reason is above the block."""
 
 NEED_VULKAN = {"docs/guides/vulkan.md"}
+NEED_LIBRARIES = {
+    "docs/guides/dataframe.md": {"pyarrow": "PyArrow is not installed", "pandas": "pandas is not installed"},
+}
+"""Documents whose blocks use libraries that need not be installed, and the reason of the skip for each."""
 WINDOWS = {"docs/guides/windows.md"}
 """Documents that run on Windows, in tests/windows."""
 
@@ -33,6 +39,9 @@ _IDS = [path.relative_to(ROOT).as_posix() for path in _DOCUMENTS]
 def test_blocks_run(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if path.relative_to(ROOT).as_posix() in NEED_VULKAN:
         request.getfixturevalue("vulkan_device")
+    for library, reason in NEED_LIBRARIES.get(path.relative_to(ROOT).as_posix(), {}).items():
+        if find_spec(library) is None:
+            pytest.skip(reason)
     found = blocks(path.read_text(encoding="utf-8"))
     assert not complaints_about(found)
     if path.relative_to(ROOT).as_posix() in WINDOWS:
