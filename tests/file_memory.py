@@ -41,6 +41,14 @@ TOUCH = {
     "numpy": "sum(int(array.reshape(-1).view('uint8')[::4096].sum()) for array in views.values())",
     "torch": "sum(int(tensor.reshape(-1).view(torch.uint8)[::4096].sum()) for tensor in views.values())",
 }
+WARM = """
+with extmem.share({{str(n): numpy.zeros(1 << 16, "uint8") for n in range(300)}}) as memory:
+    views = memory.{framework}()
+    {touch}
+    del views
+del memory
+"""
+"""What a framework needs for its first use is not counted."""
 COUNTS = """
 def anonymous():
     with open("/proc/self/smaps_rollup") as file:
@@ -114,7 +122,8 @@ def measure(
         chosen = [frameworks[n % len(frameworks)] for n in range(processes)]
         for peer, framework in zip(peers, chosen, strict=True):
             imports = f"import extmem, numpy, {framework}" + f"\nimport safetensors.{framework}" * (how == "library")
-            peer(f"{imports}\n{COUNTS}\nextmem.share(numpy.zeros(4096)).close()\nNone", deadline=_DEADLINE)
+            warm = WARM.format(framework=framework, touch=TOUCH[framework])
+            peer(f"{imports}\n{COUNTS}\n{warm}\nNone", deadline=_DEADLINE)
         before, machine = [peer("anonymous()") for peer in peers], _machine()
         for peer, framework in zip(peers, chosen, strict=True):
             peer(LOAD[how].format(framework=framework) + "\nNone", path=str(path), deadline=_DEADLINE)

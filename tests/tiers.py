@@ -25,6 +25,7 @@ SLOW = {
     "unit/interop/test_reading_torch.py": "needs PyTorch, which takes seconds to import",
     "unit/api/test_share_torch.py": "needs PyTorch, which takes seconds to import",
     "unit/api/test_safetensors_library.py": "needs PyTorch, which takes seconds to import",
+    "unit/api/test_safetensors_large.py": "reads headers of 100 MB, and files of 2^20 tensors",
     "unit/api/test_share_frames.py": "needs pandas and Polars, which take seconds to import",
     "meta/test_packaging.py": "builds and installs wheels",
     "meta/test_site.py": "builds sites with Sphinx, seconds for each, which `make test` does not install",
