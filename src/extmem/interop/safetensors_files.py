@@ -14,6 +14,7 @@ import os
 import stat
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from extmem.errors import UnsupportedError
@@ -156,23 +157,31 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tensor(path: str, name: str, fields: Any, data: int) -> StoredTensor:
-    what = f"{path!r}: tensor {name!r}"
-    if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= fields.keys():
-        raise ValueError(f"{what} has no dtype, shape and data_offsets")
-    text = _TYPES.get(fields["dtype"]) if isinstance(fields["dtype"], str) else None
-    if text is None:
-        raise ValueError(f"{what} has the unknown type {fields['dtype']!r}; known are {', '.join(_TYPES)}")
-    shape, offsets = fields["shape"], fields["data_offsets"]
+    """Return a tensor of the header, checked. A header has up to 2^20 of them, so texts are made for errors only."""
+    try:
+        dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    except (KeyError, TypeError):
+        raise ValueError(f"{path!r}: tensor {name!r} has no dtype, shape and data_offsets") from None
+    element = _elements().get(dtype) if isinstance(dtype, str) else None
+    if element is None:
+        raise ValueError(f"{path!r}: tensor {name!r} has the unknown type {dtype!r}; known are {', '.join(_TYPES)}")
     if not _are_sizes(shape) or len(shape) > AXES_LIMIT or not _are_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"{what} has the shape {shape!r} and offsets {offsets!r}; both are lists of sizes")
-    element = element_type(text)
-    if sys.byteorder != "little":
-        element = element.swapped()
+        raise ValueError(
+            f"{path!r}: tensor {name!r} has the shape {shape!r} and offsets {offsets!r}; both are lists of sizes"
+        )
     size = nbytes_of(element, shape)
     begin, end = offsets
     if end - begin != size:
-        raise ValueError(f"{what} has {end - begin} bytes, and its shape {shape} of {fields['dtype']} takes {size}")
+        raise ValueError(
+            f"{path!r}: tensor {name!r} has {end - begin} bytes, and its shape {shape} of {dtype} takes {size}"
+        )
     return StoredTensor(name, element, tuple(shape), data + begin, size)
+
+
+@cache
+def _elements() -> dict[str, ElementType]:
+    found = {name: element_type(text) for name, text in _TYPES.items()}
+    return found if sys.byteorder == "little" else {name: element.swapped() for name, element in found.items()}
 
 
 def _are_sizes(values: Any) -> bool:

@@ -26,6 +26,7 @@ def written(path: Path, count: int, header: int = 0) -> bytes:
     return octets
 
 
+@pytest.mark.timeout(400)
 def test_as_many_tensors_as_a_payload_has(tmp_path: Path) -> None:
     path, again = tmp_path / "many", tmp_path / "again"
     octets = written(path, ENTRIES_LIMIT)
@@ -41,6 +42,7 @@ def test_as_many_tensors_as_a_payload_has(tmp_path: Path) -> None:
     assert sorted(header) == [f"t{n}" for n in (104857, *range(1048570, 1048576))]
 
 
+@pytest.mark.timeout(300)
 def test_one_tensor_more_is_refused(tmp_path: Path) -> None:
     written(tmp_path / "many", ENTRIES_LIMIT + 1)
     with pytest.raises(ValueError, match=f"has {ENTRIES_LIMIT + 1} tensors"):
