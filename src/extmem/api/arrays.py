@@ -131,12 +131,6 @@ class NamedArrays(DeviceMemory, _Arrays):
             raise TypeError(f"the index {name!r} is a {type(name).__name__}; this memory holds arrays by name: keys()")
         return self._named(name)
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return the array of this name; `default` if there is none."""
-        known = self._known()
-        number = known.index.get(name)
-        return default if number is None else self._slice(known.table.entries[number])
-
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NoReturn:
         raise TypeError(
             f"this memory ({self.what()}) holds {len(self)} arrays by name, and is not one array; use "
