@@ -36,7 +36,10 @@ ONLY = {
     "linux": {
         "unit/broker": _BROKER,
         "unit/core/test_lending.py": "a payload has several handles, and a pipe beside them, on Linux alone",
+        "unit/cli/_bench/test_floor.py": "its C code is of opaque fds and futexes",
         "unit/cli/_bench/test_ordering_gpu.py": _FDS,
+        "process/cli/test_bench_tensors.py": "it measures the broker and memory by /proc",
+        "unit/cli/_bench/test_tensors.py": "it measures the broker and memory by /proc",
         "unit/manager/linux": _BROKER,
         "unit/sharing/test_payload.py": _BROKER,
         "unit/wire": _BROKER,
@@ -56,6 +59,7 @@ ONLY = {
         "meta/test_constraints.py": "the environment that setup.sh makes; the test bed's is made by hash",
         "meta/test_docs_blocks.py": "its console blocks are for a POSIX shell",
         "meta/test_docs_generated.py": _REPOSITORY,
+        "meta/test_frameworks.py": "the step of continuous integration that has the frameworks is Linux's",
         "meta/test_links.py": _REPOSITORY,
         "meta/test_packaging.py": "builds a wheel, which is the same everywhere, with setup.sh's environment",
         "meta/test_site.py": "the site is built on Linux, with setup.sh's environment",

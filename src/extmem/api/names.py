@@ -33,7 +33,7 @@ async def open_async(
             return memory_of(*held)
     owner, imported = await operations.opening.find_payload_async(name, access, timeout)
     device_of = shared_devices.device_of if device is None else lambda _: device
-    return memory_of(*operations.opening.open_payload(device_of, owner, imported, name))
+    return memory_of(*operations.opening.open_payload(device_of, owner, imported, name, device is None))
 
 
 def names(prefix: str = "") -> list[SharedName]:

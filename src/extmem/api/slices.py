@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from extmem import _pickles, interop
 from extmem.api.device import DeviceMemory
+from extmem.arguments import CheckedWhenMade
 from extmem.core import operations
 from extmem.errors import UnsupportedError
 from extmem.interop import numpy_views
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["MemorySlice", "part_of", "share_part", "slice_of"]
 
 
-class MemorySlice:
+class MemorySlice(CheckedWhenMade):
     """An array in a part of a payload: `memory[2:5]`, `memory["encoder.weight"]`, and slices of these.
 
     Nothing is copied, and nothing is mapped before `numpy`, `torch`, `jax` or `cupy` is called. Ownership: it refers to
@@ -34,6 +35,8 @@ class MemorySlice:
     """
 
     __slots__ = ("__weakref__", "_layout", "_memory", "_name")
+    _made_by = "memory[…]"
+    _made_of = DeviceMemory
 
     def __init__(self, memory: DeviceMemory, layout: ArrayLayout, name: str = "") -> None:
         """layout: inside the payload, which the caller has checked. name: that of the array, for messages."""

@@ -36,7 +36,7 @@ def share_part(record: MemoryRecord, array: ArrayInfo, offset: int, size: int, h
     kept = record.pages.owners() if record.pages is not None else []
     entry = Entry("", array.dtype, array.shape, 0, size, array.strides)
     own = companion_pages.create({PageRole.TABLE: table.encode(Table((entry,), 1))})
-    pages = CompanionPages([*(page for page in kept if page[0] is not PageRole.TABLE), *own.owners()])
+    pages = CompanionPages.of([*(page for page in kept if page[0] is not PageRole.TABLE), *own.owners()])
     rights, attributes = exporting.high_level_access(how.access, how.name)
     descriptor = msgspec.structs.replace(
         record.descriptor,

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 from extmem import vk
 from extmem.arguments import check_flag
-from extmem.core import allocating, arguments, creating, describing, everyday_names, exporting, memory_types, rule_facts
+from extmem.core import (
+    allocating,
+    arguments,
+    companion_pages,
+    creating,
+    describing,
+    everyday_names,
+    exporting,
+    memory_types,
+    rule_facts,
+)
 from extmem.core.allocating import ArrayTerms
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_record import HeldMemory
@@ -106,10 +116,7 @@ def allocate(
         dedicated = requirements.requires_dedicated or bool(sharing.dedicated_only & types)
     buffer = creating.create_buffer(device, create) if dedicated else None
     pages = None
-    if device.kind != "host" and types & OPAQUE_WIN32:
-        with late_imports():
-            from extmem.core import companion_pages
-
+    if device.backend.kind != "host" and types & OPAQUE_WIN32:
         pages = companion_pages.counting()
     descriptor = describing.describe(
         device,
