@@ -75,10 +75,13 @@ class OpenFile:
         """Errors: OSError; ValueError for what is not a regular file."""
         self.path = os.fsdecode(path)
         self._file = open(path, "rb", buffering=0, opener=lambda path, flags: os.open(path, flags | OPENING))
-        found = os.fstat(self._file.fileno())
-        if not stat.S_ISREG(found.st_mode):
+        try:
+            found = os.fstat(self._file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError(f"{self.path!r} is not a regular file, which a safetensors file is")
+        except BaseException:
             self._file.close()
-            raise ValueError(f"{self.path!r} is not a regular file, which a safetensors file is")
+            raise
         self.size = found.st_size
         self._state = _state_of(found)
 
