@@ -183,6 +183,7 @@ class Announcements:
         self.payloads.add(back.payload, given, fds, uid, session.process)
         if record.writable:
             self.payloads.upgrade(back.payload, uid)
+            self.note_frozen(back.payload)
         self.loop.payload_changed()
         if back.payload not in self.facts:
             self.facts[back.payload] = Facts(
@@ -210,6 +211,13 @@ class Announcements:
         )
         session.proven.setdefault((record.payload, record.object), set()).add((record.granted, record.exporting))
         return wire.RecordBack(back.payload, back.kmt or 0, named), ()
+
+    def note_frozen(self, payload: int) -> None:
+        """Tell the model of a payload whose files are sealed against writing."""
+        if not self.payloads.given(payload).writable:
+            with contextlib.suppress(OSError):  # no right is gained: the kernel holds the seals
+                if self.payloads.is_frozen(payload):
+                    self.model.set_frozen(payload, True)
 
     def _check(
         self, session: Session, record: wire.HolderRecord, m: wire.AnnounceRecord, fds: Sequence[int]

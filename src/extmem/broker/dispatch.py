@@ -89,6 +89,7 @@ class Dispatch(Naming):
             wire.IsSuperseded: self._is_superseded,
             wire.WatchNames: self._watch_names,
             wire.Lease: self._lease,
+            wire.Freeze: self._freeze,
             wire.AnnounceRecord: self._announce_record,
             wire.AnnounceReference: self._announce_reference,
             wire.AnnounceHandle: self._announce_handle,
@@ -135,6 +136,7 @@ class Dispatch(Naming):
             self.superseded()
         session.made = Made(reference=made.reference, payload=payload, held=session.held.get(payload, 0))
         self.payloads.add(payload, given, fds, session.token.uid, session.process)
+        self.note_frozen(payload)
         facts = self.facts.get(payload)
         created = facts is None
         if facts is None:

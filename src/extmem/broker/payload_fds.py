@@ -256,6 +256,22 @@ class PayloadFds:
         status = os.fstat(found[0])
         return status.st_dev, status.st_ino
 
+    def with_page(self, page: tuple[int, int], payload: int) -> list[int]:
+        """Return this payload, and the others that have the same control page as companion. Errors: OSError."""
+        others = (number for number, known in self._live.items() if BY_RIGHTS in known.given.pages)
+        return [payload, *(one for one in others if one != payload and self.control_identity(one) == page)]
+
+    def is_frozen(self, payload: int) -> bool:
+        """Return whether the files of memory are sealed against writing: that of a host payload, and the control page.
+
+        The kernel writes to none of these then, for anybody. Errors: OSError.
+        """
+        known = self._live[payload]
+        files = [known.fds[known.data + index] for index, mode in enumerate(known.given.pages) if mode == BY_RIGHTS]
+        if known.given.backing is Backing.HOST_FILE:
+            files += known.fds[: known.data]
+        return bool(files) and all(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE for fd in files)
+
     def drop(self, released: Iterable[int]) -> None:
         """Close the descriptors of payloads without a holder."""
         for payload in released:

@@ -123,6 +123,23 @@ class CompanionPages:
             file.mapping = mapping
         return mapping
 
+    def is_sealed(self, role: PageRole) -> bool:
+        """Return whether the kernel lets nobody write to the page any more. Errors: as `is_writable`."""
+        return late.system.is_sealed(self._file(role).owner.fd)
+
+    def seal(self, role: PageRole) -> bool:
+        """Let nobody write to the page any more. Return False if somebody has mapped it for writing.
+
+        The caller ensures that nothing of this process uses its mapping, which ends here. Errors: as `is_writable`;
+        OSError.
+        """
+        file = self._file(role)
+        file.mapping = None
+        if not late.system.seal(file.owner.fd):
+            return False
+        file.writable = False
+        return True
+
     def close(self) -> None:
         """End the holds. A file is closed when no other import holds it. Safe to call twice."""
         self._files.clear()

@@ -213,6 +213,8 @@ class MemoryRecord(Held):
 
     def gone(self) -> HandleStateError:
         """See `Held`."""
+        if not self.closing:
+            return HandleStateError("another thread freezes this memory at this moment; use it when that has returned")
         return HandleStateError("this memory was closed by another thread at this moment; allocate or open it again")
 
     def check_process(self) -> None:
@@ -238,13 +240,14 @@ class MemoryRecord(Held):
         """Raise AccessDeniedError if this process may only read the memory."""
         if not self.writable:
             with late_imports():
+                from extmem.core import freezing
                 from extmem.objects import Status, error_for
 
-            raise error_for(
-                Status.ACCESS_DENIED,
-                f"cannot {verb} this memory ({self.what()}): it is read-only in this process; open it with "
-                "Access.READ_WRITE, which its owner must grant",
-            )
+            if freezing.is_frozen(self):
+                why = "it was frozen, so nobody may write to it any more; share a copy"
+            else:
+                why = "it is read-only in this process; open it with Access.READ_WRITE, which its owner must grant"
+            raise error_for(Status.ACCESS_DENIED, f"cannot {verb} this memory ({self.what()}): {why}")
 
     def what(self) -> str:
         """Return its name, if any, and its payload's size, for messages."""

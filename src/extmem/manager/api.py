@@ -246,6 +246,19 @@ class Manager(NtHandleTable, abc.ABC):
             requires_one_of=["Linux"],
         )
 
+    def freeze(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """Let nobody write any more to the memory of these references, all of one memory of this process.
+
+        It has the lease, and seals the files before it gives it back; it calls this again after that. Return the pids
+        of processes that may write, as far as they are known: then nothing has changed. A pid is 0 for a process of
+        another pid namespace. Errors: as `lease`.
+        """
+        raise UnsupportedError(
+            "nothing on this system can keep processes from writing to memory that they have open for writing; open it "
+            "with Access.READ where it is to be read only",
+            requires_one_of=["Linux"],
+        )
+
     @abc.abstractmethod
     def forget_name(self, name: str) -> bool:
         """End the keeping of the object with this name by the object manager. Return False if it is not kept.

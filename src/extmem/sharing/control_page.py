@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 from extmem.sharing import timeline_page
 
 __all__ = [
+    "FROZEN",
     "MOST",
     "PAGE_SIZE",
     "STAMP_SIZE",
@@ -50,6 +51,8 @@ STAMP_SIZE: Final = 8
 """Bytes of the stamp of a named array."""
 WHOLE: Final = 2072
 """Offset of a u64: the generation of the last update that named no arrays."""
+FROZEN: Final = 2080
+"""Offset of a u64: not 0 once a process freezes the memory, or has frozen it. Waiters look at it; the seals decide."""
 _UPDATER: Final = 2048
 _NUMBERS: Final = struct.Struct("=QQQ")
 

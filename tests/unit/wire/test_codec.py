@@ -49,6 +49,7 @@ REQUESTS: list[wire.Request] = [
     wire.Forget("kept"),
     wire.IsSuperseded(3),
     wire.Lease(3),
+    wire.Freeze((3, 4)),
     wire.WatchNames(),
     wire.AnnounceRecord(b"record", b"d", 1, True),
     wire.AnnounceReference(1, 5, 6, True, 0xF0001, True),

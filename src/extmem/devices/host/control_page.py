@@ -12,7 +12,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from extmem import vk
 from extmem.devices.host import system
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from extmem.owning import OwnedFd
 
 __all__ = ["ControlPage", "deadline_after", "in_file_of"]
+
+
+_SEALED_SOON_NS: Final = 10_000_000
+"""Nanoseconds after which a waiter looks again whether memory is frozen that is about to be."""
+
+
+def _earlier(deadline: int | None, other: int) -> int:
+    return other if deadline is None else min(deadline, other)
 
 
 class ControlPage:
@@ -102,6 +110,13 @@ class ControlPage:
         """Record that the update is left without its end, and wake all who wait."""
         self._page.poison()
 
+    # Freezing: by the process that has the lease.
+
+    def announce_freeze(self, frozen: bool) -> None:
+        """Wake all who wait, because the memory is about to be frozen, or (False) is not after all."""
+        self._page.contents.cast("Q")[layout.FROZEN // 8] = frozen
+        self._page.wake_all()
+
     # Reading.
 
     def barrier(self) -> None:
@@ -129,8 +144,8 @@ class ControlPage:
                     "give a longer timeout, or find out what the process does that updates it"
                 )
 
-    def wait(self, after: int, deadline: int | None, superseded: Callable[[], bool], what: str) -> int:
-        """Wait for finished contents that are newer, or until the memory is superseded. Return their generation.
+    def wait(self, after: int, deadline: int | None, is_last: Callable[[], bool], what: str) -> int:
+        """Wait for finished contents that are newer, or until there will be none: `is_last`. Return their generation.
 
         Errors: as `settled`.
         """
@@ -138,12 +153,15 @@ class ControlPage:
         while True:
             expected = page.sequence_number
             generation = page.value
-            if generation >= target or superseded():
+            if generation >= target or is_last():
                 page.barrier()
                 return layout.finished(generation)
             if self.torn:
                 raise self._torn_error(what)
-            if not sleep_on_pages([(page, expected)], deadline):
+            # The memory is sealed after that was announced, and the seal wakes nobody.
+            freezing = page.contents.cast("Q")[layout.FROZEN // 8]
+            until = _earlier(deadline, time.monotonic_ns() + _SEALED_SOON_NS) if freezing else deadline
+            if not sleep_on_pages([(page, expected)], until) and until == deadline:
                 raise WaitTimeoutError(
                     f"this memory ({what}) has generation {generation}, and none after {after} was finished in time; "
                     "give a longer timeout, or start the process that updates it"
