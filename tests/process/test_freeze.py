@@ -128,7 +128,7 @@ def test_handles_and_tickets_with_the_right_to_write_give_what_is_left_of_it(sta
 
 def test_an_update_ends_before_and_none_begins_after(start: Start) -> None:
     writer, other = start(SHARE), start("one = extmem.open_device(kind='host').allocate(8)")
-    writer("block = m.update(); block.__enter__()")
+    writer("block = m.update(); block.__enter__(); None")
     assert writer("outcome(m.freeze)[0]") == "HandleStateError"  # the block of this thread
     kind = writer(
         """
@@ -178,7 +178,7 @@ freezing._seal = end
 """
     )
     writer.start("m.freeze()")
-    writer.wait_for_end()
+    writer.wait(expect=-9)
     assert other("m.frozen, extmem.open('frozen', access=RW).fill(1)") == (False, None)
 
 
@@ -195,7 +195,9 @@ def test_named_arrays_are_frozen_together(start: Start) -> None:
 
 def test_a_part_that_was_shared_is_frozen_with_the_whole(start: Start) -> None:
     writer = start(SHARE, "part = m[2:5].share(name='frozen part', access=RW)")
-    kind, text = writer("outcome(m.freeze)")
-    assert kind == "LiveViewError", text
-    writer("part.close(); del part; m[2:5].share(name='other part', access=READ)")
-    writer("m.freeze()")
+    reader = start("p = extmem.open('frozen part', access=READ)")
+    writer("del part; m.freeze()")
+    assert reader("p.frozen, p.wait(after=0, timeout=60)") == (True, 0)
+    assert reader("outcome(extmem.open, 'frozen part', access=RW)[0]") == "AccessDeniedError"
+    writer("other = m[3:6].share(name='other part')")
+    assert reader("q = extmem.open('other part'); q.frozen, q.read_only, q.read_bytes(0, 1)[0]") == (True, True, 7)

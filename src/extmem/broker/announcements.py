@@ -179,11 +179,10 @@ class Announcements:
         except BaseException:
             self.dispose(session, fds)
             raise
-        self.has(session, back.payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
         self.payloads.add(back.payload, given, fds, uid, session.process)
         if record.writable:
             self.payloads.upgrade(back.payload, uid)
-            self.note_frozen(back.payload)
+        self.sent(session, back.payload, given)
         self.loop.payload_changed()
         if back.payload not in self.facts:
             self.facts[back.payload] = Facts(
@@ -212,12 +211,20 @@ class Announcements:
         session.proven.setdefault((record.payload, record.object), set()).add((record.granted, record.exporting))
         return wire.RecordBack(back.payload, back.kmt or 0, named), ()
 
-    def note_frozen(self, payload: int) -> None:
-        """Tell the model of a payload whose files are sealed against writing."""
-        if not self.payloads.given(payload).writable:
-            with contextlib.suppress(OSError):  # no right is gained: the kernel holds the seals
-                if self.payloads.is_frozen(payload):
-                    self.model.set_frozen(payload, True)
+    def sent(self, session: Session, payload: int, given: Given) -> None:
+        """Record that the client has sent file descriptors of the payload, and so has them.
+
+        Those of a frozen payload can be open for writing, and are of no use for that: the client gets others when it
+        imports the payload for reading.
+        """
+        frozen = False
+        if not given.writable:
+            with contextlib.suppress(OSError):  # nobody gains a right: the kernel has the seals
+                frozen = self.payloads.is_frozen(payload)
+        if frozen:
+            self.model.set_frozen(payload, True)
+        else:
+            self.has(session, payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
 
     def _check(
         self, session: Session, record: wire.HolderRecord, m: wire.AnnounceRecord, fds: Sequence[int]

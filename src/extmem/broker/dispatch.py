@@ -136,7 +136,6 @@ class Dispatch(Naming):
             self.superseded()
         session.made = Made(reference=made.reference, payload=payload, held=session.held.get(payload, 0))
         self.payloads.add(payload, given, fds, session.token.uid, session.process)
-        self.note_frozen(payload)
         facts = self.facts.get(payload)
         created = facts is None
         if facts is None:
@@ -150,7 +149,7 @@ class Dispatch(Naming):
                 strict_kmt=record.strict_kmt,
             )
             self.facts[payload] = facts
-        self.has(session, payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
+        self.sent(session, payload, given)
         granted = self.model.reference(session.process, made.reference).granted
         self.has_page(session, payload, granted, created=created)
         return (
