@@ -155,7 +155,7 @@ os.waitpid(pid, 0)[1]
 """
     )
     assert child == 0
-    assert writer("m.generation, outcome(hold, m, timeout=0.01)[0]") == (1, "WaitTimeoutError")
+    assert writer("m.generation, outcome(hold, m, timeout=0.01)[0]") == (1, "HandleStateError")
 
 
 def test_memory_of_a_file_descriptor_is_read_and_not_updated(start: Start) -> None:

@@ -786,6 +786,8 @@ class DeviceMemory(MemoryObject):
 
         after: the generation that is known; None: the current one. timeout: seconds; None for no limit. Signal handlers
             run meanwhile.
+        It also returns if no newer one will come, because other memory has got the name (`superseded`) or the memory is
+        `frozen`; the generation is then not newer.
         Errors: WaitTimeoutError (a TimeoutError); PeerGoneError if the memory is `torn`; as `generation`.
         """
         with late_imports():
@@ -793,6 +795,17 @@ class DeviceMemory(MemoryObject):
 
         with self.use() as record:
             return changes.wait(record, after, timeout)
+
+    async def wait_async(self, after: int | None = None, timeout: float | None = None) -> int:
+        """`wait` for coroutines: others run meanwhile. If it is cancelled, nothing of the wait remains.
+
+        Errors: as `wait`.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return await changes.wait_async(record, after, timeout)
 
     @property
     def frozen(self) -> bool:

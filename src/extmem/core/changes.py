@@ -19,6 +19,7 @@ from extmem.devices.host import late
 from extmem.errors import HandleStateError, PeerGoneError, UnsupportedError, WaitTimeoutError
 from extmem.handles.process_id import current_process
 from extmem.manager import manager
+from extmem.owning import late_imports
 from extmem.sharing import control_page as layout
 from extmem.sharing.kinds import PageRole
 
@@ -42,6 +43,7 @@ __all__ = [
     "nanoseconds_of",
     "obtain",
     "wait",
+    "wait_async",
 ]
 
 
@@ -105,11 +107,32 @@ def is_torn(record: MemoryRecord) -> bool:
 def wait(record: MemoryRecord, after: int | None, timeout: float | None) -> int:
     """`DeviceMemory.wait`."""
     seconds = checked_timeout(timeout)
-    if after is not None and (isinstance(after, bool) or not isinstance(after, int)):
-        raise TypeError(f"after is {after!r}, a {type(after).__name__}; give a generation, which is an int, or None")
     page = control_of(record)
-    known = page.generation if after is None else after
+    known = page.generation if after is None else _generation(after)
     return page.wait(known, nanoseconds_of(seconds), lambda: is_last(record), record.what())
+
+
+async def wait_async(record: MemoryRecord, after: int | None, timeout: float | None) -> int:
+    """`DeviceMemory.wait_async`."""
+    with late_imports():
+        import asyncio
+
+    seconds = checked_timeout(timeout)
+    page = control_of(record)
+    known = page.generation if after is None else _generation(after)
+    try:
+        async with asyncio.timeout(seconds) as scope:
+            return await page.wait_async(known, lambda: is_last(record), record.what())
+    except TimeoutError:
+        if not scope.expired():
+            raise
+    return page.wait(known, nanoseconds_of(0), lambda: is_last(record), record.what())
+
+
+def _generation(after: object) -> int:
+    if isinstance(after, bool) or not isinstance(after, int):
+        raise TypeError(f"after is {after!r}, a {type(after).__name__}; give a generation, which is an int, or None")
+    return after
 
 
 def is_last(record: MemoryRecord) -> bool:

@@ -3,9 +3,9 @@
 How this works. The process that freezes gets the lease, so no update runs. The object manager refuses while other
 memory objects have the right to write, and from then on gives that right to nobody. Then this process ends its own
 mappings and seals the files against writing: that of a host payload, and the control page. The kernel refuses the seal
-while anybody has mapped the file for writing, or a driver uses its pages; after it nobody can write, map it for
-writing, or undo it. When the lease ends, the object manager looks at the seals: they alone decide whether the memory is frozen, so
-nothing is left half frozen by a process that was killed, and the next broker finds the same.
+while anybody has mapped the file for writing, or a driver uses its pages. After the seal nobody can write, map the file
+for writing, or undo it. When the lease ends, the object manager looks at the seals: they alone decide whether the
+memory is frozen, so nothing is left half frozen by a process that was killed, and the next broker finds the same.
 
 The files of a driver's payload have no seals. There the sealed control page says that the memory is frozen. The object
 manager gives the right to write to nobody, and extmem writes in no process.
@@ -65,8 +65,10 @@ def freeze(memory: MemoryObject, timeout: float | None, finish: Callable[[], Non
             page.settled(changes.nanoseconds_of(changes.left_of(deadline)), record.what())
             writers = owner.freeze(numbers)
             if writers:
-                raise _in_use(record, f"it is open for writing {_named(writers)}; close it there, or open it there with "
-                "Access.READ")
+                raise _in_use(
+                    record,
+                    f"it is open for writing {_named(writers)}; close it there, or open it there with Access.READ",
+                )
             page.announce_freeze(True)
             del page, record
         sealed = False

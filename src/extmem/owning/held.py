@@ -87,8 +87,8 @@ class Held:
 
     def reopen(self) -> None:
         """Permit holds again, after `reserve`. It must not have been released."""
-        if not self._gate:
-            self._gate.append(1)
+        # A new one: a thread that was refused may still have a view of the old one, which cannot be resized then.
+        self._gate = bytearray(1)
 
     def settle(self) -> bool:
         """Release it, unless there is a hold. Return whether it is released.

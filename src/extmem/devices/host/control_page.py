@@ -19,6 +19,7 @@ from extmem.devices.host import system
 from extmem.devices.host.page_signals import deadline_after
 from extmem.devices.host.sync_system import TimelinePage, open_page, sleep_on_pages
 from extmem.errors import DriverError, PeerGoneError, WaitTimeoutError
+from extmem.owning import late_imports
 from extmem.sharing import control_page as layout
 from extmem.sharing.timeline_page import State
 
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["ControlPage", "deadline_after", "in_file_of"]
 
 
-_SEALED_SOON_NS: Final = 10_000_000
-"""Nanoseconds after which a waiter looks again whether memory is frozen that is about to be."""
+_SEALED_SOON: Final = 0.01
+"""Seconds after which a waiter looks again whether memory is frozen that is about to be."""
+_ALIVE: Final = 0.5
+"""Seconds after which a waiter looks again whether the process lives that updates."""
 
 
 def _earlier(deadline: int | None, other: int) -> int:
@@ -149,23 +152,56 @@ class ControlPage:
 
         Errors: as `settled`.
         """
-        page, target = self._page, layout.after(after)
+        page = self._page
         while True:
             expected = page.sequence_number
-            generation = page.value
-            if generation >= target or is_last():
-                page.barrier()
-                return layout.finished(generation)
-            if self.torn:
-                raise self._torn_error(what)
-            # The memory is sealed after that was announced, and the seal wakes nobody.
-            freezing = page.contents.cast("Q")[layout.FROZEN // 8]
-            until = _earlier(deadline, time.monotonic_ns() + _SEALED_SOON_NS) if freezing else deadline
+            found = self.newer(after, is_last, what)
+            if found is not None:
+                return found
+            look_at = self.look_again()
+            until = deadline if look_at is None else _earlier(deadline, time.monotonic_ns() + round(look_at * 1e9))
             if not sleep_on_pages([(page, expected)], until) and until == deadline:
-                raise WaitTimeoutError(
-                    f"this memory ({what}) has generation {generation}, and none after {after} was finished in time; "
-                    "give a longer timeout, or start the process that updates it"
-                )
+                raise self._late_error(after, what)
+
+    async def wait_async(self, after: int, is_last: Callable[[], bool], what: str) -> int:
+        """As `wait` without limit, while other coroutines run. Cancelled, it leaves nothing behind."""
+        with late_imports():
+            from extmem.devices.host.sync_async import sleep_async
+
+        page = self._page
+        while True:
+            expected = page.sequence_number
+            found = self.newer(after, is_last, what)
+            if found is not None:
+                return found
+            await sleep_async(page, expected, self.look_again())
+
+    def newer(self, after: int, is_last: Callable[[], bool], what: str) -> int | None:
+        """Return the generation of finished contents that are newer, or of the last ones; None if there are none yet.
+
+        Errors: PeerGoneError if the memory is torn.
+        """
+        page = self._page
+        generation = page.value
+        if generation >= layout.after(after) or is_last():
+            page.barrier()
+            return layout.finished(generation)
+        if self.torn:
+            raise self._torn_error(what)
+        return None
+
+    def look_again(self) -> float | None:
+        """Return the seconds after which a waiter looks at the page again, though nobody has woken it; None: never."""
+        page = self._page
+        if page.contents.cast("Q")[layout.FROZEN // 8]:
+            return _SEALED_SOON  # the memory is sealed after that was announced, and the seal wakes nobody
+        return _ALIVE if layout.is_running(page.value) else None
+
+    def _late_error(self, after: int, what: str) -> WaitTimeoutError:
+        return WaitTimeoutError(
+            f"this memory ({what}) has generation {self._page.value}, and none after {after} was finished in time; "
+            "give a longer timeout, or start the process that updates it"
+        )
 
     def _torn_error(self, what: str) -> PeerGoneError:
         facts = self._page.facts
