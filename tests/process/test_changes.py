@@ -15,8 +15,6 @@ from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 
-pytestmark = pytest.mark.linux_only("updates need the broker")
-
 SETUP = """
 import os, threading
 import numpy as np

@@ -18,7 +18,6 @@ from extmem.core import exporting, freezing, naming, tables
 from extmem.devices.host import late
 from extmem.errors import HandleStateError, PeerGoneError, UnsupportedError, WaitTimeoutError
 from extmem.handles.process_id import current_process
-from extmem.manager import manager
 from extmem.owning import late_imports
 from extmem.sharing import control_page as layout
 from extmem.sharing.kinds import PageRole
@@ -76,12 +75,6 @@ def control_of(record: MemoryRecord) -> ControlPage:
 
 
 def _find(record: MemoryRecord) -> ControlPage:
-    if not manager().has_broker:
-        raise UnsupportedError(
-            f"changes of this memory ({record.what()}) are not counted on Windows, where no object manager tells which "
-            "process changes it; order the accesses with extmem.timeline",
-            requires_one_of=["Linux"],
-        )
     pages = record.pages
     if pages is not None and PageRole.CONTROL in pages:
         file, writable = pages.file(PageRole.CONTROL), pages.is_writable(PageRole.CONTROL)
@@ -287,22 +280,14 @@ def obtain(record: MemoryRecord, deadline: float | None) -> Lease:
     deadline: of `time.monotonic`. Errors: WaitTimeoutError; HandleStateError in a block of this thread that updates the
     memory; as `Manager.lease`.
     """
-    if (control_of(record).page, get_ident()) in _running:
+    page = control_of(record)
+    if (page.page, get_ident()) in _running:
         raise HandleStateError(
             f"this thread (or another coroutine in it) updates this memory ({record.what()}) already, and would wait "
             "for itself; leave that block first"
         )
-    exporting.share_on_demand(record)
-    owner = record.manager
-    numbers = [reference.number for reference in record.references if reference.number]
-    if owner is None or not numbers:
-        raise UnsupportedError(
-            f"this memory ({record.what()}) is not known to the object manager, which lets one process at a time "
-            "update: it was imported by file descriptor, or cannot be shared; open it by name, NT handle or pickle",
-            requires_one_of=["memory of the object manager"],
-        )
     while True:
-        lease = owner.lease(numbers[-1])
+        lease = page.lease() or _lease_of_manager(record)
         has_it: bool | None = False
         try:
             has_it = lease.obtain(left_of(deadline))
@@ -316,6 +301,19 @@ def obtain(record: MemoryRecord, deadline: float | None) -> Lease:
                 f"another process or thread has been updating this memory ({record.what()}) all the time; give a "
                 "longer timeout"
             )
+
+
+def _lease_of_manager(record: MemoryRecord) -> Lease:
+    exporting.share_on_demand(record)
+    owner = record.manager
+    numbers = [reference.number for reference in record.references if reference.number]
+    if owner is None or not numbers:
+        raise UnsupportedError(
+            f"this memory ({record.what()}) is not known to the object manager, which lets one process at a time "
+            "update: it was imported by file descriptor, or cannot be shared; open it by name, NT handle or pickle",
+            requires_one_of=["memory of the object manager"],
+        )
+    return owner.lease(numbers[-1])
 
 
 class Stable:

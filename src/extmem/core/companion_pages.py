@@ -13,13 +13,13 @@ A payload that came by file descriptor has no pages, since a descriptor is one f
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from extmem.devices.host import late
 from extmem.errors import DescriptorError, HandleStateError
-from extmem.manager import manager
 from extmem.sharing import control_page
 from extmem.sharing.kinds import PageRole
 from extmem.sharing.payload import Page, PayloadFd
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from extmem.devices.host.system import FileMapping
     from extmem.owning import OwnedFd
 
-__all__ = ["CompanionPages", "counting", "create", "of_import"]
+__all__ = ["CompanionPages", "counting", "create", "new_control_page", "of_import"]
 
 _FINAL = frozenset((PageRole.TABLE,))
 """The roles of pages that nobody writes to after the export."""
@@ -168,9 +168,14 @@ def create(contents: Mapping[PageRole, bytes | memoryview], sddl: str | None = N
     return CompanionPages(made)
 
 
-def counting() -> CompanionPages | None:
-    """Return the control page of a new payload, alone; None on systems that count nothing. Errors: as `create`."""
-    return create({PageRole.CONTROL: control_page.new(0)}) if manager().has_broker else None
+def counting(sddl: str | None = None) -> CompanionPages:
+    """Return the control page of a new payload, alone. Errors: as `create`."""
+    return create({PageRole.CONTROL: new_control_page(0)}, sddl)
+
+
+def new_control_page(arrays: int) -> bytes:
+    """Return the contents of a control page for so many named arrays."""
+    return control_page.new(arrays, secrets.token_bytes(control_page.ID_SIZE))
 
 
 def of_import(roles: Sequence[int], payload: PayloadFd) -> CompanionPages | None:

@@ -51,6 +51,7 @@ def freeze(memory: MemoryObject, timeout: float | None, finish: Callable[[], Non
         if is_frozen(record):
             return
         record.check_writable("freeze")
+        _refuse_system(record)
         _refuse_lent(record)
         changes.control_of(record)
         if finish is not None:
@@ -116,6 +117,16 @@ def _seal(record: MemoryRecord) -> bool:
         ) from error
     record.writable = False
     return True
+
+
+def _refuse_system(record: MemoryRecord) -> None:
+    if not (record.manager or manager()).has_broker:
+        raise UnsupportedError(
+            f"this memory ({record.what()}) cannot be frozen: Windows has no seals, so nothing keeps processes from "
+            "writing that have it open for writing, and no object manager knows them; open it with Access.READ where "
+            "it is only read",
+            requires_one_of=["Linux"],
+        )
 
 
 def _refuse_lent(record: MemoryRecord) -> None:

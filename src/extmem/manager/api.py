@@ -241,8 +241,7 @@ class Manager(NtHandleTable, abc.ABC):
         Errors: AccessDeniedError without that right; UnsupportedError where the kernel is the object manager.
         """
         raise UnsupportedError(
-            "memory has no updates on Windows yet, since no other process sees which process writes; order the work "
-            "with a timeline instead (extmem.timeline)",
+            "the Windows kernel gives the right to update by a mutex beside the control page, not by a reference",
             requires_one_of=["Linux"],
         )
 
@@ -254,8 +253,8 @@ class Manager(NtHandleTable, abc.ABC):
         another pid namespace. Errors: as `lease`.
         """
         raise UnsupportedError(
-            "nothing on this system can keep processes from writing to memory that they have open for writing; open it "
-            "with Access.READ where it is to be read only",
+            "Windows has no seals, so nothing keeps processes from writing that have memory open for writing; open it "
+            "with Access.READ where it is only read",
             requires_one_of=["Linux"],
         )
 

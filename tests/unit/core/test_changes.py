@@ -17,8 +17,6 @@ from extmem.errors import HandleStateError, PeerGoneError, StaleSourceError, Uns
 from extmem.testing.leaks import descriptors
 from extmem.testing.waiting import wait_until
 
-pytestmark = pytest.mark.linux_only("updates need the broker")
-
 
 @pytest.fixture
 def memory() -> Iterator[DeviceMemory]:

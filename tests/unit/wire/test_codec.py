@@ -78,6 +78,7 @@ REPLIES: list[wire.Reply] = [
     wire.Attached(),
     wire.Awaited(9),
     wire.NamesPage(),
+    wire.Writers((5, 0)),
     wire.Refusal(0xC0000034, "No live object is named 'x'."),
     wire.Fault("you broke the format"),
 ]

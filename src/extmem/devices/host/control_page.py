@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from extmem import vk
 from extmem.devices.host import system
 from extmem.devices.host.page_signals import deadline_after
-from extmem.devices.host.sync_system import TimelinePage, open_page, sleep_on_pages
+from extmem.devices.host.sync_system import TimelinePage, lease_of, open_page, sleep_on_pages
 from extmem.errors import DriverError, PeerGoneError, WaitTimeoutError
 from extmem.owning import late_imports
 from extmem.sharing import control_page as layout
@@ -25,6 +25,7 @@ from extmem.sharing.timeline_page import State
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Mapping
+    from extmem.manager import Lease
     from extmem.owning import OwnedFd
 
 __all__ = ["ControlPage", "deadline_after", "in_file_of"]
@@ -72,6 +73,11 @@ class ControlPage:
         return page.facts.abandoned or page.has_ended(*layout.updater(page.contents))
 
     # Updating: by the process that has the lease.
+
+    def lease(self) -> Lease | None:
+        """Return the lease of the page; None where the object manager gives it."""
+        lease: Lease | None = lease_of(self._page)
+        return lease
 
     def begin(self) -> int:
         """Count the beginning of an update, before its first byte. Return the generation that it will finish.
