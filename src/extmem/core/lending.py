@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from extmem.core import describing, exporting
+from extmem.core import companion_pages, describing, exporting
 from extmem.core.companion_pages import CompanionPages
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_record import HeldMemory, MemoryRecord
@@ -74,7 +74,8 @@ def share_range(
             # Each is exported, and copied for a broker that replaces the present one; some are for what runs meanwhile.
             fd_limit.require(2 * count + _SPARE_FDS, f"memory of {count} allocations")
             rights, attributes = exporting.high_level_access(how.access, how.name)
-            pages = CompanionPages([(PageRole.LIFELINE, loans.lend(values), True)])
+            counted = companion_pages.counting()
+            pages = CompanionPages([*counted.owners(), (PageRole.LIFELINE, loans.lend(values), True)])
             # Not by bare fd: that has no companion pages, so nobody would know when its holder has ended.
             types = OPAQUE_WIN32
             described = describing.describe(

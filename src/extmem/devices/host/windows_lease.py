@@ -2,9 +2,10 @@
 
 How this works. The name of the mutex contains the random id of the page. A mutex belongs to a thread. A block can end
 in another thread than that in which it began, or be lost, so each lease has a thread of its own, which waits for the
-mutex, owns it until it is told to stop, and releases it. If the process ends meanwhile, the kernel gives the mutex to
-the next that waits, as abandoned: the count in the page is odd then, by which the next update sees what has happened.
-Who may only read the page knows the id, too, and could own the mutex for ever; so the updater gives its own timeout.
+mutex, owns it until it is told to stop, marks the page if the update is not finished, and releases the mutex. If the
+process ends meanwhile, the kernel gives the mutex to the next that waits, as abandoned: the count in the page is odd
+then, by which the next update sees what has happened. Who may only read the page knows the id, too, and could own the
+mutex for ever; so the updater gives its own timeout.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from extmem.handles._win32.tables import kernel32
 from extmem.manager.api import Lease
 from extmem.manager.windows import status_errors
 from extmem.owning import OwnedDescriptor, Owner, join_thread
+from extmem.sharing import control_page
 
 if sys.platform != "win32":
     raise ImportError("a mutex that the kernel abandons is Windows's; extmem.devices.host picks what the platform has")
@@ -38,10 +40,10 @@ _JOIN_S: Final = 5.0
 class WindowsLease(Lease):
     """See the module. Its loss, too, gives the mutex back."""
 
-    def __init__(self, path: str) -> None:
-        """path: of the mutex. Errors: OutOfMemoryError; InternalError for another failure of the kernel."""
+    def __init__(self, page: TimelinePage) -> None:
+        """Errors: OutOfMemoryError; InternalError for another failure of the kernel."""
         try:
-            mutex = OwnedDescriptor(wake_events.mutex_of(path))
+            mutex = OwnedDescriptor(wake_events.mutex_of(f"{page.path}update"))
             self._has_it = OwnedDescriptor(waitables.create_event(None, signaled=False))
             stop = OwnedDescriptor(waitables.create_event(None, signaled=False))
         except calls.StatusError as error:
@@ -49,7 +51,7 @@ class WindowsLease(Lease):
                 error, "The mutex of an update cannot be created."
             ) from None
         self._thread = threading.Thread(
-            target=_own, args=(mutex, self._has_it, stop), name="extmem-update", daemon=True
+            target=_own, args=(page, mutex, self._has_it, stop), name="extmem-update", daemon=True
         )
         self._thread.start()
         # The thread closes `stop` when it has been set; until then the handle is valid.
@@ -72,7 +74,7 @@ class WindowsLease(Lease):
         join_thread(self._thread, _JOIN_S)
 
 
-def _own(mutex: OwnedDescriptor, has_it: OwnedDescriptor, stop: OwnedDescriptor) -> None:
+def _own(page: TimelinePage, mutex: OwnedDescriptor, has_it: OwnedDescriptor, stop: OwnedDescriptor) -> None:
     """Own the mutex from when it is free until `stop` is set. The thread owns the handles."""
     try:
         while (found := waitables.wait_any([stop.fd, mutex.fd], _LONGEST_MS)) not in (0, 1):
@@ -82,6 +84,8 @@ def _own(mutex: OwnedDescriptor, has_it: OwnedDescriptor, stop: OwnedDescriptor)
                 waitables.set_event(has_it.fd)
                 while waitables.wait_any([stop.fd], _LONGEST_MS) != 0:
                     pass
+                if control_page.is_running(page.value) and not page.facts.abandoned:
+                    page.poison()
             finally:
                 waitables.release_mutex(mutex.fd)
     finally:
@@ -91,4 +95,4 @@ def _own(mutex: OwnedDescriptor, has_it: OwnedDescriptor, stop: OwnedDescriptor)
 
 def lease_of(page: TimelinePage) -> Lease:
     """Return the lease of a control page; at first, a wait for it. Errors: as `WindowsLease`."""
-    return WindowsLease(f"{page.path}update")
+    return WindowsLease(page)
