@@ -166,6 +166,7 @@ def test_a_cancelled_wait_leaves_nothing(memory: DeviceMemory, ring: bool, monke
             await waiting
         assert sync_async._sleeper._watches == {}
 
+    gc.collect()
     before, threads = descriptors(), threading.active_count()
     asyncio.run(main())
     wait_until(lambda: threading.active_count() == threads, "the end of the thread")
