@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 
@@ -9,9 +10,10 @@ import pytest
 
 import extmem
 from extmem.api import DeviceMemory
-from extmem.core import freezing
+from extmem.core import freezing, shared_devices
 from extmem.devices.host import memfd
 from extmem.errors import AccessDeniedError, HandleStateError, LiveViewError, UnsupportedError
+from tests import cuda_bed
 
 pytestmark = pytest.mark.linux_only("Windows cannot keep writers out")
 
@@ -153,3 +155,29 @@ def test_the_pages_of_timelines_take_no_seals() -> None:
         assert not memfd.is_sealed(file.fd) and fcntl.fcntl(file.fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SEAL
     finally:
         file.close()
+
+
+def test_memory_of_a_gpu_is_frozen_by_its_control_page() -> None:
+    name = f"frozen-gpu-{os.getpid()}"
+    with (
+        cuda_bed.both(),
+        shared_devices.fresh_devices(),
+        extmem.open_device(kind="cuda") as device,
+        device.allocate(64, name=name, access=extmem.Access.READ_WRITE) as memory,
+        device.open(name, access=extmem.Access.READ) as reader,
+    ):
+        memory.write(b"\7" * 64)
+        with device.open(name, access=extmem.Access.READ_WRITE), pytest.raises(LiveViewError, match="open for writing"):
+            memory.freeze()
+        with memory.update():
+            pass
+        memory.freeze()
+        assert memory.frozen and reader.frozen and memory.generation == reader.generation == 2
+        assert reader.wait(after=2, timeout=60) == 2
+        for refused in (lambda: memory.fill(1), lambda: memory.write(b"x"), memory.update):
+            with pytest.raises(AccessDeniedError, match="frozen"):
+                refused()
+        with pytest.raises(AccessDeniedError, match="frozen"):
+            device.open(name, access=extmem.Access.READ_WRITE)
+        with device.open(name) as other:
+            assert other.read_only and reader.tobytes() == b"\7" * 64
