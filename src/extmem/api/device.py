@@ -810,11 +810,8 @@ class DeviceMemory(MemoryObject):
     @property
     def frozen(self) -> bool:
         """Whether nobody writes to it any more (`freeze`). False for memory that cannot be frozen."""
-        with late_imports():
-            from extmem.core import freezing
-
         with self.use() as record:
-            return freezing.is_frozen(record)
+            return record.is_frozen()
 
     def freeze(self, *, stream: object = None, timeout: float | None = None) -> None:
         """Let nobody write to it any more, this process neither. That is final; a second call does nothing.

@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Self, TypeAlias
 from weakref import WeakValueDictionary
 
-from extmem.core import exporting, freezing, naming, tables
+from extmem.core import exporting, naming, tables
 from extmem.devices.host import late
 from extmem.errors import HandleStateError, PeerGoneError, UnsupportedError, WaitTimeoutError
 from extmem.handles.process_id import current_process
@@ -130,7 +130,7 @@ def _generation(after: object) -> int:
 
 def is_last(record: MemoryRecord) -> bool:
     """Return whether no newer generation will come: the memory is superseded or frozen."""
-    return naming.is_superseded(record) or freezing.is_frozen(record)
+    return naming.is_superseded(record) or record.is_frozen()
 
 
 def nanoseconds_of(seconds: float | None) -> int | None:

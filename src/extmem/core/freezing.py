@@ -1,4 +1,4 @@
-"""`DeviceMemory.freeze` and `frozen`: memory that nobody writes to any more.
+"""`DeviceMemory.freeze`: from then on nobody writes to the memory any more.
 
 How this works. The process that freezes gets the lease, so no update runs. The object manager refuses while other
 memory objects have the right to write, and from then on gives that right to nobody. Then this process ends its own
@@ -16,10 +16,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from extmem.core import changes
 from extmem.errors import LiveViewError, UnsupportedError
 from extmem.handles.process_id import current_process
 from extmem.manager import manager
-from extmem.owning import late_imports
 from extmem.sharing.kinds import PageRole
 
 if TYPE_CHECKING:
@@ -28,27 +28,16 @@ if TYPE_CHECKING:
     from extmem.core.memory_object import MemoryObject
     from extmem.core.memory_record import MemoryRecord
 
-__all__ = ["freeze", "is_frozen"]
-
-
-def is_frozen(record: MemoryRecord) -> bool:
-    """Return whether nobody may write to memory any more, which is in use. False for memory that cannot be frozen."""
-    if record.device.kind == "host":
-        return bool(getattr(record.allocation, "frozen", False))  # of host memory alone
-    pages = record.pages
-    return pages is not None and PageRole.CONTROL in pages and pages.is_sealed(PageRole.CONTROL)
+__all__ = ["freeze"]
 
 
 def freeze(memory: MemoryObject, timeout: float | None, finish: Callable[[], None] | None) -> None:
     """`DeviceMemory.freeze`. finish: waits for the work of the device on the memory."""
-    with late_imports():
-        from extmem.core import changes
-
     seconds = changes.checked_timeout(timeout)
     deadline = None if seconds is None else time.monotonic() + seconds
     with memory.use() as record:
         record.check_process()
-        if is_frozen(record):
+        if record.is_frozen():
             return
         record.check_writable("freeze")
         _refuse_system(record)

@@ -26,6 +26,7 @@ from extmem import rules
 from extmem.errors import HandleStateError, StaleSourceError
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, late_imports
+from extmem.sharing.kinds import PageRole
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 if TYPE_CHECKING:
@@ -240,14 +241,20 @@ class MemoryRecord(Held):
         """Raise AccessDeniedError if this process may only read the memory."""
         if not self.writable:
             with late_imports():
-                from extmem.core import freezing
                 from extmem.objects import Status, error_for
 
-            if freezing.is_frozen(self):
+            if self.is_frozen():
                 why = "it was frozen, so nobody may write to it any more; share a copy"
             else:
                 why = "it is read-only in this process; open it with Access.READ_WRITE, which its owner must grant"
             raise error_for(Status.ACCESS_DENIED, f"cannot {verb} this memory ({self.what()}): {why}")
+
+    def is_frozen(self) -> bool:
+        """Return whether nobody may write to it any more (`freezing`). False for memory that cannot be frozen."""
+        if self.device.kind == "host":
+            return bool(getattr(self.allocation, "frozen", False))  # of host memory alone
+        pages = self.pages
+        return pages is not None and PageRole.CONTROL in pages and pages.is_sealed(PageRole.CONTROL)
 
     def what(self) -> str:
         """Return its name, if any, and its payload's size, for messages."""
