@@ -11,7 +11,7 @@ import numpy as np
 
 import extmem
 from extmem.api import DeviceMemory
-from extmem.errors import PeerGoneError, WaitTimeoutError
+from extmem.errors import PeerGoneError, UnsupportedError, WaitTimeoutError
 from tests.tagged_payloads import SIZE
 
 __all__ = ["CHANGES", "OF_DEVICES", "OF_MEMORY"]
@@ -40,10 +40,31 @@ def _waited(scene: Any) -> None:
         scene.thing.wait(timeout=0)
 
 
+def _awaited(scene: Any) -> None:
+    """Start a wait for a generation that is reached: it ends without an event loop."""
+    waiting = scene.thing.wait_async(after=-2)
+    try:
+        waiting.send(None)
+    except (StopIteration, PeerGoneError):
+        pass
+    finally:
+        waiting.close()
+
+
+def _frozen(scene: Any) -> Any:
+    """Freeze memory of its own, which others do not write to."""
+    with extmem.share(bytes([scene.tag]) * SIZE) as memory:
+        with contextlib.suppress(UnsupportedError):  # Windows
+            memory.freeze()
+        return memory.read()
+
+
 CHANGES: dict[tuple[type, str], Callable[[Any], Any]] = {
     (DeviceMemory, "update"): _updated,
     (DeviceMemory, "stable"): _stable,
     (DeviceMemory, "wait"): _waited,
+    (DeviceMemory, "wait_async"): _awaited,
+    (DeviceMemory, "freeze"): _frozen,
 }
 """Methods of memory that change it in place, and tell of changes."""
 

@@ -113,6 +113,9 @@ async def wait_async(record: MemoryRecord, after: int | None, timeout: float | N
     seconds = checked_timeout(timeout)
     page = control_of(record)
     known = page.generation if after is None else _generation(after)
+    found = page.newer(known, lambda: is_last(record), record.what())
+    if found is not None:
+        return found
     try:
         async with asyncio.timeout(seconds) as scope:
             return await page.wait_async(known, lambda: is_last(record), record.what())
