@@ -36,7 +36,10 @@ ONLY = {
     "linux": {
         "unit/broker": _BROKER,
         "unit/core/test_lending.py": "a payload has several handles, and a pipe beside them, on Linux alone",
+        "unit/cli/_bench/test_floor.py": "its C code is of opaque fds and futexes",
         "unit/cli/_bench/test_ordering_gpu.py": _FDS,
+        "process/cli/test_bench_tensors.py": "it measures the broker and memory by /proc",
+        "unit/cli/_bench/test_tensors.py": "it measures the broker and memory by /proc",
         "unit/manager/linux": _BROKER,
         "unit/sharing/test_payload.py": _BROKER,
         "unit/wire": _BROKER,

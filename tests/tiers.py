@@ -32,6 +32,7 @@ SLOW = {
     "process/test_timeline_deaths.py": _KILLS,
     "process/test_changes.py": _KILLS,
     "process/broker/test_names.py": _RESTARTS,
+    "process/cli/test_bench_tensors.py": "runs whole benchmarks",
     "process/cli/test_kept.py": "starts the command line a dozen times",
     "process/broker/test_namespaces.py": _RESTARTS,
     "process/broker/test_recovery.py": _RESTARTS,
