@@ -74,14 +74,14 @@ class _Arrays:
     # Views of all.
 
     def _numpy_views(self, private: Patterns) -> ArrayViews:
-        return ArrayViews([*self._entries().values()], state_views.numpy_maker(self._memory().map(), private))
+        return ArrayViews(self._entries(), state_views.numpy_maker(self._memory().map(), private))
 
     def _torch_views(self, private: Patterns) -> ArrayViews:
         base = state_views.torch_base(self._memory())
-        return ArrayViews([*self._entries().values()], state_views.torch_maker(base, private))
+        return ArrayViews(self._entries(), state_views.torch_maker(base, private))
 
     def _slice_views(self, method: str) -> ArrayViews:
-        return ArrayViews([*self._entries().values()], lambda entry: getattr(self._slice(entry), method)())
+        return ArrayViews(self._entries(), lambda entry: getattr(self._slice(entry), method)())
 
 
 class NamedArrays(DeviceMemory, _Arrays):
@@ -110,7 +110,7 @@ class NamedArrays(DeviceMemory, _Arrays):
         return self._known().table
 
     def _entries(self) -> Mapping[str, Entry]:
-        return {entry.name: entry for entry in self.table.entries}
+        return self._known().entries
 
     @property
     def metadata(self) -> Mapping[str, Scalar]:
@@ -121,17 +121,15 @@ class NamedArrays(DeviceMemory, _Arrays):
         return len(self.table.entries)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([entry.name for entry in self.table.entries])
+        return iter(self._entries())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._known().index
+        return name in self._entries()
 
     def __getitem__(self, name: Any) -> MemorySlice:
         if not isinstance(name, str):
             raise TypeError(f"the index {name!r} is a {type(name).__name__}; this memory holds arrays by name: keys()")
-        known = self._known()
-        number = known.index.get(name)
-        return self._named(name) if number is None else self._slice(known.table.entries[number])
+        return self._named(name)
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NoReturn:
         raise TypeError(

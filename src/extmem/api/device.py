@@ -557,7 +557,8 @@ class DeviceMemory(MemoryObject):
         """Return a PyTorch tensor over the payload, zero copy: on the GPU if CUDA can use the memory, else on the host.
 
         Arguments and errors as `device_array`; UnsupportedError without PyTorch, or for an unsuitable build of it.
-        For read-only memory, the operations of the tensor that write raise PermissionError.
+        For read-only memory, the operations of the tensor that write raise PermissionError. A write past them (a kernel
+        of your own, `data_ptr()`) ends the process on the host, and the CUDA context of the process on a GPU.
         """
         array = interop.gpu_arrays.device_array(self, dtype=dtype, shape=shape, strides=strides, offset=offset)
         if array is None:
@@ -719,7 +720,7 @@ class DeviceMemory(MemoryObject):
     def generation(self) -> int:
         """The count of changes: 2 for each finished update, and odd while one runs. Readers compare it.
 
-        Errors: UnsupportedError for memory without this count (memory of GPUs, host pointers, and of other programs).
+        Errors: UnsupportedError for memory without this count (host pointers, and memory of other programs).
         """
         with late_imports():
             from extmem.core import changes

@@ -90,6 +90,7 @@ class Naming(Granting):
 
     def _end_wait(self, session: Session, m: wire.EndWait, received: Received) -> Answer:
         self._close_pipe(session.process, m.number)
+        self._end_lease(session.process, m.number)  # a lease without its pipe would never end
         return self._imported(session, self.model.end_wait(session.process, m.number))
 
     def _hung_up(self, process: int, number: int) -> None:

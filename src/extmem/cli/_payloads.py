@@ -14,6 +14,7 @@ from extmem.manager import process_name
 from extmem.objects import ObjectKind, PayloadRow, Share
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.descriptor.sync import SyncDescriptor
+from extmem.sharing.kinds import PageRole
 from extmem.vk.value_text import enum_text
 
 __all__ = [
@@ -46,7 +47,10 @@ def access_in_words(mask: int, object_kind: ObjectKind = ObjectKind.MEMORY) -> s
 
 
 def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
-    """Return the contents of a payload as plain data: `{"type": "array" | "image" | "buffer" | "bytes", …}`."""
+    """Return the contents of a payload as plain data: `{"type": "array" | "arrays" | "image" | "buffer" | "bytes", …}`.
+
+    "arrays" are named arrays. What they are is in the payload's table, which the object manager does not tell.
+    """
     if descriptor.array is not None:
         return {
             "type": "array",
@@ -54,6 +58,8 @@ def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
             "dtype": descriptor.array.dtype,
             "strides": list(descriptor.array.strides),
         }
+    if PageRole.TABLE in descriptor.pages:
+        return {"type": "arrays"}
     if descriptor.image is not None:
         return _image(descriptor.image.format, list(descriptor.image.extent), descriptor.image.tiling)
     dedicated = descriptor.dedicated
@@ -154,6 +160,8 @@ def _kind_in_words(kind: dict[str, Any] | None) -> str:
         return f"array {' x '.join(map(str, kind['shape']))} {clean(kind['dtype'])}"
     if kind["type"] == "image":
         return f"image {' x '.join(map(str, kind['extent']))}\n{kind['format']} {kind['tiling']}"
+    if kind["type"] == "arrays":
+        return "named arrays"
     if kind["type"] == "timeline" and kind["value"] is not None:
         return f"timeline at {kind['value']}"
     return str(kind["type"])

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 from extmem import vk
 from extmem.arguments import check_flag
-from extmem.core import allocating, arguments, creating, describing, everyday_names, exporting, memory_types, rule_facts
+from extmem.core import (
+    allocating,
+    arguments,
+    companion_pages,
+    creating,
+    describing,
+    everyday_names,
+    exporting,
+    memory_types,
+    rule_facts,
+)
 from extmem.core.allocating import ArrayTerms
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_record import HeldMemory
@@ -114,9 +124,6 @@ def allocate(
         )
     pages = None
     if types & OPAQUE_WIN32 and describing.needs_control_page(device):
-        with late_imports():
-            from extmem.core import companion_pages
-
         stated = attributes.security_descriptor if attributes is not None else None
         pages = companion_pages.counting(manager().security_text(stated))
     descriptor = describing.describe(

@@ -261,12 +261,12 @@ def _numbers_of(record: MemoryRecord, names: Iterable[str]) -> list[int]:
             f"names are given, and this memory ({record.what()}) has no named arrays; omit them, or share a dictionary "
             "of arrays"
         )
-    index = tables.table_of(record).index
+    numbers = tables.table_of(record).numbers
     chosen = [names] if isinstance(names, str) else list(names)
     for name in chosen:
-        if name not in index:
+        if name not in numbers:
             raise KeyError(f"there is no array {name!r} in this memory ({record.what()}); keys() lists the names")
-    return [index[name] for name in chosen]
+    return [numbers[name] for name in chosen]
 
 
 def generation_of(record: MemoryRecord, name: str) -> int:
@@ -274,7 +274,7 @@ def generation_of(record: MemoryRecord, name: str) -> int:
     page = control_of(record)
     if not name or not tables.describes_table(record.descriptor):
         return page.generation
-    return page.generation_of(tables.table_of(record).index[name])
+    return page.generation_of(tables.table_of(record).numbers[name])
 
 
 def obtain(record: MemoryRecord, deadline: float | None) -> Lease:

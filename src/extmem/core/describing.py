@@ -24,7 +24,7 @@ start_time_of = lru_cache(maxsize=1)(start_time)
 
 def needs_control_page(device: DeviceState) -> bool:
     """Return whether new memory of the device gets a control page as companion, because its own file has none."""
-    return device.kind != "host" or not HAS_FDS
+    return device.backend.kind != "host" or not HAS_FDS
 
 
 def describe_allocation(

@@ -75,7 +75,7 @@ def share_range(
             fd_limit.require(2 * count + _SPARE_FDS, f"memory of {count} allocations")
             rights, attributes = exporting.high_level_access(how.access, how.name)
             counted = companion_pages.counting()
-            pages = CompanionPages([*counted.owners(), (PageRole.LIFELINE, loans.lend(values), True)])
+            pages = CompanionPages.of([*counted.owners(), (PageRole.LIFELINE, loans.lend(values), True)])
             # Not by bare fd: that has no companion pages, so nobody would know when its holder has ended.
             types = OPAQUE_WIN32
             described = describing.describe(

@@ -83,7 +83,8 @@ class MemoryObject(MadeByFunctions):
 
         Errors: HandleStateError in a forked child; PeerGoneError.
         """
-        if self._closed:
+        facts = self._facts  # the reason, for memory that could not be received
+        if self._closed or isinstance(facts, Closed):
             return False
         with late_imports():
             from extmem.core import naming

@@ -30,7 +30,7 @@ class Reference(Owner):
     __slots__ = ("manager", "names_count", "number")
 
     def __init__(self, manager: Manager, names_count: int | None = None) -> None:
-        """names_count: `Manager.names_count` before the call, of an import by name."""
+        """names_count: the number in `Manager.names_counter` before the call, of an import by name."""
         Owner.__init__(self)
         self.manager = manager
         self.names_count = names_count
@@ -149,6 +149,10 @@ class Manager(NtHandleTable, abc.ABC):
 
     has_broker = True
     """Whether a separate process is the object manager. False where the kernel is."""
+    names_counter: Sequence[int | None] = (0,)
+    """Its first item is a number that changes whenever a live name begins to refer to another object, or another broker
+    is asked; None until `watch_names` was called. An attribute, because each open by name reads it.
+    """
 
     @abc.abstractmethod
     def export(
@@ -220,15 +224,8 @@ class Manager(NtHandleTable, abc.ABC):
     ) -> Imported | NameWait:
         """Import by name, as `import_by_name`; return a wait for the name if it does not exist."""
 
-    @property
-    def names_count(self) -> int | None:
-        """A number that changes whenever a live name begins to refer to another object; None if it is not known yet
-        (`watch_names`).
-        """
-        return 0
-
     def watch_names(self) -> int:
-        """Return `names_count`, which is known from now on."""
+        """Return the number in `names_counter`, which is known from now on."""
         return 0
 
     def is_superseded(self, number: int) -> bool:
@@ -364,6 +361,11 @@ class Manager(NtHandleTable, abc.ABC):
     @abc.abstractmethod
     def snapshot(self) -> list[PayloadRow]:
         """Return all live payloads and their holders."""
+
+    @property
+    def holds_payloads(self) -> bool:
+        """Whether this process holds payloads that it would announce to the next broker."""
+        return False
 
     @abc.abstractmethod
     def status(self) -> BrokerStatus | None:

@@ -71,15 +71,14 @@ class PayloadFd:
         fds = (first, *(one.fd for one in self._rest))[1 + len(self._rest) - len(self._page_modes) :]
         return tuple(Page(fd, mode == 2) for fd, mode in zip(fds, self._page_modes, strict=True))
 
-    @property
-    def page_owners(self) -> tuple[tuple[OwnedFd, bool], ...]:
-        """The owners of the companion pages, and whether each may be written, for code that keeps them longer than this
-        hold; as `fd`.
+    def page_files(self) -> tuple[Sequence[OwnedFd], Sequence[int], list[memoryview]]:
+        """Return the owners of the companion pages, their modes, and the holds on them, for code that keeps them longer
+        than this hold; nothing once closed.
         """
-        if self.shared is None:
-            return ()
-        owners = self._rest[len(self._rest) - len(self._page_modes) :]
-        return tuple((owner, mode == 2) for owner, mode in zip(owners, self._page_modes, strict=True))
+        holds, count = self._holds, len(self._page_modes)
+        if holds is None or not count:
+            return (), (), []
+        return self._rest[-count:], self._page_modes, holds[-count:]
 
     def fileno(self) -> int:
         """`fd`, under the name that `os` functions use."""

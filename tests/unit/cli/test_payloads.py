@@ -22,6 +22,7 @@ from extmem.cli._payloads import (
 from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, PayloadRow, Share, Token
 from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
 from extmem.sharing.descriptor.sync import SyncDescriptor
+from extmem.sharing.kinds import PageRole
 from tests.described_manager import DescribedManager
 
 
@@ -146,6 +147,7 @@ def test_a_descriptor_that_cannot_be_read_is_shown_as_unknown() -> None:
             Descriptor(handle_types=2, allocation_size=64, dedicated=vk.BufferCreateInfo(size=60)),
             {"type": "buffer", "size": 60},
         ),
+        (Descriptor(handle_types=2, allocation_size=64, pages=(PageRole.TABLE, PageRole.CONTROL)), {"type": "arrays"}),
         (
             Descriptor(handle_types=2, allocation_size=64, image=ImageInfo(37, (4, 4, 1), 1)),
             {"type": "image", "format": "R8G8B8A8_UNORM", "extent": [4, 4, 1], "tiling": "LINEAR"},
@@ -167,10 +169,14 @@ def test_a_descriptor_that_cannot_be_read_is_shown_as_unknown() -> None:
             {"type": "image", "format": "R8G8B8A8_UNORM", "extent": [8, 4, 1], "tiling": "OPTIMAL"},
         ),
     ],
-    ids=["bytes", "buffer", "image", "dedicated image"],
+    ids=["bytes", "buffer", "named arrays", "image", "dedicated image"],
 )
 def test_what_a_payload_holds(descriptor: Descriptor, kind: dict[str, object]) -> None:
     assert describe_kind(descriptor) == kind
+    described = describe_payload(PayloadRow(7, Share.NT, None, descriptor.encode(), (), ()))
+    stream = io.StringIO()
+    payload_table([described], stream=stream)
+    assert str(kind["type"]).replace("arrays", "named arrays") in stream.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -187,8 +187,11 @@ def test_an_import_that_fails_half_way_leaves_nothing(fake: fake_cuda.FakeCuda, 
         before = living(fake)
         fds = len(os.listdir("/proc/self/fd"))
         fake.fail(1 if command in ("cuMemAddressReserve", "cuMemSetAccess") else 2, command=command)
-        with pytest.raises(extmem.OutOfMemoryError):
-            extmem.open(name)
+        with extmem.open(name) as opened:
+            with pytest.raises(extmem.OutOfMemoryError):
+                opened.device_array()
+            assert living(fake) == before
+            assert opened.read()[::GRANULE].tolist() == [1, 2, 3], "the first use that succeeds imports it"
         assert living(fake) == before
         assert len(os.listdir("/proc/self/fd")) == fds
         with extmem.open(name) as opened:

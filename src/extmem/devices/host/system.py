@@ -10,15 +10,12 @@ __all__ = [
     "boot",
     "control_page_at",
     "create",
-    "create_page_file",
     "duplicate",
     "examine",
     "identity_of",
     "is_sealed",
     "map_file",
-    "page_file_size",
     "range_is_mapped",
-    "read_page_file",
     "seal",
     "total_memory",
 ]
@@ -37,10 +34,8 @@ if sys.platform == "win32":
         total_memory,
     )
     from extmem.devices.host.windows_mapping import FileMapping, map_file, range_is_mapped
-    from extmem.devices.host.windows_page_files import create_page_file, page_file_size, read_page_file
 else:
     from extmem.devices.host.fd_check import examine, identity_of
     from extmem.devices.host.mapping import FileMapping, map_file, range_is_mapped
     from extmem.devices.host.memfd import PAGE, control_page_at, create, duplicate, is_sealed, seal
-    from extmem.devices.host.page_files import create_page_file, page_file_size, read_page_file
     from extmem.devices.host.reserve import boot, total_memory
