@@ -129,7 +129,7 @@ class Fuzzer:
             lambda: wire.Hold(n()),
             lambda: wire.ListHandles(n()),
             lambda: wire.AttachFds(),
-            lambda: wire.FetchFds(n(), rng.randrange(4), rng.choice((1, 2, 254))),
+            lambda: wire.FetchFds(n(), rng.randrange(4), rng.choice((0, 1, 254))),
             lambda: wire.Follow(bytes(32)) if rng.random() < 0.01 else wire.GetStatus(),
             lambda: wire.AnnounceRecord(
                 self.changed(rng.choice(self.records)), rng.choice((b"", b"fuzzed", b"witness")),

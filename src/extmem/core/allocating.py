@@ -294,7 +294,10 @@ def adopt_object(
     elif deferred is not None:
         pass
     elif device.descriptor_importer is not None and not imported.capacity:
-        allocation = cross_api.import_object(device.descriptor_importer, imported, descriptor)
+        if descriptor.parts:
+            allocation = cross_api.import_parts(device.descriptor_importer, owner, imported, descriptor)
+        else:
+            allocation = cross_api.import_object(device.descriptor_importer, imported, descriptor)
     else:
         native = dedicated.native if dedicated is not None else None
         allocation = device.backend.import_payload(

@@ -17,11 +17,11 @@ that first use, and by each further one.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from extmem import rules
-from extmem.core import cross_api
 from extmem.devices.types import ImportRequest
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from extmem.sharing.descriptor import Descriptor
     from extmem.sharing.payload import PayloadFd
 
-__all__ = ["DeferredBackend", "DeferredCheck", "DeferredImport"]
+__all__ = ["DeferredBackend", "DeferredByDescriptor", "DeferredCheck", "DeferredImport"]
 
 
 class Dedicated(Protocol):
@@ -81,7 +81,7 @@ class DeferredBackend:
         """Opens it. Errors: UnsupportedError, DriverError."""
 
 
-class DeferredImport:
+class DeferredImport(abc.ABC):
     """The import of a payload at its first use. Ownership: the record owns the payload until it is imported."""
 
     __slots__ = ("_imported",)
@@ -108,9 +108,24 @@ class DeferredImport:
             if record.deferred is not None:  # else another thread has just imported it
                 self._complete(record)
 
+    @abc.abstractmethod
+    def _complete(self, record: Incomplete) -> None:
+        """Import it, for `complete`."""
+
+
+class DeferredByDescriptor(DeferredImport):
+    """The import of a payload at its first use, on an open device that imports by descriptor."""
+
+    __slots__ = ("_import_object",)
+
+    def __init__(self, imported: Imported, import_object: Callable[[Any, Imported, Descriptor], Any]) -> None:
+        """import_object: `cross_api.import_object`."""
+        self._imported = imported  # without `super()`: each open creates one
+        self._import_object = import_object
+
     def _complete(self, record: Incomplete) -> None:
         importer = record.device.descriptor_importer
-        record.imported_as(cross_api.import_object(importer, self._imported, record.descriptor), None)
+        record.imported_as(self._import_object(importer, self._imported, record.descriptor), None)
 
 
 class DeferredCheck(DeferredImport):

@@ -24,7 +24,7 @@ from extmem.errors import UnsupportedError
 from extmem.handles import Access
 from extmem.manager import ShareTerms
 from extmem.objects import Share
-from extmem.owning import late_imports
+from extmem.owning import late_imports, require_fds
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.kinds import PageRole
 from extmem.vk.handle_types import OPAQUE_WIN32
@@ -64,7 +64,7 @@ def share_range(
     if not isinstance(backend, WrapsPointers):
         raise UnsupportedError(f"{device.name} is not a CUDA device", requires_one_of=["a CUDA device"])
     with late_imports():
-        from extmem.devices.host import fd_limit, loans
+        from extmem.devices.host import loans
 
     with device.use():
         allocation: Any = backend.wrap_range(address, size)
@@ -72,7 +72,7 @@ def share_range(
         try:
             count = len(allocation.parts) or 1
             # Each is exported, and copied for a broker that replaces the present one; some are for what runs meanwhile.
-            fd_limit.require(2 * count + _SPARE_FDS, f"memory of {count} allocations")
+            require_fds(2 * count + _SPARE_FDS, f"memory of {count} allocations")
             rights, attributes = exporting.high_level_access(how.access, how.name)
             counted = companion_pages.counting()
             pages = CompanionPages.of([*counted.owners(), (PageRole.LIFELINE, loans.lend(values), True)])

@@ -219,7 +219,7 @@ def open_payload(
                 descriptor, dedicated = _check_payload(device, found)
                 memory_type = cross_api.memory_type(device, descriptor)
             if at_first_use and allocation is None and device.descriptor_importer is not None:
-                deferred = _deferred().DeferredImport(imported)
+                deferred = _deferred().DeferredByDescriptor(imported, cross_api.import_object)
             record = allocating.adopt_object(
                 device,
                 owner,

@@ -61,11 +61,11 @@ class AdoptsMemory(Protocol):
 class CopiesPointers(Protocol):
     """A backend that copies memory of the same device that is not its own, by its address: CUDA's."""
 
-    def copy_from(self, allocation: Allocation, offset: int, pointer: int, size: int) -> None:
-        """Copy bytes from a device pointer into the payload at `offset`. It is done when this returns.
+    def copy_from(self, allocation: Allocation, pieces: Sequence[tuple[int, int, int]]) -> None:
+        """Copy bytes into an allocation. All of it is done when this returns.
 
-        The caller has waited for the work that writes the source. Errors: ValueError outside the allocation;
-        DriverError.
+        pieces: offset in the allocation, device pointer, and bytes of each. The caller has waited for the work that
+        writes the sources, and keeps them. Errors: ValueError outside the allocation; DriverError.
         """
 
     def wait(self, stream: int) -> None:
@@ -204,6 +204,10 @@ class AllocationOfParts(Protocol):
     """The device pointer of its first byte."""
     parts: tuple[int, ...]
     """The bytes of each; empty for one allocation."""
+
+    @property
+    def exports_parts(self) -> bool:
+        """Whether it keeps no handles of the allocations, since it can export new ones."""
 
     def part_fds(self) -> list[OwnedFd | int]:
         """Return a handle of each allocation: those that were imported, borrowed; or new ones, owned by the caller.

@@ -14,7 +14,7 @@ from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, bad_number, erro
 from extmem.owning import Owner, Step
 from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Backing, ObjectKind, Share
-from extmem.sharing.payload import Page
+from extmem.sharing.payload import FilesAgain, Page
 from extmem.sharing.terms import Exported, Imported
 
 __all__ = ["BrokerStatus", "Lease", "Manager", "NameWait", "OtherBroker", "Reference"]
@@ -286,6 +286,13 @@ class Manager(NtHandleTable, abc.ABC):
     @abc.abstractmethod
     def release(self, number: int) -> None:
         """Release a reference. In a forked child, nothing happens for one of its parent."""
+
+    def set_files_aside(self, number: int, count: int, again: FilesAgain | None) -> None:
+        """Close the first `count` handles of the payload of this reference, which an import does not need any more.
+
+        again: that import; None for one that failed. New ones are needed after another broker has come, by whichever
+        thread finds that. Nothing happens on systems without a broker.
+        """
 
     def release_once(self, number: int) -> None:
         """`release` for the owner of a reference: nothing happens if it is released already."""

@@ -6,13 +6,13 @@ On Windows a payload's file is the HANDLE of its section.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
 from extmem.vk.handle_types import MemoryHandleType
 
-__all__ = ["Page", "PayloadFd", "Win32Payload"]
+__all__ = ["FilesAgain", "Page", "PayloadFd", "Win32Payload"]
 
 
 class Page(NamedTuple):
@@ -25,6 +25,17 @@ class Page(NamedTuple):
     a page that was imported: whether this process may."""
     by_rights: bool = False
     """Whether it is writable only for importers whose rights on the payload include the right to change it."""
+
+
+class FilesAgain(Protocol):
+    """An import whose file descriptors were closed, since it can export new ones."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still exists."""
+
+    def fds(self) -> list[OwnedFd]:
+        """Return new ones, which the caller owns; an empty list once it has ended. Errors: those of the driver."""
 
 
 class PayloadFd:

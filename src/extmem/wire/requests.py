@@ -274,11 +274,13 @@ class AttachFds(Message, tag=26):
 
 
 class FetchFds(Message, tag=27):
-    """More handles of the payload that the last reply gave, from the handle `first` on, opened as `mode`."""
+    """Handles of the payload that the last reply gave, from the handle `first` on, opened as `mode`: further ones, or
+    all of them for a client that has closed its own.
+    """
 
     payload: I64
     mode: U8
-    first: Count
+    first: U32
 
 
 class AwaitName(Message, tag=28):

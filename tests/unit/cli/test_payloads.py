@@ -8,6 +8,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from extmem import vk
@@ -19,6 +20,7 @@ from extmem.cli._payloads import (
     process_name,
     short_name,
 )
+from extmem.manager import start_time
 from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, PayloadRow, Share, Token
 from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
 from extmem.sharing.descriptor.sync import SyncDescriptor
@@ -45,6 +47,36 @@ def _rows(share: Share, name: str | None = None) -> list[PayloadRow]:
         model.import_by_name(other, name, MAXIMUM_ALLOWED)
         model.open_handle(other, name, READ_CONTROL, False)
     return model.snapshot()
+
+
+def test_lent_memory_tells_who_lends_it_and_how_much() -> None:
+    lent = Descriptor(
+        handle_types=2,
+        allocation_size=6 << 21,
+        payload_size=24,
+        payload_offset=512,
+        made_by_vulkan=False,
+        producer="cuda-vmm",
+        parts=((3, 1 << 22),),
+        pages=(PageRole.LIFELINE,),
+        owner_pid=os.getpid(),
+        owner_start_time=start_time(os.getpid()),
+    )
+    (row,) = _rows(Share.NT, "Frames")
+    assert describe_payload(row)["lent"] is None
+    described = describe_payload(replace(row, descriptor=lent.encode()))
+    assert described["lent"] == {
+        "pid": os.getpid(),
+        "process": process_name(os.getpid()),
+        "running": True,
+        "bytes": 6 << 21,
+        "allocations": 3,
+    }
+    ended = describe_payload(replace(row, descriptor=msgspec.structs.replace(lent, owner_start_time=1).encode()))
+    assert (ended["lent"]["running"], ended["lent"]["process"]) == (False, "")
+    stream = io.StringIO()
+    payload_table([described, ended], stream=stream)
+    assert "lent by" in stream.getvalue() and "which has ended" in " ".join(stream.getvalue().split())
 
 
 def test_a_named_array_with_all_that_is_held_of_it() -> None:

@@ -44,6 +44,7 @@ REQUESTS: list[wire.Request] = [
     wire.Follow(bytes(32)),
     wire.AttachFds(),
     wire.FetchFds(5, 2, 253),
+    wire.FetchFds(5, 1, 0),
     wire.AwaitName("later", 0x02000000, 1),
     wire.EndWait(9),
     wire.Forget("kept"),

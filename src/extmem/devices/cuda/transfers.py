@@ -112,12 +112,17 @@ class Transfers:
         with self.submissions.work(native_allocation(allocation)):
             device.check(device.module.cuMemsetD8(at, value, size)[0], "cuMemsetD8", f"{size} bytes")
 
-    def copy_from(self, allocation: Allocation, offset: int, pointer: int, size: int) -> None:
-        """See `CopiesPointers`. cuMemcpyDtoDAsync, which also copies between GPUs with peer access."""
-        at, device = self._pointer_to_range(allocation, offset, size), self._device
+    def copy_from(self, allocation: Allocation, pieces: Sequence[tuple[int, int, int]]) -> None:
+        """See `CopiesPointers`. cuMemcpyDtoDAsync, which also copies between GPUs with peer access.
+
+        The host waits once, for all pieces together.
+        """
+        device = self._device
+        targets = [self._pointer_to_range(allocation, offset, size) for offset, _, size in pieces]
+        copy = device.module.cuMemcpyDtoDAsync
         with self.submissions.work(native_allocation(allocation)):
-            result = device.module.cuMemcpyDtoDAsync(at, pointer, size, 0)[0]
-            device.check(result, "cuMemcpyDtoDAsync", f"{size} bytes")
+            for target, (_, pointer, size) in zip(targets, pieces, strict=True):
+                device.check(copy(target, pointer, size, 0)[0], "cuMemcpyDtoDAsync", f"{size} bytes at {pointer:#x}")
 
     def _pointer_to_range(self, allocation: Allocation, offset: int, size: int) -> int:
         self._device.check_open()
