@@ -36,6 +36,7 @@ SLOW = {
     "process/test_file_memory.py": "loads files of 256 MiB in several processes",
     "process/test_timeline_deaths.py": _KILLS,
     "process/test_changes.py": _KILLS,
+    "process/test_freeze.py": _KILLS,
     "process/broker/test_names.py": _RESTARTS,
     "process/cli/test_bench_tensors.py": "runs whole benchmarks",
     "process/broker/test_hostile_names.py": _RESTARTS,
