@@ -17,6 +17,7 @@ NOT_RUN = {
     "CONTRIBUTING.md": 1,
     "docs/guides/arrays.md": 2,
     "docs/guides/cuda.md": 8,
+    "docs/guides/from-safetensors.md": 1,
     "docs/guides/model-weights.md": 1,
     "docs/guides/order.md": 1,
     "docs/guides/other-bindings.md": 1,

@@ -193,9 +193,12 @@ class NamedArrays(DeviceMemory, _Arrays):
     def tree(self, framework: str | None = None, *, private: Patterns = False) -> Any:
         """Return the arrays in the dictionaries, lists and tuples in which they were shared.
 
-        framework: "numpy", "torch", "jax" or "cupy" for arrays of it; None for `MemorySlice`.
+        framework: "numpy", "torch", "jax" or "cupy" for arrays of it; None for `MemorySlice`. A table of Arrow is
+            returned as such (`arrow`).
         """
         table = self.table
+        if framework is None and self._holds_arrow(table):
+            return self.arrow()
         names = [entry.name for entry in table.entries]
         views: Any = self if framework is None else _views_of(self, framework, private)
         return trees.rebuild(table.tree, names, lambda number: views[names[number]])
@@ -203,14 +206,21 @@ class NamedArrays(DeviceMemory, _Arrays):
     def arrow(self) -> Any:
         """Return the table of PyArrow that was shared, zero copy. Its `to_pandas` makes a data frame.
 
-        Errors: UnsupportedError for memory that holds no table, and without PyArrow.
+        The sizes of its buffers are checked. The values are not: if the process that shared the table may lie, call
+        `validate(full=True)` of the table before its strings and lists are used.
+
+        Errors: UnsupportedError for memory that holds no table, and without PyArrow; DescriptorError for bytes that
+        are no table.
         """
-        if self.metadata.get(arrow_tables.MARK) != arrow_tables.FORMAT or arrow_tables.ENTRY not in self:
+        if not self._holds_arrow(self.table):
             raise UnsupportedError(
                 f"this memory ({self.what()}) holds arrays, and not a table of Arrow; use numpy() or torch()",
                 requires_one_of=["memory of a table that was shared"],
             )
         return arrow_tables.read(self[arrow_tables.ENTRY].numpy())
+
+    def _holds_arrow(self, table: Table) -> bool:
+        return table.metadata.get(arrow_tables.MARK) == arrow_tables.FORMAT and arrow_tables.ENTRY in self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _pickles.reduce_memory(self)

@@ -17,6 +17,7 @@ from math import prod
 from typing import Any, Final, NamedTuple
 
 from extmem.errors import UnsupportedError
+from extmem.interop import arrow_tables
 from extmem.interop.numpy_views import numpy_module
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import element_of
@@ -129,11 +130,15 @@ def _of_host(value: Any, path: str) -> ArraySource:
             f"the value{_at(path)} is {value!r:.60}, a {type(value).__name__}, which is not an array; share "
             "numpy.asarray(value), or pass it as metadata"
         )
+    arrow_tables.refuse_as_array(value, f"the {type(value).__name__}{_at(path)}")
     array = _as_numpy(numpy, value, path)
     if array.dtype.hasobject:
+        remedy = "convert them first: value.astype('float32'), or the type that they have"
+        if arrow_tables.is_column(value):
+            remedy = "share a table with this column: value.to_frame(), or pyarrow.table({'name': value})"
         raise TypeError(
             f"the elements of the array{_at(path)} are Python objects ({array.dtype}), whose bytes are addresses in "
-            "this process; convert them first: value.astype('float32'), or the type that they have"
+            f"this process; {remedy}"
         )
     element = element_of(array.dtype)
     dense, strides = _strides_in_payload(array.shape, array.strides, array.dtype.itemsize)
