@@ -190,8 +190,8 @@ def test_nothing_else_that_is_closed_once_is_copied_or_pickled(device: Device, h
 # What is left of closed memory.
 
 
-COUNTS = ("generation", "torn")
-"""Properties that are read from a page of the payload, which closed memory does not have any more."""
+COUNTS = ("frozen", "generation", "torn")
+"""Properties that are read from the payload, or from a page of it, which closed memory does not have any more."""
 
 
 def test_closed_memory_can_be_looked_at(device: Device, name: str) -> None:
