@@ -9,12 +9,14 @@ has no handle that another process could open, so its contents are copied into n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, NamedTuple
 
 from extmem.api import slices
 from extmem.api.device import DeviceMemory
 from extmem.api.memory_kinds import memory_of
 from extmem.api.slices import MemorySlice, slice_of
+from extmem.arguments import a_type
 from extmem.core import aliases, operations, shared_devices, sharing_arrays, views
 from extmem.core.device_state import DeviceState
 from extmem.core.sharing_arrays import How, Unpublished
@@ -75,7 +77,7 @@ def share(
             raise _cannot_share(f"the {type(x).__name__}: its columns become one stream")
         return _share_table(x, how, copy, _checked(metadata))
     if not trees.is_container(x):
-        if metadata:
+        if _checked(metadata):
             raise TypeError("metadata belongs to a tree of arrays; share {'x': x} with it")
         return _share_one(x, how, copy)
     leaves, tree = trees.flatten(x)
@@ -262,9 +264,16 @@ def _cannot_share(reason: str, more: str = "") -> UnsupportedError:
 
 
 def _checked(metadata: Mapping[str, Scalar] | None) -> dict[str, Scalar]:
-    """Return the metadata as a dictionary. Errors: TypeError for keys and values of other types."""
+    """Return the metadata as a dictionary of plain values.
+
+    Errors: TypeError for keys and values of other types; ValueError for numbers that JSON lacks.
+    """
     found: dict[str, Scalar] = {}
-    for key, value in (metadata or {}).items():
+    if metadata is None:
+        return found
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata is {a_type(metadata)}; give a dictionary of text, numbers, booleans and None")
+    for key, value in metadata.items():
         if not isinstance(key, str):
             raise TypeError(f"the metadata has the key {key!r}, a {type(key).__name__}; give a str")
         if value is not None and not isinstance(value, (str, bool, int, float)):
@@ -272,5 +281,19 @@ def _checked(metadata: Mapping[str, Scalar] | None) -> dict[str, Scalar]:
                 f"metadata[{key!r}] is a {type(value).__name__}; give text, numbers, booleans or None, and share "
                 "arrays as arrays"
             )
-        found[key] = value
+        if isinstance(value, float) and not isfinite(value):
+            raise ValueError(
+                f"metadata[{key!r}] is {value}, and the metadata is JSON, which has finite numbers alone; give it as "
+                "text, or share it as an array"
+            )
+        found[str.__str__(key)] = _plain(value)
     return found
+
+
+def _plain(value: Scalar) -> Scalar:
+    """Return the value itself; for one of a subclass, such as an enum or `numpy.float64`, that of the plain type."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    return int.__int__(value) if isinstance(value, int) and not isinstance(value, bool) else value

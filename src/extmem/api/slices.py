@@ -297,6 +297,8 @@ def part_of(layout: ArrayLayout, index: Any) -> ArrayLayout:
         if not -extent <= number < extent:
             raise IndexError(f"index {number} is outside an axis of {extent} elements")
         offset += (number % extent) * stride
+    if 0 in shape:
+        offset = layout.offset  # an axis without elements leaves no room for the steps of the other axes
     return ArrayLayout(tuple(shape), layout.dtype, tuple(strides), offset)
 
 

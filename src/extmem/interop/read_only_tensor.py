@@ -2,12 +2,14 @@
 
 How this works. PyTorch has no read-only tensors: a write to a tensor over a read-only mapping ends the process. This
 subclass intercepts every operation before it runs (`__torch_dispatch__`). The schema of the operation declares which
-arguments it writes to and which of its results are views. Some methods of PyTorch do not work on such subclasses, and
+arguments it writes to and which of its results are views. A few operations write what their schema does not declare
+(running statistics), or make another tensor one over the same memory; these are known by name, and undeclared views are
+found by their storage. Some methods of PyTorch do not work on such subclasses, and
 some access the bytes without an operation: printing, `tolist`, `numpy`, pickling, storages, DLPack. This class
 defines those. They read through a plain tensor over the same bytes (`_plain`), which is never returned to the program.
 
-Not intercepted: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`, and operators of other
-libraries whose schema does not declare what they write.
+Not intercepted, because PyTorch does not ask: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `other.data = tensor`,
+`other.set_(tensor, offset, …)`, and operators of other libraries whose schema does not declare what they write.
 """
 
 from __future__ import annotations
@@ -24,6 +26,19 @@ __all__ = ["ReadOnlyTensor"]
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 """The carriers of element types that NumPy lacks."""
+_STATISTICS = ("running_mean", "running_var")
+_WRITES_STATISTICS = {
+    "aten::native_batch_norm": "training",
+    "aten::cudnn_batch_norm": "training",
+    "aten::miopen_batch_norm": "training",
+    "aten::_batch_norm_impl_index": "training",
+    "aten::batch_norm_update_stats": "",
+    "aten::batch_norm_gather_stats": "",
+    "aten::batch_norm_gather_stats_with_counts": "",
+}
+"""Operations that write to running statistics without declaring it, and the argument that says whether; "" always."""
+_ADOPTS = ("aten::set_",)
+"""Operations that make a tensor one over the memory of another."""
 _REMEDY = "open it with Access.READ_WRITE (its owner has to grant that), or write to a copy: tensor.clone()"
 
 
@@ -38,15 +53,19 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         schema = func._schema
+        name = schema.name
         for position, argument in enumerate(schema.arguments):
             value = args[position] if position < len(args) else given.get(argument.name)
-            if argument.alias_info is not None and argument.alias_info.is_write and _contains_read_only(value):
-                _refuse(schema.name)
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if (written or name in _ADOPTS) and _contains_read_only(value):
+                _refuse(name)
+        if name in _WRITES_STATISTICS:
+            _check_statistics(schema, args, given)
         with torch._C._DisableTorchDispatch():
             result = func(*args, **given)
         if any(output.alias_info is not None for output in schema.returns):
             return _as_read_only(result)
-        return result
+        return _guarded(result, (*args, *given.values()))
 
     def _plain(self) -> Any:
         with torch._C._DisableTorchDispatch():
@@ -179,6 +198,53 @@ def _contains_read_only(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(isinstance(one, ReadOnlyTensor) for one in value)
     return isinstance(value, ReadOnlyTensor)
+
+
+def _check_statistics(schema: Any, args: Any, given: Any) -> None:
+    """Refuse an operation that writes to read-only statistics; it does if its argument for training is true."""
+    named = {**dict(zip((argument.name for argument in schema.arguments), args, strict=False)), **given}
+    training = _WRITES_STATISTICS[schema.name]
+    if (not training or named.get(training)) and any(_contains_read_only(named.get(one)) for one in _STATISTICS):
+        _refuse(f"{schema.name} (training)")
+
+
+def _guarded(result: Any, given: tuple[Any, ...]) -> Any:
+    """Return the results of an operation that declares no views, as read-only ones if they are views nevertheless.
+
+    Errors: PermissionError for a sparse tensor whose values are read-only memory.
+    """
+    if isinstance(result, (list, tuple)):
+        return type(result)(_guarded(one, given) for one in result)
+    if type(result) is not torch.Tensor:
+        return result
+    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunctionSubclass():
+        mine = {
+            torch.Tensor.untyped_storage(one)._cdata
+            for value in given
+            for one in (value if isinstance(value, (list, tuple)) else (value,))
+            if isinstance(one, ReadOnlyTensor)
+        }
+        if result.layout is torch.strided:
+            if result.is_nested or result.untyped_storage()._cdata not in mine:
+                return result
+            return _as_read_only(result)
+        shared = any(part.untyped_storage()._cdata in mine for part in _parts_of(result))
+    if shared:
+        raise PermissionError(
+            f"a {result.layout} tensor over memory that is read-only in this process could be written; {_REMEDY}"
+        )
+    return result
+
+
+def _parts_of(sparse: Any) -> tuple[Any, ...]:
+    """Return the tensors that a sparse tensor consists of; none for a layout that is not known."""
+    if sparse.layout is torch.sparse_coo:
+        return sparse._indices(), sparse._values()
+    if sparse.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return sparse.crow_indices(), sparse.col_indices(), sparse.values()
+    if sparse.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return sparse.ccol_indices(), sparse.row_indices(), sparse.values()
+    return ()
 
 
 def _as_read_only(result: Any) -> Any:

@@ -236,6 +236,8 @@ def encode_header(
     end = 0
     for number in order:
         name, text, shape, nbytes = arrays[number]
+        if name == _METADATA:
+            raise ValueError(f"{name!r} is the name of the metadata in the file; share the array under another name")
         extents = list(shape)
         if text == "float4_e2m1fn_x2" and extents:
             extents[-1] *= 2  # the format counts numbers, of which an element of PyTorch has two

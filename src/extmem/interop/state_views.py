@@ -34,6 +34,14 @@ def is_private(name: str, private: Patterns) -> bool:
     return any(fnmatchcase(name, one) for one in ([private] if isinstance(private, str) else private))
 
 
+def check_patterns(patterns: Patterns, what: str) -> None:
+    """Raise TypeError for what is neither a bool nor text nor a sequence of text. what: the name of the argument."""
+    if isinstance(patterns, (bool, str)):
+        return
+    if not isinstance(patterns, Sequence) or not all(isinstance(one, str) for one in patterns):
+        raise TypeError(f"{what} is {patterns!r}; give a pattern of names as text, a list of them, True or False")
+
+
 class ArrayViews(Mapping[str, Any]):
     """A read-only mapping from names to arrays of one framework, as a state dictionary is.
 
@@ -67,15 +75,28 @@ class ArrayViews(Mapping[str, Any]):
 
 def numpy_maker(octets: memoryview, private: Patterns) -> Callable[[Entry], Any]:
     """Return what makes the NumPy array of an entry. octets: the bytes of the payload, read-only if the memory is."""
+    check_patterns(private, "private")
     numpy = numpy_module()
     base = numpy.frombuffer(octets, "uint8")
+    copied: dict[tuple[int, int], Any] = {}
 
     def make(entry: Entry) -> Any:
         dtype = numpy_dtype(element_type(entry.dtype))
-        array = numpy.ndarray(entry.shape, dtype, buffer=base, offset=entry.offset, strides=entry.strides)
-        return array.copy(order="K") if is_private(entry.name, private) else array
+        buffer, offset = base, entry.offset
+        if is_private(entry.name, private):
+            buffer, offset = _private_bytes(base, entry, copied, lambda part: part.copy()), 0
+        return numpy.ndarray(entry.shape, dtype, buffer=buffer, offset=offset, strides=entry.strides)
 
     return make
+
+
+def _private_bytes(
+    base: Any, entry: Entry, copied: dict[tuple[int, int], Any], copy_of: Callable[[Any], Any]
+) -> Any:
+    """Return a copy of the bytes of an entry. Private arrays of the same bytes (tied weights) get the same copy."""
+    place = entry.offset, entry.nbytes
+    found = copied.get(place)
+    return copied.setdefault(place, copy_of(base[place[0] : sum(place)])) if found is None else found
 
 
 def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
@@ -87,7 +108,9 @@ def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
     read_only = type(base) is not torch.Tensor
     plain = base._plain() if read_only else base
     guard = frameworks.guard_of(torch) if read_only else None
+    check_patterns(private, "private")
     typed: dict[str, tuple[Any, int, int, bool]] = {}
+    copied: dict[tuple[int, int], Any] = {}
 
     def typed_as(text: str) -> tuple[Any, int, int, bool]:
         """Return the whole payload as elements of this type, their size, the number of the first one, and whether they
@@ -102,13 +125,11 @@ def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
     def make(entry: Entry) -> Any:
         text, shape, offset = entry.dtype, entry.shape, entry.offset
         whole, item, first, packed = typed.get(text) or typed_as(text)
+        strides = entry.strides
         if packed:
             carrier = carried(ArrayLayout(shape, text, strides_of(entry)))
-            shape, steps = carrier.shape, tuple(step // item for step in carrier.strides)
-        elif entry.strides is None:
-            steps = cached_strides(shape, 1)
-        else:
-            steps = tuple(step // item for step in entry.strides)
+            shape, strides = carrier.shape, carrier.strides
+        steps = cached_strides(shape, 1) if strides is None else tuple(step // item for step in strides)
         if not entry.nbytes:
             made = torch.empty(shape, dtype=whole.dtype, device=plain.device)
         elif offset % item:
@@ -117,10 +138,19 @@ def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
                 f"{text}, as PyTorch requires; share it with align={max(16, item)}, or use numpy()",
                 requires_one_of=["an aligned array", "numpy()"],
             )
+        elif strides is not None and any(step % item for step, n in zip(strides, shape, strict=True) if n > 1):
+            raise UnsupportedError(
+                f"{entry.name!r} has the strides {strides}, which are not multiples of the {item} bytes of {text}, as "
+                "PyTorch requires; use numpy(), or share a copy in row-major order: numpy.ascontiguousarray(array)",
+                requires_one_of=["strides of whole elements", "numpy()"],
+            )
+        elif private is not False and is_private(entry.name, private):
+            own = _private_bytes(plain, entry, copied, lambda part: part.clone())
+            return own.view(whole.dtype).as_strided(shape, steps, 0)
         else:
             made = whole.as_strided(shape, steps, first + offset // item)
         if private is not False and is_private(entry.name, private):
-            return made.clone()
+            return made
         return made if guard is None else guard(made)
 
     return make
