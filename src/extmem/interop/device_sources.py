@@ -32,8 +32,9 @@ def device_at(place: str) -> DeviceState:
     device = shared_devices.cuda_device(offers[number].identity.device_uuid) if number < len(offers) else None
     if device is None:
         raise UnsupportedError(
-            f"the array is on {place}, and extmem finds {len(offers)} devices of CUDA; copy the array to the host",
-            requires_one_of=["a CUDA device that extmem finds", "an array on the host"],
+            f"there is no device {place}: extmem finds {len(offers)} devices of CUDA here; `extmem devices` tells why. "
+            "Use the host: a copy of an array there, or device='cpu'",
+            requires_one_of=["a CUDA device that extmem finds", "the host"],
         )
     return device
 

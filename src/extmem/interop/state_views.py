@@ -90,9 +90,7 @@ def numpy_maker(octets: memoryview, private: Patterns) -> Callable[[Entry], Any]
     return make
 
 
-def _private_bytes(
-    base: Any, entry: Entry, copied: dict[tuple[int, int], Any], copy_of: Callable[[Any], Any]
-) -> Any:
+def _private_bytes(base: Any, entry: Entry, copied: dict[tuple[int, int], Any], copy_of: Callable[[Any], Any]) -> Any:
     """Return a copy of the bytes of an entry. Private arrays of the same bytes (tied weights) get the same copy."""
     place = entry.offset, entry.nbytes
     found = copied.get(place)

@@ -63,6 +63,28 @@ def test_private_arrays_are_copies() -> None:
         del views
 
 
+def test_private_arrays_of_the_same_bytes_stay_tied() -> None:
+    tied = numpy.arange(6.0)
+    with extmem.share({"a": tied, "b": tied, "c": tied.reshape(2, 3), "d": tied + 1}) as memory:
+        views = memory.numpy(private=["a", "b", "c", "d"])
+        views["a"][1] = 9
+        assert views["b"][1] == views["c"][0, 1] == 9 and views["d"].tolist() == [1, 2, 3, 4, 5, 6]
+        assert memory["a"].read()[1] == 1
+        apart = memory.numpy(private="a")
+        apart["a"][1] = 9
+        assert apart["b"][1] == 1
+        del views, apart
+
+
+def test_patterns_are_text() -> None:
+    with extmem.share(weights()) as memory:
+        for wrong in (5, [5], None, ("a", None)):
+            with pytest.raises(TypeError, match="pattern"):
+                memory.numpy(private=wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="pattern"):
+            memory.select("a", 5)  # type: ignore[arg-type]
+
+
 def test_a_selection_is_a_mapping_too() -> None:
     with extmem.share(weights()) as memory:
         chosen = memory.select("encoder.*")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import http
 import mmap
 import threading
 from typing import Any
@@ -200,6 +201,10 @@ def test_other_arguments_are_checked() -> None:
         ({"align": "4"}, TypeError),
         ({"metadata": {"a": [1]}}, TypeError),
         ({"metadata": {1: "a"}}, TypeError),
+        ({"metadata": ["a"]}, TypeError),
+        ({"metadata": {"a": float("nan")}}, ValueError),
+        ({"metadata": {"a": float("-inf")}}, ValueError),
+        ({"metadata": {"a": "\ud800"}}, ValueError),
         ({"name": 4}, TypeError),
         ({"name": "a@b"}, extmem.errors.NameInvalidError),
         ({"name": "a", "access": 0}, ValueError),
@@ -208,6 +213,24 @@ def test_other_arguments_are_checked() -> None:
             extmem.share({"x": numpy.ones(2)}, **wrong)
     with pytest.raises(TypeError, match="metadata belongs to a tree"):
         extmem.share(numpy.ones(2), metadata={"a": "b"})
+
+
+def test_metadata_of_subclasses_are_plain_values() -> None:
+    class Text(str):
+        """A class of a program."""
+
+    said = {Text("text"): Text("a"), "double": numpy.float64(1.5), "kind": http.HTTPStatus.OK, "flag": True, "no": None}
+    with extmem.share({"x": numpy.ones(2)}, metadata=said) as memory:
+        assert dict(memory.metadata) == {"text": "a", "double": 1.5, "kind": 200, "flag": True, "no": None}
+        assert memory.metadata["flag"] is True
+
+
+def test_structures_without_padding_in_any_order_of_the_axes() -> None:
+    packed = numpy.zeros((4, 6), [("a", "<i4"), ("b", ">f8")])
+    packed["b"] = numpy.arange(24).reshape(4, 6)
+    with extmem.share({"rows": packed, "columns": numpy.asfortranarray(packed)}) as memory:
+        assert (memory["rows"].numpy() == packed).all() and (memory["columns"].numpy() == packed).all()
+        assert memory["columns"].strides == (12, 48)
 
 
 def test_empty_trees_and_arrays() -> None:

@@ -45,6 +45,16 @@ def test_a_part_is_what_numpy_selects(index: Any) -> None:
         assert part.nbytes == numpy.asarray(WHOLE[index]).nbytes
 
 
+@pytest.mark.parametrize("index", [slice(1, 3), -1, slice(None, None, -1), (slice(2), None), (3, slice(0, 0))])
+@pytest.mark.parametrize("shape", [(4, 0), (4, 0, 3)])
+def test_a_part_without_elements_is_inside(shape: tuple[int, ...], index: Any) -> None:
+    empty = numpy.zeros(shape)
+    with extmem.share(empty) as memory, extmem.share({"a": numpy.ones(2), "b": empty}) as named:
+        for part in (memory[index], named["b"][index]):
+            assert part.numpy().shape == part.read().shape == empty[index].shape
+            assert part.numpy().dtype == empty.dtype
+
+
 def test_parts_of_parts() -> None:
     with extmem.share(WHOLE) as memory:
         part = memory[1:][..., 1:3][0, 2]
