@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from extmem.core.placement import place_of
+from extmem.handles.process_id import current_process
 from extmem.owning import late_imports, unsettled
 
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import array
 import http
 import mmap
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -14,7 +16,7 @@ import extmem
 from extmem.core import sharing_arrays
 from extmem.errors import NameNotFoundError, NameTakenError, UnsupportedError
 from extmem.interop import array_sources
-from extmem.testing.children import Peer
+from extmem.testing.children import Peer, python_environment
 
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
@@ -242,6 +244,33 @@ def test_empty_trees_and_arrays() -> None:
     with extmem.share(numpy.array(4.5), "scalar"), extmem.open("scalar") as opened:
         assert opened.numpy().shape == ()
         assert float(opened.numpy()) == 4.5
+
+
+@pytest.mark.linux_only("Windows has no fork")
+def test_a_forked_child_shares_copies_of_arrays_over_memory_of_its_parent() -> None:
+    code = """
+import os, numpy, extmem
+memory = extmem.share(numpy.arange(4.0), access=extmem.Access.READ_WRITE)
+array = memory.numpy()
+with extmem.share(array) as shared:
+    assert shared.copied is False
+pid = os.fork()
+if pid == 0:
+    ends = [os.pipe() for _ in range(8)]      # the numbers of the parent's fds may be those of other files
+    with extmem.share(array) as shared, extmem.share({"a": array[1:]}) as tree:
+        assert "has no handle" in shared.copied and shared.read().tolist() == [0, 1, 2, 3]
+        assert tree["a"].read().tolist() == [1, 2, 3]
+    try:
+        extmem.share(array, copy=False)
+    except extmem.UnsupportedError:
+        os._exit(7)
+    os._exit(1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=python_environment(), capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "7", done.stderr
 
 
 @pytest.mark.linux_only("replace needs the broker")
