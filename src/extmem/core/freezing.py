@@ -76,7 +76,7 @@ def freeze(memory: MemoryObject, timeout: float | None, finish: Callable[[], Non
                     "a process or a driver that the object manager does not know has mapped its file for writing; have "
                     "it unmap it",
                 )
-        # A broker that has begun meanwhile looks at the seals. Another thread may have closed the memory, which is frozen.
+        # A broker that has begun meanwhile looks at the seals. Another thread may have closed the memory by now.
         with suppress(HandleStateError), memory.use():
             owner.freeze(numbers)
     finally:
