@@ -1,10 +1,11 @@
 """The bytes that `DeviceMemory.write` copies: checks that element type and shape of the data match the payload.
 
 How this works. Data without an element type (bytes, bytearray, mmap, a memoryview of format "B") and `uint8` arrays of
-one axis are copied as bytes, unless the payload is such an array with gaps between its bytes. All other data is an array, which is compared with the array in the payload's descriptor:
-the element types must be the same, byte order included, unless a cast was requested, and the shapes must be the same,
-unless an `offset` was given. So no value is silently changed into another one. Numbers of Python, and lists of them,
-have no element type; they are converted to the payload's element type, as NumPy does for scalars (NEP 50), if they fit.
+one axis are copied as bytes, unless the payload is such an array with gaps between its bytes. All other data is an
+array, which is compared with the array in the payload's descriptor: the element types must be the same, byte order
+included, unless a cast was requested, and the shapes must be the same, unless an `offset` was given. So no value is
+silently changed into another one. Numbers of Python, and lists of them, have no element type; they are converted to the
+payload's element type, as NumPy does for scalars (NEP 50), if they fit.
 
 If the descriptor of the payload contains no array, there is nothing to compare with: the bytes of arrays are copied
 unchanged.
