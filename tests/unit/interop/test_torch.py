@@ -37,6 +37,18 @@ def test_a_tensor_is_over_the_memory_itself(device: Device) -> None:
         gc.collect()
 
 
+def test_elements_that_are_not_at_multiples_of_their_size_are_refused(device: Device) -> None:
+    with device.allocate((3, 4), "float32", strides=(18, 4)) as memory:
+        assert memory.numpy().strides == (18, 4)
+        with pytest.raises(extmem.UnsupportedError, match=r"strides \(18, 4\).*4 bytes of float32.*numpy\(\)"):
+            memory.torch()
+        with pytest.raises(extmem.UnsupportedError, match="the offset 2 "):
+            memory.torch("float32", (4,), offset=2)
+        assert memory.torch("float32", (4,), offset=4).shape == (4,)
+        assert memory.torch("float32", (1, 4), strides=(18, 4)).stride()[1] == 1
+        gc.collect()
+
+
 def test_dlpack_without_a_copy(device: Device) -> None:
     with device.allocate((4,), "int32") as memory:
         tensor = torch.from_dlpack(memory)
