@@ -83,6 +83,8 @@ def test_patterns_are_text() -> None:
                 memory.numpy(private=wrong)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="pattern"):
             memory.select("a", 5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="names is 5, an int"):
+            memory.update(5)  # type: ignore[arg-type]
 
 
 def test_a_selection_is_a_mapping_too() -> None:
