@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from extmem import _pickles
 from extmem.api.device import DeviceMemory
 from extmem.api.slices import MemorySlice
+from extmem.arguments import a_type
 from extmem.core import tables
 from extmem.errors import UnsupportedError
 from extmem.interop import arrow_tables, state_views, trees
@@ -128,7 +129,7 @@ class NamedArrays(DeviceMemory, _Arrays):
 
     def __getitem__(self, name: Any) -> MemorySlice:
         if not isinstance(name, str):
-            raise TypeError(f"the index {name!r} is a {type(name).__name__}; this memory holds arrays by name: keys()")
+            raise TypeError(f"the index {name!r} is {a_type(name)}; this memory holds arrays by name: keys()")
         return self._named(name)
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NoReturn:

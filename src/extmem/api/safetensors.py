@@ -17,6 +17,7 @@ from extmem.api.arrays import NamedArrays, NamedSelection
 from extmem.api.device import Device, DeviceMemory
 from extmem.api.memory_kinds import memory_of
 from extmem.api.slices import MemorySlice
+from extmem.arguments import a_type
 from extmem.core import shared_devices, sharing_arrays
 from extmem.core.device_state import DeviceState
 from extmem.core.sharing_arrays import How
@@ -203,7 +204,7 @@ def save_safetensors(
     is no file. The file is then as before.
     """
     if not isinstance(arrays, (NamedArrays, NamedSelection)):
-        raise TypeError(f"arrays is a {type(arrays).__name__}; give NamedArrays: extmem.share({{name: array}})")
+        raise TypeError(f"arrays is {a_type(arrays)}; give NamedArrays: extmem.share({{name: array}})")
     parts = arrays.items()
     listed = [(name, part.dtype, part.shape, part.nbytes) for name, part in parts]
     whole = arrays if isinstance(arrays, NamedArrays) else parts[0][1].memory if parts else None

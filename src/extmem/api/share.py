@@ -15,6 +15,7 @@ from extmem.api import slices
 from extmem.api.device import DeviceMemory
 from extmem.api.memory_kinds import memory_of
 from extmem.api.slices import MemorySlice, slice_of
+from extmem.arguments import a_type
 from extmem.core import aliases, operations, shared_devices, sharing_arrays, views
 from extmem.core.device_state import DeviceState
 from extmem.core.sharing_arrays import How, Unpublished
@@ -65,7 +66,7 @@ def share(
     name (NameTakenError). After an error nothing is shared.
     """
     if copy is not None and not isinstance(copy, bool):
-        raise TypeError(f"copy is {copy!r}, a {type(copy).__name__}; give True, False or None")
+        raise TypeError(f"copy is {copy!r}, {a_type(copy)}; give True, False or None")
     if unsettled:
         work_off()
     how = sharing_arrays.how(name, access, keep, replace)
@@ -266,10 +267,10 @@ def _checked(metadata: Mapping[str, Scalar] | None) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {}
     for key, value in (metadata or {}).items():
         if not isinstance(key, str):
-            raise TypeError(f"the metadata has the key {key!r}, a {type(key).__name__}; give a str")
+            raise TypeError(f"the metadata has the key {key!r}, {a_type(key)}; give a str")
         if value is not None and not isinstance(value, (str, bool, int, float)):
             raise TypeError(
-                f"metadata[{key!r}] is a {type(value).__name__}; give text, numbers, booleans or None, and share "
+                f"metadata[{key!r}] is {a_type(value)}; give text, numbers, booleans or None, and share "
                 "arrays as arrays"
             )
         found[key] = value

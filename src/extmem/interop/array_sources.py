@@ -16,6 +16,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, Final, NamedTuple
 
+from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.interop import arrow_tables
 from extmem.interop.numpy_views import numpy_module
@@ -127,7 +128,7 @@ def _of_host(value: Any, path: str) -> ArraySource:
         )
     if isinstance(value, (str, int, float, complex, type(None))) and not isinstance(value, numpy.generic):
         raise TypeError(
-            f"the value{_at(path)} is {value!r:.60}, a {type(value).__name__}, which is not an array; share "
+            f"the value{_at(path)} is {value!r:.60}, {a_type(value)}, which is not an array; share "
             "numpy.asarray(value), or pass it as metadata"
         )
     arrow_tables.refuse_as_array(value, f"the {type(value).__name__}{_at(path)}")
@@ -170,7 +171,7 @@ def _as_numpy(numpy: Any, value: Any, path: str) -> Any:
     if hasattr(value, "__dlpack__"):
         return numpy.from_dlpack(value)
     raise TypeError(
-        f"the value{_at(path)} is a {type(value).__name__}, which is neither an array nor a buffer; share arrays, "
+        f"the value{_at(path)} is {a_type(value)}, which is neither an array nor a buffer; share arrays, "
         "tensors, buffers, and dictionaries, lists and tuples of them"
     )
 
@@ -242,7 +243,7 @@ def _refuse_tensor(torch: Any, tensor: Any, what: str) -> None:
     elif tensor.is_neg():
         kind, remedy = "a lazy negative", "tensor.resolve_neg()"
     elif type(tensor) not in plain and type(tensor).__name__ != "ReadOnlyTensor":
-        kind = f"a {type(tensor).__name__}, whose elements may be elsewhere than in one plain tensor"
+        kind = f"{a_type(tensor)}, whose elements may be elsewhere than in one plain tensor"
         remedy = "tensor.to_local()" if hasattr(tensor, "to_local") else "the plain tensors that it consists of"
     if kind:
         raise UnsupportedError(f"{what} is {kind}; share {remedy}", requires_one_of=[remedy])

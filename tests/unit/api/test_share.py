@@ -177,7 +177,7 @@ def cyclic() -> Any:
         (numpy.array([object()]), TypeError, "Python objects"),
         ({"a": {"b": numpy.array([None])}}, TypeError, r"\['a'\]\['b'\] are Python objects"),
         ({"a": [numpy.ones(2), "text"]}, TypeError, r"at \['a'\]\[1\] is 'text', a str"),
-        (3, TypeError, "is 3, a int, which is not an array"),
+        (3, TypeError, "is 3, an int, which is not an array"),
         (None, TypeError, "which is not an array"),
         (object(), TypeError, "neither an array nor a buffer"),
         ({5: numpy.ones(2)}, TypeError, "the key 5 at the root"),
