@@ -98,7 +98,7 @@ def open(
         return _open_placed(source, access, device, kind, copy, timeout)
     if device is not None:
         if not isinstance(device, Device):
-            raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")
+            raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, None, or kind='cuda'")
         return device.open(source, access=access, timeout=timeout)
     if timeout is not None:
         operations.opening.refuse_timeout(source)

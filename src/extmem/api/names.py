@@ -21,7 +21,7 @@ async def open_async(
     """
     operations.opening.refuse_timeout(name)
     if device is not None and not isinstance(device, Device):
-        raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")
+        raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None for the device of the memory")
     name = str.__str__(name)
     if unsettled:
         work_off()

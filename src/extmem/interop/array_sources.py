@@ -129,7 +129,7 @@ def _of_host(value: Any, path: str) -> ArraySource:
     if isinstance(value, (str, int, float, complex, type(None))) and not isinstance(value, numpy.generic):
         raise TypeError(
             f"the value{_at(path)} is {value!r:.60}, {a_type(value)}, which is not an array; share "
-            "numpy.asarray(value), or pass it as metadata"
+            "numpy.asarray(value), numpy.asarray(list) for a list of numbers, or pass it as metadata"
         )
     arrow_tables.refuse_as_array(value, f"the {type(value).__name__}{_at(path)}")
     array = _as_numpy(numpy, value, path)
@@ -170,9 +170,10 @@ def _as_numpy(numpy: Any, value: Any, path: str) -> Any:
         return numpy.asarray(value)
     if hasattr(value, "__dlpack__"):
         return numpy.from_dlpack(value)
+    model = callable(getattr(value, "state_dict", None))
     raise TypeError(
-        f"the value{_at(path)} is {a_type(value)}, which is neither an array nor a buffer; share arrays, "
-        "tensors, buffers, and dictionaries, lists and tuples of them"
+        f"the value{_at(path)} is {a_type(value)}, which is neither an array nor a buffer; share "
+        + ("its state_dict()" if model else "arrays, tensors, buffers, and dictionaries, lists and tuples of them")
     )
 
 

@@ -24,7 +24,10 @@ __all__ = ["ReadOnlyTensor"]
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 """The carriers of element types that NumPy lacks."""
-_REMEDY = "open it with Access.READ_WRITE (its owner has to grant that), or write to a copy: tensor.clone()"
+_REMEDY = (
+    "open it with Access.READ_WRITE (its owner has to grant that), or write to a copy: tensor.clone(), or, for what a "
+    "model writes to, torch(private=…) of named arrays"
+)
 
 
 class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]

@@ -117,7 +117,10 @@ def read_header(file: OpenFile) -> Header:
     start = _read_exactly(file, 8, 0)
     length = int.from_bytes(start, "little")
     if length > HEADER_LIMIT:
-        raise ValueError(f"{path!r} claims a header of {length} bytes, and {HEADER_LIMIT} is the limit of safetensors")
+        raise ValueError(
+            f"{path!r} claims a header of {length} bytes, and {HEADER_LIMIT} is the limit of safetensors; the file is "
+            "of another format, or damaged"
+        )
     if 8 + length > file.size:
         raise ValueError(f"{path!r} has {file.size} bytes, and its header alone has {8 + length}; the file is cut off")
     text = _read_exactly(file, length, 8)
