@@ -176,8 +176,8 @@ class NamedArrays(DeviceMemory, _Arrays):
     ) -> Any:
         """Return a mapping from names to tensors over the payload, zero copy: a state dictionary.
 
-        The tensors are on the GPU if CUDA can use the memory, else on the host. All of them share one storage, so
-        `torch.save` of one would write all: save a clone. Arguments as `numpy`.
+        The tensors are on the GPU if CUDA can use the memory, else on the host. `torch.save` and `copy.deepcopy` of
+        the mapping, of a tensor, or of a model that uses them copy the bytes. Arguments as `numpy`.
         """
         if not (dtype is None and shape is None and strides is None and not offset):
             return super().torch(dtype, shape, strides=strides, offset=offset)

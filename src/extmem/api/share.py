@@ -58,13 +58,13 @@ def share(
         extmem refuse to write, and a kernel that writes there by a pointer ends the CUDA context of its process.
     align: bytes that the offset of each array of a tree is a multiple of; a power of two.
     keep, replace: as for `Device.allocate`.
-    metadata: text, numbers, booleans and None by names, which others read as `memory.metadata` (trees only).
+    metadata: text, finite numbers, booleans and None by names, which others read as `memory.metadata` (trees only).
     Returns memory that the caller closes. The gradient and `requires_grad` of a tensor are not shared.
 
     Errors: TypeError for what is not an array, for Python objects as elements, and keys that are not text; ValueError
-    for a tree that contains itself, and for the same name twice; UnsupportedError with the remedy for `copy=False`, for
-    sparse, quantized, nested and other tensors without plain elements, and for arrays on several devices; those of a
-    name (NameTakenError). After an error nothing is shared.
+    for a tree that contains itself, for the same name twice, and for numbers in the metadata that JSON lacks;
+    UnsupportedError with the remedy for `copy=False`, for sparse, quantized, nested and other tensors without plain
+    elements, and for arrays on several devices; those of a name (NameTakenError). After an error nothing is shared.
     """
     if copy is not None and not isinstance(copy, bool):
         raise TypeError(f"copy is {copy!r}, {a_type(copy)}; give True, False or None")

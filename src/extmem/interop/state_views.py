@@ -3,11 +3,14 @@
 How this works. The arrays of one payload share one base, an array or tensor of all its bytes, which is made once; each
 entry is a view of it. So 300 tensors cost 300 views and one import, and all of them keep the memory open together. In
 PyTorch a read-only base would pass every step of a view through Python; the views are made from a plain tensor, and
-each result is a `ReadOnlyTensor`.
+each result is a `ReadOnlyTensor`. Tensors that can be written have a storage each, a slice of the one of the base:
+`torch.save` and the library safetensors look at storages, and refuse several types in one, or write all of it for one
+tensor. (Read-only tensors are saved as copies, so they need none.)
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
@@ -81,8 +84,12 @@ class ArrayViews(Mapping[str, Any]):
         return name in self._entries
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As a dictionary of the arrays, so that `torch.save`, pickle and `copy.deepcopy` copy the bytes of each."""
-        return dict, (dict(self),)
+        """As an OrderedDict, so that `torch.save`, pickle and `copy.deepcopy` copy the bytes of each array.
+
+        PyTorch's state dictionaries are of this type, and `torch.load` takes no other one by default but plain dict,
+        which pickle makes of dict itself only.
+        """
+        return OrderedDict, (), None, None, iter(self.items())
 
     def __repr__(self) -> str:
         return f"<ArrayViews of {len(self)} arrays: {', '.join(list(self._entries)[:4])}{', …' * (len(self) > 4)}>"
@@ -119,6 +126,16 @@ def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
     plain = base._plain() if read_only else base
     guard = frameworks.guard_of(torch) if read_only else None
     typed: dict[str, tuple[Any, int, int, bool]] = {}
+    whole_storage, start = plain.untyped_storage(), int(plain.storage_offset())
+    storages: dict[tuple[int, int], Any] = {}
+
+    def storage_of(entry: Entry) -> Any:
+        """Return the storage of an entry. Tied tensors have the same one, as in the model that was shared."""
+        place = (start + entry.offset, entry.nbytes)
+        found = storages.get(place)
+        if found is None:
+            found = storages.setdefault(place, whole_storage[place[0] : place[0] + place[1]])
+        return found
 
     def typed_as(text: str) -> tuple[Any, int, int, bool]:
         """Return the whole payload as elements of this type, their size, the number of the first one, and whether they
@@ -148,6 +165,8 @@ def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
                 f"{text}, as PyTorch requires; share it with align={max(16, item)}, or use numpy()",
                 requires_one_of=["an aligned array", "numpy()"],
             )
+        elif guard is None:
+            made = whole.new_empty(0).set_(storage_of(entry), 0, shape, steps)
         else:
             made = whole.as_strided(shape, steps, first + offset // item)
         if private is not False and is_private(entry.name, private):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import OrderedDict
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_views_are_copied_as_a_dictionary() -> None:
     with extmem.share(weights(), "model"), extmem.open("model") as opened:
         views = opened.numpy()
         for made in (copy.deepcopy(views), pickle.loads(pickle.dumps(views))):
-            assert type(made) is dict
+            assert type(made) is OrderedDict
             assert list(made) == list(weights())
             assert made["encoder.weight"].tolist() == weights()["encoder.weight"].tolist()
         made["encoder.weight"][:] = 9
