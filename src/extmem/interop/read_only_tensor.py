@@ -19,12 +19,24 @@ import torch
 from extmem.errors import UnsupportedError
 from extmem.interop.element_types import element_of, in_numpy
 from extmem.interop.numpy_views import array_capsule, as_requested
+from extmem.interop.torch_operations import (
+    Effects,
+    Reach,
+    dispatch_is_prepared,
+    effects_of,
+    prepare_dispatch,
+    reach_of,
+)
 
 __all__ = ["ReadOnlyTensor"]
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 """The carriers of element types that NumPy lacks."""
 _REMEDY = "open it with Access.READ_WRITE (its owner has to grant that), or write to a copy: tensor.clone()"
+_UNKNOWN, _VIEWS = Reach.UNKNOWN, Reach.VIEWS
+_NoFunctions, _NoDispatch = torch._C.DisableTorchFunctionSubclass, torch._C._DisableTorchDispatch
+_modes, _transforms = torch._C._len_torch_dispatch_stack, torch._C._functorch.peek_interpreter_stack
+_alias = torch.ops.aten.alias.default
 
 
 class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
@@ -35,22 +47,35 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
     """
 
     @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if len(types) > 1:
+            return _with_others(func, types, args, kwargs)
+        reach = reach_of(func)
+        if reach is not _UNKNOWN and _are_plain(args, kwargs) and not _modes() and not _transforms():
+            with _NoFunctions(), _NoDispatch():
+                result = func(*args, **kwargs) if kwargs else func(*args)
+                if reach is _VIEWS and type(result) not in _VALUES:
+                    if args and type(args[0]) is ReadOnlyTensor and not _differentiable(result):
+                        return _as_read_only(result, args[0])
+                elif dispatch_is_prepared() or not _differentiable(result):
+                    return result
+        prepare_dispatch(ReadOnlyTensor)
+        with _NoFunctions():
+            return func(*args, **kwargs) if kwargs else func(*args)
+
+    @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
-        schema = func._schema
-        for position, argument in enumerate(schema.arguments):
-            value = args[position] if position < len(args) else given.get(argument.name)
-            if argument.alias_info is not None and argument.alias_info.is_write and _contains_read_only(value):
-                _refuse(schema.name)
-        with torch._C._DisableTorchDispatch():
+        effects = effects_of(func)
+        if effects.written:
+            _check_arguments(func, effects, args, given)
+        with _NoDispatch():
             result = func(*args, **given)
-        if any(output.alias_info is not None for output in schema.returns):
-            return _as_read_only(result)
-        return result
+        return _as_read_only(result) if effects.views else result
 
     def _plain(self) -> Any:
-        with torch._C._DisableTorchDispatch():
-            return torch.ops.aten.alias(self)
+        with _NoFunctions(), _NoDispatch():
+            return _alias(self)
 
     # Reading.
 
@@ -181,7 +206,62 @@ def _contains_read_only(value: Any) -> bool:
     return isinstance(value, ReadOnlyTensor)
 
 
-def _as_read_only(result: Any) -> Any:
+def _check_arguments(func: Any, effects: Effects, args: Any, given: dict[str, Any]) -> None:
+    """Refuse an operation that would write to read-only memory."""
+    if effects.only_if is not None:
+        position, name = effects.only_if
+        if not (args[position] if position < len(args) else given.get(name)):
+            return
+    for position, name in effects.written:
+        if _contains_read_only(args[position] if position < len(args) else given.get(name)):
+            _refuse(func._schema.name)
+
+
+def _with_others(func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    """Leave the function to the other classes that intercept it, as if this class did not intercept functions."""
+    others = tuple(one for one in types if not issubclass(one, ReadOnlyTensor))
+    for one in others:
+        result = one.__torch_function__(func, others, args, kwargs or {})
+        if result is not NotImplemented:
+            return result
+    if others:
+        return NotImplemented
+    prepare_dispatch(ReadOnlyTensor)
+    with _NoFunctions():
+        return func(*args, **(kwargs or {}))
+
+
+_VALUES = frozenset({bool, complex, float, int, type(None), torch.Size, torch.device, torch.dtype, torch.layout})
+_PLAIN = _VALUES | {
+    *(torch.Tensor, torch.nn.Parameter, ReadOnlyTensor, slice, type(...)),
+    *(torch.memory_format, torch.Generator),
+}
+
+
+def _are_plain(args: Any, kwargs: Any) -> bool:
+    """Return whether the arguments are values and tensors whose operations nobody else intercepts, and no outputs."""
+    for one in args:
+        if type(one) not in _PLAIN and (
+            type(one) not in (list, tuple) or not all(type(each) in _PLAIN for each in one)
+        ):
+            return False
+    return not kwargs or ("out" not in kwargs and _are_plain(kwargs.values(), None))
+
+
+def _differentiable(result: Any) -> bool:
+    """Return whether autograd recorded how the result was made."""
     if isinstance(result, (list, tuple)):
-        return type(result)(_as_read_only(one) for one in result)
-    return torch.Tensor._make_subclass(ReadOnlyTensor, result) if isinstance(result, torch.Tensor) else result
+        return any(_differentiable(one) for one in result)
+    return isinstance(result, torch.Tensor) and bool(result.requires_grad)
+
+
+def _as_read_only(result: Any, source: Any = None) -> Any:
+    """Return the result with its tensors guarded: all, or those over the memory of a source."""
+    kind = type(result)
+    if kind is torch.Tensor:
+        if source is not None and not torch._C._is_alias_of(result, source):
+            return result
+        return torch.Tensor._make_subclass(ReadOnlyTensor, result)
+    if isinstance(result, (list, tuple)):
+        return kind(_as_read_only(one, source) for one in result)
+    return result
