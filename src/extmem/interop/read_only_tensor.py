@@ -6,8 +6,14 @@ arguments it writes to and which of its results are views. Some methods of PyTor
 some access the bytes without an operation: printing, `tolist`, `numpy`, pickling, storages, DLPack. This class
 defines those. They read through a plain tensor over the same bytes (`_plain`), which is never returned to the program.
 
-Not intercepted: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`, and operators of other
-libraries whose schema does not declare what they write.
+Operations are intercepted below autograd, which takes 10 µs or more for each, and a function has several. So functions
+are intercepted before that (`__torch_function__`). One of which `torch_operations` knows that it cannot write is run
+without intercepting its operations; results over the same memory are recognized by their storage. All other functions
+are run as if they had not been intercepted, and so is what needs more than one plain tensor's operations: views that
+autograd records, modes, transforms of `torch.func`, and arguments of other classes.
+
+Not intercepted: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`, assigning this tensor to the
+`data` of another, and operators of other libraries whose schema does not declare what they write.
 """
 
 from __future__ import annotations
@@ -20,9 +26,9 @@ from extmem.errors import UnsupportedError
 from extmem.interop.element_types import element_of, in_numpy
 from extmem.interop.numpy_views import array_capsule, as_requested
 from extmem.interop.torch_operations import (
+    REACHES,
     Effects,
     Reach,
-    dispatch_is_prepared,
     effects_of,
     prepare_dispatch,
     reach_of,
@@ -33,7 +39,10 @@ __all__ = ["ReadOnlyTensor"]
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 """The carriers of element types that NumPy lacks."""
 _REMEDY = "open it with Access.READ_WRITE (its owner has to grant that), or write to a copy: tensor.clone()"
-_UNKNOWN, _VIEWS = Reach.UNKNOWN, Reach.VIEWS
+# Names of this module are found faster than attributes of others.
+_UNKNOWN, _NOTHING, _RESULTS = Reach.UNKNOWN, Reach.NOTHING, Reach.RESULTS
+_known = REACHES.get
+_Tensor, _make, _is_alias_of = torch.Tensor, torch.Tensor._make_subclass, torch._C._is_alias_of
 _NoFunctions, _NoDispatch = torch._C.DisableTorchFunctionSubclass, torch._C._DisableTorchDispatch
 _modes, _transforms = torch._C._len_torch_dispatch_stack, torch._C._functorch.peek_interpreter_stack
 _alias = torch.ops.aten.alias.default
@@ -48,20 +57,33 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if len(types) > 1:
+        if len(types) > 1 and not _OWN.issuperset(types):
             return _with_others(func, types, args, kwargs)
-        reach = reach_of(func)
-        if reach is not _UNKNOWN and _are_plain(args, kwargs) and not _modes() and not _transforms():
-            with _NoFunctions(), _NoDispatch():
-                result = func(*args, **kwargs) if kwargs else func(*args)
-                if reach is _VIEWS and type(result) not in _VALUES:
-                    if args and type(args[0]) is ReadOnlyTensor and not _differentiable(result):
-                        return _as_read_only(result, args[0])
-                elif dispatch_is_prepared() or not _differentiable(result):
-                    return result
-        prepare_dispatch(ReadOnlyTensor)
-        with _NoFunctions():
-            return func(*args, **kwargs) if kwargs else func(*args)
+        reach = _known(func) or reach_of(func)
+        if reach is _NOTHING:
+            with _NoFunctions():
+                return func(*args, **kwargs) if kwargs else func(*args)
+        if reach is _UNKNOWN or _modes() or _transforms():
+            return _by_operations(func, args, kwargs)
+        for one in args:
+            if type(one) not in _PLAIN and not _is_plain(one):
+                return _by_operations(func, args, kwargs)
+        if kwargs and not _are_plain(kwargs):
+            return _by_operations(func, args, kwargs)
+        with _NoFunctions(), _NoDispatch():
+            result = func(*args, **kwargs) if kwargs else func(*args)
+            if reach is _RESULTS:
+                if type(result) is _Tensor and result.requires_grad:
+                    prepare_dispatch(ReadOnlyTensor)  # the way back may read this tensor
+                return result
+            source = args[0] if args else None
+            if type(source) is ReadOnlyTensor:
+                if type(result) is not _Tensor:
+                    if not _differentiable(result):
+                        return _as_read_only(result, source)
+                elif not result.requires_grad:
+                    return _make(ReadOnlyTensor, result) if _is_alias_of(result, source) else result
+        return _by_operations(func, args, kwargs)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -219,18 +241,25 @@ def _check_arguments(func: Any, effects: Effects, args: Any, given: dict[str, An
 
 def _with_others(func: Any, types: Any, args: Any, kwargs: Any) -> Any:
     """Leave the function to the other classes that intercept it, as if this class did not intercept functions."""
-    others = tuple(one for one in types if not issubclass(one, ReadOnlyTensor))
+    others = tuple(one for one in types if one not in _OWN and not issubclass(one, ReadOnlyTensor))
     for one in others:
         result = one.__torch_function__(func, others, args, kwargs or {})
         if result is not NotImplemented:
             return result
     if others:
         return NotImplemented
+    return _by_operations(func, args, kwargs)
+
+
+def _by_operations(func: Any, args: Any, kwargs: Any) -> Any:
+    """Call the function; each operation that it consists of is intercepted."""
     prepare_dispatch(ReadOnlyTensor)
     with _NoFunctions():
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs) if kwargs else func(*args)
 
 
+_OWN = frozenset({torch.Tensor, torch.nn.Parameter, ReadOnlyTensor})
+"""PyTorch passes its own class too, for functions that are written in Python."""
 _VALUES = frozenset({bool, complex, float, int, type(None), torch.Size, torch.device, torch.dtype, torch.layout})
 _PLAIN = _VALUES | {
     *(torch.Tensor, torch.nn.Parameter, ReadOnlyTensor, slice, type(...)),
@@ -238,14 +267,18 @@ _PLAIN = _VALUES | {
 }
 
 
-def _are_plain(args: Any, kwargs: Any) -> bool:
-    """Return whether the arguments are values and tensors whose operations nobody else intercepts, and no outputs."""
-    for one in args:
-        if type(one) not in _PLAIN and (
-            type(one) not in (list, tuple) or not all(type(each) in _PLAIN for each in one)
-        ):
-            return False
-    return not kwargs or ("out" not in kwargs and _are_plain(kwargs.values(), None))
+def _is_plain(value: Any) -> bool:
+    """Return whether a value, or all values of a list, are numbers and tensors whose operations nobody else intercepts.
+
+    A string could be the name of a dimension.
+    """
+    if type(value) is list or type(value) is tuple:
+        return all(type(each) in _PLAIN for each in value)
+    return type(value) in _PLAIN
+
+
+def _are_plain(given: dict[str, Any]) -> bool:
+    return "out" not in given and all(map(_is_plain, given.values()))
 
 
 def _differentiable(result: Any) -> bool:
@@ -259,9 +292,7 @@ def _as_read_only(result: Any, source: Any = None) -> Any:
     """Return the result with its tensors guarded: all, or those over the memory of a source."""
     kind = type(result)
     if kind is torch.Tensor:
-        if source is not None and not torch._C._is_alias_of(result, source):
-            return result
-        return torch.Tensor._make_subclass(ReadOnlyTensor, result)
+        return result if source is not None and not _is_alias_of(result, source) else _make(ReadOnlyTensor, result)
     if isinstance(result, (list, tuple)):
         return kind(_as_read_only(one, source) for one in result)
     return result

@@ -11,7 +11,7 @@ Both answers are kept for each operation and function, because they are asked fo
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, auto
 from types import (
     BuiltinFunctionType,
     GetSetDescriptorType,
@@ -22,8 +22,9 @@ from types import (
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional
 
-__all__ = ["Effects", "Reach", "effects_of", "reach_of"]
+__all__ = ["REACHES", "Effects", "Reach", "effects_of", "prepare_dispatch", "reach_of"]
 
 
 class Effects(NamedTuple):
@@ -40,11 +41,13 @@ class Effects(NamedTuple):
 class Reach(Enum):
     """What a function can do to the memory of its arguments."""
 
-    UNKNOWN = 0
+    UNKNOWN = auto()
     """It may write to it: each operation that it consists of has to be looked at."""
-    RESULTS = 1
+    NOTHING = auto()
+    """It reads what describes the tensor, such as its shape."""
+    RESULTS = auto()
     """It reads; its results have memory of their own."""
-    VIEWS = 2
+    VIEWS = auto()
     """It reads; its results may be over the memory of its first argument."""
 
 
@@ -56,6 +59,7 @@ _WRITES_UNDECLARED = {
     "aten::batch_norm_update_stats": _RUNNING,
     "aten::batch_norm_gather_stats": _RUNNING,
     "aten::batch_norm_gather_stats_with_counts": _RUNNING,
+    "aten::set_": ("source",),  # and then every write to the other tensor
 }
 """Arguments that are written to although the schema does not say so: where there is an argument `training`, if it is
 true."""
@@ -73,9 +77,15 @@ _READING = frozenset(
     "absolute argsort clip concat conv1d conv2d conv3d divide group_norm item layer_norm linear log_softmax".split()
     + "matmul max min multiply rms_norm scaled_dot_product_attention softmax square std subtract".split()
     + "true_divide var where".split()
-    # Methods of Python alone, for one element and for what describes a tensor.
-    + "__bool__ __complex__ __float__ __index__ __int__ data_ptr dim element_size is_complex is_contiguous".split()
-    + "is_floating_point ndimension nelement numel size storage_offset stride".split()
+    # Methods of Python alone, for one element.
+    + "__bool__ __complex__ __float__ __index__ __int__".split()
+)
+_DESCRIBING = frozenset(
+    "data_ptr dim element_size is_complex is_contiguous is_floating_point ndimension nelement numel size".split()
+    + "storage_offset stride".split()
+)
+_DESCRIBING_ATTRIBUTES = frozenset(
+    "device dtype is_cpu is_cuda is_leaf is_meta is_sparse itemsize layout nbytes ndim requires_grad shape".split()
 )
 _VIEWING = frozenset(
     "__getitem__ bfloat16 bool chunk contiguous cpu cuda double flatten float half int long movedim narrow".split()
@@ -85,7 +95,14 @@ _VIEWING = frozenset(
 memory of their own."""
 
 _EFFECTS: dict[Any, Effects] = {}
-_REACHES: dict[Any, Reach] = {}
+REACHES: dict[Any, Reach] = dict.fromkeys(
+    [
+        *(torch.Tensor.__pow__, torch.Tensor.__rdiv__, torch.Tensor.__rpow__, torch.Tensor.__rsub__),
+        *(functional.group_norm, functional.layer_norm, functional.log_softmax, functional.softmax),
+    ],
+    Reach.RESULTS,
+)
+"""What is known already; at the start, functions that are written in Python, to which the same applies."""
 
 
 def effects_of(operation: Any) -> Effects:
@@ -113,11 +130,11 @@ def reach_of(function: Any) -> Reach:
 
     This holds for calls without `out=` and without the names of dimensions.
     """
-    known = _REACHES.get(function)
+    known = REACHES.get(function)
     if known is None:
         known = _reach(function)
         if type(function) in _COMPILED:  # these live as long as PyTorch does
-            _REACHES[function] = known
+            REACHES[function] = known
     return known
 
 
@@ -129,12 +146,16 @@ def _reach(function: Any) -> Reach:
     if type(function) not in _COMPILED:
         return Reach.UNKNOWN
     if type(function) is MethodWrapperType:  # of an attribute
-        gets = name == "__get__" and type(function.__self__) is GetSetDescriptorType
-        return Reach.VIEWS if gets else Reach.UNKNOWN
+        attribute = function.__self__
+        if name != "__get__" or type(attribute) is not GetSetDescriptorType:
+            return Reach.UNKNOWN
+        return Reach.NOTHING if attribute.__name__ in _DESCRIBING_ATTRIBUTES else Reach.VIEWS
     if not any(getattr(place, name, None) is function for place in _PLACES):
         return Reach.UNKNOWN
     if name.startswith("_") and not name.startswith("__"):  # PyTorch's own use, with fewer promises
         return Reach.UNKNOWN
+    if name in _DESCRIBING:
+        return Reach.NOTHING
     if name in _READING:
         return Reach.RESULTS
     return Reach.VIEWS if name in _VIEWING else _reach_by_schemas(name)
@@ -167,15 +188,10 @@ def _reach_by_schemas(name: str) -> Reach:
 _COMPOSITE = "CompositeImplicitAutograd"
 
 # Recent versions of PyTorch import `torch.distributed.tensor` (500 modules, a second) before they call the
-# `__torch_dispatch__` of a class, to find out whether the class is that module's. They do not where a rule is registered
-# for the class and the operation.
+# `__torch_dispatch__` of a class, to find out whether the class is that module's. They do not import it where a rule is
+# registered for the class and the operation.
 
 _rules: list[Any] = []
-
-
-def dispatch_is_prepared() -> bool:
-    """Return whether `prepare_dispatch` was called."""
-    return bool(_rules)
 
 
 def prepare_dispatch(kind: Any) -> None:
