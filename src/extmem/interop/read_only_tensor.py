@@ -42,6 +42,7 @@ _REMEDY = "open it with Access.READ_WRITE (its owner has to grant that), or writ
 # Names of this module are found faster than attributes of others.
 _UNKNOWN, _NOTHING, _RESULTS = Reach.UNKNOWN, Reach.NOTHING, Reach.RESULTS
 _known = REACHES.get
+_is_compiling = torch.compiler.is_dynamo_compiling
 _Tensor, _make, _is_alias_of = torch.Tensor, torch.Tensor._make_subclass, torch._C._is_alias_of
 _NoFunctions, _NoDispatch = torch._C.DisableTorchFunctionSubclass, torch._C._DisableTorchDispatch
 _modes, _transforms = torch._C._len_torch_dispatch_stack, torch._C._functorch.peek_interpreter_stack
@@ -57,6 +58,9 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if _is_compiling():  # the compiler cannot trace the rest; what it makes calls the functions again
+            with _NoFunctions():
+                return func(*args, **kwargs) if kwargs else func(*args)
         if len(types) > 1 and not _OWN.issuperset(types):
             return _with_others(func, types, args, kwargs)
         reach = _known(func) or reach_of(func)
