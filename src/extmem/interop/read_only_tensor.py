@@ -300,3 +300,21 @@ def _as_read_only(result: Any, source: Any = None) -> Any:
     if isinstance(result, (list, tuple)):
         return kind(_as_read_only(one, source) for one in result)
     return result
+
+
+def _leave_uncompiled(*methods: Any) -> None:
+    """Keep torch.compile from compiling these methods, and what they call, by themselves.
+
+    What it makes of a method intercepts no functions during the whole call, but would pass them on after it: to the
+    method again.
+    """
+    frames = getattr(torch._C._dynamo, "eval_frame", None)
+    for method in methods:
+        if hasattr(frames, "set_code_exec_strategy"):
+            skipped = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)
+            frames.set_code_exec_strategy(method.__func__.__code__, skipped)
+        elif hasattr(frames, "skip_code"):  # PyTorch 2.6 and earlier
+            frames.skip_code(method.__func__.__code__)
+
+
+_leave_uncompiled(ReadOnlyTensor.__torch_function__, ReadOnlyTensor.__torch_dispatch__)
