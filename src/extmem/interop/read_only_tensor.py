@@ -7,7 +7,7 @@ some access the bytes without an operation: printing, `tolist`, `numpy`, picklin
 defines those. They read through a plain tensor over the same bytes (`_plain`), which is never returned to the program.
 
 Operations are intercepted below autograd, which takes 10 µs or more for each, and a function has several. So functions
-are intercepted before that (`__torch_function__`). One of which `torch_operations` knows that it cannot write is run
+are intercepted before that (`__torch_function__`), which takes 4 µs, of which PyTorch needs more than 2. One of which `torch_operations` knows that it cannot write is run
 without intercepting its operations; results over the same memory are recognized by their storage. All other functions
 are run as if they had not been intercepted, and so is what needs more than one plain tensor's operations: views that
 autograd records, modes, transforms of `torch.func`, and arguments of other classes.
@@ -308,7 +308,7 @@ def _leave_uncompiled(*methods: Any) -> None:
     What it makes of a method intercepts no functions during the whole call, but would pass them on after it: to the
     method again.
     """
-    frames = getattr(torch._C._dynamo, "eval_frame", None)
+    frames: Any = getattr(torch._C._dynamo, "eval_frame", None)
     for method in methods:
         if hasattr(frames, "set_code_exec_strategy"):
             skipped = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)

@@ -191,19 +191,20 @@ _COMPOSITE = "CompositeImplicitAutograd"
 # `__torch_dispatch__` of a class, to find out whether the class is that module's. They do not import it where a rule is
 # registered for the class and the operation.
 
-_rules: list[Any] = []
+_rules: dict[Any, Any] = {}
 
 
 def prepare_dispatch(kind: Any) -> None:
     """Register `kind.__torch_dispatch__` for each operation that reaches it, which takes tens of milliseconds, once.
 
-    An operation without a rule, of a library that is loaded later, reaches the method too.
+    An operation without a rule reaches the method too, after that import: an operation of a library that is loaded
+    later, or one that another thread calls meanwhile.
     """
-    register = getattr(torch.library, "register_torch_dispatch", None)
-    if _rules or register is None:
+    if kind in _rules or not hasattr(torch.library, "register_torch_dispatch"):
         return
-    library = torch.library.Library("aten", "FRAGMENT")
-    _rules.append(library)  # the rules end with it
+    library = torch.library.Library("aten", "FRAGMENT")  # the rules end with it
+    if _rules.setdefault(kind, library) is not library:
+        return  # another thread registers them
     for name in torch._C._dispatch_get_all_op_names():
         if name.startswith("aten::") and not torch._C._dispatch_has_kernel_for_dispatch_key(name, _COMPOSITE):
-            register(name, kind, kind.__torch_dispatch__.__func__, lib=library)
+            torch.library.register_torch_dispatch(name, kind, kind.__torch_dispatch__.__func__, lib=library)
