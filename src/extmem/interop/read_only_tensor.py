@@ -7,10 +7,11 @@ some access the bytes without an operation: printing, `tolist`, `numpy`, picklin
 defines those. They read through a plain tensor over the same bytes (`_plain`), which is never returned to the program.
 
 Operations are intercepted below autograd, which takes 10 µs or more for each, and a function has several. So functions
-are intercepted before that (`__torch_function__`), which takes 4 µs, of which PyTorch needs more than 2. One of which `torch_operations` knows that it cannot write is run
-without intercepting its operations; results over the same memory are recognized by their storage. All other functions
-are run as if they had not been intercepted, and so is what needs more than one plain tensor's operations: views that
-autograd records, modes, transforms of `torch.func`, and arguments of other classes.
+are intercepted before that (`__torch_function__`), which takes 4 µs, of which PyTorch needs more than 2. One of which
+`torch_operations` knows that it cannot write is run without intercepting its operations; results over the same memory
+are recognized by their storage. All other functions are run as if they had not been intercepted, and so is what needs
+more than one plain tensor's operations: views that autograd records, modes, transforms of `torch.func`, and arguments
+of other classes.
 
 Not intercepted: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`, assigning this tensor to the
 `data` of another, and operators of other libraries whose schema does not declare what they write.
