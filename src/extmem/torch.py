@@ -6,14 +6,19 @@ expandable segments on, whose tensors consist of many small allocations.
 
 A handle leads to whole allocations. So a process that opens a shared tensor can see what else is in the first and the
 last allocation that it touches: other tensors of the pool (small tensors share 2 MiB), or neighbours in the segment.
+
+Who opens it without the right to write gets it mapped for reading. The GPU enforces that: a kernel that writes there by
+a pointer faults, which ends the CUDA context of its process. The contents and other processes stay as they are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from extmem import api as _api  # noqa: F401  # sets the class of shared devices
 from extmem import optional
@@ -27,8 +32,12 @@ from extmem.owning import Lock
 __all__ = ["Unshareable", "make_shareable", "pool"]
 
 _lock = Lock(reentrant=True)
-_pools: dict[int, Any] = {}
-"""The pool of each device, by PyTorch's index. They live as long as the process, and so longer than their tensors."""
+_pools: dict[int, list[Any]] = {}
+"""The `MemPool`s of each device, by PyTorch's index. They live as long as the process, and so outlive their tensors."""
+_open: dict[tuple[int, int], _Recording] = {}
+"""What threads allocate from: by thread and PyTorch's index."""
+_PIECE = 1 << 30
+"""Bytes of a segment that are looked at together: one payload has no room for all allocations of a large segment."""
 _SETTING = re.compile(r"(?:^|,)\s*expandable_segments\s*:\s*\w+")
 
 
@@ -45,20 +54,49 @@ class Unshareable(NamedTuple):
     """Why, and what helps."""
 
 
+class _Recording:
+    """A thread that allocates from a pool of one device, in one block or several."""
+
+    __slots__ = ("blocks", "pool", "recording")
+
+    def __init__(self, pool: Any, recording: Any) -> None:
+        self.pool = pool
+        self.recording = recording
+        """PyTorch's block, which is entered."""
+        self.blocks: WeakSet[_Block] = WeakSet()
+        """The blocks of the thread, nested or side by side. The last one leaves PyTorch's block.
+
+        If an exception of a signal handler prevents that, the next block of the thread does it.
+        """
+
+
+class _Block:
+    """What stands for one block of `pool`."""
+
+    __slots__ = ("__weakref__",)
+
+
 @contextlib.contextmanager
 def pool(device: object = None) -> Iterator[None]:
     """A block whose new tensors on the GPU can be shared where they are: `with extmem.torch.pool(): …`.
 
-    device: a `torch.device`, its text or its index; None for the current one. The block is for this thread. Blocks of
-    one device use one `torch.cuda.MemPool`, which lives as long as the process; memory that is free there is given back
-    by `torch.cuda.empty_cache()`. The environment and the settings of PyTorch's allocator do not matter.
+    device: a `torch.device`, its text or its index; None for the current one. The block is for this thread; several
+    threads may be in blocks at the same time, and a thread may enter further ones inside. Each thread has a
+    `torch.cuda.MemPool` for the time of its block. A later block of any thread uses it again. The pools live as long as
+    the process; memory that is free there is given back by `torch.cuda.empty_cache()`. The environment and the settings
+    of PyTorch's allocator do not matter. Inside of a block of another `torch.cuda.use_mem_pool`, PyTorch allocates from
+    that pool, whose tensors may not be shareable.
     Errors: UnsupportedError without PyTorch for CUDA, and for systems and machines without this allocator (it is for
     Linux on x86_64); TypeError, ValueError for another device.
     """
     torch = _torch()
     index = _index(torch, device)
-    with torch.cuda.use_mem_pool(_pool_of(torch, index), device=index):
+    block, key = _Block(), (threading.get_ident(), index)
+    try:
+        _enter(torch, key, block)
         yield
+    finally:
+        _leave(key, block)
 
 
 def make_shareable() -> list[Unshareable]:
@@ -110,20 +148,49 @@ def _index(torch: Any, device: object) -> int:
     return int(torch.cuda.current_device() if chosen.index is None else chosen.index)
 
 
-def _pool_of(torch: Any, index: int) -> Any:
+def _enter(torch: Any, key: tuple[int, int], block: _Block) -> None:
+    """Let this thread allocate from a pool, if it does not already. key: as in `_open`.
+
+    PyTorch records to a pool for one thread at a time, so that each has its own.
+    """
+    index = key[1]
     with _lock:
-        made = _pools.get(index)
-        if made is None:
-            backend = _device(index).backend
-            if not isinstance(backend, AllocatesForFrameworks):
-                raise UnsupportedError(f"cuda:{index} has no allocator for PyTorch", requires_one_of=["a CUDA device"])
-            allocate, deallocate = backend.framework_allocator()
-            allocator = torch._C._cuda_customAllocator(allocate, deallocate)
-            with torch.cuda.device(index):
-                torch.cuda.current_stream()  # PyTorch's context of the device exists
-                made = torch.cuda.MemPool(allocator)
-            _pools[index] = made
-    return made
+        found = _open.get(key)
+        if found is None:
+            pools = _pools.setdefault(index, [])
+            used = [one.pool for (_, of), one in _open.items() if of == index]
+            free = next((each for each in pools if each not in used), None)
+            if free is None:
+                free = _new_pool(torch, index)
+                pools.append(free)
+            found = _Recording(free, torch.cuda.use_mem_pool(free, device=index))
+            found.blocks.add(block)
+            found.recording.__enter__()
+            _open[key] = found  # if this is not reached, the end of `found` ends PyTorch's block
+        found.blocks.add(block)
+
+
+def _leave(key: tuple[int, int], block: _Block) -> None:
+    """Undo `_enter`; also one that failed or was interrupted. The last block of a thread gives its pool back."""
+    with _lock:
+        found = _open.get(key)
+        if found is None or block not in found.blocks:
+            return
+        found.blocks.discard(block)
+        if not found.blocks:
+            del _open[key]
+            found.recording.__exit__(None, None, None)
+
+
+def _new_pool(torch: Any, index: int) -> Any:
+    backend = _device(index).backend
+    if not isinstance(backend, AllocatesForFrameworks):
+        raise UnsupportedError(f"cuda:{index} has no allocator for PyTorch", requires_one_of=["a CUDA device"])
+    allocate, deallocate = backend.framework_allocator()
+    allocator = torch._C._cuda_customAllocator(allocate, deallocate)
+    with torch.cuda.device(index):
+        torch.cuda.current_stream()  # PyTorch's context of the device exists
+        return torch.cuda.MemPool(allocator)
 
 
 def _device(index: int) -> DeviceState:
@@ -147,7 +214,8 @@ def _problem(index: int, address: int, size: int, used: int) -> list[Unshareable
         raise UnsupportedError(f"cuda:{index} is not a CUDA device", requires_one_of=["a CUDA device"])
     with device.use():
         try:
-            backend.wrap_range(address, size).close()
+            for at in range(address, address + size, _PIECE):
+                backend.wrap_range(at, min(_PIECE, address + size - at)).close()
         except UnsupportedError as error:
             return [Unshareable(index, address, used, str(error))]
     return []

@@ -13,8 +13,9 @@ from extmem.api import Device
 from extmem.interop.element_types import NUMPY_NAMES
 from extmem.sharing.elements import element_type
 from extmem.testing.children import Peer
-from tests.element_results import SHAPE, TEXTS, fill
-from tests.gpu.conftest import framework
+from scripts import element_types
+from tests.element_results import MODULES, ON_GPU, SHAPE, TEXTS, fill, results
+from tests.gpu.conftest import FRAMEWORKS, framework
 
 
 @pytest.fixture(params=["cuda", "vulkan"])
@@ -175,3 +176,16 @@ def test_memory_of_a_framework_is_refused_with_the_remedy(torch: Any, cuda: Devi
     tensor = torch.empty(1 << 20, dtype=torch.uint8, device="cuda")
     with pytest.raises(extmem.UnsupportedError, match="allocate it through extmem"):
         extmem.raw.adopt_cuda(cuda, tensor.data_ptr(), tensor.numel())
+
+
+@pytest.mark.parametrize("name", ON_GPU)
+def test_the_results_are_those_of_the_page(name: str, gpu: Device) -> None:
+    """`python -m scripts.element_types gpu FILE` writes them; another version may have more types."""
+    if not MODULES[name]:
+        pytest.skip(f"{FRAMEWORKS[name]} is not installed")
+    written = element_types.read_gpu_results()
+    found = results(gpu, name)
+    assert found["float32"] == "" and found["int4_packed"]
+    if written is not None and name in written["cells"].get(gpu.kind, {}):
+        column = written["cells"][gpu.kind][name]
+        assert [text for text, cell in found.items() if cell and column.get(text) == "yes"] == []

@@ -2,19 +2,25 @@
 
 A tensor of 4 GiB (`--gib`) of expandable segments and one of `extmem.torch.pool()` are shared, and opened by another
 process, which compares with as many imports of the driver alone: the calls of cuda-bindings in a loop, on the same
-handles. Times are the best of five, in milliseconds.
+handles. Memory of the same size that extmem allocated is opened, too. Times are the best of five, in milliseconds;
+`parts of share` are the calls that `share` consists of: finding the allocations, exporting them, and the broker's part.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import textwrap
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import extmem
 import extmem.torch
+from extmem.core import exporting
+from extmem.devices.cuda.spans import Spans
+from extmem.manager.linux.connection import Connection
 from extmem.testing.children import Peer
 
 READER = textwrap.dedent(
@@ -64,6 +70,66 @@ READER = textwrap.dedent(
 )
 
 
+class _Timed:
+    """The time that calls of some functions take, added up for each."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def watching(self, **functions: tuple[Any, str]) -> Iterator[None]:
+        """Time these functions, each given as its owner and its name there."""
+        self.taken = dict.fromkeys(functions, 0.0)
+        before = {label: getattr(owner, name) for label, (owner, name) in functions.items()}
+        for label, (owner, name) in functions.items():
+            setattr(owner, name, self._timed(label, before[label]))
+        try:
+            yield
+        finally:
+            for label, (owner, name) in functions.items():
+                setattr(owner, name, before[label])
+
+    def _timed(self, label: str, call: Any) -> Any:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return call(*arguments, **options)
+            finally:
+                self.taken[label] += time.perf_counter() - begin
+
+        return timed
+
+
+def _parts_of_share(tensor: Any, name: str) -> dict[str, float]:
+    """Return the milliseconds of the parts of one `share`."""
+    timed = _Timed()
+    watched = {
+        "allocations": (Spans, "adopt"),
+        "export": (exporting.PayloadHandles, "__init__"),
+        "broker": (Connection, "_round_trip"),
+    }
+    with timed.watching(**watched):
+        begin = time.perf_counter()
+        with extmem.share(tensor, name, copy=False):
+            whole = time.perf_counter() - begin
+            taken = dict(timed.taken)
+    return {label: round(1000 * seconds, 3) for label, seconds in {"whole": whole, **taken}.items()}
+
+
+def _own(peer: Peer, size: int) -> float:
+    """Return the milliseconds of opening memory of this size that extmem allocated on the GPU."""
+    opens = []
+    with extmem.open_device(kind="cuda") as device:
+        for number in range(5):
+            with device.allocate((size,), "uint8", name=f"own-{number}") as memory:
+                memory.fill(7)
+                took, ends = peer(f"opening('own-{number}')")
+                if ends != (7, 7):
+                    raise SystemExit(f"the reader of own memory has seen {ends}")
+                opens.append(took)
+    return round(1000 * min(opens), 3)
+
+
 def _measure(peer: Peer, tensor: Any, name: str) -> dict[str, Any]:
     import torch
 
@@ -86,6 +152,7 @@ def _measure(peer: Peer, tensor: Any, name: str) -> dict[str, Any]:
         "open": round(1000 * min(opens), 3),
         "imports alone": round(1000 * min(floors), 3),
         "ratio": round(min(opens) / min(floors), 3),
+        "parts of share": _parts_of_share(tensor, f"{name}-parts"),
         "bytes of the GPU": free - torch.cuda.mem_get_info()[0],
     }
 
@@ -103,12 +170,14 @@ def main() -> None:
         pooled = torch.full((size,), 7, dtype=torch.uint8, device="cuda")
     with Peer() as peer:
         peer(READER)
-        found = {
+        found: dict[str, Any] = {
             "torch": torch.__version__,
             "not shareable": [one._asdict() for one in left],
             "expandable segments": _measure(peer, of_segments, "segments"),
             "pool": _measure(peer, pooled, "pool"),
+            "open of memory of extmem": _own(peer, size),
         }
+        found["pool, against memory of extmem"] = round(found["pool"]["open"] / found["open of memory of extmem"], 3)
     print(json.dumps(found, indent=2))
 
 

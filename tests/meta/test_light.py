@@ -106,6 +106,13 @@ def test_checks_of_memory_load_none_of_semaphores(tmp_path: Path) -> None:
 
 
 @LINUX
+def test_facts_are_loaded_without_checks(tmp_path: Path) -> None:
+    """The description of a payload needs facts, and an open makes no call that could be checked."""
+    names = loaded("from extmem import rules; rules.PayloadFacts, rules.Refusal", tmp_path)
+    assert "extmem.rules.facts" in names and "extmem.rules._checks" not in names
+
+
+@LINUX
 @pytest.mark.parametrize("fault", ["import msgspec", "import extmem.manager", "extmem.rules.check_map_memory"])
 def test_planted_early_imports_are_found(fault: str, tmp_path: Path) -> None:
     assert too_much(loaded(f"{OPENING}; {fault}", tmp_path), LATER, sys.maxsize)

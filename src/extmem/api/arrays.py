@@ -74,14 +74,14 @@ class _Arrays:
     # Views of all.
 
     def _numpy_views(self, private: Patterns) -> ArrayViews:
-        return ArrayViews([*self._entries().values()], state_views.numpy_maker(self._memory().map(), private))
+        return ArrayViews(self._entries(), state_views.numpy_maker(self._memory().map(), private))
 
     def _torch_views(self, private: Patterns) -> ArrayViews:
         base = state_views.torch_base(self._memory())
-        return ArrayViews([*self._entries().values()], state_views.torch_maker(base, private))
+        return ArrayViews(self._entries(), state_views.torch_maker(base, private))
 
     def _slice_views(self, method: str) -> ArrayViews:
-        return ArrayViews([*self._entries().values()], lambda entry: getattr(self._slice(entry), method)())
+        return ArrayViews(self._entries(), lambda entry: getattr(self._slice(entry), method)())
 
 
 class NamedArrays(DeviceMemory, _Arrays):
@@ -110,7 +110,7 @@ class NamedArrays(DeviceMemory, _Arrays):
         return self._known().table
 
     def _entries(self) -> Mapping[str, Entry]:
-        return {entry.name: entry for entry in self.table.entries}
+        return self._known().entries
 
     @property
     def metadata(self) -> Mapping[str, Scalar]:
@@ -121,17 +121,15 @@ class NamedArrays(DeviceMemory, _Arrays):
         return len(self.table.entries)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([entry.name for entry in self.table.entries])
+        return iter(self._entries())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._known().index
+        return name in self._entries()
 
     def __getitem__(self, name: Any) -> MemorySlice:
         if not isinstance(name, str):
             raise TypeError(f"the index {name!r} is a {type(name).__name__}; this memory holds arrays by name: keys()")
-        known = self._known()
-        number = known.index.get(name)
-        return self._named(name) if number is None else self._slice(known.table.entries[number])
+        return self._named(name)
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NoReturn:
         raise TypeError(
@@ -195,9 +193,12 @@ class NamedArrays(DeviceMemory, _Arrays):
     def tree(self, framework: str | None = None, *, private: Patterns = False) -> Any:
         """Return the arrays in the dictionaries, lists and tuples in which they were shared.
 
-        framework: "numpy", "torch", "jax" or "cupy" for arrays of it; None for `MemorySlice`.
+        framework: "numpy", "torch", "jax" or "cupy" for arrays of it; None for `MemorySlice`. A table of Arrow is
+            returned as such (`arrow`).
         """
         table = self.table
+        if framework is None and self._holds_arrow(table):
+            return self.arrow()
         names = [entry.name for entry in table.entries]
         views: Any = self if framework is None else _views_of(self, framework, private)
         return trees.rebuild(table.tree, names, lambda number: views[names[number]])
@@ -205,14 +206,21 @@ class NamedArrays(DeviceMemory, _Arrays):
     def arrow(self) -> Any:
         """Return the table of PyArrow that was shared, zero copy. Its `to_pandas` makes a data frame.
 
-        Errors: UnsupportedError for memory that holds no table, and without PyArrow.
+        The sizes of its buffers are checked. The values are not: if the process that shared the table may lie, call
+        `validate(full=True)` of the table before its strings and lists are used.
+
+        Errors: UnsupportedError for memory that holds no table, and without PyArrow; DescriptorError for bytes that
+        are no table.
         """
-        if self.metadata.get(arrow_tables.MARK) != arrow_tables.FORMAT or arrow_tables.ENTRY not in self:
+        if not self._holds_arrow(self.table):
             raise UnsupportedError(
                 f"this memory ({self.what()}) holds arrays, and not a table of Arrow; use numpy() or torch()",
                 requires_one_of=["memory of a table that was shared"],
             )
         return arrow_tables.read(self[arrow_tables.ENTRY].numpy())
+
+    def _holds_arrow(self, table: Table) -> bool:
+        return table.metadata.get(arrow_tables.MARK) == arrow_tables.FORMAT and arrow_tables.ENTRY in self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _pickles.reduce_memory(self)

@@ -76,10 +76,12 @@ def open(
 
     source: a name or a handle. The caller keeps the handle, except an FdHandle, which is consumed on success.
     access: rights to request when opening by name (`Access.READ`, …); None requests all rights that are granted.
-        Without the right to write, the memory is read-only.
+        Without the right to write, the memory is read-only. On a CUDA device it is mapped for reading only: a write
+        that gets past extmem is a fault of the GPU, which ends the CUDA context of this process.
     device: the device to open it on; None selects the device of the payload, by UUID. The Vulkan device of a payload is
         opened when something needs it: GPU arrays (`torch`, `cupy`, `jax`, `device_array`) do not. If this machine does
-        not have it, or its driver fails, what needs it raises the error.
+        not have it, or its driver fails, what needs it raises the error. So does the first use of memory of CUDA, which
+        its driver maps then.
     kind: "host", "vulkan" or "cuda" selects the payload's device of that kind; a payload of the host has none, and is
         opened on the best one.
     copy: whether to return new memory on the device of `device` or `kind`, with a copy of the payload. It is not shared
@@ -122,7 +124,7 @@ def open(
             memory_of,
         )
     owner, imported = operations.opening.find_payload(source, access, timeout)
-    held = operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source)
+    held = operations.opening.open_payload(operations.shared_devices.device_of, owner, imported, source, True)
     return memory_of(*held) if held.record.descriptor.pages else DeviceMemory(*held)
 
 
@@ -202,7 +204,9 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
 def open_claimed(imported: Imported) -> DeviceMemory:
     """Return the memory of a claimed ticket, on the device of the payload."""
     return memory_of(
-        *operations.opening.open_payload(operations.shared_devices.device_of, operations.manager(), imported, None)
+        *operations.opening.open_payload(
+            operations.shared_devices.device_of, operations.manager(), imported, None, True
+        )
     )
 
 

@@ -6,6 +6,7 @@ functions that return them. They are imported at their first use, because most p
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from extmem.api import device
@@ -24,11 +25,18 @@ def memory_of(record: MemoryRecord, hold: memoryview) -> DeviceMemory:
     descriptor = record.descriptor
     if not descriptor.pages or descriptor.array is not None:
         return DeviceMemory(record, hold)
+    named_arrays, describes_table = _named()
+    return named_arrays(record, hold) if describes_table(descriptor) else DeviceMemory(record, hold)
+
+
+@cache
+def _named() -> tuple[Any, Any]:
+    """Return the class of memory that holds named arrays, and the function that tells whether a payload does."""
     with late_imports():
         from extmem.api import arrays
         from extmem.core import tables
 
-    return arrays.NamedArrays(record, hold) if tables.describes_table(descriptor) else DeviceMemory(record, hold)
+    return arrays.NamedArrays, tables.describes_table
 
 
 def part_of(memory: DeviceMemory, index: Any) -> MemorySlice:

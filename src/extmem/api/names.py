@@ -33,13 +33,14 @@ async def open_async(
             return memory_of(*held)
     owner, imported = await operations.opening.find_payload_async(name, access, timeout)
     device_of = shared_devices.device_of if device is None else lambda _: device
-    return memory_of(*operations.opening.open_payload(device_of, owner, imported, name))
+    return memory_of(*operations.opening.open_payload(device_of, owner, imported, name, device is None))
 
 
 def names(prefix: str = "") -> list[SharedName]:
     """Return what is shared under names that begin with `prefix` (ignoring case) and that this process may open.
 
-    The list is sorted by name. It is of one moment: a name may be gone when it is opened. No broker is started.
+    The list is sorted by name. It is of one moment: a name may be gone when it is opened. No broker is started for it,
+    unless this process holds shared memory, which the next broker then learns of.
     """
     return naming.names(prefix)
 

@@ -52,6 +52,8 @@ def share(
     copy: None copies if the memory of x cannot be shared itself, and `memory.copied` is the reason. False refuses then.
         True always copies. After a copy, changes of x are not seen by others. Nothing is copied between devices.
     access: rights that others get; default `Access.READ`. The memory that is returned can be written after a copy.
+        Without the right to write, memory that CUDA allocated is mapped for reading on a CUDA device: the functions of
+        extmem refuse to write, and a kernel that writes there by a pointer ends the CUDA context of its process.
     align: bytes that the offset of each array of a tree is a multiple of; a power of two.
     keep, replace: as for `Device.allocate`.
     metadata: text, numbers, booleans and None by names, which others read as `memory.metadata` (trees only).
@@ -80,7 +82,7 @@ def share(
     sources = [array_sources.source_of(leaf.value, leaf.path) for leaf in leaves]
     names = [leaf.name for leaf in leaves]
     if copy is False:
-        raise _cannot_share(_reason(sources), "a tree becomes one payload")
+        raise _cannot_share_tree(sources)
     plan = _Plan.of_tree(names, sources, tree, int(align), _checked(metadata))
     return _copied(plan, how, copy)
 
@@ -103,7 +105,7 @@ def _share_one(x: Any, how: How, copy: bool | None) -> DeviceMemory:
             if shared is not None:
                 return shared
     if copy is False:
-        raise _cannot_share(_reason([source]))
+        raise _cannot_share(_reason([source], tree=False))
     return _copied(_Plan.of_array(source), how, copy, why)
 
 
@@ -132,18 +134,17 @@ def _share_in_place(source: ArraySource, original: Any, how: How) -> DeviceMemor
 
     Errors: UnsupportedError for memory of a GPU that the driver cannot export, with the reason.
     """
-    if not source.dense or not source.nbytes:
+    reach = source.reach
+    if not reach:
         return None
     if source.device != HOST:
-        array = ArrayInfo(source.shape, source.element.text, source.steps)
-        return DeviceMemory(*device_sources.share_in_place(source, original, array, how))
-    found = views.payload_at(source.address, source.nbytes)
+        return DeviceMemory(*device_sources.share_in_place(source, original, how))
+    found = views.payload_at(source.address, reach)
     if found is None:
         return None
     record, hold, start = found
     try:
-        array = ArrayInfo(source.shape, source.element.text, source.steps)
-        return DeviceMemory(*aliases.share_part(record, array, start, source.nbytes, how))
+        return DeviceMemory(*aliases.share_part(record, source.layout, start, reach, how))
     finally:
         hold.release()
 
@@ -195,7 +196,7 @@ def _copied(plan: _Plan, how: How, copy: bool | None, why: str = "") -> DeviceMe
         except BaseException:
             memory.close()
             raise
-    made.memory.record.copied = "copy=True was passed" if copy else why or _reason(plan.sources)
+    made.memory.record.copied = "copy=True was passed" if copy else why or _reason(plan.sources, tree=bool(plan.pages))
     return memory
 
 
@@ -218,9 +219,8 @@ def _device_of(sources: list[ArraySource]) -> DeviceState:
 def _fill(made: Unpublished, plan: _Plan) -> None:
     record = made.memory.record
     if any(source.device != HOST for source in plan.sources):
-        for source, offset in zip(plan.sources, plan.offsets, strict=True):
-            if offset >= 0:
-                device_sources.copy(source, record, offset)
+        placed = zip(plan.sources, plan.offsets, strict=True)
+        device_sources.copy_all([(source, offset) for source, offset in placed if offset >= 0], record)
         return
     whole = views.view_of_all(record, [])
     for source, offset in zip(plan.sources, plan.offsets, strict=True):
@@ -228,14 +228,28 @@ def _fill(made: Unpublished, plan: _Plan) -> None:
             source.copy_to(whole[offset : offset + source.nbytes], source)
 
 
-def _reason(sources: list[ArraySource]) -> str:
-    """Return why the memory of the arrays cannot be opened by others."""
+def _reason(sources: list[ArraySource], *, tree: bool) -> str:
+    """Return why the arrays cannot be shared where they are. tree: whether they become one payload."""
     if not sources:
         return "there are no arrays"
-    what = sources[0].what if len(sources) == 1 else f"{sources[0].what} and {len(sources) - 1} more"
-    if sources[0].device == HOST:
+    first = sources[0]
+    what = first.what if len(sources) == 1 else f"{first.what} and {len(sources) - 1} more"
+    if first.device == HOST:
         return f"{what}: ordinary memory of a process has no handle"
-    return f"{what}: memory of another allocator on {sources[0].device} has no handle"
+    if tree:
+        return f"{what}: the arrays of a tree lie side by side in one payload, and on {first.device} they do not"
+    return f"{what}: a payload does not describe the strides {first.own_strides} of the shape {first.shape}"
+
+
+def _cannot_share_tree(sources: list[ArraySource]) -> UnsupportedError:
+    if not sources or sources[0].device == HOST:
+        return _cannot_share(_reason(sources, tree=True), "a tree becomes one payload")
+    return UnsupportedError(
+        f"{_reason(sources, tree=True)}, so others cannot open them together without a copy: share each array under a "
+        "name of its own, which needs no copy for memory of extmem.torch.pool() or extmem.torch.make_shareable(), or "
+        "pass copy=None",
+        requires_one_of=["extmem.torch.pool()", "extmem.torch.make_shareable()", "memory of extmem", "copy=None"],
+    )
 
 
 def _cannot_share(reason: str, more: str = "") -> UnsupportedError:

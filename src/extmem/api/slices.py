@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from extmem import _pickles, interop
 from extmem.api.device import DeviceMemory
+from extmem.arguments import CheckedWhenMade
 from extmem.core import operations
 from extmem.errors import UnsupportedError
 from extmem.interop import numpy_views
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["MemorySlice", "part_of", "share_part", "slice_of"]
 
 
-class MemorySlice:
+class MemorySlice(CheckedWhenMade):
     """An array in a part of a payload: `memory[2:5]`, `memory["encoder.weight"]`, and slices of these.
 
     Nothing is copied, and nothing is mapped before `numpy`, `torch`, `jax` or `cupy` is called. Ownership: it refers to
@@ -34,6 +35,8 @@ class MemorySlice:
     """
 
     __slots__ = ("__weakref__", "_layout", "_memory", "_name")
+    _made_by = "memory[…]"
+    _made_of = DeviceMemory
 
     def __init__(self, memory: DeviceMemory, layout: ArrayLayout, name: str = "") -> None:
         """layout: inside the payload, which the caller has checked. name: that of the array, for messages."""
@@ -145,15 +148,24 @@ class MemorySlice:
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NDArray[Any]:
         return numpy_views.as_requested(self.numpy(), dtype, copy)
 
-    def __dlpack__(self, **arguments: Any) -> object:
-        array = interop.gpu_arrays.device_array(
-            self._memory,
-            dtype=self._layout.dtype,
-            shape=self._layout.shape,
-            strides=self._layout.strides,
-            offset=self._layout.offset,
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        layout = self._layout
+        if dl_device is None or tuple(dl_device) != interop.CPU_DEVICE:
+            array = interop.gpu_arrays.device_array(
+                self._memory, dtype=layout.dtype, shape=layout.shape, strides=layout.strides, offset=layout.offset
+            )
+            if array is not None:
+                return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
+        return interop.dlpack_capsule(
+            self._memory.map(), layout, stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
         )
-        return (self.numpy() if array is None else array).__dlpack__(**arguments)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._memory.__dlpack_device__()

@@ -60,6 +60,8 @@ _SYSTEM: Final = (
 """Prefixes of the names of anonymous files that the kernel itself creates and that are not memory."""
 _DEVICES: Final = (b"devtmpfs", b"tmpfs")
 """Types of file systems with device nodes that the kernel itself serves."""
+_INFO: Final = 1 << 12
+"""Bytes of the information about a file that are read, in one call. What is looked for is at its beginning."""
 _MOUNTS: Final = 1 << 18
 """Bytes of a list of mounts that are read."""
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -96,10 +98,11 @@ class _Found(NamedTuple):
     unique: bool
 
 
-def look(fd: int, sender: int = 0) -> Sort:
+def look(fd: int, sender: int = 0, mounts: dict[int, bool] | None = None) -> Sort:
     """Return the sort of the file. No call reaches its file system, so this cannot block.
 
-    sender: the process that sent it, whose mounts are read besides this process's. Raises OSError without /proc.
+    sender: the process that sent it, whose mounts are read besides this process's. mounts: what is known of mounts, see
+    `_on_devices`; for several files of one sender, which are all open meanwhile. Raises OSError without /proc.
     """
     info = _info(fd)
     mount = _field(info, b"mnt_id:")
@@ -109,6 +112,8 @@ def look(fd: int, sender: int = 0) -> Sort:
         return Sort.DMA_BUF
     if b"\nPid:" in info:
         return Sort.PROCESS
+    if mounts is not None and mounts.get(mount) and stat.S_ISCHR(os.fstat(fd).st_mode):
+        return Sort.DEVICE
     name = os.readlink(f"/proc/self/fd/{fd}")
     if name.startswith("anon_inode:"):
         inner = name.removeprefix("anon_inode:")
@@ -117,7 +122,7 @@ def look(fd: int, sender: int = 0) -> Sort:
         return Sort.STRANGE if inner.startswith(_SYSTEM) else Sort.ANONYMOUS
     if name.startswith("pipe:["):
         return Sort.PIPE
-    if name.startswith("/") and _on_devices(mount, sender) and stat.S_ISCHR(os.fstat(fd).st_mode):
+    if name.startswith("/") and _on_devices(mount, sender, mounts) and stat.S_ISCHR(os.fstat(fd).st_mode):
         return Sort.DEVICE
     return Sort.STRANGE
 
@@ -138,7 +143,8 @@ def inspect(
             f"The payload has {len(fds)} handles, of which {len(pages)} are companion pages. Send at least one handle "
             "of its own.",
         )
-    found = [inspect_one(backing, fd, stated, uid, sender) for fd in fds[:data]]
+    mounts: dict[int, bool] = {}
+    found = [inspect_one(backing, fd, stated, uid, sender, mounts) for fd in fds[:data]]
     companions = [_inspect_companion(fd, mode, uid, sender) for fd, mode in zip(fds[data:], pages, strict=True)]
     for page, mode in zip(companions, pages, strict=True):
         if mode not in (READ_ONLY, READ_WRITE, BY_RIGHTS) or (mode == READ_WRITE and not page.writable):
@@ -177,8 +183,10 @@ def _inspect_companion(fd: int, mode: int, uid: int, sender: int) -> _Found:
     return _Found((found.st_dev, found.st_ino), True, 0, True)
 
 
-def inspect_one(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -> _Found:
-    """Inspect one file descriptor; see `inspect`."""
+def inspect_one(
+    backing: int, fd: int, stated: int, uid: int, sender: int = 0, mounts: dict[int, bool] | None = None
+) -> _Found:
+    """Inspect one file descriptor; see `inspect`, and `look` for mounts."""
     try:
         known = Backing(backing)
     except ValueError:
@@ -187,7 +195,7 @@ def inspect_one(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -
             f"The payload's backing {backing} is unknown to this broker; the known ones are "
             f"{', '.join(f'{known} {known.name}' for known in Backing)}. Send one of these.",
         ) from None
-    sort = look(fd, sender)
+    sort = look(fd, sender, mounts)
     if sort not in ALLOWED[known]:
         raise Refused(Status.INVALID_PARAMETER, f"The payload's fd is {sort.value}. {_DO[known]}")
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
@@ -241,8 +249,8 @@ _DO: Final[Mapping[Backing, str]] = {
 
 
 def _info(fd: int) -> bytes:
-    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
-        return b"\n" + file.read()
+    with open(f"/proc/self/fdinfo/{fd}", "rb", buffering=0) as file:
+        return b"\n" + file.read(_INFO)
 
 
 def _field(info: bytes, name: bytes) -> int:
@@ -256,9 +264,19 @@ def _memory_mount() -> int:
         return _field(_info(file.fileno()), b"mnt_id:")
 
 
-def _on_devices(mount: int, sender: int) -> bool:
+def _on_devices(mount: int, sender: int, known: dict[int, bool] | None) -> bool:
+    """Return whether device nodes of that mount are accepted.
+
+    known: the answers for mounts with an open file. An open file keeps the number of its mount from being reused. A
+    payload of a GPU has up to thousands of files of one mount, and reading the lists takes longer than all else.
+    """
+    if known is not None and mount in known:
+        return known[mount]
     lists = ["/proc/self/mountinfo"] + [f"/proc/{sender}/mountinfo"] * (sender > 0)
-    return any(_type_of(mount, mounts) in _DEVICES for mounts in lists)
+    found = any(_type_of(mount, mounts) in _DEVICES for mounts in lists)
+    if known is not None:
+        known[mount] = found
+    return found
 
 
 def _type_of(mount: int, mounts: str) -> bytes:

@@ -4,12 +4,16 @@ How this works. A client that has opened a name need not ask again while nothing
 long as that exists. Only a replacement changes that. So the broker counts replacements in a page of memory, which
 clients read: while the count is the same, what they know of names is true. The broker counts before it replies to the
 replacement.
+
+The count begins at a random number, so that counts of two brokers are never the same: what a client learned from a
+broker that was replaced, it asks the next one for again.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import struct
 from typing import Final
 
@@ -26,9 +30,10 @@ class NamesPage:
     """The page. Ownership: `close` closes its fd. Raises OSError where the system refuses it."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count = secrets.randbits(62)
         self._fd = os.memfd_create(NAMES_PAGE, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._fd, _SIZE)
+        os.pwrite(self._fd, _COUNT.pack(self._count), 0)
         fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
         os.fchmod(self._fd, 0o400)
 

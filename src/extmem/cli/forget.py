@@ -18,6 +18,8 @@ __all__ = ["forget"]
 def forget(name: str, as_json: bool) -> None:
     """End the keeping (keep=) of the memory named NAME. It ends now if no process has it open.
 
+    `extmem ps` shows what is kept. On Windows nothing is kept.
+
     Exit codes: 0 it is not kept any more; 1 nothing has that name, or it was not kept.
     """
     from extmem.core import naming

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.core import (
+    companion_pages,
     cross_api,
     describing,
     exporting,
@@ -17,6 +18,7 @@ from extmem.core import (
     validation_cache,
 )
 from extmem.core.caller_fd import CallerFd
+from extmem.core.companion_pages import CompanionPages
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
 from extmem.core.memory_record import HeldMemory, Made, Make, MemoryRecord
@@ -26,7 +28,7 @@ from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
 from extmem.manager import Imported, Manager, ShareTerms
 from extmem.objects import Status
-from extmem.owning import Uses, late_imports
+from extmem.owning import Uses
 from extmem.rules import Refusal
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.keeping import NOT_KEPT, Keep
@@ -35,7 +37,6 @@ from extmem.vk.struct_copies import copy_struct
 from extmem.vk.value_text import bits_of
 
 if TYPE_CHECKING:
-    from extmem.core.companion_pages import CompanionPages
     from extmem.core.deferred import DeferredImport
 
 __all__ = [
@@ -286,9 +287,6 @@ def adopt_object(
     payload, size = imported.payload, descriptor.allocation_size
     pages = None
     if descriptor.pages:
-        with late_imports():
-            from extmem.core import companion_pages
-
         # Before the import: a driver may take the payload, and close it.
         pages = companion_pages.of_import(descriptor.pages, payload)
     if allocation is not None:
@@ -296,7 +294,10 @@ def adopt_object(
     elif deferred is not None:
         pass
     elif device.descriptor_importer is not None and not imported.capacity:
-        allocation = cross_api.import_object(device.descriptor_importer, imported, descriptor)
+        if descriptor.parts:
+            allocation = cross_api.import_parts(device.descriptor_importer, owner, imported, descriptor)
+        else:
+            allocation = cross_api.import_object(device.descriptor_importer, imported, descriptor)
     else:
         native = dedicated.native if dedicated is not None else None
         allocation = device.backend.import_payload(

@@ -19,28 +19,25 @@ from weakref import ref
 
 from extmem.devices.host import late
 from extmem.errors import DescriptorError, HandleStateError
-from extmem.manager import manager
-from extmem.sharing import control_page
+from extmem.owning import OwnedFd, late_imports
 from extmem.sharing.kinds import PageRole
 from extmem.sharing.payload import Page, PayloadFd
 
 if TYPE_CHECKING:
     from extmem.devices.host.system import FileMapping
-    from extmem.owning import OwnedFd
 
-__all__ = ["CompanionPages", "counting", "create", "of_import"]
+__all__ = ["CompanionPages", "counting", "create", "new_control_page", "of_import"]
 
 _FINAL = frozenset((PageRole.TABLE,))
 """The roles of pages that nobody writes to after the export."""
 
 
 class _File:
-    """One page: its file, a hold on it, and the mapping once there is one."""
+    """One page: its file, which the pages hold, and the mapping once there is one."""
 
-    __slots__ = ("hold", "mapping", "owner", "writable")
+    __slots__ = ("mapping", "owner", "writable")
 
     def __init__(self, owner: OwnedFd, writable: bool) -> None:
-        self.hold: memoryview | None = owner.hold()
         self.owner = owner
         self.writable = writable
         self.mapping: FileMapping | None = None
@@ -52,24 +49,46 @@ class CompanionPages:
     Threads: every method may be called from any thread; the record is held meanwhile.
     """
 
-    __slots__ = ("_files", "table")
+    __slots__ = ("_holds", "_made", "_modes", "_owners", "roles", "table")
 
-    def __init__(self, pages: Sequence[tuple[PageRole, OwnedFd, bool]]) -> None:
-        """pages: for each one its role, its file, and whether this process may write to it. Errors: HandleStateError
-        if a file is closed.
+    def __init__(
+        self,
+        roles: Sequence[int],
+        owners: Sequence[OwnedFd],
+        modes: Sequence[int],
+        holds: list[memoryview] | None = None,
+    ) -> None:
+        """For each page its role, its file, and its mode: 1 read-only, 2 writable unless its contents are final.
+
+        holds: those on the files; None to hold them now. Errors: HandleStateError if a file is closed.
         """
-        self._files: dict[PageRole, _File] = {role: _File(owner, writable) for role, owner, writable in pages}
+        self._holds = [owner.hold() for owner in owners] if holds is None else holds
+        self._owners = owners
+        self._modes = modes
+        self._made: dict[PageRole, _File] | None = None
+        self.roles: tuple[int, ...] = tuple(roles)
+        """The roles of the pages in their order, as a descriptor lists them."""
         self.table: Any = None
         """The table, once `core.tables` has read and checked it."""
 
-    def owners(self) -> list[tuple[PageRole, OwnedFd, bool]]:
-        """Return role, file, and whether it may be written, of each page, as the constructor takes them."""
-        return [(role, file.owner, file.writable) for role, file in list(self._files.items())]
+    @classmethod
+    def of(cls, pages: Sequence[tuple[PageRole, OwnedFd, bool]]) -> CompanionPages:
+        """Return the pages of which each has this role, this file, and whether this process may write to it."""
+        return cls([int(one[0]) for one in pages], [one[1] for one in pages], [1 + one[2] for one in pages])
 
     @property
-    def roles(self) -> tuple[int, ...]:
-        """The roles of the pages in their order, as a descriptor lists them."""
-        return tuple(map(int, self._files))
+    def _files(self) -> dict[PageRole, _File]:
+        # Made at the first use, since most programs that open a payload use no page of it.
+        made = self._made
+        if made is None:
+            columns = zip(map(PageRole, self.roles), self._owners, self._modes, strict=True)
+            made = {role: _File(owner, mode == 2 and role not in _FINAL) for role, owner, mode in columns}
+            self._made = made
+        return made
+
+    def owners(self) -> list[tuple[PageRole, OwnedFd, bool]]:
+        """Return role, file, and whether it may be written, of each page, as `of` takes them."""
+        return [(role, file.owner, file.writable) for role, file in list(self._files.items())]
 
     def __contains__(self, role: PageRole) -> bool:
         return role in self._files
@@ -91,7 +110,7 @@ class CompanionPages:
 
     def size(self, role: PageRole) -> int:
         """Return the bytes of the page, whole pages of the system. Errors: as `is_writable`."""
-        return late.system.page_file_size(self._file(role).owner.fd)
+        return late.page_system.page_file_size(self._file(role).owner.fd)
 
     def read(self, role: PageRole, limit: int) -> bytes:
         """Return a private copy of the page, which nobody else can change.
@@ -105,12 +124,12 @@ class CompanionPages:
                 f"the page {role.name} of the payload has {size} bytes, and at most {limit} are read; its exporter "
                 "wrote it: export the payload anew"
             )
-        return late.system.read_page_file(self._file(role).owner.fd, size)
+        return late.page_system.read_page_file(self._file(role).owner.fd, size)
 
     def map(self, role: PageRole) -> FileMapping:
         """Return the page, mapped; read-only unless `is_writable`. It stays mapped as long as the result is alive.
 
-        Errors: as `is_writable`; OutOfMemoryError.
+        Errors: as `is_writable`; DescriptorError for a file without a whole page; OutOfMemoryError.
         """
         file = self._file(role)
         mapping = file.mapping
@@ -118,14 +137,39 @@ class CompanionPages:
             shared = file.owner.mapping
             mapping = shared() if shared is not None else None
             if mapping is None:
-                mapping = late.system.map_file(file.owner.fd, self.size(role), file.writable)
+                size = self.size(role)
+                if not size:
+                    raise DescriptorError(
+                        f"the page {role.name} of the payload is too small for one; its exporter made it: export the "
+                        "payload anew"
+                    )
+                mapping = late.system.map_file(file.owner.fd, size, file.writable)
                 file.owner.mapping = ref(mapping)
             file.mapping = mapping
         return mapping
 
+    def is_sealed(self, role: PageRole) -> bool:
+        """Return whether the kernel lets nobody write to the page any more. Errors: as `is_writable`."""
+        return late.system.is_sealed(self._file(role).owner.fd)
+
+    def seal(self, role: PageRole) -> bool:
+        """Let nobody write to the page any more. Return False if somebody has mapped it for writing.
+
+        The caller ensures that nothing of this process uses its mapping, which ends here. Errors: as `is_writable`;
+        OSError.
+        """
+        file = self._file(role)
+        file.mapping = None
+        if not late.system.seal(file.owner.fd):
+            return False
+        file.writable = False
+        return True
+
     def close(self) -> None:
         """End the holds. A file is closed when no other import holds it. Safe to call twice."""
-        self._files.clear()
+        self._made = {}
+        self._owners = self._modes = ()
+        self._holds = []
         self.table = None
 
     def _file(self, role: PageRole) -> _File:
@@ -147,13 +191,23 @@ def create(contents: Mapping[PageRole, bytes | memoryview], sddl: str | None = N
     made = []
     for role, first_bytes in contents.items():
         final = role in _FINAL
-        made.append((role, late.system.create_page_file(first_bytes, final=final, sddl=sddl), not final))
-    return CompanionPages(made)
+        made.append((role, late.page_system.create_page_file(first_bytes, final=final, sddl=sddl), not final))
+    return CompanionPages.of(made)
 
 
-def counting() -> CompanionPages | None:
-    """Return the control page of a new payload, alone; None on systems that count nothing. Errors: as `create`."""
-    return create({PageRole.CONTROL: control_page.new(0)}) if manager().has_broker else None
+def counting(sddl: str | None = None) -> CompanionPages:
+    """Return the control page of a new payload, alone. Errors: as `create`."""
+    return create({PageRole.CONTROL: new_control_page(0)}, sddl)
+
+
+def new_control_page(arrays: int) -> bytes:
+    """Return the contents of a control page for so many named arrays."""
+    with late_imports():
+        import secrets
+
+        from extmem.sharing import control_page
+
+    return control_page.new(arrays, secrets.token_bytes(control_page.ID_SIZE))
 
 
 def of_import(roles: Sequence[int], payload: PayloadFd) -> CompanionPages | None:
@@ -161,9 +215,7 @@ def of_import(roles: Sequence[int], payload: PayloadFd) -> CompanionPages | None
 
     roles: those in its descriptor. The payload is borrowed; the pages stay valid after its end.
     """
-    owners = payload.page_owners
+    owners, modes, holds = payload.page_files()
     if not owners or len(owners) != len(roles):
         return None
-    found = zip(map(PageRole, roles), owners, strict=True)
-    # Windows opens all pages with the rights of the importer.
-    return CompanionPages([(role, owner, writable and role not in _FINAL) for role, (owner, writable) in found])
+    return CompanionPages(roles, owners, modes, holds)

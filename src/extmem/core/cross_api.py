@@ -8,6 +8,8 @@ CUDA made with a device-local memory type of its own.
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, cast
+from weakref import ref
 
 import msgspec
 
@@ -20,8 +22,8 @@ from extmem.devices.backend import Allocation
 from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.optional_protocols import ImportsByDescriptor
 from extmem.devices.types import Origin
-from extmem.errors import DescriptorError, UnsupportedError
-from extmem.manager import Imported
+from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
+from extmem.manager import Imported, Manager
 from extmem.rules import PayloadFacts
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import PayloadFd, Win32Payload
@@ -36,6 +38,10 @@ from extmem.vk.handle_types import (
 )
 from extmem.vk.value_text import types_text
 
+if TYPE_CHECKING:
+    from extmem.devices.optional_protocols import AllocationOfParts
+    from extmem.owning import OwnedFd
+
 __all__ = [
     "check_device",
     "describe_foreign",
@@ -44,6 +50,7 @@ __all__ = [
     "import_caller_fd",
     "import_object",
     "memory_type",
+    "import_parts",
     "origin",
 ]
 
@@ -84,6 +91,48 @@ def import_object(backend: ImportsByDescriptor, imported: Imported, descriptor: 
     return backend.import_by_descriptor(
         handle, source, payload=payload, identity=imported.identity, writable=payload.writable
     )
+
+
+def import_parts(
+    backend: ImportsByDescriptor, owner: Manager, imported: Imported, descriptor: Descriptor
+) -> Allocation:
+    """Import a payload of several allocations, as `import_object`.
+
+    The object manager closes its handles, of which there may be thousands, if the driver exports them again.
+    """
+    count = len(descriptor.part_sizes)
+    try:
+        allocation = import_object(backend, imported, descriptor)
+    except BaseException:
+        owner.set_files_aside(imported.number, count, None)
+        raise
+    if cast("AllocationOfParts", allocation).exports_parts:
+        owner.set_files_aside(imported.number, count, _ExportsAgain(allocation))
+    return allocation
+
+
+class _ExportsAgain:
+    """See `FilesAgain`. It does not keep the allocation."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self, allocation: Allocation) -> None:
+        self._known = ref(allocation)
+
+    @property
+    def alive(self) -> bool:
+        allocation = self._known()
+        return allocation is not None and not allocation.closed
+
+    def fds(self) -> list[OwnedFd]:
+        allocation = self._known()
+        if allocation is None:
+            return []
+        try:
+            found = cast("AllocationOfParts", allocation).part_fds()
+        except HandleStateError:  # it has been closed
+            return []
+        return [one for one in found if not isinstance(one, int)]
 
 
 def handle_of(allocation: Allocation) -> tuple[int, MemoryHandleType] | None:

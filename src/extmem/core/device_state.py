@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from extmem import rules, vk
 from extmem.arguments import CheckedWhenMade, check_flag
-from extmem.core.caller_warning import warn_caller
 from extmem.core.device_facts import device_facts
 from extmem.core.open_payloads import OpenPayloads
 from extmem.core.validation_cache import Key, ValidationCache
 from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
-from extmem.owning import Held, Lock, work_off
+from extmem.owning import Held, Lock, late_imports, work_off
 from extmem.sharing.bounded import Bounded
 from extmem.vk.handle_types import MemoryHandleType
 
@@ -177,6 +176,9 @@ class DeviceState(CheckedWhenMade, Held, abc.ABC):
         error = RuleViolation(violations, command=command)
         if self.check == "raise":
             raise error
+        with late_imports():
+            from extmem.core.caller_warning import warn_caller
+
         warn_caller(str(error))
 
     def report_or_note(self, key: Key | None, violations: Sequence[rules.Violation], command: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from extmem.core import describing, exporting
+from extmem.core import companion_pages, describing, exporting
 from extmem.core.companion_pages import CompanionPages
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_record import HeldMemory, MemoryRecord
@@ -24,7 +24,7 @@ from extmem.errors import UnsupportedError
 from extmem.handles import Access
 from extmem.manager import ShareTerms
 from extmem.objects import Share
-from extmem.owning import late_imports
+from extmem.owning import late_imports, require_fds
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.kinds import PageRole
 from extmem.vk.handle_types import OPAQUE_WIN32
@@ -64,7 +64,7 @@ def share_range(
     if not isinstance(backend, WrapsPointers):
         raise UnsupportedError(f"{device.name} is not a CUDA device", requires_one_of=["a CUDA device"])
     with late_imports():
-        from extmem.devices.host import fd_limit, loans
+        from extmem.devices.host import loans
 
     with device.use():
         allocation: Any = backend.wrap_range(address, size)
@@ -72,9 +72,10 @@ def share_range(
         try:
             count = len(allocation.parts) or 1
             # Each is exported, and copied for a broker that replaces the present one; some are for what runs meanwhile.
-            fd_limit.require(2 * count + _SPARE_FDS, f"memory of {count} allocations")
+            require_fds(2 * count + _SPARE_FDS, f"memory of {count} allocations")
             rights, attributes = exporting.high_level_access(how.access, how.name)
-            pages = CompanionPages([(PageRole.LIFELINE, loans.lend(values), True)])
+            counted = companion_pages.counting()
+            pages = CompanionPages.of([*counted.owners(), (PageRole.LIFELINE, loans.lend(values), True)])
             # Not by bare fd: that has no companion pages, so nobody would know when its holder has ended.
             types = OPAQUE_WIN32
             described = describing.describe(

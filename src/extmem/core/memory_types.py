@@ -16,7 +16,7 @@ def choose(device: DeviceState, bits: int) -> int:
     types = device.facts.memory_types
     allowed = [index for index in range(len(types)) if bits >> index & 1]
     local = [i for i in allowed if types[i].property_flags & vk.MemoryPropertyFlagBits.DEVICE_LOCAL] or allowed
-    largest = max(types[i].heap_size for i in local)
+    largest = max([types[i].heap_size for i in local])
     visible = [
         i
         for i in local

@@ -76,7 +76,7 @@ def _steps(
     """Yield the waits to sleep on, and for how many seconds. Return the import."""
     deadline = time.monotonic() + timeout
     while True:
-        reference = Reference(owner, owner.names_count)
+        reference = Reference(owner, owner.names_counter[0])
         found = owner.await_name(name, desired, reference)
         if isinstance(found, Imported):
             return found
@@ -84,14 +84,14 @@ def _steps(
             left = deadline - time.monotonic()
             if left > 0:
                 yield wait, None if left == float("inf") else left
-            reference.names_count = owner.names_count
+            reference.names_count = owner.names_counter[0]
             imported = wait.take(reference)
         if imported is not None:
             return imported
         if time.monotonic() >= deadline:
             break
     try:
-        return owner.import_by_name(name, desired, Reference(owner, owner.names_count))
+        return owner.import_by_name(name, desired, Reference(owner, owner.names_counter[0]))
     except NameNotFoundError as error:
         raise NameTimeoutError(
             f"{error} It was waited for {timeout:g} s: start the process that shares it, or give a longer timeout.",

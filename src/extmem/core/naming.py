@@ -109,8 +109,8 @@ def names(prefix: str) -> list[SharedName]:
         raise TypeError(f"prefix is {prefix!r}, a {type(prefix).__name__}; give a str")
     work_off()
     owner = manager()
-    if owner.has_broker and owner.status() is None:
-        return []
+    if owner.has_broker and not owner.holds_payloads and owner.status() is None:
+        return []  # else the broker has just ended, and the next one learns of what is held here
     folded = prefix.casefold()
     found: list[SharedName] = []
     for row in owner.snapshot():

@@ -16,7 +16,9 @@ class OpenPayloads(dict[object, "weakref.ref[Any]"]):
     def __init__(self) -> None:
         super().__init__()
         self.counts: dict[object, int | None] = {}
-        """Name → `Manager.names_count` before it was imported: it refers to the same object while that is the same."""
+        """Name → the number in `Manager.names_counter` before it was imported: it refers to the same object while both
+        are equal.
+        """
         self._most = _FEW
 
     def remember(self, record: Any, name: str | None, reference: Any = None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from extmem import vk
@@ -98,7 +99,7 @@ def find_payload(
         owner = manager()
         desired = _ALL_GRANTED if access is None else arguments.access_of(access)
         if timeout is None:
-            imported = owner.import_by_name(source, desired, Reference(owner, owner.names_count))
+            imported = owner.import_by_name(source, desired, Reference(owner, owner.names_counter[0]))
         else:
             with late_imports():
                 from extmem.core import name_waits
@@ -141,7 +142,7 @@ def _described(owner: Manager, imported: Imported, source: str, desired: int) ->
     while not imported.descriptor and isinstance(imported.payload, Win32Payload) and time.monotonic() <= deadline:
         imported.give_back()
         time.sleep(_POLL_INTERVAL)
-        imported = owner.import_by_name(source, desired, Reference(owner, owner.names_count))
+        imported = owner.import_by_name(source, desired, Reference(owner, owner.names_counter[0]))
     return imported
 
 
@@ -166,12 +167,17 @@ def find_open(device: DeviceState, key: str | int, access: int | None) -> HeldMe
 
 
 def open_payload(
-    device_of: Callable[[bytes], DeviceState], owner: Manager, imported: Imported, source: object
+    device_of: Callable[[bytes], DeviceState],
+    owner: Manager,
+    imported: Imported,
+    source: object,
+    at_first_use: bool = False,
 ) -> HeldMemory:
     """Return the payload behind a reference as memory of a device: of an existing import, or of a new one.
 
     The memory owns the reference; after an error it is released. device_of: returns the device for a payload with these
     descriptor bytes. source: the name or handle of the payload, for the check and for later opens.
+    at_first_use: whether a device that imports by descriptor imports it at its first use.
     """
     name = source if source.__class__ is str else None
     dedicated: ResourceObject | None = None
@@ -206,15 +212,14 @@ def open_payload(
             elif device.deferred is not None:
                 descriptor, _ = import_source.parse_descriptor(imported.descriptor)
                 memory_type = descriptor.memory_type_index
-                with late_imports():
-                    from extmem.core.deferred import DeferredImport
-
                 later = partial(_check_later, device, handle_type, owner, imported, source)
-                deferred = DeferredImport(imported, later, keep_resource)
+                deferred = _deferred().DeferredCheck(imported, later, keep_resource)
             else:
                 found = _found(handle_type, owner, imported, source)
                 descriptor, dedicated = _check_payload(device, found)
                 memory_type = cross_api.memory_type(device, descriptor)
+            if at_first_use and allocation is None and device.descriptor_importer is not None:
+                deferred = _deferred().DeferredByDescriptor(imported, cross_api.import_object)
             record = allocating.adopt_object(
                 device,
                 owner,
@@ -243,6 +248,14 @@ def open_payload(
     if imported.object:
         device.open_payloads.remember(record, name, imported.reference)
     return memory
+
+
+@cache
+def _deferred() -> ModuleType:
+    with late_imports():
+        from extmem.core import deferred
+
+    return deferred
 
 
 def _found(handle_type: MemoryHandleType, owner: Manager, imported: Imported, source: object) -> Source:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
+
 from extmem.core.companion_pages import CompanionPages
 from extmem.core.memory_record import MemoryRecord
 from extmem.errors import HandleStateError
@@ -14,13 +17,16 @@ __all__ = ["Known", "describes_table", "table_of"]
 
 
 class Known:
-    """A checked table with its index of names."""
-
-    __slots__ = ("index", "table")
+    """A checked table, and its entries by their names."""
 
     def __init__(self, found: Table) -> None:
         self.table = found
-        self.index = table.names_by_index(found.entries)
+        self.entries = table.by_name(found.entries)
+
+    @cached_property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each entry, by its name."""
+        return {name: number for number, name in enumerate(self.entries)}
 
 
 def describes_table(descriptor: Descriptor) -> bool:

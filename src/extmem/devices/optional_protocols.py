@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
@@ -28,6 +28,7 @@ __all__ = [
     "OrdersStreams",
     "ReleasesOwnership",
     "WrapsPointers",
+    "WritesFrom",
     "WritesRows",
 ]
 
@@ -61,11 +62,11 @@ class AdoptsMemory(Protocol):
 class CopiesPointers(Protocol):
     """A backend that copies memory of the same device that is not its own, by its address: CUDA's."""
 
-    def copy_from(self, allocation: Allocation, offset: int, pointer: int, size: int) -> None:
-        """Copy bytes from a device pointer into the payload at `offset`. It is done when this returns.
+    def copy_from(self, allocation: Allocation, pieces: Sequence[tuple[int, int, int]]) -> None:
+        """Copy bytes into an allocation. All of it is done when this returns.
 
-        The caller has waited for the work that writes the source. Errors: ValueError outside the allocation;
-        DriverError.
+        pieces: offset in the allocation, device pointer, and bytes of each. The caller has waited for the work that
+        writes the sources, and keeps them. Errors: ValueError outside the allocation; DriverError.
         """
 
     def wait(self, stream: int) -> None:
@@ -154,6 +155,21 @@ class ReleasesOwnership(Protocol):
 
 
 @runtime_checkable
+class WritesFrom(Protocol):
+    """A backend that gets bytes from their source (a file) in memory that the device reads: CUDA's, pinned memory."""
+
+    def write_from(
+        self, allocation: Allocation, offset: int, size: int, fill: Callable[[memoryview, int], object]
+    ) -> None:
+        """Write `size` bytes that `fill` brings. It is done when this returns.
+
+        fill: fills a buffer with the bytes from a place on; the places begin at 0. It is called for all parts, in any
+            order and by several threads at once, and does not keep the buffer. Its error ends the write, and is raised
+            when no thread is in it any more. Errors: also as `Backend.write`.
+        """
+
+
+@runtime_checkable
 class WritesRows(Protocol):
     """A backend that copies rows with gaps between them in one call: CUDA's."""
 
@@ -204,6 +220,10 @@ class AllocationOfParts(Protocol):
     """The device pointer of its first byte."""
     parts: tuple[int, ...]
     """The bytes of each; empty for one allocation."""
+
+    @property
+    def exports_parts(self) -> bool:
+        """Whether it keeps no handles of the allocations, since it can export new ones."""
 
     def part_fds(self) -> list[OwnedFd | int]:
         """Return a handle of each allocation: those that were imported, borrowed; or new ones, owned by the caller.

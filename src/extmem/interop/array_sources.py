@@ -17,10 +17,12 @@ from math import prod
 from typing import Any, Final, NamedTuple
 
 from extmem.errors import UnsupportedError
+from extmem.interop import arrow_tables
 from extmem.interop.numpy_views import numpy_module
+from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import element_of
 from extmem.sharing.elements import ElementType, nbytes_of
-from extmem.sharing.layout import contiguous_strides
+from extmem.sharing.layout import contiguous_strides, overlapping_axis, reach_of
 from extmem.sharing.table import fills_range
 
 __all__ = ["HOST", "ArraySource", "source_of"]
@@ -50,6 +52,25 @@ class ArraySource(NamedTuple):
     copy_to: Callable[[Any, ArraySource], None]
     """Copies the elements to a writable buffer of bytes at the place of the array (host only)."""
     requires_grad: bool = False
+    own_strides: tuple[int, ...] = ()
+    """The strides in bytes that it has where it is now."""
+
+    @property
+    def reach(self) -> int:
+        """Bytes from its first element to the end of its last, if a descriptor can describe it where it is.
+
+        0 for empty arrays, packed elements, negative strides, and elements that share bytes, as after `expand`.
+        """
+        if self.dense:
+            return self.nbytes
+        if self.element.packed or overlapping_axis(self.shape, self.own_strides, self.element.step) is not None:
+            return 0
+        return reach_of(self.shape, self.own_strides, self.element)[1]
+
+    @property
+    def layout(self) -> ArrayInfo:
+        """What it is where it is now, if `reach` is not 0."""
+        return ArrayInfo(self.shape, self.element.text, self.steps if self.dense else self.own_strides)
 
     @property
     def nbytes(self) -> int:
@@ -109,18 +130,24 @@ def _of_host(value: Any, path: str) -> ArraySource:
             f"the value{_at(path)} is {value!r:.60}, a {type(value).__name__}, which is not an array; share "
             "numpy.asarray(value), or pass it as metadata"
         )
+    arrow_tables.refuse_as_array(value, f"the {type(value).__name__}{_at(path)}")
     array = _as_numpy(numpy, value, path)
     if array.dtype.hasobject:
+        remedy = "convert them first: value.astype('float32'), or the type that they have"
+        if arrow_tables.is_column(value):
+            remedy = "share a table with this column: value.to_frame(), or pyarrow.table({'name': value})"
         raise TypeError(
             f"the elements of the array{_at(path)} are Python objects ({array.dtype}), whose bytes are addresses in "
-            "this process; convert them first: value.astype('float32'), or the type that they have"
+            f"this process; {remedy}"
         )
     element = element_of(array.dtype)
     dense, strides = _strides_in_payload(array.shape, array.strides, array.dtype.itemsize)
     address = int(array.__array_interface__["data"][0]) if array.size else 0
     alias = _alias(HOST, address, dense, array.nbytes, element.text, array.shape, array.strides)
     what = f"the {type(value).__name__}{_at(path)}"
-    return ArraySource(what, element, array.shape, strides, HOST, alias, array, address, dense, _copy_numpy)
+    return ArraySource(
+        what, element, array.shape, strides, HOST, alias, array, address, dense, _copy_numpy, False, array.strides
+    )
 
 
 def _as_numpy(numpy: Any, value: Any, path: str) -> Any:
@@ -190,9 +217,8 @@ def _of_tensor(torch: Any, tensor: Any, path: str) -> ArraySource:
     device = HOST if plain.device.type == "cpu" else f"cuda:{plain.device.index}"
     address = int(plain.data_ptr()) if plain.numel() else 0
     alias = _alias(device, address, dense, prod(shape) * item, element.text, shape, steps)
-    return ArraySource(
-        what, element, shape, strides, device, alias, plain, address, dense, _copy_tensor, bool(tensor.requires_grad)
-    )
+    grad = bool(tensor.requires_grad)
+    return ArraySource(what, element, shape, strides, device, alias, plain, address, dense, _copy_tensor, grad, steps)
 
 
 def _refuse_tensor(torch: Any, tensor: Any, what: str) -> None:
@@ -274,7 +300,7 @@ def _of_cuda(value: Any, path: str) -> ArraySource:
     index = getattr(getattr(value, "device", None), "id", 0)
     device = f"cuda:{index if isinstance(index, int) else 0}"
     alias = _alias(device, address, dense, prod(shape) * dtype.itemsize, element.text, shape, steps)
-    return ArraySource(what, element, shape, strides, device, alias, value, address, dense, _copy_nothing)
+    return ArraySource(what, element, shape, strides, device, alias, value, address, dense, _copy_nothing, False, steps)
 
 
 def _copy_nothing(octets: Any, source: ArraySource) -> None:

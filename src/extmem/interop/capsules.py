@@ -1,9 +1,10 @@
-"""DLPack capsules of element types that their maker lacks: the capsule of an array of carriers, with the type set.
+"""DLPack capsules of element types and devices that NumPy lacks: its capsules, with the type or the device replaced.
 
-How this works. NumPy and cuda-core make capsules of their own types only. The capsule of an array of unsigned integers
-of the same size has the right address, extents and owner, and a function in C that ends it, at any time and on any
-thread. Before the capsule is passed on, the element type in its structure is replaced by the real one. The extents and
-strides of packed elements, of which a byte has several, are replaced too; their number stays the same.
+How this works. NumPy makes capsules of its own types only, on the CPU. The capsule of an array of unsigned integers of
+the same size has the right address, extents and owner, and a function in C that ends it, at any time and on any thread.
+Before the capsule is passed on, the element type in its structure is replaced by the real one. The extents and strides
+of packed elements, of which a byte has several, are replaced too; their number stays the same. An array on a GPU is one
+of NumPy at that address, which nothing reads, and its device is replaced.
 
 Structures: dlpack.h 1.1, DLManagedTensor ("dltensor") and DLManagedTensorVersioned ("dltensor_versioned").
 """
@@ -17,7 +18,7 @@ from extmem.errors import InternalError
 from extmem.sharing.elements import ElementType
 from extmem.sharing.layout import contiguous_strides
 
-__all__ = ["retyped"]
+__all__ = ["on_device", "retyped"]
 
 _PADDED = 4
 """DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED, since DLPack 1.1."""
@@ -66,17 +67,10 @@ def retyped(capsule: object, element: ElementType, shape: Sequence[int]) -> obje
     """
     if element.dlpack is None:
         raise InternalError(f"a capsule was made for {element.text}, which DLPack lacks")
-    name = _name_of(capsule)
-    address = _pointer_of(capsule, name)
-    if name == b"dltensor_versioned":
-        versioned = _Versioned.from_address(address)
+    tensor, versioned = _contents(capsule)
+    if versioned is not None:
         versioned.minor = max(versioned.minor, 1) if versioned.major == 1 else versioned.minor
         versioned.flags |= _PADDED if element.padded else 0
-        tensor = versioned.tensor
-    elif name == b"dltensor":
-        tensor = _Tensor.from_address(address)
-    else:
-        raise InternalError(f"a capsule with the name {name!r} was made for DLPack")
     tensor.code, tensor.bits, tensor.lanes = element.dlpack
     if element.packed:
         if tensor.ndim != len(shape):
@@ -86,3 +80,24 @@ def retyped(capsule: object, element: ElementType, shape: Sequence[int]) -> obje
             if tensor.strides:
                 tensor.strides[axis] = stride
     return capsule
+
+
+def on_device(capsule: object, device: tuple[int, int]) -> object:
+    """Return the capsule, which is of an array of NumPy, with this device: DLDeviceType and number.
+
+    Errors: InternalError for a capsule that is not one of DLPack.
+    """
+    tensor, _ = _contents(capsule)
+    tensor.device_type, tensor.device_id = device
+    return capsule
+
+
+def _contents(capsule: object) -> tuple[_Tensor, _Versioned | None]:
+    """Return the structures in a capsule, valid while it is; None for the second before DLPack 1.0."""
+    name = _name_of(capsule)
+    if name == b"dltensor":
+        return _Tensor.from_address(_pointer_of(capsule, name)), None
+    if name != b"dltensor_versioned":
+        raise InternalError(f"a capsule with the name {name!r} was made for DLPack")
+    versioned = _Versioned.from_address(_pointer_of(capsule, name))
+    return versioned.tensor, versioned

@@ -8,7 +8,7 @@ current stream of its framework. An array whose elements have gaps is made conti
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import ref
 
@@ -21,9 +21,8 @@ from extmem.devices.optional_protocols import CopiesPointers
 from extmem.errors import UnsupportedError
 from extmem.interop.array_sources import ArraySource
 from extmem.owning import late_imports
-from extmem.sharing.descriptor import ArrayInfo
 
-__all__ = ["copy", "device_at", "share_in_place"]
+__all__ = ["copy_all", "device_at", "share_in_place"]
 
 
 def device_at(place: str) -> DeviceState:
@@ -39,10 +38,10 @@ def device_at(place: str) -> DeviceState:
     return device
 
 
-def share_in_place(source: ArraySource, original: Any, array: ArrayInfo, how: How) -> HeldMemory:
+def share_in_place(source: ArraySource, original: Any, how: How) -> HeldMemory:
     """Share an array where it is, without a copy. The work that writes it is waited for before.
 
-    original: the array as the program passed it. array: its layout. Errors: UnsupportedError, with the reason and what
+    original: the array as the program passed it. Errors: UnsupportedError, with the reason and what
     helps, if the driver cannot export its memory; as `lending.share_range`.
     """
     with late_imports():
@@ -54,7 +53,7 @@ def share_in_place(source: ArraySource, original: Any, array: ArrayInfo, how: Ho
         with device.use():
             backend.wait(_stream_of(source.values))
     moved = _moved(source, original)
-    return lending.share_range(device, source.address, source.nbytes, array, source.values, how, moved)
+    return lending.share_range(device, source.address, source.reach, source.layout, source.values, how, moved)
 
 
 def _moved(source: ArraySource, original: Any) -> Callable[[], str]:
@@ -81,25 +80,33 @@ def _address_of(values: Any) -> int:
     return int(values.__cuda_array_interface__["data"][0])
 
 
-def copy(source: ArraySource, record: MemoryRecord, offset: int) -> None:
-    """Copy the elements of an array into a payload on the same GPU. It is done when this returns.
+def copy_all(placed: Sequence[tuple[ArraySource, int]], record: MemoryRecord) -> None:
+    """Copy the elements of arrays into a payload on the same GPU, each to its offset. All is done when this returns.
 
-    Errors: UnsupportedError for a device that does not copy; DriverError.
+    The streams that write the arrays are waited for, each once; then the copies run, and are waited for together. An
+    array that has gaps is copied alone, so that only one contiguous copy exists at a time.
+    Errors: UnsupportedError for a device that does not copy, and as `_contiguous`; DriverError.
     """
-    if not source.nbytes:
+    placed = [(source, offset) for source, offset in placed if source.nbytes]
+    if not placed:
         return
-    backend = record.device.backend
+    backend, start = record.device.backend, record.descriptor.payload_offset
     if not isinstance(backend, CopiesPointers):
         raise UnsupportedError(
             f"{record.device.name} does not copy from memory of CUDA; copy the array to the host first",
             requires_one_of=["a CUDA device"],
         )
-    values, address = source.values, source.address
-    if not source.dense:
-        values, address = _contiguous(source)
-    backend.wait(_stream_of(values))
-    backend.copy_from(record.allocation, record.descriptor.payload_offset + offset, address, source.nbytes)
-    del values
+    for stream in {_stream_of(source.values) for source, _ in placed}:
+        backend.wait(stream)
+    pieces = [(start + offset, source.address, source.nbytes) for source, offset in placed if source.dense]
+    if pieces:
+        backend.copy_from(record.allocation, pieces)
+    for source, offset in placed:
+        if not source.dense:
+            values, address = _contiguous(source)
+            backend.wait(_stream_of(values))
+            backend.copy_from(record.allocation, [(start + offset, address, source.nbytes)])
+            del values
 
 
 def _contiguous(source: ArraySource) -> tuple[Any, int]:

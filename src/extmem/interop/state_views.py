@@ -19,7 +19,7 @@ from extmem.interop.element_types import carried, numpy_dtype, torch_dtype
 from extmem.interop.numpy_views import numpy_module
 from extmem.sharing.elements import element_type
 from extmem.sharing.layout import ArrayLayout
-from extmem.sharing.table import Entry, strides_of
+from extmem.sharing.table import Entry, cached_strides, strides_of
 
 __all__ = ["ArrayViews", "Patterns", "is_private", "numpy_maker", "torch_base", "torch_maker"]
 
@@ -41,8 +41,8 @@ class ArrayViews(Mapping[str, Any]):
     Threads: as a dictionary; two threads that ask for the same array at the same time may get two views of it.
     """
 
-    def __init__(self, entries: Sequence[Entry], make: Callable[[Entry], Any]) -> None:
-        self._entries = {entry.name: entry for entry in entries}
+    def __init__(self, entries: Mapping[str, Entry], make: Callable[[Entry], Any]) -> None:
+        self._entries = entries
         self._make = make
         self._made: dict[str, Any] = {}
 
@@ -87,36 +87,39 @@ def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
     read_only = type(base) is not torch.Tensor
     plain = base._plain() if read_only else base
     guard = frameworks.guard_of(torch) if read_only else None
-    typed: dict[str, tuple[Any, int, int]] = {}
+    typed: dict[str, tuple[Any, int, int, bool]] = {}
 
-    def typed_as(text: str) -> tuple[Any, int, int]:
-        """Return the whole payload as elements of this type, their size, and the number of its first element."""
-        found = typed.get(text)
-        if found is None:
-            dtype = torch_dtype(element_type(text), torch)
-            item = int(dtype.itemsize)
-            whole = plain[: plain.numel() // item * item].view(dtype)
-            found = typed[text] = whole, item, int(whole.storage_offset())
-        return found
+    def typed_as(text: str) -> tuple[Any, int, int, bool]:
+        """Return the whole payload as elements of this type, their size, the number of the first one, and whether they
+        are packed.
+        """
+        element = element_type(text)
+        dtype = torch_dtype(element, torch)
+        item = int(dtype.itemsize)
+        whole = plain[: plain.numel() // item * item].view(dtype)
+        return typed.setdefault(text, (whole, item, int(whole.storage_offset()), element.packed))
 
     def make(entry: Entry) -> Any:
-        whole, item, first = typed_as(entry.dtype)
-        shape, strides = entry.shape, strides_of(entry)
-        if element_type(entry.dtype).packed:
-            carrier = carried(ArrayLayout(shape, entry.dtype, strides))
-            shape, strides = carrier.shape, carrier.strides
-        steps = [step // item for step in strides]
+        text, shape, offset = entry.dtype, entry.shape, entry.offset
+        whole, item, first, packed = typed.get(text) or typed_as(text)
+        if packed:
+            carrier = carried(ArrayLayout(shape, text, strides_of(entry)))
+            shape, steps = carrier.shape, tuple(step // item for step in carrier.strides)
+        elif entry.strides is None:
+            steps = cached_strides(shape, 1)
+        else:
+            steps = tuple(step // item for step in entry.strides)
         if not entry.nbytes:
             made = torch.empty(shape, dtype=whole.dtype, device=plain.device)
-        elif entry.offset % item:
+        elif offset % item:
             raise UnsupportedError(
-                f"{entry.name!r} begins at byte {entry.offset}, which is not a multiple of the {item} bytes of "
-                f"{entry.dtype}, as PyTorch requires; share it with align={max(16, item)}, or use numpy()",
+                f"{entry.name!r} begins at byte {offset}, which is not a multiple of the {item} bytes of "
+                f"{text}, as PyTorch requires; share it with align={max(16, item)}, or use numpy()",
                 requires_one_of=["an aligned array", "numpy()"],
             )
         else:
-            made = whole.as_strided(shape, steps, first + entry.offset // item)
-        if is_private(entry.name, private):
+            made = whole.as_strided(shape, steps, first + offset // item)
+        if private is not False and is_private(entry.name, private):
             return made.clone()
         return made if guard is None else guard(made)
 

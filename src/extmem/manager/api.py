@@ -14,7 +14,7 @@ from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, bad_number, erro
 from extmem.owning import Owner, Step
 from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Backing, ObjectKind, Share
-from extmem.sharing.payload import Page
+from extmem.sharing.payload import FilesAgain, Page
 from extmem.sharing.terms import Exported, Imported
 
 __all__ = ["BrokerStatus", "Lease", "Manager", "NameWait", "OtherBroker", "Reference"]
@@ -30,7 +30,7 @@ class Reference(Owner):
     __slots__ = ("manager", "names_count", "number")
 
     def __init__(self, manager: Manager, names_count: int | None = None) -> None:
-        """names_count: `Manager.names_count` before the call, of an import by name."""
+        """names_count: the number in `Manager.names_counter` before the call, of an import by name."""
         Owner.__init__(self)
         self.manager = manager
         self.names_count = names_count
@@ -149,6 +149,10 @@ class Manager(NtHandleTable, abc.ABC):
 
     has_broker = True
     """Whether a separate process is the object manager. False where the kernel is."""
+    names_counter: Sequence[int | None] = (0,)
+    """Its first item is a number that changes whenever a live name begins to refer to another object, or another broker
+    is asked; None until `watch_names` was called. An attribute, because each open by name reads it.
+    """
 
     @abc.abstractmethod
     def export(
@@ -220,15 +224,8 @@ class Manager(NtHandleTable, abc.ABC):
     ) -> Imported | NameWait:
         """Import by name, as `import_by_name`; return a wait for the name if it does not exist."""
 
-    @property
-    def names_count(self) -> int | None:
-        """A number that changes whenever a live name begins to refer to another object; None if it is not known yet
-        (`watch_names`).
-        """
-        return 0
-
     def watch_names(self) -> int:
-        """Return `names_count`, which is known from now on."""
+        """Return the number in `names_counter`, which is known from now on."""
         return 0
 
     def is_superseded(self, number: int) -> bool:
@@ -241,8 +238,20 @@ class Manager(NtHandleTable, abc.ABC):
         Errors: AccessDeniedError without that right; UnsupportedError where the kernel is the object manager.
         """
         raise UnsupportedError(
-            "memory has no updates on Windows yet, since no other process sees which process writes; order the work "
-            "with a timeline instead (extmem.timeline)",
+            "the Windows kernel gives the right to update by a mutex beside the control page, not by a reference",
+            requires_one_of=["Linux"],
+        )
+
+    def freeze(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """Let nobody write any more to the memory of these references, all of one memory of this process.
+
+        It has the lease, and seals the files before it gives it back; it calls this again after that. Return the pids
+        of processes that may write, as far as they are known: then nothing has changed. A pid is 0 for a process of
+        another pid namespace. Errors: as `lease`.
+        """
+        raise UnsupportedError(
+            "Windows has no seals, so nothing keeps processes from writing that have memory open for writing; open it "
+            "with Access.READ where it is only read",
             requires_one_of=["Linux"],
         )
 
@@ -277,6 +286,13 @@ class Manager(NtHandleTable, abc.ABC):
     @abc.abstractmethod
     def release(self, number: int) -> None:
         """Release a reference. In a forked child, nothing happens for one of its parent."""
+
+    def set_files_aside(self, number: int, count: int, again: FilesAgain | None) -> None:
+        """Close the first `count` handles of the payload of this reference, which an import does not need any more.
+
+        again: that import; None for one that failed. New ones are needed after another broker has come, by whichever
+        thread finds that. Nothing happens on systems without a broker.
+        """
 
     def release_once(self, number: int) -> None:
         """`release` for the owner of a reference: nothing happens if it is released already."""
@@ -352,6 +368,11 @@ class Manager(NtHandleTable, abc.ABC):
     @abc.abstractmethod
     def snapshot(self) -> list[PayloadRow]:
         """Return all live payloads and their holders."""
+
+    @property
+    def holds_payloads(self) -> bool:
+        """Whether this process holds payloads that it would announce to the next broker."""
+        return False
 
     @abc.abstractmethod
     def status(self) -> BrokerStatus | None:

@@ -34,7 +34,7 @@ the rest.
 
 from extmem.owning._join_thread import join_thread
 from extmem.owning._system import close_native
-from extmem.owning.fd import OwnedDescriptor, OwnedFd, copy_fd, late_imports, out_of_descriptors
+from extmem.owning.fd import OwnedDescriptor, OwnedFd, copy_fd, late_imports, out_of_descriptors, require_fds
 from extmem.owning.held import Held, Use, Uses, unsettled, work_off
 from extmem.owning.lock import Lock
 from extmem.owning.owner import Making, Owner, Step, do_last, living
@@ -56,6 +56,7 @@ __all__ = [
     "late_imports",
     "out_of_descriptors",
     "raised_by_handler",
+    "require_fds",
     "join_thread",
     "living",
     "unsettled",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = [
     "AXES_LIMIT",
     "DESCRIPTOR_LIMIT",
@@ -14,11 +16,11 @@ __all__ = [
 
 AXES_LIMIT = 64
 """The largest number of axes of an array, which is that of NumPy."""
-HANDLES_LIMIT = 4_096
+HANDLES_LIMIT: Final = 4_096
 """The largest number of handles of a payload, its companion pages included."""
 PARTS_LIMIT = 64
 """The largest number of runs of equal allocations that a payload consists of."""
-PAGES_LIMIT = 8
+PAGES_LIMIT: Final = 8
 """The largest number of companion pages of a payload."""
 SIZE_LIMIT = (1 << 63) - (1 << 21)
 """The largest number of bytes of an array: its allocation, rounded up to pages, has a signed 64-bit size."""

@@ -6,13 +6,13 @@ On Windows a payload's file is the HANDLE of its section.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
 from extmem.vk.handle_types import MemoryHandleType
 
-__all__ = ["Page", "PayloadFd", "Win32Payload"]
+__all__ = ["FilesAgain", "Page", "PayloadFd", "Win32Payload"]
 
 
 class Page(NamedTuple):
@@ -25,6 +25,17 @@ class Page(NamedTuple):
     a page that was imported: whether this process may."""
     by_rights: bool = False
     """Whether it is writable only for importers whose rights on the payload include the right to change it."""
+
+
+class FilesAgain(Protocol):
+    """An import whose file descriptors were closed, since it can export new ones."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still exists."""
+
+    def fds(self) -> list[OwnedFd]:
+        """Return new ones, which the caller owns; an empty list once it has ended. Errors: those of the driver."""
 
 
 class PayloadFd:
@@ -71,15 +82,14 @@ class PayloadFd:
         fds = (first, *(one.fd for one in self._rest))[1 + len(self._rest) - len(self._page_modes) :]
         return tuple(Page(fd, mode == 2) for fd, mode in zip(fds, self._page_modes, strict=True))
 
-    @property
-    def page_owners(self) -> tuple[tuple[OwnedFd, bool], ...]:
-        """The owners of the companion pages, and whether each may be written, for code that keeps them longer than this
-        hold; as `fd`.
+    def page_files(self) -> tuple[Sequence[OwnedFd], Sequence[int], list[memoryview]]:
+        """Return the owners of the companion pages, their modes, and the holds on them, for code that keeps them longer
+        than this hold; nothing once closed.
         """
-        if self.shared is None:
-            return ()
-        owners = self._rest[len(self._rest) - len(self._page_modes) :]
-        return tuple((owner, mode == 2) for owner, mode in zip(owners, self._page_modes, strict=True))
+        holds, count = self._holds, len(self._page_modes)
+        if holds is None or not count:
+            return (), (), []
+        return self._rest[-count:], self._page_modes, holds[-count:]
 
     def fileno(self) -> int:
         """`fd`, under the name that `os` functions use."""

@@ -20,7 +20,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from math import prod
+from types import MappingProxyType
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -253,6 +255,12 @@ def _extent(dtype: str, shape: tuple[int, ...], strides: tuple[int, ...] | None)
     return reach
 
 
+@lru_cache(maxsize=1_024)
+def _measured(dtype: str, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> tuple[int, int]:
+    """Return `_extent`, and the alignment of the elements. Models have few shapes, so most calls repeat another one."""
+    return _extent(dtype, shape, strides), element_type(dtype).alignment
+
+
 def _check_entries(entries: Sequence[Entry], payload_size: int) -> None:
     names: set[str] = set()
     for entry in entries:
@@ -261,8 +269,7 @@ def _check_entries(entries: Sequence[Entry], payload_size: int) -> None:
             raise _wrong(f"two entries have the name {name!r}")
         names.add(name)
         try:
-            expected = _extent(entry.dtype, entry.shape, entry.strides)
-            alignment = element_type(entry.dtype).alignment
+            expected, alignment = _measured(entry.dtype, entry.shape, entry.strides)
         except ValueError as error:
             raise _wrong(f"entry {name!r}: {error}") from None
         if size != expected:
@@ -319,16 +326,20 @@ def _check_tree(tree: Tree, count: int) -> None:
     raise _wrong(f"its tree has more than {_DEPTH_LIMIT} levels")
 
 
-def names_by_index(entries: Sequence[Entry]) -> Mapping[str, int]:
-    """Return the number of each entry, by its name."""
-    return {entry.name: number for number, entry in enumerate(entries)}
+def by_name(entries: Sequence[Entry]) -> Mapping[str, Entry]:
+    """Return the entries by their names, which nobody may change."""
+    return MappingProxyType({entry.name: entry for entry in entries})
+
+
+cached_strides: Final = lru_cache(maxsize=1_024)(contiguous_strides)
+"""`contiguous_strides`, for shapes that many arrays have."""
 
 
 def strides_of(entry: Entry) -> tuple[int, ...]:
     """Return the strides of an array in bytes; in bits for packed types (`ElementType.step`)."""
     if entry.strides is not None:
         return entry.strides
-    return contiguous_strides(entry.shape, element_type(entry.dtype).step)
+    return cached_strides(entry.shape, element_type(entry.dtype).step)
 
 
 def fills_range(shape: Sequence[int], strides: Sequence[int], item: int) -> bool:

@@ -6,15 +6,17 @@ from typing import Annotated, Final
 
 import msgspec
 
+from extmem.sharing.limits import HANDLES_LIMIT, PAGES_LIMIT
+
 PROTOCOL_VERSION: Final = 4
 MAX_MESSAGE: Final = 16_384
 """Bytes of one packet."""
 MAX_DESCRIPTOR: Final = 4_096
 MAX_FDS: Final = 253
 """File descriptors beside one packet: the kernel's limit (SCM_MAX_FD)."""
-MAX_HANDLES: Final = 4_096
+MAX_HANDLES: Final = HANDLES_LIMIT
 """Handles of one payload. They are sent in as many packets as `MAX_FDS` requires."""
-MAX_PAGES: Final = 8
+MAX_PAGES: Final = PAGES_LIMIT
 """Companion pages of one payload."""
 
 READ_ONLY: Final = 1

@@ -57,6 +57,7 @@ __all__ = [
     "IsSuperseded",
     "WatchNames",
     "Lease",
+    "Freeze",
     "AnnounceRecord",
     "AnnounceReference",
     "AnnounceHandle",
@@ -273,11 +274,13 @@ class AttachFds(Message, tag=26):
 
 
 class FetchFds(Message, tag=27):
-    """More handles of the payload that the last reply gave, from the handle `first` on, opened as `mode`."""
+    """Handles of the payload that the last reply gave, from the handle `first` on, opened as `mode`: further ones, or
+    all of them for a client that has closed its own.
+    """
 
     payload: I64
     mode: U8
-    first: Count
+    first: U32
 
 
 class AwaitName(Message, tag=28):
@@ -316,6 +319,16 @@ class Lease(Message, tag=40):
     """
 
     reference: I64
+
+
+class Freeze(Message, tag=41):
+    """Nobody is to write any more to the payload of these references, which are all that the sender's memory has.
+
+    The sender has the lease, and seals the files before it gives it back: at that time the broker looks whether they
+    are sealed. After the seal it sends this again, for a broker that has begun meanwhile.
+    """
+
+    references: Annotated[tuple[I64, ...], msgspec.Meta(min_length=1, max_length=8)]
 
 
 class AnnounceRecord(Message, tag=32):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import weakref
 from collections.abc import Iterator
 
@@ -67,3 +69,100 @@ def test_a_ticket_in_flight_keeps_the_source(fake: fake_cuda.FakeCuda) -> None:
         assert kept() is not None
         assert manager().withdraw(ticket)
         wait_until(lambda: kept() is None, what="the source is not kept any more")
+
+
+OPEN = """
+import os
+memory = extmem.open({name!r}, device=device)
+len(os.listdir("/proc/self/fd"))
+"""
+
+
+@pytest.fixture
+def there(fake: fake_cuda.FakeCuda) -> Iterator[Peer]:
+    """Another process, whose `device` is the same scripted GPU."""
+    with Peer() as other:
+        other(f"device = {fake_cuda.elsewhere(fake)}\nprobe = device.allocate(4, name=f'probe {{os.getpid()}}')")
+        other("extmem.open(f'probe {os.getpid()}', device=device).close()")
+        yield other
+        if other.alive:
+            other("probe.close()\ndevice.close()")
+
+
+@pytest.mark.slow("starts a process with a scripted GPU")
+def test_an_importer_keeps_no_file_descriptors_of_many_allocations(
+    fake: fake_cuda.FakeCuda, there: Peer, name: str
+) -> None:
+    with segment(fake, *[1] * 40) as address, extmem.share(Foreign(address, 40 * GRANULE), name):
+        before = there("import os\nlen(os.listdir('/proc/self/fd'))")
+        # The scripted driver keeps one for each allocation, as an open file; a driver of hardware does not.
+        assert there(OPEN.format(name=name)) - before < 40 + 8
+        assert there("memory.read_bytes()[:: 65536].hex()") == bytes(range(1, 41)).hex()
+        with_another = "other = extmem.open(name, device=device)\npart = memory[65536:].share(name + ' part')\n"
+        assert there(with_another + "other.read_bytes()[-1]", name=name) == 40
+        with extmem.open(name + " part") as opened:
+            assert opened.read_bytes()[::GRANULE] == bytes(range(2, 41))
+        there("for one in (part, other, memory): one.close()")
+
+
+@pytest.mark.slow("starts a process with a scripted GPU for each point of the kill")
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_reader_that_is_killed_between_two_allocations_takes_nothing_along(
+    fake: fake_cuda.FakeCuda, there: Peer, name: str, at: int
+) -> None:
+    killing = """
+import os, signal
+from extmem.devices.cuda import spans
+before, left = spans.take, [at]
+def take(undo, step, call, *arguments):
+    answer = before(undo, step, call, *arguments)
+    left[0] -= len(arguments) == 5  # cuMemMap
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+spans.take = take
+extmem.open(name, device=device)
+"""
+    with segment(fake, 1, 1, 1, 1) as address:
+        source = Foreign(address, 4 * GRANULE)
+        kept = weakref.ref(source)
+        with extmem.share(source, name):
+            there.start(killing, name=name, at=at)
+            there.wait(expect=-signal.SIGKILL)
+            with extmem.open(name) as opened:
+                assert opened.read_bytes()[::GRANULE] == bytes([1, 2, 3, 4])
+        del source
+        wait_until(lambda: kept() is None, what="the source is not kept any more")
+
+
+@pytest.mark.slow("replaces brokers")
+@pytest.mark.parametrize("exporter", ["stays", "has ended"])
+def test_what_was_set_aside_is_announced_to_another_broker(
+    fake: fake_cuda.FakeCuda, there: Peer, name: str, exporter: str
+) -> None:
+    with segment(fake, *[1] * 40) as address:
+        shared = extmem.share(Foreign(address, 40 * GRANULE), name)
+        there(OPEN.format(name=name))
+        if exporter == "has ended":
+            shared.close()
+        status = manager().status()
+        assert status is not None
+        os.kill(status.pid, signal.SIGKILL)
+        there("from extmem.manager import manager\nmanager().snapshot()")
+        with extmem.open(name) as opened:
+            assert opened.read_bytes()[::GRANULE] == bytes(range(1, 41))
+        there("memory.close()")
+        shared.close()
+
+
+@pytest.mark.slow("replaces brokers")
+def test_what_a_driver_does_not_export_again_stays_open(fake: fake_cuda.FakeCuda, there: Peer, name: str) -> None:
+    there("from extmem.devices.cuda.spans import Spans\nSpans._exports_again = lambda spans, handle: False")
+    with segment(fake, *[1] * 40) as address:
+        shared = extmem.share(Foreign(address, 40 * GRANULE), name)
+        before = there("import os\nlen(os.listdir('/proc/self/fd'))")
+        assert there(OPEN.format(name=name)) - before >= 80
+        shared.close()
+        assert manager().stop(force=True)
+        there("from extmem.manager import manager\nmanager().snapshot()")
+        there("memory.close()")

@@ -49,6 +49,19 @@ def test_elements_with_gaps_are_copied_in_row_major_order() -> None:
         assert memory.numpy().tolist() == source.tolist()
 
 
+@pytest.mark.linux_only("a part of a section has no name")
+def test_elements_with_gaps_of_shared_memory_are_shared_where_they_are() -> None:
+    with extmem.share(numpy.arange(20, dtype="int32").reshape(4, 5)) as memory:
+        view = memory.numpy()
+        with extmem.share(view[1:, ::2], copy=False) as part:
+            assert part.copied is False and (part.shape, part.strides) == ((3, 3), (20, 8))
+            view[1, 2] = 99
+            assert part.numpy().tolist() == [[5, 99, 9], [10, 12, 14], [15, 17, 19]]
+        with extmem.share(view[:, ::-1]) as copied:
+            assert copied.copied
+        del view
+
+
 @pytest.mark.parametrize(
     "source", [b"bytes", bytearray(b"more"), memoryview(b"view"), array.array("d", [1.5, 2.5]), mmap.mmap(-1, 32)]
 )

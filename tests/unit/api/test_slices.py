@@ -120,6 +120,22 @@ def test_a_pickle_with_a_lying_layout_gives_a_closed_part() -> None:
             lying.numpy()
 
 
+def test_dlpack_of_a_part_has_the_rights_and_the_type_of_the_memory() -> None:
+    with extmem.share({"w": WHOLE}, access=extmem.Access.READ_WRITE) as memory:
+        array = numpy.from_dlpack(memory["w"][1, :, ::2])
+        assert array.tolist() == WHOLE[1, :, ::2].tolist() and array.flags.writeable
+        del array
+    with extmem.share(WHOLE, "read") as memory, extmem.open("read") as opened:
+        assert memory[0].__dlpack_device__() == opened[0].__dlpack_device__() == (1, 0)
+        assert not numpy.from_dlpack(opened[0]).flags.writeable
+        with pytest.raises(BufferError):
+            opened[0].__dlpack__()
+        with pytest.raises(BufferError, match="not on DLPack device"):
+            memory[0].__dlpack__(dl_device=(2, 0))
+    with extmem.open_device(kind="host") as device, device.allocate((2, 3), "bfloat16") as memory:
+        assert memory[0].__dlpack__(max_version=(1, 3)) is not None
+
+
 @pytest.mark.linux_only("a section of Windows has one name")
 def test_a_part_with_a_name_of_its_own(peer: Peer) -> None:
     with extmem.share({"w": WHOLE}) as memory, memory["w"][:, 1:3].share("columns") as named:

@@ -266,3 +266,25 @@ def test_a_pipe_is_a_companion_page_by_its_write_end_alone() -> None:
     finally:
         for fd in (receiving, sending, file):
             os.close(fd)
+
+
+def test_the_mounts_are_read_once_for_all_files_of_one_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    before = fd_inspection._type_of
+
+    def type_of(mount: int, mounts: str) -> bytes:
+        looked.append(mount)
+        return before(mount, mounts)
+
+    monkeypatch.setattr(fd_inspection, "_type_of", type_of)
+    fds = [a_device() for _ in range(50)]
+    odd = a_file()
+    try:
+        assert len(inspect(Backing.DRIVER_FD, fds, 5, 1000).identity) == 50
+        assert len(looked) == 1
+        with pytest.raises(Refused, match="cannot be a payload"):
+            inspect(Backing.DRIVER_FD, [*fds, odd, *fds], 5, 1000)
+        assert len(looked) == 3
+    finally:
+        for fd in (*fds, odd):
+            os.close(fd)

@@ -1,4 +1,6 @@
-"""Payloads of a Vulkan device, opened by name: the device is opened when something needs it, and not for CUDA."""
+"""Payloads of a Vulkan device, opened by name: the device is opened when something needs it, and not for CUDA. Those of
+a CUDA device are imported when something needs it.
+"""
 
 from __future__ import annotations
 
@@ -119,3 +121,68 @@ def test_a_device_that_is_not_here_is_told_by_the_first_use(
             with pytest.raises(extmem.UnsupportedError, match="which this machine does not have"):
                 memory.read_bytes()
         assert set(memory.read_bytes()) == {7}
+
+
+# Memory that CUDA allocated.
+
+_IMPORTING = ("cuMemImportFromShareableHandle", "cuMemAddressReserve", "cuMemMap", "cuMemSetAccess")
+
+
+@pytest.fixture
+def of_cuda(fakes: object, name: str) -> Iterator[extmem.DeviceMemory]:
+    with extmem.open_device(kind="cuda") as gpu, gpu.allocate((SIZE,), "uint8", name=name) as memory:
+        memory.fill(7)
+        with extmem.open(name) as opened:  # its device stays open
+            opened.device_array()
+        yield memory
+
+
+def imports(fakes: tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]) -> list[int]:
+    return [fakes[0].calls.count(command) for command in _IMPORTING]
+
+
+def test_opening_memory_of_cuda_calls_no_driver(
+    of_cuda: extmem.DeviceMemory, name: str, fakes: tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]
+) -> None:
+    before, calls = imports(fakes), len(fakes[0].calls)
+    with extmem.open(name) as memory:
+        assert (memory.device.kind, memory.shape, memory.nbytes, memory.name) == ("cuda", (SIZE,), SIZE, name)
+        assert memory.generation == 0 and name in repr(memory)
+    assert len(fakes[0].calls) == calls
+    with extmem.open(name) as memory, extmem.open(name) as again:
+        assert again.record is memory.record
+        assert memory.device_array().pointer == again.device_array().pointer
+        assert set(memory.read_bytes()) == {7}
+        assert imports(fakes) == [count + 1 for count in before]
+
+
+def test_eight_threads_that_use_it_first_import_it_once(
+    of_cuda: extmem.DeviceMemory, name: str, fakes: tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]
+) -> None:
+    before, start = imports(fakes), threading.Barrier(8)
+    with extmem.open(name) as memory:
+
+        def use(number: int) -> int:
+            start.wait()
+            return int(memory.read_bytes(0, 1)[0]) if number % 2 else 7 * bool(memory.device_array().pointer)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(use, range(8))) == [7] * 8
+        assert imports(fakes) == [count + 1 for count in before]
+
+
+@pytest.mark.parametrize("command", _IMPORTING)
+def test_an_import_that_fails_is_tried_again_by_the_next_use(
+    of_cuda: extmem.DeviceMemory,
+    name: str,
+    command: str,
+    fakes: tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan],
+) -> None:
+    alive = fakes[0].alive()
+    with extmem.open(name) as memory:
+        fakes[0].fail(1, fake_cuda.OUT_OF_MEMORY, command=command)
+        with pytest.raises(extmem.OutOfMemoryError, match=command):
+            memory.device_array()
+        assert fakes[0].alive() == alive
+        assert set(memory.read_bytes()) == {7}
+    assert fakes[0].alive() == alive

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import resource
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from extmem.core import shared_devices
 from extmem.devices.host import loans
 from extmem.errors import UnsupportedError
 from extmem.testing import fake_cuda, leaks
+from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
 from tests import cuda_bed
 from tests.unit.devices.cuda.test_adopted import segment
@@ -25,6 +27,12 @@ from tests.unit.devices.cuda.test_adopted import segment
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
 GRANULE = 65_536
+IMPORT = """
+from extmem.manager import Reference, manager
+owner = manager()
+held = owner.import_by_name({name!r}, 0x2000000, Reference(owner))
+len(held.payload.fds)
+"""
 FABRIC = 8
 
 
@@ -93,6 +101,16 @@ def test_equal_allocations_are_one_run_of_the_description(fake: fake_cuda.FakeCu
                 assert opened.read()[::GRANULE].tolist() == list(range(6, 18))
 
 
+def test_a_share_makes_few_calls_of_the_driver_for_each_allocation(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, *[1] * 20) as address:
+        before = len(fake.calls)
+        with extmem.share(Foreign(address, 20 * GRANULE), name):
+            assert len(fake.calls) - before < 20 * 7
+            before = len(fake.calls)
+            with extmem.open(name):
+                assert len(fake.calls) - before < 20 * 4
+
+
 def test_the_source_is_kept_until_nobody_has_the_payload(fake: fake_cuda.FakeCuda, name: str) -> None:
     with segment(fake, 1, 1) as address:
         source = Foreign(address, 2 * GRANULE)
@@ -131,6 +149,20 @@ def test_a_part_of_an_import_keeps_the_source_too(fake: fake_cuda.FakeCuda, name
             assert set(again.read().tolist()) == {2}
         part.close()
         wait_for_the_end_of(kept)
+
+
+def test_changes_of_lent_memory_are_counted(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, 1, 1) as address, extmem.share(Foreign(address, 2 * GRANULE), name) as memory:
+        with extmem.open(name) as opened:
+            assert (memory.generation, opened.generation) == (0, 0)
+            with memory.update():
+                ctypes.memset(address, 9, 4)
+                assert opened.generation == 1
+            assert opened.generation == 2 and opened.wait(after=0) == 2
+            with opened.stable():
+                assert opened.read()[0] == 9
+            with pytest.raises(extmem.AccessDeniedError), opened.update():
+                pass
 
 
 def test_readers_map_it_read_only(fake: fake_cuda.FakeCuda, name: str) -> None:
@@ -182,16 +214,20 @@ def test_a_vulkan_device_refuses_several_allocations_with_the_reason(fake: fake_
     "command", ["cuMemAddressReserve", "cuMemImportFromShareableHandle", "cuMemMap", "cuMemSetAccess"]
 )
 def test_an_import_that_fails_half_way_leaves_nothing(fake: fake_cuda.FakeCuda, name: str, command: str) -> None:
-    with segment(fake, 1, 1, 1) as address, extmem.share(Foreign(address, 3 * GRANULE), name):
-        before = living(fake)
+    with segment(fake, 1, 1, 1) as address:
+        extmem.share(Foreign(address, 3 * GRANULE), name).close()
+        wait_until(lambda: not loans.lent(), what="the loan has ended")
         fds = len(os.listdir("/proc/self/fd"))
-        fake.fail(1 if command in ("cuMemAddressReserve", "cuMemSetAccess") else 2, command=command)
-        with pytest.raises(extmem.OutOfMemoryError):
-            extmem.open(name)
-        assert living(fake) == before
-        assert len(os.listdir("/proc/self/fd")) == fds
-        with extmem.open(name) as opened:
-            assert opened.read()[::GRANULE].tolist() == [1, 2, 3]
+        with extmem.share(Foreign(address, 3 * GRANULE), name):
+            before = living(fake)
+            fake.fail(1 if command in ("cuMemAddressReserve", "cuMemSetAccess") else 2, command=command)
+            with extmem.open(name) as opened:
+                with pytest.raises(extmem.OutOfMemoryError):
+                    opened.device_array()
+                assert living(fake) == before
+                assert opened.read()[::GRANULE].tolist() == [1, 2, 3], "the first use that succeeds imports it"
+            assert living(fake) == before
+        wait_until(lambda: len(os.listdir("/proc/self/fd")) == fds, what="no fd is left")
 
 
 @pytest.mark.parametrize("command", ["cuMemRetainAllocationHandle", "cuMemExportToShareableHandle"])
@@ -206,6 +242,19 @@ def test_a_share_that_fails_half_way_leaves_nothing(fake: fake_cuda.FakeCuda, na
         extmem.share(source, name).close()
 
 
+def test_changes_of_lent_memory_are_counted_and_never_end(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, 1, 1) as address, extmem.share(Foreign(address, GRANULE), name) as memory:
+        with extmem.open(name) as reader:
+            with memory.update():
+                assert reader.generation == 1
+            assert reader.wait(after=0, timeout=60) == 2
+            with pytest.raises(extmem.AccessDeniedError):
+                reader.update()
+            assert not reader.frozen
+        with pytest.raises(UnsupportedError, match="lent by a framework"):
+            memory.freeze()
+
+
 def test_a_source_with_other_memory_is_stale(fake: fake_cuda.FakeCuda, name: str) -> None:
     with segment(fake, 1, 1) as address:
         source = Foreign(address, GRANULE)
@@ -214,6 +263,8 @@ def test_a_source_with_other_memory_is_stale(fake: fake_cuda.FakeCuda, name: str
             source.__cuda_array_interface__["data"] = (address + GRANULE, False)
             with pytest.raises(extmem.StaleSourceError, match=r"set_, resize_ or \.data ="):
                 memory.record.check_source()
+            with pytest.raises(extmem.StaleSourceError):
+                memory.update()
 
 
 def test_without_a_thread_nothing_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,3 +322,72 @@ def test_too_few_file_descriptors_are_told_with_limit_and_need(fake: fake_cuda.F
                     assert opened.read()[-1] == 40
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def _with_limit(limit: int, work: Callable[[], object]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+        work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def _first_free() -> int:
+    """Return the lowest limit below which no fd is free."""
+    used = {int(number) for number in os.listdir("/proc/self/fd")}
+    return next(number for number in range(3, 1 << 20) if number not in used)
+
+
+@pytest.mark.slow("fills the table of descriptors sixty times")
+@pytest.mark.parametrize("call", ["share", "open"])
+def test_a_descriptor_table_that_is_full_at_any_step_loses_nothing(
+    fake: fake_cuda.FakeCuda, name: str, call: str
+) -> None:
+    with segment(fake, *[1] * 6) as address:
+        source = Foreign(address, 6 * GRANULE)
+        extmem.share(source, name).close()  # all that is imported late is imported
+        shared = extmem.share(source, name) if call == "open" else None
+        extmem.open(name).close() if shared is not None else None
+        before = living(fake)
+        wait_until(lambda: len(loans.lent()) == (shared is not None), what="the loans have ended")
+        fds = len(os.listdir("/proc/self/fd"))
+        failed = 0
+
+        def work() -> None:
+            nonlocal failed
+            try:
+                with extmem.open(name) if shared is not None else extmem.share(source, name, copy=False) as made:
+                    made.device_array()  # imports what was opened
+            except (extmem.OutOfMemoryError, extmem.DriverError) as error:
+                failed += 1
+                if "cu" not in str(error)[:2]:
+                    assert "ulimit -n" in str(error), error
+
+        for more in range(60):
+            _with_limit(_first_free() + more, work)
+            gc.collect()
+            wait_until(lambda: len(loans.lent()) == (shared is not None), what="the loans have ended")
+            assert living(fake) == before
+        assert 3 < failed < 50
+        _with_limit(resource.getrlimit(resource.RLIMIT_NOFILE)[0], work)  # after it, nothing is kept for a next attempt
+        wait_until(lambda: len(os.listdir("/proc/self/fd")) <= fds, what="no fd is left open", deadline=10)
+        with extmem.open(name) if shared is not None else extmem.share(source, name, copy=False) as again:
+            assert again.read()[::GRANULE].tolist() == [1, 2, 3, 4, 5, 6]
+        if shared is not None:
+            shared.close()
+
+
+@pytest.mark.slow("starts a process")
+def test_opening_tells_how_many_file_descriptors_it_needs(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, *[1] * 20) as address, extmem.share(Foreign(address, 20 * GRANULE), name), Peer() as peer:
+        peer("import resource, os\nwith extmem.open_device(kind='host'): pass")
+        peer(IMPORT.format(name=name))
+        peer("held.give_back()\nhard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]")
+        used = peer("len(os.listdir('/proc/self/fd')) - 1")
+        peer("resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))", used=used)
+        error = peer.fails(IMPORT.format(name=name))
+        assert error.is_a("OutOfMemoryError")
+        assert re.search(rf"22 are needed at once, .* has \d+ open, and its limit is {used + 8}", error.message), error
+        peer("resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))")
+        assert peer(IMPORT.format(name=name)) == 20

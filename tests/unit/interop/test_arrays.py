@@ -14,6 +14,7 @@ from extmem import interop
 from extmem.api import Device, DeviceMemory
 from extmem.interop.element_types import NUMPY_NAMES
 from extmem.sharing.elements import FOREIGN, element_type
+from tests.unit.interop.test_writing import COMPLEX
 
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
@@ -334,7 +335,9 @@ def test_without_numpy_the_error_has_the_remedy(frame: DeviceMemory, monkeypatch
     assert frame.map().nbytes == 96
 
 
-@pytest.mark.parametrize(("code", "native"), [("f4", "float32"), ("i2", "int16"), ("c8", "complex64")])
+@pytest.mark.parametrize(
+    ("code", "native"), [("f4", "float32"), ("i2", "int16"), pytest.param("c8", "complex64", marks=COMPLEX)]
+)
 def test_a_code_in_the_other_byte_order_is_its_numpy_type(device: Device, code: str, native: str) -> None:
     for element in (FOREIGN + code, numpy.dtype(FOREIGN + code), FOREIGN + native):
         assert text_of(element) == FOREIGN + native

@@ -59,6 +59,52 @@ def test_a_tree_on_the_gpu_is_one_payload(source: int) -> None:
         assert opened["all"][1:3, 1].read().tolist() == [4.0, 7.0]
 
 
+def test_a_tree_is_copied_with_one_wait_and_says_so(cuda: fake_cuda.FakeCuda, source: int) -> None:
+    def other_calls(arrays: int) -> int:
+        tree = [Foreign(source + 4 * n, (1,)) for n in range(arrays)]
+        before = len(cuda.calls)
+        with extmem.share(tree, copy=True) as memory:
+            made = cuda.calls[before:]
+            assert memory["1"].read().tolist() == [1]
+        assert made.count("cuMemcpyDtoDAsync") == arrays
+        return len(made) - arrays
+
+    other_calls(2)  # makes the device ready
+    assert other_calls(2) == other_calls(12)
+    with extmem.share({"a": Foreign(source, (3,)), "b": Foreign(source + 12, (3,))}) as memory:
+        assert memory.copied == (
+            "the Foreign at ['a'] and 1 more: the arrays of a tree lie side by side in one payload, and on cuda:0 they "
+            "do not"
+        )
+    with pytest.raises(UnsupportedError, match="share each array under a name of its own") as caught:
+        extmem.share({"a": Foreign(source, (3,)), "b": Foreign(source + 12, (3,))}, copy=False)
+    assert {"extmem.torch.pool()", "extmem.torch.make_shareable()"} < set(caught.value.requires_one_of)
+
+
+def test_a_tree_with_gaps_in_column_major_order_and_tied(source: int) -> None:
+    turned = Foreign(source, (3, 4), (4, 12))
+    with extmem.share({"turned": turned, "tied": Foreign(source, (4, 3)), "part": [Foreign(source, (2,))]}) as memory:
+        expected = numpy.arange(12.0).reshape(4, 3)
+        assert memory["turned"].read().tolist() == expected.T.tolist()
+        assert memory["tied"].read().tolist() == expected.tolist()
+        assert memory["turned"].offset == memory["tied"].offset != memory["part.0"].offset
+        assert memory["part.0"].read().tolist() == [0, 1]
+
+
+def test_a_tree_that_fails_at_a_copy_leaves_nothing(cuda: fake_cuda.FakeCuda, source: int) -> None:
+    tree = [Foreign(source, (3,)), Foreign(source + 12, (3,))]
+    extmem.share(tree).close()
+    before = cuda.alive()
+    cuda.fail(2, command="cuMemcpyDtoDAsync")
+    with pytest.raises(extmem.OutOfMemoryError):
+        extmem.share(tree, "half")
+    assert cuda.alive() == before
+    with pytest.raises(extmem.NameNotFoundError):
+        extmem.open("half")
+    with extmem.share(tree, "half") as memory:
+        assert memory["1"].read().tolist() == [3, 4, 5]
+
+
 def test_arrays_on_two_devices_are_refused_with_the_list(source: int) -> None:
     with pytest.raises(UnsupportedError, match=r"2 devices \(cuda:0: the Foreign at \['g'\]; host: .*\['h'\]\)"):
         extmem.share({"g": Foreign(source, (4, 3)), "h": numpy.ones(2)}, "mixed")
@@ -73,9 +119,20 @@ def test_memory_that_can_be_exported_is_shared_where_it_is(source: int) -> None:
         assert memory.read().tolist() == numpy.arange(12.0).reshape(4, 3).tolist()
 
 
+@pytest.mark.linux_only("memory of other allocators is lent on Linux")
+def test_an_array_with_gaps_is_shared_where_it_is(source: int) -> None:
+    with extmem.share(Foreign(source + 4, (3, 2), (12, 8)), "gaps", copy=False) as memory:
+        assert memory.copied is False
+        assert (memory.shape, memory.strides) == ((3, 2), (12, 8))
+        with extmem.open("gaps") as opened:
+            assert opened.read().tolist() == [[1.0, 3.0], [4.0, 6.0], [7.0, 9.0]]
+
+
 def test_gaps_need_a_framework(source: int) -> None:
     with pytest.raises(UnsupportedError, match="has gaps between its elements"):
-        extmem.share(Foreign(source, (2, 3), (24, 4)), "gaps")
+        extmem.share(Foreign(source, (2, 3), (24, 4)), "gaps", copy=True)
+    with pytest.raises(UnsupportedError, match=r"does not describe the strides \(0, 4\) of the shape \(2, 3\)"):
+        extmem.share(Foreign(source, (2, 3), (0, 4)), "gaps", copy=False)
     with extmem.share(Foreign(source, (3, 4), (4, 12)), "turned") as memory:
         assert memory.read().tolist() == numpy.arange(12.0).reshape(4, 3).T.tolist()
 

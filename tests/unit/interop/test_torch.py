@@ -324,7 +324,7 @@ def test_a_data_loader_that_spawns_takes_read_only_tensors_and_memory(
     script = tmp_path / "loader.py"
     script.write_text(LOADER)
     with Child([sys.executable, "-W", "ignore", str(script), str(reading.name)]) as child:
-        child.wait(deadline=100)
+        child.wait(deadline=300)  # it starts three more processes that import PyTorch
         assert "sums [66.0, 66.0, 66.0]" in child.output
 
 

@@ -118,12 +118,25 @@ class CudaAllocation(Owner):
                 self._fd = self.exports()
             return self._fd.fd if self._fd is not None else None
 
+    def export_on_demand(self, exports_each: Callable[[], Iterator[OwnedFd]]) -> None:
+        """Close the descriptors of an import of several allocations. exports_each: makes new ones."""
+        self.exports_each = exports_each
+        if self._payload is not None:
+            self._payload.close()
+            self._payload = None
+
+    @property
+    def exports_parts(self) -> bool:
+        """See `AllocationOfParts`."""
+        return self.exports_each is not None
+
     def part_fds(self) -> list[OwnedFd | int]:
         """See `AllocationOfParts`. What is exported is not kept: it may be hundreds of descriptors."""
         self._check_open()
         if self._payload is not None:
             return [*self._payload.fds]
-        return [*self.exports_each()] if self.exports_each is not None else []
+        with self.device.gpu.current:
+            return [*self.exports_each()] if self.exports_each is not None else []
 
     def _check_open(self) -> None:
         if not self._gate or self.closing:

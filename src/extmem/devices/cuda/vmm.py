@@ -17,7 +17,7 @@ from extmem.devices.cuda.handle_types import ATTRIBUTE, KIND, WORDS, Terms, make
 from extmem.devices.cuda.memory import CudaAllocation
 from extmem.devices.cuda.owners import Undo, take
 from extmem.errors import DriverError, OutOfMemoryError, UnsupportedError
-from extmem.owning import OwnedDescriptor, OwnedFd
+from extmem.owning import OwnedDescriptor, OwnedFd, do_last
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.logical import LogicalDevice
@@ -123,7 +123,7 @@ class Vmm:
             )
         self._device.check(result, "cuMemRetainAllocationHandle", f"{address:#x}")
         try:
-            whole = self._measure(handle, address, size)
+            whole = self._measure(handle, address, size, undo)
             fd = self.export(handle)
             identity = secrets.randbits(63) | 1
             return CudaAllocation(self._device, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
@@ -146,7 +146,7 @@ class Vmm:
             self._gpu.undo(undo)
             raise
 
-    def _measure(self, handle: Any, address: int, size: int) -> int:
+    def _measure(self, handle: Any, address: int, size: int, undo: Undo) -> int:
         """Bytes of the allocation that is mapped from `address` on. Errors: _NotWholeError; DriverError.
 
         cuMemGetAddressRange returns the range of addresses. If that contains several allocations side by side, the
@@ -156,13 +156,13 @@ class Vmm:
         result, begin, length = cu.cuMemGetAddressRange(address)
         self._device.check(result, "cuMemGetAddressRange", f"{address:#x}")
         begin, end = int(begin), int(begin) + int(length)
-        if begin < address and self.mapped_at(address - 1) == mine:
+        if begin < address and self.mapped_at(address - 1, undo) == mine:
             raise _NotWholeError(f"they begin inside of an allocation, {address - begin} bytes after {begin:#x}")
-        if self.mapped_at(end - 1) != mine:
+        if self.mapped_at(end - 1, undo) != mine:
             inside, granule = address, self.granularity
             while end - inside > granule:
                 middle = inside + (end - inside) // 2 // granule * granule
-                if self.mapped_at(middle) == mine:
+                if self.mapped_at(middle, undo) == mine:
                     inside = middle
                 else:
                     end = middle
@@ -170,14 +170,17 @@ class Vmm:
             raise _NotWholeError(f"the allocation that begins there has {end - address} bytes, and others follow it")
         return end - address
 
-    def mapped_at(self, address: int) -> int:
-        """The handle of the allocation that is mapped at an address, as a number; 0 for none. DriverError."""
-        cu, undo = self._module, Undo()
+    def mapped_at(self, address: int, undo: Undo) -> int:
+        """The handle of the allocation that is mapped at an address, as a number; 0 for none. DriverError.
+
+        undo: records the handle until it is released again. The GPU's context is current.
+        """
+        cu = self._module
         result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemRetainAllocationHandle, address)
-        self._gpu.undo(undo)
         if int(result) == _INVALID_VALUE:
             return 0
         self._device.check(result, "cuMemRetainAllocationHandle", f"{address:#x}")
+        do_last(undo)
         return int(handle)
 
     def export(self, handle: Any) -> OwnedFd:

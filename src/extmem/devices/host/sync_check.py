@@ -63,9 +63,9 @@ def examine_page(fd: int) -> ExaminedFd:
 def examine_timeline(fd: int) -> ExaminedFd:
     """Return whether an fd is the payload of a timeline of the host."""
     found = examine_page(fd)
-    if found.problem or not found.descriptor:
+    if not found.descriptor:
         return found
-    try:
+    try:  # also for a file of another size, because this reason says what it is
         descriptor = _parse(found.descriptor)
     except DescriptorError as error:
         return found._replace(problem=f"fd {fd} is not a timeline by its self-description: {error}")

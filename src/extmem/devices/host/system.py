@@ -10,25 +10,32 @@ __all__ = [
     "boot",
     "control_page_at",
     "create",
-    "create_page_file",
     "duplicate",
     "examine",
     "identity_of",
+    "is_sealed",
     "map_file",
-    "page_file_size",
     "range_is_mapped",
-    "read_page_file",
+    "seal",
     "total_memory",
 ]
 
 if sys.platform == "win32":
     from extmem.devices.host.boot import boot
-    from extmem.devices.host.section import PAGE, control_page_at, create, duplicate, examine, identity_of, total_memory
+    from extmem.devices.host.section import (
+        PAGE,
+        control_page_at,
+        create,
+        duplicate,
+        examine,
+        identity_of,
+        is_sealed,
+        seal,
+        total_memory,
+    )
     from extmem.devices.host.windows_mapping import FileMapping, map_file, range_is_mapped
-    from extmem.devices.host.windows_page_files import create_page_file, page_file_size, read_page_file
 else:
     from extmem.devices.host.fd_check import examine, identity_of
     from extmem.devices.host.mapping import FileMapping, map_file, range_is_mapped
-    from extmem.devices.host.memfd import PAGE, control_page_at, create, duplicate
-    from extmem.devices.host.page_files import create_page_file, page_file_size, read_page_file
+    from extmem.devices.host.memfd import PAGE, control_page_at, create, duplicate, is_sealed, seal
     from extmem.devices.host.reserve import boot, total_memory

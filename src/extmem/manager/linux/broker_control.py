@@ -57,6 +57,10 @@ class BrokerControl(Manager):
             if not cursor:
                 return assemble(parts)
 
+    @property
+    def holds_payloads(self) -> bool:
+        return not self.client.state.empty
+
     def status(self) -> BrokerStatus | None:
         reply = self.client.probe(wire.GetStatus())
         if reply is None:

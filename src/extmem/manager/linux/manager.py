@@ -39,7 +39,7 @@ from extmem.owning import OwnedFd, Step, copy_fd, out_of_descriptors
 from extmem.sharing.bounded import Bounded
 from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Backing, ObjectKind
-from extmem.sharing.payload import Page
+from extmem.sharing.payload import FilesAgain, Page
 from extmem.sharing.terms import Exported, Imported
 from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
 
@@ -174,6 +174,11 @@ class LinuxManager(Naming):
 
     def release(self, number: int) -> None:
         self.client.release(number)
+
+    def set_files_aside(self, number: int, count: int, again: FilesAgain | None) -> None:
+        client = self.client
+        with client.lock:
+            client.state.set_aside(number, count, again)
 
     def release_once(self, number: int) -> None:
         self.client.release_once(number)

@@ -13,7 +13,7 @@ import select
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from extmem import wire
 from extmem.errors import InvalidHandleError, NameNotFoundError, UnsupportedError
@@ -123,8 +123,9 @@ class Naming(BrokerControl):
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
-        self._page: tuple[object, memoryview] | None = None
-        """The connection whose broker counts in the page, and the page, mapped: reading it is not a system call."""
+        self.names_counter = (None,)
+        self._watched: object = None
+        """The connection whose broker counts in `names_counter`, the page, mapped: reading it is not a system call."""
 
     def await_name(
         self,
@@ -145,23 +146,14 @@ class Naming(BrokerControl):
         with client.lock:
             return client.perform(wire.AwaitName(name, check_mask(desired), object_kind), enter)
 
-    @property
-    def names_count(self) -> int | None:
-        page = self._page
-        if page is None or page[0] is not self.client.connected:
-            return None
-        return page[1][0]
-
     def watch_names(self) -> int:
         client = self.client
-        while True:
-            count = self.names_count
-            if count is not None:
-                return count
+        while self._watched is None or self._watched is not client.connected:
             with client.lock:
-                self._page = client.perform(wire.WatchNames(), self._enter_page)
+                client.perform(wire.WatchNames(), self._enter_page)
+        return cast("int", self.names_counter[0])
 
-    def _enter_page(self, state: State, reply: wire.Reply, received: Sequence[OwnedFd]) -> tuple[object, memoryview]:
+    def _enter_page(self, state: State, reply: wire.Reply, received: Sequence[OwnedFd]) -> None:
         with late_imports():
             import mmap
 
@@ -171,11 +163,13 @@ class Naming(BrokerControl):
                 received[0].fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ
             )  # has its own copy of the fd
         received[0].close()
-        return self.client.connected, memoryview(page).cast("Q")
+        self.names_counter = memoryview(page).cast("Q")
+        self._watched = self.client.connected  # after the counter, since other threads read both
 
     def disconnect(self) -> None:
         super().disconnect()
-        self._page = None
+        self._watched = None
+        self.names_counter = (None,)
 
     def is_superseded(self, number: int) -> bool:
         client = self.client
@@ -187,6 +181,12 @@ class Naming(BrokerControl):
         client = self.client
         with client.lock:
             return client.perform(lambda: wire.Lease(client.number(number)), _leased)
+
+    def freeze(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        client = self.client
+        with client.lock:
+            reply, _ = client.exchange(lambda: wire.Freeze(tuple(map(client.number, numbers))))
+        return expect(reply, wire.Writers).pids
 
     def forget_name(self, name: str) -> bool:
         self._check_name(name)
