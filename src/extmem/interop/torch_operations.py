@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-__all__ = ["REACHES", "Effects", "Reach", "effects_of", "prepare_dispatch", "reach_of"]
+__all__ = ["Effects", "Reach", "effects_of", "prepare_dispatch", "reach_of"]
 
 
 class Effects(NamedTuple):
