@@ -58,6 +58,7 @@ def test_later_writers_can_be_sealed_out_only_by_who_may_write(hostile: Peer, de
     with export(device, name=name, security=RIGHTS[1]):
         hostile(opened, name=name)
         assert hostile.fails(seal).is_a(OSError)
+        hostile("memory.close()")
     with export(device, name=name) as memory, Peer() as late:
         put(memory, b"safe")
         hostile(opened, name=name)
