@@ -177,7 +177,9 @@ def _awaited(scene: Any) -> None:
 
 
 def _frozen(scene: Any) -> Any:
-    """Freeze memory of its own, which others do not write to."""
+    """Freeze memory of its own, which others do not write to; the scene's memory only if it is closed."""
+    if scene.thing.closed:
+        scene.thing.freeze()
     with extmem.share(bytes([scene.tag]) * SIZE) as memory:
         with contextlib.suppress(UnsupportedError):  # Windows
             memory.freeze()

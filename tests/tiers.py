@@ -21,6 +21,8 @@ _EVERY_CALL = "lets every call of the system or of a driver fail, for every oper
 
 SLOW = {
     "gpu": "needs an NVIDIA GPU, most of it PyTorch, CuPy or JAX too",
+    "unit/interop/test_read_only_tensor.py": "needs PyTorch, which takes seconds to import",
+    "unit/interop/test_torch_operations.py": "needs PyTorch, which takes seconds to import",
     "unit/interop/test_torch.py": "needs PyTorch, which takes seconds to import",
     "unit/interop/test_reading_torch.py": "needs PyTorch, which takes seconds to import",
     "unit/api/test_share_torch.py": "needs PyTorch, which takes seconds to import",

@@ -21,7 +21,7 @@ from tests.meta.tools import ROOT, SOURCE, python, python_files
 HEAVY = ("numpy", "click", "rich", "cffi", "msgspec")
 REFUSAL = "Windows|_win32" if sys.platform == "linux" else "Linux"
 """The text that modules of another platform raise when they are imported."""
-FRAMEWORKS = {"extmem.interop.read_only_tensor": "torch"}
+FRAMEWORKS = {"extmem.interop.read_only_tensor": "torch", "extmem.interop.torch_operations": "torch"}
 """Modules that are loaded only where a framework is used, and the framework, which no extra of extmem installs."""
 OPTIONAL = ("numpy", "click", "rich", "cffi")
 _DUNDERS = {"__version__"}

@@ -205,7 +205,7 @@ def save_safetensors(
     is no file. The file is then as before.
     """
     if not isinstance(arrays, (NamedArrays, NamedSelection)):
-        raise TypeError(f"arrays is a {type(arrays).__name__}; give NamedArrays: extmem.share({{name: array}})")
+        raise TypeError(f"arrays is {a_type(arrays)}; give NamedArrays: extmem.share({{name: array}})")
     parts = arrays.items()
     listed = [(name, part.dtype, part.shape, part.nbytes) for name, part in parts]
     whole = arrays if isinstance(arrays, NamedArrays) else parts[0][1].memory if parts else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
@@ -26,6 +25,7 @@ from extmem.core.resources import BufferObject, ImageObject, ResourceObject, kee
 from extmem.devices.backend import Allocation
 from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
+from extmem.late_dataclass import dataclass
 from extmem.manager import Imported, Manager, ShareTerms
 from extmem.objects import Status
 from extmem.owning import Uses
@@ -180,6 +180,8 @@ def allocate_in(
     except BaseException:
         if source is not None:
             source.abandon()
+        if array_terms is not None and array_terms.pages is not None:
+            array_terms.pages.close()  # else their files would be open as long as the traceback
         raise
     record.export_handle_types = export_types
     if resource is not None:

@@ -57,7 +57,7 @@ def checked_timeout(timeout: float | None) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is {timeout!r}, a {type(timeout).__name__}; give seconds, or None")
+        raise TypeError(f"timeout is {timeout!r}, {a_type(timeout)}; give seconds, or None")
     if not timeout >= 0:
         raise ValueError(f"timeout is {timeout}; give 0 or more seconds, or None for no limit")
     return None if timeout == float("inf") else float(timeout)
@@ -127,7 +127,7 @@ async def wait_async(record: MemoryRecord, after: int | None, timeout: float | N
 
 def _generation(after: object) -> int:
     if isinstance(after, bool) or not isinstance(after, int):
-        raise TypeError(f"after is {after!r}, a {type(after).__name__}; give a generation, which is an int, or None")
+        raise TypeError(f"after is {after!r}, {a_type(after)}; give a generation, which is an int, or None")
     return after
 
 

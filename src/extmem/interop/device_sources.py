@@ -32,9 +32,9 @@ def device_at(place: str) -> DeviceState:
     device = shared_devices.cuda_device(offers[number].identity.device_uuid) if number < len(offers) else None
     if device is None:
         raise UnsupportedError(
-            f"there is no device {place}: extmem finds {len(offers)} devices of CUDA here; `extmem devices` tells why. "
-            "Use the host: a copy of an array there, or device='cpu'",
-            requires_one_of=["a CUDA device that extmem finds", "the host"],
+            f"memory on {place} needs that device of CUDA, and extmem finds {len(offers)} of them; use memory of the "
+            "host, or install cuda-bindings and NVIDIA's driver, whose state `extmem devices` shows",
+            requires_one_of=["a CUDA device that extmem finds", "memory of the host"],
         )
     return device
 
@@ -134,6 +134,5 @@ def _stream_of(values: Any) -> int:
     cupy: Any = sys.modules.get("cupy")
     if cupy is not None and isinstance(values, cupy.ndarray):
         return int(cupy.cuda.get_current_stream().ptr)
-    interface: dict[str, Any] = getattr(values, "__cuda_array_interface__", {})  # without it: memory of extmem
-    stream = interface.get("stream")
+    stream = values.__cuda_array_interface__.get("stream")
     return 0 if stream in (None, 1) else int(stream)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
+from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.interop import positioned_reads
 from extmem.interop.positioned_reads import OPENING
@@ -116,7 +117,10 @@ def read_header(file: OpenFile) -> Header:
     start = _read_exactly(file, 8, 0)
     length = int.from_bytes(start, "little")
     if length > HEADER_LIMIT:
-        raise ValueError(f"{path!r} claims a header of {length} bytes, and {HEADER_LIMIT} is the limit of safetensors")
+        raise ValueError(
+            f"{path!r} claims a header of {length} bytes, and {HEADER_LIMIT} is the limit of safetensors; the file is "
+            "of another format, or damaged"
+        )
     if 8 + length > file.size:
         raise ValueError(f"{path!r} has {file.size} bytes, and its header alone has {8 + length}; the file is cut off")
     text = _read_exactly(file, length, 8)
@@ -125,7 +129,7 @@ def read_header(file: OpenFile) -> Header:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path!r} is not a safetensors file: its header is not readable: {error}") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path!r} is not a safetensors file: its header is a {type(found).__name__}")
+        raise ValueError(f"{path!r} is not a safetensors file: its header is {a_type(found)}")
     metadata = found.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(one, str) for one in metadata.values()):
         raise ValueError(f"{path!r} has metadata that are not text by names")

@@ -7,6 +7,7 @@ import gc
 import io
 import pickle
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,9 @@ def sparse(values: Any) -> Any:
 def compressed(values: Any) -> Any:
     """Return a row of these four values in compressed form."""
     places = torch.tensor([0, 4]), torch.arange(4)
-    return torch.sparse_csr_tensor(*places, values, size=(1, 4), check_invariants=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(*places, values, size=(1, 4), check_invariants=True)
 
 
 NUMBERS = numpy.arange(12, dtype="float32").reshape(3, 4)
