@@ -261,6 +261,8 @@ def _with_others(func: Any, types: Any, args: Any, kwargs: Any) -> Any:
 
 def _by_operations(func: Any, args: Any, kwargs: Any) -> Any:
     """Call the function; each operation that it consists of is intercepted."""
+    if func is _Tensor.set_ and any(map(_contains_read_only, (*args[1:], *(kwargs or {}).values()))):
+        _refuse("set_")  # with an offset, it consists of operations on storages
     prepare_dispatch(ReadOnlyTensor)
     with _NoFunctions():
         return func(*args, **kwargs) if kwargs else func(*args)
