@@ -13,8 +13,9 @@ are recognized by their storage. All other functions are run as if they had not 
 more than one plain tensor's operations: views that autograd records, modes, transforms of `torch.func`, and arguments
 of other classes.
 
-Not intercepted: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`, assigning this tensor to the
-`data` of another, and operators of other libraries whose schema does not declare what they write.
+Not intercepted, because PyTorch does not ask: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`,
+assigning this tensor to the `data` of another, `other.set_(tensor, offset, …)`, and operators of other libraries whose
+schema does not declare what they write.
 """
 
 from __future__ import annotations
@@ -261,8 +262,6 @@ def _with_others(func: Any, types: Any, args: Any, kwargs: Any) -> Any:
 
 def _by_operations(func: Any, args: Any, kwargs: Any) -> Any:
     """Call the function; each operation that it consists of is intercepted."""
-    if func is _Tensor.set_ and any(map(_contains_read_only, (*args[1:], *(kwargs or {}).values()))):
-        _refuse("set_")  # with an offset, it consists of operations on storages
     prepare_dispatch(ReadOnlyTensor)
     with _NoFunctions():
         return func(*args, **kwargs) if kwargs else func(*args)

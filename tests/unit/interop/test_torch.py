@@ -259,7 +259,6 @@ BYPASSES = {
     "by indices": lambda t: t.index_put_((torch.tensor([0]),), torch.tensor(0.0)),
     "random": lambda t: t.random_(),
     "as the memory of another": lambda t: torch.zeros(1).set_(t).zero_(),
-    "as the memory of another, in part": lambda t: torch.zeros(1).set_(t, 0, (2,), (1,)).zero_(),
     "a view that is not declared": lambda t: torch.ops.aten._unsafe_view(t, (12,)).zero_(),
     "running statistics": lambda t: torch.nn.functional.batch_norm(torch.ones(2, 4), t[0], t[1], training=True),
     "values of a sparse tensor": lambda t: sparse(t[0])._values().zero_(),
