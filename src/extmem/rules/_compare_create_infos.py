@@ -8,6 +8,7 @@ The order of the pNext chain is ignored, and so are queue families with exclusiv
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from enum import IntEnum, IntFlag
 from functools import cache
 from typing import Any
@@ -23,7 +24,7 @@ _CONCURRENT = int(vk.SharingMode.CONCURRENT)
 
 @cache
 def _names(struct: type[Any]) -> tuple[str, ...]:
-    return tuple(name for name in struct.__match_args__ if name != "p_next")
+    return tuple(f.name for f in fields(struct) if f.name != "p_next")
 
 
 def _chain(info: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ is not tracked.
 
 from __future__ import annotations
 
-from extmem.late_dataclass import dataclass
+from dataclasses import dataclass
+
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules.violation import Violation
 
