@@ -13,7 +13,7 @@ import pytest
 from extmem.testing.children import python_environment
 from extmem.testing.runtime import Runtime
 
-DEADLINE = 200
+DEADLINE = 300
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from extmem.testing.children import Peer, python_environment
 from extmem.testing.runtime import Runtime
 
-DEADLINE = 100
+DEADLINE = 300
 BROKER = pytest.mark.linux_only("Windows has no broker, which keeps memory and gives its name to other memory")
 
 

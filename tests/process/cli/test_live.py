@@ -21,7 +21,7 @@ from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.systems import on_linux
 
-DEADLINE = 100
+DEADLINE = 300
 LINUX = sys.platform == "linux"
 BROKER = pytest.mark.linux_only("Windows has no broker")
 BY_FD = pytest.mark.linux_only("a GPU is measured by fd and by /proc")
