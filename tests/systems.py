@@ -36,6 +36,9 @@ ONLY = {
     "linux": {
         "unit/broker": _BROKER,
         "unit/core/test_lending.py": "a payload has several handles, and a pipe beside them, on Linux alone",
+        "unit/core/test_freezing.py": "Windows cannot keep writers out",
+        "process/test_freeze.py": "Windows cannot keep writers out",
+        "gpu/test_torch_memory.py": "PyTorch's memory has handles on Linux alone",
         "unit/cli/_bench/test_floor.py": "its C code is of opaque fds and futexes",
         "unit/cli/_bench/test_ordering_gpu.py": _FDS,
         "process/cli/test_bench_tensors.py": "it measures the broker and memory by /proc",

@@ -10,8 +10,6 @@ import pytest
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 
-pytestmark = pytest.mark.linux_only("Windows cannot keep writers out")
-
 SETUP = """
 import ctypes, fcntl, mmap, os
 import numpy as np

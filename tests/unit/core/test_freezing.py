@@ -16,8 +16,6 @@ from extmem.devices.host import memfd
 from extmem.errors import AccessDeniedError, HandleStateError, LiveViewError, UnsupportedError
 from tests import cuda_bed
 
-pytestmark = pytest.mark.linux_only("Windows cannot keep writers out")
-
 
 @pytest.fixture
 def memory() -> Iterator[DeviceMemory]:
