@@ -106,6 +106,18 @@ def _used(memory: Any) -> None:
         del views
 
 
+def _pickled(memory: Any, use: Callable[[Any], object]) -> None:
+    data = pickle.dumps(memory)
+    try:
+        use(pickle.loads(data))  # raises the error for which it was not received
+    except (extmem.ExtmemError, OSError):
+        if not extmem.manager.manager().has_broker:
+            # The sender itself keeps what was not claimed, because it can still be claimed.
+            with contextlib.suppress(extmem.InvalidHandleError):
+                pickle.loads(data).close()
+        raise
+
+
 def _updated(world: SharingWorld) -> None:
     with world.memory.update(["w"], timeout=20):
         world.memory["w"].numpy()[:] = _VALUES
@@ -143,8 +155,8 @@ OPERATIONS: dict[str, Callable[[SharingWorld], object]] = {
     "open a tree": lambda w: _used(extmem.open(w.name)),
     "open a copy": lambda w: extmem.open(f"{w.name} plain", kind="host", copy=True).close(),
     "share a part": _part_shared,
-    "pickle a part": lambda w: pickle.loads(pickle.dumps(w.memory["w"][1:])).close(),
-    "pickle a tree": lambda w: _used(pickle.loads(pickle.dumps(w.memory))),
+    "pickle a part": lambda w: _pickled(w.memory["w"][1:], lambda part: part.close()),
+    "pickle a tree": lambda w: _pickled(w.memory, _used),
     "wait for a name": _open_async,
     "wait in vain": _time_out,
     "list names": _listed,

@@ -24,7 +24,7 @@ from extmem.testing import leaks
 from extmem.testing.children import Peer
 
 HOSTILE = """
-import fcntl, os
+import os
 import extmem
 from extmem.api.memory_kinds import memory_of
 from extmem.core import shared_devices, sharing_arrays
@@ -36,13 +36,15 @@ from extmem.sharing.kinds import PageRole
 create = late.page_system.create_page_file
 
 def lie(name, data, size, sealed=True, page=0, control=None):
-    # Share a payload whose table has these bytes, in a page of this size; and a control page of these bytes.
+    # Share a payload whose table has these bytes, in a page of this size; and a control page of these bytes. On Windows
+    # a page is as large as its bytes, and there is no control page.
     def create_page_file(first_bytes, *, final, sddl=None):
         length = page if final else 0 if control is None else len(control)
         if not length:
             return create(first_bytes, final=final and sealed, sddl=sddl)
         if not final:
             first_bytes = control
+        import fcntl
         fd = os.memfd_create('extmem', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, length)
         os.pwrite(fd, first_bytes, 0)

@@ -28,7 +28,7 @@ from extmem import api as _api  # noqa: F401  # sets the class of shared devices
 from extmem.cli._bench.measure import Figure, at_most, percentile, unbounded
 
 if sys.platform != "linux":
-    raise ImportError("this benchmark measures memory by /proc")
+    raise ImportError("this benchmark measures memory by /proc of Linux")
 
 from extmem.cli._bench.environment import Environment
 from extmem.cli._bench.machine import kib_of

@@ -29,7 +29,7 @@ import extmem
 from extmem.cli._bench.measure import Figure, at_least, at_most, size_text, unbounded
 
 if sys.platform != "linux":
-    raise ImportError("this benchmark measures memory by /proc")
+    raise ImportError("this benchmark measures memory by /proc of Linux")
 
 from extmem.cli._bench.environment import Environment
 from extmem.cli._bench.machine import kib_of

@@ -64,7 +64,10 @@ class WindowsNameWait(NameWait):
         """See `NameWait`. A thread waits; it ends with the wait, also with a cancelled one."""
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
-        stop = OwnedDescriptor(waitables.create_event(None, signaled=False))
+        try:
+            stop = OwnedDescriptor(waitables.create_event(None, signaled=False))
+        except calls.StatusError as error:
+            raise _cannot_wait(error, self._name) from None
         try:
             with self._event.hold(), stop.hold():
                 handles = [self._event.fd, stop.fd]
@@ -112,6 +115,13 @@ def _wait(handles: list[int], loop: asyncio.AbstractEventLoop, over: asyncio.Fut
         loop.call_soon_threadsafe(_finish, over)
 
 
+def _cannot_wait(error: calls.StatusError, name: str, path: str = "") -> Exception:
+    """Return the error for an event of a wait that cannot be made. path: that of the event; empty for none."""
+    return status_errors.out_of_memory(
+        error, "NtCreateEvent", f"an event to wait for the name {name!r}"
+    ) or status_errors.of_opening(error, name, path, waitables.ALL)
+
+
 def _finish(over: asyncio.Future[None]) -> None:
     if not over.done():
         over.set_result(None)
@@ -152,7 +162,7 @@ class Naming(SyncReferences):
                 return OwnedDescriptor(waitables.create_event(path, signaled=False))
             except calls.StatusError as error:
                 if error.status != Status.OBJECT_NAME_COLLISION:
-                    raise status_errors.of_opening(error, name, path, waitables.ALL) from None
+                    raise _cannot_wait(error, name, path) from None
         raise status_errors.of_opening(calls.StatusError(Status.ACCESS_DENIED), name, path, waitables.ALL)
 
     def told(self, name: str | None, exported: Exported) -> Exported:

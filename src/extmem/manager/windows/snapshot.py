@@ -10,20 +10,22 @@ event or semaphore) belongs to a reference, because no NT handle of extmem has t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from extmem.errors import OutOfMemoryError
 from extmem.handles._win32 import calls, sections, waitables
 from extmem.handles._win32.tables import CURRENT_PROCESS, SYSTEM_HANDLE, ntdll
-from extmem.manager.windows import names, payloads, security_descriptors
+from extmem.manager.windows import names, payloads, security_descriptors, status_errors
 from extmem.manager.windows.handles import EVENT, SECTION, SEMAPHORE, conversion
 from extmem.manager.windows.section_frame import Description
 from extmem.objects import HandleRow, HolderRow, ObjectRow, PayloadRow, Share
+from extmem.owning import OwnedDescriptor
 from extmem.sharing import timeline_page
 from extmem.sharing.kinds import ObjectKind
 
@@ -32,6 +34,12 @@ __all__ = ["list_payloads", "own_handles", "system_handles"]
 _EXTENDED_HANDLES = 64
 _LENGTH_MISMATCH = 0xC000_0004
 _DUP_HANDLE = 0x0040
+_PROBES: Mapping[str, Callable[[], int]] = {
+    SECTION: lambda: sections.create(sections.PAGE, None),
+    EVENT: lambda: waitables.create_event(None, signaled=False),
+    SEMAPHORE: lambda: waitables.create_semaphore(None, count=0),
+}
+"""What creates an object of each type that a payload may have, and returns its handle."""
 
 
 def system_handles() -> list[tuple[int, int, int, int]]:
@@ -166,17 +174,19 @@ def _handles(own: int) -> Iterator[_Handle]:
 
 def _types() -> dict[int, str]:
     """Return the indices of the types of payloads, which are read from new objects, and the types' names."""
-    probes = {
-        sections.create(sections.PAGE, None): SECTION,
-        waitables.create_event(None, signaled=False): EVENT,
-        waitables.create_semaphore(None, count=0): SEMAPHORE,
-    }
-    try:
+    with contextlib.ExitStack() as made:
+        probes: dict[int, str] = {}
+        try:
+            for type_name, create in _PROBES.items():
+                probe = OwnedDescriptor(create())
+                made.callback(probe.close)
+                probes[probe.fd] = type_name
+        except calls.StatusError as error:
+            raise status_errors.out_of_memory(
+                error, "snapshot", "an object of each type, to list the payloads"
+            ) or status_errors.other(error, "The payloads cannot be listed.") from None
         own = os.getpid()
         return {kind: probes[value] for pid, value, _, kind in system_handles() if pid == own and value in probes}
-    finally:
-        for probe in probes:
-            calls.close_handle(probe)
 
 
 def _known(found: list[_Found], copied: int, type_name: str) -> _Found | None:

@@ -70,8 +70,8 @@ def of_creating(error: calls.StatusError, name: str | None, path: str) -> Except
         taken = f"The name {name!r}" if name is not None else "The KMT number"
         return error_for(
             status,
-            f"{taken} is taken: {path} exists. Open it, choose another name, or have its holders close it; "
-            "an export never replaces an existing object.",
+            f"{taken} is taken: {path} exists, and an export never joins or replaces an existing object. "
+            "Choose another name, import that one, or have its holders close it.",
         )
     if status == Status.OBJECT_TYPE_MISMATCH:
         return error_for(
