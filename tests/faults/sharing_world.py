@@ -109,13 +109,18 @@ def _used(memory: Any) -> None:
 def _pickled(memory: Any, use: Callable[[Any], object]) -> None:
     data = pickle.dumps(memory)
     try:
-        use(pickle.loads(data))  # raises the error for which it was not received
+        use(pickle.loads(data))  # the use raises the error for which it was not received
     except (extmem.ExtmemError, OSError):
         if not extmem.manager.manager().has_broker:
             # The sender itself keeps what was not claimed, because it can still be claimed.
             with contextlib.suppress(extmem.InvalidHandleError):
                 pickle.loads(data).close()
         raise
+
+
+def _part_used(part: Any) -> None:
+    with contextlib.closing(part):
+        assert part.read()[0] == 1
 
 
 def _updated(world: SharingWorld) -> None:
@@ -155,7 +160,7 @@ OPERATIONS: dict[str, Callable[[SharingWorld], object]] = {
     "open a tree": lambda w: _used(extmem.open(w.name)),
     "open a copy": lambda w: extmem.open(f"{w.name} plain", kind="host", copy=True).close(),
     "share a part": _part_shared,
-    "pickle a part": lambda w: _pickled(w.memory["w"][1:], lambda part: part.close()),
+    "pickle a part": lambda w: _pickled(w.memory["w"][1:], _part_used),
     "pickle a tree": lambda w: _pickled(w.memory, _used),
     "wait for a name": _open_async,
     "wait in vain": _time_out,

@@ -190,14 +190,20 @@ def open_companion(path: str) -> int:
 
 
 def read_companion(path: str) -> Description | None:
-    """Return the description in the companion of the payload at `path`; None without one (its exporter has ended)."""
+    """Return the description in the companion of the payload at `path`; None without one (its exporter has ended).
+
+    Errors: OutOfMemoryError if it cannot be opened for lack of memory, because there would seem to be none.
+    """
+    what = "a view of a payload's companion"
     try:
         companion = open_companion(path)
-    except calls.StatusError:
+    except calls.StatusError as error:
+        status_errors.raise_shortage(error, "NtOpenSection", what)
         return None
     try:
         return unpack(sections.peek(companion, 0, FRAME))
-    except calls.StatusError:
+    except calls.StatusError as error:
+        status_errors.raise_shortage(error, "NtMapViewOfSection", what)
         return None
     finally:
         calls.close_handle(companion)
@@ -220,9 +226,7 @@ def describe(section: int, path: str) -> Found:
         try:
             description = unpack(sections.peek(section, size - FRAME, FRAME))
         except calls.StatusError as error:
-            lacking = status_errors.out_of_memory(error, "NtMapViewOfSection", "a view of a payload's description")
-            if lacking is not None:
-                raise lacking from None
+            status_errors.raise_shortage(error, "NtMapViewOfSection", "a view of a payload's description")
             return Found(None, 0)
     return Found(description, size - FRAME if description is not None else size)
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from extmem.errors import OutOfMemoryError
 from extmem.handles._win32 import calls, sections, waitables
 from extmem.handles._win32.tables import CURRENT_PROCESS, SYSTEM_HANDLE, ntdll
 from extmem.manager.windows import names, payloads, security_descriptors, status_errors
@@ -34,6 +33,7 @@ __all__ = ["list_payloads", "own_handles", "system_handles"]
 _EXTENDED_HANDLES = 64
 _LENGTH_MISMATCH = 0xC000_0004
 _DUP_HANDLE = 0x0040
+_LISTING = "a list of the payloads"
 _PROBES: Mapping[str, Callable[[], int]] = {
     SECTION: lambda: sections.create(sections.PAGE, None),
     EVENT: lambda: waitables.create_event(None, signaled=False),
@@ -108,13 +108,14 @@ def list_payloads(references: Mapping[int, int], in_flight: set[int]) -> list[Pa
 
     references: the handles of this process that references hold, and the number of references for each. in_flight:
     those that tickets hold. All others belong to the program. In another process, the number of imports that share a
-    handle is not known.
+    handle is not known. Errors: OutOfMemoryError, because the list would lack what could not be looked at.
     """
     own = os.getpid()
     found: list[_Found] = []
     try:
         for pid, value, granted, type_name, copied in _handles(own):
-            payload = _known(found, copied, type_name) or _new(found, copied, type_name)
+            with calls.closed_on_error(copied):
+                payload = _known(found, copied, type_name) or _new(found, copied, type_name)
             if payload is None:
                 calls.close_handle(copied)
                 continue
@@ -156,14 +157,16 @@ def _handles(own: int) -> Iterator[_Handle]:
             if process is None:
                 try:
                     process = calls.open_process(pid, _DUP_HANDLE)
-                except calls.StatusError:
+                except calls.StatusError as error:
+                    status_errors.raise_shortage(error, "NtOpenProcess", _LISTING)
                     process = 0
                 processes[pid] = process
             if not process:
                 continue
             try:
                 copied = calls.duplicate(value, options=calls.SAME_ACCESS, source=process)
-            except calls.StatusError:
+            except calls.StatusError as error:
+                status_errors.raise_shortage(error, "NtDuplicateObject", _LISTING)
                 continue  # it was closed meanwhile, or its process has ended
             yield _Handle(pid, value, granted, type_name, copied)
     finally:
@@ -182,9 +185,8 @@ def _types() -> dict[int, str]:
                 made.callback(probe.close)
                 probes[probe.fd] = type_name
         except calls.StatusError as error:
-            raise status_errors.out_of_memory(
-                error, "snapshot", "an object of each type, to list the payloads"
-            ) or status_errors.other(error, "The payloads cannot be listed.") from None
+            status_errors.raise_shortage(error, "NtCreateSection", _LISTING)
+            raise status_errors.other(error, "The payloads cannot be listed.") from None
         own = os.getpid()
         return {kind: probes[value] for pid, value, _, kind in system_handles() if pid == own and value in probes}
 
@@ -209,7 +211,7 @@ def _new(found: list[_Found], copied: int, type_name: str) -> _Found | None:
             return None
         else:
             description = payloads.describe(copied, path).description
-    except (calls.StatusError, OutOfMemoryError):
+    except calls.StatusError:
         return None
     if description is None:
         return None

@@ -28,6 +28,7 @@ __all__ = [
     "of_process",
     "other",
     "out_of_memory",
+    "raise_shortage",
     "wrong_kind",
 ]
 
@@ -61,6 +62,13 @@ def out_of_memory(error: calls.StatusError, command: str, what: str) -> Exceptio
         result=VK_ERROR_OUT_OF_DEVICE_MEMORY,
         command=command,
     )
+
+
+def raise_shortage(error: calls.StatusError, command: str, what: str) -> None:
+    """Raise OutOfMemoryError for a status that means lack of memory; for a caller that passes over any other."""
+    lacking = out_of_memory(error, command, what)
+    if lacking is not None:
+        raise lacking from None
 
 
 def of_creating(error: calls.StatusError, name: str | None, path: str) -> Exception:
