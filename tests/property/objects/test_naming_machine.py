@@ -14,8 +14,8 @@ from tests.property.objects.test_machine import HUNT
 
 RULES_KEPT = settings(max_examples=60, stateful_step_count=50, deadline=None)
 HUNT_LONGER = settings(HUNT, max_examples=4000)
-"""The rarest of the planted faults shows in one of 350 examples on average. Which examples are drawn depends also on the
-constants in the modules that are loaded, so on the tests that ran before: 400 would miss the fault now and then.
+"""The rarest of the planted faults shows in one of 350 examples on average. Which examples are drawn depends also on
+the constants in the modules that are loaded, so on the tests that ran before: 400 would miss the fault now and then.
 """
 
 
