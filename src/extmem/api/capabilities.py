@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from extmem.core.device_state import DeviceState
 from extmem.core.sync_facts import sync_facts
 from extmem.devices.sync import SyncBackend
+from extmem.late_dataclass import dataclass
 
 __all__ = ["Capabilities", "capabilities_of"]
 

@@ -28,11 +28,11 @@ import os
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given, is_writable
 from extmem.broker.fd_quota import FdQuota
+from extmem.late_dataclass import dataclass
 from extmem.sharing.kinds import Backing
 from extmem.sharing.limits import FRAME_AFTER_CONTROL_PAGE
 from extmem.wire import BY_RIGHTS, MAX_FDS, READ_ONLY, READ_WRITE

@@ -7,11 +7,11 @@ read when their rows are added.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from extmem import wire
+from extmem.late_dataclass import replace
 from extmem.objects import STEP, Part
 
 __all__ = ["ROOM", "VISITED", "SnapshotPages"]
@@ -46,9 +46,7 @@ class SnapshotPages:
                 visited += STEP
                 continue
             if part.readable and part.row is not None:
-                part = dataclasses.replace(
-                    part, row=dataclasses.replace(part.row, counter=self._value(part.payload)), readable=False
-                )
+                part = replace(part, row=replace(part.row, counter=self._value(part.payload)), readable=False)
             parts.append(part)
             visited += 1 if part.holder is None else 1 + len(part.holder.handles)
             size += 200 if part.row is None else 200 + len(part.row.descriptor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
@@ -26,6 +25,7 @@ from extmem.core.resources import BufferObject, ImageObject, ResourceObject, kee
 from extmem.devices.backend import Allocation
 from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
+from extmem.late_dataclass import dataclass
 from extmem.manager import Imported, Manager, ShareTerms
 from extmem.objects import Status
 from extmem.owning import Uses

@@ -7,7 +7,6 @@ CUDA made with a device-local memory type of its own.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, cast
 from weakref import ref
 
@@ -23,6 +22,7 @@ from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.optional_protocols import ImportsByDescriptor
 from extmem.devices.types import Origin
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
+from extmem.late_dataclass import replace
 from extmem.manager import Imported, Manager
 from extmem.rules import PayloadFacts
 from extmem.sharing.descriptor import Descriptor
@@ -201,7 +201,7 @@ def facts_for(device: DeviceState, facts: PayloadFacts | None) -> PayloadFacts |
     """Return the facts of a payload for the rules: for a device without memory types, only those of its location."""
     if facts is None or device.descriptor_importer is None:
         return facts
-    return dataclasses.replace(facts, memory_type_index=None, driver_uuid=None, dedicated=None, dedicated_info=None)
+    return replace(facts, memory_type_index=None, driver_uuid=None, dedicated=None, dedicated_info=None)
 
 
 def memory_type(device: DeviceState, descriptor: Descriptor) -> int:

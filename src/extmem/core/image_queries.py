@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.devices.optional_protocols import DescribesFormats
 from extmem.errors import UnsupportedError
+from extmem.late_dataclass import dataclass, field
 from extmem.vk.formats import copied_size, format_facts
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 from extmem.vk.modifiers import questions

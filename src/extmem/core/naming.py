@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem.arguments import a_type, check_flag
 from extmem.core.everyday_names import everyday_name
 from extmem.errors import DescriptorError, UnsupportedError
+from extmem.late_dataclass import dataclass
 from extmem.manager import manager
 from extmem.objects import READ_CONTROL, ObjectKind
 from extmem.owning import work_off

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import itertools
 from collections.abc import Mapping
 from threading import get_ident
@@ -15,6 +14,7 @@ from extmem.arguments import CheckedWhenMade
 from extmem.core import validation_cache
 from extmem.core.device_state import DeviceState
 from extmem.errors import HandleStateError
+from extmem.late_dataclass import replace
 from extmem.owning import Held, late_imports, unsettled
 from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.struct_copies import copy_struct
@@ -94,7 +94,7 @@ class ResourceObject(CheckedWhenMade, Held, abc.ABC):
         facts = self._facts or self._query_facts()
         if facts.bound != self._bound or facts.alive == self._closed:
             # A binding does not update the facts, because the facts of most resources are not read after it.
-            facts = dataclasses.replace(facts, bound=self._bound, alive=not self._closed)
+            facts = replace(facts, bound=self._bound, alive=not self._closed)
         self._facts = facts
         return facts
 

@@ -7,7 +7,6 @@ fd, and never an NT handle.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
@@ -16,6 +15,7 @@ from extmem.core.import_source import takes_handles
 from extmem.core.sync_arguments import check_struct, number_of, target_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_source import SourceFound
+from extmem.late_dataclass import replace
 from extmem.owning import Uses
 from extmem.sharing.kinds import ObjectKind
 from extmem.vk.struct_copies import copy_struct

@@ -17,8 +17,9 @@ that a signal needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from extmem.late_dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from extmem import vk

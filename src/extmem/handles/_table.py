@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
+from extmem.late_dataclass import dataclass
 from extmem.owning import Owner, Step
 
 __all__ = ["HandleEntry", "HandleInfo", "NtHandleTable"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import abc
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from extmem.errors import UnsupportedError
 from extmem.handles import HandleEntry, NtHandleTable
+from extmem.late_dataclass import dataclass
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, bad_number, error_for
 from extmem.owning import Owner, Step
 from extmem.sharing.keeping import NOT_KEPT, Keep

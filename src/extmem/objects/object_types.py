@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from extmem.late_dataclass import dataclass, replace
 from extmem.objects.access import (
     GENERIC,
     GENERIC_ALL,
@@ -43,7 +43,7 @@ SYNC_SIGNAL: Final = 0x0000_0002
 """The specific right of semaphores and fences to signal, and to reset a fence."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ObjectType:
     """A type of objects."""
 
@@ -164,4 +164,4 @@ def foreign_type(name: str) -> ObjectType:
 
     On Windows they are in the same directory and in the same handle tables (B2).
     """
-    return dataclasses.replace(MEMORY, name=name, noun=f"an object of type {name}")
+    return replace(MEMORY, name=name, noun=f"an object of type {name}")

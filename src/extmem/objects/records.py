@@ -7,8 +7,7 @@ and handle values belong to the process, and are restored as they were.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from extmem.late_dataclass import dataclass
 from extmem.objects.entities import Identity, Who
 from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import ObjectKind, Share

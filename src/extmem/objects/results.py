@@ -5,9 +5,9 @@ Those of the hot path are named tuples: creating a frozen dataclass takes longer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from extmem.late_dataclass import dataclass
 from extmem.sharing.kinds import ObjectKind
 
 __all__ = ["Claimed", "Exported", "HandleInfo", "Imported", "Limits"]

@@ -8,10 +8,10 @@ allows nothing. The owner always has READ_CONTROL and WRITE_DAC, unless the DACL
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Final
 
+from extmem.late_dataclass import dataclass
 from extmem.objects.access import GENERIC_ALL, GENERIC_READ, MAXIMUM_ALLOWED, READ_CONTROL, WRITE_DAC
 from extmem.objects.object_types import ObjectType
 from extmem.objects.status import Refused, Status

@@ -14,9 +14,9 @@ the user of their sender. Where a user has too many, demoted tickets are dropped
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
+from extmem.late_dataclass import replace
 from extmem.objects.entities import Payload, Process, SharedObject, Ticket, User
 from extmem.objects.handles import Handles
 from extmem.objects.lifetimes import DEMOTED_TICKET, KMT_TICKET, NT_TICKET, ORPHANED_TICKET

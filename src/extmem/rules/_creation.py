@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import Any
 
 from extmem import vk
+from extmem.late_dataclass import dataclass, field
 from extmem.rules._conditions import all_of, has_bits, lacks_feature, not_one_of
 from extmem.rules._enabled import CHAINED, Needs, lacking_bits, lacks
 from extmem.rules._engine import Condition, Demand, Suite

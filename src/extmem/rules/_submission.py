@@ -8,10 +8,10 @@ two commands. Rules that both commands have stand in one row with two ids.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
+from extmem.late_dataclass import dataclass
 from extmem.rules._creation import chain_of
 from extmem.rules._engine import Suite
 from extmem.rules.device_facts import DeviceFacts

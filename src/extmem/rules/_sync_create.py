@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from extmem import vk
+from extmem.late_dataclass import dataclass, field
 from extmem.rules._engine import Demand
 from extmem.rules._sync_types import SyncKind
 from extmem.rules._text import bits_of

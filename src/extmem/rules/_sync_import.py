@@ -6,10 +6,10 @@ the descriptor describes. Without a descriptor nothing is known about that one, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
+from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import is_given, undefined_bits
 from extmem.rules._engine import Demand
 from extmem.rules._sync_types import SyncKind

@@ -13,10 +13,10 @@ between the versions, so VkImageMemoryBarrier2 is checked too, under the same id
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from extmem import vk
+from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import lacks_extension
 from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct

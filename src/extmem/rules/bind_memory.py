@@ -7,10 +7,10 @@ and whether it requires a dedicated allocation for it. They are made here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Literal
 
 from extmem import vk
+from extmem.late_dataclass import dataclass, replace
 from extmem.rules._conditions import all_of, is_given, is_true, not_index, not_multiple
 from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct

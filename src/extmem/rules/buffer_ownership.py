@@ -8,8 +8,7 @@ is not tracked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from extmem.late_dataclass import dataclass
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules.violation import Violation
 

@@ -7,10 +7,10 @@ The modifiers of a format, and their numbers of memory planes, come from a query
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
+from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import all_of, equals, has_bits, is_zero, not_one_of
 from extmem.rules._creation import CREATE_IMAGE, FORMAT_QUERY, Create, Traits
 from extmem.rules._engine import Condition, Demand, Suite, demand

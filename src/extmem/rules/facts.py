@@ -7,10 +7,10 @@ passes the results as facts. A fact that could not be determined is None, and th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
 
 from extmem import vk
+from extmem.late_dataclass import dataclass, field
 from extmem.rules.device_facts import DeviceFacts, MemoryTypeFacts
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 

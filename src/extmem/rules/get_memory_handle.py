@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from extmem import vk
+from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import is_given, is_zero
 from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct

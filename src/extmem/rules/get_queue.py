@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import not_index
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules.violation import Violation

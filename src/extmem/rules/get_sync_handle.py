@@ -7,10 +7,10 @@ was created with, which is the exporter of an imported payload and not the semap
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
+from extmem.late_dataclass import dataclass
 from extmem.rules import _sync_field_types  # noqa: F401  # it registers
 from extmem.rules._conditions import is_given
 from extmem.rules._engine import Demand, Finding, Suite, demand

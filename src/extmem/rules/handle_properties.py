@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import all_of, equals, has_bits, is_zero, not_multiple
 from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._field_types import is_address, is_fd, is_handle, is_u32, misfit

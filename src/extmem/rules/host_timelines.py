@@ -6,10 +6,10 @@ The counter of a shared timeline can move between a check and the call; the rule
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import extmem.rules._submit_field_types  # noqa: F401  # it registers the types of fields
 from extmem import vk
+from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import is_given, is_zero, undefined_bits
 from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct

@@ -8,9 +8,8 @@ reported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from extmem import vk
+from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import not_index, not_one_of
 from extmem.rules._engine import Condition, Demand, Finding, Suite, demand
 from extmem.rules._text import bits_of

@@ -9,10 +9,10 @@ determined (other bindings used the image, or a barrier covered only some of its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from extmem import vk
+from extmem.late_dataclass import dataclass
 from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._text import enum_text
 from extmem.rules.violation import Violation

@@ -8,10 +8,10 @@ resource. Then there is no single family to compare with, and the rule reports n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
+from extmem.late_dataclass import dataclass
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._field_types import is_sequence, malformed, misfit, wrong_struct
 from extmem.rules.barriers import EXTERNAL, FOREIGN, IGNORED, Barrier, Traits, check_barrier

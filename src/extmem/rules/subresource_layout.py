@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
+from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import is_zero, not_index, not_one_of, undefined_bits
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct

@@ -12,9 +12,9 @@ exported from, which decides the export types and the semaphore type of the payl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from extmem.late_dataclass import dataclass, field
 from extmem.rules.device_facts import DeviceFacts
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import is_zero
 from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import is_handles, misfit

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from extmem.forks import no_fork
+from extmem.late_dataclass import dataclass
 
 __all__ = ["OWN", "SPEC_URL", "Violation", "link_to"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Protocol, SupportsIndex, TypeAlias
 
 from extmem.arguments import a_type, whole_number
+from extmem.late_dataclass import dataclass
 from extmem.sharing.dtypes import element_of
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
 

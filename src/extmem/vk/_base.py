@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
+from extmem.late_dataclass import dataclass
 from extmem.vk._generated.enums import Result, StructureType
 
 __all__ = ["ChainStruct", "Command", "Handle", "Param", "SecurityAttributes", "Struct"]

@@ -27,11 +27,11 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from extmem.errors import UnsupportedError
+from extmem.late_dataclass import dataclass
 from extmem.owning import OwnedFd
 from extmem.wire.limits import PROTOCOL_VERSION
 

@@ -7,13 +7,13 @@ the last one that closes ends both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from extmem.devices import host
 from extmem.devices.cuda.handle_types import recognisable, same_payload
 from extmem.devices.cuda.results import check, fail
 from extmem.errors import UnsupportedError
+from extmem.late_dataclass import dataclass
 from extmem.owning import Lock
 
 if TYPE_CHECKING:

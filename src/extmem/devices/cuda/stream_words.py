@@ -8,10 +8,10 @@ as it is registered.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem.errors import UnsupportedError
+from extmem.late_dataclass import dataclass
 from extmem.owning import Lock
 from extmem.sharing import timeline_page
 

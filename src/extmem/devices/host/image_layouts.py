@@ -7,12 +7,11 @@ tilings are row-major; only the layout of LINEAR ones can be queried, as in the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from extmem import vk
 from extmem.devices.host import capabilities
 from extmem.devices.resources import Requirements
 from extmem.errors import UnsupportedError
+from extmem.late_dataclass import dataclass
 from extmem.vk.formats import is_depth_or_stencil, texel_size
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 from extmem.vk.value_text import bits_of, enum_text, flags_text, types_text

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from extmem import wire
 from extmem.errors import ExtmemError, HandleStateError, PeerProtocolError
+from extmem.late_dataclass import dataclass
 from extmem.owning import OwnedFd
 from extmem.sharing.payload import FilesAgain
 from extmem.wire.process_start import start_time

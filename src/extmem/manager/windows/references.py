@@ -8,16 +8,15 @@ kernel object that a process could have a handle to; the name of its companion c
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles import is_kmt_value
 from extmem.handles._win32 import calls
+from extmem.late_dataclass import dataclass, replace
 from extmem.manager.api import Manager, Reference
 from extmem.manager.windows import (
     driver_memory,
@@ -175,9 +174,7 @@ class References(Manager):
                 imported = next((held for held in self._references.values() if held.number == number), None)
         if imported is not None and imported.description is not None:
             # This process has imported the payload by that number, so it is described already.
-            memory = dataclasses.replace(
-                imported, companion=self._kept_companion(names.kmt_path(number, self.session()))
-            )
+            memory = replace(imported, companion=self._kept_companion(names.kmt_path(number, self.session())))
             memory.granted, memory.exporting, memory.inherit = granted, True, inherit
             return Exported(self._add(memory, reference), imported.object, 0, number)
         display = names.resolve(name, self.session()).display if name is not None else ""
