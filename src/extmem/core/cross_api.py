@@ -161,8 +161,8 @@ def describe_foreign(device: DeviceState, source: Source, size: int, memory_type
     payload = source.imported.payload if source.imported is not None else None
     if not isinstance(payload, Win32Payload) or payload.handle_type & OPAQUE_WIN32_TYPES:
         raise DescriptorError(
-            f"{value_text.types_text(source.handle_type)} {source.name or hex(source.value)} carries no description, and "
-            "CUDA needs its producer, its size and whether it is dedicated; state a Descriptor with "
+            f"{value_text.types_text(source.handle_type)} {source.name or hex(source.value)} carries no description, "
+            "and CUDA needs its producer, its size and whether it is dedicated; state a Descriptor with "
             "extmem.raw.import_payload"
         )
     descriptor = describing.describe_allocation(device, size, memory_type, source.handle_type, None)

@@ -136,8 +136,8 @@ def _resolve_object(
     source = Source(handle_type, name, value)
     if handle_type in FROM_D3D and not native:
         source.error = UnsupportedError(
-            f"vkAllocateMemory: {value_text.types_text(handle_type)} is a handle type of Direct3D, which only a Vulkan or "
-            "CUDA device on Windows imports; on other devices import what extmem exported (OPAQUE_WIN32, "
+            f"vkAllocateMemory: {value_text.types_text(handle_type)} is a handle type of Direct3D, which only a Vulkan "
+            "or CUDA device on Windows imports; on other devices import what extmem exported (OPAQUE_WIN32, "
             "OPAQUE_WIN32_KMT, OPAQUE_FD), or a DMA_BUF if the driver supports that",
             requires_one_of=["a Vulkan or CUDA device on Windows"],
         )
