@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from codegen.names import py_type_name, snake, strip_pointer
 from codegen.registry import CommandModel, EnumModel, Model, StructModel
@@ -75,17 +75,18 @@ def _enum_module(model: Model, flags: bool, stub: bool) -> str:
     aliases = [(py_type_name(a), e.name) for e in enums for a in e.aliases]
     text = header(model, "Flag types of the Vulkan registry. Unknown bits are kept." if flags else ENUMS_SUBJECT)
     text += f"\nfrom enum import {base}\n\n"
-    text += "" if stub else "from extmem.vk._late_enums import LateEnums\n\n"
+    text += "" if stub else "from extmem.vk._late_classes import LateClasses, enum_class\n\n"
     text += _all([e.name for e in enums] + [alias for alias, _ in aliases])
     if stub:
         text += "".join(f"\n\n{_enum_stub(e)}" for e in enums)
         return text + "\n\n" + "".join(f"{alias} = {name}\n" for alias, name in aliases)
-    text += "\n# Class: its docstring, its width in bits, its members. An alias has the value of a member before it.\n"
-    text += f"_CLASSES = {{\n{''.join(_enum_row(e) for e in enums)}}}\n"
-    text += f"_ALIASES = {{\n{''.join(f'    {alias!r}: {name!r},{LINE}' for alias, name in aliases)}}}\n".replace(
-        "'", '"'
-    )
-    text += f"\n__getattr__ = LateEnums({base}, globals(), _CLASSES, _ALIASES).of_name\n"
+    text += f"\nBASE = {base}\nCLASSES = {{\n{''.join(map(_enum_row, enums))}}}\n"
+    return text + _late_classes(aliases, "enum_class")
+
+
+def _late_classes(aliases: list[tuple[str, str]], make: str) -> str:
+    text = "ALIASES = {\n" + "".join(f'    "{alias}": "{name}",\n' for alias, name in aliases) + "}\n"
+    text += f"\n__getattr__ = LateClasses(globals(), ALIASES, {make}).of_name\n"
     return text + "\n\ndef __dir__():\n    return sorted({*globals(), *__all__})\n"
 
 
@@ -148,29 +149,33 @@ def _struct_stub(s: StructModel) -> str:
 
 
 def _struct(s: StructModel) -> str:
-    # The decorator `dataclass` would take longer than all else that the import of the module does.
-    fields = _python_fields(s)
-    lines = [f"    __slots__ = ({_quoted(f.py_name for f in s.py_fields)})"]
-    lines.append(f"    __match_args__ = ({_quoted(name for name, _, _ in fields)})")
+    # The decorator `dataclass` would take longer than all else that makes the class.
+    fields = [(name, _from_module(default)) for name, _, default in _python_fields(s)]
+    lines = _head(s).rstrip("\n").splitlines() + [""]
+    lines.append(f"    __slots__ = ({_quoted(f.py_name for f in s.py_fields)})")
+    lines.append(f"    __match_args__ = ({_quoted(name for name, _ in fields)})")
     lines.append(f'    C_NAME = "{s.c_name}"')
     if s.s_type:
-        lines.append(f"    S_TYPE = {_s_type(s)}")
-    return _head(s) + "\n".join([*lines, "", *_init(fields)]) + "\n"
+        lines.append(f"    S_TYPE = enums.{_s_type(s)}")
+    lines += ["", "    def __init__(", "        self,"]
+    lines += [f"        {name}={'None' if _default_class(default) else default}," for name, default in fields]
+    lines.append("    ):")
+    for name, default in fields:
+        made = _default_class(default)
+        lines.append(f"        self.{name} = {f'_own.{made}() if {name} is None else {name}' if made else name}")
+    body = "\n".join(f"    {line}" if line else "" for line in lines)
+    return f"def _{s.name}():\n{body}\n\n    return {s.name}\n"
+
+
+def _from_module(default: str) -> str:
+    """Return a default that is an enum or flags with the module that has its class."""
+    if not default[0].isupper() or default in ("None", "True", "False"):
+        return default
+    return f"{'flags' if 'FlagBits' in default else 'enums'}.{default}"
 
 
 def _quoted(names: Iterable[str]) -> str:
     return " ".join(f'"{name}",' for name in names)
-
-
-def _init(fields: list[tuple[str, str, str]]) -> Iterator[str]:
-    yield "    def __init__("
-    yield "        self,"
-    for name, _, default in fields:
-        yield f"        {name}={'None' if _default_class(default) else default},"
-    yield "    ):"
-    for name, _, default in fields:
-        default_class = _default_class(default)
-        yield f"        self.{name} = {f'{default_class}() if {name} is None else {name}' if default_class else name}"
 
 
 def _default_class(default: str) -> str:
@@ -190,11 +195,20 @@ def _import(module: str, names: Iterable[str]) -> str:
 
 def write_structs(model: Model) -> str:
     """`structs.py`."""
-    defaults = {f.default.partition("(")[0].partition(".")[0] for s in model.structs for f in s.py_fields}
-    text = header(model, STRUCTS_SUBJECT) + "\n" + _import("_base", ["ChainStruct", "Struct"])
-    text += _import("_generated.enums", defaults.intersection(_enums_of(model, False)) | {"StructureType"})
-    text += _import("_generated.flags", defaults.intersection(_enums_of(model, True)))
-    return _with_structs(text, model, _struct)
+    text = header(model, STRUCTS_SUBJECT) + "\nimport sys\n\nfrom extmem.vk._base import ChainStruct, Struct\n"
+    text += "from extmem.vk._generated import enums, flags\n"
+    text += "from extmem.vk._late_classes import LateClasses, struct_class\n\n" + _all(_struct_names(model))
+    text += "\n_own = sys.modules[__name__]\n"
+    text += "".join(f"\n\n{_struct(s)}" for s in model.structs)
+    return text + "\n\n" + _late_classes(_struct_aliases(model), "struct_class")
+
+
+def _struct_aliases(model: Model) -> list[tuple[str, str]]:
+    return [(py_type_name(a), s.name) for s in model.structs for a in s.aliases]
+
+
+def _struct_names(model: Model) -> list[str]:
+    return [s.name for s in model.structs] + [alias for alias, _ in _struct_aliases(model)]
 
 
 def write_struct_stubs(model: Model) -> str:
@@ -205,14 +219,8 @@ def write_struct_stubs(model: Model) -> str:
     text += _import("_base", ["ChainStruct", "Handle", "SecurityAttributes", "Struct"])
     text += _import("_generated.enums", {*_enums_of(model, False), "StructureType"})
     text += _import("_generated.flags", _enums_of(model, True))
-    return _with_structs(text, model, _struct_stub)
-
-
-def _with_structs(head: str, model: Model, write: Callable[[StructModel], str]) -> str:
-    aliases = [(py_type_name(a), s.name) for s in model.structs for a in s.aliases]
-    text = head + "\n" + _all([s.name for s in model.structs] + [a for a, _ in aliases])
-    text += "".join(f"\n\n{write(s)}" for s in model.structs)
-    return text + "\n\n" + "".join(f"{a} = {name}\n" for a, name in aliases)
+    text += "\n" + _all(_struct_names(model)) + "".join(f"\n\n{_struct_stub(s)}" for s in model.structs)
+    return text + "\n\n" + "".join(f"{alias} = {name}\n" for alias, name in _struct_aliases(model))
 
 
 def write_homes(model: Model) -> str:

@@ -205,10 +205,12 @@ def test_all_is_what_is_visible() -> None:
 
 
 @pytest.mark.parametrize("module", ["enums", "flags", "structs"])
-def test_what_type_checkers_read_is_what_is_imported(module: str) -> None:
+def test_what_type_checkers_read_is_what_is_imported(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stubs are Python, too: executed, they make the same classes."""
     stub = Path(vk.__file__).with_name("_generated") / f"{module}.pyi"
-    stubs: dict[str, Any] = {"__name__": "stubs"}
+    typed_module = types.ModuleType("stubs")
+    monkeypatch.setitem(sys.modules, "stubs", typed_module)
+    stubs: dict[str, Any] = vars(typed_module)
     exec(compile(stub.read_text("utf-8").replace(": ...", ": pass"), str(stub), "exec"), stubs)
     imported = importlib.import_module(f"extmem.vk._generated.{module}")
     assert stubs["__all__"] == imported.__all__ and set(stubs["__all__"]) < set(dir(imported))

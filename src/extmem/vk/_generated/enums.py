@@ -8,7 +8,7 @@ From vulkan-object 1.4.366, registry 1.4.366, input sha256 b6444639bee1102c.
 
 from enum import IntEnum
 
-from extmem.vk._late_enums import LateEnums
+from extmem.vk._late_classes import LateClasses, enum_class
 
 __all__ = [
     "CommandBufferLevel",
@@ -26,8 +26,8 @@ __all__ = [
     "StructureType",
 ]
 
-# Class: its docstring, its width in bits, its members. An alias has the value of a member before it.
-_CLASSES = {
+BASE = IntEnum
+CLASSES = {
     "CommandBufferLevel": (
         "`VkCommandBufferLevel`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkCommandBufferLevel.html",
         32,
@@ -1102,12 +1102,12 @@ _CLASSES = {
         },
     ),
 }
-_ALIASES = {
+ALIASES = {
     "DriverIdKHR": "DriverId",
     "SemaphoreTypeKHR": "SemaphoreType",
 }
 
-__getattr__ = LateEnums(IntEnum, globals(), _CLASSES, _ALIASES).of_name
+__getattr__ = LateClasses(globals(), ALIASES, enum_class).of_name
 
 
 def __dir__():

@@ -8,7 +8,7 @@ From vulkan-object 1.4.366, registry 1.4.366, input sha256 b6444639bee1102c.
 
 from enum import IntFlag
 
-from extmem.vk._late_enums import LateEnums
+from extmem.vk._late_classes import LateClasses, enum_class
 
 __all__ = [
     "AccessFlagBits",
@@ -65,8 +65,8 @@ __all__ = [
     "SubmitFlagBitsKHR",
 ]
 
-# Class: its docstring, its width in bits, its members. An alias has the value of a member before it.
-_CLASSES = {
+BASE = IntFlag
+CLASSES = {
     "AccessFlagBits": (
         "`VkAccessFlagBits`, the bits of `VkAccessFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkAccessFlagBits.html",
         32,
@@ -1049,7 +1049,7 @@ _CLASSES = {
         },
     ),
 }
-_ALIASES = {
+ALIASES = {
     "AccessFlagBits2KHR": "AccessFlagBits2",
     "BufferUsageFlagBits2KHR": "BufferUsageFlagBits2",
     "ExternalFenceFeatureFlagBitsKHR": "ExternalFenceFeatureFlagBits",
@@ -1067,7 +1067,7 @@ _ALIASES = {
     "SubmitFlagBitsKHR": "SubmitFlagBits",
 }
 
-__getattr__ = LateEnums(IntFlag, globals(), _CLASSES, _ALIASES).of_name
+__getattr__ = LateClasses(globals(), ALIASES, enum_class).of_name
 
 
 def __dir__():
