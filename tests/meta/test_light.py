@@ -19,14 +19,14 @@ LATER = (
     *("cffi", "click", "cuda", "msgspec", "numpy", "rich", "vulkan"),
     # Parts of extmem that a device needs for its calls, and not for its opening.
     *(
-        "extmem.interop._interop",
+        "extmem.interop.frameworks",
         "extmem.sharing.descriptor",
         "extmem.manager.linux.client",
         "extmem.wire",
         "extmem.cli",
         "extmem.devices.cuda",
     ),
-    *("extmem.devices.resources", "extmem.devices.vulkan", "extmem.manager", "extmem.core._operations"),
+    *("extmem.devices.resources", "extmem.devices.vulkan", "extmem.manager", "extmem.core.opening"),
     *("extmem.core._sync_operations", "extmem.core.sync_state", "extmem.devices.sync", "extmem.api.timeline"),
     *("extmem.objects", "extmem.rules._checks", "extmem.rules.ledger", "extmem.testing", "extmem.vk.abi"),
 )
@@ -74,7 +74,7 @@ def test_opening_the_host_device_loads_nothing_that_its_calls_need(tmp_path: Pat
 def test_what_comes_later_exists_and_is_loaded_by_the_calls(tmp_path: Path) -> None:
     """The twin: the names in the list are names of modules, some of which `allocate` loads."""
     names = loaded(f"{OPENING}.create_buffer(extmem.vk.BufferCreateInfo(size=64, usage=1))", tmp_path)
-    assert {"msgspec", "extmem.manager", "extmem.core._operations", "extmem.rules._checks"} <= set(names)
+    assert {"msgspec", "extmem.manager", "extmem.core.opening", "extmem.rules._checks"} <= set(names)
     assert len(too_much(names, LATER, MOST_TO_OPEN)) > 5
 
 
@@ -93,7 +93,7 @@ def of_semaphores(names: list[str]) -> list[str]:
 def test_a_program_with_memory_alone_loads_no_module_of_semaphores(tmp_path: Path) -> None:
     memory = f"d = {OPENING.rpartition('; ')[2]}; m = d.allocate(64, name='light'); m.fill(1); extmem.open('light'); m"
     with_memory = loaded(f"{IMPORTING}; {memory}", tmp_path)
-    assert "extmem.core._operations" in with_memory and not of_semaphores(with_memory)
+    assert "extmem.core.opening" in with_memory and not of_semaphores(with_memory)
     assert len(of_semaphores(loaded(f"{OPENING}.timeline()", tmp_path))) > 10
 
 

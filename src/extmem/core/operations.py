@@ -27,38 +27,27 @@ if TYPE_CHECKING:
     from extmem.core import views as views
     from extmem.manager import manager as manager
 else:
-    from extmem.owning import late_imports
+    from extmem.owning import late_names
 
-    _MODULES = frozenset(
-        (
-            "adopting",
-            "allocating",
-            "allocating_arrays",
-            "arguments",
-            "binding",
-            "creating",
-            "describing",
-            "exporting",
-            "import_source",
-            "mapped_ranges",
-            "memory_buffer",
-            "opening",
-            "queries",
-            "rule_facts",
-            "shared_devices",
-            "views",
-        )
+    __getattr__ = late_names(
+        globals(),
+        {"extmem.manager": ("manager",)},
+        modules=(
+            "extmem.core.adopting",
+            "extmem.core.allocating",
+            "extmem.core.allocating_arrays",
+            "extmem.core.arguments",
+            "extmem.core.binding",
+            "extmem.core.creating",
+            "extmem.core.describing",
+            "extmem.core.exporting",
+            "extmem.core.import_source",
+            "extmem.core.mapped_ranges",
+            "extmem.core.memory_buffer",
+            "extmem.core.opening",
+            "extmem.core.queries",
+            "extmem.core.rule_facts",
+            "extmem.core.shared_devices",
+            "extmem.core.views",
+        ),
     )
-
-    def __getattr__(name: str) -> object:
-        if name not in _MODULES and name != "manager":
-            raise AttributeError(f"module 'extmem.core.operations' has no attribute {name!r}")
-        with late_imports():
-            import importlib
-
-            if name == "manager":
-                found = importlib.import_module("extmem.manager").manager
-            else:
-                found = importlib.import_module(f"extmem.core.{name}")
-        globals()[name] = found
-        return found

@@ -7,7 +7,7 @@ the records, and not the model itself.
 
 from __future__ import annotations
 
-from extmem.owning import late_imports as _late_imports
+from extmem.owning import late_names as _late_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,110 +113,44 @@ __all__ = [
     "session_directory",
 ]
 
-_NAMES = {
-    "extmem.objects.access": (
-        "DELETE",
-        "GENERIC_ALL",
-        "GENERIC_EXECUTE",
-        "GENERIC_READ",
-        "GENERIC_WRITE",
-        "MAXIMUM_ALLOWED",
-        "READ_CONTROL",
-        "SYNCHRONIZE",
-        "WRITE_DAC",
-        "WRITE_OWNER",
-    ),
-    "extmem.objects.core": ("STEP",),
-    "extmem.objects.entities": (
-        "Identity",
-        "Reference",
-        "Who",
-    ),
-    "extmem.objects.keeping": ("checked_keep",),
-    "extmem.objects.kmt": (
-        "SLOTS",
-        "bad_number",
-        "number_at",
-    ),
-    "extmem.objects.lifetimes": (
-        "Holder",
-        "KEEPS",
-        "Keeps",
-    ),
-    "extmem.objects.model": ("ObjectManager",),
-    "extmem.objects.names": (
-        "MAX_UNITS",
-        "NameKey",
-        "parse_path",
-        "resolve_name",
-        "session_directory",
-    ),
-    "extmem.objects.object_types": (
-        "MEMORY",
-        "OBJECT_TYPES",
-        "ObjectType",
-        "RESOURCE_WRITE",
-        "known_kind",
-    ),
-    "extmem.objects.records": (
-        "HandleRecord",
-        "ObjectRecord",
-        "PayloadRecord",
-        "ReferenceRecord",
-        "RestoredPayload",
-        "TicketRecord",
-    ),
-    "extmem.objects.results": (
-        "Claimed",
-        "Exported",
-        "HandleInfo",
-        "Imported",
-        "Limits",
-    ),
-    "extmem.objects.rows": (
-        "HandleRow",
-        "HolderRow",
-        "ObjectRow",
-        "Part",
-        "PayloadRow",
-        "assemble",
-    ),
-    "extmem.objects.sddl": (
-        "format_sddl",
-        "parse_sddl",
-    ),
-    "extmem.objects.security": (
-        "SecurityDescriptor",
-        "Token",
-        "default_descriptor",
-    ),
-    "extmem.objects.status": (
-        "Refused",
-        "Status",
-        "WINERROR",
-        "error_for",
-    ),
-    "extmem.objects.table": (
-        "FLAG_INHERIT",
-        "FLAG_PROTECT",
-        "no_entry",
-    ),
-    "extmem.sharing.kinds": (
-        "ObjectKind",
-        "Share",
-    ),
-}
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-
 if not TYPE_CHECKING:  # a type checker would take this to mean that every name exists
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOME:
-            raise AttributeError(f"module 'extmem.objects' has no attribute {name!r}")
-        with _late_imports():
-            import importlib
-
-            module = importlib.import_module(_HOME[name])
-        globals().update((each, getattr(module, each)) for each in _NAMES[_HOME[name]])
-        value: object = globals()[name]
-        return value
+    __getattr__ = _late_names(
+        globals(),
+        {
+            "extmem.objects.access": (
+                "DELETE",
+                "GENERIC_ALL",
+                "GENERIC_EXECUTE",
+                "GENERIC_READ",
+                "GENERIC_WRITE",
+                "MAXIMUM_ALLOWED",
+                "READ_CONTROL",
+                "SYNCHRONIZE",
+                "WRITE_DAC",
+                "WRITE_OWNER",
+            ),
+            "extmem.objects.core": ("STEP",),
+            "extmem.objects.entities": ("Identity", "Reference", "Who"),
+            "extmem.objects.keeping": ("checked_keep",),
+            "extmem.objects.kmt": ("SLOTS", "bad_number", "number_at"),
+            "extmem.objects.lifetimes": ("Holder", "KEEPS", "Keeps"),
+            "extmem.objects.model": ("ObjectManager",),
+            "extmem.objects.names": ("MAX_UNITS", "NameKey", "parse_path", "resolve_name", "session_directory"),
+            "extmem.objects.object_types": ("MEMORY", "OBJECT_TYPES", "ObjectType", "RESOURCE_WRITE", "known_kind"),
+            "extmem.objects.records": (
+                "HandleRecord",
+                "ObjectRecord",
+                "PayloadRecord",
+                "ReferenceRecord",
+                "RestoredPayload",
+                "TicketRecord",
+            ),
+            "extmem.objects.results": ("Claimed", "Exported", "HandleInfo", "Imported", "Limits"),
+            "extmem.objects.rows": ("HandleRow", "HolderRow", "ObjectRow", "Part", "PayloadRow", "assemble"),
+            "extmem.objects.sddl": ("format_sddl", "parse_sddl"),
+            "extmem.objects.security": ("SecurityDescriptor", "Token", "default_descriptor"),
+            "extmem.objects.status": ("Refused", "Status", "WINERROR", "error_for"),
+            "extmem.objects.table": ("FLAG_INHERIT", "FLAG_PROTECT", "no_entry"),
+            "extmem.sharing.kinds": ("ObjectKind", "Share"),
+        },
+    )
