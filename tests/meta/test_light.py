@@ -74,7 +74,7 @@ def test_opening_the_host_device_loads_nothing_that_its_calls_need(tmp_path: Pat
 def test_what_comes_later_exists_and_is_loaded_by_the_calls(tmp_path: Path) -> None:
     """The twin: the names in the list are names of modules, some of which `allocate` loads."""
     names = loaded(f"{OPENING}.create_buffer(extmem.vk.BufferCreateInfo(size=64, usage=1))", tmp_path)
-    assert {"msgspec", "extmem.manager", "extmem.core.opening", "extmem.rules._checks"} <= set(names)
+    assert {"extmem.core.creating", "extmem.devices.resources", "extmem.rules._checks"} <= set(names)
     assert len(too_much(names, LATER, MOST_TO_OPEN)) > 5
 
 
