@@ -16,10 +16,11 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from extmem.errors import UnsupportedError
 from extmem.interop import positioned_reads
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
 
