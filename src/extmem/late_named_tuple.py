@@ -3,8 +3,8 @@
 `typing.NamedTuple` compiles each annotation and the constructor, ten times the time of the class itself, and a program
 makes objects of few of the classes that it imports. A type checker gets that of the standard library.
 
-All that named tuples have is there: defaults, `_fields`, `_make`, `_replace`, `_asdict`, patterns, pickles, and `Generic`
-as a second base.
+All that named tuples have is there: defaults, `_fields`, `_make`, `_replace`, `_asdict`, patterns, pickles, and
+`Generic` as a second base.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Fields(tuple):  # type: ignore[type-arg]  # the fields have types of thei
 
     __slots__ = ()
     _fields: tuple[str, ...] = ()
-    __class_getitem__ = classmethod(GenericAlias)
+    __class_getitem__: Any = classmethod(GenericAlias)
 
     @classmethod
     def _make(cls, values: Iterable[Any]) -> Self:

@@ -18,9 +18,9 @@ from typing import Final, SupportsIndex, TypeAlias, TypeVar
 
 import msgspec
 
+from extmem import objects
 from extmem.arguments import a_type
 from extmem.errors import PeerProtocolError
-from extmem.objects import Part
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.wire.limits import (
     BY_RIGHTS,
@@ -419,5 +419,5 @@ decode_facts = _strict(lambda: msgspec.msgpack.Decoder(ImportFacts), "the facts 
 """Decode the facts of an import."""
 decode_record = _strict(lambda: msgspec.msgpack.Decoder(HolderRecord), "a record")
 """Decode a record without its signature."""
-decode_parts = _strict(lambda: msgspec.msgpack.Decoder(list[Part]), "a page of a snapshot")
+decode_parts = _strict(lambda: msgspec.msgpack.Decoder(list[objects.Part]), "a page of a snapshot")
 """Decode the parts of a page of a snapshot."""
