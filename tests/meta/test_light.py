@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
+from extmem.testing.children import Peer
 from tests.meta.tools import python
 
 IMPORTING = "import extmem"
@@ -76,6 +78,46 @@ def test_what_comes_later_exists_and_is_loaded_by_the_calls(tmp_path: Path) -> N
     names = loaded(f"{OPENING}.create_buffer(extmem.vk.BufferCreateInfo(size=64, usage=1))", tmp_path)
     assert {"extmem.core.creating", "extmem.devices.resources", "extmem.rules._checks"} <= set(names)
     assert len(too_much(names, LATER, MOST_TO_OPEN)) > 5
+
+
+UNUSED = (
+    *("click", "cuda", "rich", "vulkan"),
+    *("extmem.core.creating", "extmem.core.exporting", "extmem.core.image_queries", "extmem.core.sync_state"),
+    *("extmem.interop.conversions", "extmem.interop.transfer", "extmem.interop.writing"),
+    *("extmem.objects.core", "extmem.objects.entities", "extmem.objects.rows", "extmem.objects.sddl"),
+    *("extmem.rules._checks", "extmem.sharing.descriptor.create_infos", "extmem.vk._generated.commands"),
+    *("extmem.vk.abi", "extmem.vk.formats", "extmem.vk.modifiers", "extmem.vk.struct_copies"),
+)
+"""Modules that a program must not load which opens memory by name and makes an array."""
+MOST_OF_EXTMEM = 145
+"""The number of modules of extmem that such a program may load."""
+MOST_ENUMS = 6
+"""The number of enums and flags of the registry, of more than fifty, that it may make."""
+
+
+_ENUMS = """
+import extmem, sys
+import extmem.vk._generated.enums as enums, extmem.vk._generated.flags as flags
+extmem.open('light by name').numpy()
+print([[*sys.modules], [name for module in (enums, flags) for name in vars(module) if name in module.CLASSES]])
+"""
+
+
+@LINUX
+def test_opening_memory_by_name_loads_what_an_array_needs(tmp_path: Path) -> None:
+    with Peer() as exporter:
+        exporter("import extmem; memory = extmem.open_device(kind='host').allocate(64, name='light by name'); None")
+        result = python(_ENUMS, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    modules, enums = ast.literal_eval(result.stdout)
+    own = [name for name in modules if name.startswith("extmem")]
+    assert "extmem.interop.numpy_views" in own
+    assert not too_much(own, UNUSED, MOST_OF_EXTMEM)
+    assert "ExternalMemoryHandleTypeFlagBits" in enums and len(enums) <= MOST_ENUMS, enums
+
+
+def test_what_it_does_not_load_exists() -> None:
+    assert not [name for name in UNUSED if name.startswith("extmem") and importlib.util.find_spec(name) is None]
 
 
 SYNC = ("sync_", "semaphore", "fence", "timeline", "futex", "submitting", "host_waits")
