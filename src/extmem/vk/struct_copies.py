@@ -24,11 +24,9 @@ _fields: Final[dict[type, tuple[str, ...]]] = {}
 
 
 def _fields_of(cls: type[Any]) -> tuple[str, ...] | None:
-    """Return the fields of a struct that is copied, None for other classes, those derived from a struct among them."""
+    """Return the fields of a struct that is copied, None for a class derived from one."""
     known = _fields.get(cls)
-    if known is not None or not isinstance(cls, type) or not issubclass(cls, Struct):
-        return known
-    if cls is SecurityAttributes or cls.__module__ == _STRUCTS:
+    if known is None and (cls is SecurityAttributes or cls.__module__ == _STRUCTS):
         known = _fields[cls] = tuple(name for name in cls.__match_args__ if name != "p_next")
     return known
 
@@ -40,13 +38,17 @@ def copy_struct(value: T, depth: int = _DEPTH) -> T:
     rules report it. A chain that leads back into itself does so in the copy. depth: levels of nesting that are copied.
     Errors: ValueError for a chain of more than 4096 structs; errors that the elements of a sequence raise when read.
     """
-    if _fields_of(value.__class__) is None:
+    if value.__class__ not in _fields and (not isinstance(value, Struct) or _fields_of(value.__class__) is None):
         return value
     first: Any = None
     previous: Any = None
     copies: dict[int, Any] = {}
     link: Any = value
-    while (fields := _fields.get(link.__class__) or _fields_of(link.__class__)) is not None and id(link) not in copies:
+    while (
+        isinstance(link, Struct)
+        and (fields := _fields.get(link.__class__) or _fields_of(link.__class__)) is not None
+        and id(link) not in copies
+    ):
         if len(copies) == _LONGEST_CHAIN:
             raise ValueError(f"the pNext chain has more than {_LONGEST_CHAIN} structs; end it with p_next=None")
         copy = copies[id(link)] = object.__new__(link.__class__)
@@ -68,7 +70,7 @@ def _copy_value(value: Any, depth: int) -> Any:
     """Return a copy of a value that does not change when the original is changed."""
     if value.__class__ is tuple and not value:
         return value
-    if _fields_of(value.__class__) is not None:
+    if isinstance(value, Struct) and _fields_of(value.__class__) is not None:
         return copy_struct(value, depth - 1) if depth else value
     if isinstance(value, int):
         if not isinstance(value, Enum):
