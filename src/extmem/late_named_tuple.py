@@ -47,7 +47,7 @@ class _Fields(tuple):  # type: ignore[type-arg]  # the fields have types of thei
 
     def _replace(self, /, **changes: Any) -> Self:
         """Return a tuple with other values of these fields."""
-        made = self._make(map(changes.pop, self._fields, self))
+        made = tuple.__new__(self.__class__, map(changes.pop, self._fields, self))
         if changes:
             raise ValueError(f"{type(self).__name__} has no fields {list(changes)!r}; it has {', '.join(self._fields)}")
         return made
