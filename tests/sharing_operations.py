@@ -21,7 +21,7 @@ from extmem.api.arrays import NamedArrays
 from extmem.api.memory_kinds import memory_of
 from extmem.api.slices import MemorySlice
 from extmem.core import sharing_arrays
-from extmem.errors import NameNotFoundError, PeerGoneError, WaitTimeoutError
+from extmem.errors import NameNotFoundError, PeerGoneError, UnsupportedError, WaitTimeoutError
 from extmem.owning import Uses
 from extmem.sharing import table
 from extmem.sharing.kinds import PageRole
@@ -165,10 +165,33 @@ def _waited(scene: Any) -> None:
         scene.thing.wait(timeout=0)
 
 
+def _awaited(scene: Any) -> None:
+    """Start a wait for a generation that is reached: it ends without an event loop."""
+    waiting = scene.thing.wait_async(after=-2)
+    try:
+        waiting.send(None)
+    except (StopIteration, PeerGoneError):
+        pass
+    finally:
+        waiting.close()
+
+
+def _frozen(scene: Any) -> Any:
+    """Freeze memory of its own, which others do not write to; the scene's memory only if it is closed."""
+    if scene.thing.closed:
+        scene.thing.freeze()
+    with extmem.share(bytes([scene.tag]) * SIZE) as memory:
+        with contextlib.suppress(UnsupportedError):  # Windows
+            memory.freeze()
+        return memory.read()
+
+
 CHANGES: dict[tuple[type, str], _Call] = {
     (DeviceMemory, "update"): _updated,
     (DeviceMemory, "stable"): _stable,
     (DeviceMemory, "wait"): _waited,
+    (DeviceMemory, "wait_async"): _awaited,
+    (DeviceMemory, "freeze"): _frozen,
 }
 """Methods of memory that change it in place, and tell of changes."""
 

@@ -33,7 +33,7 @@ from extmem.handles import Access
 from extmem.owning import OwnedFd, Uses
 from extmem.sharing.kinds import PageRole
 
-create = late.system.create_page_file
+create = late.page_system.create_page_file
 
 def lie(name, data, size, sealed=True, page=0, control=None):
     # Share a payload whose table has these bytes, in a page of this size; and a control page of these bytes.
@@ -49,7 +49,7 @@ def lie(name, data, size, sealed=True, page=0, control=None):
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         return OwnedFd(fd)
 
-    late.system.create_page_file = create_page_file
+    late.page_system.create_page_file = create_page_file
     device = shared_devices.device_for(None)
     how = sharing_arrays.how(name, Access.READ_WRITE)
     with Uses(device) as uses:

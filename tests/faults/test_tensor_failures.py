@@ -130,7 +130,7 @@ TREES = {
         _shared({"a": (same := [VALUES]), "b": same}),
     ),
     "a key that is a number": Row(
-        _shared({"a": {7: VALUES}}), TypeError, (r"the key 7 at \['a'\] is a int", r"use str\(key\)"),
+        _shared({"a": {7: VALUES}}), TypeError, (r"the key 7 at \['a'\] is an int", r"use str\(key\)"),
         _shared({"a": {"7": VALUES}}),
     ),
     "the same name twice": Row(

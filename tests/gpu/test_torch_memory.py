@@ -128,12 +128,12 @@ def test_a_reader_that_is_killed_between_two_chunks_takes_nothing_along(torch: A
                         "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\\n"
                         "    return before(*arguments)\\n"
                         "driver.cuMemMap = map_until\\n"
-                        "extmem.open('chunks')",
+                        "extmem.open('chunks').device_array()",
                         at=at,
                     )
                     assert reader.wait(expect=None, deadline=60) == -9
                 with Peer() as reader:
-                    assert reader("m = extmem.open('chunks')\\nset(m.read_bytes(256 << 20))") == {9}
+                    assert reader("m = extmem.open('chunks')\\nset(m.read_bytes())") == {9}
             assert int(values.min()) == int(values.max()) == 9
         del values
         wait_until(lambda: not loans.lent(), what="the loan has ended")
@@ -166,7 +166,7 @@ def test_a_stray_write_ends_the_context_of_the_reader_alone(torch: Any) -> None:
             reader("int(t.max())")  # its context has ended
         assert int(values.min()) == int(values.max()) == 4
         with Peer() as other:
-            assert other("m = extmem.open('guarded')\nset(m.read_bytes(8 << 20))") == {4}
+            assert other("m = extmem.open('guarded')\nset(m.read_bytes())") == {4}
 
 
 STATE = """

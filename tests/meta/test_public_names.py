@@ -21,7 +21,7 @@ from tests.meta.tools import ROOT, SOURCE, python, python_files
 HEAVY = ("numpy", "click", "rich", "cffi", "msgspec")
 REFUSAL = "Windows|_win32" if sys.platform == "linux" else "Linux"
 """The text that modules of another platform raise when they are imported."""
-FRAMEWORKS = {"extmem.interop.read_only_tensor": "torch"}
+FRAMEWORKS = {"extmem.interop.read_only_tensor": "torch", "extmem.interop.torch_operations": "torch"}
 """Modules that are loaded only where a framework is used, and the framework, which no extra of extmem installs."""
 OPTIONAL = ("numpy", "click", "rich", "cffi")
 _DUNDERS = {"__version__"}
@@ -274,7 +274,7 @@ def test_the_reference_has_the_public_members_alone() -> None:
     page = (ROOT / "docs" / "reference" / "extmem.md").read_text(encoding="utf-8")
     for cls in (extmem.Buffer, extmem.DeviceMemory, extmem.FdHandle, extmem.Device):
         text = page.partition(f"\n## `{cls.__name__}`\n")[2].partition("\n## ")[0]
-        shown = set(re.findall(r"^\*\*`(\w+)", text, re.MULTILINE))
+        shown = set(re.findall(r"^\*\*`(?:async )?(\w+)", text, re.MULTILINE))
         public = {name for name in public_members(cls) if callable(getattr(cls, name))}
         assert public and public <= shown, cls
         assert not shown & (set(dir(cls)) - set(public_members(cls))), cls

@@ -16,11 +16,11 @@ numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
 LOADER = """
 import extmem, time
-from extmem.interop import safetensors_files
+from extmem.interop import placed_reads
 def stuck(*arguments):
     with extmem.open_device(kind="host") as device, device.allocate(1, name="reached"):
         time.sleep(600)
-safetensors_files.read_into = stuck
+placed_reads.read_to = stuck
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from extmem import _pickles
 from extmem.api.device import DeviceMemory
 from extmem.api.slices import MemorySlice
+from extmem.arguments import a_type
 from extmem.core import tables
 from extmem.errors import UnsupportedError
 from extmem.interop import arrow_tables, state_views, trees
@@ -56,6 +57,7 @@ class _Arrays:
 
         Nothing is copied or mapped. It does not keep the memory open.
         """
+        state_views.check_patterns(patterns, "select()")
         found = {n: e for n, e in self._entries().items() if any(fnmatchcase(n, one) for one in patterns)}
         return NamedSelection(self._memory(), found)
 
@@ -66,9 +68,12 @@ class _Arrays:
     def _named(self, name: str) -> MemorySlice:
         entry = self._entries().get(name)
         if entry is None:
-            near = [one for one in self._entries() if name in one or one in name][:3]
-            like = f"; there is {', '.join(map(repr, near))}" if near else "; keys() lists the names"
-            raise KeyError(f"there is no array {name!r} in this memory ({self._memory().what()}){like}")
+            memory = self._memory()
+            if isinstance(memory, NamedArrays) and memory._holds_arrow(memory.table):
+                like = "; it holds a table of Arrow, whose columns arrow() returns"
+            else:
+                like = state_views.near(name, self._entries())
+            raise KeyError(f"there is no array {name!r} in this memory ({memory.what()}){like}")
         return self._slice(entry)
 
     # Views of all.
@@ -128,7 +133,7 @@ class NamedArrays(DeviceMemory, _Arrays):
 
     def __getitem__(self, name: Any) -> MemorySlice:
         if not isinstance(name, str):
-            raise TypeError(f"the index {name!r} is a {type(name).__name__}; this memory holds arrays by name: keys()")
+            raise TypeError(f"the index {name!r} is {a_type(name)}; this memory holds arrays by name: keys()")
         return self._named(name)
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NoReturn:
@@ -171,8 +176,8 @@ class NamedArrays(DeviceMemory, _Arrays):
     ) -> Any:
         """Return a mapping from names to tensors over the payload, zero copy: a state dictionary.
 
-        The tensors are on the GPU if CUDA can use the memory, else on the host. All of them share one storage, so
-        `torch.save` of one would write all: save a clone. Arguments as `numpy`.
+        The tensors are on the GPU if CUDA can use the memory, else on the host. `torch.save` and `copy.deepcopy` of
+        the mapping, of a tensor, or of a model that uses them copy the bytes. Arguments as `numpy`.
         """
         if not (dtype is None and shape is None and strides is None and not offset):
             return super().torch(dtype, shape, strides=strides, offset=offset)
@@ -193,9 +198,14 @@ class NamedArrays(DeviceMemory, _Arrays):
     def tree(self, framework: str | None = None, *, private: Patterns = False) -> Any:
         """Return the arrays in the dictionaries, lists and tuples in which they were shared.
 
-        framework: "numpy", "torch", "jax" or "cupy" for arrays of it; None for `MemorySlice`.
+        framework: "numpy", "torch", "jax" or "cupy" for arrays of it; None for `MemorySlice`. A table of Arrow is
+            returned as such (`arrow`).
         """
         table = self.table
+        if framework is None:
+            _refuse_private(private, "tree() without a framework")
+        if framework is None and self._holds_arrow(table):
+            return self.arrow()
         names = [entry.name for entry in table.entries]
         views: Any = self if framework is None else _views_of(self, framework, private)
         return trees.rebuild(table.tree, names, lambda number: views[names[number]])
@@ -203,14 +213,21 @@ class NamedArrays(DeviceMemory, _Arrays):
     def arrow(self) -> Any:
         """Return the table of PyArrow that was shared, zero copy. Its `to_pandas` makes a data frame.
 
-        Errors: UnsupportedError for memory that holds no table, and without PyArrow.
+        The sizes of its buffers are checked. The values are not: if the process that shared the table may lie, call
+        `validate(full=True)` of the table before its strings and lists are used.
+
+        Errors: UnsupportedError for memory that holds no table, and without PyArrow; DescriptorError for bytes that
+        are no table.
         """
-        if self.metadata.get(arrow_tables.MARK) != arrow_tables.FORMAT or arrow_tables.ENTRY not in self:
+        if not self._holds_arrow(self.table):
             raise UnsupportedError(
                 f"this memory ({self.what()}) holds arrays, and not a table of Arrow; use numpy() or torch()",
                 requires_one_of=["memory of a table that was shared"],
             )
         return arrow_tables.read(self[arrow_tables.ENTRY].numpy())
+
+    def _holds_arrow(self, table: Table) -> bool:
+        return table.metadata.get(arrow_tables.MARK) == arrow_tables.FORMAT and arrow_tables.ENTRY in self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _pickles.reduce_memory(self)
@@ -270,11 +287,17 @@ class NamedSelection(_Arrays):
         return f"<NamedSelection of {len(self)} arrays of {self._whole!r}>"
 
 
-def _views_of(arrays: NamedArrays, framework: str, private: Sequence[str] | str | bool) -> ArrayViews:
+def _refuse_private(private: Patterns, call: str) -> None:
+    if private is not False and private != ():
+        raise ValueError(f"private is {private!r}, and {call} makes no copies; use 'numpy' or 'torch'")
+
+
+def _views_of(arrays: NamedArrays, framework: str, private: Patterns) -> ArrayViews:
     if framework == "numpy":
         return arrays._numpy_views(private)
     if framework == "torch":
         return arrays._torch_views(private)
     if framework in ("jax", "cupy"):
+        _refuse_private(private, f"tree({framework!r})")
         return arrays._slice_views(framework)
     raise ValueError(f"framework is {framework!r}; give 'numpy', 'torch', 'jax' or 'cupy', or None for slices")

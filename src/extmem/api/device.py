@@ -578,12 +578,15 @@ class DeviceMemory(MemoryObject):
     def jax(self, dtype: object = None, shape: Axes = None, *, offset: int = 0) -> Any:
         """Return a row-major JAX array over the payload, zero copy: on the GPU if CUDA can use it, else on the host.
 
-        Errors as `device_array`; UnsupportedError without JAX, for host memory that is read-only or that JAX would copy
-        (64-bit types without its x64 mode, an offset that is not a multiple of 64).
+        JAX assumes that nobody changes the elements of an array: `freeze` the memory, or order the accesses, or make a
+        copy (`jax.numpy.array(memory.numpy())`). Read-only memory of the host gives an array once it is frozen.
+
+        Errors as `device_array`; UnsupportedError without JAX, for host memory that is read-only and not frozen, or
+        that JAX would copy (64-bit types without its x64 mode, an offset that is not a multiple of 64).
         """
         array = interop.gpu_arrays.device_array(self, dtype=dtype, shape=shape, offset=offset)
         if array is None:
-            return interop.jax_array_on_host(*self._laid_out(dtype, shape, None, offset))
+            return interop.jax_array_on_host(*self._laid_out(dtype, shape, None, offset), constant=self.frozen)
         return interop.jax_array(array)
 
     def access(
@@ -786,6 +789,8 @@ class DeviceMemory(MemoryObject):
 
         after: the generation that is known; None: the current one. timeout: seconds; None for no limit. Signal handlers
             run meanwhile.
+        It also returns if no newer one will come, because other memory has got the name (`superseded`) or the memory is
+        `frozen`; the generation is then not newer.
         Errors: WaitTimeoutError (a TimeoutError); PeerGoneError if the memory is `torn`; as `generation`.
         """
         with late_imports():
@@ -793,6 +798,43 @@ class DeviceMemory(MemoryObject):
 
         with self.use() as record:
             return changes.wait(record, after, timeout)
+
+    async def wait_async(self, after: int | None = None, timeout: float | None = None) -> int:
+        """`wait` for coroutines: others run meanwhile. If it is cancelled, nothing of the wait remains.
+
+        Errors: as `wait`.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return await changes.wait_async(record, after, timeout)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nobody writes to it any more (`freeze`). False for memory that cannot be frozen."""
+        with self.use() as record:
+            return record.is_frozen()
+
+    def freeze(self, *, stream: object = None, timeout: float | None = None) -> None:
+        """Let nobody write to it any more, this process neither. That is final; a second call does nothing.
+
+        No `update` can begin, the right to write is refused to all who ask for it, and imports by handles and tickets
+        that have it are read-only. All who `wait` are woken. The kernel enforces it for memory of the host: its file is
+        sealed, and no process, driver or user can write to it or map it for writing. For memory of a GPU it is a rule
+        that extmem follows in every process.
+        stream: the stream of CUDA work that has written memory of a GPU (None: the default stream). It is waited for.
+        timeout: seconds for which an update of another process or thread is waited for; None: without limit.
+
+        Errors: LiveViewError if it is open or mapped for writing elsewhere, with the pids of these processes as far as
+        they are known, or if an array or view of it is alive in this process; PeerGoneError if it is `torn`; as
+        `update`. UnsupportedError for memory that a framework has lent, and on Windows. Nothing has changed then.
+        """
+        with late_imports():
+            from extmem.core import freezing
+
+        self.record.check_process()
+        freezing.freeze(self, timeout, _waiter(self, stream))
 
     def flush(self) -> None:
         """vkFlushMappedMemoryRanges of the whole memory. Required after writes through `map()` to non-coherent memory.

@@ -98,7 +98,7 @@ def open(
         return _open_placed(source, access, device, kind, copy, timeout)
     if device is not None:
         if not isinstance(device, Device):
-            raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")
+            raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, None, or kind='cuda'")
         return device.open(source, access=access, timeout=timeout)
     if timeout is not None:
         operations.opening.refuse_timeout(source)
@@ -141,7 +141,7 @@ def _open_placed(
     if device is not None and kind is not None:
         raise ValueError(f"open() takes device or kind, and both were given: {device!r} and {kind!r}; omit one of them")
     if kind is not None and not isinstance(kind, str):
-        raise TypeError(f"kind is {kind!r}, a {type(kind).__name__}; give a str")
+        raise TypeError(f"kind is {kind!r}, {a_type(kind)}; give a str")
     shared = operations.shared_devices
     if copy:
         if device is None and kind is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from extmem.api.device import Device, DeviceMemory
 from extmem.api.memory_kinds import memory_of
+from extmem.arguments import a_type
 from extmem.core import naming, operations, shared_devices
 from extmem.core.naming import SharedName
 from extmem.owning import unsettled, work_off
@@ -20,7 +21,7 @@ async def open_async(
     """
     operations.opening.refuse_timeout(name)
     if device is not None and not isinstance(device, Device):
-        raise TypeError(f"device is {device!r}, a {type(device).__name__}; give a Device, or None")
+        raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None for the device of the memory")
     name = str.__str__(name)
     if unsettled:
         work_off()

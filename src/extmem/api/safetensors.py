@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,17 @@ from extmem.api import functions
 from extmem.api.arrays import NamedArrays, NamedSelection
 from extmem.api.device import Device, DeviceMemory
 from extmem.api.memory_kinds import memory_of
-from extmem.core import shared_devices, sharing_arrays, views
+from extmem.api.slices import MemorySlice
+from extmem.arguments import a_type
+from extmem.core import shared_devices, sharing_arrays
 from extmem.core.device_state import DeviceState
-from extmem.core.sharing_arrays import How, Unpublished
+from extmem.core.sharing_arrays import How
 from extmem.errors import NameNotFoundError, NameTakenError
-from extmem.interop import device_sources, safetensors_files
-from extmem.interop.safetensors_files import Header, OpenFile, Piece
+from extmem.interop import device_sources, placed_reads, safetensors_files
+from extmem.interop.new_files import NewFile
+from extmem.interop.placed_reads import PlacedTensors
+from extmem.interop.safetensors_files import Header, OpenFile
+from extmem.interop.transfer import Progress, check_progress
 from extmem.objects import Status, error_for
 from extmem.owning import Uses, unsettled, work_off
 from extmem.sharing import table
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load_safetensors", "save_safetensors"]
 
+_HOST = ("cpu", "host")
+_PIECE = 64 << 20
+"""Bytes that are read from a GPU at once."""
 _LOOK_AGAIN_S = 0.5
 """Seconds after which a process that waits looks whether the one that reads the file still exists."""
 
@@ -48,6 +55,7 @@ def load_safetensors(
     access: int | None = None,
     align: int = table.ALIGNMENT,
     keep: object = None,
+    progress: Progress | None = None,
 ) -> NamedArrays:
     """Read a safetensors file into shared memory, once for all processes of the machine that pass this name.
 
@@ -59,6 +67,8 @@ def load_safetensors(
     device: where the tensors are: None or "cpu" for the host, "cuda" or "cuda:1", or a `Device`.
     access: rights that others get; default `Access.READ`. keep: as for `Device.allocate`.
     align: bytes that the offset of each tensor is a multiple of.
+    progress: called with the bytes that were read and the bytes in all, in this thread, if this process reads the file.
+        Its exception ends the reading.
 
     Errors: OSError; ValueError for a file that is not complete, lies about its tensors, has an unknown type, or is
     changed while it is read; NameTakenError if the name is that of other memory; OutOfMemoryError. After an error the
@@ -68,11 +78,15 @@ def load_safetensors(
         work_off()
     how = sharing_arrays.how(name, access, keep)
     table.check_alignment(align)
+    check_progress(progress)
+    _check_device(device)
     with OpenFile(path) as file:
         header = safetensors_files.read_header(file)
-        if how.name is None:
-            return _load(file, header, how, device, align)
-        return _once(how.name, file, header, lambda: _load(file, header, how, device, align), device)
+
+        def load() -> NamedArrays:
+            return _load(file, header, how, device, align, progress)
+
+        return load() if how.name is None else _once(how.name, file, header, load, device)
 
 
 def _once(
@@ -112,19 +126,28 @@ def _opened(
         found = functions.open(name, timeout=timeout, device=device if isinstance(device, Device) else None)
     except NameNotFoundError:
         return None
-    if isinstance(found, NamedArrays):
-        entries = {entry.name: (entry.dtype, entry.shape) for entry in found.table.entries}
-        if entries == {one.name: (one.element.text, one.shape) for one in header.tensors}:
-            return found
-    text = found.what()
+    problem = f"with other arrays than {file.path!r}"
+    try:
+        if isinstance(found, NamedArrays):
+            entries = {entry.name: (entry.dtype, entry.shape) for entry in found.table.entries}
+            if entries == {one.name: (one.element.text, one.shape) for one in header.tensors}:
+                if _is_on(found, device):
+                    return found
+                problem = f"on {found.device.name}, and device={device!r} was passed"
+        text = found.what()
+    except BaseException:
+        found.close()
+        raise
     found.close()
     raise error_for(
         Status.OBJECT_NAME_COLLISION,
-        f"The name {name!r} is that of memory ({text}) with other arrays than {file.path!r}. Choose another name.",
+        f"The name {name!r} is that of memory ({text}) {problem}. Choose another name.",
     )
 
 
-def _load(file: OpenFile, header: Header, how: How, device: Device | str | None, align: int) -> NamedArrays:
+def _load(
+    file: OpenFile, header: Header, how: How, device: Device | str | None, align: int, progress: Progress | None
+) -> NamedArrays:
     entries, size = table.place((Spec(one.name, one.element.text, one.shape) for one in header.tensors), align)
     data = table.encode(Table(entries, align, dict(header.metadata)))
     target = _device_of(device)
@@ -132,8 +155,8 @@ def _load(file: OpenFile, header: Header, how: How, device: Device | str | None,
         made = sharing_arrays.allocate(target, uses, size, how, pages={PageRole.TABLE: data}, stamps=len(entries))
         memory = memory_of(*made.memory)
         try:
-            pieces = safetensors_files.pieces_of(header.tensors, [entry.offset for entry in entries])
-            _read(file, pieces, made, memory.host_visible)
+            placed = PlacedTensors(file, header.tensors, [entry.offset for entry in entries])
+            placed_reads.read_to(made.memory.record, memory.host_visible, placed, progress)
             sharing_arrays.publish(made)
         except BaseException:
             memory.close()
@@ -143,33 +166,29 @@ def _load(file: OpenFile, header: Header, how: How, device: Device | str | None,
     return memory
 
 
-def _read(file: OpenFile, pieces: Any, made: Unpublished, mapped: bool) -> None:
-    record = made.memory.record
-    start = record.descriptor.payload_offset
-    if mapped:
-        whole = views.view_of_all(record, [])
-
-        def in_place(piece: Piece) -> memoryview:
-            return whole[start + piece.offset : start + piece.offset + piece.size]
-
-        safetensors_files.read_into(file, pieces, in_place, lambda octets, piece: None)
-        record.device.backend.flush(record.allocation, 0, record.size)
+def _check_device(device: Device | str | None) -> None:
+    if device is None or isinstance(device, Device) or device in _HOST:
         return
-
-    def to_device(octets: bytearray, piece: Piece) -> None:
-        record.device.backend.write(record.allocation, start + piece.offset, memoryview(octets))
-
-    safetensors_files.read_into(file, pieces, lambda piece: bytearray(piece.size), to_device)
+    if isinstance(device, str) and (device == "cuda" or (device[:5] == "cuda:" and device[5:].isdecimal())):
+        return
+    raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1', a Device, or None for the host")
 
 
 def _device_of(device: Device | str | None) -> DeviceState:
     if isinstance(device, Device):
         return device
-    if device is None or device in ("cpu", "host"):
+    if device is None or device in _HOST:
         return shared_devices.device_for(None)
-    if isinstance(device, str) and (device == "cuda" or (device[:5] == "cuda:" and device[5:].isdecimal())):
-        return device_sources.device_at(device if ":" in device else "cuda:0")
-    raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1', a Device, or None for the host")
+    return device_sources.device_at(device if ":" in device else "cuda:0")
+
+
+def _is_on(found: DeviceMemory, device: Device | str | None) -> bool:
+    """Return whether memory that was opened is where the caller asks for it."""
+    if device is None or isinstance(device, Device):
+        return True  # wherever it is; `open` was given the device
+    if device in _HOST or found.device.kind == "host":
+        return device in _HOST and found.device.kind == "host"
+    return device == "cuda" or found.device.uuid == device_sources.device_at(device).uuid
 
 
 def save_safetensors(
@@ -180,37 +199,33 @@ def save_safetensors(
     arrays: memory of named arrays, or a selection of it. Arrays in another order than row-major are written in that.
         Arrays that share bytes (tied weights) are written once for each name, as the format has no aliases.
     metadata: text by names, instead of `arrays.metadata`, of which numbers are written as JSON.
-    Errors: OSError; UnsupportedError for an element type that the format lacks; TypeError. The file is then as before.
+    path: a file that exists is replaced, and keeps its permissions; a symbolic link is followed.
+    Errors: OSError; UnsupportedError for an element type that the format lacks; TypeError; ValueError for a path that
+    is no file. The file is then as before.
     """
     if not isinstance(arrays, (NamedArrays, NamedSelection)):
-        raise TypeError(f"arrays is a {type(arrays).__name__}; give NamedArrays: extmem.share({{name: array}})")
+        raise TypeError(f"arrays is {a_type(arrays)}; give NamedArrays: extmem.share({{name: array}})")
     parts = arrays.items()
     listed = [(name, part.dtype, part.shape, part.nbytes) for name, part in parts]
     whole = arrays if isinstance(arrays, NamedArrays) else parts[0][1].memory if parts else None
     said: Mapping[str, Any] = metadata if metadata is not None else getattr(whole, "metadata", {})
     notes = {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}
     start, order = safetensors_files.encode_header(listed, notes)
-    target = os.path.abspath(os.fspath(path))
-    temporary = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{secrets.token_hex(4)}")
-    with open(temporary, "xb") as file:
-        try:
-            file.write(start)
-            for number in order:
-                _write(file, parts[number][1])
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            os.replace(temporary, target)
-        except BaseException:
-            file.close()
-            os.unlink(temporary)
-            raise
+    with NewFile(path) as file:
+        file.write(start)
+        for number in order:
+            _write(file, parts[number][1])
+        file.finish()
 
 
-def _write(file: Any, part: Any) -> None:
+def _write(file: NewFile, part: MemorySlice) -> None:
     if part.strides != contiguous_strides(part.shape, element_type(part.dtype).step):
-        file.write(memoryview(part.read().copy(order="C").reshape(-1).view("uint8")))
-        return
-    for begin in range(0, part.nbytes, safetensors_files.PIECE):
-        size = min(safetensors_files.PIECE, part.nbytes - begin)
-        file.write(part.memory.read_bytes(part.offset + begin, size))
+        octets: Any = part.read().copy(order="C").reshape(-1).view("uint8")
+        file.write(memoryview(octets))
+    elif part.memory.host_visible:
+        with part.memory.map() as octets:
+            file.write(octets[part.offset : part.offset + part.nbytes])
+    else:
+        for begin in range(0, part.nbytes, _PIECE):
+            size = min(_PIECE, part.nbytes - begin)
+            file.write(memoryview(part.memory.read_bytes(part.offset + begin, size)))

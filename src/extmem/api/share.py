@@ -8,6 +8,7 @@ has no handle that another process could open, so its contents are copied into n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from extmem.api import slices
 from extmem.api.device import DeviceMemory
 from extmem.api.memory_kinds import memory_of
 from extmem.api.slices import MemorySlice, slice_of
+from extmem.arguments import a_type
 from extmem.core import aliases, operations, shared_devices, sharing_arrays, views
 from extmem.core.device_state import DeviceState
 from extmem.core.sharing_arrays import How, Unpublished
@@ -57,23 +59,27 @@ def share(
         extmem refuse to write, and a kernel that writes there by a pointer ends the CUDA context of its process.
     align: bytes that the offset of each array of a tree is a multiple of; a power of two.
     keep, replace: as for `Device.allocate`.
-    metadata: text, numbers, booleans and None by names, which others read as `memory.metadata` (trees only).
+    metadata: text, finite numbers, booleans and None by names, which others read as `memory.metadata` (trees only).
     Returns memory that the caller closes. The gradient and `requires_grad` of a tensor are not shared.
 
     Errors: TypeError for what is not an array, for Python objects as elements, and keys that are not text; ValueError
-    for a tree that contains itself, and for the same name twice; UnsupportedError with the remedy for `copy=False`, for
-    sparse, quantized, nested and other tensors without plain elements, and for arrays on several devices; those of a
-    name (NameTakenError). After an error nothing is shared.
+    for a tree that contains itself, for the same name twice, and for numbers in the metadata that JSON lacks;
+    UnsupportedError with the remedy for `copy=False`, for sparse, quantized, nested and other tensors without plain
+    elements, and for arrays on several devices; those of a name (NameTakenError). After an error nothing is shared.
     """
     if copy is not None and not isinstance(copy, bool):
-        raise TypeError(f"copy is {copy!r}, a {type(copy).__name__}; give True, False or None")
+        raise TypeError(f"copy is {copy!r}, {a_type(copy)}; give True, False or None")
     if unsettled:
         work_off()
     how = sharing_arrays.how(name, access, keep, replace)
     table.check_alignment(operations.arguments.whole_number(align, "align"))
     if arrow_tables.is_table(x):
         if copy is False:
-            raise _cannot_share(f"the {type(x).__name__}: its columns become one stream")
+            raise UnsupportedError(
+                f"the {type(x).__name__}: its columns become one stream of Arrow in one payload, which is always a "
+                "copy; pass copy=None",
+                requires_one_of=["copy=None"],
+            )
         return _share_table(x, how, copy, _checked(metadata))
     if not trees.is_container(x):
         if metadata:
@@ -236,15 +242,31 @@ def _reason(sources: list[ArraySource], *, tree: bool) -> str:
     first = sources[0]
     what = first.what if len(sources) == 1 else f"{first.what} and {len(sources) - 1} more"
     if first.device == HOST:
+        if tree and _is_in_a_payload(first):
+            return f"{what}: the arrays of a tree are copied into one payload, memory of extmem too"
         return f"{what}: ordinary memory of a process has no handle"
     if tree:
         return f"{what}: the arrays of a tree lie side by side in one payload, and on {first.device} they do not"
     return f"{what}: a payload does not describe the strides {first.own_strides} of the shape {first.shape}"
 
 
+def _is_in_a_payload(source: ArraySource) -> bool:
+    """Return whether an array of the host is over memory of extmem, so that it could be shared alone where it is."""
+    found = views.payload_at(source.address, source.reach) if source.reach else None
+    if found is None:
+        return False
+    found[1].release()
+    return True
+
+
 def _cannot_share_tree(sources: list[ArraySource]) -> UnsupportedError:
     if not sources or sources[0].device == HOST:
-        return _cannot_share(_reason(sources, tree=True), "a tree becomes one payload")
+        return UnsupportedError(
+            f"{_reason(sources, tree=True)}, and a tree becomes one payload, so its arrays are always copied on the "
+            "host: pass copy=None, and use memory.numpy() or memory.torch() of the result in place of the arrays; or "
+            "share each array of memory of extmem under a name of its own",
+            requires_one_of=["memory of extmem", "copy=None"],
+        )
     return UnsupportedError(
         f"{_reason(sources, tree=True)}, so others cannot open them together without a copy: share each array under a "
         "name of its own, which needs no copy for memory of extmem.torch.pool() or extmem.torch.make_shareable(), or "
@@ -253,9 +275,9 @@ def _cannot_share_tree(sources: list[ArraySource]) -> UnsupportedError:
     )
 
 
-def _cannot_share(reason: str, more: str = "") -> UnsupportedError:
+def _cannot_share(reason: str) -> UnsupportedError:
     return UnsupportedError(
-        f"{reason}{f', and {more}' * bool(more)}, so others cannot open it without a copy: allocate the memory with "
+        f"{reason}, so others cannot open it without a copy: allocate the memory with "
         "extmem.open_device().allocate(shape, dtype, name=…) and write into memory.numpy() or memory.torch(), or pass "
         "copy=None",
         requires_one_of=["memory of extmem", "copy=None"],
@@ -263,15 +285,24 @@ def _cannot_share(reason: str, more: str = "") -> UnsupportedError:
 
 
 def _checked(metadata: Mapping[str, Scalar] | None) -> dict[str, Scalar]:
-    """Return the metadata as a dictionary. Errors: TypeError for keys and values of other types."""
+    """Return the metadata as a dictionary.
+
+    Errors: TypeError for keys and values of other types; ValueError for what JSON, in which others get it, lacks.
+    """
     found: dict[str, Scalar] = {}
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata is {metadata!r:.60}, {a_type(metadata)}; give a dictionary, or None")
     for key, value in (metadata or {}).items():
         if not isinstance(key, str):
-            raise TypeError(f"the metadata has the key {key!r}, a {type(key).__name__}; give a str")
+            raise TypeError(f"the metadata has the key {key!r}, {a_type(key)}; give a str")
         if value is not None and not isinstance(value, (str, bool, int, float)):
             raise TypeError(
-                f"metadata[{key!r}] is a {type(value).__name__}; give text, numbers, booleans or None, and share "
+                f"metadata[{key!r}] is {a_type(value)}; give text, numbers, booleans or None, and share "
                 "arrays as arrays"
             )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"metadata[{key!r}] is {value}, and the metadata has finite numbers only; give text")
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+            raise ValueError(f"metadata[{key!r}] is {value:.4g}, which does not fit into 64 bits; give text")
         found[key] = value
     return found

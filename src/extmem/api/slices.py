@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from extmem import _pickles, interop
 from extmem.api.device import DeviceMemory
-from extmem.arguments import CheckedWhenMade
+from extmem.arguments import CheckedWhenMade, a_type
 from extmem.core import operations
 from extmem.errors import UnsupportedError
 from extmem.interop import numpy_views
@@ -290,7 +290,7 @@ def part_of(layout: ArrayLayout, index: Any) -> ArrayLayout:
             continue
         if isinstance(one, bool) or not hasattr(one, "__index__"):
             raise TypeError(
-                f"the index {one!r} is a {type(one).__name__}; a part is selected by integers and slices. Lists and "
+                f"the index {one!r} is {a_type(one)}; a part is selected by integers and slices. Lists and "
                 "masks would copy: use them on memory.numpy() or memory.torch()"
             )
         number = one.__index__()

@@ -180,10 +180,10 @@ class Announcements:
         except BaseException:
             self.dispose(session, fds)
             raise
-        self.has(session, back.payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
         self.payloads.add(back.payload, given, fds, uid, session.process)
         if record.writable:
             self.payloads.upgrade(back.payload, uid)
+        self.sent(session, back.payload, given)
         self.loop.payload_changed()
         if back.payload not in self.facts:
             self.facts[back.payload] = Facts(
@@ -211,6 +211,21 @@ class Announcements:
         )
         session.proven.setdefault((record.payload, record.object), set()).add((record.granted, record.exporting))
         return wire.RecordBack(back.payload, back.kmt or 0, named), ()
+
+    def sent(self, session: Session, payload: int, given: Given) -> None:
+        """Record that the client has sent file descriptors of the payload, and so has them.
+
+        Those of a frozen payload can be open for writing, and are of no use for that: the client gets others when it
+        imports the payload for reading.
+        """
+        frozen = False
+        if not given.writable:
+            with contextlib.suppress(OSError):  # nobody gains a right: the kernel has the seals
+                frozen = self.payloads.is_frozen(payload)
+        if frozen:
+            self.model.set_frozen(payload, True)
+        else:
+            self.has(session, payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
 
     def _check(
         self, session: Session, record: wire.HolderRecord, m: wire.AnnounceRecord, fds: Sequence[int]

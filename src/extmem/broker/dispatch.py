@@ -89,6 +89,7 @@ class Dispatch(Naming):
             wire.IsSuperseded: self._is_superseded,
             wire.WatchNames: self._watch_names,
             wire.Lease: self._lease,
+            wire.Freeze: self._freeze,
             wire.AnnounceRecord: self._announce_record,
             wire.AnnounceReference: self._announce_reference,
             wire.AnnounceHandle: self._announce_handle,
@@ -148,7 +149,7 @@ class Dispatch(Naming):
                 strict_kmt=record.strict_kmt,
             )
             self.facts[payload] = facts
-        self.has(session, payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
+        self.sent(session, payload, given)
         granted = self.model.reference(session.process, made.reference).granted
         self.has_page(session, payload, granted, created=created)
         return (

@@ -52,6 +52,11 @@ class Leases:
         self._payloads[process, number] = page, payload, pid
         return len(queue) == 1
 
+    def holder(self, page: Hashable) -> int:
+        """Return the process that holds the lease of a control page; 0 if nobody does."""
+        first = next(iter(self._queues.get(page, ())), None)
+        return 0 if first is None else first[0]
+
     def leave(self, process: int, number: int) -> Ended | None:
         """Remove a lease. Return what follows; None if this number is no lease."""
         lease = process, number

@@ -20,7 +20,7 @@ import functools
 import heapq
 import os
 import select
-from typing import Any
+from typing import Any, Final
 
 from extmem import wire
 from extmem.broker.announcements import Answer, Received, no_descriptors
@@ -29,9 +29,12 @@ from extmem.broker.leases import Leases
 from extmem.broker.names_page import NamesPage
 from extmem.broker.object_notes import ObjectNotes
 from extmem.broker.sessions import Made, Session
-from extmem.objects import ObjectKind, Refused, Status
+from extmem.objects import ObjectKind, Reference, Refused, Status
 
 __all__ = ["Naming"]
+
+_MOST_WRITERS: Final = 16
+"""Number of processes that one reply names."""
 
 
 class Naming(Granting):
@@ -127,9 +130,8 @@ class Naming(Granting):
 
     # -- leases -------------------------------------------------------------------------------------------------------
 
-    def _lease(self, session: Session, m: wire.Lease, received: Received) -> Answer:
-        process = session.process
-        reference = self.model.reference(process, m.reference)
+    def _check_updatable(self, reference: Reference) -> None:
+        """Refuse what is no memory, and what was opened for reading only."""
         payload = reference.payload
         if payload.object_kind is not ObjectKind.MEMORY:
             raise Refused(
@@ -141,6 +143,12 @@ class Naming(Granting):
                 "This memory was opened for reading only, so it cannot be updated. Open it with Access.READ_WRITE, "
                 "which its owner must grant.",
             )
+
+    def _lease(self, session: Session, m: wire.Lease, received: Received) -> Answer:
+        process = session.process
+        reference = self.model.reference(process, m.reference)
+        payload = reference.payload
+        self._check_updatable(reference)
         try:
             page = self.payloads.control_identity(payload.id)
         except OSError as error:
@@ -152,12 +160,43 @@ class Naming(Granting):
             self._tell(process, number)
         return wire.Awaited(number), (theirs,)
 
+    def _freeze(self, session: Session, m: wire.Freeze, received: Received) -> Answer:
+        process = session.process
+        first = self.model.reference(process, m.references[0])
+        payload = first.payload
+        self._check_updatable(first)
+        try:
+            page = self.payloads.control_identity(payload.id)
+            together = self.payloads.with_page(page, payload.id)
+            if self.payloads.is_frozen(payload.id):
+                for one in together:
+                    self.model.set_frozen(one, True)
+                return wire.Writers(()), ()
+        except OSError as error:
+            raise no_descriptors(error) from None
+        if self.leases.holder(page) != process:
+            raise Refused(
+                Status.INVALID_PARAMETER,
+                "Only the process that has the lease of memory freezes it. Ask for the lease first.",
+            )
+        return wire.Writers(tuple(self.model.freeze(process, m.references, together)[:_MOST_WRITERS])), ()
+
+    def _end_freeze(self, payload: int) -> None:
+        """Decide by the seals whether a payload stays frozen, when the lease of the process ends that has frozen it."""
+        if payload not in self.payloads or not self.model.is_frozen(payload):
+            return
+        with contextlib.suppress(OSError):  # it stays frozen
+            frozen = self.payloads.is_frozen(payload)
+            for one in self.payloads.with_page(self.payloads.control_identity(payload), payload):
+                self.model.set_frozen(one, frozen)
+
     def _end_lease(self, process: int, number: int) -> None:
         """End a lease, if the number is one, and give it to the next. Its pipe is closed."""
         ended = self.leases.leave(process, number)
         if ended is None or not ended.held:
             return
         self.signalers.left_update(ended.payload, ended.pid)
+        self._end_freeze(ended.payload)
         if ended.following is not None:
             self._tell(*ended.following)
 

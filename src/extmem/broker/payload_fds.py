@@ -256,6 +256,25 @@ class PayloadFds:
         status = os.fstat(found[0])
         return status.st_dev, status.st_ino
 
+    def with_page(self, page: tuple[int, int], payload: int) -> list[int]:
+        """Return this payload, whose control page is in the file `page`, and the others that have this file, too.
+
+        Their bytes are common: they are named parts of the same memory.
+        """
+        others = [number for number, known in self._live.items() if page in known.given.identity and number != payload]
+        return [payload, *others]
+
+    def is_frozen(self, payload: int) -> bool:
+        """Return whether memory is sealed against writing: its file, or the control page where no memory file has the
+        bytes. Errors: OSError.
+        """
+        known = self._live[payload]
+        if known.given.backing is Backing.HOST_FILE:
+            files = known.fds[: known.data]
+        else:
+            files = [known.fds[known.data + index] for index, mode in enumerate(known.given.pages) if mode == BY_RIGHTS]
+        return bool(files) and all(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE for fd in files)
+
     def drop(self, released: Iterable[int]) -> None:
         """Close the descriptors of payloads without a holder."""
         for payload in released:

@@ -129,6 +129,12 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
         When.GREETED,
         "Nothing: the reference is looked up among the sender's own, and must have the right to write the payload.",
     ),
+    wire.Freeze: Right(
+        Who.SERVED,
+        When.GREETED,
+        "Nothing: the references are looked up among the sender's own, one must have the right to write, and the seals "
+        "of the files decide whether the payload stays frozen.",
+    ),
     wire.AnnounceRecord: Right(
         Who.RECOVERING,
         When.GREETED,

@@ -97,7 +97,12 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, value, unit, bound (or null), ok.")
 @click.option("--kills", type=click.IntRange(min=1), help="Processes killed: 200 by vulkan and sync, 500 by tensors.")
 @click.option(
-    "--part", "parts", type=click.Choice(_PARTS), multiple=True, help="Only this part of tensors; repeatable."
+    "--part",
+    "parts",
+    metavar="PART",
+    type=click.Choice(_PARTS),
+    multiple=True,
+    help=f"Only this part of tensors: {', '.join(_PARTS)}. Repeatable.",
 )
 @click.option("--quick", is_flag=True, help="Few rounds, to try it out: the figures vary, and bounds may be missed.")
 @guarded

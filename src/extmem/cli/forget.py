@@ -36,5 +36,8 @@ def forget(name: str, as_json: bool) -> None:
     if forgotten:
         words(f"{clean(name)} is not kept any more.")
         return
-    words(f"{clean(name)} was not kept." if running else f"Nothing here is named {clean(name)}; `extmem ps` lists it.")
+    if running:
+        words(f"{clean(name)} was not kept; `extmem ps` lists what is.")
+    else:
+        words(f"Nothing here is named {clean(name)}; `extmem ps` lists what is shared.")
     raise click.exceptions.Exit(FAILED)

@@ -178,6 +178,8 @@ def allocate_in(
     except BaseException:
         if source is not None:
             source.abandon()
+        if array_terms is not None and array_terms.pages is not None:
+            array_terms.pages.close()  # else their files would be open as long as the traceback
         raise
     record.export_handle_types = export_types
     if resource is not None:

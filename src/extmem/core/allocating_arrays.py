@@ -22,6 +22,7 @@ from extmem.core.device_state import DeviceState
 from extmem.core.memory_record import HeldMemory
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
+from extmem.manager import manager
 from extmem.owning import Uses, late_imports
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.keeping import NOT_KEPT
@@ -115,9 +116,16 @@ def allocate(
     if dedicated is None:
         dedicated = requirements.requires_dedicated or bool(sharing.dedicated_only & types)
     buffer = creating.create_buffer(device, create) if dedicated else None
+    read_only = not rights & (Access.WRITE | Access.ALL)
+    rights, attributes = exporting.high_level_access(rights, name)
+    if security is not None or inherit:
+        attributes = vk.SecurityAttributes(
+            security or (attributes.security_descriptor if attributes else None), inherit
+        )
     pages = None
-    if device.backend.kind != "host" and types & OPAQUE_WIN32:
-        pages = companion_pages.counting()
+    if types & OPAQUE_WIN32 and describing.needs_control_page(device):
+        stated = attributes.security_descriptor if attributes is not None else None
+        pages = companion_pages.counting(manager().security_text(stated))
     descriptor = describing.describe(
         device,
         requirements.size,
@@ -127,14 +135,9 @@ def allocate(
         payload_size=nbytes,
         array=ArrayInfo(array.shape, array.element.text, array.strides),
         usage=int(_USAGE),
-        read_only=not rights & (Access.WRITE | Access.ALL),
+        read_only=read_only,
         pages=pages.roles if pages is not None else (),
     )
-    rights, attributes = exporting.high_level_access(rights, name)
-    if security is not None or inherit:
-        attributes = vk.SecurityAttributes(
-            security or (attributes.security_descriptor if attributes else None), inherit
-        )
     export = vk.ExportMemoryAllocateInfo(types)
     if types & OPAQUE_WIN32:
         export.p_next = vk.ExportMemoryWin32HandleInfoKHR(attributes, rights, name)

@@ -19,7 +19,6 @@ from weakref import ref
 
 from extmem.devices.host import late
 from extmem.errors import DescriptorError, HandleStateError
-from extmem.manager import manager
 from extmem.owning import OwnedFd, late_imports
 from extmem.sharing.kinds import PageRole
 from extmem.sharing.payload import Page, PayloadFd
@@ -27,7 +26,7 @@ from extmem.sharing.payload import Page, PayloadFd
 if TYPE_CHECKING:
     from extmem.devices.host.system import FileMapping
 
-__all__ = ["CompanionPages", "counting", "create", "of_import"]
+__all__ = ["CompanionPages", "counting", "create", "new_control_page", "of_import"]
 
 _FINAL = frozenset((PageRole.TABLE,))
 """The roles of pages that nobody writes to after the export."""
@@ -149,6 +148,23 @@ class CompanionPages:
             file.mapping = mapping
         return mapping
 
+    def is_sealed(self, role: PageRole) -> bool:
+        """Return whether the kernel lets nobody write to the page any more. Errors: as `is_writable`."""
+        return late.system.is_sealed(self._file(role).owner.fd)
+
+    def seal(self, role: PageRole) -> bool:
+        """Let nobody write to the page any more. Return False if somebody has mapped it for writing.
+
+        The caller ensures that nothing of this process uses its mapping, which ends here. Errors: as `is_writable`;
+        OSError.
+        """
+        file = self._file(role)
+        file.mapping = None
+        if not late.system.seal(file.owner.fd):
+            return False
+        file.writable = False
+        return True
+
     def close(self) -> None:
         """End the holds. A file is closed when no other import holds it. Safe to call twice."""
         self._made = {}
@@ -179,14 +195,19 @@ def create(contents: Mapping[PageRole, bytes | memoryview], sddl: str | None = N
     return CompanionPages.of(made)
 
 
-def counting() -> CompanionPages | None:
-    """Return the control page of a new payload, alone; None on systems that count nothing. Errors: as `create`."""
-    if not manager().has_broker:
-        return None
+def counting(sddl: str | None = None) -> CompanionPages:
+    """Return the control page of a new payload, alone. Errors: as `create`."""
+    return create({PageRole.CONTROL: new_control_page(0)}, sddl)
+
+
+def new_control_page(arrays: int) -> bytes:
+    """Return the contents of a control page for so many named arrays."""
     with late_imports():
+        import secrets
+
         from extmem.sharing import control_page
 
-    return create({PageRole.CONTROL: control_page.new(0)})
+    return control_page.new(arrays, secrets.token_bytes(control_page.ID_SIZE))
 
 
 def of_import(roles: Sequence[int], payload: PayloadFd) -> CompanionPages | None:

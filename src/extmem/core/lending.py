@@ -74,9 +74,8 @@ def share_range(
             # Each is exported, and copied for a broker that replaces the present one; some are for what runs meanwhile.
             require_fds(2 * count + _SPARE_FDS, f"memory of {count} allocations")
             rights, attributes = exporting.high_level_access(how.access, how.name)
-            counters = companion_pages.counting()
-            control = counters.owners() if counters is not None else []
-            pages = CompanionPages.of([*control, (PageRole.LIFELINE, loans.lend(values), True)])
+            counted = companion_pages.counting()
+            pages = CompanionPages.of([*counted.owners(), (PageRole.LIFELINE, loans.lend(values), True)])
             # Not by bare fd: that has no companion pages, so nobody would know when its holder has ended.
             types = OPAQUE_WIN32
             described = describing.describe(

@@ -27,6 +27,7 @@ from extmem.errors import HandleStateError, StaleSourceError
 from extmem.handles.process_id import current_process
 from extmem.late_named_tuple import NamedTuple
 from extmem.owning import Held, late_imports
+from extmem.sharing.kinds import PageRole
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 if TYPE_CHECKING:
@@ -214,6 +215,8 @@ class MemoryRecord(Held):
 
     def gone(self) -> HandleStateError:
         """See `Held`."""
+        if not self.closing:
+            return HandleStateError("another thread freezes this memory at this moment; use it when that has returned")
         return HandleStateError("this memory was closed by another thread at this moment; allocate or open it again")
 
     def check_process(self) -> None:
@@ -241,11 +244,18 @@ class MemoryRecord(Held):
             with late_imports():
                 from extmem.objects import Status, error_for
 
-            raise error_for(
-                Status.ACCESS_DENIED,
-                f"cannot {verb} this memory ({self.what()}): it is read-only in this process; open it with "
-                "Access.READ_WRITE, which its owner must grant",
-            )
+            if self.is_frozen():
+                why = "it was frozen, so nobody may write to it any more; share a copy"
+            else:
+                why = "it is read-only in this process; open it with Access.READ_WRITE, which its owner must grant"
+            raise error_for(Status.ACCESS_DENIED, f"cannot {verb} this memory ({self.what()}): {why}")
+
+    def is_frozen(self) -> bool:
+        """Return whether nobody may write to it any more (`freezing`). False for memory that cannot be frozen."""
+        if self.device.kind == "host":
+            return bool(getattr(self.allocation, "frozen", False))  # of host memory alone
+        pages = self.pages
+        return pages is not None and PageRole.CONTROL in pages and pages.is_sealed(PageRole.CONTROL)
 
     def what(self) -> str:
         """Return its name, if any, and its payload's size, for messages."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from extmem.arguments import a_type
 from extmem.errors import NameNotFoundError, NameTimeoutError
 from extmem.manager import Imported, Manager, Reference
 from extmem.owning import late_imports
@@ -25,7 +26,7 @@ __all__ = ["checked_timeout", "import_named", "import_named_async"]
 def checked_timeout(timeout: float) -> float:
     """Return a timeout in seconds. Errors: TypeError; ValueError for a negative one, and NaN."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is {timeout!r}, a {type(timeout).__name__}; give seconds, or None")
+        raise TypeError(f"timeout is {timeout!r}, {a_type(timeout)}; give seconds, or None")
     if not timeout >= 0:
         raise ValueError(f"timeout is {timeout}; give 0 or more seconds (math.inf for no limit), or None")
     return float(timeout)

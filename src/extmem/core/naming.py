@@ -6,7 +6,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
-from extmem.arguments import check_flag
+from extmem.arguments import a_type, check_flag
 from extmem.core.everyday_names import everyday_name
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.late_dataclass import dataclass
@@ -54,7 +54,7 @@ def keep_of(keep: object) -> Keep:
             raise ValueError(f'keep is {keep!r}; give "taken", seconds, True, or None')
         return Keep(KeepMode.TAKEN)
     if not isinstance(keep, (int, float)):
-        raise TypeError(f'keep is {keep!r}, a {type(keep).__name__}; give "taken", seconds, True, or None')
+        raise TypeError(f'keep is {keep!r}, {a_type(keep)}; give "taken", seconds, True, or None')
     if not 0 < keep <= MAX_MILLISECONDS / 1000:
         raise ValueError(
             f"keep is {keep} s; give more than 0 and at most {MAX_MILLISECONDS // 1000} seconds, or True for no limit"
@@ -106,7 +106,7 @@ def forget(name: str) -> bool:
 def names(prefix: str) -> list[SharedName]:
     """`extmem.names`."""
     if not isinstance(prefix, str):
-        raise TypeError(f"prefix is {prefix!r}, a {type(prefix).__name__}; give a str")
+        raise TypeError(f"prefix is {prefix!r}, {a_type(prefix)}; give a str")
     work_off()
     owner = manager()
     if owner.has_broker and not owner.holds_payloads and owner.status() is None:

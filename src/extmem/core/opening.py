@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from extmem import vk
+from extmem.arguments import a_type
 from extmem.core import allocating, arguments, cross_api, import_source
 from extmem.core.caller_fd import CallerFd
 from extmem.core.device_state import DeviceState
@@ -80,7 +81,7 @@ def open_on(
 def refuse_timeout(source: object) -> None:
     """Refuse to wait for something else than a name. Errors: TypeError."""
     if not isinstance(source, str):
-        raise TypeError(f"timeout is for names, and {source!r} is a {type(source).__name__}; omit it, or give a name")
+        raise TypeError(f"timeout is for names, and {source!r} is {a_type(source)}; omit it, or give a name")
 
 
 def find_payload(

@@ -29,9 +29,8 @@ from extmem.core.memory_record import HeldMemory
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
 from extmem.late_named_tuple import NamedTuple
-from extmem.manager import ShareTerms, manager
+from extmem.manager import ShareTerms
 from extmem.owning import Uses
-from extmem.sharing import control_page
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.keeping import Keep
 from extmem.sharing.kinds import PageRole
@@ -118,8 +117,8 @@ def allocate(
         if how.name is not None:
             terms = terms._replace(replace=how.replace, keep=how.keep)
         contents = dict(pages or {})
-        if manager().has_broker and (contents or device.kind != "host"):
-            contents[PageRole.CONTROL] = control_page.new(stamps)
+        if contents or describing.needs_control_page(device):
+            contents[PageRole.CONTROL] = companion_pages.new_control_page(stamps)
         made = companion_pages.create(contents, terms.sddl) if contents else None
         descriptor = describing.describe(
             device,

@@ -1,9 +1,12 @@
-"""Copies between addresses of the host that several threads make together.
+"""Copies to addresses of the host that several threads make together.
 
 How this works. One thread copies some 5 GB/s, which is less than a GPU's link carries. `CopyThreads.begin` divides a
 copy into parts, which its threads take from one list, as does the caller while it waits for them (`Copying.finish`). So
 a copy needs no thread of its own: a machine with one processor, and a process that cannot start threads, copy alone.
 The copies are calls of C code that release the GIL.
+
+The bytes come from another address, or from what a function reads (`Move`): a file. An error of it, in whichever
+thread, ends the copy, and is raised by `Copying.finish`.
 
 A copy is done when no part is left and no thread is at work on it. The threads say the second before they take a part.
 An exception of a signal handler ends the wait of the caller, which then drops the parts that no thread has taken, and
@@ -20,11 +23,14 @@ import os
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Final, TypeAlias
 
 from extmem.owning import Lock, join_thread
 
-__all__ = ["IDLE_S", "CopyThreads", "Copying", "copy_threads"]
+__all__ = ["IDLE_S", "CopyThreads", "Copying", "Move", "copy_threads"]
+
+Move: TypeAlias = Callable[[int, int, int], object]
+"""Brings bytes to an address. Gets the address, the place that they come from, and how many there are."""
 
 IDLE_S: Final = 10.0
 """Seconds without work after which a thread ends."""
@@ -40,9 +46,12 @@ _JOIN_S: Final = 0.2
 class Copying:
     """A copy that was begun. It keeps what the addresses belong to until it has ended."""
 
-    __slots__ = ("_active", "_ended", "_keep", "_parts")
+    __slots__ = ("_active", "_ended", "_failed", "_keep", "_move", "_parts")
 
-    def __init__(self, parts: list[tuple[int, int, int]], keep: object) -> None:
+    def __init__(self, parts: list[tuple[int, int, int]], keep: object, move: Move = ctypes.memmove) -> None:
+        self._move = move
+        self._failed: list[BaseException] = []
+        """The errors of other threads than the caller's."""
         self._parts = parts
         """Target, source and size of the parts that nobody has taken."""
         self._active: list[None] = []
@@ -56,6 +65,9 @@ class Copying:
         self._active.append(None)
         try:
             self._copy_parts()
+        except BaseException as error:  # noqa: BLE001  # the caller raises it
+            self._failed.append(error)
+            self._parts.clear()
         finally:
             self._active.pop()
             if not self._parts and not self._active:
@@ -67,12 +79,17 @@ class Copying:
                 target, source, size = self._parts.pop()
             except IndexError:
                 return
-            ctypes.memmove(target, source, size)
+            self._move(target, source, size)
 
     def finish(self) -> None:
-        """Copy what is left, and wait until all is copied. Errors: those of signal handlers; call `drop` then."""
+        """Copy what is left, and wait until all is copied.
+
+        Errors: those of the function that moves, and of signal handlers; call `drop` then.
+        """
         self._copy_parts()
         self._wait()
+        if self._failed:
+            raise self._failed.pop()
 
     def drop(self) -> None:
         """Leave out the parts that nobody has taken, and wait for the others."""
@@ -102,9 +119,10 @@ class CopyThreads:
         self.when_idle: dict[object, Callable[[], object]] = {}
         """Functions that the last thread calls before it ends, and a fork before it begins, each by a key."""
 
-    def begin(self, target: int, source: int, size: int, keep: object) -> Copying:
+    def begin(self, target: int, source: int, size: int, keep: object, move: Move = ctypes.memmove) -> Copying:
         """Begin to copy `size` bytes from one address to another. The ranges must not overlap.
 
+        move: copies a part, in any thread; `source` is an address for it, or a place in what it reads.
         keep: what both addresses belong to, kept until the copy has ended. The caller calls `finish`, or `drop`.
         """
         wanted = min(_MOST, max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cpus()))
@@ -112,7 +130,7 @@ class CopyThreads:
         each = -(-size // count // 64) * 64
         # The list is taken from its end: the first part comes last in it.
         parts = [(target + at, source + at, min(each, size - at)) for at in range(0, size, each)][::-1]
-        copying = Copying(parts, keep)
+        copying = Copying(parts, keep, move)
         if count > 1:
             self._start(count - 1)  # the caller copies too
             for _ in range(count - 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
@@ -28,6 +28,7 @@ __all__ = [
     "OrdersStreams",
     "ReleasesOwnership",
     "WrapsPointers",
+    "WritesFrom",
     "WritesRows",
 ]
 
@@ -151,6 +152,21 @@ class ReleasesOwnership(Protocol):
 
     def release_ownership(self, allocation: Allocation) -> None:
         """Release the payload to its other users, and wait until that is done. What a program has acquired is left."""
+
+
+@runtime_checkable
+class WritesFrom(Protocol):
+    """A backend that gets bytes from their source (a file) in memory that the device reads: CUDA's, pinned memory."""
+
+    def write_from(
+        self, allocation: Allocation, offset: int, size: int, fill: Callable[[memoryview, int], object]
+    ) -> None:
+        """Write `size` bytes that `fill` brings. It is done when this returns.
+
+        fill: fills a buffer with the bytes from a place on; the places begin at 0. It is called for all parts, in any
+            order and by several threads at once, and does not keep the buffer. Its error ends the write, and is raised
+            when no thread is in it any more. Errors: also as `Backend.write`.
+        """
 
 
 @runtime_checkable

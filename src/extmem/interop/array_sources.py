@@ -16,7 +16,9 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, Final
 
+from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
+from extmem.interop import arrow_tables
 from extmem.interop.numpy_views import numpy_module
 from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.descriptor import ArrayInfo
@@ -127,14 +129,18 @@ def _of_host(value: Any, path: str) -> ArraySource:
         )
     if isinstance(value, (str, int, float, complex, type(None))) and not isinstance(value, numpy.generic):
         raise TypeError(
-            f"the value{_at(path)} is {value!r:.60}, a {type(value).__name__}, which is not an array; share "
-            "numpy.asarray(value), or pass it as metadata"
+            f"the value{_at(path)} is {value!r:.60}, {a_type(value)}, which is not an array; share "
+            "numpy.asarray(value), numpy.asarray(list) for a list of numbers, or pass it as metadata"
         )
+    arrow_tables.refuse_as_array(value, f"the {type(value).__name__}{_at(path)}")
     array = _as_numpy(numpy, value, path)
     if array.dtype.hasobject:
+        remedy = "convert them first: value.astype('float32'), or the type that they have"
+        if arrow_tables.is_column(value):
+            remedy = "share a table with this column: value.to_frame(), or pyarrow.table({'name': value})"
         raise TypeError(
             f"the elements of the array{_at(path)} are Python objects ({array.dtype}), whose bytes are addresses in "
-            "this process; convert them first: value.astype('float32'), or the type that they have"
+            f"this process; {remedy}"
         )
     element = element_of(array.dtype)
     dense, strides = _strides_in_payload(array.shape, array.strides, array.dtype.itemsize)
@@ -165,9 +171,10 @@ def _as_numpy(numpy: Any, value: Any, path: str) -> Any:
         return numpy.asarray(value)
     if hasattr(value, "__dlpack__"):
         return numpy.from_dlpack(value)
+    model = callable(getattr(value, "state_dict", None))
     raise TypeError(
-        f"the value{_at(path)} is a {type(value).__name__}, which is neither an array nor a buffer; share arrays, "
-        "tensors, buffers, and dictionaries, lists and tuples of them"
+        f"the value{_at(path)} is {a_type(value)}, which is neither an array nor a buffer; share "
+        + ("its state_dict()" if model else "arrays, tensors, buffers, and dictionaries, lists and tuples of them")
     )
 
 
@@ -238,7 +245,7 @@ def _refuse_tensor(torch: Any, tensor: Any, what: str) -> None:
     elif tensor.is_neg():
         kind, remedy = "a lazy negative", "tensor.resolve_neg()"
     elif type(tensor) not in plain and type(tensor).__name__ != "ReadOnlyTensor":
-        kind = f"a {type(tensor).__name__}, whose elements may be elsewhere than in one plain tensor"
+        kind = f"{a_type(tensor)}, whose elements may be elsewhere than in one plain tensor"
         remedy = "tensor.to_local()" if hasattr(tensor, "to_local") else "the plain tensors that it consists of"
     if kind:
         raise UnsupportedError(f"{what} is {kind}; share {remedy}", requires_one_of=[remedy])

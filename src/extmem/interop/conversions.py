@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from extmem import optional
+from extmem.arguments import a_type
 from extmem.interop.element_types import numpy_dtype, numpy_module
 from extmem.sharing.elements import ElementType
 
@@ -55,7 +56,7 @@ def numbers_as(numpy: Any, data: object, target: ElementType) -> Any:
     Errors: TypeError for other values, and for numbers of a kind that the type lacks; ValueError for numbers that do
     not fit; UnsupportedError if NumPy lacks the type.
     """
-    what, dtype = f"a {type(data).__name__}", numpy_dtype(target)
+    what, dtype = f"{a_type(data)}", numpy_dtype(target)
     found = numpy.asarray(data)
     if found.dtype.kind == dtype.kind and target.kind in ("bytes", "str"):
         if found.dtype.itemsize > dtype.itemsize:

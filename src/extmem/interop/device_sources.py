@@ -32,8 +32,9 @@ def device_at(place: str) -> DeviceState:
     device = shared_devices.cuda_device(offers[number].identity.device_uuid) if number < len(offers) else None
     if device is None:
         raise UnsupportedError(
-            f"the array is on {place}, and extmem finds {len(offers)} devices of CUDA; copy the array to the host",
-            requires_one_of=["a CUDA device that extmem finds", "an array on the host"],
+            f"memory on {place} needs that device of CUDA, and extmem finds {len(offers)} of them; use memory of the "
+            "host, or install cuda-bindings and NVIDIA's driver, whose state `extmem devices` shows",
+            requires_one_of=["a CUDA device that extmem finds", "memory of the host"],
         )
     return device
 

@@ -51,8 +51,8 @@ def numpy_module() -> Any:
     return optional.load(
         "numpy",
         what="NumPy",
-        advice="numpy(), read(), DLPack, and write() of values that are not bytes need it: pip install "
-        "'extmem[numpy]', or use the bytes of map()",
+        advice="share(), numpy(), read(), DLPack, and write() of values that are not bytes need it: pip install "
+        "'extmem[numpy]', or use allocate() and the bytes of map()",
         package="numpy",
     )
 

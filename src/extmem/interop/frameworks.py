@@ -1,7 +1,7 @@
 """PyTorch, CuPy and JAX arrays over memory, zero copy. Each framework is imported on its first use.
 
-PyTorch has no read-only tensors; `ReadOnlyTensor` refuses the operations that write. JAX writes only to arrays that a
-program donates, but cannot represent read-only memory, so read-only memory on the host is refused for JAX.
+PyTorch has no read-only tensors; `ReadOnlyTensor` refuses the operations that write. JAX assumes that
+nobody changes the elements of an array, so read-only memory on the host is refused for JAX unless it is frozen.
 """
 
 from __future__ import annotations
@@ -177,18 +177,23 @@ class _HostArray:
         )
 
 
-def jax_array_on_host(buffer: memoryview, layout: ArrayLayout) -> Any:
-    """Return a JAX array over host memory. buffer: the memory.
+def jax_array_on_host(buffer: memoryview, layout: ArrayLayout, *, constant: bool = False) -> Any:
+    """Return a JAX array over host memory. buffer: the memory. constant: nobody writes to it any more.
 
-    Errors: UnsupportedError for read-only memory, for an element type that JAX lacks, and where JAX would copy.
+    Errors: UnsupportedError for read-only memory that is not constant, for an element type that JAX lacks, and where
+    JAX would copy.
     """
     dlpack = _jax_dlpack("pip install jax")
     name, layout = jax_name(layout.element), without_odd_strides(layout)
-    if buffer.readonly:
+    if buffer.readonly and not constant:
         raise UnsupportedError(
-            "JAX does not accept read-only memory without a copy; make a copy with jax.numpy.array(memory.numpy())",
-            requires_one_of=["Access.READ_WRITE", "a copy"],
+            "JAX assumes that nobody changes the elements of an array, and others may change this memory, which is "
+            "read-only here; freeze it where it is written (memory.freeze()), or make a copy with "
+            "jax.numpy.array(memory.numpy())",
+            requires_one_of=["memory.freeze()", "Access.READ_WRITE", "a copy"],
         )
+    if buffer.readonly:
+        buffer = _unmarked(buffer)
     try:
         return _same_width(dlpack.from_dlpack(_HostArray(buffer, layout), copy=False), name)
     except (RuntimeError, ValueError, TypeError, BufferError) as error:
@@ -196,6 +201,19 @@ def jax_array_on_host(buffer: memoryview, layout: ArrayLayout) -> Any:
             f"JAX did not accept {name}{list(layout.shape)} of host memory without a copy: {error}",
             requires_one_of=["a copy: jax.numpy.array(memory.numpy())"],
         ) from error
+
+
+def _unmarked(buffer: memoryview) -> memoryview:
+    """Return read-only bytes without that mark, for JAX, which accepts no marked ones and never writes to an array that
+    came by DLPack: donated ones are copied, too.
+    """
+    numpy: Any = optional.load("numpy", what="NumPy", advice="pip install numpy")
+    with late_imports():
+        import ctypes
+
+    octets: Any = (ctypes.c_ubyte * buffer.nbytes).from_address(numpy.frombuffer(buffer, "u1").ctypes.data)
+    octets.keeper = buffer  # as long as the memoryview is alive
+    return memoryview(octets).cast("B")
 
 
 def _jax_dlpack(advice: str) -> Any:

@@ -99,7 +99,8 @@ def typed_view(buffer: memoryview, described: DescribedArray | None) -> memoryvi
 
     Row-major arrays need only the standard library. Other layouts, float16 and complex numbers need NumPy.
     Return the buffer itself where no array is described, and where NumPy is needed and not installed.
-    Errors: BufferError for an element type that has no buffer format (bfloat16, dates); consumers then use `__array__`.
+    Errors: BufferError for an element type that has no buffer format (bfloat16, dates, plain bytes); consumers then use
+    `__array__`.
     """
     if described is None:
         return buffer
@@ -107,6 +108,8 @@ def typed_view(buffer: memoryview, described: DescribedArray | None) -> memoryvi
     element = element_type(described.dtype)
     if code is not None and described.strides == contiguous_strides(described.shape, element.step):
         return buffer[: prod(described.shape) * element.step].cast(code, described.shape)
+    if _has_void(element):
+        raise BufferError(f"{described.dtype} has no buffer format: x is padding; use memory.map(), its bytes")
     try:
         numpy_module()
     except UnsupportedError:
@@ -115,6 +118,11 @@ def typed_view(buffer: memoryview, described: DescribedArray | None) -> memoryvi
         return numpy_view(buffer, ArrayLayout(described.shape, described.dtype, described.strides)).data
     except (UnsupportedError, ValueError, BufferError) as error:
         raise BufferError(f"{described.dtype} has no buffer format ({error}); use memory.map(), its bytes") from error
+
+
+def _has_void(element: ElementType) -> bool:
+    """Return whether the element, or a field of it, is of plain bytes, which NumPy reads from a buffer as no field."""
+    return element.kind == "void" or any(_has_void(field.element) for field in element.fields)
 
 
 def as_requested(array: numpy.ndarray[Any, Any], dtype: object, copy: bool | None) -> numpy.ndarray[Any, Any]:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from extmem.arguments import a_type
 from extmem.interop.element_types import carried, element_of, numpy_dtype, numpy_module
 from extmem.interop.numpy_views import new_octets, numpy_view
 from extmem.late_named_tuple import NamedTuple
@@ -59,7 +60,7 @@ def target_of(out: object, size: int, described: DescribedArray | None) -> Targe
             view = memoryview(out)  # type: ignore[arg-type]  # the object may be of any type
         except (TypeError, ValueError, BufferError):
             raise TypeError(
-                f"out is a {type(out).__name__}, which has no buffer that can be written; pass an array of NumPy, a "
+                f"out is {a_type(out)}, which has no buffer that can be written; pass an array of NumPy, a "
                 "tensor on the CPU, or a bytearray"
             ) from None
         if view.format in ("B", "b", "c") and view.c_contiguous:

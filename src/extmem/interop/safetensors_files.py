@@ -1,9 +1,8 @@
-"""The format of safetensors files: headers, checked; and the bytes of tensors, read by several threads.
+"""The format of safetensors files: headers, which are checked, and written.
 
 How this works. A file is eight bytes with the length of the header, the header (JSON), and the data. `read_header`
-checks that the tensors cover the data, in order, without gaps: the bytes of a file may be from anybody. `read_into`
-reads each tensor to its place in the payload in pieces; a thread that waits for the disk holds no lock. Behind each
-piece the file's pages in the page cache are given back, because a second copy of a model would stay there.
+checks that the tensors cover the data, in order, without gaps: the bytes of a file may be from anybody. `placed_reads`
+reads the data.
 
 The files have little-endian elements. Packed types (F4, F6) are counted in elements, and stored without gaps.
 """
@@ -14,23 +13,23 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
+from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.interop import positioned_reads
+from extmem.interop.positioned_reads import OPENING
 from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
+from extmem.sharing.table import ENTRIES_LIMIT
 
-__all__ = ["Header", "OpenFile", "Piece", "StoredTensor", "encode_header", "read_header", "read_into", "stored_name"]
+__all__ = ["Header", "OpenFile", "StoredTensor", "encode_header", "read_header", "stored_name"]
 
 HEADER_LIMIT: Final = 100_000_000
 """Most bytes of a header, as in the library `safetensors`."""
-PIECE: Final = 8 << 20
-"""Bytes that a thread reads at once."""
-_THREADS = min(8, max(4, os.cpu_count() or 4))
 _METADATA = "__metadata__"
 _TYPES: Final = {
     "BOOL": "bool",
@@ -76,12 +75,15 @@ class OpenFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Errors: OSError; ValueError for what is not a regular file."""
-        self.path = os.fspath(path)
-        self._file = open(path, "rb", buffering=0)
-        found = os.fstat(self._file.fileno())
-        if not stat.S_ISREG(found.st_mode):
+        self.path = os.fsdecode(path)
+        self._file = open(path, "rb", buffering=0, opener=lambda path, flags: os.open(path, flags | OPENING))
+        try:
+            found = os.fstat(self._file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError(f"{self.path!r} is not a regular file, which a safetensors file is")
+        except BaseException:
             self._file.close()
-            raise ValueError(f"{self.path!r} is not a regular file, which a safetensors file is")
+            raise
         self.size = found.st_size
         self._state = _state_of(found)
 
@@ -116,7 +118,10 @@ def read_header(file: OpenFile) -> Header:
     start = _read_exactly(file, 8, 0)
     length = int.from_bytes(start, "little")
     if length > HEADER_LIMIT:
-        raise ValueError(f"{path!r} claims a header of {length} bytes, and {HEADER_LIMIT} is the limit of safetensors")
+        raise ValueError(
+            f"{path!r} claims a header of {length} bytes, and {HEADER_LIMIT} is the limit of safetensors; the file is "
+            "of another format, or damaged"
+        )
     if 8 + length > file.size:
         raise ValueError(f"{path!r} has {file.size} bytes, and its header alone has {8 + length}; the file is cut off")
     text = _read_exactly(file, length, 8)
@@ -125,12 +130,18 @@ def read_header(file: OpenFile) -> Header:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path!r} is not a safetensors file: its header is not readable: {error}") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path!r} is not a safetensors file: its header is a {type(found).__name__}")
+        raise ValueError(f"{path!r} is not a safetensors file: its header is {a_type(found)}")
     metadata = found.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(one, str) for one in metadata.values()):
         raise ValueError(f"{path!r} has metadata that are not text by names")
+    if len(found) > ENTRIES_LIMIT:
+        raise ValueError(
+            f"{path!r} has {len(found)} tensors, and a payload has at most {ENTRIES_LIMIT}; divide the file"
+        )
     data = 8 + length
-    tensors = sorted((_tensor(path, name, fields, data) for name, fields in found.items()), key=lambda one: one.begin)
+    # A tensor without elements is at the place of the next one, and before it.
+    tensors = [_tensor(path, name, fields, data) for name, fields in found.items()]
+    tensors.sort(key=lambda one: (one.begin, one.nbytes))
     end = data
     for one in tensors:
         if one.begin != end:
@@ -154,27 +165,37 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tensor(path: str, name: str, fields: Any, data: int) -> StoredTensor:
-    what = f"{path!r}: tensor {name!r}"
-    if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= fields.keys():
-        raise ValueError(f"{what} has no dtype, shape and data_offsets")
-    text = _TYPES.get(fields["dtype"]) if isinstance(fields["dtype"], str) else None
-    if text is None:
-        raise ValueError(f"{what} has the unknown type {fields['dtype']!r}; known are {', '.join(_TYPES)}")
-    shape, offsets = fields["shape"], fields["data_offsets"]
+    """Return a tensor of the header, checked. A header has up to 2^20 of them, so texts are made for errors only."""
+    try:
+        dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    except (KeyError, TypeError):
+        raise ValueError(f"{path!r}: tensor {name!r} has no dtype, shape and data_offsets") from None
+    element = _elements().get(dtype) if isinstance(dtype, str) else None
+    if element is None:
+        raise ValueError(f"{path!r}: tensor {name!r} has the unknown type {dtype!r}; known are {', '.join(_TYPES)}")
     if not _are_sizes(shape) or len(shape) > AXES_LIMIT or not _are_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"{what} has the shape {shape!r} and offsets {offsets!r}; both are lists of sizes")
-    element = element_type(text)
-    if sys.byteorder != "little":
-        element = element.swapped()
+        raise ValueError(
+            f"{path!r}: tensor {name!r} has the shape {shape!r} and offsets {offsets!r}; both are lists of sizes"
+        )
     size = nbytes_of(element, shape)
     begin, end = offsets
     if end - begin != size:
-        raise ValueError(f"{what} has {end - begin} bytes, and its shape {shape} of {fields['dtype']} takes {size}")
+        raise ValueError(
+            f"{path!r}: tensor {name!r} has {end - begin} bytes, and its shape {shape} of {dtype} takes {size}"
+        )
     return StoredTensor(name, element, tuple(shape), data + begin, size)
 
 
+@cache
+def _elements() -> dict[str, ElementType]:
+    found = {name: element_type(text) for name, text in _TYPES.items()}
+    return found if sys.byteorder == "little" else {name: element.swapped() for name, element in found.items()}
+
+
 def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(one) is int and 0 <= one <= SIZE_LIMIT for one in values)
+    if not isinstance(values, list):
+        return False
+    return not values or ({*map(type, values)} == {int} and min(values) >= 0 and max(values) <= SIZE_LIMIT)
 
 
 def _read_exactly(file: OpenFile, size: int, offset: int) -> bytes:
@@ -187,69 +208,6 @@ def _read_exactly(file: OpenFile, size: int, offset: int) -> bytes:
         size -= len(part)
         offset += len(part)
     return b"".join(parts)
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
-
-
-class Piece(NamedTuple):
-    """Some bytes of a file, and where in the payload they belong."""
-
-    begin: int
-    size: int
-    offset: int
-
-
-def pieces_of(tensors: Sequence[StoredTensor], offsets: Sequence[int], size: int = PIECE) -> Iterable[Piece]:
-    """Yield the pieces of all tensors, in the order of the file."""
-    for tensor, offset in zip(tensors, offsets, strict=True):
-        for start in range(0, tensor.nbytes, size):
-            yield Piece(tensor.begin + start, min(size, tensor.nbytes - start), offset + start)
-
-
-def read_into(
-    file: OpenFile, pieces: Iterable[Piece], place: Callable[[Piece], Any], done: Callable[[Any, Piece], None]
-) -> None:
-    """Read pieces by several threads.
-
-    place: returns a writable buffer of the size of the piece. done: gets it once it is filled, in the same thread.
-    Errors: ValueError for a file that ends early, or was changed; OSError; those of the functions. All threads have
-    ended then.
-    """
-    failed: list[bool] = []
-
-    def read(piece: Piece) -> None:
-        if failed:
-            return
-        try:
-            target = place(piece)
-            _read_piece(file, piece, target)
-            done(target, piece)
-        except BaseException:
-            failed.append(True)
-            raise
-        positioned_reads.give_back_cache(file.fd, piece.begin, piece.size)
-
-    with ThreadPoolExecutor(_THREADS, "extmem-load") as threads:
-        futures = [threads.submit(read, piece) for piece in pieces]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            failed.append(True)
-            raise
-    positioned_reads.give_back_cache(file.fd, 0, 0)
-    file.check_unchanged()
-
-
-def _read_piece(file: OpenFile, piece: Piece, target: Any) -> None:
-    view = memoryview(target).cast("B")
-    done = 0
-    while done < piece.size:
-        got = positioned_reads.read_into(file.fd, file.path, view[done : piece.size], piece.begin + done)
-        if not got:
-            raise ValueError(f"{file.path!r} ends at byte {piece.begin + done}; it was cut off while it was read")
-        done += got
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

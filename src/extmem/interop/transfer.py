@@ -18,13 +18,19 @@ if TYPE_CHECKING:
     from extmem.core.memory_record import MemoryRecord
     from extmem.devices.backend import Allocation
 
-__all__ = ["Progress", "fill", "read", "read_bytes", "write"]
+__all__ = ["Progress", "check_progress", "fill", "read", "read_bytes", "write"]
 
 
 Progress: TypeAlias = Callable[[int, int], object]
 """Called with the bytes that were copied and the bytes in all."""
 _PIECE: Final = 64 << 20
 """Bytes that are copied between two calls of a program's `progress`."""
+
+
+def check_progress(progress: object) -> None:
+    """Refuse what is neither a function nor None. Errors: TypeError."""
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress is {progress!r}; give a function that takes the copied bytes and all bytes, or None")
 
 
 def _in_pieces(
@@ -40,8 +46,7 @@ def _in_pieces(
     if progress is None:
         copy(record.allocation, start, octets)
         return
-    if not callable(progress):
-        raise TypeError(f"progress is {progress!r}; give a function that takes the copied bytes and all bytes, or None")
+    check_progress(progress)
     size, each = octets.nbytes, each or _PIECE
     for at in range(0, size, each):
         copy(record.allocation, start + at, octets[at : at + each])

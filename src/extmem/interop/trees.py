@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from extmem.arguments import a_type
 from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.table import Tree
 
@@ -55,7 +56,7 @@ def flatten(root: object) -> tuple[list[Leaf], Tree]:
                 for key, inner in value.items():
                     if not isinstance(key, str):
                         raise TypeError(
-                            f"the key {key!r} at {path or 'the root'} is a {type(key).__name__}; keys are text, as "
+                            f"the key {key!r} at {path or 'the root'} is {a_type(key)}; keys are text, as "
                             "they become names: use str(key)"
                         )
                     found[str.__str__(key)] = walk(inner, (*names, key), f"{path}[{key!r}]")

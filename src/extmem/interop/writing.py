@@ -17,6 +17,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.interop.conversions import converted, numbers_as
 from extmem.interop.element_types import element_of, in_numpy, numpy_dtype, numpy_module
@@ -226,7 +227,7 @@ def _from_numbers(numpy: Any, data: object, described: DescribedArray | None) ->
     """Convert numbers of Python, and lists of them, to the payload's element type. Refuse numbers that do not fit."""
     if described is None:
         raise TypeError(
-            f"a {type(data).__name__} has no element type, and this payload describes no array whose type could be "
+            f"{a_type(data)} has no element type, and this payload describes no array whose type could be "
             "used; pass an array or bytes"
         )
     element = element_type(described.dtype)

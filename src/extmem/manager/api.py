@@ -239,8 +239,20 @@ class Manager(NtHandleTable, abc.ABC):
         Errors: AccessDeniedError without that right; UnsupportedError where the kernel is the object manager.
         """
         raise UnsupportedError(
-            "memory has no updates on Windows yet, since no other process sees which process writes; order the work "
-            "with a timeline instead (extmem.timeline)",
+            "the Windows kernel gives the right to update by a mutex beside the control page, not by a reference",
+            requires_one_of=["Linux"],
+        )
+
+    def freeze(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """Let nobody write any more to the memory of these references, all of one memory of this process.
+
+        It has the lease, and seals the files before it gives it back; it calls this again after that. Return the pids
+        of processes that may write, as far as they are known: then nothing has changed. A pid is 0 for a process of
+        another pid namespace. Errors: as `lease`.
+        """
+        raise UnsupportedError(
+            "Windows has no seals, so nothing keeps processes from writing that have memory open for writing; open it "
+            "with Access.READ where it is only read",
             requires_one_of=["Linux"],
         )
 

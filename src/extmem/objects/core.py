@@ -263,10 +263,15 @@ class Core:
                 del self._left_behind[giver.token.uid]
 
     def _drop_reference(self, owner: Process, reference: int) -> None:
-        self._release_reference(owner.references.pop(reference))
+        self._release_reference(owner, owner.references.pop(reference))
 
-    def _release_reference(self, gone: Reference) -> None:
+    def _release_reference(self, owner: Process, gone: Reference) -> None:
         gone.payload.exporters -= gone.exporting
+        if gone.writes:
+            writers = gone.payload.writers
+            writers[owner.id] -= 1
+            if not writers[owner.id]:
+                del writers[owner.id]
         self._release(gone.keeps, gone.payload, gone.object)
 
     def _orphan(self, ticket: Ticket) -> None:
@@ -354,6 +359,9 @@ class Core:
         owner.next_reference += 1
         owner.references[reference] = new
         new.payload.exporters += new.exporting
+        if new.writes:
+            writers = new.payload.writers
+            writers[owner.id] = writers.get(owner.id, 0) + 1
         self._retain(new.keeps, new.payload, new.object)
         return reference
 

@@ -44,8 +44,8 @@ class Payload:
     """
 
     __slots__ = (
-        "descriptor", "exporters", "id", "identity", "kmt", "kmt_refs", "object_kind", "objects", "refs", "share",
-        "strict_kmt", "tickets", "type", "uid", "writable",
+        "descriptor", "exporters", "frozen", "id", "identity", "kmt", "kmt_refs", "object_kind", "objects", "refs",
+        "share", "strict_kmt", "tickets", "type", "uid", "writable", "writers",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +69,8 @@ class Payload:
         self.uid = uid  # the user whose process shared it first
         self.writable = writable  # whether any exporter could write: these are the rights of a KMT import
         self.strict_kmt = strict_kmt
+        self.frozen = False  # whether nobody may write to it any more
+        self.writers: dict[int, int] = {}  # process → how many of its references have the right to write
         self.kmt: int | None = None
         self.refs = 0
         self.kmt_refs = 0
@@ -115,6 +117,16 @@ class SharedObject(KernelObject):
         self._rights = 0
 
     @property
+    def may_give(self) -> int:
+        """See `KernelObject`."""
+        return self.ceiling & ~self.type.modify if self.payload.frozen else self.ceiling
+
+    @property
+    def frozen(self) -> bool:
+        """See `KernelObject`."""
+        return self.payload.frozen
+
+    @property
     def owner(self) -> int:
         """The uid of its owner."""
         return int(self.sd.owner.rpartition("-")[2])
@@ -131,9 +143,11 @@ class Reference:
     """A reference of one process to a payload, which an object of one of its devices holds (a VkDeviceMemory, say).
 
     For an exporting reference, `granted` and `inherit` are the rights and the flag of its handles (B29, B32).
+    `writes`: its device may write to the payload. Several processes can have one object of this class, which does not
+    change.
     """
 
-    __slots__ = ("exporting", "granted", "inherit", "keeps", "object", "payload")
+    __slots__ = ("exporting", "granted", "inherit", "keeps", "object", "payload", "writes")
 
     def __init__(
         self,
@@ -144,8 +158,10 @@ class Reference:
         *,
         exporting: bool = False,
         inherit: bool = False,
+        writes: bool = False,
     ) -> None:
         self.payload = payload
+        self.writes = writes
         self.object = shared
         self.keeps = keeps
         self.granted = granted

@@ -7,6 +7,7 @@
 - `tickets`: references in flight
 - `waits`: waits for names
 - `keeping`: objects that are kept, and objects that another one has replaced
+- `freezing`: payloads that nobody may write to any more
 - `restore`: announcing and describing what a process holds
 - `snapshot`: reading the state
 
@@ -15,6 +16,7 @@ It is pure: no clock, no randomness of its own, no operating system. The caller 
 
 from __future__ import annotations
 
+from extmem.objects.freezing import Freezing
 from extmem.objects.processes import Processes
 from extmem.objects.restore import Restoring
 from extmem.objects.snapshot import Snapshots
@@ -23,7 +25,7 @@ from extmem.objects.waits import Waits
 __all__ = ["ObjectManager"]
 
 
-class ObjectManager(Processes, Waits, Restoring, Snapshots):
+class ObjectManager(Processes, Waits, Freezing, Restoring, Snapshots):
     """Names, shared objects, handle tables and KMT numbers of one session, for any number of processes.
 
     Every call takes the id of the calling process from `attach`. It returns, or raises `Refused`, and then nothing has

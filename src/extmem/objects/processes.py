@@ -57,7 +57,7 @@ class Processes(Core):
             if not (done := done + 1) % STEP:
                 yield
         while gone.references:
-            self._release_reference(gone.references.popitem()[1])
+            self._release_reference(gone, gone.references.popitem()[1])
             if not (done := done + 1) % STEP:
                 yield
         yield from self._ending_announcements(gone)

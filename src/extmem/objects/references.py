@@ -112,7 +112,15 @@ class References(Keeping):
         if payload is None:
             payload = self._new_payload(identity, descriptor, share, kind, uid=owner.token.uid, writable=writable)
         shared = self._new_object(self._fresh_id(self._objects), owner, payload, key, sd, writable=writable)
-        new = Reference(payload, shared, EXPORTER, granted & shared.ceiling, exporting=True, inherit=inherit)
+        new = Reference(
+            payload,
+            shared,
+            EXPORTER,
+            granted & shared.may_give,
+            exporting=True,
+            inherit=inherit,
+            writes=writable,
+        )
         if rival is not None and key is not None:
             owner.replaced = Replacement(shared, rival, key)
         if keep:
@@ -131,7 +139,9 @@ class References(Keeping):
         shared = self._find_named(name)
         self._check_kind(shared, object_kind, repr(name))
         token = owner.token
-        granted = grant(shared.rights(token), desired, shared.type, user=token.uid, ceiling=shared.ceiling)
+        granted = grant(
+            shared.rights(token), desired, shared.type, user=token.uid, ceiling=shared.may_give, frozen=shared.frozen
+        )
         return self._import_nt(owner, shared, granted)
 
     def reference(self, process: int, reference: int) -> Reference:
@@ -143,8 +153,9 @@ class References(Keeping):
         mask. Return the number of the new reference.
 
         Return None if the object has ended (the name may be another object's by now), or if the process is at its
-        limit: `import_by_name` raises the reason. Nothing else is checked again, because nothing can have changed: an
-        object keeps its security for life, and its name, or it has none any more.
+        limit: `import_by_name` raises the reason. The same for a payload that was frozen. Nothing else is checked
+        again, because nothing can have changed: an object keeps its security for life, and its name, or it has none any
+        more.
         """
         shared = earlier.object
         owner = self._processes[process]
@@ -152,6 +163,11 @@ class References(Keeping):
             return None
         if shared.kept is not None and shared.kept.keep.mode is KeepMode.TAKEN:
             return None  # `import_by_name` counts who takes it
+        if earlier.writes:
+            if earlier.payload.frozen:
+                return None
+            writers = earlier.payload.writers
+            writers[process] = writers.get(process, 0) + 1
         # `_add_reference` and `_retain` inlined: this is the most frequent operation of the broker.
         earlier.payload.refs += _ON_PAYLOAD
         earlier.payload.kmt_refs += _ON_KMT
@@ -247,14 +263,17 @@ class References(Keeping):
                     self._discard_payload(payload)
                 raise
             payload.strict_kmt = strict_kmt
-        new = Reference(payload, None, EXPORTER, self._kmt_rights(payload), exporting=True)
+        new = Reference(payload, None, EXPORTER, self._kmt_rights(payload), exporting=True, writes=writable)
         return Exported(self._add_reference(owner, new), payload.id, None, payload.kmt)
 
     def _import_nt(self, owner: Process, shared: SharedObject, granted: int) -> Imported:
         self._check_readable(granted, shared.type)
         self._reference_room(owner)
         payload = shared.payload
-        reference = self._add_reference(owner, Reference(payload, shared, IMPORTED_NT, granted))
+        if payload.frozen:
+            granted &= ~shared.type.modify
+        writes = granted & shared.type.modify != 0
+        reference = self._add_reference(owner, Reference(payload, shared, IMPORTED_NT, granted, writes=writes))
         if shared.kept is not None:
             self._taken(owner, shared, 1)
         name = None if shared.name is None else shared.name.display
@@ -263,13 +282,15 @@ class References(Keeping):
     def _import_kmt(self, owner: Process, payload: Payload) -> Imported:
         self._reference_room(owner)
         granted = self._kmt_rights(payload)
-        reference = self._add_reference(owner, Reference(payload, None, IMPORTED_KMT, granted))
+        writes = granted & payload.type.modify != 0
+        reference = self._add_reference(owner, Reference(payload, None, IMPORTED_KMT, granted, writes=writes))
         return Imported(reference, payload.id, None, granted, payload.kmt, None, payload.object_kind)
 
     @staticmethod
     def _kmt_rights(payload: Payload) -> int:
         """Return the rights of a KMT import. A number carries none: they are what the exporters could do."""
-        return payload.type.read | payload.type.modify if payload.writable else payload.type.read
+        writable = payload.writable and not payload.frozen
+        return payload.type.read | payload.type.modify if writable else payload.type.read
 
     def _object_room(self, owner: Process) -> None:
         if owner.objects >= self.limits.objects:

@@ -135,13 +135,20 @@ class Restoring(Tickets):
         if record.reference in owner.references:
             raise _contradiction(f"the reference {record.reference} exists in process {owner.pid} already")
         keeps = EXPORTER if record.exporting else IMPORTED_KMT if shared is None else IMPORTED_NT
-        granted = self._kmt_rights(payload) if shared is None else record.granted & shared.ceiling
+        granted = self._kmt_rights(payload) if shared is None else record.granted & shared.may_give
+        writes = payload.writable if record.exporting else granted & payload.type.modify
         following = max(owner.next_reference, record.reference + 1)
         owner.next_reference = record.reference
         self._add_reference(
             owner,
             Reference(
-                payload, shared, keeps, granted, exporting=record.exporting, inherit=record.inherit and record.exporting
+                payload,
+                shared,
+                keeps,
+                granted,
+                exporting=record.exporting,
+                inherit=record.inherit and record.exporting,
+                writes=bool(writes),
             ),
         )
         owner.next_reference = following
@@ -151,7 +158,7 @@ class Restoring(Tickets):
         owner = self._process(process)
         shared = self._announced_object(owner, record.object)
         flags = (FLAG_INHERIT if record.inherit else 0) | (FLAG_PROTECT if record.protect else 0)
-        owner.table.put(record.value, Entry(shared, record.granted & shared.ceiling, flags))
+        owner.table.put(record.value, Entry(shared, record.granted & shared.may_give, flags))
         self._retain_handle(shared)
 
     def restore_ticket(self, process: int, record: TicketRecord) -> None:
@@ -168,7 +175,7 @@ class Restoring(Tickets):
         ):
             raise _contradiction(f"a ticket for a {record.source!r} on a payload shared by {payload.share.name}")
         self._ticket_room(owner.token.uid)
-        granted = self._kmt_rights(payload) if shared is None else record.granted & shared.ceiling
+        granted = self._kmt_rights(payload) if shared is None else record.granted & shared.may_give
         keeps = KMT_TICKET if shared is None else NT_TICKET
         user = User(owner.token.uid)
         self._put_ticket(Ticket(record.ticket, user, owner, record.source, payload, shared, granted, keeps))

@@ -134,10 +134,11 @@ def allowed(sd: SecurityDescriptor, token: Token, object_type: ObjectType) -> in
     return rights
 
 
-def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceiling: int) -> int:
+def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceiling: int, frozen: bool = False) -> int:
     """Return the specific mask that a handle gets by an open: the access check.
 
-    rights: those of `user` by the DACL (`allowed`). ceiling: the rights that the object can give.
+    rights: those of `user` by the DACL (`allowed`). ceiling: the rights that the object can give. frozen: whether these
+    lack the right to write because nobody may write any more.
     Raises Refused ACCESS_DENIED: for 0 (B18), for bits that the type does not have (B23), for rights that the DACL does
     not allow.
     """
@@ -161,6 +162,12 @@ def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceil
     if missing:
         describe = object_type.describe
         read_only = missing == object_type.modify and not ceiling & object_type.modify
+        if frozen and read_only:
+            raise Refused(
+                Status.ACCESS_DENIED,
+                f"User {user} requests {describe(wanted)}, and the object ({object_type.noun}) was frozen by a process "
+                "that could write to it: nobody may any more. Request the right to read, or share a copy.",
+            )
         raise Refused(
             Status.ACCESS_DENIED,
             f"User {user} requests {describe(wanted)} and may have {describe(rights)}: {describe(missing)} is refused"

@@ -62,7 +62,7 @@ class Snapshots(Core):
             for shared in objects:
                 name = None if shared.name is None else shared.name.display
                 kept = "" if shared.kept is None else shared.kept.keep.text
-                rights = 0 if token is None else shared.rights(token) & shared.ceiling
+                rights = 0 if token is None else shared.rights(token) & shared.may_give
                 shared_row = ObjectRow(
                     shared.id,
                     name,
@@ -82,7 +82,7 @@ class Snapshots(Core):
 
 
 def _may_see(shared: SharedObject, viewer: Token) -> bool:
-    return shared.owner == viewer.uid or bool(shared.rights(viewer) & shared.ceiling)
+    return shared.owner == viewer.uid or bool(shared.rights(viewer) & shared.may_give)
 
 
 def _may_wait(payload: Payload, objects: Iterable[SharedObject], viewer: Token | None) -> bool:
@@ -90,7 +90,7 @@ def _may_wait(payload: Payload, objects: Iterable[SharedObject], viewer: Token |
         return False
     if viewer is None or payload.uid == viewer.uid:
         return True
-    return any(shared.rights(viewer) & shared.ceiling & SYNC_WAIT for shared in objects)
+    return any(shared.rights(viewer) & shared.may_give & SYNC_WAIT for shared in objects)
 
 
 def _holdings(process: Process, seen: set[int], viewer: Token | None) -> Iterator[Part | None]:

@@ -85,6 +85,11 @@ class Held:
         """Prevent holds from now on. Errors: BufferError if there is a hold; nothing has changed then."""
         self._gate.clear()
 
+    def reopen(self) -> None:
+        """Permit holds again, after `reserve`. It must not have been released."""
+        # A new one: a thread that was refused may still have a view of the old one, which cannot be resized then.
+        self._gate = bytearray(1)
+
     def settle(self) -> bool:
         """Release it, unless there is a hold. Return whether it is released.
 

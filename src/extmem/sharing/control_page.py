@@ -27,6 +27,9 @@ from extmem.late_named_tuple import NamedTuple
 from extmem.sharing import timeline_page
 
 __all__ = [
+    "FROZEN",
+    "ID",
+    "ID_SIZE",
     "MOST",
     "PAGE_SIZE",
     "STAMP_SIZE",
@@ -49,9 +52,14 @@ MOST: Final = (1 << 64) - 4
 
 STAMP_SIZE: Final = 8
 """Bytes of the stamp of a named array."""
+ID: Final = 2048
+"""Offset of the id of a companion page, which is in the names of its events and of its mutex on Windows."""
+ID_SIZE: Final = 16
 WHOLE: Final = 2072
 """Offset of a u64: the generation of the last update that named no arrays."""
-_UPDATER: Final = 2048
+FROZEN: Final = 2080
+"""Offset of a u64: not 0 once a process freezes the memory, or has frozen it. Waiters look at it; the seals decide."""
+_UPDATER: Final = 2088
 _NUMBERS: Final = struct.Struct("=QQQ")
 
 
@@ -65,9 +73,11 @@ class Updater(NamedTuple):
     """The inode of its pid namespace."""
 
 
-def new(arrays: int) -> bytes:
-    """Return the contents of a new page, with stamps for so many named arrays."""
-    return bytes(PAGE_SIZE + STAMP_SIZE * arrays)
+def new(arrays: int, page_id: bytes) -> bytes:
+    """Return the contents of a new page, with stamps for so many named arrays. page_id: `ID_SIZE` random bytes."""
+    page = bytearray(PAGE_SIZE + STAMP_SIZE * arrays)
+    page[ID : ID + ID_SIZE] = page_id
+    return bytes(page)
 
 
 def enter_updater(page: memoryview, who: Updater) -> None:

@@ -66,6 +66,7 @@ from extmem.wire.replies import (
     Ticket,
     Value,
     Welcome,
+    Writers,
 )
 from extmem.wire.requests import (
     AnnounceClaimed,
@@ -85,6 +86,7 @@ from extmem.wire.requests import (
     FetchFds,
     Follow,
     Forget,
+    Freeze,
     GetHandle,
     GetStatus,
     Hello,
@@ -134,6 +136,7 @@ __all__ = [
     "Fault",
     "Follow",
     "Forget",
+    "Freeze",
     "FetchFds",
     "Fds",
     "Release",
@@ -189,6 +192,7 @@ __all__ = [
     "WatchNames",
     "Welcome",
     "Withdraw",
+    "Writers",
     "decode_facts",
     "decode_record",
     "decode_reply",
@@ -234,6 +238,7 @@ Request: TypeAlias = (
     | IsSuperseded
     | WatchNames
     | Lease
+    | Freeze
     | AnnounceRecord
     | AnnounceReference
     | AnnounceHandle
@@ -261,6 +266,7 @@ Reply: TypeAlias = (
     | Attached
     | Awaited
     | NamesPage
+    | Writers
     | Refusal
     | Fault
 )

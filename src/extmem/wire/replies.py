@@ -40,6 +40,7 @@ __all__ = [
     "Attached",
     "Awaited",
     "NamesPage",
+    "Writers",
     "Refusal",
     "Fault",
 ]
@@ -223,6 +224,15 @@ class NamesPage(Message, tag=83):
 
     It grows whenever a live name begins to refer to another object.
     """
+
+
+class Writers(Message, tag=84):
+    """To `Freeze`: the pids of some other processes that may write to the payload, which is not frozen then.
+
+    A pid is 0 for a process of another pid namespace, and the sender's own for other memory of the sender.
+    """
+
+    pids: Annotated[tuple[Pid, ...], msgspec.Meta(max_length=16)]
 
 
 class Refusal(Message, tag=77):

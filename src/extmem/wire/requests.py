@@ -57,6 +57,7 @@ __all__ = [
     "IsSuperseded",
     "WatchNames",
     "Lease",
+    "Freeze",
     "AnnounceRecord",
     "AnnounceReference",
     "AnnounceHandle",
@@ -318,6 +319,16 @@ class Lease(Message, tag=40):
     """
 
     reference: I64
+
+
+class Freeze(Message, tag=41):
+    """Nobody is to write any more to the payload of these references, which are all that the sender's memory has.
+
+    The sender has the lease, and seals the files before it gives it back: at that time the broker looks whether they
+    are sealed. After the seal it sends this again, for a broker that has begun meanwhile.
+    """
+
+    references: Annotated[tuple[I64, ...], msgspec.Meta(min_length=1, max_length=8)]
 
 
 class AnnounceRecord(Message, tag=32):

@@ -160,6 +160,7 @@ def test_a_lease_that_is_not_given_back_ends_with_its_process(start: Start, othe
     greedy.kill()
     assert next_one.finish() == 3
     assert other("memory.generation, memory.torn") == (4, False)
+    next_one.kill()
     other("memory.close()")
 
 
@@ -185,6 +186,8 @@ def test_nobody_ends_the_lease_of_another(own_runtime: Runtime, start: Start, ot
         assert next_one.fails("enter(0.05)").is_a("WaitTimeoutError")
     holder("block.__exit__(None, None, None)")
     assert next_one("enter()") == 3
+    holder.kill()
+    next_one.kill()
     other("memory.close()")
 
 
@@ -211,7 +214,9 @@ def test_a_flood_of_leases_is_charged_and_others_update(own_runtime: Runtime, st
             assert isinstance(reply, wire.Awaited)
             pipes += fds
         assert other("m.status().used") >= before + 500
-        assert updater(start)("enter()") == 1
+        next_one = updater(start)
+        assert next_one("enter()") == 1
+        next_one.kill()
         for pipe in pipes:
             pipe.close()
     wait_until(lambda: other("m.status().used") == before, "the leases to end")

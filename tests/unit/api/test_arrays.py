@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+from collections import OrderedDict
 
 import pytest
 
@@ -60,6 +62,33 @@ def test_private_arrays_are_copies() -> None:
             views["encoder.weight"][0] = 3
         assert opened["running_mean"].read()[0] == 0
         assert opened.numpy(private=True)["encoder.weight"].flags.writeable
+        del views
+
+
+def test_patterns_are_text() -> None:
+    with extmem.share(weights()) as memory:
+        for private in (3, ["encoder.*", 3], None, b"encoder"):
+            with pytest.raises(TypeError, match="private .*pattern"):
+                memory.numpy(private=private)
+        with pytest.raises(TypeError, match=r"select\(\) has \['a'\], a list"):
+            memory.select(["a"])
+        for framework in (None, "jax", "cupy"):
+            with pytest.raises(ValueError, match=r"private is True, and tree\(.*makes no copies"):
+                memory.tree(framework, private=True)
+        assert memory.tree("numpy", private={"encoder.*": 0}.keys())["encoder.bias"].flags.writeable
+
+
+def test_views_are_copied_as_a_dictionary() -> None:
+    with extmem.share(weights(), "model"), extmem.open("model") as opened:
+        views = opened.numpy()
+        for made in (copy.deepcopy(views), pickle.loads(pickle.dumps(views))):
+            assert type(made) is OrderedDict
+            assert list(made) == list(weights())
+            assert made["encoder.weight"].tolist() == weights()["encoder.weight"].tolist()
+        made["encoder.weight"][:] = 9
+        assert views["encoder.weight"][0, 0] == 0
+        with pytest.raises(KeyError, match=r"no array 'bias'.*there is 'encoder\.bias'"):
+            views["bias"]
         del views
 
 

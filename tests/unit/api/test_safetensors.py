@@ -11,7 +11,8 @@ import pytest
 import extmem
 from extmem.api import safetensors
 from extmem.errors import NameNotFoundError, NameTakenError, UnsupportedError
-from extmem.interop import safetensors_files
+from extmem.interop import placed_reads
+from tests import cuda_bed
 
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
@@ -85,7 +86,7 @@ def test_a_loader_that_fails_leaves_the_file_to_the_next(path: Path, monkeypatch
         raise OSError("planted")
 
     with monkeypatch.context() as patched:
-        patched.setattr(safetensors_files, "read_into", fails)
+        patched.setattr(placed_reads, "read_to", fails)
         with pytest.raises(OSError, match="planted"):
             extmem.load_safetensors(path, "model")
     with pytest.raises(NameNotFoundError):
@@ -162,3 +163,65 @@ def test_the_library_reads_what_was_saved(path: Path) -> None:
     with extmem.load_safetensors(path) as memory:
         assert memory.metadata["by"] == "the library"
         assert memory["columns"].numpy().tolist() == ARRAYS["columns"].tolist()
+
+
+def test_a_file_that_is_changed_while_it_is_read_is_not_published(path: Path) -> None:
+    def change(done: int, size: int) -> None:
+        os.utime(path, ns=(1, 1))
+
+    with pytest.raises(ValueError, match="was changed while it was read"):
+        extmem.load_safetensors(path, "model", progress=change)
+    for name in ("model", "model.loading"):
+        with pytest.raises(NameNotFoundError):
+            extmem.open(name)
+    with extmem.load_safetensors(path, "model") as memory:
+        assert len(memory) == len(ARRAYS)
+
+
+def test_progress_is_reported_and_its_exception_ends_the_reading(path: Path) -> None:
+    reports: list[tuple[int, int]] = []
+    with extmem.load_safetensors(path, "model", progress=lambda *report: reports.append(report)):
+        assert reports and reports[-1][0] == reports[-1][1] > 0
+        with extmem.load_safetensors(path, "model", progress=lambda *report: pytest.fail("it was read again")):
+            pass
+
+    def stop(done: int, size: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extmem.load_safetensors(path, "model", progress=stop)
+    with pytest.raises(NameNotFoundError):
+        extmem.open("model")
+    with pytest.raises(TypeError, match="progress is 3"):
+        extmem.load_safetensors(path, progress=3)  # type: ignore[arg-type]
+
+
+def test_a_file_is_loaded_onto_a_gpu_and_saved_from_it(path: Path, tmp_path: Path) -> None:
+    with cuda_bed.both() as (fake, _):
+        with extmem.load_safetensors(path, "model", device="cuda") as memory:
+            assert memory.device.kind == "cuda"
+            again = tmp_path / "again"
+            extmem.save_safetensors(memory, again)
+            assert again.read_bytes() == path.read_bytes()
+            for device in (None, "cuda", "cuda:0"):
+                with extmem.load_safetensors(path, "model", device=device) as other:
+                    assert other["scalar"].read() == 7
+            with pytest.raises(NameTakenError, match=r"and device='cpu' was passed"):
+                extmem.load_safetensors(path, "model", device="cpu")
+        with extmem.load_safetensors(path, "model", device="cpu"):
+            with pytest.raises(NameTakenError, match=r"on extmem host memory .* device='cuda' was passed"):
+                extmem.load_safetensors(path, "model", device="cuda")
+            with extmem.load_safetensors(path, "model", device="host") as memory:
+                assert memory.device.kind == "host"
+        assert "cuMemHostAlloc" not in fake.calls, "small files need no pinned memory"
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"."):
+        extmem.load_safetensors(tmp_path, "model")
+    with pytest.raises(FileNotFoundError):
+        extmem.load_safetensors(tmp_path / "absent", "model")
+    with extmem.share(ARRAYS) as memory, pytest.raises(ValueError, match="not a regular file"):
+        extmem.save_safetensors(memory, tmp_path)
+    with pytest.raises(NameNotFoundError):
+        extmem.open("model")

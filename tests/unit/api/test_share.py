@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import gc
 import mmap
 import threading
 from typing import Any
@@ -165,6 +166,11 @@ def test_a_name_that_is_taken_is_refused() -> None:
         assert first.tobytes() == b"first"
 
 
+class _Model:
+    def state_dict(self) -> dict[str, Any]:
+        return {"w": numpy.ones(2)}
+
+
 def cyclic() -> Any:
     root: dict[str, Any] = {}
     root["self"] = [root]
@@ -177,9 +183,11 @@ def cyclic() -> Any:
         (numpy.array([object()]), TypeError, "Python objects"),
         ({"a": {"b": numpy.array([None])}}, TypeError, r"\['a'\]\['b'\] are Python objects"),
         ({"a": [numpy.ones(2), "text"]}, TypeError, r"at \['a'\]\[1\] is 'text', a str"),
-        (3, TypeError, "is 3, a int, which is not an array"),
+        (3, TypeError, "is 3, an int, which is not an array"),
         (None, TypeError, "which is not an array"),
-        (object(), TypeError, "neither an array nor a buffer"),
+        (object(), TypeError, "neither an array nor a buffer; share arrays"),
+        (_Model(), TypeError, r"neither an array nor a buffer; share its state_dict\(\)"),
+        ([1, 2], TypeError, r"at \[0\] is 1, an int.*numpy\.asarray\(list\)"),
         ({5: numpy.ones(2)}, TypeError, "the key 5 at the root"),
         ({"a.b": numpy.ones(2), "a": {"b": numpy.ones(2)}}, ValueError, r"'a\.b' is the name of two arrays"),
         (cyclic(), ValueError, "contains itself"),
@@ -200,6 +208,10 @@ def test_other_arguments_are_checked() -> None:
         ({"align": "4"}, TypeError),
         ({"metadata": {"a": [1]}}, TypeError),
         ({"metadata": {1: "a"}}, TypeError),
+        ({"metadata": "a"}, TypeError),
+        ({"metadata": {"a": float("nan")}}, ValueError),
+        ({"metadata": {"a": float("-inf")}}, ValueError),
+        ({"metadata": {"a": 1 << 64}}, ValueError),
         ({"name": 4}, TypeError),
         ({"name": "a@b"}, extmem.errors.NameInvalidError),
         ({"name": "a", "access": 0}, ValueError),
@@ -208,6 +220,24 @@ def test_other_arguments_are_checked() -> None:
             extmem.share({"x": numpy.ones(2)}, **wrong)
     with pytest.raises(TypeError, match="metadata belongs to a tree"):
         extmem.share(numpy.ones(2), metadata={"a": "b"})
+
+
+def test_the_numbers_of_the_metadata_arrive() -> None:
+    said = {"most": (1 << 64) - 1, "least": -(1 << 63), "tiny": 5e-324, "third": 1 / 3, "nothing": None, "yes": True}
+    with extmem.share({"x": numpy.ones(2)}, "said", metadata=said), extmem.open("said") as opened:
+        assert dict(opened.metadata) == said
+
+
+def test_a_tree_of_shared_memory_says_why_it_is_copied() -> None:
+    with extmem.open_device(kind="host") as device, device.allocate(4, "float32") as memory:
+        array = memory.numpy()
+        with extmem.share({"a": array}) as copied:
+            assert isinstance(copied.copied, str)
+            assert "memory of extmem too" in copied.copied
+        with pytest.raises(UnsupportedError, match="use memory.numpy.* in place of the arrays"):
+            extmem.share({"a": array}, copy=False)
+        del array
+        gc.collect()  # the error that pytest has caught keeps the array
 
 
 def test_empty_trees_and_arrays() -> None:

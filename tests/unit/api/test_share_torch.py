@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,3 +118,44 @@ def test_requires_grad_is_recorded_and_not_shared() -> None:
     with extmem.share({"w": torch.ones(2, requires_grad=True), "b": torch.ones(2)}) as memory:
         assert [entry.flags for entry in memory.table.entries] == [1, 0]  # type: ignore[attr-defined]
         assert not memory.torch()["w"].requires_grad
+
+
+def test_tensors_that_can_be_written_are_saved_as_others_are(tmp_path: Path) -> None:
+    trained, path = model(), tmp_path / "weights.pt"  # its tensors have two types
+    with extmem.share(trained.state_dict()) as memory:
+        trained.load_state_dict(memory.torch(), assign=True)
+        torch.save(trained.state_dict(), path)
+        for name, tensor in torch.load(path, weights_only=True).items():
+            assert torch.equal(trained.state_dict()[name], tensor)
+        weight = trained[0].weight
+        assert weight.untyped_storage().nbytes() == 4 * weight.numel()
+        with torch.no_grad():
+            weight.fill_(3)
+        assert memory["0.weight"].read()[0, 0] == 3
+        with pytest.raises(RuntimeError, match="not resizable"):
+            weight.data.resize_(1000)
+        del trained, weight, tensor
+        gc.collect()  # the error that pytest has caught keeps a tensor
+
+
+@pytest.mark.parametrize("access", [extmem.Access.READ, extmem.Access.READ_WRITE])
+def test_the_mapping_itself_can_be_saved_and_copied(tmp_path: Path, access: int) -> None:
+    path, weight = tmp_path / "weights.pt", torch.arange(6.0)
+    with extmem.share({"w": weight, "n": torch.tensor(3)}, "saved", access=access), extmem.open("saved") as opened:
+        views = opened.torch()
+        torch.save(views, path)
+        for made in (torch.load(path, weights_only=True), copy.deepcopy(views)):
+            assert list(made) == ["w", "n"]
+            made["w"].add_(1)
+            assert made["w"].tolist() == (weight + 1).tolist()
+        assert views["w"].tolist() == weight.tolist()
+        del views
+
+
+def test_tied_weights_that_can_be_written_have_one_storage() -> None:
+    weight = torch.ones(3)
+    with extmem.share({"a": weight, "b": weight, "c": weight.clone()}) as memory:
+        views = memory.torch()
+        starts = {name: tensor.untyped_storage().data_ptr() for name, tensor in views.items()}
+        assert starts["a"] == starts["b"] != starts["c"]
+        del views

@@ -10,6 +10,7 @@ import extmem
 from extmem.api import Device
 from extmem.core.arguments import array_of
 from tests import cuda_bed
+from tests.vulkan_bed import SHARES_NOTHING
 
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
@@ -31,7 +32,7 @@ LAYOUTS: dict[str, tuple[Any, str, dict[str, Any], tuple[int, ...], int]] = {
 
 
 @pytest.mark.parametrize("what", LAYOUTS)
-@pytest.mark.parametrize("kind", ["host", "vulkan"])
+@pytest.mark.parametrize("kind", ["host", pytest.param("vulkan", marks=SHARES_NOTHING)])
 def test_a_layout_travels_to_the_reader(kind: str, what: str, name: str, request: pytest.FixtureRequest) -> None:
     device: Device = request.getfixturevalue("device" if kind == "host" else "vulkan_device")
     shape, dtype, layout, strides, size = LAYOUTS[what]

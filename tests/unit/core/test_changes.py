@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import threading
 from collections.abc import Iterator
 
@@ -10,10 +13,9 @@ import pytest
 import extmem
 from extmem.api import DeviceMemory
 from extmem.core import changes
-from extmem.errors import HandleStateError, PeerGoneError, UnsupportedError, WaitTimeoutError
+from extmem.errors import HandleStateError, PeerGoneError, StaleSourceError, UnsupportedError, WaitTimeoutError
 from extmem.testing.leaks import descriptors
-
-pytestmark = pytest.mark.linux_only("updates need the broker")
+from extmem.testing.waiting import wait_until
 
 
 @pytest.fixture
@@ -80,12 +82,113 @@ def test_a_wait_is_woken_by_another_thread(memory: DeviceMemory) -> None:
     assert found == [2]
 
 
+def test_an_update_in_an_update_of_the_same_thread_is_refused(memory: DeviceMemory) -> None:
+    with memory.update():
+        before = descriptors()
+        for refused in (memory.update(), memory.update(timeout=60)):
+            with pytest.raises(HandleStateError, match=r"this thread .* updates this memory \(16 bytes\) already"):
+                refused.__enter__()
+        assert descriptors() == before
+        with extmem.open_device(kind="host") as device, device.allocate(16) as other, other.update():
+            pass
+    with memory.update():
+        pass
+    assert memory.generation == 4
+
+
+def test_a_block_that_is_lost_does_not_forbid_the_next(memory: DeviceMemory) -> None:
+    lost = memory.update()
+    lost.__enter__()
+    del lost
+    with memory.update(timeout=60):
+        pass
+    assert memory.generation == 4
+
+
+def test_an_update_of_a_source_that_has_other_memory_is_refused(memory: DeviceMemory) -> None:
+    now = ""
+    memory.record.moved = lambda: now
+    with memory.update():
+        pass
+    now = "a tensor whose storage was resized (set_, resize_ or .data = other)"
+    with pytest.raises(StaleSourceError, match="was shared from a tensor whose storage was resized"):
+        memory.update()
+    assert memory.generation == 2
+
+
+def test_a_coroutine_waits_for_a_change(memory: DeviceMemory) -> None:
+    async def main() -> tuple[int, list[int]]:
+        ran: list[int] = []
+        waiting = asyncio.create_task(memory.wait_async(after=0, timeout=60))
+        await asyncio.sleep(0)
+        ran.append(memory.generation)
+        await asyncio.to_thread(update)
+        return await waiting, ran
+
+    def update() -> None:
+        with memory.update():
+            pass
+
+    assert asyncio.run(main()) == (2, [0])
+    assert asyncio.run(memory.wait_async(after=0)) == 2
+    with pytest.raises(WaitTimeoutError, match="generation 2, and none after 2"):
+        asyncio.run(memory.wait_async(timeout=0.01))
+    with pytest.raises(TypeError, match="after is '0'"):
+        asyncio.run(memory.wait_async(after="0"))  # type: ignore[arg-type]
+
+
+def test_a_coroutine_is_told_of_torn_memory(memory: DeviceMemory) -> None:
+    async def main() -> None:
+        waiting = asyncio.create_task(memory.wait_async(after=0, timeout=60))
+        await asyncio.sleep(0)
+        with contextlib.suppress(OSError), memory.update():
+            raise OSError
+        with pytest.raises(PeerGoneError, match="this process left an update"):
+            await waiting
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("ring", [True, False], ids=["ring", "thread"])
+def test_a_cancelled_wait_leaves_nothing(memory: DeviceMemory, ring: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from extmem.devices.host import sync_async
+
+    if not ring:
+        monkeypatch.setattr(sync_async, "waits_of_loop", lambda loop: None)
+    with pytest.raises(WaitTimeoutError):  # what stays for the next wait is there then
+        asyncio.run(memory.wait_async(timeout=0))
+
+    async def main() -> None:
+        waiting = asyncio.create_task(memory.wait_async())
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert sync_async._sleeper._watches == {}
+
+    gc.collect()
+    before, threads = descriptors(), threading.active_count()
+    asyncio.run(main())
+    wait_until(lambda: threading.active_count() == threads, "the end of the thread")
+    wait_until(lambda: gc.collect() >= 0 and descriptors() == before, "the end of the ring")
+    memory.close()
+
+
 def test_an_update_that_cannot_begin_leaves_no_lease(memory: DeviceMemory) -> None:
     with memory.update():
         before = descriptors()
-        with pytest.raises(WaitTimeoutError):
-            memory.update(timeout=0.01).__enter__()
-        assert descriptors() == before
+        outcomes: list[type[BaseException]] = []
+
+        def begin() -> None:
+            try:
+                memory.update(timeout=0.01).__enter__()
+            except WaitTimeoutError as error:
+                outcomes.append(type(error))
+
+        other = threading.Thread(target=begin)
+        other.start()
+        other.join()
+        assert outcomes == [WaitTimeoutError] and descriptors() == before
     with memory.update(timeout=10):
         pass
     assert memory.generation == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,7 @@ from extmem.errors import AccessDeniedError, DescriptorError, HandleStateError
 from extmem.owning import Uses
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.kinds import PageRole
+from extmem.testing import fake_vulkan
 from extmem.testing.children import Peer
 
 CONTENTS = b"one table of arrays" * 500
@@ -117,3 +119,19 @@ def test_an_fd_carries_no_pages(host: extmem.Device) -> None:
         with extmem.open(handle) as opened:  # type: ignore[arg-type]
             assert opened.descriptor.pages == (2, 1)
             assert opened.record.pages is None
+
+
+@pytest.mark.linux_only("fds are counted")
+def test_the_pages_of_memory_that_is_not_allocated_are_closed(name: str) -> None:
+    """Also while the program has the exception, whose traceback refers to what was there."""
+    fake = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
+    with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device:
+        device.allocate(64, name=name).close()
+        before = len(os.listdir("/proc/self/fd"))
+        for command in (lambda: device.allocate(64, name=name), lambda: device.allocate((4, 4), "int16", name=name)):
+            fake.fail(1, command="vkAllocateMemory")
+            with pytest.raises(extmem.OutOfMemoryError) as caught:
+                command()
+            assert caught.tb is not None and len(os.listdir("/proc/self/fd")) == before
+        with device.allocate(64, name=name):
+            assert len(os.listdir("/proc/self/fd")) > before

@@ -242,6 +242,19 @@ def test_a_share_that_fails_half_way_leaves_nothing(fake: fake_cuda.FakeCuda, na
         extmem.share(source, name).close()
 
 
+def test_changes_of_lent_memory_are_counted_and_never_end(fake: fake_cuda.FakeCuda, name: str) -> None:
+    with segment(fake, 1, 1) as address, extmem.share(Foreign(address, GRANULE), name) as memory:
+        with extmem.open(name) as reader:
+            with memory.update():
+                assert reader.generation == 1
+            assert reader.wait(after=0, timeout=60) == 2
+            with pytest.raises(extmem.AccessDeniedError):
+                reader.update()
+            assert not reader.frozen
+        with pytest.raises(UnsupportedError, match="lent by a framework"):
+            memory.freeze()
+
+
 def test_a_source_with_other_memory_is_stale(fake: fake_cuda.FakeCuda, name: str) -> None:
     with segment(fake, 1, 1) as address:
         source = Foreign(address, GRANULE)
@@ -250,6 +263,8 @@ def test_a_source_with_other_memory_is_stale(fake: fake_cuda.FakeCuda, name: str
             source.__cuda_array_interface__["data"] = (address + GRANULE, False)
             with pytest.raises(extmem.StaleSourceError, match=r"set_, resize_ or \.data ="):
                 memory.record.check_source()
+            with pytest.raises(extmem.StaleSourceError):
+                memory.update()
 
 
 def test_without_a_thread_nothing_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:

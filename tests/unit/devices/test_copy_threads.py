@@ -85,3 +85,38 @@ def test_a_copy_that_has_ended_keeps_nothing(monkeypatch: pytest.MonkeyPatch) ->
     copying.finish()
     target.append(1)
     assert target[:-1] == source
+
+
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_a_function_brings_the_bytes(cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)), raising=False)
+    threads = CopyThreads()
+    source, target = os.urandom(SIZE), bytearray(SIZE)
+    start = place(target)
+
+    def bring(address: int, at: int, size: int) -> None:
+        target[address - start : address - start + size] = source[at - 5 : at - 5 + size]
+
+    threads.begin(start, 5, SIZE, target, bring).finish()
+    assert target == source
+    threads.stop()
+
+
+def test_an_error_in_another_thread_is_raised_by_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    threads, target = CopyThreads(), bytearray(SIZE)
+    caller, failed = threading.current_thread(), threading.Event()
+
+    def fails(address: int, at: int, size: int) -> None:
+        if threading.current_thread() is caller:
+            assert failed.wait(30)
+            return
+        failed.set()
+        raise OSError("planted")
+
+    copying = threads.begin(place(target), 0, SIZE, target, fails)
+    with pytest.raises(OSError, match="planted"):
+        copying.finish()
+    copying.drop()
+    copied(threads)  # the threads have survived it
+    threads.stop()

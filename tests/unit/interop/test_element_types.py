@@ -93,7 +93,8 @@ def test_dlpack_has_the_element_type_and_whether_it_is_padded(device: Device) ->
             assert (tensor.code, tensor.bits, tensor.lanes) == element.dlpack
             assert bool(found.flags & 4) is element.padded
             assert tuple(tensor.shape[axis] for axis in range(tensor.ndim)) == SHAPE
-            assert tuple(tensor.strides[axis] for axis in range(tensor.ndim)) == (SHAPE[1], 1)
+            # Some versions of NumPy give no strides for elements in row-major order.
+            assert not tensor.strides or tuple(tensor.strides[:2]) == (SHAPE[1], 1)
             assert ctypes.string_at(tensor.data + tensor.byte_offset, len(octets)) == octets
             del capsule, found, tensor
 

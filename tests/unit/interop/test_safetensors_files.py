@@ -1,4 +1,4 @@
-"""The format of safetensors files: headers that lie, and pieces that are read by threads."""
+"""The format of safetensors files: headers that lie, and what is no file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from extmem.errors import UnsupportedError
 from extmem.interop import safetensors_files as files
-from extmem.interop.safetensors_files import OpenFile, Piece
+from extmem.interop.safetensors_files import OpenFile
 
 
 def written(path: Path, header: object, data: bytes = b"") -> Path:
@@ -108,52 +108,6 @@ def test_a_device_is_refused() -> None:
         OpenFile("/dev/null")
 
 
-def test_pieces_arrive_in_their_places(path: Path) -> None:
-    data = os.urandom(100_000)
-    header = {"a": tensor("U8", [60_000], 0, 60_000), "b": tensor("U8", [40_000], 60_000, 100_000)}
-    target = bytearray(200_000)
-    with OpenFile(written(path, header, data)) as file:
-        tensors = files.read_header(file).tensors
-        pieces = files.pieces_of(tensors, [100_000, 0], size=7_000)
-        view = memoryview(target)
-        files.read_into(file, pieces, lambda p: view[p.offset : p.offset + p.size], lambda octets, piece: None)
-    assert target[100_000:160_000] == data[:60_000]
-    assert target[:40_000] == data[60_000:]
-
-
-def test_a_file_that_is_cut_off_while_it_is_read_is_refused(path: Path) -> None:
-    with OpenFile(written(path, {"a": PLAIN}, bytes(8))) as file:
-        found = files.read_header(file)
-        os.truncate(path, found.data + 3)
-        with pytest.raises(ValueError, match="cut off while it was read"):
-            files.read_into(file, [Piece(found.data, 8, 0)], lambda p: bytearray(p.size), lambda octets, piece: None)
-
-
-def test_a_file_that_is_changed_while_it_is_read_is_refused(path: Path) -> None:
-    with OpenFile(written(path, {"a": PLAIN}, bytes(8))) as file:
-        found = files.read_header(file)
-
-        def change(octets: object, piece: Piece) -> None:
-            os.utime(path, ns=(1, 1))
-
-        with pytest.raises(ValueError, match="was changed while it was read"):
-            files.read_into(file, [Piece(found.data, 8, 0)], lambda p: bytearray(p.size), change)
-
-
-def test_an_error_of_one_piece_ends_all(path: Path) -> None:
-    done: list[Piece] = []
-
-    def place(piece: Piece) -> bytearray:
-        if piece.begin == 50:
-            raise OSError("planted")
-        return bytearray(piece.size)
-
-    path.write_bytes(bytes(1000))
-    with OpenFile(path) as file, pytest.raises(OSError, match="planted"):
-        files.read_into(file, [Piece(n, 1, n) for n in range(1000)], place, lambda octets, piece: done.append(piece))
-    assert len(done) < 1000
-
-
 def test_a_header_is_encoded_as_the_library_does_it() -> None:
     start, order = files.encode_header([("b", "int8", (3,), 3), ("a", "float32", (2,), 8), ("c", "float32", (), 4)], {})
     assert len(start) % 8 == 0
@@ -168,3 +122,35 @@ def test_a_header_is_encoded_as_the_library_does_it() -> None:
 def test_an_element_type_that_the_format_lacks_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="array 'x' is complex128"):
         files.encode_header([("x", "complex128", (1,), 16)], {})
+
+
+def test_tensors_without_elements_may_be_listed_after_the_next_one(path: Path) -> None:
+    header = {"b": PLAIN, "a": tensor("F32", [0], 0, 0), "d": tensor("I8", [1], 8, 9), "c": tensor("U8", [2, 0], 8, 8)}
+    with OpenFile(written(path, header, bytes(9))) as file:
+        assert [one.name for one in files.read_header(file).tensors] == ["a", "b", "c", "d"]
+
+
+def test_more_tensors_than_a_payload_has_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "ENTRIES_LIMIT", 2)
+    header = {name: tensor("U8", [0], 0, 0) for name in ("a", "b", "c")}
+    with OpenFile(written(path, header)) as file, pytest.raises(ValueError, match="has 3 tensors, .* at most 2"):
+        files.read_header(file)
+    del header["c"]
+    with OpenFile(written(path, header)) as file:
+        assert len(files.read_header(file).tensors) == 2
+
+
+@pytest.mark.linux_only("FIFOs are files on Linux")
+def test_a_fifo_is_refused_at_once(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="not a regular file"):
+        OpenFile(path)
+
+
+@pytest.mark.linux_only("on Windows links need a right")
+def test_a_link_is_followed(path: Path) -> None:
+    written(path, {"a": PLAIN}, bytes(8))
+    link = path.with_name("link")
+    link.symlink_to(path)
+    with OpenFile(link) as file:
+        assert len(files.read_header(file).tensors) == 1

@@ -48,7 +48,7 @@ def test_a_container_that_contains_itself_is_refused_with_its_place() -> None:
 
 
 def test_keys_that_are_not_text_are_refused_with_their_place() -> None:
-    with pytest.raises(TypeError, match=r"the key 3 at \['state'\] is a int"):
+    with pytest.raises(TypeError, match=r"the key 3 at \['state'\] is an int"):
         trees.flatten({"state": {3: 1}})
 
 

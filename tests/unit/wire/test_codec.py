@@ -50,6 +50,7 @@ REQUESTS: list[wire.Request] = [
     wire.Forget("kept"),
     wire.IsSuperseded(3),
     wire.Lease(3),
+    wire.Freeze((3, 4)),
     wire.WatchNames(),
     wire.AnnounceRecord(b"record", b"d", 1, True),
     wire.AnnounceReference(1, 5, 6, True, 0xF0001, True),
@@ -78,6 +79,7 @@ REPLIES: list[wire.Reply] = [
     wire.Attached(),
     wire.Awaited(9),
     wire.NamesPage(),
+    wire.Writers((5, 0)),
     wire.Refusal(0xC0000034, "No live object is named 'x'."),
     wire.Fault("you broke the format"),
 ]

@@ -136,12 +136,12 @@ def on_the_gpu(
 
 
 def _begin(workers: list[Worker], path: str, name: str, framework: str, library: str, place: str) -> None:
-    """Load a small file twice, so that each process has read one and has opened one that another process had read."""
+    """Load a small file often, so that each process has read one and has opened one that another process had read."""
     for worker in workers:  # imports take long, so all processes do them at the same time
         worker.start(f"{__name__}:prepare", framework, library)
     for worker in workers:
         worker.finish()
-    for turn in range(2):
+    for turn in range(len(workers)):
         for worker in workers[turn:] + workers[:turn]:
             worker.call(f"{__name__}:load", path, f"{name} small {turn}", framework, library, place)
         for worker in workers:

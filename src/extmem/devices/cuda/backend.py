@@ -101,6 +101,7 @@ class CudaBackend(Answers, SyncMembers):
         self.invalidate = self.transfers.invalidate
         self.write = self.transfers.write
         self.write_rows = self.transfers.write_rows
+        self.write_from = self.transfers.write_from
         self.read = self.transfers.read
         self.fill = self.transfers.fill
         self.copy_from = self.transfers.copy_from

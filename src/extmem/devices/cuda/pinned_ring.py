@@ -17,10 +17,11 @@ with that device, after some seconds without a copy, and before a fork. While on
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
-from extmem.devices.copy_threads import Copying, copy_threads
+from extmem.devices.copy_threads import Copying, Move, copy_threads
 from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import check, value_of
 from extmem.devices.cuda.row_copies import rows_copy
@@ -149,19 +150,21 @@ class PinnedRing:
         keep: object,
         submissions: Waits,
         rows: tuple[int, int] | None = None,
+        move: Move = ctypes.memmove,
     ) -> None:
         """Copy from pageable memory to the GPU. The transfers need not have ended when this returns.
 
+        move: what brings parts of the source into the slots, in several threads: for sources that are no memory.
         rows: size and pitch of the target's rows, if there are gaps between them; a row fits into a slot.
-        keep: what the source belongs to. Errors: DriverError; those of signal handlers, after which no thread reads the
-        source.
+        keep: what the source belongs to. Errors: DriverError; those of `move` and of signal handlers, after which no
+        thread reads the source.
         """
         copies: list[tuple[Copying, int, int, int]] = []
         try:
             for index, (at, count) in enumerate(_pieces(size, 1 if rows is None else rows[0])):
                 slot = index % SLOTS
                 submissions.until(self._events[slot])
-                copies.append((copy_threads.begin(self._slot(slot), source + at, count, keep), slot, at, count))
+                copies.append((copy_threads.begin(self._slot(slot), source + at, count, keep, move), slot, at, count))
                 if len(copies) > 1:
                     self._send(target, copies, rows)
             while copies:

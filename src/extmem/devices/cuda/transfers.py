@@ -26,6 +26,8 @@ _LONG = 1 << 20
 """Bytes from which a copy from or to pageable memory goes through the pinned ring."""
 _PIECE = 64 << 20
 """Bytes of one call of the driver, so that signal handlers run in between."""
+_UNPINNED = 8 << 20
+"""Bytes of a buffer that takes the place of the pinned ring."""
 _PITCH = 1 << 31
 """Bytes: CU_DEVICE_ATTRIBUTE_MAX_PITCH is one less on every GPU."""
 _HOST = 1
@@ -78,6 +80,29 @@ class Transfers:
                 result = device.module.cuMemcpyDtoH(address + start, at + start, part)[0]
                 device.check(result, "cuMemcpyDtoH", f"{part} bytes")
         del target
+
+    def write_from(
+        self, allocation: Allocation, offset: int, size: int, fill: Callable[[memoryview, int], object]
+    ) -> None:
+        """See `WritesFrom`. The bytes are brought into the slots of the pinned ring, without a copy before."""
+        at, device = self._pointer_to_range(allocation, offset, size), self._device
+
+        def move(target: int, start: int, count: int) -> None:
+            fill(memoryview(abi.ffi.buffer(abi.ffi.cast("char *", target), count)), start)
+
+        with self.submissions.work(native_allocation(allocation)):
+            if size >= _LONG:
+                with device.gpu.ring.taken(device, self.submissions) as ring:
+                    if ring is not None:
+                        ring.write(at, 0, size, fill, self.submissions, move=move)
+                        return
+            octets = bytearray(min(size, _UNPINNED))
+            with memoryview(octets) as view, abi.ffi.from_buffer(octets) as source:
+                for start in range(0, size, _UNPINNED):
+                    part = min(_UNPINNED, size - start)
+                    fill(view[:part], start)
+                    result = device.module.cuMemcpyHtoD(at + start, int(abi.ffi.cast("uintptr_t", source)), part)[0]
+                    device.check(result, "cuMemcpyHtoD", f"{part} bytes")
 
     def _is_pinned(self, address: int, size: int) -> bool:
         """Whether CUDA knows this host memory, so that the GPU transfers it itself. The context is current."""

@@ -124,7 +124,8 @@ class HostBackend:
                 command="vkAllocateMemory",
                 devices=[self.identity.device_name],
             )
-        return HostAllocation(system.create(size, descriptor, terms, control_page=True), size, memory_type_index, True)
+        file = system.create(size, descriptor, terms, control_page=True, freezable=True)
+        return HostAllocation(file, size, memory_type_index, True)
 
     examine_fd = staticmethod(system.examine)
 

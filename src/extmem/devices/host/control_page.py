@@ -12,21 +12,33 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from extmem import vk
 from extmem.devices.host import system
 from extmem.devices.host.page_signals import deadline_after
-from extmem.devices.host.sync_system import TimelinePage, open_page, sleep_on_pages
+from extmem.devices.host.sync_system import TimelinePage, lease_of, open_page, sleep_on_pages
 from extmem.errors import DriverError, PeerGoneError, WaitTimeoutError
+from extmem.owning import late_imports
 from extmem.sharing import control_page as layout
 from extmem.sharing.timeline_page import State
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Mapping
+    from extmem.manager import Lease
     from extmem.owning import OwnedFd
 
 __all__ = ["ControlPage", "deadline_after", "in_file_of"]
+
+
+_SEALED_SOON: Final = 0.01
+"""Seconds after which a waiter looks again whether memory is frozen that is about to be."""
+_ALIVE: Final = 0.5
+"""Seconds after which a waiter looks again whether the process lives that updates."""
+
+
+def _earlier(deadline: int | None, other: int) -> int:
+    return other if deadline is None else min(deadline, other)
 
 
 class ControlPage:
@@ -61,6 +73,11 @@ class ControlPage:
         return page.facts.abandoned or page.has_ended(*layout.updater(page.contents))
 
     # Updating: by the process that has the lease.
+
+    def lease(self) -> Lease | None:
+        """Return the lease of the page; None where the object manager gives it."""
+        lease: Lease | None = lease_of(self._page)
+        return lease
 
     def begin(self) -> int:
         """Count the beginning of an update, before its first byte. Return the generation that it will finish.
@@ -102,6 +119,13 @@ class ControlPage:
         """Record that the update is left without its end, and wake all who wait."""
         self._page.poison()
 
+    # Freezing: by the process that has the lease.
+
+    def announce_freeze(self, frozen: bool) -> None:
+        """Wake all who wait, because the memory is about to be frozen, or (False) is not after all."""
+        self._page.contents.cast("Q")[layout.FROZEN // 8] = frozen
+        self._page.wake_all()
+
     # Reading.
 
     def barrier(self) -> None:
@@ -129,25 +153,61 @@ class ControlPage:
                     "give a longer timeout, or find out what the process does that updates it"
                 )
 
-    def wait(self, after: int, deadline: int | None, superseded: Callable[[], bool], what: str) -> int:
-        """Wait for finished contents that are newer, or until the memory is superseded. Return their generation.
+    def wait(self, after: int, deadline: int | None, is_last: Callable[[], bool], what: str) -> int:
+        """Wait for finished contents that are newer, or until there will be none: `is_last`. Return their generation.
 
         Errors: as `settled`.
         """
-        page, target = self._page, layout.after(after)
+        page = self._page
         while True:
             expected = page.sequence_number
-            generation = page.value
-            if generation >= target or superseded():
-                page.barrier()
-                return layout.finished(generation)
-            if self.torn:
-                raise self._torn_error(what)
-            if not sleep_on_pages([(page, expected)], deadline):
-                raise WaitTimeoutError(
-                    f"this memory ({what}) has generation {generation}, and none after {after} was finished in time; "
-                    "give a longer timeout, or start the process that updates it"
-                )
+            found = self.newer(after, is_last, what)
+            if found is not None:
+                return found
+            look_at = self.look_again()
+            until = deadline if look_at is None else _earlier(deadline, time.monotonic_ns() + round(look_at * 1e9))
+            if not sleep_on_pages([(page, expected)], until) and until == deadline:
+                raise self._late_error(after, what)
+
+    async def wait_async(self, after: int, is_last: Callable[[], bool], what: str) -> int:
+        """As `wait` without limit, while other coroutines run. Cancelled, it leaves nothing behind."""
+        with late_imports():
+            from extmem.devices.host.sync_async import sleep_async
+
+        page = self._page
+        while True:
+            expected = page.sequence_number
+            found = self.newer(after, is_last, what)
+            if found is not None:
+                return found
+            await sleep_async(page, expected, self.look_again())
+
+    def newer(self, after: int, is_last: Callable[[], bool], what: str) -> int | None:
+        """Return the generation of finished contents that are newer, or of the last ones; None if there are none yet.
+
+        Errors: PeerGoneError if the memory is torn.
+        """
+        page = self._page
+        generation = page.value
+        if generation >= layout.after(after) or is_last():
+            page.barrier()
+            return layout.finished(generation)
+        if self.torn:
+            raise self._torn_error(what)
+        return None
+
+    def look_again(self) -> float | None:
+        """Return the seconds after which a waiter looks at the page again, though nobody has woken it; None: never."""
+        page = self._page
+        if page.contents.cast("Q")[layout.FROZEN // 8]:
+            return _SEALED_SOON  # the memory is sealed after that was announced, and the seal wakes nobody
+        return _ALIVE if layout.is_running(page.value) else None
+
+    def _late_error(self, after: int, what: str) -> WaitTimeoutError:
+        return WaitTimeoutError(
+            f"this memory ({what}) has generation {self._page.value}, and none after {after} was finished in time; "
+            "give a longer timeout, or start the process that updates it"
+        )
 
     def _torn_error(self, what: str) -> PeerGoneError:
         facts = self._page.facts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from weakref import ref
 
 from extmem.devices.backend import Mapping
-from extmem.devices.host.system import FileMapping, identity_of, map_file
+from extmem.devices.host.system import FileMapping, identity_of, is_sealed, map_file, seal
 from extmem.devices.types import HostRange
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
@@ -88,6 +88,27 @@ class HostAllocation:
             shared.mapping = ref(mapping)
         return self._mappings.setdefault(writable, mapping)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the kernel lets nobody write to it any more. HandleStateError once closed."""
+        return is_sealed(self.fd)
+
+    def freeze(self) -> bool:
+        """Let nobody write to it any more, here neither. Return False if somebody has mapped it for writing.
+
+        The caller ensures that nothing of this process uses its mappings, which end here. Errors: as `seal`.
+        """
+        self._mappings.clear()
+        file = self.file
+        with file.use():
+            if not seal(file.fd):
+                return False
+        self.writable = False
+        payload = self._payload
+        if payload is not None:
+            payload.writable = False
+        return True
+
     def _freed(self) -> HandleStateError:
         return HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
 
@@ -103,6 +124,8 @@ class PointerAllocation:
     """None: there is no file."""
     stated_identity = 0
     """0: there is no payload."""
+    frozen = False
+    """False: there is no file."""
     writable = True
     """True: memory that is not writable is not imported."""
     mapped = True

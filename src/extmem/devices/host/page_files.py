@@ -25,7 +25,7 @@ def create_page_file(contents: bytes | memoryview, *, final: bool, sddl: str | N
     final: nobody may write to it from now on. sddl: unused: the broker gives the page to importers of its payload.
     Errors: OutOfMemoryError.
     """
-    return memfd.create(len(contents), b"", contents=contents, final=final)
+    return memfd.create(len(contents), b"", contents=contents, final=final, freezable=not final)
 
 
 def page_file_size(fd: int) -> int:

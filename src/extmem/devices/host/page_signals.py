@@ -196,6 +196,10 @@ class PageSignals:
         self.prepare_to_signal()
         self._ring(self._bell)
 
+    def wake_all(self) -> None:
+        """Wake all waiters, as the only process that may write to the page now. The caller ensures that it may."""
+        self._ring(self._bell)
+
     def announce_signal(self) -> None:
         """Record that this process signals what the page accompanies. Errors: AccessDeniedError."""
         self.prepare_to_signal()

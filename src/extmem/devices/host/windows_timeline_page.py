@@ -28,6 +28,7 @@ from extmem.devices.host.page_signals import PageSignals, lock
 from extmem.devices.host.windows_mapping import FileMapping, map_file
 from extmem.errors import HandleStateError
 from extmem.handles._win32 import calls, sections, waitables
+from extmem.handles._win32.tables import kernel32
 from extmem.late_named_tuple import NamedTuple
 from extmem.manager.windows import processes, status_errors, sync_payloads
 from extmem.objects import Status
@@ -227,6 +228,30 @@ class TimelinePage(PageSignals):
             self._claims.clear()
             self._member = None
             member.forget()
+
+    # For control pages.
+
+    @staticmethod
+    def barrier() -> None:
+        """Order the reads before this call before those after it, on every processor."""
+        kernel32.FlushProcessWriteBuffers()
+
+    def own_facts(self) -> tuple[int, int, int]:
+        """Return pid and start time of this process, and the number of its pid namespace: there is one."""
+        return os.getpid(), processes.start_time(os.getpid()), 1
+
+    def has_ended(self, pid: int, start: int, namespace: int) -> bool:
+        """Return whether a process has ended, as far as this process can see."""
+        if not pid or namespace != 1:
+            return False
+        try:
+            process = OwnedDescriptor(calls.open_process(pid, _WATCH_RIGHTS))
+        except calls.StatusError as error:
+            return error.status in (Status.INVALID_CID, Status.INVALID_PARAMETER)
+        try:
+            return calls.creation_time(process.fd) != start or processes.ended(process.fd)
+        finally:
+            process.close()
 
     # Waiting.
 

@@ -182,6 +182,12 @@ class Naming(BrokerControl):
         with client.lock:
             return client.perform(lambda: wire.Lease(client.number(number)), _leased)
 
+    def freeze(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        client = self.client
+        with client.lock:
+            reply, _ = client.exchange(lambda: wire.Freeze(tuple(map(client.number, numbers))))
+        return expect(reply, wire.Writers).pids
+
     def forget_name(self, name: str) -> bool:
         self._check_name(name)
         client = self.client

@@ -52,13 +52,15 @@ def test_a_payload_is_zeroed_sealed_and_describes_itself(backend: HostBackend) -
     for size in (0, PAGE, 100 * PAGE):
         with pytest.raises(PermissionError):
             os.ftruncate(fd, size)
-    with pytest.raises(PermissionError):
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
     facts = backend.examine_fd(fd, FD)
     assert (facts.valid, facts.file_type, facts.writable) == (True, "memfd", True)
     assert (facts.capacity, facts.descriptor, facts.descriptor_problem) == (2 * PAGE, b"who I am", "")
     assert facts.identity == allocation.identity
     assert (allocation.size, allocation.memory_type_index, allocation.writable) == (5000, 1, True)
+    assert not allocation.frozen and allocation.freeze() and allocation.frozen and not allocation.writable
+    assert not backend.examine_fd(fd, FD).writable
+    with pytest.raises(PermissionError):
+        os.pwrite(fd, b"x", 0)
     allocation.close()
 
 
