@@ -55,7 +55,7 @@ class _Arrays:
     def select(self, *patterns: str) -> NamedSelection:
         """Return the arrays whose names match one of the patterns (`encoder.*`, `*.bias`), as a mapping.
 
-        Nothing is copied or mapped. It does not keep the memory open.
+        Nothing is copied or mapped. It does not keep the memory open. Errors: TypeError for patterns that are not text.
         """
         state_views.check_patterns(patterns, "select()")
         found = {n: e for n, e in self._entries().items() if any(fnmatchcase(n, one) for one in patterns)}

@@ -9,7 +9,7 @@ are in one module because each returns objects of the others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar, cast, overload
@@ -441,6 +441,14 @@ class DeviceMemory(MemoryObject):
     def __bool__(self) -> bool:
         # Memory of an empty array is memory, too.
         return True
+
+    def __iter__(self) -> Iterator[Any]:
+        # Without this, Python would index until an IndexError, which an array without axes raises at once.
+        return map(self.__getitem__, range(len(self)))
+
+    def __contains__(self, value: object) -> bool:
+        # Without this, Python would compare the value with each part.
+        raise TypeError(f"parts of memory are not compared with values; use {value!r} in memory.numpy()")
 
     @property
     def read_only(self) -> bool:

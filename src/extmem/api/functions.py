@@ -138,6 +138,8 @@ def _open_placed(
 ) -> DeviceMemory:
     """See `open`."""
     check_flag(copy, "copy")
+    if device is not None and not isinstance(device, Device):
+        raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")
     if device is not None and kind is not None:
         raise ValueError(f"open() takes device or kind, and both were given: {device!r} and {kind!r}; omit one of them")
     if kind is not None and not isinstance(kind, str):

@@ -17,7 +17,7 @@ from extmem.api.arrays import NamedArrays, NamedSelection
 from extmem.api.device import Device, DeviceMemory
 from extmem.api.memory_kinds import memory_of
 from extmem.api.slices import MemorySlice
-from extmem.arguments import a_type
+from extmem.arguments import a_type, whole_number
 from extmem.core import shared_devices, sharing_arrays
 from extmem.core.device_state import DeviceState
 from extmem.core.sharing_arrays import How
@@ -77,6 +77,7 @@ def load_safetensors(
     if unsettled:
         work_off()
     how = sharing_arrays.how(name, access, keep)
+    align = whole_number(align, "align")
     table.check_alignment(align)
     check_progress(progress)
     _check_device(device)
@@ -209,6 +210,8 @@ def save_safetensors(
     listed = [(name, part.dtype, part.shape, part.nbytes) for name, part in parts]
     whole = arrays if isinstance(arrays, NamedArrays) else parts[0][1].memory if parts else None
     said: Mapping[str, Any] = metadata if metadata is not None else getattr(whole, "metadata", {})
+    if not isinstance(said, Mapping) or not all(isinstance(key, str) for key in said):
+        raise TypeError(f"metadata is {a_type(said)}; give a dictionary of text by names")
     notes = {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}
     start, order = safetensors_files.encode_header(listed, notes)
     with NewFile(path) as file:

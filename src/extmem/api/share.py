@@ -82,7 +82,7 @@ def share(
             )
         return _share_table(x, how, copy, _checked(metadata))
     if not trees.is_container(x):
-        if metadata:
+        if _checked(metadata):
             raise TypeError("metadata belongs to a tree of arrays; share {'x': x} with it")
         return _share_one(x, how, copy)
     leaves, tree = trees.flatten(x)
@@ -285,14 +285,16 @@ def _cannot_share(reason: str) -> UnsupportedError:
 
 
 def _checked(metadata: Mapping[str, Scalar] | None) -> dict[str, Scalar]:
-    """Return the metadata as a dictionary.
+    """Return the metadata as a dictionary of plain values.
 
-    Errors: TypeError for keys and values of other types; ValueError for what JSON, in which others get it, lacks.
+    Errors: TypeError for keys and values of other types; ValueError for numbers that JSON lacks.
     """
     found: dict[str, Scalar] = {}
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata is {metadata!r:.60}, {a_type(metadata)}; give a dictionary, or None")
-    for key, value in (metadata or {}).items():
+    if metadata is None:
+        return found
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata is {a_type(metadata)}; give a dictionary of text, numbers, booleans and None")
+    for key, value in metadata.items():
         if not isinstance(key, str):
             raise TypeError(f"the metadata has the key {key!r}, {a_type(key)}; give a str")
         if value is not None and not isinstance(value, (str, bool, int, float)):
@@ -301,8 +303,20 @@ def _checked(metadata: Mapping[str, Scalar] | None) -> dict[str, Scalar]:
                 "arrays as arrays"
             )
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"metadata[{key!r}] is {value}, and the metadata has finite numbers only; give text")
+            raise ValueError(
+                f"metadata[{key!r}] is {value}, and the metadata is JSON, which has finite numbers alone; give it as "
+                "text, or share it as an array"
+            )
         if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
             raise ValueError(f"metadata[{key!r}] is {value:.4g}, which does not fit into 64 bits; give text")
-        found[key] = value
+        found[str.__str__(key)] = _plain(value)
     return found
+
+
+def _plain(value: Scalar) -> Scalar:
+    """Return the value itself; for one of a subclass, such as an enum or `numpy.float64`, that of the plain type."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    return int.__int__(value) if isinstance(value, int) and not isinstance(value, bool) else value

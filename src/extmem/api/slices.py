@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from extmem import _pickles, interop
 from extmem.api.device import DeviceMemory
-from extmem.arguments import CheckedWhenMade, a_type
+from extmem.arguments import CheckedWhenMade, a_type, integer_of
 from extmem.core import operations
 from extmem.errors import UnsupportedError
 from extmem.interop import numpy_views
 from extmem.owning import late_imports
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
 from extmem.sharing.layout import ArrayLayout, contiguous_strides
+from extmem.sharing.limits import AXES_LIMIT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from extmem.core.sharing_arrays import How
@@ -106,6 +109,15 @@ class MemorySlice(CheckedWhenMade):
         if not self._layout.shape:
             raise TypeError("this array has no axes, and so no length; size is 1")
         return self._layout.shape[0]
+
+    def __bool__(self) -> bool:
+        return True  # as memory
+
+    def __iter__(self) -> Iterator[MemorySlice]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __contains__(self, value: object) -> bool:
+        raise TypeError(f"parts of memory are not compared with values; use {value!r} in part.numpy()")
 
     # Slices.
 
@@ -269,6 +281,8 @@ def part_of(layout: ArrayLayout, index: Any) -> ArrayLayout:
     given = sum(one is not None and one is not ... for one in indices)
     if given > len(layout.shape) or len(dots) > 1:
         raise IndexError(f"{given} indices for {len(layout.shape)} axes; at most one is `...`")
+    if len(layout.shape) + sum(one is None for one in indices) > AXES_LIMIT:
+        raise IndexError(f"an array has at most {AXES_LIMIT} axes, and this index adds to {len(layout.shape)}")
     at = dots[0] if dots else len(indices)
     indices[at : at + len(dots)] = [slice(None)] * (len(layout.shape) - given)
     shape: list[int] = []
@@ -288,15 +302,17 @@ def part_of(layout: ArrayLayout, index: Any) -> ArrayLayout:
             strides.append(stride * step)
             offset += start * stride if count else 0
             continue
-        if isinstance(one, bool) or not hasattr(one, "__index__"):
+        number = integer_of(one)
+        if number is None:
             raise TypeError(
                 f"the index {one!r} is {a_type(one)}; a part is selected by integers and slices. Lists and "
                 "masks would copy: use them on memory.numpy() or memory.torch()"
             )
-        number = one.__index__()
         if not -extent <= number < extent:
             raise IndexError(f"index {number} is outside an axis of {extent} elements")
         offset += (number % extent) * stride
+    if 0 in shape:
+        offset = layout.offset  # an axis without elements leaves no room for the steps of the other axes
     return ArrayLayout(tuple(shape), layout.dtype, tuple(strides), offset)
 
 

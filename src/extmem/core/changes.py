@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import TYPE_CHECKING, Self, TypeAlias
 from weakref import WeakValueDictionary
@@ -24,7 +24,6 @@ from extmem.sharing import control_page as layout
 from extmem.sharing.kinds import PageRole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from types import TracebackType
 
     from extmem.core.memory_record import MemoryRecord
@@ -263,6 +262,8 @@ def _numbers_of(record: MemoryRecord, names: Iterable[str]) -> list[int]:
             "of arrays"
         )
     numbers = tables.table_of(record).numbers
+    if not isinstance(names, Iterable):
+        raise TypeError(f"names is {names!r}, {a_type(names)}; give the names of arrays, or None for all of the memory")
     chosen = [names] if isinstance(names, str) else list(names)
     for name in chosen:
         if name not in numbers:

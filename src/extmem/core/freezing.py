@@ -14,10 +14,11 @@ manager gives the right to write to nobody, and extmem writes in no process.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from extmem.core import changes
-from extmem.errors import LiveViewError, UnsupportedError
+from extmem.errors import HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles.process_id import current_process
 from extmem.manager import manager
 from extmem.sharing.kinds import PageRole
@@ -75,7 +76,9 @@ def freeze(memory: MemoryObject, timeout: float | None, finish: Callable[[], Non
                     "a process or a driver that the object manager does not know has mapped its file for writing; have "
                     "it unmap it",
                 )
-        owner.freeze(numbers)  # a broker that has begun meanwhile looks at the seals
+        # A broker that has begun meanwhile looks at the seals. Another thread may have closed the memory by now.
+        with suppress(HandleStateError), memory.use():
+            owner.freeze(numbers)
     finally:
         lease.close()
 

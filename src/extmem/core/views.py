@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from extmem.handles.process_id import current_process
 from extmem.owning import LateModule, late_imports, unsettled
 
 if TYPE_CHECKING:
@@ -92,13 +93,16 @@ def shares_bytes(octets: memoryview, record: MemoryRecord) -> bool:
 def payload_at(address: int, size: int) -> tuple[MemoryRecord, memoryview, int] | None:
     """Return the memory that a view shows at an address: its record, a hold on it, and the offset in the payload.
 
-    None if no view of this process shows all of these bytes.
+    None if no view of this process shows all of these bytes. A forked child can read the views of its parent, but the
+    fds of their memory are not its own: to the child they are ordinary memory.
     """
     for live in list(_LIVE.values()):
         array = live()
         if array is None:
             continue
         record: MemoryRecord = array.record
+        if record.pid != current_process.pid:
+            continue
         start = address - ctypes.addressof(array) - record.descriptor.payload_offset
         if 0 <= start and start + size <= record.descriptor.payload_size:
             return record, record.hold(), start

@@ -19,7 +19,7 @@ from typing import Any, Final
 from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.interop import arrow_tables
-from extmem.interop.numpy_views import numpy_module
+from extmem.interop.numpy_views import CPU_DEVICE, numpy_module
 from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import element_of
@@ -94,6 +94,8 @@ def source_of(value: Any, path: str = "") -> ArraySource:
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         return _of_tensor(torch, value, path)
+    if hasattr(value, "device_array") and value.__dlpack_device__() != CPU_DEVICE:
+        return _of_own(value, path)
     jax: Any = sys.modules.get("jax")
     if jax is not None and hasattr(jax, "Array") and isinstance(value, jax.Array):
         return _of_jax(value, path)
@@ -285,6 +287,20 @@ def _of_jax(array: Any, path: str) -> ArraySource:
     raise UnsupportedError(
         f"{what} is on {devices[0]}; share a copy on the host: jax.device_get(array)",
         requires_one_of=["an array on the host or on a GPU that CUDA supports"],
+    )
+
+
+def _of_own(memory: Any, path: str) -> ArraySource:
+    """Return memory of extmem on a GPU, or a part of it."""
+    values = memory.device_array()
+    shape, steps, element = values.layout.shape, values.layout.strides, values.layout.element
+    dense, strides = _strides_in_payload(shape, steps, element.step)
+    address = values.pointer if prod(shape) else 0
+    device = f"cuda:{values.ordinal}"
+    alias = _alias(device, address, dense, nbytes_of(element, shape), element.text, shape, steps)
+    what = f"the {type(memory).__name__}{_at(path)}"
+    return ArraySource(
+        what, element, shape, strides, device, alias, values, address, dense, _copy_nothing, False, steps
     )
 
 

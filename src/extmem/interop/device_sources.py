@@ -134,5 +134,6 @@ def _stream_of(values: Any) -> int:
     cupy: Any = sys.modules.get("cupy")
     if cupy is not None and isinstance(values, cupy.ndarray):
         return int(cupy.cuda.get_current_stream().ptr)
-    stream = values.__cuda_array_interface__.get("stream")
+    interface: dict[str, Any] = getattr(values, "__cuda_array_interface__", {})  # without it: memory of extmem
+    stream = interface.get("stream")
     return 0 if stream in (None, 1) else int(stream)

@@ -83,8 +83,9 @@ def _missing_gpu_reason(torch: Any) -> str:
 def torch_tensor_on_host(buffer: memoryview, layout: ArrayLayout) -> Any:
     """Return a tensor over host memory. buffer: the memory.
 
-    Errors: UnsupportedError without PyTorch or NumPy, and for an element type that PyTorch lacks; ValueError for
-    negative strides, and for packed elements that do not fill their bytes.
+    Errors: UnsupportedError without PyTorch or NumPy, for an element type that PyTorch lacks, and for elements that are
+    not at multiples of their size; ValueError for negative strides, and for packed elements that do not fill their
+    bytes.
     """
     torch = optional.load(
         "torch", what="PyTorch", advice="install it as described on pytorch.org; a build for the CPU is sufficient"
@@ -95,6 +96,13 @@ def torch_tensor_on_host(buffer: memoryview, layout: ArrayLayout) -> Any:
         raise ValueError(
             f"PyTorch has no negative strides ({layout.strides}); give positive ones, and flip the tensor "
             "afterwards: memory.torch(…).flip(0)"
+        )
+    item = layout.element.itemsize or 1
+    if layout.offset % item or (not layout.element.packed and any(stride % item for stride in layout.strides)):
+        raise UnsupportedError(
+            f"the offset {layout.offset} or the strides {layout.strides} are not multiples of the {item} bytes of "
+            f"{layout.dtype}, as PyTorch requires; use memory.numpy(), or torch.tensor(memory.read()), which copies",
+            requires_one_of=["offsets and strides of whole elements", "numpy()"],
         )
     array = numpy_view(buffer, carried(layout))
     if array.flags.writeable:

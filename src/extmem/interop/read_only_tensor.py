@@ -13,8 +13,9 @@ are recognized by their storage. All other functions are run as if they had not 
 more than one plain tensor's operations: views that autograd records, modes, transforms of `torch.func`, and arguments
 of other classes.
 
-Not intercepted: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`, assigning this tensor to the
-`data` of another, and operators of other libraries whose schema does not declare what they write.
+Not intercepted, because PyTorch does not ask: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`,
+assigning this tensor to the `data` of another, `other.set_(tensor, offset, …)`, and operators of other libraries whose
+schema does not declare what they write.
 """
 
 from __future__ import annotations

@@ -241,12 +241,21 @@ def encode_header(
     end = 0
     for number in order:
         name, text, shape, nbytes = arrays[number]
+        if name == _METADATA:
+            raise ValueError(f"{name!r} is the name of the metadata in the file; share the array under another name")
         extents = list(shape)
         if text == "float4_e2m1fn_x2" and extents:
             extents[-1] *= 2  # the format counts numbers, of which an element of PyTorch has two
         fields[name] = {"dtype": stored_name(text, name), "shape": extents, "data_offsets": [end, end + nbytes]}
         end += nbytes
-    body = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    try:
+        body = text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the names or the metadata contain half a character (a lone surrogate): {text[error.start :][:20]!r}; use "
+            "whole characters"
+        ) from None
     body += b" " * (-len(body) % 8)
     if len(body) > HEADER_LIMIT:
         raise ValueError(f"the header of the file would have {len(body)} bytes, and {HEADER_LIMIT} is the limit")

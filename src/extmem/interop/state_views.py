@@ -106,13 +106,23 @@ def numpy_maker(octets: memoryview, private: Patterns) -> Callable[[Entry], Any]
     numpy = numpy_module()
     _check_private(private)
     base = numpy.frombuffer(octets, "uint8")
+    copied: dict[tuple[int, int], Any] = {}
 
     def make(entry: Entry) -> Any:
         dtype = numpy_dtype(element_type(entry.dtype))
-        array = numpy.ndarray(entry.shape, dtype, buffer=base, offset=entry.offset, strides=entry.strides)
-        return array.copy(order="K") if is_private(entry.name, private) else array
+        buffer, offset = base, entry.offset
+        if is_private(entry.name, private):
+            buffer, offset = _private_bytes(base, entry, copied, lambda part: part.copy()), 0
+        return numpy.ndarray(entry.shape, dtype, buffer=buffer, offset=offset, strides=entry.strides)
 
     return make
+
+
+def _private_bytes(base: Any, entry: Entry, copied: dict[tuple[int, int], Any], copy_of: Callable[[Any], Any]) -> Any:
+    """Return a copy of the bytes of an entry. Private arrays of the same bytes (tied weights) get the same copy."""
+    place = entry.offset, entry.nbytes
+    found = copied.get(place)
+    return copied.setdefault(place, copy_of(base[place[0] : sum(place)])) if found is None else found
 
 
 def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
@@ -128,6 +138,7 @@ def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
     typed: dict[str, tuple[Any, int, int, bool]] = {}
     whole_storage, start = plain.untyped_storage(), int(plain.storage_offset())
     storages: dict[tuple[int, int], Any] = {}
+    copied: dict[tuple[int, int], Any] = {}
 
     def storage_of(entry: Entry) -> Any:
         """Return the storage of an entry. Tied tensors have the same one, as in the model that was shared."""
@@ -150,13 +161,11 @@ def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
     def make(entry: Entry) -> Any:
         text, shape, offset = entry.dtype, entry.shape, entry.offset
         whole, item, first, packed = typed.get(text) or typed_as(text)
+        strides = entry.strides
         if packed:
             carrier = carried(ArrayLayout(shape, text, strides_of(entry)))
-            shape, steps = carrier.shape, tuple(step // item for step in carrier.strides)
-        elif entry.strides is None:
-            steps = cached_strides(shape, 1)
-        else:
-            steps = tuple(step // item for step in entry.strides)
+            shape, strides = carrier.shape, carrier.strides
+        steps = cached_strides(shape, 1) if strides is None else tuple(step // item for step in strides)
         if not entry.nbytes:
             made = torch.empty(shape, dtype=whole.dtype, device=plain.device)
         elif offset % item:
@@ -165,12 +174,21 @@ def torch_maker(base: Any, private: Patterns) -> Callable[[Entry], Any]:
                 f"{text}, as PyTorch requires; share it with align={max(16, item)}, or use numpy()",
                 requires_one_of=["an aligned array", "numpy()"],
             )
+        elif strides is not None and any(step % item for step, n in zip(strides, shape, strict=True) if n > 1):
+            raise UnsupportedError(
+                f"{entry.name!r} has the strides {strides}, which are not multiples of the {item} bytes of {text}, as "
+                "PyTorch requires; use numpy(), or share a copy in row-major order: numpy.ascontiguousarray(array)",
+                requires_one_of=["strides of whole elements", "numpy()"],
+            )
+        elif private is not False and is_private(entry.name, private):
+            own = _private_bytes(plain, entry, copied, lambda part: part.clone())
+            return own.view(whole.dtype).as_strided(shape, steps, 0)
         elif guard is None:
             made = whole.new_empty(0).set_(storage_of(entry), 0, shape, steps)
         else:
             made = whole.as_strided(shape, steps, first + offset // item)
         if private is not False and is_private(entry.name, private):
-            return made.clone()
+            return made
         return made if guard is None else guard(made)
 
     return make

@@ -1,10 +1,11 @@
 """The bytes that `DeviceMemory.write` copies: checks that element type and shape of the data match the payload.
 
 How this works. Data without an element type (bytes, bytearray, mmap, a memoryview of format "B") and `uint8` arrays of
-one axis are copied as bytes. All other data is an array, which is compared with the array in the payload's descriptor:
-the element types must be the same, byte order included, unless a cast was requested, and the shapes must be the same,
-unless an `offset` was given. So no value is silently changed into another one. Numbers of Python, and lists of them,
-have no element type; they are converted to the payload's element type, as NumPy does for scalars (NEP 50), if they fit.
+one axis are copied as bytes, unless the payload is such an array with gaps between its bytes. All other data is an
+array, which is compared with the array in the payload's descriptor: the element types must be the same, byte order
+included, unless a cast was requested, and the shapes must be the same, unless an `offset` was given. So no value is
+silently changed into another one. Numbers of Python, and lists of them, have no element type; they are converted to the
+payload's element type, as NumPy does for scalars (NEP 50), if they fit.
 
 If the descriptor of the payload contains no array, there is nothing to compare with: the bytes of arrays are copied
 unchanged.
@@ -75,7 +76,7 @@ def contents_to_write(
     needs a type that NumPy lacks.
     """
     octets = _plain_bytes(data)
-    if octets is not None:
+    if octets is not None and not _is_whole_with_gaps(data, described, offset):
         return octets, None
     given = _read_data(data, described)
     if described is None:
@@ -109,6 +110,14 @@ def contents_to_write(
         octets = numpy.frombuffer(given.octets, "uint8").reshape(*given.shape, target.itemsize)
         given = given._replace(octets=numpy.ascontiguousarray(octets.transpose(*order, len(order))))
     return _bytes_of(given), rows
+
+
+def _is_whole_with_gaps(data: object, described: DescribedArray | None, offset: int | None) -> bool:
+    """Return whether bytes are an array like the payload's, whose bytes have gaps between them (`row_pitch=`)."""
+    if offset is not None or described is None or described.dtype != "uint8" or not hasattr(data, "dtype"):
+        return False
+    shape = described.shape
+    return len(shape) == 1 and shape[0] > 1 and described.strides != (1,) and tuple(getattr(data, "shape", ())) == shape
 
 
 def _order_of(described: DescribedArray, element: ElementType) -> tuple[int, ...] | None:

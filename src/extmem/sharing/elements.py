@@ -88,7 +88,7 @@ class ElementType(NamedTuple):
     itemsize: int | None
     """Bytes from one element to the next without gaps; None for packed types."""
     alignment: int = 1
-    """Bytes that an address of it is a multiple of in C."""
+    """Bytes that an address of it is a multiple of in C. A structure whose fields are not aligned has less."""
     dlpack: tuple[int, int, int] | None = None
     """Code, bits and lanes in DLPack; None if DLPack lacks it. Types that are `padded` need its flag for that, too."""
     fields: tuple[Field, ...] = ()
@@ -233,6 +233,8 @@ def structure(fields: Iterable[Field], itemsize: int) -> ElementType:
         extents = f"({','.join(map(str, shape))})" if shape else ""
         parts.append(f"{dumps(name)}:{extents}{element.text}@{offset}")
         alignment = max(alignment, element.alignment)
+    while itemsize % alignment or any(offset % min(alignment, element.alignment) for _, element, _, offset in given):
+        alignment //= 2  # a structure whose fields were packed without padding
     text = f"{{{','.join(parts)}}}{itemsize}"
     if len(text) > TEXT_LIMIT:
         raise ValueError(

@@ -173,14 +173,20 @@ def check_alignment(align: int) -> None:
 
 
 def encode(table: Table) -> bytes:
-    """Return the bytes of a table. Errors: ValueError for more than the limits."""
-    metadata = _encode(table.metadata)
+    """Return the bytes of a table. Errors: ValueError for more than the limits, and for text that is not Unicode."""
+    try:
+        metadata = _encode(table.metadata)
+        body = _encode(_Wire(table.align, table.entries, table.metadata, table.tree))
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text {error.object[:40]!r} among the names and the metadata contains half a character (a lone "
+            f"surrogate) at index {error.start}; use whole characters"
+        ) from None
     if len(metadata) > METADATA_LIMIT:
         raise ValueError(
             f"the metadata has {len(metadata)} bytes as JSON, and {METADATA_LIMIT} is the limit; share large values as "
             "arrays"
         )
-    body = _encode(_Wire(table.align, table.entries, table.metadata, table.tree))
     if _HEADER.size + len(body) > TABLE_LIMIT:
         raise ValueError(
             f"the names and shapes of {len(table.entries)} arrays take {len(body)} bytes, and {TABLE_LIMIT} is the "

@@ -65,6 +65,24 @@ def test_private_arrays_are_copies() -> None:
         del views
 
 
+def test_private_arrays_of_the_same_bytes_stay_tied() -> None:
+    tied = numpy.arange(6.0)
+    with extmem.share({"a": tied, "b": tied, "c": tied.reshape(2, 3), "d": tied + 1}) as memory:
+        views = memory.numpy(private=["a", "b", "c", "d"])
+        views["a"][1] = 9
+        assert views["b"][1] == views["c"][0, 1] == 9 and views["d"].tolist() == [1, 2, 3, 4, 5, 6]
+        assert memory["a"].read()[1] == 1
+        apart = memory.numpy(private="a")
+        apart["a"][1] = 9
+        assert apart["b"][1] == 1
+        del views, apart
+
+
+def test_the_names_of_an_update_are_several() -> None:
+    with extmem.share(weights()) as memory, pytest.raises(TypeError, match="names is 5, an int"):
+        memory.update(5)  # type: ignore[arg-type]
+
+
 def test_patterns_are_text() -> None:
     with extmem.share(weights()) as memory:
         for private in (3, ["encoder.*", 3], None, b"encoder"):

@@ -89,6 +89,9 @@ def test_what_is_refused(device: Device, name: str) -> None:
             extmem.open(name, kind=3)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="copy"):
             extmem.open(name, kind="host", copy="yes")  # type: ignore[arg-type]
+        for copy in (False, True):
+            with pytest.raises(TypeError, match="device is 'cpu', a str"):
+                extmem.open(name, device="cpu", copy=copy)  # type: ignore[arg-type]
 
 
 def test_named_arrays_are_not_copied_without_their_table(device: Device, name: str) -> None:

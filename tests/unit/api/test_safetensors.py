@@ -116,6 +116,8 @@ def test_arguments_are_checked(path: Path) -> None:
         extmem.load_safetensors(path, device="tpu")
     with pytest.raises(ValueError, match="align is 3"):
         extmem.load_safetensors(path, align=3)
+    with pytest.raises(TypeError, match=r"align is 256\.0"):
+        extmem.load_safetensors(path, align=256.0)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
         extmem.load_safetensors(path.with_name("absent"))
     with extmem.load_safetensors(path, device="cpu") as memory:

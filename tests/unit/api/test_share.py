@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import array
 import gc
+import http
 import mmap
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -14,7 +17,7 @@ import extmem
 from extmem.core import sharing_arrays
 from extmem.errors import NameNotFoundError, NameTakenError, UnsupportedError
 from extmem.interop import array_sources
-from extmem.testing.children import Peer
+from extmem.testing.children import Peer, python_environment
 
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
@@ -208,6 +211,10 @@ def test_other_arguments_are_checked() -> None:
         ({"align": "4"}, TypeError),
         ({"metadata": {"a": [1]}}, TypeError),
         ({"metadata": {1: "a"}}, TypeError),
+        ({"metadata": ["a"]}, TypeError),
+        ({"metadata": {"a": float("nan")}}, ValueError),
+        ({"metadata": {"a": float("-inf")}}, ValueError),
+        ({"metadata": {"a": "\ud800"}}, ValueError),
         ({"metadata": "a"}, TypeError),
         ({"metadata": {"a": float("nan")}}, ValueError),
         ({"metadata": {"a": float("-inf")}}, ValueError),
@@ -220,6 +227,24 @@ def test_other_arguments_are_checked() -> None:
             extmem.share({"x": numpy.ones(2)}, **wrong)
     with pytest.raises(TypeError, match="metadata belongs to a tree"):
         extmem.share(numpy.ones(2), metadata={"a": "b"})
+
+
+def test_metadata_of_subclasses_are_plain_values() -> None:
+    class Text(str):
+        """A class of a program."""
+
+    said = {Text("text"): Text("a"), "double": numpy.float64(1.5), "kind": http.HTTPStatus.OK, "flag": True, "no": None}
+    with extmem.share({"x": numpy.ones(2)}, metadata=said) as memory:
+        assert dict(memory.metadata) == {"text": "a", "double": 1.5, "kind": 200, "flag": True, "no": None}
+        assert memory.metadata["flag"] is True
+
+
+def test_structures_without_padding_in_any_order_of_the_axes() -> None:
+    packed = numpy.zeros((4, 6), [("a", "<i4"), ("b", ">f8")])
+    packed["b"] = numpy.arange(24).reshape(4, 6)
+    with extmem.share({"rows": packed, "columns": numpy.asfortranarray(packed)}) as memory:
+        assert (memory["rows"].numpy() == packed).all() and (memory["columns"].numpy() == packed).all()
+        assert memory["columns"].strides == (12, 48)
 
 
 def test_the_numbers_of_the_metadata_arrive() -> None:
@@ -249,6 +274,33 @@ def test_empty_trees_and_arrays() -> None:
     with extmem.share(numpy.array(4.5), "scalar"), extmem.open("scalar") as opened:
         assert opened.numpy().shape == ()
         assert float(opened.numpy()) == 4.5
+
+
+@pytest.mark.linux_only("Windows has no fork")
+def test_a_forked_child_shares_copies_of_arrays_over_memory_of_its_parent() -> None:
+    code = """
+import os, numpy, extmem
+memory = extmem.share(numpy.arange(4.0), access=extmem.Access.READ_WRITE)
+array = memory.numpy()
+with extmem.share(array) as shared:
+    assert shared.copied is False
+pid = os.fork()
+if pid == 0:
+    ends = [os.pipe() for _ in range(8)]      # the numbers of the parent's fds may be those of other files
+    with extmem.share(array) as shared, extmem.share({"a": array[1:]}) as tree:
+        assert "has no handle" in shared.copied and shared.read().tolist() == [0, 1, 2, 3]
+        assert tree["a"].read().tolist() == [1, 2, 3]
+    try:
+        extmem.share(array, copy=False)
+    except extmem.UnsupportedError:
+        os._exit(7)
+    os._exit(1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=python_environment(), capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "7", done.stderr
 
 
 @pytest.mark.linux_only("replace needs the broker")

@@ -32,6 +32,15 @@ def test_a_state_dictionary_arrives() -> None:
         del views
 
 
+def test_private_weights_stay_tied() -> None:
+    tied = torch.arange(6.0)
+    with extmem.share({"a": tied, "b": tied.view(2, 3), "c": tied + 1}, "tied"), extmem.open("tied") as opened:
+        views = opened.torch(private=True)
+        views["a"][1] = 9
+        assert views["b"][0, 1] == 9 and views["c"].tolist() == [1, 2, 3, 4, 5, 6] and opened["b"].read()[0, 1] == 1
+        del views
+
+
 def test_a_module_runs_on_the_shared_weights() -> None:
     trained = model().eval()
     data = torch.randn(3, 4)

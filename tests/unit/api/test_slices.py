@@ -45,6 +45,29 @@ def test_a_part_is_what_numpy_selects(index: Any) -> None:
         assert part.nbytes == numpy.asarray(WHOLE[index]).nbytes
 
 
+@pytest.mark.parametrize("index", [slice(1, 3), -1, slice(None, None, -1), (slice(2), None), (3, slice(0, 0))])
+@pytest.mark.parametrize("shape", [(4, 0), (4, 0, 3)])
+def test_a_part_without_elements_is_inside(shape: tuple[int, ...], index: Any) -> None:
+    empty = numpy.zeros(shape)
+    with extmem.share(empty) as memory, extmem.share({"a": numpy.ones(2), "b": empty}) as named:
+        for part in (memory[index], named["b"][index]):
+            assert part.numpy().shape == part.read().shape == empty[index].shape
+            assert part.numpy().dtype == empty.dtype
+
+
+def test_memory_and_parts_are_iterated_as_arrays_are() -> None:
+    with extmem.share(WHOLE) as memory, extmem.share(numpy.array(2.5)) as single:
+        assert [part.read().tolist() for part in memory] == WHOLE.tolist()
+        assert [part.read().tolist() for part in memory[0]] == WHOLE[0].tolist()
+        assert memory and memory[:0] and len(memory[:0]) == 0
+        for scalar in (single, single[...], memory[0, 0, 0]):
+            with pytest.raises(TypeError, match="no axes|without axes"):
+                list(scalar)
+        for whole in (memory, memory[0]):
+            with pytest.raises(TypeError, match=r"use 1 in .*\.numpy\(\)"):
+                assert 1 in whole
+
+
 def test_parts_of_parts() -> None:
     with extmem.share(WHOLE) as memory:
         part = memory[1:][..., 1:3][0, 2]
@@ -66,6 +89,8 @@ def test_parts_of_parts() -> None:
         (1.0, TypeError),
         (True, TypeError),
         ("name", TypeError),
+        (numpy.array([1]), TypeError),
+        ((None,) * 62, IndexError),
     ],
 )
 def test_other_indices_are_refused(index: Any, kind: type[Exception]) -> None:

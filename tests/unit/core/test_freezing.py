@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,27 @@ def test_a_close_during_the_seal_releases_the_memory(memory: DeviceMemory, monke
     with pytest.raises(HandleStateError, match="closed"):
         memory.freeze()
     assert memory.closed
+
+
+def test_a_close_after_the_seal_is_no_error(memory: DeviceMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, ended = DeviceMemory.alone, []
+
+    def and_close(self: DeviceMemory, *arguments: Any) -> Any:
+        sealed = alone(self, *arguments)
+        closing = threading.Thread(target=self.close)
+        closing.start()
+        closing.join()
+        ended.append(sealed)
+        return sealed
+
+    with extmem.share(b"x" * 16, "read"), extmem.open("read") as reading:
+        shared = extmem.share(b"y" * 16, "frozen", access=extmem.Access.READ_WRITE)
+        with extmem.open("frozen", access=extmem.Access.READ) as other:
+            monkeypatch.setattr(DeviceMemory, "alone", and_close)
+            shared.freeze()
+            assert ended == [True] and other.frozen and not reading.frozen
+            with pytest.raises(HandleStateError):
+                shared.freeze()
 
 
 def test_lent_memory_and_memory_that_takes_no_seals_are_refused(memory: DeviceMemory) -> None:

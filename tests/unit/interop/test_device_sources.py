@@ -59,6 +59,20 @@ def test_a_tree_on_the_gpu_is_one_payload(source: int) -> None:
         assert opened["all"][1:3, 1].read().tolist() == [4.0, 7.0]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", ">float32"])
+@pytest.mark.parametrize("kind", ["cuda", "vulkan"])
+def test_memory_and_parts_of_it_on_the_gpu(cuda: fake_cuda.FakeCuda, kind: str, dtype: str) -> None:
+    with extmem.open_device(kind=kind) as device, device.allocate((4, 3), dtype) as memory:
+        memory.write(bytes(range(memory.nbytes)))
+        tree = {"all": memory, "rows": memory[1:3], "none": memory[:0], "again": memory[...]}
+        with extmem.share(tree) as shared, extmem.share(memory[1:3], copy=True) as alone:
+            assert shared.device.kind == alone.device.kind == "cuda" and alone.dtype == dtype
+            for name, part in (("all", memory[:]), ("rows", memory[1:3]), ("none", memory[:0])):
+                assert shared[name].read().tobytes() == part.read().tobytes() and shared[name].dtype == dtype
+            assert alone.read().tobytes() == memory[1:3].read().tobytes()
+            assert shared["again"].offset == shared["all"].offset
+
+
 def test_a_tree_is_copied_with_one_wait_and_says_so(cuda: fake_cuda.FakeCuda, source: int) -> None:
     def other_calls(arrays: int) -> int:
         tree = [Foreign(source + 4 * n, (1,)) for n in range(arrays)]

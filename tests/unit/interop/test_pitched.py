@@ -64,3 +64,15 @@ def test_the_gaps_stay_as_they_are(layout: dict[str, object], any_device: Device
         octets = numpy.frombuffer(memory.read_bytes(), "uint8")
         assert (octets == 0xEE).sum() >= memory.size - data.nbytes, "the gaps"
         assert (memory.read(numpy.zeros(data.shape, "int16")) == data + 1).all()
+
+
+def test_bytes_with_gaps_between_them_are_written_as_an_array(any_device: Device) -> None:
+    data = numpy.arange(5, dtype="uint8")
+    with any_device.allocate(5, "uint8", row_pitch=64) as memory:
+        memory.write(data)
+        assert memory.read().tolist() == memory.read(numpy.zeros(5, "uint8")).tolist() == data.tolist()
+        memory.write(bytes(data))  # without an element type: bytes of the payload
+        assert memory.read_bytes(0, 5) == bytes(data) and memory.read().tolist() == [0, 1, 2, 3, 4]
+    with any_device.allocate(5, "uint8") as memory:
+        memory.write(data)
+        assert memory.read().tolist() == data.tolist()

@@ -122,6 +122,11 @@ def test_a_header_is_encoded_as_the_library_does_it() -> None:
 def test_an_element_type_that_the_format_lacks_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="array 'x' is complex128"):
         files.encode_header([("x", "complex128", (1,), 16)], {})
+    with pytest.raises(ValueError, match="is the name of the metadata"):
+        files.encode_header([("__metadata__", "int8", (1,), 1)], {})
+    for name, said in (("\ud800", {}), ("x", {"a": "\ud800"})):
+        with pytest.raises(ValueError, match="half a character"):
+            files.encode_header([(name, "int8", (1,), 1)], said)
 
 
 def test_tensors_without_elements_may_be_listed_after_the_next_one(path: Path) -> None:

@@ -114,6 +114,18 @@ def test_a_structure_has_gaps_overlaps_arrays_and_levels() -> None:
     )
 
 
+def test_the_alignment_of_a_structure_is_one_that_its_elements_have() -> None:
+    double = element_type("float64")
+    for fields, size, alignment in (
+        ([Field("b", double, (), 8)], 16, 8),
+        ([Field("b", double, (), 4)], 12, 4),
+        ([Field("b", double, (), 3)], 11, 1),
+        ([Field("b", double, (), 8)], 18, 2),
+        ([Field("a", element_type("bytes3"), (), 0), Field("b", double, (), 8)], 16, 8),
+    ):
+        assert structure(fields, size).alignment == alignment
+
+
 def test_a_structure_has_limits() -> None:
     nested = element_type("uint8")
     for _ in range(16):

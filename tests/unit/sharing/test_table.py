@@ -13,7 +13,7 @@ import pytest
 
 from extmem.errors import DescriptorError
 from extmem.sharing import table
-from extmem.sharing.table import Spec, Table
+from extmem.sharing.table import Scalar, Spec, Table
 
 
 def framed(body: bytes, *, length: int | None = None) -> bytes:
@@ -171,6 +171,15 @@ def test_arbitrary_changes_of_a_table_are_refused_or_harmless() -> None:
 def test_too_large_metadata_are_refused() -> None:
     with pytest.raises(ValueError, match="the metadata has"):
         table.encode(Table((), 256, {"x": "y" * (1 << 20)}))
+
+
+@pytest.mark.parametrize("said", [{"x": "\ud800"}, {"\ud800": 1}])
+def test_text_that_is_not_unicode_is_refused(said: dict[str, Scalar]) -> None:
+    with pytest.raises(ValueError, match="half a character"):
+        table.encode(Table((), 256, said))
+    entries, _ = table.place([Spec("\udfff", "int8", (1,))])
+    with pytest.raises(ValueError, match="half a character"):
+        table.encode(Table(entries))
 
 
 @pytest.mark.slow("a million entries")
