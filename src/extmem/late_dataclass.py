@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from operator import attrgetter
 
+from extmem.forks import no_fork
+
 TYPE_CHECKING = False
 """Like `typing.TYPE_CHECKING`, but without that module."""
 
@@ -63,8 +65,9 @@ class StandardFields:
 
 
 def _standard_fields(values: Values) -> dict[str, Any]:
-    from dataclasses import dataclass as standard
-    from dataclasses import field as standard_field
+    with no_fork():
+        from dataclasses import dataclass as standard
+        from dataclasses import field as standard_field
 
     namespace: dict[str, Any] = {"__annotations__": {name: kind for name, (kind, _) in values.items()}}
     for name, (_, default) in values.items():
@@ -198,13 +201,15 @@ def _methods(names: tuple[str, ...], frozen: bool, shown: bool, compared: bool) 
 
 
 def _refuse_assignment(self: object, name: str, value: object) -> None:
-    from dataclasses import FrozenInstanceError
+    with no_fork():
+        from dataclasses import FrozenInstanceError
 
     raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
 
 def _refuse_deletion(self: object, name: str) -> None:
-    from dataclasses import FrozenInstanceError
+    with no_fork():
+        from dataclasses import FrozenInstanceError
 
     raise FrozenInstanceError(f"cannot delete field {name!r}")
 
@@ -215,7 +220,8 @@ class _Signature:
     __slots__ = ()
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        from inspect import Parameter, Signature
+        with no_fork():
+            from inspect import Parameter, Signature
 
         parameters = []
         for name, (kind, default) in _values_of(owner or type(instance)).items():

@@ -18,6 +18,7 @@ from tests.meta.tools import SOURCE, module_name, python_files
 LAYERS = (
     "forks",
     "late_dataclass",
+    "late_named_tuple",
     "errors",
     "arguments",
     "owning",

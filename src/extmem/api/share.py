@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from extmem.api import slices
 from extmem.api.device import DeviceMemory
@@ -23,6 +23,7 @@ from extmem.core.sharing_arrays import How, Unpublished
 from extmem.errors import UnsupportedError
 from extmem.interop import array_sources, arrow_tables, device_sources, trees
 from extmem.interop.array_sources import HOST, ArraySource
+from extmem.late_named_tuple import NamedTuple
 from extmem.owning import Uses, unsettled, work_off
 from extmem.sharing import table
 from extmem.sharing.descriptor import ArrayInfo

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from extmem import wire
 from extmem.broker.fd_closer import FdCloser
@@ -29,6 +29,7 @@ from extmem.broker.signalers import Signalers, check_kind
 from extmem.broker.signing import Signer, digest, digest_of_files
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerProtocolError
+from extmem.late_named_tuple import NamedTuple
 from extmem.objects import (
     OBJECT_TYPES,
     HandleRecord,

@@ -21,8 +21,9 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.objects import Identity, Refused, Status
 from extmem.sharing.kinds import Backing
 from extmem.wire import BY_RIGHTS, READ_ONLY, READ_WRITE

@@ -8,7 +8,8 @@ pipe, or ends, gives its lease back, or stops waiting.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NamedTuple
+
+from extmem.late_named_tuple import NamedTuple
 
 __all__ = ["Ended", "Leases"]
 

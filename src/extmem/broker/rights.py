@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 from extmem import wire
 from extmem.errors import PeerProtocolError
+from extmem.late_named_tuple import NamedTuple
 from extmem.objects import Refused, Status
 from extmem.wire.limits import Message
 

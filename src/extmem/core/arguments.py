@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from math import prod
-from typing import NamedTuple
 
 from extmem.arguments import a_type, whole_number
 from extmem.errors import HandleStateError, UnsupportedError
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.dtypes import element_of
 from extmem.sharing.elements import ElementType, nbytes_of
 from extmem.sharing.layout import Axes, axes_of, contiguous_strides, overlapping_axis, reach_of

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from extmem import vk
 from extmem.core.device_state import DeviceState
 from extmem.core.rule_facts import TRANSFER
 from extmem.errors import DriverError
+from extmem.late_named_tuple import NamedTuple
 from extmem.vk.handle_types import DMA_BUF, MemoryHandleType
 from extmem.vk.value_text import bits_of
 

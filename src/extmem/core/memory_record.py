@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from extmem import rules
 from extmem.errors import HandleStateError, StaleSourceError
 from extmem.handles.process_id import current_process
+from extmem.late_named_tuple import NamedTuple
 from extmem.owning import Held, late_imports
 from extmem.sharing.kinds import PageRole
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType

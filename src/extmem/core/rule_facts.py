@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from extmem import rules, vk
 from extmem.core import arguments, image_queries
 from extmem.core.device_facts import chained_structs, external_facts, external_types
 from extmem.core.device_state import DeviceState
 from extmem.devices.resources import Requirements
+from extmem.late_named_tuple import NamedTuple
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType, union
 from extmem.vk.value_text import bits_of
 

@@ -8,7 +8,6 @@ beginning, and gets its description at the end: without it nobody can open the m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from extmem import vk
 from extmem.core import (
@@ -29,6 +28,7 @@ from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import HeldMemory
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
+from extmem.late_named_tuple import NamedTuple
 from extmem.manager import ShareTerms
 from extmem.owning import Uses
 from extmem.sharing.descriptor import ArrayInfo

@@ -9,7 +9,7 @@ its release records that the batches are finished.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
 from extmem.arguments import a_type, whole_number
@@ -21,6 +21,7 @@ from extmem.core.sync_state import sync_states
 from extmem.core.sync_submissions import Operations, Submission
 from extmem.devices.sync import Batch, SemaphoreSignal, SemaphoreWait
 from extmem.errors import DriverError, UnsupportedError
+from extmem.late_named_tuple import NamedTuple
 from extmem.owning import Held, Uses
 from extmem.vk.struct_copies import copy_struct
 

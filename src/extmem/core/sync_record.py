@@ -15,11 +15,12 @@ everything, as for memory.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from extmem.core.sync_state import sync_states
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
+from extmem.late_named_tuple import NamedTuple
 from extmem.objects import Status, error_for
 from extmem.owning import Held
 from extmem.rules.sync_facts import FenceFacts, SemaphoreFacts

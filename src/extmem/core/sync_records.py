@@ -9,8 +9,9 @@ operation in the table or nothing. A record of None is absent; `Changes.apply` r
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.vk.handle_types import SyncHandleType
 
 __all__ = ["Attached", "Batch", "Changes", "Payload", "SyncObject", "Table"]

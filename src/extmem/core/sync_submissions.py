@@ -9,10 +9,10 @@ batches to the records as they are then.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from extmem.core.sync_records import Batch, Changes, SyncObject
 from extmem.core.sync_state import SyncStates, fence_facts, semaphore_facts
+from extmem.late_named_tuple import NamedTuple
 from extmem.rules.sync_facts import BatchFacts, FenceFacts, SemaphoreFacts
 
 __all__ = ["Operations", "Submission"]

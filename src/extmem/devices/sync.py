@@ -17,9 +17,10 @@ that a signal needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from extmem.late_dataclass import dataclass, field
+from extmem.late_named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from extmem import vk

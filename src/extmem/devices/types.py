@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from extmem.late_dataclass import dataclass
+from extmem.late_named_tuple import NamedTuple
 from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
 
 if TYPE_CHECKING:

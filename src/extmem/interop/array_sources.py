@@ -14,12 +14,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from math import prod
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.interop import arrow_tables
 from extmem.interop.numpy_views import CPU_DEVICE, numpy_module
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import element_of
 from extmem.sharing.elements import ElementType, nbytes_of

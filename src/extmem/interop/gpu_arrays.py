@@ -10,7 +10,7 @@ of that layout needs no call of the driver.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import ref
 
 from extmem.core import cross_api, shared_devices
@@ -20,6 +20,7 @@ from extmem.core.memory_record import MemoryRecord
 from extmem.devices.backend import Allocation
 from extmem.errors import InternalError, UnsupportedError
 from extmem.interop.device_array import DeviceArray
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.layout import Axes, layout_for
 
 __all__ = ["ArrayHold", "DevicePointer", "device_array", "device_pointer", "no_gpu_error", "shared_hold"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.elements import ElementType
 
 __all__ = ["Rows", "rows_of"]

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from extmem.arguments import a_type
 from extmem.interop.element_types import carried, element_of, numpy_dtype, numpy_module
 from extmem.interop.numpy_views import new_octets, numpy_view
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.elements import ElementType, element_type
 from extmem.sharing.layout import DescribedArray, is_dense, layout_for
 

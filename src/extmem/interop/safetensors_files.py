@@ -15,12 +15,13 @@ import stat
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.interop import positioned_reads
 from extmem.interop.positioned_reads import OPENING
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
 from extmem.sharing.table import ENTRIES_LIMIT

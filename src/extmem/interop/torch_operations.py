@@ -19,10 +19,12 @@ from types import (
     MethodWrapperType,
     WrapperDescriptorType,
 )
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.nn import functional
+
+from extmem.late_named_tuple import NamedTuple
 
 __all__ = ["Effects", "Reach", "effects_of", "prepare_dispatch", "reach_of"]
 

@@ -7,9 +7,10 @@ the containers were nested is kept beside the names (`sharing.table.Tree`), sinc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from extmem.arguments import a_type
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.table import Tree
 
 __all__ = ["Leaf", "flatten", "is_container", "rebuild"]

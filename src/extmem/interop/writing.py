@@ -16,13 +16,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.interop.conversions import converted, numbers_as
 from extmem.interop.element_types import element_of, in_numpy, numpy_dtype, numpy_module
 from extmem.interop.pitched import Rows, rows_of
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.elements import NATIVE, ElementType, element_type, nbytes_of
 from extmem.sharing.layout import DescribedArray, is_dense
 

@@ -7,10 +7,11 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Self
 
+from extmem import objects
 from extmem.errors import UnsupportedError
 from extmem.handles import HandleEntry, NtHandleTable
 from extmem.late_dataclass import dataclass
-from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, bad_number, error_for
+from extmem.objects import MAXIMUM_ALLOWED, Status, error_for
 from extmem.owning import Owner, Step
 from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Backing, ObjectKind, Share
@@ -281,7 +282,7 @@ class Manager(NtHandleTable, abc.ABC):
 
         InvalidHandleError where the number cannot be one.
         """
-        raise error_for(Status.INVALID_PARAMETER, bad_number(number))
+        raise error_for(Status.INVALID_PARAMETER, objects.bad_number(number))
 
     @abc.abstractmethod
     def release(self, number: int) -> None:
@@ -366,7 +367,7 @@ class Manager(NtHandleTable, abc.ABC):
         """
 
     @abc.abstractmethod
-    def snapshot(self) -> list[PayloadRow]:
+    def snapshot(self) -> list[objects.PayloadRow]:
         """Return all live payloads and their holders."""
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.objects.kernel_object import KernelObject
 from extmem.objects.lifetimes import Keeps
 from extmem.objects.names import NameKey

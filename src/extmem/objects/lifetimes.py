@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
+
+from extmem.late_named_tuple import NamedTuple
 
 __all__ = [
     "ANNOUNCEMENT",

@@ -8,8 +8,9 @@ any other component before the last is a path that does not exist. Case is kept 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.objects.status import Refused, Status
 
 __all__ = ["MAX_UNITS", "NameKey", "parse_path", "resolve_name", "session_directory"]

@@ -5,9 +5,8 @@ Those of the hot path are named tuples: creating a frozen dataclass takes longer
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from extmem.late_dataclass import dataclass
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.kinds import ObjectKind
 
 __all__ = ["Claimed", "Exported", "HandleInfo", "Imported", "Limits"]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntFlag
 from functools import cache
-from typing import NamedTuple
 
 from extmem import vk
+from extmem.late_named_tuple import NamedTuple
 from extmem.rules._text import bits_of, flags_text
 from extmem.rules.facts import DeviceFacts
 from extmem.vk.modifiers import EXTENSION as MODIFIERS

@@ -6,7 +6,7 @@ the numbers and the list of classes with the real ones.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from extmem.late_named_tuple import NamedTuple
 
 __all__ = ["CLASSES", "RESULTS", "STATUSES", "ErrorText", "NamedError", "StatusText"]
 

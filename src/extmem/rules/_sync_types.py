@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntFlag
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from extmem import vk
+from extmem.late_named_tuple import NamedTuple
 from extmem.rules._engine import Demand
 from extmem.vk.handle_types import (
     DEFINED_FENCE_TYPES,

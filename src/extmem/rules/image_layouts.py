@@ -9,10 +9,9 @@ determined (other bindings used the image, or a barrier covered only some of its
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from extmem import vk
 from extmem.late_dataclass import dataclass
+from extmem.late_named_tuple import NamedTuple
 from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._text import enum_text
 from extmem.rules.violation import Violation

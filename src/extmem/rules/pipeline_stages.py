@@ -8,10 +8,11 @@ access types"). ALL_GRAPHICS and ALL_COMMANDS stand for those stages that the qu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from extmem import vk
 from extmem.late_dataclass import dataclass
+from extmem.late_named_tuple import NamedTuple
 from extmem.rules._conditions import is_given, lacks_extension, lacks_feature, undefined_bits
 from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from enum import IntFlag
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from extmem import vk
 from extmem.late_dataclass import dataclass
+from extmem.late_named_tuple import NamedTuple
 from extmem.rules._conditions import not_index, not_multiple, not_positive, reaches_past
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._text import enum_text, flags_text

@@ -21,8 +21,9 @@ well.
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing import timeline_page
 
 __all__ = [

@@ -23,8 +23,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Final, NamedTuple
+from typing import Final
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.owning import late_imports
 
 __all__ = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+from extmem.late_named_tuple import NamedTuple
 
 __all__ = ["MAX_MILLISECONDS", "NOT_KEPT", "Keep", "KeepMode"]
 

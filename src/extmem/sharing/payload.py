@@ -6,9 +6,10 @@ On Windows a payload's file is the HANDLE of its section.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from extmem.errors import HandleStateError
+from extmem.late_named_tuple import NamedTuple
 from extmem.owning import OwnedFd
 from extmem.vk.handle_types import MemoryHandleType
 

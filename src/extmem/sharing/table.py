@@ -23,12 +23,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from types import MappingProxyType
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
 from extmem.errors import DescriptorError
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.elements import element_type, nbytes_of
 from extmem.sharing.layout import contiguous_strides
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT

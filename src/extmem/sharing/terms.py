@@ -2,10 +2,11 @@
 
 # Annotations are evaluated when a class is created (msgspec reads them), so they are not postponed here.
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Share
 from extmem.sharing.payload import PayloadFd

@@ -35,7 +35,9 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum, IntFlag
-from typing import Final, NamedTuple
+from typing import Final
+
+from extmem.late_named_tuple import NamedTuple
 
 __all__ = [
     "MARKS",

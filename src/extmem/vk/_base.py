@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from extmem.late_dataclass import dataclass
-from extmem.vk._generated.enums import Result, StructureType
+from extmem.late_dataclass import StandardFields, dataclass
+
+if TYPE_CHECKING:
+    from extmem.vk._generated.enums import Result, StructureType
 
 __all__ = ["ChainStruct", "Command", "Handle", "Param", "SecurityAttributes", "Struct"]
 
@@ -23,6 +25,8 @@ class Struct:
     __slots__ = ()
     C_NAME: ClassVar[str]
     __match_args__: ClassVar[tuple[str, ...]] = ()
+    if not TYPE_CHECKING:  # type checkers see generated dataclasses
+        __dataclass_fields__ = StandardFields(lambda cls: _values(cls))
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -47,6 +51,14 @@ class Struct:
 
     def __repr__(self) -> str:
         return _shown(self, _DEEPEST)
+
+
+def _values(cls: type[Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the fields of a generated struct, as `late_dataclass` has them. Each has a default."""
+    return {
+        name: ("Any", default)
+        for name, default in zip(cls.__match_args__, cls.__init__.__defaults__ or (), strict=True)
+    }
 
 
 def _shown(struct: Struct, depth: int) -> str:

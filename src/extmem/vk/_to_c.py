@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.vk._base import ChainStruct, SecurityAttributes, Struct
 from extmem.vk._fields import FieldSpec
 from extmem.vk._generated._abi import ffi

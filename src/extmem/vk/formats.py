@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from functools import cache
 from math import prod
-from typing import NamedTuple
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.vk._generated.enums import Format
 from extmem.vk._generated.flags import ImageAspectFlagBits
 from extmem.vk._generated.formats import FORMATS

@@ -28,10 +28,11 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from extmem.errors import UnsupportedError
 from extmem.late_dataclass import dataclass
+from extmem.late_named_tuple import NamedTuple
 from extmem.owning import OwnedFd
 from extmem.wire.limits import PROTOCOL_VERSION
 

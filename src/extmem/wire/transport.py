@@ -26,9 +26,10 @@ import struct
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from extmem.errors import PeerGoneError, PeerProtocolError
+from extmem.late_named_tuple import NamedTuple
 from extmem.owning import OwnedFd, raised_by_handler
 from extmem.wire.limits import MAX_FDS, MAX_MESSAGE
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
 from extmem.devices.cuda.handle_types import WORDS
 from extmem.devices.cuda.memory import CudaAllocation
 from extmem.devices.cuda.owners import Undo, take
 from extmem.errors import DescriptorError, DriverError, OutOfMemoryError, UnsupportedError
+from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.limits import HANDLES_LIMIT, PAGES_LIMIT
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.owning import OwnedFd
 
 if sys.platform != "linux":

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 from weakref import WeakSet, WeakValueDictionary
 
 from extmem.devices.host import wake_events
@@ -29,6 +29,7 @@ from extmem.devices.host.windows_mapping import FileMapping, map_file
 from extmem.errors import HandleStateError
 from extmem.handles._win32 import calls, sections, waitables
 from extmem.handles._win32.tables import kernel32
+from extmem.late_named_tuple import NamedTuple
 from extmem.manager.windows import processes, status_errors, sync_payloads
 from extmem.objects import Status
 from extmem.owning import OwnedDescriptor, OwnedFd, Owner, cleanup_thread

@@ -18,7 +18,8 @@ may be anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from extmem.late_named_tuple import NamedTuple
 
 __all__ = ["Form", "Sample", "learn"]
 

@@ -6,7 +6,9 @@ import importlib
 import os
 import re
 import stat
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from extmem.late_named_tuple import NamedTuple
 
 __all__ = ["FILE_TYPES", "FileKind", "file_kind", "kind_of", "seals_of"]
 

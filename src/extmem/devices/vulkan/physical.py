@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from extmem import vk
 from extmem.devices.types import DeviceIdentity
 from extmem.devices.vulkan.results import fail
+from extmem.late_named_tuple import NamedTuple
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:

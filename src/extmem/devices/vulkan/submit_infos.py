@@ -7,10 +7,11 @@ VkSubmitInfo2 does not take. A stage mask that VkSubmitInfo cannot state becomes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from extmem import vk
 from extmem.devices.sync import SemaphoreSignal, SemaphoreWait
+from extmem.late_named_tuple import NamedTuple
 from extmem.vk.abi import ffi, to_c
 
 if TYPE_CHECKING:

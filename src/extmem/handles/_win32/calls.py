@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from extmem.handles._win32.tables import (
     CLIENT_ID,
@@ -19,6 +19,7 @@ from extmem.handles._win32.tables import (
     ntdll,
     optional,
 )
+from extmem.late_named_tuple import NamedTuple
 from extmem.owning import close_native as close_handle
 
 __all__ = [

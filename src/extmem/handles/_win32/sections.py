@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import NamedTuple
 
 from extmem.handles._win32.calls import attributes, check, handle_from
 from extmem.handles._win32.tables import (
@@ -14,6 +13,7 @@ from extmem.handles._win32.tables import (
     kernel32,
     ntdll,
 )
+from extmem.late_named_tuple import NamedTuple
 
 __all__ = [
     "ALL",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from extmem import wire
 from extmem.errors import ExtmemError, HandleStateError, PeerProtocolError
 from extmem.late_dataclass import dataclass
+from extmem.late_named_tuple import NamedTuple
 from extmem.owning import OwnedFd
 from extmem.sharing.payload import FilesAgain
 from extmem.wire.process_start import start_time

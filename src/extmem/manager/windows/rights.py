@@ -22,8 +22,9 @@ a reference.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
+from extmem.late_named_tuple import NamedTuple
 from extmem.objects import (
     DELETE,
     MAXIMUM_ALLOWED,

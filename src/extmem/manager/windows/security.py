@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+
+from extmem.late_named_tuple import NamedTuple
 
 __all__ = ["Fault", "find_fault", "find_misshape"]
 

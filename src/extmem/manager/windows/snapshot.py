@@ -14,12 +14,12 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from extmem.errors import OutOfMemoryError
 from extmem.handles._win32 import calls, sections, waitables
 from extmem.handles._win32.tables import CURRENT_PROCESS, SYSTEM_HANDLE, ntdll
 from extmem.late_dataclass import dataclass, field
+from extmem.late_named_tuple import NamedTuple
 from extmem.manager.windows import names, payloads, security_descriptors
 from extmem.manager.windows.handles import EVENT, SECTION, SEMAPHORE, conversion
 from extmem.manager.windows.section_frame import Description

@@ -26,12 +26,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import NamedTuple
 
 from extmem.errors import ObjectManagerError
 from extmem.handles._win32 import calls
 from extmem.handles._win32.tables import HANDLE, kernel32
 from extmem.late_dataclass import dataclass
+from extmem.late_named_tuple import NamedTuple
 from extmem.manager.windows import names, processes, status_errors
 from extmem.manager.windows.section_frame import FRAME
 from extmem.objects import Status, error_for
