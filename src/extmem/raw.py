@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from extmem import vk
 from extmem.api import Buffer, Device, DeviceMemory, Image
@@ -23,7 +23,6 @@ from extmem.core.opening import import_stated
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.handles.arguments import fd_number, handle_number
-from extmem.late_named_tuple import NamedTuple
 from extmem.manager import manager
 from extmem.owning import Uses, copy_fd, late_imports, out_of_descriptors
 from extmem.process import fd_sockets

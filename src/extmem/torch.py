@@ -17,7 +17,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from extmem import api as _api  # noqa: F401  # sets the class of shared devices
@@ -27,7 +27,6 @@ from extmem.core.device_state import DeviceState
 from extmem.devices import select
 from extmem.devices.optional_protocols import AllocatesForFrameworks, WrapsPointers
 from extmem.errors import UnsupportedError
-from extmem.late_named_tuple import NamedTuple
 from extmem.owning import Lock
 
 __all__ = ["Unshareable", "make_shareable", "pool"]

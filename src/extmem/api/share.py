@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from extmem.api import slices
 from extmem.api.device import DeviceMemory
 from extmem.api.memory_kinds import memory_of
@@ -23,7 +25,6 @@ from extmem.core.sharing_arrays import How, Unpublished
 from extmem.errors import UnsupportedError
 from extmem.interop import array_sources, arrow_tables, device_sources, trees
 from extmem.interop.array_sources import HOST, ArraySource
-from extmem.late_named_tuple import NamedTuple
 from extmem.owning import Uses, unsettled, work_off
 from extmem.sharing import table
 from extmem.sharing.descriptor import ArrayInfo
@@ -127,7 +128,7 @@ def _share_table(x: Any, how: How, copy: bool | None, metadata: dict[str, Scalar
     return _copied(_Plan.of_tree([arrow_tables.ENTRY], [source], None, table.ALIGNMENT, said), how, copy)
 
 
-class _Stream(NamedTuple):
+class _Stream(msgspec.Struct, frozen=True):
     table: Any
     size: int
 
@@ -156,7 +157,7 @@ def _share_in_place(source: ArraySource, original: Any, how: How) -> DeviceMemor
         hold.release()
 
 
-class _Plan(NamedTuple):
+class _Plan(msgspec.Struct, frozen=True):
     """What a new payload contains."""
 
     sources: list[ArraySource]

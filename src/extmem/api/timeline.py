@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, overload
 
 from extmem import vk
 from extmem.api.semaphore import Semaphore
 from extmem.core import sync_operations
 from extmem.handles.process_id import current_process
-from extmem.late_named_tuple import NamedTuple
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:

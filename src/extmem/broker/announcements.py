@@ -18,6 +18,8 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
+import msgspec
+
 from extmem import wire
 from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given, inspect
@@ -29,7 +31,6 @@ from extmem.broker.signalers import Signalers, check_kind
 from extmem.broker.signing import Signer, digest, digest_of_files
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerProtocolError
-from extmem.late_named_tuple import NamedTuple
 from extmem.objects import (
     OBJECT_TYPES,
     HandleRecord,
@@ -92,7 +93,7 @@ class Facts:
         self.records: dict[tuple[int, int, int, bool], bytes] = {}
 
 
-class Loop(NamedTuple):
+class Loop(msgspec.Struct, frozen=True):
     """The functions of the server's loop that requests need."""
 
     watch_process: Callable[[int], None]
@@ -246,7 +247,7 @@ class Announcements:
                 raise _unproven("the file descriptors are of other files than the record's")
         elif record.payload in self.payloads:
             # No inode proves that the fds are of this payload. Those that the broker has came from the payload's user.
-            return given._replace(identity=self.model.payload_record(record.payload).identity)
+            return msgspec.structs.replace(given, identity=self.model.payload_record(record.payload).identity)
         elif uid not in (0, record.uid):
             if m.wait:
                 raise _unproven(f"user {record.uid}, who exported the payload, has not announced it")
@@ -425,7 +426,8 @@ class Announcements:
             digest_of_files(p.identity) if given.unique else b"",
             digest(facts.description),
             *o.publisher,
-            *o.keep,
+            o.keep.mode,
+            o.keep.milliseconds,
         )
 
 

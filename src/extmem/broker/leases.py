@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from extmem.late_named_tuple import NamedTuple
+import msgspec
 
 __all__ = ["Ended", "Leases"]
 
 _Lease = tuple[int, int]
 
 
-class Ended(NamedTuple):
+class Ended(msgspec.Struct, frozen=True):
     """The result of `leave`."""
 
     payload: int

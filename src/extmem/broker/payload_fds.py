@@ -29,10 +29,11 @@ import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given, is_writable
 from extmem.broker.fd_quota import FdQuota
-from extmem.late_dataclass import dataclass
 from extmem.sharing.kinds import Backing
 from extmem.sharing.limits import FRAME_AFTER_CONTROL_PAGE
 from extmem.wire import BY_RIGHTS, MAX_FDS, READ_ONLY, READ_WRITE
@@ -52,8 +53,7 @@ _READ_ONLY_CACHE = 256
 """Number of read-only descriptors that are kept for reuse. Others are opened and closed on demand."""
 
 
-@dataclass(slots=True)
-class _Payload:
+class _Payload(msgspec.Struct):
     fds: list[int]
     given: Given
     uid: int
@@ -147,7 +147,7 @@ class PayloadFds:
         for index in changed:
             self._upgrade_one(known, index, uid)
         writable = all(is_writable(known.fds[index]) for index in changed)
-        known.given = known.given._replace(writable=writable)
+        known.given = msgspec.structs.replace(known.given, writable=writable)
 
     @staticmethod
     def _upgrade_one(known: _Payload, index: int, uid: int) -> None:

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
+import msgspec
+
 from extmem import wire
 from extmem.errors import PeerProtocolError
-from extmem.late_named_tuple import NamedTuple
 from extmem.objects import Refused, Status
 from extmem.wire.limits import Message
 
@@ -41,7 +42,7 @@ class When(Enum):
     GREETED = "after Hello"
 
 
-class Right(NamedTuple):
+class Right(msgspec.Struct, frozen=True):
     """A row of the table."""
 
     who: Who

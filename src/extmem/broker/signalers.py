@@ -24,13 +24,12 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from extmem.broker import timeline_marks
 from extmem.broker.fd_inspection import Given
 from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Session
-from extmem.late_named_tuple import NamedTuple
 from extmem.objects import ObjectKind, Refused, Status
 from extmem.sharing import control_page, timeline_page
 from extmem.sharing.kinds import Backing

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import msgspec
+
 from extmem import wire
-from extmem.late_dataclass import replace
 from extmem.objects import STEP, Part
 
 __all__ = ["ROOM", "VISITED", "SnapshotPages"]
@@ -46,7 +47,8 @@ class SnapshotPages:
                 visited += STEP
                 continue
             if part.readable and part.row is not None:
-                part = replace(part, row=replace(part.row, counter=self._value(part.payload)), readable=False)
+                row = msgspec.structs.replace(part.row, counter=self._value(part.payload))
+                part = msgspec.structs.replace(part, row=row, readable=False)
             parts.append(part)
             visited += 1 if part.holder is None else 1 + len(part.holder.handles)
             size += 200 if part.row is None else 200 + len(part.row.descriptor)

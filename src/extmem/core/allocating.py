@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from extmem import rules, vk
 from extmem.core import companion_pages, cross_api, import_source, validation_cache
 from extmem.core.caller_fd import CallerFd
@@ -16,7 +18,6 @@ from extmem.core.resources import BufferObject, ImageObject, ResourceObject, kee
 from extmem.devices.backend import Allocation
 from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
-from extmem.late_dataclass import dataclass
 from extmem.manager import Imported, Manager, ShareTerms
 from extmem.objects import Status
 from extmem.owning import LateModule, Uses
@@ -51,8 +52,7 @@ __all__ = [
 _U32 = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayTerms:
+class ArrayTerms(msgspec.Struct, frozen=True):
     """What the high-level API adds to a VkMemoryAllocateInfo."""
 
     descriptor: Descriptor
@@ -136,7 +136,7 @@ def allocate_in(
         size, memory_type = int(info.allocation_size), int(info.memory_type_index)
         terms = exporting.terms_of(export_types, chained) if export_types else None
         if terms is not None and array_terms is not None and (array_terms.replace or array_terms.keep is not NOT_KEPT):
-            terms = terms._replace(replace=array_terms.replace, keep=array_terms.keep)
+            terms = msgspec.structs.replace(terms, replace=array_terms.replace, keep=array_terms.keep)
         if dedicated is not None:
             uses.add(dedicated)
         if source is not None:
@@ -154,9 +154,11 @@ def allocate_in(
                 descriptor = describing.describe_allocation(device, size, memory_type, export_types, dedicated)
             else:
                 descriptor = array_terms.descriptor
-                driver_terms = None if array_terms.lazy_share or terms is None else terms._replace(described=True)
+                driver_terms = (
+                    None if array_terms.lazy_share or terms is None else msgspec.structs.replace(terms, described=True)
+                )
                 if array_terms.terms is not None:
-                    driver_terms = array_terms.terms._replace(described=True)
+                    driver_terms = msgspec.structs.replace(array_terms.terms, described=True)
             allocation = device.backend.allocate(
                 size,
                 memory_type,

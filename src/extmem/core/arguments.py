@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
+import msgspec
+
 from extmem.arguments import a_type, whole_number
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.dtypes import element_of
 from extmem.sharing.elements import ElementType, nbytes_of
 from extmem.sharing.layout import Axes, axes_of, contiguous_strides, overlapping_axis, reach_of
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 
-class NewArray(NamedTuple):
+class NewArray(msgspec.Struct, frozen=True):
     """An array to allocate memory for."""
 
     shape: tuple[int, ...]

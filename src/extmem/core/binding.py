@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from extmem import rules, vk
 from extmem.core import arguments, validation_cache
 from extmem.core.memory_object import MemoryObject
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject
-from extmem.late_dataclass import replace
 from extmem.owning import Uses
 from extmem.vk.struct_copies import copy_struct
 
@@ -96,7 +97,7 @@ def _violations(
     """Return the rules that a binding breaks. again: whether an earlier struct of the call binds the same resource."""
     facts, identity = resource.facts, device.facts.identity
     if again:
-        facts = replace(facts, bound=True)
+        facts = msgspec.structs.replace(facts, bound=True)
     if isinstance(info, vk.BindImageMemoryInfo):
         return rules.check_bind_image_memory(info, facts, record.facts(), form=form, device=identity)
     key = None

@@ -20,7 +20,6 @@ from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.optional_protocols import ImportsByDescriptor
 from extmem.devices.types import Origin
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
-from extmem.late_dataclass import replace
 from extmem.manager import Imported, Manager
 from extmem.owning import LateModule
 from extmem.rules import PayloadFacts
@@ -205,7 +204,7 @@ def facts_for(device: DeviceState, facts: PayloadFacts | None) -> PayloadFacts |
     """Return the facts of a payload for the rules: for a device without memory types, only those of its location."""
     if facts is None or device.descriptor_importer is None:
         return facts
-    return replace(facts, memory_type_index=None, driver_uuid=None, dedicated=None, dedicated_info=None)
+    return msgspec.structs.replace(facts, memory_type_index=None, driver_uuid=None, dedicated=None, dedicated_info=None)
 
 
 def memory_type(device: DeviceState, descriptor: Descriptor) -> int:

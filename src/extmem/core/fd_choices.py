@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from extmem import vk
 from extmem.core.device_state import DeviceState
 from extmem.core.rule_facts import TRANSFER
 from extmem.errors import DriverError
-from extmem.late_named_tuple import NamedTuple
 from extmem.vk.handle_types import DMA_BUF, MemoryHandleType
 from extmem.vk.value_text import bits_of
 
@@ -15,7 +16,7 @@ __all__ = ["FdChoices", "fd_choices"]
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 
 
-class FdChoices(NamedTuple):
+class FdChoices(msgspec.Struct, frozen=True):
     """The values that a `Descriptor` of an fd may have."""
 
     handle_type: vk.ExternalMemoryHandleTypeFlagBits

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
 
 from extmem import rules
 from extmem.errors import HandleStateError, StaleSourceError
 from extmem.handles.process_id import current_process
-from extmem.late_named_tuple import NamedTuple
 from extmem.owning import Held, late_imports
 from extmem.sharing.kinds import PageRole
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
@@ -55,7 +56,7 @@ class OwnedResource(Protocol):
         """Destroy it."""
 
 
-class Closed(NamedTuple):
+class Closed(msgspec.Struct, frozen=True):
     """The facts of closed memory. Its fields have the names of those of `MemoryRecord`."""
 
     device: DeviceState

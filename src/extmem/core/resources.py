@@ -9,12 +9,13 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
 from extmem import rules, vk
 from extmem.arguments import CheckedWhenMade
 from extmem.core import validation_cache
 from extmem.core.device_state import DeviceState
 from extmem.errors import HandleStateError
-from extmem.late_dataclass import replace
 from extmem.owning import Held, LateModule, late_imports, unsettled
 from extmem.vk.handle_types import MemoryHandleType
 
@@ -96,7 +97,7 @@ class ResourceObject(CheckedWhenMade, Held, abc.ABC):
         facts = self._facts or self._query_facts()
         if facts.bound != self._bound or facts.alive == self._closed:
             # A binding does not update the facts, because the facts of most resources are not read after it.
-            facts = replace(facts, bound=self._bound, alive=not self._closed)
+            facts = msgspec.structs.replace(facts, bound=self._bound, alive=not self._closed)
         self._facts = facts
         return facts
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import msgspec
+
 from extmem import rules, vk
 from extmem.core import arguments, image_queries
 from extmem.core.device_facts import chained_structs, external_facts, external_types
 from extmem.core.device_state import DeviceState
 from extmem.devices.resources import Requirements
-from extmem.late_named_tuple import NamedTuple
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType, union
 from extmem.vk.value_text import bits_of
 
@@ -30,7 +31,7 @@ TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRAN
 """The usage of a buffer for copies."""
 
 
-class Sharing(NamedTuple):
+class Sharing(msgspec.Struct, frozen=True):
     """What a device supports for a set of external handle types and transfer buffers."""
 
     capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts]

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from extmem import rules, vk
 from extmem.arguments import a_type, whole_number
 from extmem.core import order_pairs, sync_facts
@@ -21,7 +23,6 @@ from extmem.core.sync_state import sync_states
 from extmem.core.sync_submissions import Operations, Submission
 from extmem.devices.sync import Batch, SemaphoreSignal, SemaphoreWait
 from extmem.errors import DriverError, UnsupportedError
-from extmem.late_named_tuple import NamedTuple
 from extmem.owning import Held, Uses
 from extmem.vk.struct_copies import copy_struct
 
@@ -37,7 +38,7 @@ Operation = tuple[SemaphoreRecord, int, int]
 _Check = Callable[[rules.SubmitFacts], list[rules.Violation]]
 
 
-class Planned(NamedTuple):
+class Planned(msgspec.Struct, frozen=True):
     """One batch, with everything in it resolved and held."""
 
     waits: Sequence[Operation] = ()
@@ -50,7 +51,7 @@ class Planned(NamedTuple):
     """Facts of the memories whose keyed mutexes it acquires and releases."""
 
 
-class Order(NamedTuple):
+class Order(msgspec.Struct, frozen=True):
     """What a block of commands waits for, and what it signals, held."""
 
     waits: Sequence[tuple[SemaphoreRecord, int]]

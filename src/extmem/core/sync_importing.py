@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from extmem import rules, vk
 from extmem.core import sync_facts, sync_publishing, sync_source
 from extmem.core.import_source import takes_handles
 from extmem.core.sync_arguments import check_struct, number_of, target_of
 from extmem.core.sync_record import FenceRecord, SemaphoreRecord
 from extmem.core.sync_source import SourceFound
-from extmem.late_dataclass import replace
 from extmem.owning import Uses
 from extmem.sharing.kinds import ObjectKind
 from extmem.vk.struct_copies import copy_struct
@@ -134,7 +135,7 @@ def _facts(record: SyncRecord, found: SourceFound) -> rules.ImportSyncFacts:
     payload = found.facts()
     if payload is not None and record.device.descriptor_importer is not None:
         # CUDA has no driverUUID, and imports the semaphores of the GPU's Vulkan driver.
-        payload = replace(payload, driver_uuid=None)
+        payload = msgspec.structs.replace(payload, driver_uuid=None)
     return rules.ImportSyncFacts(
         device=sync_facts.sync_facts(record.device),
         target=record.facts(),

@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from extmem.late_dataclass import dataclass
+import msgspec
+
 from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ class Answers(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True):
     """A device that could be opened. Opening takes what the device takes; finding it does not."""
 
     kind: str

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, Final
 
+import msgspec
+
 from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.interop import arrow_tables
 from extmem.interop.numpy_views import CPU_DEVICE, numpy_module
-from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import element_of
 from extmem.sharing.elements import ElementType, nbytes_of
@@ -32,7 +33,7 @@ __all__ = ["HOST", "ArraySource", "source_of"]
 HOST: Final = "host"
 
 
-class ArraySource(NamedTuple):
+class ArraySource(msgspec.Struct, frozen=True):
     """An array that is to be shared."""
 
     what: str
@@ -281,7 +282,7 @@ def _of_jax(array: Any, path: str) -> ArraySource:
             requires_one_of=["an array on one device"],
         )
     if devices[0].platform == "cpu":
-        return _of_host(numpy_module().asarray(array), path)._replace(what=what)
+        return msgspec.structs.replace(_of_host(numpy_module().asarray(array), path), what=what)
     if devices[0].platform in ("gpu", "cuda"):
         return _of_cuda(array.block_until_ready(), path)
     raise UnsupportedError(

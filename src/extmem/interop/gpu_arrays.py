@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
+import msgspec
+
 from extmem.core import cross_api, shared_devices
 from extmem.core.device_state import DeviceState
 from extmem.core.memory_object import MemoryObject
@@ -20,7 +22,6 @@ from extmem.core.memory_record import MemoryRecord
 from extmem.devices.backend import Allocation
 from extmem.errors import InternalError, UnsupportedError
 from extmem.interop.device_array import DeviceArray
-from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.layout import Axes, layout_for
 
 __all__ = ["ArrayHold", "DevicePointer", "device_array", "device_pointer", "no_gpu_error", "shared_hold"]
@@ -50,7 +51,7 @@ def shared_hold(record: MemoryRecord, holds: list[ref[ArrayHold]]) -> ArrayHold:
     return hold
 
 
-class DevicePointer(NamedTuple):
+class DevicePointer(msgspec.Struct, frozen=True):
     """The address of an allocation on a GPU."""
 
     pointer: int

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from extmem.late_named_tuple import NamedTuple
+import msgspec
+
 from extmem.sharing.elements import ElementType
 
 __all__ = ["Rows", "rows_of"]
 
 
-class Rows(NamedTuple):
+class Rows(msgspec.Struct, frozen=True):
     """Where the bytes of an array without gaps lie in a payload: row by row, from its beginning."""
 
     size: int

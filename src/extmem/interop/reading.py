@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from extmem.arguments import a_type
 from extmem.interop.element_types import carried, element_of, numpy_dtype, numpy_module
 from extmem.interop.numpy_views import new_octets, numpy_view
-from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.elements import ElementType, element_type
 from extmem.sharing.layout import DescribedArray, is_dense, layout_for
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Target", "target_of"]
 
 
-class Target(NamedTuple):
+class Target(msgspec.Struct, frozen=True):
     """Where the bytes of a payload are copied to."""
 
     octets: memoryview

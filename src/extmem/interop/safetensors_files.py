@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
+import msgspec
+
 from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.interop import positioned_reads
 from extmem.interop.positioned_reads import OPENING
-from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
 from extmem.sharing.table import ENTRIES_LIMIT
@@ -51,7 +52,7 @@ _TYPES: Final = {
 _NAMES = {text: name for name, text in _TYPES.items()} | {"float4_e2m1fn_x2": "F4"}
 
 
-class StoredTensor(NamedTuple):
+class StoredTensor(msgspec.Struct, frozen=True):
     """A tensor in a file."""
 
     name: str
@@ -62,7 +63,7 @@ class StoredTensor(NamedTuple):
     nbytes: int
 
 
-class Header(NamedTuple):
+class Header(msgspec.Struct, frozen=True):
     """What a file contains. `data`: the offset of the first byte of the tensors."""
 
     tensors: tuple[StoredTensor, ...]

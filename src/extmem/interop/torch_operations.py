@@ -21,15 +21,14 @@ from types import (
 )
 from typing import Any
 
+import msgspec
 import torch
 from torch.nn import functional
-
-from extmem.late_named_tuple import NamedTuple
 
 __all__ = ["Effects", "Reach", "effects_of", "prepare_dispatch", "reach_of"]
 
 
-class Effects(NamedTuple):
+class Effects(msgspec.Struct, frozen=True):
     """What one operation does to its arguments."""
 
     written: tuple[tuple[int, str], ...]

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from extmem.arguments import a_type
-from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.table import Tree
 
 __all__ = ["Leaf", "flatten", "is_container", "rebuild"]
@@ -18,7 +19,7 @@ __all__ = ["Leaf", "flatten", "is_container", "rebuild"]
 _DEPTH_LIMIT: Final = 64
 
 
-class Leaf(NamedTuple):
+class Leaf(msgspec.Struct, frozen=True):
     """An array of a tree."""
 
     name: str

@@ -18,12 +18,13 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import msgspec
+
 from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
 from extmem.interop.conversions import converted, numbers_as
 from extmem.interop.element_types import element_of, in_numpy, numpy_dtype, numpy_module
 from extmem.interop.pitched import Rows, rows_of
-from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.elements import NATIVE, ElementType, element_type, nbytes_of
 from extmem.sharing.layout import DescribedArray, is_dense
 
@@ -39,7 +40,7 @@ _KINDS = {
 """The type of each format character of the standard library. Its width depends on the prefix."""
 
 
-class _Data(NamedTuple):
+class _Data(msgspec.Struct, frozen=True):
     element: ElementType
     shape: tuple[int, ...]
     values: Callable[[], Any]
@@ -108,7 +109,7 @@ def contents_to_write(
             )
         numpy = numpy_module()
         octets = numpy.frombuffer(given.octets, "uint8").reshape(*given.shape, target.itemsize)
-        given = given._replace(octets=numpy.ascontiguousarray(octets.transpose(*order, len(order))))
+        given = msgspec.structs.replace(given, octets=numpy.ascontiguousarray(octets.transpose(*order, len(order))))
     return _bytes_of(given), rows
 
 

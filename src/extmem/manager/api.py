@@ -7,10 +7,11 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Self
 
+import msgspec
+
 from extmem import objects
 from extmem.errors import UnsupportedError
 from extmem.handles import HandleEntry, NtHandleTable
-from extmem.late_dataclass import dataclass
 from extmem.objects import MAXIMUM_ALLOWED, Status, error_for
 from extmem.owning import Owner, Step
 from extmem.sharing.keeping import NOT_KEPT, Keep
@@ -51,8 +52,7 @@ class Reference(Owner):
         super().give_back()
 
 
-@dataclass(frozen=True, slots=True)
-class OtherBroker:
+class OtherBroker(msgspec.Struct, frozen=True):
     """A running broker of another version of extmem, by the version of its wire format (2 also stands for older ones).
 
     `pid` is 0 where it is not known.
@@ -63,8 +63,7 @@ class OtherBroker:
     socket: str
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerStatus:
+class BrokerStatus(msgspec.Struct, frozen=True):
     """A running broker. `uptime` and `longest_turn` (of its loop, so far) in seconds, `resident` in bytes.
 
     Of the `limit` file descriptors that it may have open, `used` are used for clients (`fds` of them for payloads), and

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from extmem.late_named_tuple import NamedTuple
+import msgspec
+
 from extmem.objects.kernel_object import KernelObject
 from extmem.objects.lifetimes import Keeps
 from extmem.objects.names import NameKey
@@ -180,7 +181,7 @@ class Kept:
         self.takes = 0  # how often another process than the publisher has opened it
 
 
-class Replacement(NamedTuple):
+class Replacement(msgspec.Struct, frozen=True):
     """An export that took the name of another object, until it is known that the exporter got the reply."""
 
     made: SharedObject

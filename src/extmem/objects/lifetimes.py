@@ -12,7 +12,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from extmem.late_named_tuple import NamedTuple
+import msgspec
 
 __all__ = [
     "ANNOUNCEMENT",
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-class Keeps(NamedTuple):
+class Keeps(msgspec.Struct, frozen=True):
     """What one holder keeps alive, each 0 or 1: the model adds these counts when the holder begins, and subtracts them
     when it ends.
     """

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from extmem.late_named_tuple import NamedTuple
+import msgspec
+
 from extmem.objects.status import Refused, Status
 
 __all__ = ["MAX_UNITS", "NameKey", "parse_path", "resolve_name", "session_directory"]
@@ -19,7 +20,7 @@ MAX_UNITS: Final = 260
 """Length limit of a name in UTF-16 units, prefixes included (B7: the documented D3D limit; drivers check no other)."""
 
 
-class NameKey(NamedTuple):
+class NameKey(msgspec.Struct, frozen=True):
     """A resolved name: `key` is its key in the directory, `display` the full path in the creator's case."""
 
     key: str

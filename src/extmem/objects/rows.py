@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from extmem.late_dataclass import dataclass, replace
+import msgspec
+
 from extmem.sharing.kinds import ObjectKind, Share
 
 __all__ = ["HandleRow", "HolderRow", "ObjectRow", "Part", "PayloadRow", "assemble"]
 
 
-@dataclass(frozen=True, slots=True)
-class HandleRow:
+class HandleRow(msgspec.Struct, frozen=True):
     """An open handle: its value in the holder's table, its rights, its object."""
 
     value: int
@@ -23,8 +23,7 @@ class HandleRow:
     object: int
 
 
-@dataclass(frozen=True, slots=True)
-class HolderRow:
+class HolderRow(msgspec.Struct, frozen=True):
     """What one process holds of one payload. `references` counts its references, `tickets` its tickets in flight.
 
     `pid` is 0 for a child that inherits and has not connected yet.
@@ -38,8 +37,7 @@ class HolderRow:
     """The rights of its references, together. 0 on Windows, whose kernel does not know them."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRow:
+class ObjectRow(msgspec.Struct, frozen=True):
     """A shared object on a payload: its full path or None, its security as text, and its reference counts."""
 
     object: int
@@ -57,8 +55,7 @@ class ObjectRow:
     """The pid of the process that exported it; 0 where it is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class PayloadRow:
+class PayloadRow(msgspec.Struct, frozen=True):
     """A live payload. Rows are ordered by payload id, holders by pid, objects by id: equal states give equal lists."""
 
     payload: int
@@ -87,8 +84,7 @@ class PayloadRow:
         return next(iter(self.names), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """A piece of a snapshot, for the row of `payload`: exactly one of `row` (without objects and holders), `object`,
     `holder` and `in_flight` is set. Parts of the same `process` are one holder.
     """
@@ -121,7 +117,7 @@ def assemble(parts: Iterable[Part]) -> list[PayloadRow]:
         else:
             in_flight[part.payload] += part.in_flight
     return [
-        replace(
+        msgspec.structs.replace(
             row,
             objects=tuple(sorted(objects.get(payload, ()), key=lambda shared: shared.object)),
             holders=tuple(map(_in_order, sorted(holders.get(payload, {}).values(), key=lambda holder: holder.pid))),
@@ -137,4 +133,4 @@ def _both(a: HolderRow, b: HolderRow) -> HolderRow:
 
 
 def _in_order(holder: HolderRow) -> HolderRow:
-    return replace(holder, handles=tuple(sorted(holder.handles, key=lambda handle: handle.value)))
+    return msgspec.structs.replace(holder, handles=tuple(sorted(holder.handles, key=lambda handle: handle.value)))

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from extmem.late_dataclass import replace
+import msgspec
+
 from extmem.objects.entities import Payload, Process, SharedObject, Ticket, User
 from extmem.objects.handles import Handles
 from extmem.objects.lifetimes import DEMOTED_TICKET, KMT_TICKET, NT_TICKET, ORPHANED_TICKET
@@ -84,7 +85,7 @@ class Tickets(Handles, References):
                 Status.ACCESS_DENIED,
                 f"User {claimer.token.uid} cannot claim what user {found.user.uid} sent. Open it by name.",
             )
-        claimed = replace(self._claim(claimer, found), ticket=found)
+        claimed = msgspec.structs.replace(self._claim(claimer, found), ticket=found)
         self._drop_ticket(found)
         return claimed
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from enum import IntFlag
 from functools import cache
 
+import msgspec
+
 from extmem import vk
-from extmem.late_named_tuple import NamedTuple
 from extmem.rules._text import bits_of, flags_text
 from extmem.rules.facts import DeviceFacts
 from extmem.vk.modifiers import EXTENSION as MODIFIERS
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 
-class Needs(NamedTuple):
+class Needs(msgspec.Struct, frozen=True):
     """What enables a bit, format or struct: a version of Vulkan, or one of several extensions."""
 
     version: int

@@ -15,9 +15,8 @@ again for the report.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from extmem.late_named_tuple import NamedTuple
 from extmem.rules.violation import OWN, Violation
 
 __all__ = ["CHECKED", "Condition", "Demand", "Finding", "Suite", "demand"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from extmem import vk
-from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import is_given, undefined_bits
 from extmem.rules._engine import Demand
 from extmem.rules._sync_types import SyncKind
@@ -23,8 +24,7 @@ _TEMPORARY = int(vk.SemaphoreImportFlagBits.TEMPORARY)
 """VK_FENCE_IMPORT_TEMPORARY_BIT has the same value."""
 
 
-@dataclass(slots=True)
-class ImportSync:
+class ImportSync(msgspec.Struct):
     """One call of the four commands."""
 
     info: Any

@@ -7,8 +7,9 @@ from enum import IntFlag
 from operator import attrgetter
 from typing import Any
 
+import msgspec
+
 from extmem import vk
-from extmem.late_named_tuple import NamedTuple
 from extmem.rules._engine import Demand
 from extmem.vk.handle_types import (
     DEFINED_FENCE_TYPES,
@@ -32,7 +33,7 @@ from extmem.vk.value_text import bits_of
 __all__ = ["FENCE", "SEMAPHORE", "SyncKind", "defined_sync_types", "one_sync_type", "sync_type_in"]
 
 
-class SyncKind(NamedTuple):
+class SyncKind(msgspec.Struct, frozen=True):
     """What distinguishes the rules of semaphores from those of fences. Groups of handle types are masks."""
 
     word: str

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
+
 from extmem import vk
-from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import lacks_extension
 from extmem.rules._engine import Condition, Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
@@ -79,8 +80,7 @@ class Traits:
 _SIDES = {EXTERNAL: (Traits.SRC_EXTERNAL, Traits.DST_EXTERNAL), FOREIGN: (Traits.SRC_FOREIGN, Traits.DST_FOREIGN)}
 
 
-@dataclass(slots=True)
-class Barrier:
+class Barrier(msgspec.Struct):
     """One barrier on a buffer or an image, of either version."""
 
     info: Any

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from extmem import vk
-from extmem.late_dataclass import dataclass, replace
 from extmem.rules._conditions import all_of, is_given, is_true, not_index, not_multiple
 from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
@@ -37,8 +38,7 @@ _SPARSE = int(_Flag.SPARSE_BINDING | _Flag.SPARSE_RESIDENCY | _Flag.SPARSE_ALIAS
 _IMPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.IMPORTABLE)
 
 
-@dataclass(slots=True)
-class Bind:
+class Bind(msgspec.Struct):
     """One binding, in either form of the command."""
 
     offset: int
@@ -372,7 +372,10 @@ def _check(
     base, command = f"Bind{name}MemoryInfo", f"vkBind{name}Memory"
     violations = wrong_struct(info, struct, f"{command}.info") or malformed([(base, info)])
     if violations:
-        return [replace(v, vuid=v.vuid.replace(f"Vk{base}", command)) if form == 1 else v for v in violations]
+        return [
+            msgspec.structs.replace(v, vuid=v.vuid.replace(f"Vk{base}", command)) if form == 1 else v
+            for v in violations
+        ]
     call = Bind(int(info.memory_offset), resource, memory, base, device, info.p_next)
     return (_BUFFERS if name == "Buffer" else _IMAGES)[form - 1].run(call, _traits(memory))
 

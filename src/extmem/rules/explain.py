@@ -6,7 +6,8 @@ import difflib
 import re
 from typing import Literal
 
-from extmem.late_dataclass import dataclass
+import msgspec
+
 from extmem.rules import ledger
 from extmem.rules._error_texts import CLASSES, RESULTS, STATUSES
 from extmem.rules._examples_fd_host import FD, HOST
@@ -22,8 +23,7 @@ _RESULT_LINK = "https://registry.khronos.org/vulkan/specs/latest/man/html/VkResu
 _STATUS_LINK = "https://learn.microsoft.com/windows/win32/debug/system-error-codes"
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True):
     """The explanation of a rule or an error. Fields that do not apply are empty."""
 
     title: str

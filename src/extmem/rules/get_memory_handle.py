@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from extmem import vk
-from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import is_given, is_zero
 from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
@@ -19,8 +20,7 @@ __all__ = ["check_get_memory_fd", "check_get_memory_win32_handle", "wrong_get_in
 GetInfo = vk.MemoryGetWin32HandleInfoKHR | vk.MemoryGetFdInfoKHR
 
 
-@dataclass(slots=True)
-class GetHandle:
+class GetHandle(msgspec.Struct):
     """One call of either command."""
 
     info: GetInfo

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from extmem import vk
-from extmem.late_dataclass import dataclass
 from extmem.rules import _sync_field_types  # noqa: F401  # it registers
 from extmem.rules._conditions import is_given
 from extmem.rules._engine import Demand, Finding, Suite, demand
@@ -28,8 +29,7 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
-class GetSync:
+class GetSync(msgspec.Struct):
     """One call of the four commands."""
 
     info: Any

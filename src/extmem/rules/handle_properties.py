@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from extmem.late_dataclass import dataclass
+import msgspec
+
 from extmem.rules._conditions import all_of, equals, has_bits, is_zero, not_multiple
 from extmem.rules._engine import Demand, Finding, Suite, demand
 from extmem.rules._field_types import is_address, is_fd, is_handle, is_u32, misfit
@@ -31,8 +32,7 @@ _FD = "vkGetMemoryFdPropertiesKHR"
 _HOST = "vkGetMemoryHostPointerPropertiesEXT"
 
 
-@dataclass(slots=True)
-class Query:
+class Query(msgspec.Struct):
     """One call of any of the three commands. The last two fields have the result of resolving the handle or pointer."""
 
     command: str

@@ -8,8 +8,9 @@ reported.
 
 from __future__ import annotations
 
+import msgspec
+
 from extmem import vk
-from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import not_index, not_one_of
 from extmem.rules._engine import Condition, Demand, Finding, Suite, demand
 from extmem.rules._text import bits_of
@@ -24,8 +25,7 @@ _Aspect, _BufferUsage, _ImageUsage = vk.ImageAspectFlagBits, vk.BufferUsageFlagB
 _GRAPHICS = int(vk.QueueFlagBits.GRAPHICS)
 
 
-@dataclass(slots=True)
-class ImageCopy:
+class ImageCopy(msgspec.Struct):
     """One copy between a buffer and an image, in either direction."""
 
     command: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from extmem import vk
-from extmem.late_dataclass import dataclass
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import D3D11_TYPES, types_text
@@ -16,8 +17,7 @@ from extmem.rules.violation import Violation
 __all__ = ["check_keyed_mutex"]
 
 
-@dataclass(slots=True)
-class Mutex:
+class Mutex(msgspec.Struct):
     """One VkWin32KeyedMutexAcquireReleaseInfoKHR with facts of its memories, the acquired ones first."""
 
     info: vk.Win32KeyedMutexAcquireReleaseInfoKHR

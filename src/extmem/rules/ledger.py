@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from extmem.late_dataclass import dataclass
+import msgspec
 
 __all__ = ["FAMILIES", "CheckedBy", "Row", "Status", "find", "near_misses", "rows"]
 
@@ -37,8 +37,7 @@ FAMILIES = {
 """The families of rules, in the ledger's order, each with its subject."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One rule of the specification and how extmem treats it."""
 
     vuid: str

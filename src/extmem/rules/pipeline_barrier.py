@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from extmem import vk
-from extmem.late_dataclass import dataclass
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._field_types import is_sequence, malformed, misfit, wrong_struct
 from extmem.rules.barriers import EXTERNAL, FOREIGN, IGNORED, Barrier, Traits, check_barrier
@@ -22,8 +23,7 @@ from extmem.rules.violation import Violation
 __all__ = ["check_pipeline_barrier", "check_pipeline_barrier2"]
 
 
-@dataclass(slots=True)
-class Recorded:
+class Recorded(msgspec.Struct):
     """A barrier, and the queue family of the command pool that its command buffer comes from."""
 
     barrier: Barrier

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from extmem import vk
-from extmem.late_dataclass import dataclass
 from extmem.rules._conditions import is_zero, not_index, not_one_of, undefined_bits
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._field_types import malformed, wrong_struct
@@ -24,8 +25,7 @@ _LINEAR, _OPTIMAL = int(vk.ImageTiling.LINEAR), int(vk.ImageTiling.OPTIMAL)
 _DRM = int(vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT)
 
 
-@dataclass(slots=True)
-class LayoutQuery:
+class LayoutQuery(msgspec.Struct):
     """One query, and its image."""
 
     aspect: int

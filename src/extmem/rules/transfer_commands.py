@@ -12,9 +12,9 @@ from enum import IntFlag
 from operator import attrgetter
 from typing import Any
 
+import msgspec
+
 from extmem import vk
-from extmem.late_dataclass import dataclass
-from extmem.late_named_tuple import NamedTuple
 from extmem.rules._conditions import not_index, not_multiple, not_positive, reaches_past
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules._text import enum_text, flags_text
@@ -55,7 +55,7 @@ def guards(violations: Iterable[Violation]) -> list[Violation]:
     return [violation for violation in violations if violation.vuid in GUARDS]
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True):
     """The place of a resource: memory objects, and the offset in them."""
 
     memory: Mapping[Hashable, int]
@@ -108,8 +108,7 @@ def layout_demand(vuid: str, fit: vk.ImageLayout, where: str) -> Demand:
     return Demand(vuid, broken, where, "it is {found}", remedy)
 
 
-@dataclass(slots=True)
-class Fill:
+class Fill(msgspec.Struct):
     """One vkCmdFillBuffer."""
 
     buffer: ResourceFacts
@@ -165,8 +164,7 @@ demand(
 )
 
 
-@dataclass(slots=True)
-class Copy:
+class Copy(msgspec.Struct):
     """One vkCmdCopyBuffer of one region."""
 
     source: ResourceFacts
@@ -238,8 +236,7 @@ demand(
 )
 
 
-@dataclass(slots=True)
-class Clear:
+class Clear(msgspec.Struct):
     """One vkCmdClearColorImage of all levels and layers."""
 
     image: ResourceFacts

@@ -21,9 +21,8 @@ well.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
-from extmem.late_named_tuple import NamedTuple
 from extmem.sharing import timeline_page
 
 __all__ = [

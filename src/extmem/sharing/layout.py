@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Protocol, SupportsIndex, TypeAlias
 
+import msgspec
+
 from extmem.arguments import a_type, whole_number
-from extmem.late_dataclass import dataclass
 from extmem.sharing.dtypes import element_of
 from extmem.sharing.elements import ElementType, element_type, nbytes_of
 
@@ -46,8 +47,7 @@ class DescribedArray(Protocol):
         """Bytes between neighbours, per axis; bits for packed element types."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayLayout:
+class ArrayLayout(msgspec.Struct, frozen=True):
     """An array in a payload: shape in elements, strides and offset in bytes; the strides of packed types in bits."""
 
     shape: tuple[int, ...]

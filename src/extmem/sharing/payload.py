@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from extmem.errors import HandleStateError
-from extmem.late_named_tuple import NamedTuple
 from extmem.owning import OwnedFd
 from extmem.vk.handle_types import MemoryHandleType
 
 __all__ = ["FilesAgain", "Page", "PayloadFd", "Win32Payload"]
 
 
-class Page(NamedTuple):
+class Page(msgspec.Struct, frozen=True):
     """A companion page of a payload, such as a table or a control page: a small sealed memory file."""
 
     handle: int

@@ -29,7 +29,6 @@ import msgspec
 from msgspec import Meta
 
 from extmem.errors import DescriptorError
-from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.elements import element_type, nbytes_of
 from extmem.sharing.layout import contiguous_strides
 from extmem.sharing.limits import AXES_LIMIT, SIZE_LIMIT
@@ -101,7 +100,7 @@ class Table(msgspec.Struct, array_like=False, frozen=True):
     """None for one dictionary with these names."""
 
 
-class Spec(NamedTuple):
+class Spec(msgspec.Struct, frozen=True):
     """An array that is to be placed in a new payload."""
 
     name: str

@@ -26,10 +26,9 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from extmem.devices.cuda import machine_code
-from extmem.late_named_tuple import NamedTuple
 from extmem.owning import Lock
 
 __all__ = ["DONE", "GIVEN", "Call", "function_address", "prepare", "release"]

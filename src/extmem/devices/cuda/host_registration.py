@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from extmem.devices import host
 from extmem.devices.cuda.handle_types import recognisable, same_payload
 from extmem.devices.cuda.results import check, fail
 from extmem.errors import UnsupportedError
-from extmem.late_dataclass import dataclass
 from extmem.owning import Lock
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ _Key = tuple[int, bool, tuple[int, int] | None]
 """Size, whether it may be written, and the identity of its file, if the system has one."""
 
 
-@dataclass(slots=True)
-class Registered:
+class Registered(msgspec.Struct):
     """A payload's pages on the GPU. Counted: one `Registrations.give_back` for each `take`."""
 
     key: _Key

@@ -17,12 +17,13 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
 from extmem.devices.cuda.handle_types import WORDS
 from extmem.devices.cuda.memory import CudaAllocation
 from extmem.devices.cuda.owners import Undo, take
 from extmem.errors import DescriptorError, DriverError, OutOfMemoryError, UnsupportedError
-from extmem.late_named_tuple import NamedTuple
 from extmem.sharing.limits import HANDLES_LIMIT, PAGES_LIMIT
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _DO = (
 )
 
 
-class _Part(NamedTuple):
+class _Part(msgspec.Struct, frozen=True):
     """One allocation, and where it is mapped."""
 
     begin: int

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from extmem.late_named_tuple import NamedTuple
+import msgspec
+
 from extmem.owning import OwnedFd
 
 if sys.platform != "linux":
@@ -30,7 +31,7 @@ _NO_LIMIT = 1 << 60
 """Bytes. Version 1 has the largest whole number of pages in place of no limit."""
 
 
-class Group(NamedTuple):
+class Group(msgspec.Struct, frozen=True):
     """What one control group leaves, in bytes."""
 
     name: str

@@ -7,11 +7,12 @@ tilings are row-major; only the layout of LINEAR ones can be queried, as in the 
 
 from __future__ import annotations
 
+import msgspec
+
 from extmem import vk
 from extmem.devices.host import capabilities
 from extmem.devices.resources import Requirements
 from extmem.errors import UnsupportedError
-from extmem.late_dataclass import dataclass
 from extmem.vk.formats import is_depth_or_stencil, texel_size
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 from extmem.vk.value_text import bits_of, enum_text, flags_text, types_text
@@ -115,16 +116,14 @@ def subresource_layout(info: vk.ImageCreateInfo, subresource: vk.ImageSubresourc
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Level:
+class _Level(msgspec.Struct, frozen=True):
     offset: int
     row_pitch: int
     depth_pitch: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(msgspec.Struct, frozen=True):
     levels: tuple[_Level, ...]
     layer_size: int
 

@@ -23,13 +23,14 @@ from functools import partial
 from typing import Final
 from weakref import WeakSet, WeakValueDictionary
 
+import msgspec
+
 from extmem.devices.host import wake_events
 from extmem.devices.host.page_signals import PageSignals, lock
 from extmem.devices.host.windows_mapping import FileMapping, map_file
 from extmem.errors import HandleStateError
 from extmem.handles._win32 import calls, sections, waitables
 from extmem.handles._win32.tables import kernel32
-from extmem.late_named_tuple import NamedTuple
 from extmem.manager.windows import processes, status_errors, sync_payloads
 from extmem.objects import Status
 from extmem.owning import OwnedDescriptor, OwnedFd, Owner, cleanup_thread
@@ -119,14 +120,14 @@ def open_page(file: OwnedFd, writable: bool = True, offset: int = 0) -> Timeline
         return page
 
 
-class _Bell(NamedTuple):
+class _Bell(msgspec.Struct, frozen=True):
     """What a signal rings: the words of the page, and the common part of its events' paths."""
 
     words: memoryview
     path: str
 
 
-class Watched(NamedTuple):
+class Watched(msgspec.Struct, frozen=True):
     """A signaler that a wait watches."""
 
     process: int
@@ -192,7 +193,7 @@ class TimelinePage(PageSignals):
             return facts
         flags = layout.Flags.CLOSED | layout.Flags.EXITED if exited else 0
         state = int(layout.State.GONE)
-        return facts._replace(state=state, pid=pid, since=since, reached=facts.value, flags=int(flags))
+        return msgspec.structs.replace(facts, state=state, pid=pid, since=since, reached=facts.value, flags=int(flags))
 
     # Signaling.
 

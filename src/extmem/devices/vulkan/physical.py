@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from extmem import vk
 from extmem.devices.types import DeviceIdentity
 from extmem.devices.vulkan.results import fail
-from extmem.late_named_tuple import NamedTuple
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def enumerated(commands: Commands, name: str, arguments: tuple[Any, ...], array:
     return result, count[0], found
 
 
-class QueueFamily(NamedTuple):
+class QueueFamily(msgspec.Struct, frozen=True):
     """VkQueueFamilyProperties, as far as transfers need it."""
 
     number: int

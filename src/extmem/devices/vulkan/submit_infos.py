@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
+
 from extmem import vk
 from extmem.devices.sync import SemaphoreSignal, SemaphoreWait
-from extmem.late_named_tuple import NamedTuple
 from extmem.vk.abi import ffi, to_c
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def operations_of(batch: Batch) -> list[Operation]:
     return [*batch.waits, *batch.signals]
 
 
-class Submit(NamedTuple):
+class Submit(msgspec.Struct, frozen=True):
     """A call that submits: its command and arguments, which keep what they lead to."""
 
     command: Any

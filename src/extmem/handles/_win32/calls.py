@@ -7,6 +7,8 @@ import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
+
 from extmem.handles._win32.tables import (
     CLIENT_ID,
     CURRENT_PROCESS,
@@ -19,7 +21,6 @@ from extmem.handles._win32.tables import (
     ntdll,
     optional,
 )
-from extmem.late_named_tuple import NamedTuple
 from extmem.owning import close_native as close_handle
 
 __all__ = [
@@ -68,7 +69,7 @@ class StatusError(Exception):
         self.status = status
 
 
-class Basic(NamedTuple):
+class Basic(msgspec.Struct, frozen=True):
     """The result of `basic`."""
 
     granted: int

@@ -107,7 +107,8 @@ class LinuxManager(Naming):
             identity,
             modes,
             replace,
-            *keep,
+            keep.mode,
+            keep.milliseconds,
         )
         client = self.client
         # All that can fail here fails before the broker has the payload, which no one would release.

@@ -12,11 +12,11 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
 from extmem.handles._win32 import calls, sections
-from extmem.late_named_tuple import NamedTuple
 from extmem.manager.windows import names, status_errors
 from extmem.manager.windows.section_frame import FRAME, Description, pack, unpack
 from extmem.manager.windows.security_descriptors import security_descriptor

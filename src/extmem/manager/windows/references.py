@@ -13,10 +13,11 @@ import os
 import secrets
 from collections.abc import Sequence
 
+import msgspec
+
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles import is_kmt_value
 from extmem.handles._win32 import calls
-from extmem.late_dataclass import dataclass, replace
 from extmem.manager.api import Manager, Reference
 from extmem.manager.windows import (
     driver_memory,
@@ -53,8 +54,7 @@ NAMELESS = 0
 """The object id of a section without a description, or with a false one. It is not equal to any other object's."""
 
 
-@dataclass(slots=True, eq=False)
-class HeldReference:
+class HeldReference(msgspec.Struct, eq=False):
     """The state of one reference."""
 
     section: int
@@ -174,7 +174,9 @@ class References(Manager):
                 imported = next((held for held in self._references.values() if held.number == number), None)
         if imported is not None and imported.description is not None:
             # This process has imported the payload by that number, so it is described already.
-            memory = replace(imported, companion=self._kept_companion(names.kmt_path(number, self.session())))
+            memory = msgspec.structs.replace(
+                imported, companion=self._kept_companion(names.kmt_path(number, self.session()))
+            )
             memory.granted, memory.exporting, memory.inherit = granted, True, inherit
             return Exported(self._add(memory, reference), imported.object, 0, number)
         display = names.resolve(name, self.session()).display if name is not None else ""

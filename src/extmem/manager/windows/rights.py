@@ -24,7 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from extmem.late_named_tuple import NamedTuple
+import msgspec
+
 from extmem.objects import (
     DELETE,
     MAXIMUM_ALLOWED,
@@ -124,7 +125,7 @@ def _from_event(granted: int) -> int:
     return rights
 
 
-class Conversion(NamedTuple):
+class Conversion(msgspec.Struct, frozen=True):
     """How the rights of one kind of object become those of the kernel's object, and back."""
 
     to_kernel: Callable[[int], int]

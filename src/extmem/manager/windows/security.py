@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-
-from extmem.late_named_tuple import NamedTuple
+from typing import NamedTuple
 
 __all__ = ["Fault", "find_fault", "find_misshape"]
 

@@ -14,12 +14,13 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
 
 from extmem.errors import OutOfMemoryError
 from extmem.handles._win32 import calls, sections, waitables
 from extmem.handles._win32.tables import CURRENT_PROCESS, SYSTEM_HANDLE, ntdll
-from extmem.late_dataclass import dataclass, field
-from extmem.late_named_tuple import NamedTuple
 from extmem.manager.windows import names, payloads, security_descriptors
 from extmem.manager.windows.handles import EVENT, SECTION, SEMAPHORE, conversion
 from extmem.manager.windows.section_frame import Description
@@ -65,8 +66,7 @@ def own_handles() -> list[tuple[int, str, str]]:
     return found
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(msgspec.Struct):
     """A payload, while its holders are being collected. `handle` is a duplicate in this process."""
 
     handle: int
@@ -75,9 +75,9 @@ class _Found:
     description: Description
     shared: bool = False
     """Whether it is held by more than the device that created it."""
-    holders: dict[int, list[HandleRow]] = field(default_factory=dict)
-    references: dict[int, int] = field(default_factory=dict)
-    tickets: dict[int, int] = field(default_factory=dict)
+    holders: dict[int, list[HandleRow]] = msgspec.field(default_factory=dict)
+    references: dict[int, int] = msgspec.field(default_factory=dict)
+    tickets: dict[int, int] = msgspec.field(default_factory=dict)
 
     @property
     def kind(self) -> ObjectKind:
