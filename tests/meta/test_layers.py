@@ -17,8 +17,6 @@ from tests.meta.tools import SOURCE, module_name, python_files
 # From left to right. A layer may import itself and everything before it.
 LAYERS = (
     "forks",
-    "late_dataclass",
-    "late_named_tuple",
     "errors",
     "arguments",
     "owning",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import NamedTuple
 
 from extmem import vk
 from extmem.core.device_state import DeviceState
@@ -16,7 +16,7 @@ __all__ = ["FdChoices", "fd_choices"]
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 
 
-class FdChoices(msgspec.Struct, frozen=True):
+class FdChoices(NamedTuple):
     """The values that a `Descriptor` of an fd may have."""
 
     handle_type: vk.ExternalMemoryHandleTypeFlagBits

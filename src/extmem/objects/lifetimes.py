@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Final
-
-import msgspec
+from typing import Final, NamedTuple
 
 __all__ = [
     "ANNOUNCEMENT",
@@ -31,7 +29,7 @@ __all__ = [
 ]
 
 
-class Keeps(msgspec.Struct, frozen=True):
+class Keeps(NamedTuple):
     """What one holder keeps alive, each 0 or 1: the model adds these counts when the holder begins, and subtracts them
     when it ends.
     """

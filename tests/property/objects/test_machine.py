@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -62,7 +63,7 @@ class NamesAreCaseSensitive(DescribedManager):
 
     def _resolve(self, name: str) -> NameKey:
         key = resolve_name(name, self.session)
-        return key._replace(key=key.display)
+        return msgspec.structs.replace(key, key=key.display)
 
 
 class TakenNamesAreTakenOver(DescribedManager):

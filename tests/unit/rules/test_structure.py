@@ -35,7 +35,7 @@ def test_rules_are_pure(source: Path) -> None:
         for name in names:
             assert name.split(".")[0] not in IMPURE
             if name.startswith("extmem."):
-                assert name.split(".")[1] in ("vk", "rules", "arguments", "forks", "late_dataclass", "late_named_tuple")
+                assert name.split(".")[1] in ("vk", "rules", "arguments", "forks")
 
 
 def test_a_legal_import_runs_few_checks() -> None:
