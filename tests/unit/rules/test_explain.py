@@ -169,7 +169,7 @@ def test_every_topic_has_an_explanation_and_its_examples_compile(topic: str) -> 
     assert explanation.title and explanation.text and explanation.kind
     for source in (explanation.wrong_example, explanation.right_example):
         compile(source, topic, "exec")
-    assert list(explanation.to_dict()) == list(explanation.__slots__)
+    assert list(explanation.to_dict()) == list(explanation.__struct_fields__)
     if explanation.kind == "rule":
         row = ledger.find(topic)
         assert (explanation.status, explanation.family, explanation.checked_by) == (
