@@ -77,7 +77,7 @@ def test_what_comes_later_exists_and_is_loaded_by_the_calls(tmp_path: Path) -> N
     """The twin: the names in the list are names of modules, some of which `allocate` loads."""
     names = loaded(f"{OPENING}.create_buffer(extmem.vk.BufferCreateInfo(size=64, usage=1))", tmp_path)
     assert {"extmem.core.creating", "extmem.devices.resources", "extmem.rules._checks"} <= set(names)
-    assert len(too_much(names, LATER, MOST_TO_OPEN)) > 5
+    assert len(too_much(names, LATER, MOST_TO_OPEN)) >= 3
 
 
 UNUSED = (

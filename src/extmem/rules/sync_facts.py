@@ -12,14 +12,12 @@ exported from, which decides the export types and the semaphore type of the payl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
 from extmem.rules.device_facts import DeviceFacts
-
-if TYPE_CHECKING:
-    from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType, SyncHandleType
+from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType, SyncHandleType
 
 __all__ = [
     "BatchFacts",

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import msgspec
 
 from extmem.forks import no_fork
-
-if TYPE_CHECKING:
-    from extmem.vk._generated.enums import Result, StructureType
+from extmem.vk._generated import enums
 
 __all__ = ["ChainStruct", "Command", "Handle", "Param", "SecurityAttributes", "Struct"]
 
@@ -109,11 +107,11 @@ class ChainStruct(Struct):
     """A Vulkan struct with sType and pNext, which can be part of a chain."""
 
     __slots__ = ("p_next",)
-    S_TYPE: ClassVar[StructureType]
+    S_TYPE: ClassVar[enums.StructureType]
     p_next: ChainStruct | None
 
     @property
-    def s_type(self) -> StructureType:
+    def s_type(self) -> enums.StructureType:
         """`sType`, fixed by the class."""
         return self.S_TYPE
 
@@ -151,8 +149,8 @@ class Command(msgspec.Struct, frozen=True):
     c_name: str
     return_type: str
     params: tuple[Param, ...]
-    success_codes: tuple[Result, ...]
-    error_codes: tuple[Result, ...]
+    success_codes: tuple[enums.Result, ...]
+    error_codes: tuple[enums.Result, ...]
     level: str
     origin: str
     aliases: tuple[str, ...]
