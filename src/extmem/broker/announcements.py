@@ -146,8 +146,7 @@ class Announcements:
                 session.strange = True
 
     def collect(self) -> None:
-        """After a reply: close what was opened for it, and the file descriptors of payloads without a holder."""
-        self.payloads.close_opened()
+        """After a reply: close the file descriptors of payloads without a holder."""
         released = self.model.take_released()
         if released:
             self.payloads.drop(released)

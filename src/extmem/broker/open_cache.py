@@ -103,8 +103,6 @@ class OpenCache:
                 _send(session.sock, reply, fds)
             except BlockingIOError:
                 session.wait(reply, fds)
-            finally:
-                self._payloads.close_opened()
         except ConnectionError:
             raise
         except OSError:

@@ -96,10 +96,8 @@ class PayloadFds:
         self._quota = quota
         self._most_read_only = max(4, min(_READ_ONLY_CACHE, quota.reserve // 4))
         self._live: dict[int, _Payload] = {}
-        self._read_only: OrderedDict[int, int] = OrderedDict()
-        """Read-only descriptors of payloads of one handle."""
-        self._opened: list[int] = []
-        """Read-only descriptors that `fds_for` opened, to be closed when they are sent."""
+        self._read_only: OrderedDict[tuple[int, int], int] = OrderedDict()
+        """Payload id and index of a descriptor → a read-only descriptor of the same file; the oldest first."""
         self._fds = 0
 
     def __len__(self) -> int:
@@ -111,7 +109,7 @@ class PayloadFds:
     @property
     def fds(self) -> int:
         """The number of open descriptors."""
-        return self._fds + len(self._read_only) + len(self._opened)
+        return self._fds + len(self._read_only)
 
     def given(self, payload: int) -> Given:
         """Return what the payload's descriptors are."""
@@ -168,25 +166,15 @@ class PayloadFds:
     def fds_for(self, payload: int, mode: int, first: int = 0) -> Sequence[int]:
         """Return the descriptors to send, READ_ONLY or READ_WRITE: at most `MAX_FDS`, from the handle `first` on.
 
-        Companion pages come in the modes of their own. Borrowed until the next call, or `close_opened`.
+        Companion pages come in the modes of their own. Borrowed until the next call.
         """
-        self.close_opened()
+        while len(self._read_only) > self._most_read_only:
+            os.close(self._read_only.popitem(last=False)[1])
         known = self._live[payload]
-        if len(known.fds) == 1:
-            return (self._only_fd(payload, known, mode),)
-        found = []
-        for index in range(first, min(first + MAX_FDS, len(known.fds))):
-            if self._reads_only(known, index, mode):
-                self._opened.append(os.open(f"/proc/self/fd/{known.fds[index]}", os.O_RDONLY | os.O_CLOEXEC))
-                found.append(self._opened[-1])
-            else:
-                found.append(known.fds[index])
-        return found
-
-    def close_opened(self) -> None:
-        """Close what `fds_for` opened, once it is sent."""
-        while self._opened:
-            os.close(self._opened.pop())
+        return [
+            self._read_only_fd((payload, index), fd) if self._reads_only(known, index, mode) else fd
+            for index, fd in enumerate(known.fds[first : first + MAX_FDS], first)
+        ]
 
     @staticmethod
     def _reads_only(known: _Payload, index: int, mode: int) -> bool:
@@ -196,17 +184,12 @@ class PayloadFds:
             return stated == READ_ONLY or (stated == BY_RIGHTS and mode != READ_WRITE and known.given.writable)
         return mode != READ_WRITE and known.given.backing is Backing.HOST_FILE and known.given.writable
 
-    def _only_fd(self, payload: int, known: _Payload, mode: int) -> int:
-        if not self._reads_only(known, 0, mode):
-            return known.fds[0]
-        fd = self._read_only.get(payload)
+    def _read_only_fd(self, which: tuple[int, int], writable: int) -> int:
+        fd = self._read_only.get(which)
         if fd is None:
-            fd = os.open(f"/proc/self/fd/{known.fds[0]}", os.O_RDONLY | os.O_CLOEXEC)
-            self._read_only[payload] = fd
-            if len(self._read_only) > self._most_read_only:
-                os.close(self._read_only.popitem(last=False)[1])
+            fd = self._read_only[which] = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
         else:
-            self._read_only.move_to_end(payload)
+            self._read_only.move_to_end(which)
         return fd
 
     def mode_for(self, payload: int, write: bool) -> int:
@@ -283,14 +266,14 @@ class PayloadFds:
                 self._end(known.fds, known.given, known.uid)
                 self._fds -= len(known.fds)
                 self._quota.give(known.uid, known.client, len(known.fds))
-            fd = self._read_only.pop(payload, None)
-            if fd is not None:
-                os.close(fd)
+                for index in range(len(known.fds)):
+                    fd = self._read_only.pop((payload, index), None)
+                    if fd is not None:
+                        os.close(fd)
 
     def close(self) -> None:
         """Close everything."""
         self.drop(list(self._live))
-        self.close_opened()
 
     def _end(self, fds: Sequence[int], given: Given, uid: int) -> None:
         at_once = given.backing is not Backing.DRIVER_FD and given.capacity < _LARGE

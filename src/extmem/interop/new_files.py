@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -29,6 +30,8 @@ class NewFile:
             mode = os.stat(self._path).st_mode
         if mode is not None and not stat.S_ISREG(mode):
             raise ValueError(f"{os.fspath(path)!r} exists and is not a regular file; give the path of a file")
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(errno.ENOENT, "there is no such folder, in which a new file could be", folder)
         # The limit of a name is 255 bytes.
         self._temporary = os.path.join(folder, f".{name[:60]}.{secrets.token_hex(4)}")
         # The contents of a private file are private from the first byte on.

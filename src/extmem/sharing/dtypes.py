@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from extmem.owning import late_imports
 from extmem.sharing.elements import (
     ELEMENT_NAMES,
     FOREIGN,
@@ -67,10 +68,20 @@ def element_of(dtype: object) -> ElementType:
         found = _of_numpy(numpy_type, dtype) if numpy_type is not None else _of_torch(dtype) or _of_pyarrow(dtype)
     if found is None:
         raise ValueError(
-            f"{dtype!r:.200} is not an element type that can be shared; use one of {known_types()}; the code of one "
+            f"{dtype!r:.200} is not an element type that can be shared{_near(dtype)}; use one of {known_types()}; the "
+            f"code of one "
             f"with its size ('{NATIVE}f4', 'f4'), its NumPy type, or Python's bool, int, float or complex"
         )
     return found
+
+
+def _near(dtype: object) -> str:
+    """Return a question that names similar element types, for an error."""
+    with late_imports():
+        from difflib import get_close_matches
+
+    near = get_close_matches(dtype[:40].lower(), ELEMENT_NAMES) if isinstance(dtype, str) else []
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
 
 
 def typestr(element: ElementType) -> str | None:

@@ -51,7 +51,7 @@ def test_codes_and_names_of_every_kind(given_as: object, text: str) -> None:
     "bad", ["M8[", "M4[s]", "S", "S0", "U-1", "M", "V", "q", (2, 32), (3, 64, 1), (2, 32, "1"), ()]
 )
 def test_other_codes_are_refused_with_the_list(bad: object) -> None:
-    with pytest.raises(ValueError, match="not an element type that can be shared; use one of bool.*bfloat16"):
+    with pytest.raises(ValueError, match="not an element type that can be shared.*; use one of bool.*bfloat16"):
         element_of(bad)
 
 
@@ -148,3 +148,10 @@ def test_a_structure_has_a_description_if_it_has_no_gaps() -> None:
     gaps = numpy.dtype("u1,f4", align=True)
     assert descr(element_of(gaps)) is None and descr(element_type('{"b":bfloat16@0}2')) is None
     assert descr(element_type("float32")) is None
+
+
+@pytest.mark.parametrize(("given", "near"), [("bf16", "'bfloat16'"), ("Float32", "'float32'"), ("zzz", None)])
+def test_a_name_that_is_nearly_one_is_told(given: str, near: str | None) -> None:
+    with pytest.raises(ValueError, match="not an element type that can be shared") as caught:
+        element_of(given)
+    assert (near in str(caught.value).partition(";")[0]) if near else ("did you mean" not in str(caught.value))
