@@ -188,7 +188,7 @@ class RestoredNamesAreLost(DescribedManager):
 
     def describe(self, process: int) -> Held:
         held = super().describe(process)
-        return replace(held, objects=tuple(replace(record, name=None) for record in held.objects))
+        return replace(held, objects=tuple(msgspec.structs.replace(record, name=None) for record in held.objects))
 
 
 class KindsAreNotCompared(DescribedManager):
