@@ -9,6 +9,9 @@ import msgspec
 from extmem.forks import no_fork
 from extmem.vk._generated import enums
 
+if TYPE_CHECKING:
+    from extmem.vk._generated.enums import StructureType
+
 __all__ = ["ChainStruct", "Command", "Handle", "Param", "SecurityAttributes", "Struct"]
 
 Handle: TypeAlias = object | None
@@ -107,11 +110,11 @@ class ChainStruct(Struct):
     """A Vulkan struct with sType and pNext, which can be part of a chain."""
 
     __slots__ = ("p_next",)
-    S_TYPE: ClassVar[enums.StructureType]
+    S_TYPE: ClassVar[StructureType]
     p_next: ChainStruct | None
 
     @property
-    def s_type(self) -> enums.StructureType:
+    def s_type(self) -> StructureType:
         """`sType`, fixed by the class."""
         return self.S_TYPE
 
