@@ -48,7 +48,7 @@ class _Found:
             if isinstance(node, ast.ClassDef) and node.name in self.bases and node.name not in extmem.__all__:
                 found.append(_Found(node, self.text, self.source))
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("extmem."):
-                names = {alias.name for alias in node.names} & set(self.bases) - set(extmem.__all__)
+                names = {alias.name for alias in node.names} & set(self.bases) - {*extmem.__all__, "NamedTuple"}
                 found += [_find(self.source, str(node.module), name) for name in sorted(names)]
         return found
 

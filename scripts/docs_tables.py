@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+
+from msgspec.structs import fields
 
 from extmem import vk
 from extmem.broker.rights import RIGHTS

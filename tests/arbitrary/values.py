@@ -60,7 +60,7 @@ def structs_of_chain(struct: type[vk.ChainStruct]) -> tuple[type[vk.ChainStruct]
     allowed = vk.CHAIN_ALLOWED.get(struct.C_NAME, frozenset())
     found = {
         value.C_NAME: value
-        for value in vars(vk).values()
+        for value in (getattr(vk, name) for name in vk.__all__)
         if isinstance(value, type) and issubclass(value, vk.ChainStruct) and value is not vk.ChainStruct
     }
     return tuple(found[name] for name in sorted(allowed) if name in found)

@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import extmem
@@ -47,6 +48,18 @@ def declared(tree: ast.Module) -> tuple[set[str], set[str], set[str]]:
                 if isinstance(inner, ast.ImportFrom):
                     typed |= {alias.asname or alias.name for alias in inner.names}
     return promised, lazy, typed
+
+
+def without_signature(names: dict[str, object]) -> list[str]:
+    """Return the records that `help` cannot show: a type of a field is not found where the class is."""
+    missing = []
+    for name, value in names.items():
+        if isinstance(value, type) and issubclass(value, msgspec.Struct):
+            try:
+                inspect.signature(value)
+            except NameError as error:
+                missing.append(f"{name}: {error}")
+    return missing
 
 
 def undocumented(names: dict[str, object]) -> list[str]:
@@ -100,6 +113,20 @@ def test_every_error_class_is_public() -> None:
 
 def test_every_public_name_and_its_members_are_documented() -> None:
     assert not undocumented(_public())
+
+
+def test_help_shows_the_signature_of_every_public_record() -> None:
+    from extmem import rules, vk
+
+    facts = {name: getattr(rules, name) for name in rules.__all__}
+    for names in (_public(), facts, {"Command": vk.Command, "Param": vk.Param}):
+        assert not without_signature(names)
+    assert len([one for one in map(_public().get, extmem.__all__) if isinstance(one, type(msgspec.Struct))]) > 3
+
+
+def test_a_record_without_a_signature_is_found() -> None:
+    planted = msgspec.defstruct("Planted", [("field", "NoSuchType")])  # type: ignore[list-item]  # as in a class body
+    assert len(without_signature({"Planted": planted, "Descriptor": extmem.Descriptor})) == 1
 
 
 def test_every_all_of_a_module_resolves() -> None:

@@ -23,9 +23,8 @@ from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import Closed
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.owning import Uses, late_imports, unsettled, work_off
+from extmem.owning import LateModule, Uses, late_imports, unsettled, work_off
 from extmem.vk.handle_types import MemoryHandleType
-from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
     from extmem.core.validation_cache import Key
     from extmem.devices.resources import NativeResource
     from extmem.sharing.layout import Axes
+    from extmem.vk import struct_copies
+else:
+    struct_copies = LateModule(globals(), "extmem.vk.struct_copies")
 
 __all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image"]
 
@@ -194,7 +196,7 @@ class Device(SyncDevice):
         At most one call for each memory object and NT type (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663). To
         get more handles, duplicate the handle, or use `DeviceMemory.export_handle`, which returns duplicates.
         """
-        info = copy_struct(info)
+        info = struct_copies.copy_struct(info)
         with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetWin32HandleInfoKHR).use() as record:
             self.report(
                 rules.check_get_memory_win32_handle(info, self.facts, record.facts()),
@@ -204,7 +206,7 @@ class Device(SyncDevice):
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: return a new fd at each call, owned by the caller."""
-        info = copy_struct(info)
+        info = struct_copies.copy_struct(info)
         with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetFdInfoKHR).use() as record:
             return operations.exporting.get_memory_fd(self, record, info)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from extmem.api import slices
 from extmem.api.device import DeviceMemory
@@ -126,7 +128,7 @@ def _share_table(x: Any, how: How, copy: bool | None, metadata: dict[str, Scalar
     return _copied(_Plan.of_tree([arrow_tables.ENTRY], [source], None, table.ALIGNMENT, said), how, copy)
 
 
-class _Stream(NamedTuple):
+class _Stream(msgspec.Struct, frozen=True):
     table: Any
     size: int
 
@@ -155,7 +157,7 @@ def _share_in_place(source: ArraySource, original: Any, how: How) -> DeviceMemor
         hold.release()
 
 
-class _Plan(NamedTuple):
+class _Plan(msgspec.Struct, frozen=True):
     """What a new payload contains."""
 
     sources: list[ArraySource]

@@ -16,7 +16,9 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
+
+import msgspec
 
 from extmem import wire
 from extmem.broker.fd_closer import FdCloser
@@ -91,7 +93,7 @@ class Facts:
         self.records: dict[tuple[int, int, int, bool], bytes] = {}
 
 
-class Loop(NamedTuple):
+class Loop(msgspec.Struct, frozen=True):
     """The functions of the server's loop that requests need."""
 
     watch_process: Callable[[int], None]
@@ -244,7 +246,7 @@ class Announcements:
                 raise _unproven("the file descriptors are of other files than the record's")
         elif record.payload in self.payloads:
             # No inode proves that the fds are of this payload. Those that the broker has came from the payload's user.
-            return given._replace(identity=self.model.payload_record(record.payload).identity)
+            return msgspec.structs.replace(given, identity=self.model.payload_record(record.payload).identity)
         elif uid not in (0, record.uid):
             if m.wait:
                 raise _unproven(f"user {record.uid}, who exported the payload, has not announced it")
@@ -423,7 +425,8 @@ class Announcements:
             digest_of_files(p.identity) if given.unique else b"",
             digest(facts.description),
             *o.publisher,
-            *o.keep,
+            o.keep.mode,
+            o.keep.milliseconds,
         )
 
 

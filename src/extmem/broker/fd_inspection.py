@@ -21,7 +21,9 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from extmem.objects import Identity, Refused, Status
 from extmem.sharing.kinds import Backing
@@ -72,7 +74,7 @@ _EVENTS: Final = -1 << 34
 _unstated = itertools.count(1)
 
 
-class Given(NamedTuple):
+class Given(msgspec.Struct, frozen=True):
     """The result of inspecting the file descriptors of a payload."""
 
     backing: Backing
@@ -89,7 +91,7 @@ class Given(NamedTuple):
     """For each companion page, which are the last descriptors, the mode in which importers get it."""
 
 
-class _Found(NamedTuple):
+class _Found(msgspec.Struct, frozen=True):
     """The result of inspecting one file descriptor. `capacity` and `unique` as in `Given`."""
 
     identity: tuple[int, int]

@@ -8,14 +8,15 @@ pipe, or ends, gives its lease back, or stops waiting.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NamedTuple
+
+import msgspec
 
 __all__ = ["Ended", "Leases"]
 
 _Lease = tuple[int, int]
 
 
-class Ended(NamedTuple):
+class Ended(msgspec.Struct, frozen=True):
     """The result of `leave`."""
 
     payload: int

@@ -28,7 +28,8 @@ import os
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given, is_writable
@@ -52,8 +53,7 @@ _READ_ONLY_CACHE = 256
 """Number of read-only descriptors that are kept for reuse. Others are opened and closed on demand."""
 
 
-@dataclass(slots=True)
-class _Payload:
+class _Payload(msgspec.Struct):
     fds: list[int]
     given: Given
     uid: int
@@ -145,7 +145,7 @@ class PayloadFds:
         for index in changed:
             self._upgrade_one(known, index, uid)
         writable = all(is_writable(known.fds[index]) for index in changed)
-        known.given = known.given._replace(writable=writable)
+        known.given = msgspec.structs.replace(known.given, writable=writable)
 
     @staticmethod
     def _upgrade_one(known: _Payload, index: int, uid: int) -> None:

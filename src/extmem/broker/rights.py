@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from extmem import wire
 from extmem.errors import PeerProtocolError
@@ -40,7 +42,7 @@ class When(Enum):
     GREETED = "after Hello"
 
 
-class Right(NamedTuple):
+class Right(msgspec.Struct, frozen=True):
     """A row of the table."""
 
     who: Who

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from extmem import rules, vk
-from extmem.core import (
-    companion_pages,
-    cross_api,
-    describing,
-    exporting,
-    image_queries,
-    import_source,
-    rule_facts,
-    validation_cache,
-)
+from extmem.core import companion_pages, cross_api, import_source, validation_cache
 from extmem.core.caller_fd import CallerFd
 from extmem.core.companion_pages import CompanionPages
 from extmem.core.device_state import DeviceState
@@ -28,16 +20,23 @@ from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
 from extmem.manager import Imported, Manager, ShareTerms
 from extmem.objects import Status
-from extmem.owning import Uses
+from extmem.owning import LateModule, Uses
 from extmem.rules import Refusal
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.vk.handle_types import HOST_TYPES, NO_TYPES, SIZED_BY_D3D, MemoryHandleType, union
-from extmem.vk.struct_copies import copy_struct
-from extmem.vk.value_text import bits_of
 
 if TYPE_CHECKING:
+    from extmem.core import describing, exporting, image_queries, rule_facts
     from extmem.core.deferred import DeferredImport
+    from extmem.vk import struct_copies, value_text
+else:
+    describing = LateModule(globals(), "extmem.core.describing")
+    exporting = LateModule(globals(), "extmem.core.exporting")
+    image_queries = LateModule(globals(), "extmem.core.image_queries")
+    rule_facts = LateModule(globals(), "extmem.core.rule_facts")
+    struct_copies = LateModule(globals(), "extmem.vk.struct_copies")
+    value_text = LateModule(globals(), "extmem.vk.value_text")
 
 __all__ = [
     "ArrayTerms",
@@ -53,8 +52,7 @@ __all__ = [
 _U32 = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayTerms:
+class ArrayTerms(msgspec.Struct, frozen=True):
     """What the high-level API adds to a VkMemoryAllocateInfo."""
 
     descriptor: Descriptor
@@ -84,7 +82,7 @@ def allocate_memory(
     stated_descriptor: the one that the caller states, of a payload that carries none.
     resource: the buffer or image that the memory is dedicated to; it is destroyed when the memory ends.
     """
-    info = copy_struct(info)
+    info = struct_copies.copy_struct(info)
     with Uses(device) as uses:
         held, caller_fd = allocate_in(uses, device, info, stated_descriptor=stated_descriptor, resource=resource)
     memory = make(*held)
@@ -138,7 +136,7 @@ def allocate_in(
         size, memory_type = int(info.allocation_size), int(info.memory_type_index)
         terms = exporting.terms_of(export_types, chained) if export_types else None
         if terms is not None and array_terms is not None and (array_terms.replace or array_terms.keep is not NOT_KEPT):
-            terms = terms._replace(replace=array_terms.replace, keep=array_terms.keep)
+            terms = msgspec.structs.replace(terms, replace=array_terms.replace, keep=array_terms.keep)
         if dedicated is not None:
             uses.add(dedicated)
         if source is not None:
@@ -156,9 +154,11 @@ def allocate_in(
                 descriptor = describing.describe_allocation(device, size, memory_type, export_types, dedicated)
             else:
                 descriptor = array_terms.descriptor
-                driver_terms = None if array_terms.lazy_share or terms is None else terms._replace(described=True)
+                driver_terms = (
+                    None if array_terms.lazy_share or terms is None else msgspec.structs.replace(terms, described=True)
+                )
                 if array_terms.terms is not None:
-                    driver_terms = array_terms.terms._replace(described=True)
+                    driver_terms = msgspec.structs.replace(array_terms.terms, described=True)
             allocation = device.backend.allocate(
                 size,
                 memory_type,
@@ -424,5 +424,5 @@ def _capabilities(
     if resource is None:
         return rule_facts.sharing(device, MemoryHandleType(types & _U32)).capabilities
     if isinstance(resource.create_info, vk.ImageCreateInfo):
-        return image_queries.image_capabilities(device, resource.create_info, tuple(bits_of(types)))
+        return image_queries.image_capabilities(device, resource.create_info, tuple(value_text.bits_of(types)))
     return rule_facts.buffer_capabilities(device, resource.create_info, types)

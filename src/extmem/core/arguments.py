@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from math import prod
-from typing import NamedTuple
+
+import msgspec
 
 from extmem.arguments import a_type, whole_number
 from extmem.errors import HandleStateError, UnsupportedError
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 
-class NewArray(NamedTuple):
+class NewArray(msgspec.Struct, frozen=True):
     """An array to allocate memory for."""
 
     shape: tuple[int, ...]

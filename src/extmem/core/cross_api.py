@@ -7,23 +7,21 @@ CUDA made with a device-local memory type of its own.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, cast
 from weakref import ref
 
 import msgspec
 
 from extmem import vk
-from extmem.core import describing
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
-from extmem.core.rule_facts import TRANSFER
 from extmem.devices.backend import Allocation
 from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.optional_protocols import ImportsByDescriptor
 from extmem.devices.types import Origin
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
 from extmem.manager import Imported, Manager
+from extmem.owning import LateModule
 from extmem.rules import PayloadFacts
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import PayloadFd, Win32Payload
@@ -36,11 +34,16 @@ from extmem.vk.handle_types import (
     common,
     lowest,
 )
-from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
+    from extmem.core import describing, rule_facts
     from extmem.devices.optional_protocols import AllocationOfParts
     from extmem.owning import OwnedFd
+    from extmem.vk import value_text
+else:
+    describing = LateModule(globals(), "extmem.core.describing")
+    rule_facts = LateModule(globals(), "extmem.core.rule_facts")
+    value_text = LateModule(globals(), "extmem.vk.value_text")
 
 __all__ = [
     "check_device",
@@ -157,8 +160,8 @@ def describe_foreign(device: DeviceState, source: Source, size: int, memory_type
     payload = source.imported.payload if source.imported is not None else None
     if not isinstance(payload, Win32Payload) or payload.handle_type & OPAQUE_WIN32_TYPES:
         raise DescriptorError(
-            f"{types_text(source.handle_type)} {source.name or hex(source.value)} carries no description, and "
-            "CUDA needs its producer, its size and whether it is dedicated; state a Descriptor with "
+            f"{value_text.types_text(source.handle_type)} {source.name or hex(source.value)} carries no description, "
+            "and CUDA needs its producer, its size and whether it is dedicated; state a Descriptor with "
             "extmem.raw.import_payload"
         )
     descriptor = describing.describe_allocation(device, size, memory_type, source.handle_type, None)
@@ -201,7 +204,7 @@ def facts_for(device: DeviceState, facts: PayloadFacts | None) -> PayloadFacts |
     """Return the facts of a payload for the rules: for a device without memory types, only those of its location."""
     if facts is None or device.descriptor_importer is None:
         return facts
-    return dataclasses.replace(facts, memory_type_index=None, driver_uuid=None, dedicated=None, dedicated_info=None)
+    return msgspec.structs.replace(facts, memory_type_index=None, driver_uuid=None, dedicated=None, dedicated_info=None)
 
 
 def memory_type(device: DeviceState, descriptor: Descriptor) -> int:
@@ -220,7 +223,7 @@ def memory_type(device: DeviceState, descriptor: Descriptor) -> int:
         )
     if device.foreign_memory_type is None:
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(_SHARED))
-        info = vk.BufferCreateInfo(size=descriptor.allocation_size, usage=TRANSFER, p_next=external)
+        info = vk.BufferCreateInfo(size=descriptor.allocation_size, usage=rule_facts.TRANSFER, p_next=external)
         bits = device.backend.buffer_requirements(info).memory_type_bits
         types = device.facts.memory_types
         allowed = [index for index in range(len(types)) if bits >> index & 1]

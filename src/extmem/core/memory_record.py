@@ -22,6 +22,8 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 from extmem import rules
 from extmem.errors import HandleStateError, StaleSourceError
 from extmem.handles.process_id import current_process
@@ -54,7 +56,7 @@ class OwnedResource(Protocol):
         """Destroy it."""
 
 
-class Closed(NamedTuple):
+class Closed(msgspec.Struct, frozen=True):
     """The facts of closed memory. Its fields have the names of those of `MemoryRecord`."""
 
     device: DeviceState

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from extmem.arguments import a_type, check_flag
 from extmem.core.everyday_names import everyday_name
@@ -25,8 +26,7 @@ __all__ = ["SharedName", "forget", "is_superseded", "keep_of", "names", "refuse_
 _OWN_NAMES = re.compile(r"\\Sessions\\\d+\\BaseNamedObjects\\")
 
 
-@dataclass(frozen=True, slots=True)
-class SharedName:
+class SharedName(msgspec.Struct, frozen=True):
     """What is shared under a name now, as its publisher described it."""
 
     name: str

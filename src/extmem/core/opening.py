@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.arguments import a_type
-from extmem.core import (
-    allocating,
-    arguments,
-    creating,
-    cross_api,
-    everyday_names,
-    host_file_import,
-    import_source,
-)
+from extmem.core import allocating, arguments, cross_api, import_source
 from extmem.core.caller_fd import CallerFd
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
@@ -30,13 +22,18 @@ from extmem.errors import DescriptorError, HandleStateError, RuleViolation, Unsu
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.handles.process_id import current_process
 from extmem.manager import Imported, Manager, Reference, manager
-from extmem.owning import Uses, late_imports, unsettled
+from extmem.owning import LateModule, Uses, late_imports, unsettled
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import HOST_ALLOCATION, OPAQUE_FD, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType
 
 if TYPE_CHECKING:
+    from extmem.core import creating, everyday_names, host_file_import
     from extmem.core.deferred import DeferredImport
+else:
+    creating = LateModule(globals(), "extmem.core.creating")
+    everyday_names = LateModule(globals(), "extmem.core.everyday_names")
+    host_file_import = LateModule(globals(), "extmem.core.host_file_import")
 
 __all__ = [
     "find_open",

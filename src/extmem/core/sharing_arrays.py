@@ -8,7 +8,8 @@ beginning, and gets its description at the end: without it nobody can open the m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from extmem import vk
 from extmem.core import (
@@ -44,7 +45,7 @@ _USAGE = (
 )
 
 
-class How(NamedTuple):
+class How(msgspec.Struct, frozen=True):
     """How something is shared; made by `how`."""
 
     name: str | None
@@ -66,7 +67,7 @@ def how(name: str | None, access: int | None, keep: object = None, replace: bool
     return How(text, rights, kept, replace)
 
 
-class Unpublished(NamedTuple):
+class Unpublished(msgspec.Struct, frozen=True):
     """Memory that nobody else can open yet, and the terms on which `publish` shares it."""
 
     memory: HeldMemory
@@ -115,7 +116,7 @@ def allocate(
         if terms is None:  # pragma: no cover  (types contain OPAQUE_WIN32)
             raise UnsupportedError("no handle type with a name is exported", requires_one_of=["OPAQUE_WIN32"])
         if how.name is not None:
-            terms = terms._replace(replace=how.replace, keep=how.keep)
+            terms = msgspec.structs.replace(terms, replace=how.replace, keep=how.keep)
         contents = dict(pages or {})
         if contents or describing.needs_control_page(device):
             contents[PageRole.CONTROL] = companion_pages.new_control_page(stamps)
@@ -137,7 +138,10 @@ def allocate(
         if buffer is not None:
             info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
         array_terms = ArrayTerms(
-            descriptor, True, pages=made, terms=terms._replace(late=True) if how.name is not None else None
+            descriptor,
+            True,
+            pages=made,
+            terms=msgspec.structs.replace(terms, late=True) if how.name is not None else None,
         )
         memory, _ = allocating.allocate_in(uses, device, info, array_terms, resource=buffer)
     except BaseException:

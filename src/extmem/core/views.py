@@ -15,12 +15,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from extmem.core.placement import place_of
 from extmem.handles.process_id import current_process
-from extmem.owning import late_imports, unsettled
+from extmem.owning import LateModule, late_imports, unsettled
 
 if TYPE_CHECKING:
+    from extmem.core import placement
     from extmem.core.memory_record import MemoryRecord
+else:
+    placement = LateModule(globals(), "extmem.core.placement")
 
 __all__ = ["payload_at", "shares_bytes", "view", "view_of_all"]
 
@@ -115,11 +117,11 @@ def _arrays_over(record: MemoryRecord) -> list[Any]:
     with late_imports():
         from extmem.rules.transfer_commands import overlap  # a part of the rules, which opening a device does not need
 
-    place, size = place_of(record, 0), record.size
+    place, size = placement.place_of(record, 0), record.size
     return [
         array
         for array in arrays
-        if array.record is record or overlap(place, 0, place_of(array.record, 0), 0, size, array.record.size)
+        if array.record is record or overlap(place, 0, placement.place_of(array.record, 0), 0, size, array.record.size)
     ]
 
 

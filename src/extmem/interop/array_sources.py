@@ -14,7 +14,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from math import prod
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
@@ -31,7 +33,7 @@ __all__ = ["HOST", "ArraySource", "source_of"]
 HOST: Final = "host"
 
 
-class ArraySource(NamedTuple):
+class ArraySource(msgspec.Struct, frozen=True):
     """An array that is to be shared."""
 
     what: str
@@ -280,7 +282,7 @@ def _of_jax(array: Any, path: str) -> ArraySource:
             requires_one_of=["an array on one device"],
         )
     if devices[0].platform == "cpu":
-        return _of_host(numpy_module().asarray(array), path)._replace(what=what)
+        return msgspec.structs.replace(_of_host(numpy_module().asarray(array), path), what=what)
     if devices[0].platform in ("gpu", "cuda"):
         return _of_cuda(array.block_until_ready(), path)
     raise UnsupportedError(

@@ -10,8 +10,10 @@ of that layout needs no call of the driver.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import ref
+
+import msgspec
 
 from extmem.core import cross_api, shared_devices
 from extmem.core.device_state import DeviceState
@@ -49,7 +51,7 @@ def shared_hold(record: MemoryRecord, holds: list[ref[ArrayHold]]) -> ArrayHold:
     return hold
 
 
-class DevicePointer(NamedTuple):
+class DevicePointer(msgspec.Struct, frozen=True):
     """The address of an allocation on a GPU."""
 
     pointer: int

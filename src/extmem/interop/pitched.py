@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from extmem.sharing.elements import ElementType
 
 __all__ = ["Rows", "rows_of"]
 
 
-class Rows(NamedTuple):
+class Rows(msgspec.Struct, frozen=True):
     """Where the bytes of an array without gaps lie in a payload: row by row, from its beginning."""
 
     size: int

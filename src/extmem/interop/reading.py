@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from extmem.arguments import a_type
 from extmem.interop.element_types import carried, element_of, numpy_dtype, numpy_module
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Target", "target_of"]
 
 
-class Target(NamedTuple):
+class Target(msgspec.Struct, frozen=True):
     """Where the bytes of a payload are copied to."""
 
     octets: memoryview

@@ -15,7 +15,9 @@ import stat
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
@@ -50,7 +52,7 @@ _TYPES: Final = {
 _NAMES = {text: name for name, text in _TYPES.items()} | {"float4_e2m1fn_x2": "F4"}
 
 
-class StoredTensor(NamedTuple):
+class StoredTensor(msgspec.Struct, frozen=True):
     """A tensor in a file."""
 
     name: str
@@ -61,7 +63,7 @@ class StoredTensor(NamedTuple):
     nbytes: int
 
 
-class Header(NamedTuple):
+class Header(msgspec.Struct, frozen=True):
     """What a file contains. `data`: the offset of the first byte of the tensors."""
 
     tensors: tuple[StoredTensor, ...]

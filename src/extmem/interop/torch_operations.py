@@ -19,15 +19,16 @@ from types import (
     MethodWrapperType,
     WrapperDescriptorType,
 )
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import torch
 from torch.nn import functional
 
 __all__ = ["Effects", "Reach", "effects_of", "prepare_dispatch", "reach_of"]
 
 
-class Effects(NamedTuple):
+class Effects(msgspec.Struct, frozen=True):
     """What one operation does to its arguments."""
 
     written: tuple[tuple[int, str], ...]

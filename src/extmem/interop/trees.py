@@ -7,7 +7,9 @@ the containers were nested is kept beside the names (`sharing.table.Tree`), sinc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from extmem.arguments import a_type
 from extmem.sharing.table import Tree
@@ -17,7 +19,7 @@ __all__ = ["Leaf", "flatten", "is_container", "rebuild"]
 _DEPTH_LIMIT: Final = 64
 
 
-class Leaf(NamedTuple):
+class Leaf(msgspec.Struct, frozen=True):
     """An array of a tree."""
 
     name: str

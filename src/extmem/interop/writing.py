@@ -16,7 +16,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from extmem.arguments import a_type
 from extmem.errors import UnsupportedError
@@ -38,7 +40,7 @@ _KINDS = {
 """The type of each format character of the standard library. Its width depends on the prefix."""
 
 
-class _Data(NamedTuple):
+class _Data(msgspec.Struct, frozen=True):
     element: ElementType
     shape: tuple[int, ...]
     values: Callable[[], Any]
@@ -107,7 +109,7 @@ def contents_to_write(
             )
         numpy = numpy_module()
         octets = numpy.frombuffer(given.octets, "uint8").reshape(*given.shape, target.itemsize)
-        given = given._replace(octets=numpy.ascontiguousarray(octets.transpose(*order, len(order))))
+        given = msgspec.structs.replace(given, octets=numpy.ascontiguousarray(octets.transpose(*order, len(order))))
     return _bytes_of(given), rows
 
 

@@ -9,7 +9,6 @@ import sys
 
 from extmem.errors import UnsupportedError
 from extmem.manager.api import BrokerStatus, Lease, Manager, NameWait, Reference
-from extmem.objects import PayloadRow
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd
 from extmem.sharing.terms import Exported, Imported, ShareTerms
@@ -24,7 +23,6 @@ __all__ = [
     "Lease",
     "NameWait",
     "PayloadFd",
-    "PayloadRow",
     "Reference",
     "ShareTerms",
     "manager",

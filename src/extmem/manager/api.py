@@ -5,12 +5,14 @@ from __future__ import annotations
 import abc
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Self
 
+import msgspec
+
+from extmem import objects
 from extmem.errors import UnsupportedError
 from extmem.handles import HandleEntry, NtHandleTable
-from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, bad_number, error_for
+from extmem.objects import MAXIMUM_ALLOWED, Status, error_for
 from extmem.owning import Owner, Step
 from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Backing, ObjectKind, Share
@@ -50,8 +52,7 @@ class Reference(Owner):
         super().give_back()
 
 
-@dataclass(frozen=True, slots=True)
-class OtherBroker:
+class OtherBroker(msgspec.Struct, frozen=True):
     """A running broker of another version of extmem, by the version of its wire format (2 also stands for older ones).
 
     `pid` is 0 where it is not known.
@@ -62,8 +63,7 @@ class OtherBroker:
     socket: str
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerStatus:
+class BrokerStatus(msgspec.Struct, frozen=True):
     """A running broker. `uptime` and `longest_turn` (of its loop, so far) in seconds, `resident` in bytes.
 
     Of the `limit` file descriptors that it may have open, `used` are used for clients (`fds` of them for payloads), and
@@ -281,7 +281,7 @@ class Manager(NtHandleTable, abc.ABC):
 
         InvalidHandleError where the number cannot be one.
         """
-        raise error_for(Status.INVALID_PARAMETER, bad_number(number))
+        raise error_for(Status.INVALID_PARAMETER, objects.bad_number(number))
 
     @abc.abstractmethod
     def release(self, number: int) -> None:
@@ -366,7 +366,7 @@ class Manager(NtHandleTable, abc.ABC):
         """
 
     @abc.abstractmethod
-    def snapshot(self) -> list[PayloadRow]:
+    def snapshot(self) -> list[objects.PayloadRow]:
         """Return all live payloads and their holders."""
 
     @property

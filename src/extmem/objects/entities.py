@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+import msgspec
 
 from extmem.objects.kernel_object import KernelObject
 from extmem.objects.lifetimes import Keeps
@@ -179,7 +181,7 @@ class Kept:
         self.takes = 0  # how often another process than the publisher has opened it
 
 
-class Replacement(NamedTuple):
+class Replacement(msgspec.Struct, frozen=True):
     """An export that took the name of another object, until it is known that the exporter got the reply."""
 
     made: SharedObject

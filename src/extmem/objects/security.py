@@ -8,9 +8,10 @@ allows nothing. The owner always has READ_CONTROL and WRITE_DAC, unless the DACL
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Final
+
+import msgspec
 
 from extmem.objects.access import GENERIC_ALL, GENERIC_READ, MAXIMUM_ALLOWED, READ_CONTROL, WRITE_DAC
 from extmem.objects.object_types import ObjectType
@@ -47,8 +48,7 @@ def group_sid(gid: int) -> str:
     return f"S-1-22-2-{gid}"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """The user and the groups of a process, as the kernel reports them."""
 
     uid: int
@@ -80,8 +80,7 @@ class AceFlag(IntFlag):
     INHERIT_ONLY = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Ace:
+class Ace(msgspec.Struct, frozen=True):
     """One entry of a DACL. `mask` is as written; generic bits are mapped, unknown ones ignored at evaluation."""
 
     kind: AceKind
@@ -98,8 +97,7 @@ class DaclFlag(IntFlag):
     AUTO_INHERITED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class SecurityDescriptor:
+class SecurityDescriptor(msgspec.Struct, frozen=True):
     """Owner, group and DACL. `dacl` None is a missing DACL (all is allowed), `()` an empty one (nothing is allowed)."""
 
     owner: str

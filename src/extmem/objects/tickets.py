@@ -14,8 +14,9 @@ the user of their sender. Where a user has too many, demoted tickets are dropped
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from extmem.objects.entities import Payload, Process, SharedObject, Ticket, User
 from extmem.objects.handles import Handles
@@ -84,7 +85,7 @@ class Tickets(Handles, References):
                 Status.ACCESS_DENIED,
                 f"User {claimer.token.uid} cannot claim what user {found.user.uid} sent. Open it by name.",
             )
-        claimed = replace(self._claim(claimer, found), ticket=found)
+        claimed = msgspec.structs.replace(self._claim(claimer, found), ticket=found)
         self._drop_ticket(found)
         return claimed
 

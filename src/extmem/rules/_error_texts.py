@@ -6,12 +6,12 @@ the numbers and the list of classes with the real ones.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 __all__ = ["CLASSES", "RESULTS", "STATUSES", "ErrorText", "NamedError", "StatusText"]
 
 
-class ErrorText(NamedTuple):
+class ErrorText(msgspec.Struct, frozen=True):
     """A class of extmem.errors: its meaning, code that raises it and code that avoids it."""
 
     text: str
@@ -19,7 +19,7 @@ class ErrorText(NamedTuple):
     right: str
 
 
-class NamedError(NamedTuple):
+class NamedError(msgspec.Struct, frozen=True):
     """A VkResult with its number, what it means, and the class of extmem.errors it arrives as."""
 
     code: int
@@ -27,7 +27,7 @@ class NamedError(NamedTuple):
     raised_as: str
 
 
-class StatusText(NamedTuple):
+class StatusText(msgspec.Struct, frozen=True):
     """An NTSTATUS with the Win32 error that it becomes, what it means, and the class it arrives as."""
 
     code: int

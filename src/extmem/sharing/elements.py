@@ -25,6 +25,8 @@ from functools import lru_cache
 from math import prod
 from typing import Final, NamedTuple
 
+import msgspec
+
 from extmem.owning import late_imports
 
 __all__ = [
@@ -75,7 +77,7 @@ class Field(NamedTuple):
         return prod(self.shape) * (self.element.itemsize or 0)
 
 
-class ElementType(NamedTuple):
+class ElementType(msgspec.Struct, frozen=True):
     """What an element of an array is."""
 
     text: str
@@ -272,7 +274,7 @@ def _simple(text: str) -> ElementType | None:
         return found
     if not found._ordered:
         return None
-    return found._replace(text=text, dlpack=None)
+    return msgspec.structs.replace(found, text=text, dlpack=None)
 
 
 def _timed(body: str) -> ElementType | None:

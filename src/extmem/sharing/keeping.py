@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 __all__ = ["MAX_MILLISECONDS", "NOT_KEPT", "Keep", "KeepMode"]
 
@@ -24,7 +26,7 @@ class KeepMode(IntEnum):
     """No process has held the payload for some time."""
 
 
-class Keep(NamedTuple):
+class Keep(msgspec.Struct, frozen=True):
     """`keep=` of an export. `milliseconds` belongs to `TIME` and is 0 for the others."""
 
     mode: KeepMode = KeepMode.NONE

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Protocol, SupportsIndex, TypeAlias
+
+import msgspec
 
 from extmem.arguments import a_type, whole_number
 from extmem.sharing.dtypes import element_of
@@ -46,8 +47,7 @@ class DescribedArray(Protocol):
         """Bytes between neighbours, per axis; bits for packed element types."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayLayout:
+class ArrayLayout(msgspec.Struct, frozen=True):
     """An array in a payload: shape in elements, strides and offset in bytes; the strides of packed types in bits."""
 
     shape: tuple[int, ...]

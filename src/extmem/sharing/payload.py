@@ -6,7 +6,9 @@ On Windows a payload's file is the HANDLE of its section.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
@@ -15,7 +17,7 @@ from extmem.vk.handle_types import MemoryHandleType
 __all__ = ["FilesAgain", "Page", "PayloadFd", "Win32Payload"]
 
 
-class Page(NamedTuple):
+class Page(msgspec.Struct, frozen=True):
     """A companion page of a payload, such as a table or a control page: a small sealed memory file."""
 
     handle: int

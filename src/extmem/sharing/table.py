@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from types import MappingProxyType
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -100,7 +100,7 @@ class Table(msgspec.Struct, array_like=False, frozen=True):
     """None for one dictionary with these names."""
 
 
-class Spec(NamedTuple):
+class Spec(msgspec.Struct, frozen=True):
     """An array that is to be placed in a new payload."""
 
     name: str

@@ -2,7 +2,7 @@
 
 # Annotations are evaluated when a class is created (msgspec reads them), so they are not postponed here.
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -13,7 +13,7 @@ from extmem.sharing.payload import PayloadFd
 __all__ = ["Exported", "Imported", "ShareTerms"]
 
 
-class ShareTerms(NamedTuple):
+class ShareTerms(msgspec.Struct, frozen=True):
     """How a new payload is to be shared, for devices that give it name and security when they create it (B13)."""
 
     share: Share
@@ -37,7 +37,7 @@ class ShareTerms(NamedTuple):
     opened until then."""
 
 
-class Exported(NamedTuple):
+class Exported(msgspec.Struct, frozen=True):
     """A reference that shares its payload. `object` is 0 for KMT shares, `kmt` is 0 for NT shares."""
 
     number: int

@@ -18,9 +18,9 @@ from typing import Final, SupportsIndex, TypeAlias, TypeVar
 
 import msgspec
 
+from extmem import objects
 from extmem.arguments import a_type
 from extmem.errors import PeerProtocolError
-from extmem.objects import Part
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.wire.limits import (
     BY_RIGHTS,
@@ -367,7 +367,6 @@ def _as_builtin(value: object) -> object:
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_as_builtin)
-_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 NOT_DECODED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -395,11 +394,17 @@ def fds_of(message: Request | Reply) -> int:
     return FDS.get(kind, 0)
 
 
-def _strict(decoder: msgspec.msgpack.Decoder[T], what: str) -> Callable[[bytes], T]:
-    """Return the function that decodes untrusted bytes. It raises PeerProtocolError for anything else than `what`."""
-    decode = decoder.decode
+def _strict(decoder: Callable[[], msgspec.msgpack.Decoder[T]], what: str) -> Callable[[bytes], T]:
+    """Return the function that decodes untrusted bytes. It raises PeerProtocolError for anything else than `what`.
+
+    decoder: returns the decoder, at the first call: to make one takes milliseconds, and a client decodes no requests.
+    """
+    decode: Callable[[bytes], T] | None = None
 
     def decode_strictly(data: bytes) -> T:
+        nonlocal decode
+        if decode is None:
+            decode = decoder().decode
         try:
             return decode(data)
         except NOT_DECODED as error:
@@ -408,13 +413,17 @@ def _strict(decoder: msgspec.msgpack.Decoder[T], what: str) -> Callable[[bytes],
     return decode_strictly
 
 
+def _requests() -> msgspec.msgpack.Decoder[Request]:
+    return msgspec.msgpack.Decoder(Request)
+
+
 decode_request = _strict(_requests, "a request")
 """Decode a request from a client's packet."""
-decode_reply = _strict(_replies, "a reply")
+decode_reply = _strict(lambda: _replies, "a reply")
 """Decode a reply from the broker's packet."""
-decode_facts = _strict(msgspec.msgpack.Decoder(ImportFacts), "the facts of an import")
+decode_facts = _strict(lambda: msgspec.msgpack.Decoder(ImportFacts), "the facts of an import")
 """Decode the facts of an import."""
-decode_record = _strict(msgspec.msgpack.Decoder(HolderRecord), "a record")
+decode_record = _strict(lambda: msgspec.msgpack.Decoder(HolderRecord), "a record")
 """Decode a record without its signature."""
-decode_parts = _strict(msgspec.msgpack.Decoder(list[Part]), "a page of a snapshot")
+decode_parts = _strict(lambda: msgspec.msgpack.Decoder(list[objects.Part]), "a page of a snapshot")
 """Decode the parts of a page of a snapshot."""

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import sys
 
+import msgspec
+
 if sys.platform != "linux":
     raise ImportError("the broker's directory exists on Linux only; extmem.manager selects what the system has")
 
@@ -27,9 +29,8 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from extmem.errors import UnsupportedError
 from extmem.owning import OwnedFd
@@ -60,8 +61,7 @@ _SYSTEM_ROOTS: Final = frozenset(
 _OPEN = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeDir:
+class RuntimeDir(msgspec.Struct, frozen=True):
     """A runtime directory by path. `system`: that of the machine-wide broker, which every user may enter."""
 
     path: Path
@@ -269,7 +269,7 @@ def _is_own(directory: str, uid: int) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid
 
 
-class RunningBroker(NamedTuple):
+class RunningBroker(msgspec.Struct, frozen=True):
     """A broker that runs in a runtime directory, found by its lock."""
 
     version: int
@@ -296,7 +296,7 @@ def brokers_in(directory: RuntimeDir) -> list[RunningBroker]:
             continue
         version = int(match[1]) if match[1] else _UNNAMED_VERSION
         found.append(RunningBroker(version, pid, (directory.path / name).with_suffix(".sock")))
-    return sorted(found)
+    return sorted(found, key=lambda one: (one.version, one.pid))
 
 
 def lock_holder(lock: str | Path, directory: int | None = None) -> int | None:

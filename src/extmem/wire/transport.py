@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import sys
 
+import msgspec
+
 if sys.platform != "linux":
     raise ImportError("the broker and its sockets exist on Linux only; extmem.manager selects what the system has")
 
@@ -26,7 +28,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from extmem.errors import PeerGoneError, PeerProtocolError
 from extmem.owning import OwnedFd, raised_by_handler
@@ -74,7 +76,7 @@ class TableFullError(OSError):
     data: bytes = b""
 
 
-class Credentials(NamedTuple):
+class Credentials(msgspec.Struct, frozen=True):
     """The process at the other end, as the kernel reports it."""
 
     pid: int

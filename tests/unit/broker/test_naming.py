@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from extmem import wire
@@ -63,7 +64,7 @@ def test_where_no_pipe_can_be_made_nothing_is_left(world: World, fails: str, mon
     if fails == "pipe":
         monkeypatch.setattr(os, "pipe2", no_pipe)
     elif fails == "watch":
-        dispatch.loop = dispatch.loop._replace(attend=no_pipe)
+        dispatch.loop = msgspec.structs.replace(dispatch.loop, attend=no_pipe)
     else:
         world.quota.limit = world.quota.reserve
     with pytest.raises(Refused) as refusal:
@@ -77,7 +78,7 @@ def test_an_event_of_a_pipe_that_is_open_does_not_end_its_wait(world: World) -> 
     """The loop may report an event of an earlier pipe with the same number."""
     dispatch: Any = world.dispatch
     ended: list[Callable[[], None]] = []
-    dispatch.loop = dispatch.loop._replace(attend=lambda fd, action: ended.append(action))
+    dispatch.loop = msgspec.structs.replace(dispatch.loop, attend=lambda fd, action: ended.append(action))
     _, (theirs,) = dispatch.answer(world.sessions[0], AWAIT, ())
     ended[0]()
     assert world.model.wait_count() == 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import os
 import random
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from extmem import vk
 from extmem.cli._payloads import (

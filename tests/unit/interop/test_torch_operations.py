@@ -8,17 +8,17 @@ import pytest
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from extmem.interop.torch_operations import REACHES, Reach, effects_of, reach_of  # noqa: E402
+from extmem.interop.torch_operations import REACHES, Effects, Reach, effects_of, reach_of  # noqa: E402
 
 ATEN = torch.ops.aten
 BASE = torch._C.TensorBase
 
 
 def test_the_effects_of_an_operation_are_those_of_its_schema() -> None:
-    assert effects_of(ATEN.add.Tensor) == ((), None, False)
+    assert effects_of(ATEN.add.Tensor) == Effects((), None, False)
     assert effects_of(ATEN.add_.Tensor).written == ((0, "self"),)
     assert effects_of(ATEN.add.out).written == ((3, "out"),)
-    assert effects_of(ATEN.select.int) == ((), None, True)
+    assert effects_of(ATEN.select.int) == Effects((), None, True)
     assert effects_of(ATEN._fused_adam_.default).written[0] == (0, "self")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
+from msgspec.structs import replace
 
 from extmem.objects import (
     GENERIC_ALL,
@@ -386,7 +387,7 @@ def test_quotas_hold_while_announcing() -> None:
 
 
 def test_a_refused_record_ends_the_announcement_and_keeps_what_came_before(world: World) -> None:
-    bad = replace(held(), handles=(HandleRecord(7, 21, 0, False, False),))
+    bad = dataclasses.replace(held(), handles=(HandleRecord(7, 21, 0, False, False),))
     with refused(Status.INVALID_PARAMETER, "not a handle value"):
         world.m.restore(world.a, bad)
     assert world.m.import_by_name(world.b, "frames").payload == 11
@@ -396,7 +397,7 @@ def test_a_refused_record_ends_the_announcement_and_keeps_what_came_before(world
 
 
 def test_names_in_the_global_directory_need_a_manager_that_serves_them() -> None:
-    record = replace(held(), objects=(object_record(name="\\BaseNamedObjects\\frames"),))
+    record = dataclasses.replace(held(), objects=(object_record(name="\\BaseNamedObjects\\frames"),))
     with refused(Status.ACCESS_DENIED):
         World(global_names=False).m.restore(1, record)
     assert World().m.restore(1, record).nameless == ()

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
 from extmem.devices.cuda.handle_types import WORDS
@@ -40,7 +42,7 @@ _DO = (
 )
 
 
-class _Part(NamedTuple):
+class _Part(msgspec.Struct, frozen=True):
     """One allocation, and where it is mapped."""
 
     begin: int

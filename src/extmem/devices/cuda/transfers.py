@@ -10,12 +10,15 @@ from extmem.devices.cuda.memory import native_allocation
 from extmem.devices.cuda.row_copies import rows_copy
 from extmem.devices.cuda.submission import Submissions
 from extmem.handles.process_id import current_process
-from extmem.vk.abi import ffi
+from extmem.owning import LateModule
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation, Recorder
     from extmem.devices.cuda.logical import LogicalDevice
     from extmem.owning import Uses
+    from extmem.vk import abi
+else:
+    abi = LateModule(globals(), "extmem.vk.abi")
 
 __all__ = ["Transfers"]
 
@@ -47,8 +50,8 @@ class Transfers:
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
         """See `Backend`. cuMemcpyHtoD, or through the pinned ring."""
         at, device, size = self._pointer_to_range(allocation, offset, data.nbytes), self._device, data.nbytes
-        source = ffi.from_buffer(data)
-        address = int(ffi.cast("uintptr_t", source))
+        source = abi.ffi.from_buffer(data)
+        address = int(abi.ffi.cast("uintptr_t", source))
         with self.submissions.work(native_allocation(allocation)):
             if size >= _LONG and not self._is_pinned(address, size):
                 with device.gpu.ring.taken(device, self.submissions) as ring:
@@ -64,8 +67,8 @@ class Transfers:
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
         """See `Backend`. cuMemcpyDtoH, or through the pinned ring."""
         at, device, size = self._pointer_to_range(allocation, offset, into.nbytes), self._device, into.nbytes
-        target = ffi.from_buffer(into, require_writable=True)
-        address = int(ffi.cast("uintptr_t", target))
+        target = abi.ffi.from_buffer(into, require_writable=True)
+        address = int(abi.ffi.cast("uintptr_t", target))
         with self.submissions.work(native_allocation(allocation)):
             if size >= _LONG and not self._is_pinned(address, size):
                 with device.gpu.ring.taken(device, self.submissions) as ring:
@@ -85,7 +88,7 @@ class Transfers:
         at, device = self._pointer_to_range(allocation, offset, size), self._device
 
         def move(target: int, start: int, count: int) -> None:
-            fill(memoryview(ffi.buffer(ffi.cast("char *", target), count)), start)
+            fill(memoryview(abi.ffi.buffer(abi.ffi.cast("char *", target), count)), start)
 
         with self.submissions.work(native_allocation(allocation)):
             if size >= _LONG:
@@ -94,11 +97,11 @@ class Transfers:
                         ring.write(at, 0, size, fill, self.submissions, move=move)
                         return
             octets = bytearray(min(size, _UNPINNED))
-            with memoryview(octets) as view, ffi.from_buffer(octets) as source:
+            with memoryview(octets) as view, abi.ffi.from_buffer(octets) as source:
                 for start in range(0, size, _UNPINNED):
                     part = min(_UNPINNED, size - start)
                     fill(view[:part], start)
-                    result = device.module.cuMemcpyHtoD(at + start, int(ffi.cast("uintptr_t", source)), part)[0]
+                    result = device.module.cuMemcpyHtoD(at + start, int(abi.ffi.cast("uintptr_t", source)), part)[0]
                     device.check(result, "cuMemcpyHtoD", f"{part} bytes")
 
     def _is_pinned(self, address: int, size: int) -> bool:
@@ -119,8 +122,8 @@ class Transfers:
             for index in range(count):
                 self.write(allocation, offset + index * pitch, data[index * size : (index + 1) * size])
             return
-        source = ffi.from_buffer(data)
-        address = int(ffi.cast("uintptr_t", source))
+        source = abi.ffi.from_buffer(data)
+        address = int(abi.ffi.cast("uintptr_t", source))
         with self.submissions.work(native_allocation(allocation)):
             if data.nbytes >= _LONG and not self._is_pinned(address, data.nbytes):
                 with device.gpu.ring.taken(device, self.submissions) as ring:

@@ -22,6 +22,8 @@ import time
 from threading import get_ident
 from typing import Any, Final
 
+import msgspec
+
 from extmem import vk
 from extmem.devices.host import page_exits
 from extmem.devices.host.system import FileMapping
@@ -306,7 +308,7 @@ class PageSignals:
         if not facts.abandoned:
             return None
         reached = self.value  # after the state: it may have been signaled before the end
-        return facts._replace(value=reached) if reached < value else None
+        return msgspec.structs.replace(facts, value=reached) if reached < value else None
 
 
 def _places(page: memoryview, process: int, started: int) -> tuple[int, bool]:

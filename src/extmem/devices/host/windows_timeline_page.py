@@ -20,8 +20,10 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 from weakref import WeakSet, WeakValueDictionary
+
+import msgspec
 
 from extmem.devices.host import wake_events
 from extmem.devices.host.page_signals import PageSignals, lock
@@ -118,14 +120,14 @@ def open_page(file: OwnedFd, writable: bool = True, offset: int = 0) -> Timeline
         return page
 
 
-class _Bell(NamedTuple):
+class _Bell(msgspec.Struct, frozen=True):
     """What a signal rings: the words of the page, and the common part of its events' paths."""
 
     words: memoryview
     path: str
 
 
-class Watched(NamedTuple):
+class Watched(msgspec.Struct, frozen=True):
     """A signaler that a wait watches."""
 
     process: int
@@ -191,7 +193,7 @@ class TimelinePage(PageSignals):
             return facts
         flags = layout.Flags.CLOSED | layout.Flags.EXITED if exited else 0
         state = int(layout.State.GONE)
-        return facts._replace(state=state, pid=pid, since=since, reached=facts.value, flags=int(flags))
+        return msgspec.structs.replace(facts, state=state, pid=pid, since=since, reached=facts.value, flags=int(flags))
 
     # Signaling.
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from extmem import wire
 from extmem.arguments import a_type
-from extmem.broker.fd_inspection import is_writable
 from extmem.errors import ObjectManagerError, UnsupportedError
 from extmem.handles import HandleEntry, HandleInfo
 from extmem.manager.api import Manager, Reference
@@ -35,13 +35,18 @@ from extmem.manager.linux.validate import (
     stamped_ticket,
 )
 from extmem.objects import MAXIMUM_ALLOWED, Share, Status, error_for
-from extmem.owning import OwnedFd, Step, copy_fd, out_of_descriptors
+from extmem.owning import LateModule, OwnedFd, Step, copy_fd, out_of_descriptors
 from extmem.sharing.bounded import Bounded
 from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.sharing.payload import FilesAgain, Page
 from extmem.sharing.terms import Exported, Imported
 from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
+
+if TYPE_CHECKING:
+    from extmem.broker import fd_inspection
+else:
+    fd_inspection = LateModule(globals(), "extmem.broker.fd_inspection")
 
 __all__ = ["LinuxManager", "manager", "process_name"]
 
@@ -102,11 +107,12 @@ class LinuxManager(Naming):
             identity,
             modes,
             replace,
-            *keep,
+            keep.mode,
+            keep.milliseconds,
         )
         client = self.client
         # All that can fail here fails before the broker has the payload, which no one would release.
-        writable = all(map(is_writable, judged))
+        writable = all(map(fd_inspection.is_writable, judged))
         try:
             kept = list(map(copy_fd, fds))
         except OSError as error:

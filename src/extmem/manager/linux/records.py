@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
+
+import msgspec
 
 from extmem import wire
 from extmem.errors import ExtmemError, HandleStateError, PeerProtocolError
@@ -74,8 +75,7 @@ Known: TypeAlias = tuple[bytes, wire.ImportFacts, HeldReference, bool]
 """The facts of an import, encoded and decoded, the reference for them, and whether it may write."""
 
 
-@dataclass(slots=True)
-class HeldHandle:
+class HeldHandle(msgspec.Struct):
     """An entry of this process's handle table."""
 
     payload: HeldPayload
@@ -93,7 +93,7 @@ class Records(Protocol):
         """Own this number. Called under the client's lock."""
 
 
-class Process(NamedTuple):
+class Process(msgspec.Struct, frozen=True):
     """A process of this pid namespace, distinguished from a later one with the same pid by its start time."""
 
     pid: int
@@ -105,8 +105,7 @@ class Process(NamedTuple):
         return start_time(self.pid) == self.start
 
 
-@dataclass(slots=True)
-class Offered:
+class Offered(msgspec.Struct):
     """A ticket that this process has created. This process is not notified when it is claimed."""
 
     what: str
@@ -118,7 +117,7 @@ class Offered:
     """The process that it is bound to."""
 
 
-class Loss(NamedTuple):
+class Loss(msgspec.Struct, frozen=True):
     """The reason why earlier numbers are invalid."""
 
     error: type[ExtmemError]

@@ -8,12 +8,12 @@ kernel object that a process could have a handle to; the name of its companion c
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles import is_kmt_value
@@ -54,8 +54,7 @@ NAMELESS = 0
 """The object id of a section without a description, or with a false one. It is not equal to any other object's."""
 
 
-@dataclass(slots=True, eq=False)
-class HeldReference:
+class HeldReference(msgspec.Struct, eq=False):
     """The state of one reference."""
 
     section: int
@@ -175,7 +174,7 @@ class References(Manager):
                 imported = next((held for held in self._references.values() if held.number == number), None)
         if imported is not None and imported.description is not None:
             # This process has imported the payload by that number, so it is described already.
-            memory = dataclasses.replace(
+            memory = msgspec.structs.replace(
                 imported, companion=self._kept_companion(names.kmt_path(number, self.session()))
             )
             memory.granted, memory.exporting, memory.inherit = granted, True, inherit

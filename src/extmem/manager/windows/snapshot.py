@@ -15,8 +15,9 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from extmem.handles._win32 import calls, sections, waitables
 from extmem.handles._win32.tables import CURRENT_PROCESS, SYSTEM_HANDLE, ntdll
@@ -73,8 +74,7 @@ def own_handles() -> list[tuple[int, str, str]]:
     return found
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(msgspec.Struct):
     """A payload, while its holders are being collected. `handle` is a duplicate in this process."""
 
     handle: int
@@ -83,9 +83,9 @@ class _Found:
     description: Description
     shared: bool = False
     """Whether it is held by more than the device that created it."""
-    holders: dict[int, list[HandleRow]] = field(default_factory=dict)
-    references: dict[int, int] = field(default_factory=dict)
-    tickets: dict[int, int] = field(default_factory=dict)
+    holders: dict[int, list[HandleRow]] = msgspec.field(default_factory=dict)
+    references: dict[int, int] = msgspec.field(default_factory=dict)
+    tickets: dict[int, int] = msgspec.field(default_factory=dict)
 
     @property
     def kind(self) -> ObjectKind:

@@ -26,8 +26,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+
+import msgspec
 
 from extmem.errors import ObjectManagerError
 from extmem.handles._win32 import calls
@@ -52,7 +52,7 @@ _WAIT, _SIGNAL = 0x0010_0000, 0x0002
 _INFINITE = 0xFFFF_FFFF
 
 
-class Ticket(NamedTuple):
+class Ticket(msgspec.Struct, frozen=True):
     """The contents of a ticket."""
 
     kind: int
@@ -155,8 +155,7 @@ def _duplicated(ticket: Ticket, fits: Callable[[int], bool]) -> int:
     return value
 
 
-@dataclass(slots=True, eq=False)
-class _Flight:
+class _Flight(msgspec.Struct, eq=False):
     """One ticket of this process that is not claimed yet. Owns its handles."""
 
     handle: int

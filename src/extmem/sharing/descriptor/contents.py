@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from extmem import vk
 from extmem.errors import DescriptorError
+from extmem.owning import LateModule
 from extmem.sharing.elements import NAMED_ELEMENTS, TEXT_LIMIT, ElementType, element_type, nbytes_of
 from extmem.sharing.layout import reach_of
 from extmem.sharing.limits import AXES_LIMIT
-from extmem.vk.formats import texel_size
-from extmem.vk.modifiers import LINEAR, MEMORY_PLANES
+
+if TYPE_CHECKING:
+    from extmem.vk import formats, modifiers
+else:
+    formats = LateModule(globals(), "extmem.vk.formats")
+    modifiers = LateModule(globals(), "extmem.vk.modifiers")
 
 __all__ = ["ArrayInfo", "ImageInfo", "PlaneInfo", "check_array", "check_image"]
 
 _U32 = 0xFFFF_FFFF
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _MAX = (1 << 63) - 1
-_PLANES = len(MEMORY_PLANES)
-_TILINGS = frozenset(int(tiling) for tiling in vk.ImageTiling)
+_PLANES = 4
+"""Memory planes of an image: VK_IMAGE_ASPECT_MEMORY_PLANE_0_BIT_EXT to 3."""
 _Axes = Annotated[tuple[int, ...], Meta(max_length=AXES_LIMIT)]
 
 
@@ -119,7 +124,7 @@ def check_image(image: ImageInfo, payload_size: int) -> None:
         raise DescriptorError(f"image extent {image.extent} is out of range, 1 to {_U32} per axis")
     if not 0 <= image.format <= _U32 or not 0 <= image.row_pitch <= _MAX:
         raise DescriptorError(f"image format {image.format} or row pitch {image.row_pitch} is out of range")
-    if image.tiling not in _TILINGS:
+    if image.tiling not in set(map(int, vk.ImageTiling)):
         raise DescriptorError(f"image tiling {image.tiling} is no VkImageTiling")
     modified = image.tiling == vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT
     if modified != (image.modifier is not None) or not 0 <= (image.modifier or 0) <= _U64:
@@ -138,9 +143,9 @@ def check_image(image: ImageInfo, payload_size: int) -> None:
                 f"memory plane {number} of the image is {plane}, out of range or beyond the payload of {payload_size} "
                 "bytes"
             )
-    if image.modifier not in (None, LINEAR):
+    if image.modifier not in (None, modifiers.LINEAR):
         return  # what the pitches mean, and how many bytes a texel takes, the modifier alone says
-    texel = texel_size(image.format)
+    texel = formats.texel_size(image.format)
     if texel is None:
         return
     row = width * texel

@@ -8,21 +8,26 @@ number in the range of its Vulkan type.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from extmem import vk
 from extmem.errors import DescriptorError
+from extmem.owning import LateModule
 from extmem.rules import PayloadFacts
 from extmem.sharing.bounded import Bounded
-from extmem.sharing.descriptor import create_infos as infos
 from extmem.sharing.descriptor import wire as wire
 from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo, check_array, check_image
 from extmem.sharing.descriptor.header import Header
 from extmem.sharing.kinds import PageRole
 from extmem.sharing.limits import HANDLES_LIMIT, PARTS_LIMIT
 from extmem.vk.handle_types import MemoryHandleType
+
+if TYPE_CHECKING:
+    from extmem.sharing.descriptor import create_infos
+else:
+    create_infos = LateModule(globals(), "extmem.sharing.descriptor.create_infos")
 
 __all__ = ["ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"]
 
@@ -104,8 +109,8 @@ class Descriptor(Header, frozen=True):
         stated = _dedicated.__get__(self)
         if stated is not None:
             # Kept as plain values, which nobody can change: each create info that is read from here is a copy.
-            plain = stated if isinstance(stated, (wire.WireBuffer, wire.WireImage)) else infos.to_wire(stated)
-            infos.check(plain, self.allocation_size if self.made_by_vulkan else None)
+            plain = stated if isinstance(stated, (wire.WireBuffer, wire.WireImage)) else create_infos.to_wire(stated)
+            create_infos.check(plain, self.allocation_size if self.made_by_vulkan else None)
             _dedicated.__set__(self, plain)
 
     @classmethod
@@ -197,7 +202,7 @@ _dedicated: Any = Descriptor.dedicated
 def _create_info(descriptor: Descriptor) -> vk.BufferCreateInfo | vk.ImageCreateInfo | None:
     """Create info of the buffer or image that the memory is dedicated to, p_next included; a new copy each time."""
     plain = _dedicated.__get__(descriptor)
-    return None if plain is None else infos.from_wire(plain)
+    return None if plain is None else create_infos.from_wire(plain)
 
 
 Descriptor.dedicated = property(_create_info)  # type: ignore[assignment]  # to programs it stays a field
