@@ -176,7 +176,7 @@ def layout_for(
         rest = (payload_size - offset) * 8
         if rest % element.storage_bits:
             raise ValueError(
-                f"{payload_size - offset} bytes are no whole number of {element.text} elements of "
+                f"{payload_size - offset} bytes are not a whole number of {element.text} elements of "
                 f"{_size_text(element)}; give a shape"
             )
         extents: tuple[int, ...] = (rest // element.storage_bits,)
