@@ -131,7 +131,7 @@ class Naming(Granting):
     # -- leases -------------------------------------------------------------------------------------------------------
 
     def _check_updatable(self, reference: Reference) -> None:
-        """Refuse what is no memory, and what was opened for reading only."""
+        """Refuse what is not memory, and what was opened for reading only."""
         payload = reference.payload
         if payload.object_kind is not ObjectKind.MEMORY:
             raise Refused(

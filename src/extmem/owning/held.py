@@ -127,7 +127,10 @@ class Held:
             with no_fork():
                 import logging  # late, because opening a device does not need it
 
-            logging.getLogger("extmem").warning("%r could not be released: %s; it is tried again later", self, error)
+            # As text: a handler may keep the record, and with it the object and the frames of the error.
+            logging.getLogger("extmem").warning(
+                "%s could not be released: %s; it is tried again later", repr(self), str(error)
+            )
 
     def give_back(self) -> None:
         """Release it now; the caller ensures that it is not in use. Safe to repeat."""
