@@ -154,9 +154,7 @@ def parse_header(page: memoryview | bytes, size: int, name: str = "the channel")
         raise _corrupt(name, f"the page begins with {magic!r}, and a control page with {_MAGIC!r}")
     if version != _VERSION:
         raise _corrupt(name, f"the page has version {version}, and this extmem reads version {_VERSION}")
-    header = Header(
-        capacity, limits & 0xFFFF, limits >> 16, identity, epoch, slots, arrays, pid, start, namespace
-    )
+    header = Header(capacity, limits & 0xFFFF, limits >> 16, identity, epoch, slots, arrays, pid, start, namespace)
     if not 1 <= capacity <= CAPACITY_LIMIT:
         raise _corrupt(name, f"it has room for {capacity} slots, outside 1 to {CAPACITY_LIMIT}")
     if header.layout.size > size:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["Range", "RangeLocks", "reopen"]
+__all__ = ["Range", "RangeLocks", "create", "reopen"]
 
 if sys.platform == "win32":
-    from extmem.devices.host.windows_range_locks import Range, RangeLocks, reopen
+    from extmem.devices.host.windows_range_locks import Range, RangeLocks, create, reopen
 else:
-    from extmem.devices.host.range_locks import Range, RangeLocks, reopen
+    from extmem.devices.host.range_locks import Range, RangeLocks, create, reopen

@@ -1,8 +1,8 @@
 """Byte-range locks of a file on Linux: locks of an open file description (F_OFD_SETLK), which the kernel keeps.
 
 How this works. A lock belongs to the description that `reopen` made, which nobody else has: it is closed in a child
-that executes a program, and is never sent. So the kernel releases its locks with the process, however that ends. A
-description that is open for reading alone takes shared locks and no exclusive ones (EBADF); the ranges may be beyond
+that executes a program, and is never sent: the object manager has another one. So the kernel releases its locks with
+the process, however that ends. A description that is open for reading alone takes shared locks and no exclusive ones (EBADF); the ranges may be beyond
 the end of the file, and of sealed files. Releasing and taking the lock of one range go through one lock of the kernel,
 which orders the bytes that were written before the release for whoever takes the lock afterwards.
 
@@ -11,7 +11,6 @@ The structs of the calls are made once for each range, because the calls are in 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import struct
@@ -19,16 +18,16 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from extmem.devices.host.memfd import out_of_memory
+from extmem.devices.host import memfd
 from extmem.errors import UnsupportedError
-from extmem.owning import OwnedFd
+from extmem.owning import OwnedFd, late_imports
 
 if sys.platform != "linux":
     raise ImportError("these locks are Linux's; extmem.devices.host.range_lock_system picks what the platform has")
 
 import fcntl
 
-__all__ = ["Range", "RangeLocks", "reopen"]
+__all__ = ["Range", "RangeLocks", "create", "reopen"]
 
 _GETLK, _SETLK = 36, 37
 """F_OFD_GETLK and F_OFD_SETLK, for which the standard library has names since 3.9 only where its C library has them."""
@@ -40,31 +39,42 @@ _BUSY: Final = frozenset((errno.EAGAIN, errno.EACCES))
 _fcntl = fcntl.fcntl
 
 
-def reopen(fd: int, *, writable: bool) -> OwnedFd:
-    """Return a new open file description of the same file, which only the caller has. The fd is borrowed.
+def create() -> OwnedFd:
+    """Create a file for locks alone, and return its fd, which the caller owns. Errors: OutOfMemoryError.
 
-    writable: whether exclusive locks are to be taken. Memory files have a mode for reading alone; their owner changes
-    it for the time of this call.
-    Errors: UnsupportedError where /proc is not mounted; PermissionError for the file of another user; OutOfMemoryError.
+    It is sealed against writing. Its mode permits this user to open it again for exclusive locks, and others for shared
+    ones.
     """
-    path = f"/proc/self/fd/{fd}"
+    file = memfd.create(1, b"", final=True)
+    os.fchmod(file.fd, 0o644)
+    return file
+
+
+def reopen(fd: int, *, writable: bool) -> OwnedFd:
+    """Return a new open file description of a file of `create`, which only the caller has. The fd is borrowed.
+
+    writable: whether exclusive locks are to be taken.
+    Errors: UnsupportedError where /proc is not mounted; AccessDeniedError for exclusive locks of the file of another
+    user; OutOfMemoryError.
+    """
     try:
-        if not writable:
-            return OwnedFd.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        mode = os.fstat(fd).st_mode & 0o777
-        os.fchmod(fd, 0o644)
-        try:
-            return OwnedFd.open(path, os.O_RDWR | os.O_CLOEXEC)
-        finally:
-            with contextlib.suppress(OSError):
-                os.fchmod(fd, mode & 0o444)
+        return OwnedFd.open(f"/proc/self/fd/{fd}", (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
     except FileNotFoundError:
         raise UnsupportedError(
-            "a channel opens its control page once more through /proc/self/fd, which is not there; mount /proc",
+            "a channel opens the file of its locks once more through /proc/self/fd, which is not there; mount /proc",
             requires_one_of=["/proc"],
         ) from None
+    except PermissionError as error:
+        with late_imports():
+            from extmem.objects import Status, error_for
+
+        raise error_for(
+            Status.ACCESS_DENIED,
+            f"The locks of this channel may not be taken by this user ({error.strerror}): they belong to the user that "
+            "created it, who alone can be its writer. Open it by extmem.open_channel, to read.",
+        ) from None
     except OSError as error:
-        raise out_of_memory(error, "open", "another description of a memory file") from error
+        raise memfd.out_of_memory(error, "open", "another description of a memory file") from error
 
 
 class Range:

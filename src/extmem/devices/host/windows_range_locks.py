@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from extmem.errors import UnsupportedError
 from extmem.owning import OwnedFd
 
-__all__ = ["Range", "RangeLocks", "reopen"]
+__all__ = ["Range", "RangeLocks", "create", "reopen"]
 
 
 def _refuse() -> UnsupportedError:
@@ -16,6 +16,11 @@ def _refuse() -> UnsupportedError:
         "Linux alone; share memory and a timeline (extmem.share, Device.timeline) instead",
         requires_one_of=["Linux"],
     )
+
+
+def create() -> OwnedFd:
+    """Raise UnsupportedError."""
+    raise _refuse()
 
 
 def reopen(fd: int, *, writable: bool) -> OwnedFd:

@@ -25,6 +25,7 @@ class _Body(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
     """The body: the fields that `ChannelDescriptor` adds to `Header`, its kind aside."""
 
     identity: Annotated[bytes, Meta(min_length=_IDENTITY, max_length=_IDENTITY)]
+    lock: bool
 
 
 _form: Final = wire.Form(_Body, {ObjectKind.CHANNEL: "a channel"})
@@ -38,6 +39,8 @@ class ChannelDescriptor(Header, frozen=True):
 
     identity: bytes
     """16 random bytes, of which the names of all parts of the channel are made."""
+    lock: bool = False
+    """Whether it is the file for the lock of the writer, and not the control page."""
 
     def __post_init__(self) -> None:
         if len(self.identity) != _IDENTITY:
