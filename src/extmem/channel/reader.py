@@ -1,7 +1,8 @@
 """`ChannelReader`: the side of a reader: it takes frames, holds their slots, and waits for new ones.
 
-How this works. `ring.take` decides which frame is next, and locks its slot. The lock is a `Hold`, which ends with the
-frame. `ReadSource` is what the reader sees of the ring in one epoch. If the writer has replaced the slots, the reader
+How this works. `ring.take` decides which frame is next, and locks its slot. `Holds` releases the lock with the frame.
+The reader refers to the frame that it gave last, so a frame can be lost without a release only after `Frame.hold`;
+a weak reference tells of that. `ReadSource` is what the reader sees of the ring in one epoch. If the writer has replaced the slots, the reader
 opens the new ones at its next read; frames of the old ones keep theirs.
 
 The reader's own timeline tells the writer what it holds (`sharing.reader_page`), and wakes a writer that waits.
@@ -13,11 +14,12 @@ import contextlib
 import time
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from weakref import ref
 
 from extmem.channel import info, waiting
 from extmem.channel.base import Channel
 from extmem.channel.frame import Frame
-from extmem.channel.holds import Hold, end_with
+from extmem.channel.holds import Holds, end_with
 from extmem.channel.ring import first_cursor, take
 from extmem.channel.slots import close_memory
 from extmem.channel.source import ReadSource
@@ -83,14 +85,20 @@ class ChannelReader(Channel):
         self._device = device
         self._lock = Lock()
         self._current: Frame | None = None
-        self._holds: dict[int, Hold] = {}
-        """What it holds, by the index in its page."""
+        self._holds = Holds(page.locks)
+        self._args = self._holds.args
+        self._held: dict[int, Slot] = {}
+        """The slots that it holds, by the numbers of their frames."""
+        self._indices: dict[int, int] = {}
+        """Where its page lists them."""
+        self._kept: dict[int, ref[Frame]] = {}
+        """The frames that are kept beyond the next read."""
         self._free = list(reversed(range(reader_page.HELD_LIMIT)))
         self._lingering = 0
         self._started = False
         self._lost = 0
         self._awaited = 1
-        mode = reader_page.Mode.EVERY * every | reader_page.Mode.RELIABLE * reliable
+        mode = reader_page.Mode(every | reliable << 1)
         self._cursor = first_cursor(start, self._page.value, page.numbers)
         reader_page.pack(self._own_page.contents, mode, self._cursor, max_held)
         page.locks.try_shared(page.place_range(place))
@@ -205,9 +213,8 @@ class ChannelReader(Channel):
     @property
     def held(self) -> int:
         """How many frames it holds now, the one of the loop included."""
-        with self._lock:
-            self._settle()
-            return len(self._holds)
+        self._settle()
+        return len(self._args)
 
     @property
     def info(self) -> ChannelInfo:
@@ -241,10 +248,11 @@ class ChannelReader(Channel):
             current, self._current = self._current, None
             if current is not None:
                 current.release()
-            for hold in list(self._holds.values()):
-                frame = hold.watch() if hold.watch is not None else None
+            for kept in list(self._kept.values()):
+                frame = kept()
                 if frame is not None:
                     frame.release()
+            self._settle()
             self._control.locks.unlock(self._control.place_range(self._place))
             self._source.close()
             self._own.close()
@@ -263,13 +271,13 @@ class ChannelReader(Channel):
             self._current = None
             if not current._kept:
                 current.release()
-        if self._holds:
+        if self._args:
             self._settle()
-            if len(self._holds) >= self._max_held:
+            if len(self._args) >= self._max_held:
                 self._refuse_more()
         source = self._source
         if source.taking >= 0:
-            source.reconcile(self._holds)
+            source.reconcile(self._held)
         cursor = self._cursor
         while True:
             number, slot = take(source, cursor, self._every)
@@ -284,58 +292,53 @@ class ChannelReader(Channel):
                 return None
             source = moved
 
-    def _made(self, source: ReadSource, number: int, slot: int) -> Frame | None:
+    def _made(self, source: ReadSource, number: int, slot: int) -> Frame:
         """Return the frame in a slot that was locked."""
         control, state = self._control, self._state
         skipped = number - self._cursor - 1
         if skipped:
-            if not self._started:
-                skipped = 0
-            else:
-                self._lost += skipped
-                state[_LOST] = self._lost
-                if self._strict:
-                    source.unlock(slot)
-                    first, self._cursor = self._cursor + 1, number - 1
-                    raise FramesLostError(
-                        f"{skipped} frames of {self._name!r}, from {first} on, were overwritten before this reader read "
-                        f"them: it is too slow for {control.words[Words.SLOTS]} slots. Read faster, give the channel "
-                        "more slots, open it with reliable=True, or without strict=True to have them counted alone",
-                        first=first,
-                        count=skipped,
-                    )
+            skipped = self._skip(source, number, slot, skipped)
         self._started = True
-        index = self._free.pop()
         there = cast("Slot", source.slots[slot])  # it was locked
-        hold = Hold(control.locks, number, there, index)
         meta = control.meta(slot) if control.sizes[slot] else b""
-        frame = Frame(self, there, hold, number, skipped, control.times[slot], meta)
-        hold.end_with(frame)
-        self._holds[index] = hold
+        self._current = frame = Frame(self, there, number, skipped, control.times[slot], meta)
+        self._indices[number] = index = self._free.pop()
+        self._held[number] = there
+        self._args[number] = there.unlocking
+        source.taking = -1
         at = _HELD + 2 * index
         state[at + 1] = time.monotonic_ns()
         state[at] = number
         state[_CURSOR] = self._cursor = number
-        source.taking = -1
-        self._current = frame
         return frame
 
-    def _settle(self) -> None:
-        """Forget the holds that have ended with their frames."""
-        for index, hold in list(self._holds.items()):
-            if hold.ended:
-                self._forget(index)
+    def _skip(self, source: ReadSource, number: int, slot: int, skipped: int) -> int:
+        """Count frames that were overwritten. Return how many the frame tells of. Errors: FramesLostError."""
+        if not self._started:
+            return 0
+        self._lost += skipped
+        self._state[_LOST] = self._lost
+        if self._strict:
+            source.unlock(slot)
+            first, self._cursor = self._cursor + 1, number - 1
+            raise FramesLostError(
+                f"{skipped} frames of {self._name!r}, from {first} on, were overwritten before this reader read them: "
+                f"it is too slow for {self._control.words[Words.SLOTS]} slots. Read faster, give the channel more "
+                "slots, open it with reliable=True, or without strict=True to have them counted alone",
+                first=first,
+                count=skipped,
+            )
+        return skipped
 
-    def _forget(self, index: int) -> None:
-        hold = self._holds.pop(index, None)
-        if hold is not None:
-            self._state[_HELD + 2 * index] = 0
-            self._free.append(index)
-            if hold.slot.epoch != self._source.epoch:
-                hold.slot.close()
+    def _settle(self) -> None:
+        """Release the frames that were kept, and lost without a release."""
+        if self._kept:
+            for number, kept in list(self._kept.items()):
+                if kept() is None:
+                    self._end(number)
 
     def _refuse_more(self) -> None:
-        numbers = sorted(hold.number for hold in self._holds.values())
+        numbers = sorted(self._args)
         raise HandleStateError(
             f"this reader of {self._name!r} keeps {len(numbers)} frames ({', '.join(map(str, numbers[:8]))}), and "
             f"max_held is {self._max_held}; release one (frame.release(), the end of its with block), or open the "
@@ -349,46 +352,61 @@ class ChannelReader(Channel):
             self._source = source = ReadSource.opened(self._control, self._page, self._device)
         except NameNotFoundError:
             return None
-        before.close(self._holds)
+        before.close(self._held)
         return source
 
     # Releasing. Called by frames, in any thread.
 
-    def release(self, hold: Hold, memory: DeviceMemory | None) -> None:
-        """End the hold of a frame, or leave it to the arrays of the frame that are alive (for the library itself)."""
+    def keep(self, frame: Frame) -> None:
+        """Note that a frame is kept beyond the next read (for the library itself)."""
+        self._kept[frame.number] = ref(frame)
+
+    def release(self, number: int, memory: DeviceMemory | None) -> None:
+        """Release a frame, or leave it to its arrays that are alive (for the library itself)."""
         if memory is not None:
             views = memory.live_views()
             close_memory(memory)
             if views:
-                self._linger(hold, views)
+                self._linger(number, views)
                 return
-        self._end(hold)
+        self._end(number)
 
-    def _end(self, hold: Hold) -> None:
-        hold.end()
-        self._forget(hold.index)
-        if not self._closed and self._control.words[_WAITING]:
+    def _end(self, number: int) -> None:
+        self._holds.release(number)
+        index = self._indices.pop(number, None)
+        if index is None:
+            return
+        self._state[_HELD + 2 * index] = 0
+        self._free.append(index)
+        slot = self._held.pop(number)
+        if slot.epoch != self._source.epoch:
+            slot.close()
+        self._kept.pop(number, None)
+        if self._control.words[_WAITING] and not self._closed:
             page = self._own_page
             page.raise_to(page.value + 1)
 
-    def _linger(self, hold: Hold, views: list[Any]) -> None:
+    def _linger(self, number: int, views: list[Any]) -> None:
         """Keep the slot until the arrays of a frame that was released are gone."""
         self._lingering += 1
         if self._lingering > self._max_held:
             warnings.warn(
-                f"{self._lingering} released frames of {self._name!r} have arrays that are alive, and keep their slots; "
-                "delete the arrays (or copy what you need) before the next read, or open the channel with a greater "
-                f"max_held than {self._max_held}",
+                f"{self._lingering} released frames of {self._name!r} have arrays that are alive, and keep their "
+                "slots; delete the arrays (or copy what you need) before the next read, or open the channel with a "
+                f"greater max_held than {self._max_held}",
                 ResourceWarning,
                 stacklevel=5,
             )
-        hold.watch = None  # the frame does not end it any more
-        self._holds.pop(hold.index, None)
+        arguments = self._args.pop(number, None)
+        self._kept.pop(number, None)
+        keep = self._control.locks.hold
 
         def over() -> None:
             self._lingering -= 1
-            self._holds[hold.index] = hold
-            self._end(hold)
+            if arguments is not None:
+                self._args[number] = arguments
+            self._end(number)
+            del keep
 
         end_with(views, over)
 

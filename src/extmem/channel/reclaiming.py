@@ -55,7 +55,7 @@ class Readers:
         return least
 
     def expected(self) -> list[tuple[Any, int]]:
-        """Return the pages of the readers that are there, and their sequences, to be read before the locks are tried."""
+        """Return the pages of the readers that are there, and their sequences: read before the locks are tried."""
         pages = [found[1] for place in self._control.readers() if (found := self._of(place)) is not None]
         return [(page, page.sequence_number) for page in pages]
 
@@ -146,6 +146,7 @@ def replace_slots(writer: ChannelWriter, form: SlotFormat, count: int) -> None:
     control.words[Words.SLOTS] = count
     control.words64[Words.EPOCH] = epoch
     order = WriteOrder([0] * count, writer._order.count)
+    writer.adopt(made)
     writer._slots, writer._format, writer._order = made, form, order
     if writer._scratch is not None:
         scratch, writer._scratch = writer._scratch, None

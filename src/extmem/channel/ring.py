@@ -24,8 +24,10 @@ _MOST_ROUNDS: Final = 1000
 class Source(Protocol):
     """What a reader sees of a ring."""
 
-    numbers: Sequence[int]
-    """The number of the frame in each slot; 0 while it is written. Others change it."""
+    @property
+    def numbers(self) -> Sequence[int] | memoryview[int]:
+        """The number of the frame in each slot; 0 while it is written. Others change it."""
+        ...
 
     def count(self) -> int:
         """Return the number of the last frame that was published."""

@@ -20,7 +20,7 @@ __all__ = ["Slot", "close_memory", "make_slot", "open_slot"]
 class Slot:
     """See the module. Ownership: it owns the memory until `close`."""
 
-    __slots__ = ("_numpy", "epoch", "format", "index", "memory", "range")
+    __slots__ = ("_numpy", "epoch", "format", "index", "memory", "range", "unlocking")
 
     def __init__(self, index: int, epoch: int, memory: DeviceMemory, form: SlotFormat, place: Range) -> None:
         self.index = index
@@ -28,6 +28,8 @@ class Slot:
         self.memory = memory
         self.format = form
         self.range = place
+        self.unlocking: tuple[Any, ...] = ()
+        """The arguments of `RangeLocks.unlocking_call`, once this process uses the slot."""
         self._numpy: Any = None
 
     def another_memory(self) -> DeviceMemory:

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import ref
 
 from extmem.arguments import a_type
 from extmem.channel import info, reclaiming, waiting
 from extmem.channel.base import Channel
 from extmem.channel.format import SlotFormat
 from extmem.channel.frame import WritableFrame
-from extmem.channel.holds import Hold
+from extmem.channel.holds import Holds
 from extmem.channel.ring import EVERYTHING, WriteOrder
 from extmem.channel.slots import Slot, close_memory, make_slot
 from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
@@ -74,15 +75,17 @@ class ChannelWriter(Channel):
         self._entries = page.layout.entries
         self._lock = Lock()
         self._taking = -1
+        self._holds = Holds(page.locks)
+        self._writing: dict[int, ref[WritableFrame]] = {}
+        """The frames that are being written, by their slots."""
         self._scratch: DeviceMemory | None = None
         self._readers: Readers = reclaiming.Readers(page)
         self._reliable = page.reliable_range().exclusive if page.header.max_reliable else None
-        count = max(self._page.value, min(page.words64[_COUNT], self._page.value + 1))
         self._order = WriteOrder(page.numbers[: len(slots)].tolist(), self._page.value)
-        self._order.count = count
         for slot, number in enumerate(self._order.numbers):
             if page.numbers[slot] != number:
                 page.numbers[slot] = 0
+        self.adopt(slots)
         self._page.announce_signal()
         page.words[Words.CLOSED] = 0
 
@@ -123,7 +126,7 @@ class ChannelWriter(Channel):
                 if self._format.entries is None:
                     frame.memory.write(array)
                 for name, one in given.items():
-                    frame[name].write(one)
+                    self._format.fill(frame.memory, name, one)
         return frame.number
 
     def reconfigure(self, shape: Any = None, dtype: Any = None, *, slots: int | None = None) -> None:
@@ -148,6 +151,8 @@ class ChannelWriter(Channel):
                 f"slots is {count}, and this channel has 1 to {capacity}; create it with max_slots={max(1, count)}"
             )
         with self._lock:
+            if self._writing:
+                self._settle()
             if len(self._order.order) != len(self._slots):
                 raise HandleStateError(
                     f"a frame of {self._name!r} is being written; publish it or give it up before reconfigure()"
@@ -209,14 +214,16 @@ class ChannelWriter(Channel):
 
     # Parts of writing.
 
+    def adopt(self, slots: list[Slot]) -> None:
+        """Prepare slots for the locks of this writer (for the library itself)."""
+        for slot in slots:
+            slot.unlocking = self._control.locks.unlocking(slot.range)
+
     def _claim(self) -> int:
         """Lock a slot that may be overwritten, and return it; -1 if there is none. The caller has the lock."""
         order, locks, slots = self._order, self._control.locks, self._slots
-        taking = self._taking
-        if taking >= 0:  # an exception ended the attempt before
-            if taking in order.order:
-                locks.unlock(slots[taking].range)
-            self._taking = -1
+        if self._taking >= 0 or len(self._writing) != len(self._holds.args):
+            self._settle()
         read = EVERYTHING
         if self._reliable is not None and locks.foreign(self._reliable) is not None:
             read = self._readers.least_cursor()
@@ -226,19 +233,35 @@ class ChannelWriter(Channel):
                 self._numbers[slot] = 0
                 return slot
         self._taking = -1
+        if self._writing and self._settle():
+            return self._claim()
         return -1
+
+    def _settle(self) -> bool:
+        """Give up frames that were lost, and attempts that an exception ended. Return whether there were any."""
+        found, self._taking = False, -1
+        open_now = {slot for slot, frame in list(self._writing.items()) if (one := frame()) and not one.released}
+        for index, slot in enumerate(self._slots):
+            if index not in open_now and (index in self._writing or index not in self._order.order):
+                self._holds.args[index] = slot.unlocking
+                self._holds.release(index)
+                self._writing.pop(index, None)
+                if index not in self._order.order:
+                    self._order.give_back(index)
+                found = True
+        return found
 
     def _made(self, slot: int) -> WritableFrame:
         """Return the frame of a slot that was claimed. The caller has the lock."""
         there = self._slots[slot]
-        hold = Hold(self._control.locks, 0, there)
-        frame = WritableFrame(self, there, hold, there.memory)
-        hold.end_with(frame)
+        frame = WritableFrame(self, there, there.memory)
         self._order.take(slot)
+        self._writing[slot] = ref(frame)
+        self._holds.args[slot] = there.unlocking
         self._taking = -1
         return frame
 
-    def publish(self, slot: Slot, hold: Hold, meta: bytes) -> int:
+    def publish(self, slot: Slot, meta: bytes) -> int:
         """Publish a slot that is filled. Return the number of the frame (for the library itself)."""
         self._check()
         control, index = self._control, slot.index
@@ -253,16 +276,17 @@ class ChannelWriter(Channel):
             self._numbers[index] = number
             self._table[number % self._entries] = index
             control.words64[_COUNT] = number
-            hold.end()
+            self._holds.release(index)
+            del self._writing[index]
             self._page.raise_to(number)
         return number
 
-    def give_up(self, slot: Slot, hold: Hold) -> None:
+    def give_up(self, slot: Slot) -> None:
         """Give up a slot that was being filled (for the library itself)."""
         with self._lock:
-            if not hold.ended and not self._closed:
+            if self._writing.pop(slot.index, None) is not None and not self._closed:
+                self._holds.release(slot.index)
                 self._order.give_back(slot.index)
-            hold.end()
 
     # No slot is free.
 
@@ -289,7 +313,7 @@ class ChannelWriter(Channel):
                         f"{self._full_error()} (And no memory for a frame to drop: {error})"
                     ) from None
             self._control.words64[_DROPPED] += 1
-            return WritableFrame(self, Slot(-1, 0, memory, self._format, self._slots[0].range), None, memory)
+            return WritableFrame(self, Slot(-1, 0, memory, self._format, self._slots[0].range), memory, True)
 
     def _grown(self) -> WritableFrame | None:
         """Add a slot, and return a frame in it; None if there may be no more, or no memory is left."""
@@ -305,6 +329,7 @@ class ChannelWriter(Channel):
             except OutOfMemoryError:
                 return None
             control.numbers[index] = 0
+            self.adopt([slot])
             self._slots.append(slot)
             self._order.grow()
             control.words[Words.SLOTS] = index + 1

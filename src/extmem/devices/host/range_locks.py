@@ -93,11 +93,14 @@ class RangeLocks:
 
     __slots__ = ("_fd", "hold", "owner")
 
+    unlocking_call: Callable[..., Any] = staticmethod(_fcntl)
+    """The C function that unlocks a range, with the arguments of `unlocking`."""
+
     def __init__(self, owner: OwnedFd) -> None:
         """owner: of `reopen`."""
         self.owner = owner
         self.hold: Any = owner.hold()
-        """The hold on the description. Whoever keeps it keeps the locks, and may call what `unlocking` returned."""
+        """The hold on the description. Whoever keeps it keeps the locks, and may call `unlocking_call`."""
         self._fd = owner.fd
 
     def try_shared(self, place: Range) -> bool:
@@ -127,9 +130,12 @@ class RangeLocks:
         """Release this description's lock of the range, if there is one."""
         _fcntl(self._fd, _SETLK, place.none)
 
-    def unlocking(self, place: Range) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Return the function and the arguments that unlock the range, for calls of C code. The caller keeps `hold`."""
-        return _fcntl, (self._fd, _SETLK, place.none)
+    def unlocking(self, place: Range) -> tuple[Any, ...]:
+        """Return the arguments with which `unlocking_call` unlocks the range, for calls of C code.
+
+        The caller keeps `hold` meanwhile.
+        """
+        return (self._fd, _SETLK, place.none)
 
     def first_foreign(self, start: int, length: int) -> int | None:
         """Return where another description's lock of these bytes begins (`start` if it begins before); None without.

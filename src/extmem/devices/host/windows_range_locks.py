@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from extmem.errors import UnsupportedError
@@ -41,6 +42,9 @@ class RangeLocks:
     """The locks of one open file. None can be made: `reopen` refuses."""
 
     __slots__ = ("hold", "owner")
+
+    unlocking_call: Callable[..., Any] = staticmethod(int)
+    """The C function that unlocks a range."""
 
     def __init__(self, owner: OwnedFd) -> None:
         self.owner = owner
