@@ -60,6 +60,11 @@ class _Frame:
         """Whether it does not hold its slot any more."""
         raise NotImplementedError
 
+    @property
+    def ring_slot(self) -> Slot:
+        """Its slot (for the library itself)."""
+        return self._slot
+
     def keys(self) -> tuple[str, ...]:
         """Return the names of the arrays; none if the frame is one array."""
         return tuple(self._slot.format.entries or ())

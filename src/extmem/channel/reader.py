@@ -88,12 +88,11 @@ class ChannelReader(Channel):
         self._holds = Holds(page.locks)
         self._args = self._holds.args
         self._held: dict[int, Slot] = {}
-        """The slots that it holds, by the numbers of their frames."""
-        self._indices: dict[int, int] = {}
-        """Where its page lists them."""
-        self._kept: dict[int, ref[Frame]] = {}
-        """The frames that are kept beyond the next read."""
-        self._free = list(reversed(range(reader_page.HELD_LIMIT)))
+        """The slots of frames that are kept, or whose arrays are alive, by their numbers."""
+        self._kept: dict[int, tuple[ref[Frame], int]] = {}
+        """The frames that are kept beyond the next read, and where its page lists them."""
+        self._free = list(range(1, reader_page.HELD_LIMIT))
+        """The places of kept frames in its page. Place 0 is that of the frame that it gave last."""
         self._lingering = 0
         self._started = False
         self._lost = 0
@@ -214,7 +213,7 @@ class ChannelReader(Channel):
     def held(self) -> int:
         """How many frames it holds now, the one of the loop included."""
         self._settle()
-        return len(self._args)
+        return len(self._args) + self._lingering
 
     @property
     def info(self) -> ChannelInfo:
@@ -248,7 +247,7 @@ class ChannelReader(Channel):
             current, self._current = self._current, None
             if current is not None:
                 current.release()
-            for kept in list(self._kept.values()):
+            for kept, _ in list(self._kept.values()):
                 frame = kept()
                 if frame is not None:
                     frame.release()
@@ -273,12 +272,23 @@ class ChannelReader(Channel):
                 current.release()
         if self._args:
             self._settle()
-            if len(self._args) >= self._max_held:
+            if len(self._kept) >= self._max_held:
                 self._refuse_more()
         source = self._source
         if source.taking >= 0:
             source.reconcile(self._held)
         cursor = self._cursor
+        count = self._page.value
+        if count <= cursor:
+            self._awaited = cursor + 1
+            return None
+        if not self._every or count == cursor + 1:
+            # The usual case of `take`: the newest frame is next, and nobody overwrites it.
+            slot = source.slot_of(count)
+            if source.lock(slot):
+                if source.numbers[slot] == count and not source.moved():
+                    return self._made(source, count, slot)
+                source.unlock(slot)
         while True:
             number, slot = take(source, cursor, self._every)
             if slot >= 0:
@@ -302,13 +312,10 @@ class ChannelReader(Channel):
         there = cast("Slot", source.slots[slot])  # it was locked
         meta = control.meta(slot) if control.sizes[slot] else b""
         self._current = frame = Frame(self, there, number, skipped, control.times[slot], meta)
-        self._indices[number] = index = self._free.pop()
-        self._held[number] = there
         self._args[number] = there.unlocking
         source.taking = -1
-        at = _HELD + 2 * index
-        state[at + 1] = time.monotonic_ns()
-        state[at] = number
+        state[_HELD + 1] = time.monotonic_ns()
+        state[_HELD] = number
         state[_CURSOR] = self._cursor = number
         return frame
 
@@ -333,12 +340,12 @@ class ChannelReader(Channel):
     def _settle(self) -> None:
         """Release the frames that were kept, and lost without a release."""
         if self._kept:
-            for number, kept in list(self._kept.items()):
+            for number, (kept, _) in list(self._kept.items()):
                 if kept() is None:
                     self._end(number)
 
     def _refuse_more(self) -> None:
-        numbers = sorted(self._args)
+        numbers = sorted(self._kept)
         raise HandleStateError(
             f"this reader of {self._name!r} keeps {len(numbers)} frames ({', '.join(map(str, numbers[:8]))}), and "
             f"max_held is {self._max_held}; release one (frame.release(), the end of its with block), or open the "
@@ -359,34 +366,50 @@ class ChannelReader(Channel):
 
     def keep(self, frame: Frame) -> None:
         """Note that a frame is kept beyond the next read (for the library itself)."""
-        self._kept[frame.number] = ref(frame)
+        number, state = frame.number, self._state
+        if number in self._kept:
+            return
+        self._held[number] = frame.ring_slot
+        index = self._free.pop()
+        self._kept[number] = (ref(frame), index)
+        at = _HELD + 2 * index
+        state[at + 1] = time.monotonic_ns()
+        state[at] = number
+        if state[_HELD] == number:
+            state[_HELD] = 0
 
     def release(self, number: int, memory: DeviceMemory | None) -> None:
         """Release a frame, or leave it to its arrays that are alive (for the library itself)."""
         if memory is not None:
             views = memory.live_views()
-            close_memory(memory)
             if views:
-                self._linger(number, views)
+                self._linger(number, memory, views)
                 return
+            close_memory(memory)
         self._end(number)
 
     def _end(self, number: int) -> None:
         self._holds.release(number)
-        index = self._indices.pop(number, None)
-        if index is None:
-            return
-        self._state[_HELD + 2 * index] = 0
-        self._free.append(index)
-        slot = self._held.pop(number)
-        if slot.epoch != self._source.epoch:
-            slot.close()
-        self._kept.pop(number, None)
+        state = self._state
+        if state[_HELD] == number:
+            state[_HELD] = 0
+        if self._held:
+            self._forget(number)
         if self._control.words[_WAITING] and not self._closed:
             page = self._own_page
             page.raise_to(page.value + 1)
 
-    def _linger(self, number: int, views: list[Any]) -> None:
+    def _forget(self, number: int) -> None:
+        """Forget a frame that was kept."""
+        _, index = self._kept.pop(number, (None, 0))
+        if index:
+            self._state[_HELD + 2 * index] = 0
+            self._free.append(index)
+        slot = self._held.pop(number, None)
+        if slot is not None and slot.epoch != self._source.epoch:
+            slot.close()
+
+    def _linger(self, number: int, memory: DeviceMemory, views: list[Any]) -> None:
         """Keep the slot until the arrays of a frame that was released are gone."""
         self._lingering += 1
         if self._lingering > self._max_held:
@@ -397,18 +420,19 @@ class ChannelReader(Channel):
                 ResourceWarning,
                 stacklevel=5,
             )
-        arguments = self._args.pop(number, None)
-        self._kept.pop(number, None)
         keep = self._control.locks.hold
+        arguments = self._args.pop(number, None)
 
         def over() -> None:
             self._lingering -= 1
             if arguments is not None:
                 self._args[number] = arguments
             self._end(number)
-            del keep
+            keep.tobytes()
 
         end_with(views, over)
+        del views
+        close_memory(memory)
 
     # The writer's end.
 

@@ -146,7 +146,6 @@ def replace_slots(writer: ChannelWriter, form: SlotFormat, count: int) -> None:
     control.words[Words.SLOTS] = count
     control.words64[Words.EPOCH] = epoch
     order = WriteOrder([0] * count, writer._order.count)
-    writer.adopt(made)
     writer._slots, writer._format, writer._order = made, form, order
     if writer._scratch is not None:
         scratch, writer._scratch = writer._scratch, None

@@ -107,6 +107,8 @@ class WriteOrder:
         read: the number up to which every reliable reader has read.
         """
         numbers, order = self.numbers, self.order
+        if read is EVERYTHING and order and (numbers[order[0]] != self.count or not numbers[order[0]]):
+            return order[:-1] if numbers[order[-1]] == self.count and len(numbers) > 1 and self.count else order[:]
         kept = self.count if len(numbers) > 1 else 0
         return [slot for slot in order if not kept or numbers[slot] != kept if numbers[slot] <= read]
 

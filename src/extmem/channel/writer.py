@@ -21,7 +21,6 @@ from extmem.channel import info, reclaiming, waiting
 from extmem.channel.base import Channel
 from extmem.channel.format import SlotFormat
 from extmem.channel.frame import WritableFrame
-from extmem.channel.holds import Holds
 from extmem.channel.ring import EVERYTHING, WriteOrder
 from extmem.channel.slots import Slot, close_memory, make_slot
 from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
@@ -75,7 +74,6 @@ class ChannelWriter(Channel):
         self._entries = page.layout.entries
         self._lock = Lock()
         self._taking = -1
-        self._holds = Holds(page.locks)
         self._writing: dict[int, ref[WritableFrame]] = {}
         """The frames that are being written, by their slots."""
         self._scratch: DeviceMemory | None = None
@@ -85,7 +83,6 @@ class ChannelWriter(Channel):
         for slot, number in enumerate(self._order.numbers):
             if page.numbers[slot] != number:
                 page.numbers[slot] = 0
-        self.adopt(slots)
         self._page.announce_signal()
         page.words[Words.CLOSED] = 0
 
@@ -214,15 +211,10 @@ class ChannelWriter(Channel):
 
     # Parts of writing.
 
-    def adopt(self, slots: list[Slot]) -> None:
-        """Prepare slots for the locks of this writer (for the library itself)."""
-        for slot in slots:
-            slot.unlocking = self._control.locks.unlocking(slot.range)
-
     def _claim(self) -> int:
         """Lock a slot that may be overwritten, and return it; -1 if there is none. The caller has the lock."""
         order, locks, slots = self._order, self._control.locks, self._slots
-        if self._taking >= 0 or len(self._writing) != len(self._holds.args):
+        if self._taking >= 0:
             self._settle()
         read = EVERYTHING
         if self._reliable is not None and locks.foreign(self._reliable) is not None:
@@ -243,8 +235,7 @@ class ChannelWriter(Channel):
         open_now = {slot for slot, frame in list(self._writing.items()) if (one := frame()) and not one.released}
         for index, slot in enumerate(self._slots):
             if index not in open_now and (index in self._writing or index not in self._order.order):
-                self._holds.args[index] = slot.unlocking
-                self._holds.release(index)
+                self._control.locks.unlock(slot.range)
                 self._writing.pop(index, None)
                 if index not in self._order.order:
                     self._order.give_back(index)
@@ -257,7 +248,6 @@ class ChannelWriter(Channel):
         frame = WritableFrame(self, there, there.memory)
         self._order.take(slot)
         self._writing[slot] = ref(frame)
-        self._holds.args[slot] = there.unlocking
         self._taking = -1
         return frame
 
@@ -276,7 +266,7 @@ class ChannelWriter(Channel):
             self._numbers[index] = number
             self._table[number % self._entries] = index
             control.words64[_COUNT] = number
-            self._holds.release(index)
+            control.locks.unlock(slot.range)
             del self._writing[index]
             self._page.raise_to(number)
         return number
@@ -285,7 +275,7 @@ class ChannelWriter(Channel):
         """Give up a slot that was being filled (for the library itself)."""
         with self._lock:
             if self._writing.pop(slot.index, None) is not None and not self._closed:
-                self._holds.release(slot.index)
+                self._control.locks.unlock(slot.range)
                 self._order.give_back(slot.index)
 
     # No slot is free.
@@ -329,7 +319,6 @@ class ChannelWriter(Channel):
             except OutOfMemoryError:
                 return None
             control.numbers[index] = 0
-            self.adopt([slot])
             self._slots.append(slot)
             self._order.grow()
             control.words[Words.SLOTS] = index + 1
