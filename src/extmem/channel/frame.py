@@ -320,7 +320,9 @@ class WritableFrame(_Frame):
         if kind is not None:
             self.discard()
         elif self._memory is not None:
-            self.publish()
+            if not self.dropped:
+                self.number = self._channel.publish(self._slot, self._meta)
+            self._memory = None
 
     def __repr__(self) -> str:
         state = f"published as {self.number}" if self.number else "dropped" * self.dropped or "being written"

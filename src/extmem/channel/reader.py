@@ -23,8 +23,10 @@ from extmem.channel.holds import Holds, end_with
 from extmem.channel.ring import first_cursor, take
 from extmem.channel.slots import close_memory
 from extmem.channel.source import ReadSource
+from extmem.channel.turns import Turn, Turns, await_turn
 from extmem.errors import FramesLostError, HandleStateError, NameNotFoundError, WriterGoneError
-from extmem.owning import Lock, late_imports
+from extmem.handles.process_id import current_process
+from extmem.owning import late_imports
 from extmem.sharing import reader_page
 from extmem.sharing.channel_page import Words
 
@@ -83,7 +85,7 @@ class ChannelReader(Channel):
         self._strict = strict
         self._reconnect = reconnect
         self._device = device
-        self._lock = Lock()
+        self._turns: Turns = {}
         self._current: Frame | None = None
         self._holds = Holds(page.locks)
         self._args = self._holds.args
@@ -109,9 +111,7 @@ class ChannelReader(Channel):
 
         Errors: FramesLostError of a strict reader; HandleStateError if `max_held` frames are kept.
         """
-        self._check()
-        with self._lock:
-            return self._take()
+        return self._take()
 
     def read(self, timeout: float | None = None) -> Frame:
         """Return the next frame, and wait for it. Ctrl-C, and `close` in another thread, end the wait.
@@ -123,10 +123,8 @@ class ChannelReader(Channel):
         page = self._page
         deadline = None if timeout is None else waiting.deadline_after(timeout)
         while True:
-            self._check()
             expected = page.sequence_number  # before the look: a frame that comes after it changes the number
-            with self._lock:
-                frame = self._take()
+            frame = self._take()
             if frame is not None:
                 return frame
             if page.marked or self._control.words[Words.CLOSED]:
@@ -146,10 +144,8 @@ class ChannelReader(Channel):
         page = self._page
         deadline = None if timeout is None else waiting.deadline_after(timeout)
         while True:
-            self._check()
             expected = page.sequence_number
-            with self._lock:
-                frame = self._take()
+            frame = self._take()
             if frame is not None:
                 return frame
             if page.marked or self._control.words[Words.CLOSED]:
@@ -243,7 +239,9 @@ class ChannelReader(Channel):
             return
         self._closed = True
         self._page.nudge()
-        with self._lock:
+        turns, turn = self._turns, Turn()
+        try:
+            await_turn(turns, turn)
             current, self._current = self._current, None
             if current is not None:
                 current.release()
@@ -257,38 +255,54 @@ class ChannelReader(Channel):
             self._own.close()
             self._frames.close()
             self._control.close()
+        finally:
+            if turns.get(0) is turn:
+                del turns[0]
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"frame {self._cursor} of {self._page.value} read"
         return f"<ChannelReader {self._name!r}: {'every' if self._every else 'newest'}, {state}>"
 
-    # Parts of reading. The caller has the lock.
+    # Parts of reading.
 
     def _take(self) -> Frame | None:
-        current = self._current
-        if current is not None:
-            self._current = None
-            if not current._kept:
-                current.release()
-        if self._args:
-            self._settle()
-            if len(self._kept) >= self._max_held:
-                self._refuse_more()
-        source = self._source
-        if source.taking >= 0:
-            source.reconcile(self._held)
-        cursor = self._cursor
-        count = self._page.value
-        if count <= cursor:
-            self._awaited = cursor + 1
-            return None
-        if not self._every or count == cursor + 1:
-            # The usual case of `take`: the newest frame is next, and nobody overwrites it.
-            slot = source.slot_of(count)
-            if source.lock(slot):
-                if source.numbers[slot] == count and not source.moved():
-                    return self._made(source, count, slot)
-                source.unlock(slot)
+        """Release the frame before, and return the next one; None if there is none now. The path of each frame."""
+        if self._closed or self._pid != current_process.pid:
+            self._check()
+        turns, turn = self._turns, Turn()
+        try:
+            if turns.setdefault(0, turn) is not turn:
+                await_turn(turns, turn)
+            current = self._current
+            if current is not None:
+                self._current = None
+                if not current._kept:
+                    current.release()
+            if self._args:
+                self._settle()
+                if len(self._kept) >= self._max_held:
+                    self._refuse_more()
+            source, cursor = self._source, self._cursor
+            if source.taking >= 0:
+                source.reconcile(self._held)
+            count = self._page.value
+            if count <= cursor:
+                self._awaited = cursor + 1
+                return None
+            if not self._every or count == cursor + 1:
+                # The usual case of `take`: the newest frame is next, and nobody overwrites it.
+                slot = source.slot_of(count)
+                if source.lock(slot):
+                    if source.numbers[slot] == count and not source.moved():
+                        return self._made(source, count, slot)
+                    source.unlock(slot)
+            return self._search(source, cursor)
+        finally:
+            if turns.get(0) is turn:
+                del turns[0]
+
+    def _search(self, source: ReadSource, cursor: int) -> Frame | None:
+        """Return the next frame in any case. The caller has the turn."""
         while True:
             number, slot = take(source, cursor, self._every)
             if slot >= 0:
@@ -441,8 +455,7 @@ class ChannelReader(Channel):
 
     def _last_one(self, gone: WriterGoneError) -> Frame:
         """Return the frame that the writer has published just before its end. Raise the error if there is none."""
-        with self._lock:
-            frame = self._take()
+        frame = self._take()
         if frame is None:
             raise gone
         return frame

@@ -12,7 +12,9 @@ the other.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
@@ -23,8 +25,9 @@ from extmem.channel.format import SlotFormat
 from extmem.channel.frame import WritableFrame
 from extmem.channel.ring import EVERYTHING, WriteOrder
 from extmem.channel.slots import Slot, close_memory, make_slot
+from extmem.channel.turns import Turn, Turns, await_turn
 from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
-from extmem.owning import Lock
+from extmem.handles.process_id import current_process
 from extmem.sharing.channel_page import META_LIMIT, Words
 
 if TYPE_CHECKING:
@@ -72,7 +75,8 @@ class ChannelWriter(Channel):
         self._numbers = page.numbers
         self._table = page.table
         self._entries = page.layout.entries
-        self._lock = Lock()
+        self._turns: Turns = {}
+        self._words64 = page.words64
         self._taking = -1
         self._writing: dict[int, ref[WritableFrame]] = {}
         """The frames that are being written, by their slots."""
@@ -96,11 +100,19 @@ class ChannelWriter(Channel):
         Errors: ChannelFullError, which names the readers that hold slots; ReaderTooSlowError, if reliable readers have
         not read their frames; OutOfMemoryError.
         """
-        self._check()
-        with self._lock:
+        if self._closed or self._pid != current_process.pid:
+            self._check()
+        turns, turn = self._turns, Turn()
+        try:
+            if turns.setdefault(0, turn) is not turn:
+                await_turn(turns, turn)
             slot = self._claim()
-            frame = None if slot < 0 else self._made(slot)
-        return frame or self._full()
+            if slot >= 0:
+                return self._made(slot)
+        finally:
+            if turns.get(0) is turn:
+                del turns[0]
+        return self._full()
 
     def put(self, array: Any = None, /, *, meta: bytes = b"", **arrays: Any) -> int:
         """Copy an array into a slot, and publish it. Return its number; 0 if it was dropped.
@@ -147,7 +159,7 @@ class ChannelWriter(Channel):
             raise ValueError(
                 f"slots is {count}, and this channel has 1 to {capacity}; create it with max_slots={max(1, count)}"
             )
-        with self._lock:
+        with self._taking_turns():
             if self._writing:
                 self._settle()
             if len(self._order.order) != len(self._slots):
@@ -193,7 +205,7 @@ class ChannelWriter(Channel):
         if self._closed:
             return
         self._closed = True
-        with self._lock:
+        with self._taking_turns():
             self._control.words[Words.CLOSED] = 1
             self._page.wake()
             self._frames.close()
@@ -212,13 +224,21 @@ class ChannelWriter(Channel):
     # Parts of writing.
 
     def _claim(self) -> int:
-        """Lock a slot that may be overwritten, and return it; -1 if there is none. The caller has the lock."""
+        """Lock a slot that may be overwritten, and return it; -1 if there is none. The caller has the turn."""
         order, locks, slots = self._order, self._control.locks, self._slots
         if self._taking >= 0:
             self._settle()
         read = EVERYTHING
         if self._reliable is not None and locks.foreign(self._reliable) is not None:
             read = self._readers.least_cursor()
+        if order.order:
+            slot = order.order[0]
+            if read is EVERYTHING and order.numbers[slot] != order.count:
+                # The usual case of `candidates`: the oldest frame is overwritten, and nobody holds it.
+                self._taking = slot
+                if locks.try_exclusive(slots[slot].range):
+                    self._numbers[slot] = 0
+                    return slot
         for slot in order.candidates(read):
             self._taking = slot
             if locks.try_exclusive(slots[slot].range):
@@ -243,20 +263,31 @@ class ChannelWriter(Channel):
         return found
 
     def _made(self, slot: int) -> WritableFrame:
-        """Return the frame of a slot that was claimed. The caller has the lock."""
+        """Return the frame of a slot that was claimed. The caller has the turn."""
         there = self._slots[slot]
         frame = WritableFrame(self, there, there.memory)
-        self._order.take(slot)
+        order = self._order
+        if order.order[0] == slot:
+            del order.order[0]
+            order.numbers[slot] = 0
+        else:
+            order.take(slot)
         self._writing[slot] = ref(frame)
         self._taking = -1
         return frame
 
     def publish(self, slot: Slot, meta: bytes) -> int:
         """Publish a slot that is filled. Return the number of the frame (for the library itself)."""
-        self._check()
-        control, index = self._control, slot.index
-        with self._lock:
-            number = self._order.publish(index)
+        if self._closed or self._pid != current_process.pid:
+            self._check()
+        control, index, order = self._control, slot.index, self._order
+        turns, turn = self._turns, Turn()
+        try:
+            if turns.setdefault(0, turn) is not turn:
+                await_turn(turns, turn)
+            order.count = number = order.count + 1
+            order.numbers[index] = number
+            order.order.append(index)
             control.times[index] = time.monotonic_ns()
             size = len(meta)
             control.sizes[index] = size
@@ -265,18 +296,32 @@ class ChannelWriter(Channel):
                 control.metas[at : at + size] = meta
             self._numbers[index] = number
             self._table[number % self._entries] = index
-            control.words64[_COUNT] = number
-            control.locks.unlock(slot.range)
+            self._words64[_COUNT] = number
             del self._writing[index]
-            self._page.raise_to(number)
+            control.locks.unlock(slot.range)
+            self._page.advance(number)
+        finally:
+            if turns.get(0) is turn:
+                del turns[0]
         return number
 
     def give_up(self, slot: Slot) -> None:
         """Give up a slot that was being filled (for the library itself)."""
-        with self._lock:
+        with self._taking_turns():
             if self._writing.pop(slot.index, None) is not None and not self._closed:
                 self._control.locks.unlock(slot.range)
                 self._order.give_back(slot.index)
+
+    @contextlib.contextmanager
+    def _taking_turns(self) -> Iterator[None]:
+        """Exclude other threads in a block. See `turns`."""
+        turns, turn = self._turns, Turn()
+        try:
+            await_turn(turns, turn)
+            yield
+        finally:
+            if turns.get(0) is turn:
+                del turns[0]
 
     # No slot is free.
 
@@ -293,7 +338,7 @@ class ChannelWriter(Channel):
         return self._drop()
 
     def _drop(self) -> WritableFrame:
-        with self._lock:
+        with self._taking_turns():
             memory = self._scratch
             if memory is None:
                 try:
@@ -307,7 +352,7 @@ class ChannelWriter(Channel):
 
     def _grown(self) -> WritableFrame | None:
         """Add a slot, and return a frame in it; None if there may be no more, or no memory is left."""
-        with self._lock:
+        with self._taking_turns():
             index = len(self._slots)
             if index >= self._max_slots:
                 return None
@@ -334,7 +379,7 @@ class ChannelWriter(Channel):
             while True:
                 self._check()
                 control.words[_WAITING] = 1
-                with self._lock:
+                with self._taking_turns():
                     expected = readers.expected()
                     slot = self._claim()
                     if slot >= 0:
@@ -347,5 +392,5 @@ class ChannelWriter(Channel):
                 control.words[_WAITING] = 0
 
     def _full_error(self, waited: float | None = None) -> ChannelFullError:
-        with self._lock:
+        with self._taking_turns():
             return reclaiming.full_error(self, self._order, waited)
