@@ -26,7 +26,7 @@ class Holds:
 
     def __init__(self, locks: RangeLocks) -> None:
         self._locks = locks
-        self._call = locks.unlocking_call
+        self._call = locks.call
         self.args: dict[int, tuple[Any, ...]] = {}
         """What is locked, by the number of its frame. `Slot.unlocking` is the entry of a slot."""
 

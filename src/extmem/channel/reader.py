@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from weakref import ref
 
@@ -23,7 +24,7 @@ from extmem.channel.holds import Holds, end_with
 from extmem.channel.ring import first_cursor, take
 from extmem.channel.slots import close_memory
 from extmem.channel.source import ReadSource
-from extmem.channel.turns import Turn, Turns, await_turn
+from extmem.channel.turns import Turns, await_turn
 from extmem.errors import FramesLostError, HandleStateError, NameNotFoundError, WriterGoneError
 from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
@@ -41,7 +42,7 @@ __all__ = ["ChannelReader", "Start"]
 
 Start = Literal["newest", "next", "oldest"]
 _HELD, _CURSOR, _LOST = reader_page.HELD, reader_page.CURSOR, reader_page.LOST
-_WAITING = Words.WAITING
+_WAITING, _EPOCH = Words.WAITING, Words.EPOCH
 
 
 class ChannelReader(Channel):
@@ -86,6 +87,11 @@ class ChannelReader(Channel):
         self._reconnect = reconnect
         self._device = device
         self._turns: Turns = {}
+        self._values = self._page.contents.cast("Q")
+        """The words of the timeline's page: the first one is the number of the last frame."""
+        self._words, self._words64, self._call = page.words, page.words64, page.locks.call
+        self._ending: tuple[Any, ...] | None = None
+        """The release that is being made: if an exception ends it, the next read makes it again."""
         self._current: Frame | None = None
         self._holds = Holds(page.locks)
         self._args = self._holds.args
@@ -239,7 +245,7 @@ class ChannelReader(Channel):
             return
         self._closed = True
         self._page.nudge()
-        turns, turn = self._turns, Turn()
+        turns, turn = self._turns, (get_ident(),)
         try:
             await_turn(turns, turn)
             current, self._current = self._current, None
@@ -269,33 +275,54 @@ class ChannelReader(Channel):
         """Release the frame before, and return the next one; None if there is none now. The path of each frame."""
         if self._closed or self._pid != current_process.pid:
             self._check()
-        turns, turn = self._turns, Turn()
+        turns, turn = self._turns, (get_ident(),)
         try:
             if turns.setdefault(0, turn) is not turn:
                 await_turn(turns, turn)
-            current = self._current
+            if self._ending is not None:
+                self._call(*self._ending)  # an exception ended the release
+                self._ending = None
+            current, state = self._current, self._state
             if current is not None:
                 self._current = None
                 if not current._kept:
-                    current.release()
-            if self._args:
+                    if current._memory is None and current._live:
+                        # As `Frame.release`, of a frame without arrays.
+                        current._live = False
+                        self._ending = ending = self._args.pop(current.number, None)
+                        if ending is not None:
+                            self._call(*ending)
+                            self._ending = None
+                        state[_HELD] = 0
+                        if self._words[_WAITING]:
+                            self._own_page.raise_to(self._own_page.value + 1)
+                    else:
+                        current.release()
+            if self._kept:
                 self._settle()
                 if len(self._kept) >= self._max_held:
                     self._refuse_more()
             source, cursor = self._source, self._cursor
             if source.taking >= 0:
                 source.reconcile(self._held)
-            count = self._page.value
+            count = self._values[0]
             if count <= cursor:
                 self._awaited = cursor + 1
                 return None
             if not self._every or count == cursor + 1:
                 # The usual case of `take`: the newest frame is next, and nobody overwrites it.
                 slot = source.slot_of(count)
-                if source.lock(slot):
-                    if source.numbers[slot] == count and not source.moved():
-                        return self._made(source, count, slot)
-                    source.unlock(slot)
+                there = source.slots[slot]
+                if there is not None:
+                    source.taking = slot
+                    try:
+                        self._call(*there.locking)
+                    except BlockingIOError:
+                        pass
+                    else:
+                        if source.numbers[slot] == count and self._words64[_EPOCH] == source.epoch:
+                            return self._made(source, count, slot)
+                        source.unlock(slot)
             return self._search(source, cursor)
         finally:
             if turns.get(0) is turn:

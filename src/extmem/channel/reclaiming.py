@@ -134,7 +134,9 @@ def replace_slots(writer: ChannelWriter, form: SlotFormat, count: int) -> None:
     made: list[Any] = []
     try:
         for index in range(count):
-            made.append(make_slot(where, index, device, form, control.slot_range(epoch, index), writer._security))
+            slot = make_slot(where, index, device, form, control.slot_range(epoch, index), writer._security)
+            made.append(slot)
+            slot.prepare(control.locks, exclusive=True)
     except BaseException:
         for slot in made:
             slot.close()

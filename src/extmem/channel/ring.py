@@ -107,8 +107,6 @@ class WriteOrder:
         read: the number up to which every reliable reader has read.
         """
         numbers, order = self.numbers, self.order
-        if read is EVERYTHING and order and (numbers[order[0]] != self.count or not numbers[order[0]]):
-            return order[:-1] if numbers[order[-1]] == self.count and len(numbers) > 1 and self.count else order[:]
         kept = self.count if len(numbers) > 1 else 0
         return [slot for slot in order if not kept or numbers[slot] != kept if numbers[slot] <= read]
 
@@ -120,7 +118,6 @@ class WriteOrder:
     def take(self, slot: int) -> None:
         """The slot is written from now on."""
         self.order.remove(slot)
-        self.numbers[slot] = 0
 
     def publish(self, slot: int) -> int:
         """The slot has a new frame. Return its number."""

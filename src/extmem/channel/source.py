@@ -68,7 +68,7 @@ class ReadSource:
         while len(self.slots) < count:
             slot = open_slot(self.control, self.epoch, len(self.slots), self._device, self._encoded, access=_READ)
             if slot is not None:
-                slot.unlocking = self.control.locks.unlocking(slot.range)
+                slot.prepare(self.control.locks, exclusive=False)
             self.slots.append(slot)
 
     def count(self) -> int:

@@ -2,7 +2,7 @@
 
 How this works. Each side has a dictionary for its turn, and a block that needs the turn is::
 
-    turn = Turn()
+    turn = (get_ident(),)
     try:
         if turns.setdefault(0, turn) is not turn:
             await_turn(turns, turn)
@@ -19,25 +19,17 @@ protects against the same, by a call of a Python function that takes as long as 
 from __future__ import annotations
 
 import time
-from threading import get_ident
 from typing import Final
 
 from extmem.errors import HandleStateError
 
-__all__ = ["Turn", "Turns", "await_turn"]
+__all__ = ["Turns", "await_turn"]
 
 _NAP: Final = 0.000_05
 
 
-class Turn:
-    """One block of a thread."""
-
-    __slots__ = ("thread",)
-
-    def __init__(self) -> None:
-        self.thread = get_ident()
-
-
+Turn = tuple[int]
+"""One block of a thread: its id. Each block has an object of its own."""
 Turns = dict[int, Turn]
 """Empty, or with the turn of a thread under the key 0."""
 
@@ -48,7 +40,7 @@ def await_turn(turns: Turns, turn: Turn) -> None:
         other = turns.setdefault(0, turn)
         if other is turn:
             return
-        if other.thread == turn.thread:
+        if other == turn:
             raise HandleStateError(
                 "a signal handler uses a channel that its thread was just using when the signal came; set a flag in the "
                 "handler, and use the channel in the program"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
@@ -25,7 +26,7 @@ from extmem.channel.format import SlotFormat
 from extmem.channel.frame import WritableFrame
 from extmem.channel.ring import EVERYTHING, WriteOrder
 from extmem.channel.slots import Slot, close_memory, make_slot
-from extmem.channel.turns import Turn, Turns, await_turn
+from extmem.channel.turns import Turns, await_turn
 from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
 from extmem.handles.process_id import current_process
 from extmem.sharing.channel_page import META_LIMIT, Words
@@ -76,17 +77,20 @@ class ChannelWriter(Channel):
         self._table = page.table
         self._entries = page.layout.entries
         self._turns: Turns = {}
-        self._words64 = page.words64
+        self._words64, self._times, self._sizes = page.words64, page.times, page.sizes
+        self._locks, self._call, self._advance = page.locks, page.locks.call, self._page.advance
+        for slot in slots:
+            slot.prepare(page.locks, exclusive=True)
         self._taking = -1
         self._writing: dict[int, ref[WritableFrame]] = {}
         """The frames that are being written, by their slots."""
         self._scratch: DeviceMemory | None = None
         self._readers: Readers = reclaiming.Readers(page)
-        self._reliable = page.reliable_range().exclusive if page.header.max_reliable else None
+        self._reliable = page.reliable_range() if page.header.max_reliable else None
         self._order = WriteOrder(page.numbers[: len(slots)].tolist(), self._page.value)
-        for slot, number in enumerate(self._order.numbers):
-            if page.numbers[slot] != number:
-                page.numbers[slot] = 0
+        for index, number in enumerate(self._order.numbers):
+            if page.numbers[index] != number:
+                page.numbers[index] = 0
         self._page.announce_signal()
         page.words[Words.CLOSED] = 0
 
@@ -102,10 +106,29 @@ class ChannelWriter(Channel):
         """
         if self._closed or self._pid != current_process.pid:
             self._check()
-        turns, turn = self._turns, Turn()
+        turns, turn = self._turns, (get_ident(),)
         try:
             if turns.setdefault(0, turn) is not turn:
                 await_turn(turns, turn)
+            order, reliable = self._order, self._reliable
+            ready = order.order
+            if ready and self._taking < 0 and (reliable is None or not self._locks.has_foreign(reliable)):
+                # The usual case of `_claim`: the oldest frame is overwritten, and nobody holds it.
+                slot = ready[0]
+                if order.numbers[slot] != order.count:
+                    there = self._slots[slot]
+                    self._taking = slot
+                    try:
+                        self._call(*there.locking)
+                    except BlockingIOError:
+                        pass
+                    else:
+                        self._numbers[slot] = 0
+                        frame = WritableFrame(self, there, there.memory)
+                        del ready[0]
+                        self._writing[slot] = ref(frame)
+                        self._taking = -1
+                        return frame
             slot = self._claim()
             if slot >= 0:
                 return self._made(slot)
@@ -229,16 +252,8 @@ class ChannelWriter(Channel):
         if self._taking >= 0:
             self._settle()
         read = EVERYTHING
-        if self._reliable is not None and locks.foreign(self._reliable) is not None:
+        if self._reliable is not None and locks.has_foreign(self._reliable):
             read = self._readers.least_cursor()
-        if order.order:
-            slot = order.order[0]
-            if read is EVERYTHING and order.numbers[slot] != order.count:
-                # The usual case of `candidates`: the oldest frame is overwritten, and nobody holds it.
-                self._taking = slot
-                if locks.try_exclusive(slots[slot].range):
-                    self._numbers[slot] = 0
-                    return slot
         for slot in order.candidates(read):
             self._taking = slot
             if locks.try_exclusive(slots[slot].range):
@@ -266,12 +281,7 @@ class ChannelWriter(Channel):
         """Return the frame of a slot that was claimed. The caller has the turn."""
         there = self._slots[slot]
         frame = WritableFrame(self, there, there.memory)
-        order = self._order
-        if order.order[0] == slot:
-            del order.order[0]
-            order.numbers[slot] = 0
-        else:
-            order.take(slot)
+        self._order.take(slot)
         self._writing[slot] = ref(frame)
         self._taking = -1
         return frame
@@ -280,26 +290,25 @@ class ChannelWriter(Channel):
         """Publish a slot that is filled. Return the number of the frame (for the library itself)."""
         if self._closed or self._pid != current_process.pid:
             self._check()
-        control, index, order = self._control, slot.index, self._order
-        turns, turn = self._turns, Turn()
+        index, order = slot.index, self._order
+        turns, turn = self._turns, (get_ident(),)
         try:
             if turns.setdefault(0, turn) is not turn:
                 await_turn(turns, turn)
             order.count = number = order.count + 1
             order.numbers[index] = number
             order.order.append(index)
-            control.times[index] = time.monotonic_ns()
-            size = len(meta)
-            control.sizes[index] = size
+            self._times[index] = time.monotonic_ns()
+            self._sizes[index] = size = len(meta)
             if size:
                 at = index * META_LIMIT
-                control.metas[at : at + size] = meta
+                self._control.metas[at : at + size] = meta
             self._numbers[index] = number
             self._table[number % self._entries] = index
             self._words64[_COUNT] = number
             del self._writing[index]
-            control.locks.unlock(slot.range)
-            self._page.advance(number)
+            self._call(*slot.unlocking)
+            self._advance(number)
         finally:
             if turns.get(0) is turn:
                 del turns[0]
@@ -315,7 +324,7 @@ class ChannelWriter(Channel):
     @contextlib.contextmanager
     def _taking_turns(self) -> Iterator[None]:
         """Exclude other threads in a block. See `turns`."""
-        turns, turn = self._turns, Turn()
+        turns, turn = self._turns, (get_ident(),)
         try:
             await_turn(turns, turn)
             yield
@@ -364,6 +373,7 @@ class ChannelWriter(Channel):
             except OutOfMemoryError:
                 return None
             control.numbers[index] = 0
+            slot.prepare(control.locks, exclusive=True)
             self._slots.append(slot)
             self._order.grow()
             control.words[Words.SLOTS] = index + 1
