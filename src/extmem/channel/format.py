@@ -96,8 +96,8 @@ class SlotFormat:
         source = array_sources.source_of(value, name)
         if (source.element.text, source.shape) != (entry.dtype, entry.shape):
             raise ValueError(
-                f"{source.what} has the shape {source.shape} of {source.element.text}, and the array {name!r} of a frame "
-                f"has {entry.shape} of {entry.dtype}; convert it first"
+                f"{source.what} has the shape {source.shape} of {source.element.text}, and the array {name!r} of a "
+                f"frame has {entry.shape} of {entry.dtype}; convert it first"
             )
         if source.device != array_sources.HOST:
             raise UnsupportedError(

@@ -1,9 +1,9 @@
 """`ChannelReader`: the side of a reader: it takes frames, holds their slots, and waits for new ones.
 
 How this works. `ring.take` decides which frame is next, and locks its slot. `Holds` releases the lock with the frame.
-The reader refers to the frame that it gave last, so a frame can be lost without a release only after `Frame.hold`;
-a weak reference tells of that. `ReadSource` is what the reader sees of the ring in one epoch. If the writer has replaced the slots, the reader
-opens the new ones at its next read; frames of the old ones keep theirs.
+The reader refers to the frame that it gave last, so a frame can be lost without a release only after `Frame.hold`; a
+weak reference tells of that. `ReadSource` is what the reader sees of the ring in one epoch. If the writer has replaced
+the slots, the reader opens the new ones at its next read; frames of the old ones keep theirs.
 
 The reader's own timeline tells the writer what it holds (`sharing.reader_page`), and wakes a writer that waits.
 """
@@ -11,28 +11,26 @@ The reader's own timeline tells the writer what it holds (`sharing.reader_page`)
 from __future__ import annotations
 
 import contextlib
-import time
-import warnings
 from threading import get_ident
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from weakref import ref
 
 from extmem.channel import info, waiting
-from extmem.channel.base import Channel
 from extmem.channel.frame import Frame
-from extmem.channel.holds import Holds, end_with
+from extmem.channel.holds import Holds
+from extmem.channel.keeper import FrameKeeper
 from extmem.channel.ring import first_cursor, take
-from extmem.channel.slots import close_memory
 from extmem.channel.source import ReadSource
 from extmem.channel.turns import Turns, await_turn
-from extmem.errors import FramesLostError, HandleStateError, NameNotFoundError, WriterGoneError
+from extmem.errors import FramesLostError, NameNotFoundError, WriterGoneError
 from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
-from extmem.sharing import reader_page
+from extmem.sharing import reader_page, timeline_page
 from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device, DeviceMemory
+    from extmem.api.device import Device
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
     from extmem.channel.info import ChannelInfo
@@ -42,10 +40,11 @@ __all__ = ["ChannelReader", "Start"]
 
 Start = Literal["newest", "next", "oldest"]
 _HELD, _CURSOR, _LOST = reader_page.HELD, reader_page.CURSOR, reader_page.LOST
-_WAITING, _EPOCH = Words.WAITING, Words.EPOCH
+_WAITING, _EPOCH, _CLOSED = Words.WAITING, Words.EPOCH, Words.CLOSED
+_SEQUENCE, _STATE = timeline_page.SEQUENCE // 4, timeline_page.STATE // 4
 
 
-class ChannelReader(Channel):
+class ChannelReader(FrameKeeper):
     """The side of a reader: an iterator over frames. Made by `extmem.open_channel`.
 
     `for frame in channel` waits for frames. It ends when the writer has closed the channel, and nothing newer will
@@ -89,6 +88,8 @@ class ChannelReader(Channel):
         self._turns: Turns = {}
         self._values = self._page.contents.cast("Q")
         """The words of the timeline's page: the first one is the number of the last frame."""
+        self._page_words = self._page.contents.cast("I")
+        self._table, self._entries, self._times, self._sizes = page.table, page.layout.entries, page.times, page.sizes
         self._words, self._words64, self._call = page.words, page.words64, page.locks.call
         self._ending: tuple[Any, ...] | None = None
         """The release that is being made: if an exception ends it, the next read makes it again."""
@@ -126,20 +127,20 @@ class ChannelReader(Channel):
         Errors: as `poll`; WaitTimeoutError (a TimeoutError), which names the writer and the age of its last frame;
         WriterGoneError if the writer has ended and there is no newer frame, unless `reconnect` is true.
         """
-        page = self._page
         deadline = None if timeout is None else waiting.deadline_after(timeout)
+        words = self._page_words
         while True:
-            expected = page.sequence_number  # before the look: a frame that comes after it changes the number
+            expected = words[_SEQUENCE]  # before the look: a frame that comes after it changes the number
             frame = self._take()
             if frame is not None:
                 return frame
-            if page.marked or self._control.words[Words.CLOSED]:
+            if words[_STATE] or self._words[_CLOSED]:
                 gone = self._gone()
                 if gone is not None:
                     return self._last_one(gone)
-            if not page.sleep(expected, deadline):
+            if not self._page.sleep(expected, deadline):
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
-            if page.sequence_number == expected:
+            if words[_SEQUENCE] == expected:
                 self._look_for_writer()
 
     async def read_async(self, timeout: float | None = None) -> Frame:
@@ -158,7 +159,7 @@ class ChannelReader(Channel):
                 gone = self._gone()
                 if gone is not None:
                     return self._last_one(gone)
-            left = waiting.SLICE if deadline is None else min(waiting.SLICE, (deadline - time.monotonic_ns()) / 1e9)
+            left = waiting.SLICE if deadline is None else min(waiting.SLICE, (deadline - monotonic_ns()) / 1e9)
             if left <= 0:
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
             await sleep_async(page, expected, left)
@@ -311,8 +312,8 @@ class ChannelReader(Channel):
                 return None
             if not self._every or count == cursor + 1:
                 # The usual case of `take`: the newest frame is next, and nobody overwrites it.
-                slot = source.slot_of(count)
-                there = source.slots[slot]
+                slot, slots = self._table[count % self._entries], source.slots
+                there = slots[slot] if slot < len(slots) else None
                 if there is not None:
                     source.taking = slot
                     try:
@@ -321,7 +322,17 @@ class ChannelReader(Channel):
                         pass
                     else:
                         if source.numbers[slot] == count and self._words64[_EPOCH] == source.epoch:
-                            return self._made(source, count, slot)
+                            skipped = count - cursor - 1
+                            if skipped:
+                                skipped = self._skip(source, count, slot, skipped)
+                            meta = self._control.meta(slot) if self._sizes[slot] else b""
+                            self._current = frame = Frame(self, there, count, skipped, self._times[slot], meta)
+                            self._args[count] = there.unlocking
+                            source.taking = -1
+                            self._started = True
+                            state[_HELD + 1] = monotonic_ns()
+                            state[_HELD] = state[_CURSOR] = self._cursor = count
+                            return frame
                         source.unlock(slot)
             return self._search(source, cursor)
         finally:
@@ -355,7 +366,7 @@ class ChannelReader(Channel):
         self._current = frame = Frame(self, there, number, skipped, control.times[slot], meta)
         self._args[number] = there.unlocking
         source.taking = -1
-        state[_HELD + 1] = time.monotonic_ns()
+        state[_HELD + 1] = monotonic_ns()
         state[_HELD] = number
         state[_CURSOR] = self._cursor = number
         return frame
@@ -378,21 +389,6 @@ class ChannelReader(Channel):
             )
         return skipped
 
-    def _settle(self) -> None:
-        """Release the frames that were kept, and lost without a release."""
-        if self._kept:
-            for number, (kept, _) in list(self._kept.items()):
-                if kept() is None:
-                    self._end(number)
-
-    def _refuse_more(self) -> None:
-        numbers = sorted(self._kept)
-        raise HandleStateError(
-            f"this reader of {self._name!r} keeps {len(numbers)} frames ({', '.join(map(str, numbers[:8]))}), and "
-            f"max_held is {self._max_held}; release one (frame.release(), the end of its with block), or open the "
-            f"channel with max_held={self._max_held + 1}"
-        )
-
     def _move(self) -> ReadSource | None:
         """Open the slots that have replaced those of this reader; None if their writer has ended meanwhile."""
         before = self._source
@@ -402,78 +398,6 @@ class ChannelReader(Channel):
             return None
         before.close(self._held)
         return source
-
-    # Releasing. Called by frames, in any thread.
-
-    def keep(self, frame: Frame) -> None:
-        """Note that a frame is kept beyond the next read (for the library itself)."""
-        number, state = frame.number, self._state
-        if number in self._kept:
-            return
-        self._held[number] = frame.ring_slot
-        index = self._free.pop()
-        self._kept[number] = (ref(frame), index)
-        at = _HELD + 2 * index
-        state[at + 1] = time.monotonic_ns()
-        state[at] = number
-        if state[_HELD] == number:
-            state[_HELD] = 0
-
-    def release(self, number: int, memory: DeviceMemory | None) -> None:
-        """Release a frame, or leave it to its arrays that are alive (for the library itself)."""
-        if memory is not None:
-            views = memory.live_views()
-            if views:
-                self._linger(number, memory, views)
-                return
-            close_memory(memory)
-        self._end(number)
-
-    def _end(self, number: int) -> None:
-        self._holds.release(number)
-        state = self._state
-        if state[_HELD] == number:
-            state[_HELD] = 0
-        if self._held:
-            self._forget(number)
-        if self._control.words[_WAITING] and not self._closed:
-            page = self._own_page
-            page.raise_to(page.value + 1)
-
-    def _forget(self, number: int) -> None:
-        """Forget a frame that was kept."""
-        _, index = self._kept.pop(number, (None, 0))
-        if index:
-            self._state[_HELD + 2 * index] = 0
-            self._free.append(index)
-        slot = self._held.pop(number, None)
-        if slot is not None and slot.epoch != self._source.epoch:
-            slot.close()
-
-    def _linger(self, number: int, memory: DeviceMemory, views: list[Any]) -> None:
-        """Keep the slot until the arrays of a frame that was released are gone."""
-        self._lingering += 1
-        if self._lingering > self._max_held:
-            warnings.warn(
-                f"{self._lingering} released frames of {self._name!r} have arrays that are alive, and keep their "
-                "slots; delete the arrays (or copy what you need) before the next read, or open the channel with a "
-                f"greater max_held than {self._max_held}",
-                ResourceWarning,
-                stacklevel=5,
-            )
-        keep = self._control.locks.hold
-        arguments = self._args.pop(number, None)
-
-        def over() -> None:
-            self._lingering -= 1
-            if arguments is not None:
-                self._args[number] = arguments
-            self._end(number)
-            keep.tobytes()
-
-        end_with(views, over)
-        del views
-        close_memory(memory)
 
     # The writer's end.
 

@@ -42,7 +42,7 @@ def await_turn(turns: Turns, turn: Turn) -> None:
             return
         if other == turn:
             raise HandleStateError(
-                "a signal handler uses a channel that its thread was just using when the signal came; set a flag in the "
-                "handler, and use the channel in the program"
+                "a signal handler uses a channel that its thread was just using when the signal came; set a flag in "
+                "the handler, and use the channel in the program"
             )
         time.sleep(_NAP)

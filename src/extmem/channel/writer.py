@@ -110,12 +110,12 @@ class ChannelWriter(Channel):
         try:
             if turns.setdefault(0, turn) is not turn:
                 await_turn(turns, turn)
-            order, reliable = self._order, self._reliable
+            order = self._order
             ready = order.order
-            if ready and self._taking < 0 and (reliable is None or not self._locks.has_foreign(reliable)):
-                # The usual case of `_claim`: the oldest frame is overwritten, and nobody holds it.
+            if ready and self._taking < 0:
+                # The usual case of `_claim`: the oldest frame is overwritten, and nobody holds it or waits for it.
                 slot = ready[0]
-                if order.numbers[slot] != order.count:
+                if order.numbers[slot] < order.unowed:
                     there = self._slots[slot]
                     self._taking = slot
                     try:
@@ -254,6 +254,7 @@ class ChannelWriter(Channel):
         read = EVERYTHING
         if self._reliable is not None and locks.has_foreign(self._reliable):
             read = self._readers.least_cursor()
+        order.note_readers(read)
         for slot in order.candidates(read):
             self._taking = slot
             if locks.try_exclusive(slots[slot].range):

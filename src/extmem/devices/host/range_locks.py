@@ -2,9 +2,10 @@
 
 How this works. A lock belongs to the description that `reopen` made, which nobody else has: it is closed in a child
 that executes a program, and is never sent: the object manager has another one. So the kernel releases its locks with
-the process, however that ends. A description that is open for reading alone takes shared locks and no exclusive ones (EBADF); the ranges may be beyond
-the end of the file, and of sealed files. Releasing and taking the lock of one range go through one lock of the kernel,
-which orders the bytes that were written before the release for whoever takes the lock afterwards.
+the process, however that ends. A description that is open for reading alone takes shared locks and no exclusive ones
+(EBADF); the ranges may be beyond the end of the file, and of sealed files. Releasing and taking the lock of one range
+go through one lock of the kernel, which orders the bytes that were written before the release for whoever takes the
+lock afterwards.
 
 The structs of the calls are made once for each range, because the calls are in the path of each frame.
 """
