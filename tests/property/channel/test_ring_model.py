@@ -12,7 +12,14 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from extmem.channel.ring import EVERYTHING, WriteOrder, first_cursor, take
 
@@ -270,7 +277,12 @@ class _LooksForReadersTooLate(WriteOrder):
 def test_planted_faults_are_found(monkeypatch: pytest.MonkeyPatch, what: str, planted: object) -> None:
     monkeypatch.setitem(globals(), what, planted)
     searching = settings(
-        max_examples=3000, stateful_step_count=40, deadline=None, database=None, phases=[Phase.generate], print_blob=False
+        max_examples=3000,
+        stateful_step_count=40,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        print_blob=False,
     )
     with pytest.raises(AssertionError):
         run_state_machine_as_test(RingMachine, settings=searching)

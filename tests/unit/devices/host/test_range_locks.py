@@ -73,11 +73,11 @@ def test_a_description_for_reading_takes_no_exclusive_lock() -> None:
 def test_the_locks_of_others_are_found_and_the_own_are_not() -> None:
     writer, reader, _ = pair()
     places = Range(1 << 50, 16)
-    assert writer.first_foreign(1 << 50, 16) is None and not writer.has_foreign(places)
+    assert writer.any_foreign(1 << 50, 16) is None and not writer.has_foreign(places)
     reader.try_shared(Range((1 << 50) + 3))
-    assert writer.first_foreign(1 << 50, 16) == (1 << 50) + 3 and writer.has_foreign(places)
-    assert writer.first_foreign((1 << 50) + 4, 12) is None
-    assert reader.first_foreign(1 << 50, 16) is None and not reader.has_foreign(places)
+    assert writer.any_foreign(1 << 50, 16) == (1 << 50) + 3 and writer.has_foreign(places)
+    assert writer.any_foreign((1 << 50) + 4, 12) is None
+    assert reader.any_foreign(1 << 50, 16) is None and not reader.has_foreign(places)
     writer.close()
     reader.close()
 
