@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from extmem.api.slices import MemorySlice
 from extmem.arguments import a_type
-from extmem.core import operations
 from extmem.errors import UnsupportedError
 from extmem.interop import array_sources
 from extmem.sharing import table
 from extmem.sharing.dtypes import element_of
-from extmem.sharing.layout import ArrayLayout
+from extmem.sharing.layout import ArrayLayout, axes_of
 from extmem.sharing.table import Entry, Spec, Table, strides_of
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class SlotFormat:
 
 
 def _shape(given: Any) -> tuple[int, ...]:
-    return operations.arguments.axes_of(given, "shape")
+    return axes_of(given, "shape")
 
 
 def _has_type(given: Any) -> bool:
