@@ -82,6 +82,7 @@ refused
         assert writer.count == 1
 
 
+@pytest.mark.slow("starts children that import everything anew")
 def test_a_pickled_channel_is_received_as_a_reader(name: str) -> None:
     context = multiprocessing.get_context("spawn")
     with extmem.create_channel(name, 8, "int64") as writer, extmem.open_channel(name, every=True) as reader:

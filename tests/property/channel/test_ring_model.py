@@ -184,7 +184,7 @@ class RingMachine(RuleBasedStateMachine):
         number, slot = take(reader, reader.cursor, reader.every)
         if slot < 0:
             assert number > reader.cursor
-            if not steps and not self.exclusive:
+            if not steps and not self.exclusive and self.slots > 1:  # the only frame of a ring may be overwritten
                 assert self.count_word <= reader.cursor
             return
         assert reader.cursor < number <= self.count_word
@@ -241,7 +241,7 @@ class RingMachine(RuleBasedStateMachine):
 
 
 TestRing = RingMachine.TestCase
-TestRing.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRing.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
 
 
 # Planted faults, each of which the model must find.
@@ -286,3 +286,9 @@ def test_planted_faults_are_found(monkeypatch: pytest.MonkeyPatch, what: str, pl
     )
     with pytest.raises(AssertionError):
         run_state_machine_as_test(RingMachine, settings=searching)
+
+
+@pytest.mark.slow("lets Hypothesis search long")
+def test_a_long_search_finds_nothing() -> None:
+    searching = settings(max_examples=400, stateful_step_count=50, deadline=None)
+    run_state_machine_as_test(RingMachine, settings=searching)
