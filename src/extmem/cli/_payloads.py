@@ -13,8 +13,9 @@ from extmem.errors import DescriptorError
 from extmem.manager import process_name, start_time
 from extmem.objects import ObjectKind, PayloadRow, Share
 from extmem.sharing.descriptor import Descriptor
+from extmem.sharing.descriptor.channel import ChannelDescriptor
 from extmem.sharing.descriptor.sync import SyncDescriptor
-from extmem.sharing.kinds import PageRole
+from extmem.sharing.kinds import SYNC_KINDS, PageRole
 from extmem.vk.value_text import enum_text
 
 __all__ = [
@@ -45,7 +46,7 @@ _PLURALS = {"timeline": "timelines", "binary": "binary semaphores"}
 
 def access_in_words(mask: int, object_kind: ObjectKind = ObjectKind.MEMORY) -> str:
     """Return an access mask as text: `read`, `read+write`, `read+write+manage`; of other kinds `wait+signal`."""
-    names = _RIGHTS if object_kind is ObjectKind.MEMORY else _SYNC_RIGHTS
+    names = _SYNC_RIGHTS if object_kind in SYNC_KINDS else _RIGHTS
     rights = [word for bit, word in names if mask & bit]
     if mask & _REST:
         rights.append("manage")
@@ -126,12 +127,15 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
     """
     descriptor: Descriptor | None = None
     sync: SyncDescriptor | None = None
+    channel: ChannelDescriptor | None = None
     with contextlib.suppress(DescriptorError):
         if row.object_kind is ObjectKind.MEMORY:
             descriptor = Descriptor.parse(row.descriptor)
-        else:
+        elif row.object_kind in SYNC_KINDS:
             sync = SyncDescriptor.parse(row.descriptor)
-    header = descriptor or sync
+        else:
+            channel = ChannelDescriptor.parse(row.descriptor)
+    header = descriptor or sync or channel
     return {
         "payload": row.payload,
         "object_kind": row.object_kind.name.lower(),
