@@ -79,6 +79,16 @@ def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
     return {"type": "bytes"}
 
 
+def _kind(
+    descriptor: Descriptor | None, sync: SyncDescriptor | None, channel: ChannelDescriptor | None, counter: int | None
+) -> dict[str, Any] | None:
+    if descriptor is not None:
+        return describe_kind(descriptor)
+    if channel is not None:
+        return {"type": "lock of a writer" if channel.lock else "control page"}
+    return describe_sync(sync, counter)
+
+
 def describe_sync(descriptor: SyncDescriptor | None, counter: int | None) -> dict[str, Any] | None:
     """Return what a semaphore or fence is: `{"type": "timeline" | "binary" | "fence", …}`; None if that is unknown.
 
@@ -144,7 +154,7 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
         "paths": list(row.names),
         "size": descriptor.payload_size if descriptor is not None else None,
         "allocation_size": descriptor.allocation_size if descriptor is not None else None,
-        "kind": describe_kind(descriptor) if descriptor is not None else describe_sync(sync, row.counter),
+        "kind": _kind(descriptor, sync, channel, row.counter),
         "device": header.device_name if header is not None else None,
         "read_only": header.read_only if header is not None else None,
         "share": "NT" if row.share & Share.NT else "KMT" if row.share & Share.KMT else "fd",
