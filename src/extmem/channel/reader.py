@@ -248,7 +248,7 @@ class ChannelReader(FrameKeeper):
 
         Arrays that are alive keep their slots until they are gone. A wait in another thread ends by HandleStateError.
         """
-        if self._closed:
+        if self._ended:
             return
         self._closed = True
         self._page.nudge()
@@ -268,6 +268,7 @@ class ChannelReader(FrameKeeper):
             self._own.close()
             self._frames.close()
             self._control.close()
+            self._ended = True
         finally:
             if turns.get(0) is turn:
                 del turns[0]
