@@ -114,10 +114,12 @@ def _seal(record: MemoryRecord) -> bool:
 def _take_back(record: MemoryRecord) -> None:
     """Announce that the memory is not frozen, unless the kernel has sealed it before an exception came."""
     pages = record.pages
-    if pages is None or PageRole.CONTROL not in pages or not pages.look_at_seal(PageRole.CONTROL):
-        changes.control_of(record).announce_freeze(False)
-    if record.is_frozen():
+    allocation: Any = record.allocation
+    page = pages is not None and PageRole.CONTROL in pages and pages.look_at_seal(PageRole.CONTROL)
+    if allocation.look_at_seal() if record.device.kind == "host" else page:
         record.writable = False
+    else:
+        changes.control_of(record).announce_freeze(False)
 
 
 def _refuse_system(record: MemoryRecord) -> None:
