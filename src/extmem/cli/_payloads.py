@@ -135,6 +135,7 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
         "paths": list(row.names),
         "size": descriptor.payload_size if descriptor is not None else None,
         "allocation_size": descriptor.allocation_size if descriptor is not None else None,
+        "generation": row.counter if row.object_kind is ObjectKind.MEMORY else None,
         "kind": describe_kind(descriptor) if descriptor is not None else describe_sync(sync, row.counter),
         "device": header.device_name if header is not None else None,
         "read_only": header.read_only if header is not None else None,
