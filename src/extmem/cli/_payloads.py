@@ -23,6 +23,7 @@ __all__ = [
     "describe_loan",
     "describe_payload",
     "describe_sync",
+    "kind_in_words",
     "other_broker_in_words",
     "payload_table",
     "process_name",
@@ -176,7 +177,8 @@ def other_broker_in_words(version: int, pid: int, socket: str) -> str:
     )
 
 
-def _kind_in_words(kind: dict[str, Any] | None) -> str:
+def kind_in_words(kind: dict[str, Any] | None) -> str:
+    """Return the contents of a payload, as `describe_kind` and `describe_sync` return them, in one or two lines."""
     if kind is None:
         return "?"
     if kind["type"] == "array":
@@ -248,7 +250,7 @@ def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream
                 "\n".join(map(clean, payload["names"])) or ("(superseded)" if payload["superseded"] else "(unnamed)"),
                 _object_in_words(payload),
                 _size_in_words(payload),
-                _kind_in_words(payload["kind"]),
+                kind_in_words(payload["kind"]),
                 f"{payload['share']} {payload['kmt']:#x}" if payload["kmt"] else payload["share"],
                 "\n".join(_holders_in_words(payload)) or "no process",
             )
