@@ -58,7 +58,7 @@ def _payload_lines(payload: PayloadRow, row: Row, state: State, processes: Calla
     handles = f", {payload.handle_count} handles" * (payload.handle_count > 1)
     kmt = f" {payload.kmt:#x}" if payload.kmt else ""
     yield from _line("object", f"{facts['object_kind']}, payload {payload.payload}, {facts['share']}{kmt}{handles}")
-    yield from _line("contents", kind_in_words(facts["kind"]))
+    yield from _line("contents", kind_in_words({**kind, "value": None}) if (kind := facts["kind"]) else "?")
     if facts["size"] is not None:
         allocated = f", {bytes_in_words(facts['allocation_size'])} allocated"
         exact = f" ({facts['size']} bytes)" * (facts["size"] >= 1024)

@@ -39,7 +39,7 @@ class RowTable(ScrollView, can_focus=True):
         "row-table--ended",
     }
     DEFAULT_CSS = """
-    RowTable { scrollbar-size-vertical: 1; }
+    RowTable { scrollbar-size-vertical: 1; overflow-x: hidden; }
     RowTable > .row-table--titles { text-style: bold underline; }
     RowTable > .row-table--selected { background: $primary; color: $text; text-style: bold; }
     RowTable > .row-table--new { color: $text-success; }
