@@ -102,7 +102,12 @@ def top(interval: float, web: bool, port: int, as_json: bool, served: bool) -> N
         return
     from extmem.cli._top.app import TopApp
 
-    app = TopApp(interval=interval, provider=channel_provider())
+    if served:
+        from extmem.cli._top.served import ServedDriver
+
+        app = TopApp(interval=interval, provider=channel_provider(), driver=ServedDriver)
+    else:
+        app = TopApp(interval=interval, provider=channel_provider())
     app.run()
     if app.error is not None:
         raise app.error

@@ -70,9 +70,9 @@ class PayloadRow(msgspec.Struct, frozen=True):
     handle_count: int = 1
     """The number of handles that the payload consists of."""
     counter: int | None = None
-    """The value in the page of a semaphore that the viewer may wait for, or the generation of memory that the viewer may
-    read and that has a control page; None for other payloads. The value of a driver's timeline is what hosts have seen
-    done."""
+    """The value in the page of a semaphore that the viewer may wait for, or the generation of memory that the viewer
+    may read and that has a control page; None for other payloads. The value of a driver's timeline is what hosts have
+    seen done."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
+from textual.driver import Driver
 from textual.message import Message
 from textual.widgets import Footer, Input, Static
 
@@ -94,11 +95,12 @@ class TopApp(App[None]):
         provider: ChannelProvider | None = None,
         looking: Callable[[], Look] | None = None,
         processes: Callable[[int], str] = process_name,
+        driver: type[Driver] | None = None,
     ) -> None:
         """interval: seconds between two looks. provider: tells of channels. looking: looks once; `look` if not given.
-        processes: returns the name of a process by its pid.
+        processes: returns the name of a process by its pid. driver: what draws; the terminal's if not given.
         """
-        super().__init__()
+        super().__init__(driver_class=driver)
         self._interval = interval
         self._processes = processes
         self._subjects = [subject for subject in Subject if subject is not Subject.CHANNELS or provider is not None]
