@@ -26,7 +26,7 @@ from extmem.cli._guard import INTERRUPTED
 from extmem.cli._out import clean, counted
 from extmem.cli._top.channels import ChannelProvider
 from extmem.cli._top.columns import COLUMNS, Column, seconds_in_words
-from extmem.cli._top.details import details
+from extmem.cli._top.details import details, wrapped
 from extmem.cli._top.items import Subject
 from extmem.cli._top.model import Look, Row, State, arrange
 from extmem.cli._top.reading import Reading, look
@@ -108,6 +108,13 @@ class TopApp(App[None]):
         self._orders: dict[Subject, tuple[Column, bool]] = {
             subject: (columns[0], columns[0].number) for subject, columns in COLUMNS.items()
         }
+        self._status = Static(id="status", markup=False)
+        self._problem = Static(id="problem", markup=False)
+        self._titles = Static(id="subjects")
+        self._filter = Input(placeholder="words that a row must contain", id="filter")
+        self._table = RowTable(COLUMNS[self._subject], id="rows")
+        self._pane = VerticalScroll(id="details", can_focus=True)
+        self._about = Static(id="about", markup=False)
         self._state: State | None = None
         self._paused = False
         self.error: Exception | None = None
@@ -122,20 +129,16 @@ class TopApp(App[None]):
     # -- widgets ------------------------------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
-        """Make the widgets."""
-        yield Static(id="status", markup=False)
-        yield Static(id="problem", markup=False)
-        yield Static(id="subjects")
-        yield Input(placeholder="words that a row must contain", id="filter")
+        """Arrange the widgets."""
+        yield self._status
+        yield self._problem
+        yield self._titles
+        yield self._filter
         with Container(id="body"):
-            yield RowTable(COLUMNS[self._subject], id="rows")
-            with VerticalScroll(id="details", can_focus=True):
-                yield Static(id="about", markup=False)
+            yield self._table
+            with self._pane:
+                yield self._about
         yield Footer(show_command_palette=False)
-
-    @functools.cached_property
-    def _table(self) -> RowTable:
-        return self.query_one("#rows", RowTable)
 
     def on_mount(self) -> None:
         """Begin to look."""
@@ -175,10 +178,12 @@ class TopApp(App[None]):
         self._draw()
 
     def _draw(self) -> None:
+        if not self._table.is_attached:
+            return  # the program is ending
         column, descending = self._orders[self._subject]
         state = self._state
         rows: Sequence[Row] = () if state is None else state.rows[self._subject]
-        wanted = self.query_one("#filter", Input).value
+        wanted = self._filter.value
         found = arrange(rows, wanted, column.key, descending=descending)
         self._table.set_columns(COLUMNS[self._subject], column, descending=descending)
         self._table.show(found, state, nothing=self._nothing(rows, wanted))
@@ -193,6 +198,7 @@ class TopApp(App[None]):
         return self._state.look.missing or f"No {self._subject.value.lower()} are shared now."
 
     def _show_status(self) -> None:
+        """Show the broker, and whether it answers."""
         parts = ["extmem top"]
         state, asking = self._state, self._reading.asking_for
         problem = ""
@@ -210,10 +216,9 @@ class TopApp(App[None]):
         if asking > _SLOW:
             problem = f"No answer for {seconds_in_words(asking)}; this is what was shared before."
         parts.append("paused" if self._paused else f"every {self._interval:g} s")
-        self.query_one("#status", Static).update(" | ".join(parts))
-        warning = self.query_one("#problem", Static)
-        warning.update(clean(problem))
-        warning.set_class(bool(problem), "shown")
+        self._status.update(" | ".join(parts))
+        self._problem.update(clean(problem))
+        self._problem.set_class(bool(problem), "shown")
 
     def _show_subjects(self, found: int, rows: int, wanted: str) -> None:
         titles = []
@@ -227,15 +232,19 @@ class TopApp(App[None]):
         column, descending = self._orders[self._subject]
         order = f"by {column.title}, {'greatest' if descending else 'least'} first"
         shown = f"  {found} of {rows} shown" if wanted.strip() else ""
-        self.query_one("#subjects", Static).update(" ".join(titles) + f"  [dim]{order}{shown}[/]")
+        self._titles.update(" ".join(titles) + f"  [dim]{order}{shown}[/]")
 
     @on(RowTable.Selected)
     def _show_details(self, message: RowTable.Selected) -> None:
-        about = self.query_one("#about", Static)
         if message.row is None or self._state is None:
-            about.update("")
-        elif self.query_one("#details").display:
-            about.update("\n".join(details(message.row, self._state, self._processes)))
+            self._about.update("")
+        elif self._pane.display:
+            lines = details(message.row, self._state, self._processes)
+            self._about.update("\n".join(wrapped(lines, self._about.container_size.width - 3)))
+
+    def on_resize(self) -> None:
+        """Wrap the details to the new width."""
+        self.call_after_refresh(self._draw)
 
     # -- keys ---------------------------------------------------------------------------------------------------------
 
@@ -279,7 +288,7 @@ class TopApp(App[None]):
 
     def action_details(self) -> None:
         """Show or hide the details."""
-        self.query_one("#details").toggle_class("hidden")
+        self._pane.toggle_class("hidden")
         self._table.post_message(RowTable.Selected(self._table.selected))
 
     def action_pause(self) -> None:
@@ -290,15 +299,13 @@ class TopApp(App[None]):
 
     def action_filter(self) -> None:
         """Type the words that rows must contain."""
-        field = self.query_one("#filter", Input)
-        field.add_class("shown")
-        field.focus()
+        self._filter.add_class("shown")
+        self._filter.focus()
 
     def action_no_filter(self) -> None:
         """Show all rows."""
-        field = self.query_one("#filter", Input)
-        field.value = ""
-        field.remove_class("shown")
+        self._filter.value = ""
+        self._filter.remove_class("shown")
         self._table.focus()
         self._draw()
 
@@ -308,6 +315,6 @@ class TopApp(App[None]):
 
     @on(Input.Submitted, "#filter")
     def _filter_done(self) -> None:
-        if not self.query_one("#filter", Input).value.strip():
+        if not self._filter.value.strip():
             self.action_no_filter()
         self._table.focus()

@@ -122,7 +122,7 @@ _behind = _of_channel(
 _NAME = Column("name", 0, 0, lambda row, state: row.item.name, lambda row: row.item.name.lower())
 _KIND = Column("kind", 26, 4, lambda row, state: row.item.kind, lambda row: row.item.kind)
 _HOLDERS = Column("held by", 22, 3, lambda row, state: row.item.held_by, lambda row: row.item.held_by)
-_COUNT = Column("n", 5, 1, lambda row, state: str(len(row.item.holders)), lambda row: len(row.item.holders), True)
+_COUNT = Column("procs", 7, 1, lambda row, state: str(len(row.item.holders)), lambda row: len(row.item.holders), True)
 _SINCE = Column("since", 9, 6, _since_text, _since_key)
 _RATE = Column("per s", 7, 2, _rate_text, lambda row: row.rate, True)
 
@@ -130,7 +130,7 @@ COLUMNS: Final[dict[Subject, tuple[Column, ...]]] = {
     Subject.PAYLOADS: (
         _NAME,
         Column("size", 9, 2, _size_text, lambda row: row.item.size, True),
-        Column("generation", 10, 5, _number_text, lambda row: row.item.number, True),
+        Column("generation", 12, 5, _number_text, lambda row: row.item.number, True),
         _RATE,
         _COUNT,
         _HOLDERS,
@@ -152,9 +152,9 @@ COLUMNS: Final[dict[Subject, tuple[Column, ...]]] = {
         Column("frames", 10, 3, _number_text, lambda row: row.item.number, True),
         _RATE,
         Column("age", 7, 1, lambda row, state: seconds_in_words(_age(row)), _age, True),
-        Column("readers", 7, 4, _text_of(_readers), _readers, True),
-        Column("held", 4, 5, _text_of(_held), _held, True),
-        Column("skipped", 8, 3, _text_of(_skipped), _skipped, True),
+        Column("readers", 9, 4, _text_of(_readers), _readers, True),
+        Column("held", 6, 5, _text_of(_held), _held, True),
+        Column("skipped", 9, 3, _text_of(_skipped), _skipped, True),
         Column("slowest", 22, 2, _slowest_text, _behind, True),
         _SINCE,
     ),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -14,14 +15,21 @@ from extmem.cli._top.columns import clock, seconds_in_words
 from extmem.cli._top.model import ENDED, Row, State
 from extmem.objects import PayloadRow
 
-__all__ = ["MOST", "details"]
+__all__ = ["MOST", "Line", "details", "wrapped"]
 
 MOST: Final = 200
 """The number of holders and of handles that are listed; of the others there is the number."""
 _WIDTH: Final = 11
 
 
-def details(row: Row, state: State, processes: Callable[[int], str]) -> list[str]:
+class Line(NamedTuple):
+    """A line, and the place below which a window that is too narrow for it continues it."""
+
+    text: str
+    indent: int = 4
+
+
+def details(row: Row, state: State, processes: Callable[[int], str]) -> list[Line]:
     """Return the lines about a row: what it is, its order, and who holds it with which rights since when.
 
     processes: returns the name of a process by its pid.
@@ -37,20 +45,29 @@ def details(row: Row, state: State, processes: Callable[[int], str]) -> list[str
     return lines
 
 
-def _line(label: str, value: object) -> Iterator[str]:
+def wrapped(lines: Iterable[Line], width: int) -> list[str]:
+    """Return the lines as text, wrapped to a window of this width."""
+    found: list[str] = []
+    for line in lines:
+        most = max(width, line.indent + 8)
+        found += textwrap.wrap(line.text, most, subsequent_indent=" " * line.indent, break_on_hyphens=False)
+    return found
+
+
+def _line(label: str, value: object) -> Iterator[Line]:
     text = str(value)
     if text:
         first, *more = text.split("\n")
-        yield f"{label:{_WIDTH}} {clean(first)}"
+        yield Line(f"{label:{_WIDTH}} {clean(first)}", _WIDTH + 1)
         for one in more:
-            yield f"{'':{_WIDTH}} {clean(one)}"
+            yield Line(f"{'':{_WIDTH}} {clean(one)}", _WIDTH + 1)
 
 
 def _since(wall: float | None, state: State) -> str:
     return f"since before {clock(state.began)}" if wall is None else f"since {clock(wall)}"
 
 
-def _payload_lines(payload: PayloadRow, row: Row, state: State, processes: Callable[[int], str]) -> Iterator[str]:
+def _payload_lines(payload: PayloadRow, row: Row, state: State, processes: Callable[[int], str]) -> Iterator[Line]:
     count = len(payload.holders)
     facts = describe_payload(msgspec.structs.replace(payload, holders=payload.holders[:MOST]), processes)
     for path in facts["paths"]:
@@ -82,11 +99,11 @@ def _payload_lines(payload: PayloadRow, row: Row, state: State, processes: Calla
     if facts["in_flight"]:
         yield from _line("in flight", f"{facts['in_flight']}, from processes that have ended")
     yield from _order_roles(facts)
-    yield f"held by {counted(count, 'process')}{':' * bool(count)}"
+    yield Line(f"held by {counted(count, 'process')}{':' * bool(count)}")
     for holder in facts["holders"]:
         yield from _holder_lines(holder, facts, _since(row.holding.get(holder["pid"]), state))
     if count > MOST:
-        yield f"  and {counted(count - MOST, 'more process')}"
+        yield Line(f"  and {counted(count - MOST, 'more process')}")
 
 
 def _order(facts: dict[str, Any], row: Row) -> str:
@@ -103,7 +120,7 @@ def _order(facts: dict[str, Any], row: Row) -> str:
     return f"{number}: {what}{rate}"
 
 
-def _order_roles(facts: dict[str, Any]) -> Iterator[str]:
+def _order_roles(facts: dict[str, Any]) -> Iterator[Line]:
     """Who may signal and who may only wait, for what orders work: of the holders that are listed."""
     if facts["object_kind"] == "memory":
         return
@@ -115,7 +132,7 @@ def _order_roles(facts: dict[str, Any]) -> Iterator[str]:
         yield from _line(label, ", ".join(map(str, having)))
 
 
-def _holder_lines(holder: dict[str, Any], facts: dict[str, Any], since: str) -> Iterator[str]:
+def _holder_lines(holder: dict[str, Any], facts: dict[str, Any], since: str) -> Iterator[Line]:
     process = f"{holder['pid']} {clean(holder['process'])}".strip() if holder["pid"] else "a child that is starting"
     count = int(holder.get("memory_objects", holder.get("semaphores", holder.get("fences", 0))))
     parts = [process]
@@ -124,15 +141,15 @@ def _holder_lines(holder: dict[str, Any], facts: dict[str, Any], since: str) -> 
         parts += [f"{count} objects"] * (count > 1)
         parts += [holder["rights"]] * (holder["rights"] not in ("", "nothing"))
     parts += [f"{holder['in_flight']} in flight"] * bool(holder["in_flight"])
-    yield "  " + ", ".join([*parts, since])
+    yield Line("  " + ", ".join([*parts, since]))
     handles = holder["handles"]
     for handle in handles[:MOST]:
-        yield f"    handle {handle['value']:#x} {handle['rights']}"
+        yield Line(f"    handle {handle['value']:#x} {handle['rights']}")
     if len(handles) > MOST:
-        yield f"    and {counted(len(handles) - MOST, 'more handle')}"
+        yield Line(f"    and {counted(len(handles) - MOST, 'more handle')}")
 
 
-def _channel_lines(channel: ChannelFacts, row: Row, state: State, processes: Callable[[int], str]) -> Iterator[str]:
+def _channel_lines(channel: ChannelFacts, row: Row, state: State, processes: Callable[[int], str]) -> Iterator[Line]:
     writer = f"{channel.writer} {clean(processes(channel.writer))}" if channel.writer else "none lives"
     yield from _line("writer", writer)
     rate = "" if row.rate is None else f", {row.rate:.1f} each second"
@@ -142,14 +159,14 @@ def _channel_lines(channel: ChannelFacts, row: Row, state: State, processes: Cal
     )
     yield from _line("ring", f"{counted(channel.slots, 'slot')}, epoch {channel.epoch}")
     yield from _line("shared", _since(row.since, state))
-    yield f"{counted(len(channel.readers), 'reader')}{':' * bool(channel.readers)}"
+    yield Line(f"{counted(len(channel.readers), 'reader')}{':' * bool(channel.readers)}")
     for reader in channel.readers[:MOST]:
         held = ""
         if reader.held:
             held = f", holds {counted(reader.held, 'frame')} for {seconds_in_words(reader.held_for)}"
-        yield (
+        yield Line(
             f"  {reader.pid} {clean(processes(reader.pid))}, {clean(reader.mode)}, {channel.frames - reader.cursor} "
             f"behind, {reader.skipped} skipped{held}, {_since(row.holding.get(reader.pid), state)}"
         )
     if len(channel.readers) > MOST:
-        yield f"  and {counted(len(channel.readers) - MOST, 'more reader')}"
+        yield Line(f"  and {counted(len(channel.readers) - MOST, 'more reader')}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["HTML", "STYLE", "security_headers"]
+__all__ = ["HTML", "SCRIPT", "STYLE", "security_headers"]
 
 STYLE: Final = """
 @font-face { font-family: "Roboto Mono"; src: url("fonts/RobotoMono-VariableFont_wght.ttf"); }
@@ -15,15 +15,21 @@ html, body { margin: 0; height: 100%; background: #121212; color: #e0e0e0; font:
 body.-closed .message { display: block; }
 """
 
+SCRIPT: Final = """// Keys reach the program without a click, once textual.js has made its terminal on the same event.
+addEventListener("load", () => setTimeout(() => document.querySelector(".xterm-helper-textarea")?.focus()));
+"""
+
 HTML: Final = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>extmem top</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="{base}static/css/xterm.css">
 <link rel="stylesheet" href="{base}static/top.css">
 <script src="{base}static/js/textual.js"></script>
+<script src="{base}static/top.js"></script>
 </head>
 <body>
 <div class="message" role="status">extmem top has ended here. <a href="{base}">Start it again</a>, unless the program

@@ -31,7 +31,7 @@ from textual_serve.app_service import AppService
 from textual_serve.download_manager import DownloadManager
 
 from extmem.cli._out import emit_line, words
-from extmem.cli._top.page import HTML, STYLE, security_headers
+from extmem.cli._top.page import HTML, SCRIPT, STYLE, security_headers
 
 __all__ = ["ADDRESS", "MOST_PAGES", "TopServer", "serve"]
 
@@ -103,6 +103,8 @@ class TopServer:
             return await self._page(request)
         if rest == "static/top.css":
             return self._text(STYLE, 200, "text/css")
+        if rest == "static/top.js":
+            return self._text(SCRIPT, 200, "text/javascript")
         kind = _FILES.get(rest.removeprefix("static/")) if rest.startswith("static/") else None
         if kind is None:
             return self._text("Nothing has this address.", 404)
