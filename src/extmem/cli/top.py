@@ -19,10 +19,13 @@ __all__ = ["top"]
 _ADVICE = "pip install 'extmem[top]'; `extmem ps` needs nothing more"
 
 
-def _require_textual() -> None:
+def _require_packages(*, web: bool) -> None:
     from extmem.optional import load
 
     load("textual.app", what="Textual, which extmem top draws with,", advice=_ADVICE, package="Textual")
+    if web:
+        for module, package in (("textual_serve.app_service", "textual-serve"), ("aiohttp.web", "aiohttp")):
+            load(module, what=f"{package}, which extmem top --web needs,", advice=_ADVICE, package=package)
 
 
 def _require_terminal() -> None:
@@ -94,7 +97,7 @@ def top(interval: float, web: bool, port: int, as_json: bool, served: bool) -> N
         return
     if not served and not web:
         _require_terminal()
-    _require_textual()
+    _require_packages(web=web)
     if web:
         from extmem.cli._top.web import serve
 

@@ -143,7 +143,8 @@ class TopApp(App[None]):
     def on_mount(self) -> None:
         """Begin to look."""
         self._table.focus()
-        self._leave_on_signals()
+        if not self.is_headless:
+            self._leave_on_signals()
         self.set_interval(0.5, self._show_status)
         self._draw()
         self._reading.start()
