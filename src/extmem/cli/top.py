@@ -24,7 +24,7 @@ def _require_packages(*, web: bool) -> None:
 
     load("textual.app", what="Textual, which extmem top draws with,", advice=_ADVICE, package="Textual")
     if web:
-        for module, package in (("textual_serve.app_service", "textual-serve"), ("aiohttp.web", "aiohttp")):
+        for module, package in (("textual_serve", "textual-serve"), ("aiohttp.web", "aiohttp")):
             load(module, what=f"{package}, which extmem top --web needs,", advice=_ADVICE, package=package)
 
 
@@ -114,7 +114,7 @@ def top(interval: float, web: bool, port: int, as_json: bool, served: bool) -> N
     app.run()
     if app.error is not None:
         raise app.error
-    if app.return_code == INTERRUPTED:
+    if app.return_code == INTERRUPTED and not served:
         raise KeyboardInterrupt
-    if app.return_code:
+    if app.return_code and not served:
         raise click.exceptions.Exit(app.return_code)

@@ -77,8 +77,6 @@ class TopApp(App[None]):
         Binding("1", "subject(0)", "Payloads", show=False),
         Binding("2", "subject(1)", "Timelines", show=False),
         Binding("3", "subject(2)", "Channels", show=False),
-        Binding("tab", "next_subject(1)", "Next table", show=True, priority=False),
-        Binding("shift+tab", "next_subject(-1)", "Previous table", show=False),
         Binding("slash,f", "filter", "Filter", key_display="/"),
         Binding("escape", "no_filter", "No filter", show=False),
         Binding("s", "sort(1)", "Sort"),

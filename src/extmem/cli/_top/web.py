@@ -1,8 +1,8 @@
 """`extmem top --web`: the program in a browser on this machine, for whoever has the address, and nobody else.
 
-How this works. Each page that a browser opens has a websocket, and each websocket a process of its own, which runs the
-same program with Textual's driver for the web; textual-serve's `AppService` carries bytes between the two, and its
-script draws them.
+How this works. Each page that a browser opens has a websocket, and each websocket a process of its own (`program`),
+which runs the same program with Textual's driver for the web. textual-serve's script draws in the browser what it
+writes. textual-serve has a server, too, which is not used: it serves without a secret, and does not wait for processes.
 
 Every user of the machine can connect to 127.0.0.1, and a page of any site can make a browser do so. So the first part
 of each path is a random secret, which every request must have: for the page, for its parts and for the websocket.
@@ -17,21 +17,19 @@ import asyncio
 import contextlib
 import hmac
 import importlib.resources
+import json
 import secrets
-import shlex
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 import click
-from aiohttp import WSMsgType, web
-from textual_serve.app_service import AppService
-from textual_serve.download_manager import DownloadManager
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from extmem.cli._out import emit_line, words
 from extmem.cli._top.page import HTML, SCRIPT, STYLE, security_headers
+from extmem.cli._top.program import ENDS, Program
 
 __all__ = ["ADDRESS", "MOST_PAGES", "TopServer", "serve"]
 
@@ -43,8 +41,6 @@ _WIDEST: Final = 1_000
 """Columns and rows that a page may ask for, at most."""
 _LONGEST: Final = 1 << 16
 """Bytes of a message of a page, at most."""
-_ENDS: Final = 5.0
-"""Seconds in which a page's process is to end."""
 _FILES: Final = {
     "css/xterm.css": "text/css",
     "js/textual.js": "text/javascript",
@@ -54,16 +50,16 @@ _FILES: Final = {
 
 
 class TopServer:
-    """The server. `command`: what each page runs."""
+    """The server. Use it in one event loop; `close` ends all that it has started."""
 
     def __init__(self, command: Sequence[str], port: int = 0) -> None:
-        """port: 0 for any free one. Errors: OSError if it cannot be had."""
-        self._command = subprocess.list2cmdline(command) if sys.platform == "win32" else f"exec {shlex.join(command)}"
+        """command: what each page runs. port: 0 for any free one. Errors: OSError if it cannot be had."""
+        self._command = tuple(command)
         self._secret = secrets.token_urlsafe(_SECRET_BYTES)
         self._socket = _listening(port)
         self._host = f"{ADDRESS}:{self._socket.getsockname()[1]}"
         self._headers = security_headers(self._host)
-        self._pages = 0
+        self._pages: set[web.WebSocketResponse] = set()
         self._runner: web.AppRunner | None = None
 
     @property
@@ -76,12 +72,14 @@ class TopServer:
         application = web.Application(client_max_size=_LONGEST)
         application.router.add_route("*", "/{path:.*}", self._answer)
         # No log: it would contain the secret.
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=_ENDS)
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=2 * ENDS)
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket).start()
 
     async def close(self) -> None:
         """End all pages and their processes."""
+        for page in list(self._pages):
+            await page.close(code=WSCloseCode.GOING_AWAY)
         if self._runner is not None:
             await self._runner.cleanup()
         self._socket.close()
@@ -120,57 +118,54 @@ class TopServer:
         """Run the program for one page, until either of the two ends."""
         if request.headers.get("Origin", f"http://{self._host}") != f"http://{self._host}":
             return self._refused("A page of another site may not use this.")
-        if self._pages >= MOST_PAGES:
+        if len(self._pages) >= MOST_PAGES:
             return self._text(f"{MOST_PAGES} pages are open; close one first.", 503)
-        self._pages += 1
+        page = web.WebSocketResponse(heartbeat=15, max_msg_size=_LONGEST)
+        self._pages.add(page)
         try:
-            page = web.WebSocketResponse(heartbeat=15, max_msg_size=_LONGEST)
             await page.prepare(request)
             await self._run(page, _size(request.query.get("width"), 80), _size(request.query.get("height"), 24))
-            return page
         finally:
-            self._pages -= 1
+            self._pages.discard(page)
+        return page
 
     async def _run(self, page: web.WebSocketResponse, width: int, height: int) -> None:
-        async def close() -> None:
-            await page.close()
-
-        service = AppService(
-            self._command,
-            write_bytes=page.send_bytes,
-            write_str=page.send_str,
-            close=close,
-            download_manager=DownloadManager(),
-        )
-        await service.start(width, height)
+        program = await Program.start(self._command, width, height)
+        drawing = asyncio.create_task(_draw(program, page))
         try:
             async for message in page:
                 if message.type == WSMsgType.TEXT:
-                    await _pass_on(message.data, page, service)
+                    await _pass_on(message.data, page, program)
         finally:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(service.stop(), _ENDS)
+            drawing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await drawing
+            await program.end()
 
 
-async def _pass_on(text: str, page: web.WebSocketResponse, service: AppService) -> None:
-    """Pass a message of the page on to its process. One that is none of the script's is ignored."""
-    import json
+async def _draw(program: Program, page: web.WebSocketResponse) -> None:
+    """Send what the program draws, until it ends; then the page ends."""
+    with contextlib.suppress(ConnectionError):
+        async for data in program.drawn():
+            await page.send_bytes(data)
+        await page.close()
 
+
+async def _pass_on(text: str, page: web.WebSocketResponse, program: Program) -> None:
+    """Pass a message of the page on to its program. One that is none of the script's is ignored."""
     try:
         message = json.loads(text)
     except ValueError:
         return
     match message:
         case ["stdin", str(typed)]:
-            await service.send_bytes(typed.encode("utf-8", "replace"))
+            await program.typed(typed.encode("utf-8", "replace"))
         case ["resize", {"width": int(width), "height": int(height)}]:
-            await service.set_terminal_size(_size(width, 80), _size(height, 24))
+            await program.tell({"type": "resize", "width": _size(width, 80), "height": _size(height, 24)})
         case ["ping", str(sent)]:
             await page.send_json(["pong", sent])
-        case ["focus", *_]:
-            await service.focus()
-        case ["blur", *_]:
-            await service.blur()
+        case ["focus" | "blur" as change, *_]:
+            await program.tell({"type": change})
 
 
 def _size(given: object, otherwise: int) -> int:
