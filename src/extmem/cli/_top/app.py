@@ -113,7 +113,8 @@ class TopApp(App[None]):
         self._table = RowTable(COLUMNS[self._subject], id="rows")
         self._pane = VerticalScroll(id="details", can_focus=True)
         self._about = Static(id="about", markup=False)
-        self._state: State | None = None
+        self.state: State | None = None
+        """What is shown; None before the first look."""
         self._paused = False
         self.error: Exception | None = None
         """The error that ended the program, if one did."""
@@ -171,7 +172,7 @@ class TopApp(App[None]):
             self.error = message.state
             self.exit(return_code=1)
             return
-        self._state = message.state
+        self.state = message.state
         if message.state.notice:
             self.notify(message.state.notice, markup=False)
         self._draw()
@@ -180,7 +181,7 @@ class TopApp(App[None]):
         if not self._table.is_attached:
             return  # the program is ending
         column, descending = self._orders[self._subject]
-        state = self._state
+        state = self.state
         rows: Sequence[Row] = () if state is None else state.rows[self._subject]
         wanted = self._filter.value
         found = arrange(rows, wanted, column.key, descending=descending)
@@ -190,16 +191,16 @@ class TopApp(App[None]):
         self._show_subjects(len(found), len(rows), wanted)
 
     def _nothing(self, rows: Sequence[Row], wanted: str) -> str:
-        if self._state is None:
+        if self.state is None:
             return "Looking …"
         if rows:
             return f"None of {counted(len(rows), 'row')} contains {clean(wanted.strip())!r}; Esc shows all."
-        return self._state.look.missing or f"No {self._subject.value.lower()} are shared now."
+        return self.state.look.missing or f"No {self._subject.value.lower()} are shared now."
 
     def _show_status(self) -> None:
         """Show the broker, and whether it answers."""
         parts = ["extmem top"]
-        state, asking = self._state, self._reading.asking_for
+        state, asking = self.state, self._reading.asking_for
         problem = ""
         if state is not None:
             found = state.look
@@ -222,7 +223,7 @@ class TopApp(App[None]):
     def _show_subjects(self, found: int, rows: int, wanted: str) -> None:
         titles = []
         for number, subject in enumerate(self._subjects):
-            count = 0 if self._state is None else self._state.live(subject)
+            count = 0 if self.state is None else self.state.live(subject)
             title = f"{number + 1} {subject.value} ({count})"
             if subject is self._subject:
                 titles.append(f"[b reverse]>{title}<[/]")
@@ -235,10 +236,10 @@ class TopApp(App[None]):
 
     @on(RowTable.Selected)
     def _show_details(self, message: RowTable.Selected) -> None:
-        if message.row is None or self._state is None:
+        if message.row is None or self.state is None:
             self._about.update("")
         elif self._pane.display:
-            lines = details(message.row, self._state, self._processes)
+            lines = details(message.row, self.state, self._processes)
             self._about.update("\n".join(wrapped(lines, self._about.container_size.width - 3)))
 
     def on_resize(self) -> None:

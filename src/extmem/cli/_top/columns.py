@@ -22,7 +22,7 @@ __all__ = ["COLUMNS", "Column", "Placed", "clock", "fitting", "header_line", "ro
 
 _SELECTED, _MARGIN, _GAP = ">", 3, 2
 """The mark of the selected row; the columns of the marks and the space after them; the space between columns."""
-_LEAST_NAME: Final = 14
+_LEAST_NAME: Final = 12
 """The least width of the name, for which other columns are left out."""
 
 
@@ -121,7 +121,7 @@ _behind = _of_channel(
 
 _NAME = Column("name", 0, 0, lambda row, state: row.item.name, lambda row: row.item.name.lower())
 _KIND = Column("kind", 26, 4, lambda row, state: row.item.kind, lambda row: row.item.kind)
-_HOLDERS = Column("held by", 22, 3, lambda row, state: row.item.held_by, lambda row: row.item.held_by)
+_HOLDERS = Column("held by", 20, 3, lambda row, state: row.item.held_by, lambda row: row.item.held_by)
 _COUNT = Column("procs", 7, 1, lambda row, state: str(len(row.item.holders)), lambda row: len(row.item.holders), True)
 _SINCE = Column("since", 9, 6, _since_text, _since_key)
 _RATE = Column("per s", 7, 2, _rate_text, lambda row: row.rate, True)

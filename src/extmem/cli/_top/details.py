@@ -23,10 +23,14 @@ _WIDTH: Final = 11
 
 
 class Line(NamedTuple):
-    """A line, and the place below which a window that is too narrow for it continues it."""
+    """A line, and the place below which a window that is too narrow for it continues it.
+
+    What is before that place in a line with a label is kept together.
+    """
 
     text: str
     indent: int = 4
+    labelled: bool = False
 
 
 def details(row: Row, state: State, processes: Callable[[int], str]) -> list[Line]:
@@ -50,7 +54,13 @@ def wrapped(lines: Iterable[Line], width: int) -> list[str]:
     found: list[str] = []
     for line in lines:
         most = max(width, line.indent + 8)
-        found += textwrap.wrap(line.text, most, subsequent_indent=" " * line.indent, break_on_hyphens=False)
+        head, rest = (line.text[: line.indent], line.text[line.indent :]) if line.labelled else ("", line.text)
+        indent = " " * line.indent
+        begin = indent if head else ""
+        first, *more = textwrap.wrap(
+            rest, most, initial_indent=begin, subsequent_indent=indent, break_on_hyphens=False
+        ) or [begin]
+        found += [head + first[len(head) :], *more]
     return found
 
 
@@ -58,9 +68,9 @@ def _line(label: str, value: object) -> Iterator[Line]:
     text = str(value)
     if text:
         first, *more = text.split("\n")
-        yield Line(f"{label:{_WIDTH}} {clean(first)}", _WIDTH + 1)
+        yield Line(f"{label:{_WIDTH}} {clean(first)}", _WIDTH + 1, labelled=True)
         for one in more:
-            yield Line(f"{'':{_WIDTH}} {clean(one)}", _WIDTH + 1)
+            yield Line(f"{'':{_WIDTH}} {clean(one)}", _WIDTH + 1, labelled=True)
 
 
 def _since(wall: float | None, state: State) -> str:

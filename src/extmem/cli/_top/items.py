@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from enum import Enum
+from typing import Final
 
 import msgspec
 
@@ -28,6 +29,9 @@ class Subject(Enum):
     TIMELINES = "Timelines"
     """Timelines of the host and of drivers, binary semaphores and fences: all that orders work."""
     CHANNELS = "Channels"
+
+
+_ORDER: Final = (ObjectKind.SEMAPHORE, ObjectKind.FENCE)
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -64,7 +68,7 @@ class Item(msgspec.Struct, frozen=True):
 
 def subject_of(row: PayloadRow) -> Subject:
     """Return the table that a payload belongs to."""
-    return Subject.PAYLOADS if row.object_kind is ObjectKind.MEMORY else Subject.TIMELINES
+    return Subject.TIMELINES if row.object_kind in _ORDER else Subject.PAYLOADS
 
 
 def describe(row: PayloadRow) -> Described:

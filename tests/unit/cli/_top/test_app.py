@@ -78,9 +78,9 @@ class Screen:
     async def again(self, *rows: Any, **changes: Any) -> None:
         """Let the program look again, at this."""
         self.looking.set(*rows, **changes)
-        before = self.app._state
+        before = self.app.state
         self.app._reading.again()
-        await self.until(lambda: self.app._state is not before, "another look")
+        await self.until(lambda: self.app.state is not before, "another look")
 
     @property
     def selected(self) -> str:
@@ -110,7 +110,7 @@ def run(
     async def all_of_it() -> None:
         async with app.run_test(size=size, notifications=True) as pilot:
             screen = Screen(app, pilot, looking)
-            await screen.until(lambda: app._state is not None, "the first look")
+            await screen.until(lambda: app.state is not None, "the first look")
             await test(screen)
 
     asyncio.run(all_of_it())

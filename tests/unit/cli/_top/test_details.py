@@ -93,6 +93,8 @@ def test_lines_are_wrapped_below_their_values() -> None:
     lines = wrapped(details(state.rows[Subject.PAYLOADS][0], state, process), 30)
     assert lines[:2] == ["name        a name of many", "            words in one line"]
     assert all(len(line) <= 30 for line in lines)
+    path = lines.index("path        \\Sessions\\1\\BaseNa")
+    assert lines[path + 1] == "            medObjects\\a name"
     assert wrapped(details(state.rows[Subject.PAYLOADS][0], state, process), 1), "a window of any width"
 
 
