@@ -1,8 +1,8 @@
 """What the view shows of channels, and who tells it: the interface between channels and `extmem top`. Pure.
 
-A provider is a function that returns all channels that this user may open. It is called in the reading thread, once for
-each look, and must return within a bounded time whatever writers and readers do: it takes no lock of a channel and
-waits for no process.
+A provider is a function that gets the rows of a snapshot and returns the channels among them. It is called in the
+reading thread, once for each look, and must return within a bounded time whatever writers and readers do: it takes no
+lock of a channel and waits for no process. What it opens, it closes before it returns: a view keeps nothing alive.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
+
+from extmem.objects import PayloadRow
 
 __all__ = ["ChannelFacts", "ChannelProvider", "ReaderFacts"]
 
@@ -54,5 +56,5 @@ class ChannelFacts(msgspec.Struct, frozen=True):
         return min(self.readers, key=lambda reader: (reader.cursor, reader.pid), default=None)
 
 
-ChannelProvider: TypeAlias = Callable[[], Sequence[ChannelFacts]]
-"""Returns the channels. Errors: as of `manager().snapshot()`."""
+ChannelProvider: TypeAlias = Callable[[Sequence[PayloadRow]], Sequence[ChannelFacts]]
+"""Returns the channels among the payloads. Errors: as of `manager().snapshot()`."""

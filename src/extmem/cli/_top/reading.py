@@ -53,7 +53,7 @@ def look(provider: ChannelProvider | None = None) -> Look:
                 _let_go()
                 return Look(started, wall, (), None if provider is None else (), broker, seconds=_since(started))
         rows = owner.snapshot()
-        channels = None if provider is None else provider()
+        channels = None if provider is None else provider(rows)
     except (ExtmemError, OSError) as error:
         return Look(started, wall, error=error, seconds=_since(started))
     return Look(started, wall, rows, channels, broker, seconds=_since(started))

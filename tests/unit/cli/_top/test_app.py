@@ -100,7 +100,7 @@ def run(
     test: Callable[[Screen], Awaitable[None]],
     *rows: Any,
     size: tuple[int, int] = (100, 30),
-    provider: Callable[[], Sequence[ChannelFacts]] | None = None,
+    provider: Callable[[Sequence[Any]], Sequence[ChannelFacts]] | None = None,
     **changes: Any,
 ) -> TopApp:
     """Run a test in the program, which shows these payloads. Return the program, which has ended."""
@@ -220,7 +220,7 @@ def test_the_tables_are_reached_by_number_and_by_arrows() -> None:
         test,
         memory(1, "camera"),
         timeline(2, "clock", 5),
-        provider=lambda: [CHANNEL],
+        provider=lambda rows: [CHANNEL],
         channels=[CHANNEL],
         size=(150, 30),
     )

@@ -56,7 +56,7 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> FakeManager:
 
 
 def test_a_look_finds_the_broker_and_what_is_shared(manager: FakeManager) -> None:
-    found = look(lambda: [CHANNEL])
+    found = look(lambda rows: [CHANNEL] * len(rows))
     assert [row.payload for row in found.rows] == [1] and found.channels == [CHANNEL]
     assert found.broker is not None and (found.broker.pid, found.broker.clients) == (7, 2)
     assert (found.missing, found.error) == ("", None) and manager.calls == ["status", "snapshot"]
