@@ -180,6 +180,17 @@ class PageSignals:
             self._settle()
         return True
 
+    def advance(self, value: int) -> None:
+        """Signal a value as the only process that signals, which was entered into the table (`announce_signal`).
+
+        The caller ensures that the value is greater, and that no other thread signals at the same time.
+        """
+        words = self._words
+        if words[_STATE]:
+            layout.mark_repaired(words.cast("B"))
+        self._values[0] = value
+        self._ring(self._bell)
+
     def store(self, value: int) -> None:
         """Store a value as the only process that may store one now, which is not entered into the table.
 
@@ -295,6 +306,19 @@ class PageSignals:
         raise NotImplementedError
 
     # Waiting.
+
+    def sleep(self, expected: int, deadline: int | None = None) -> bool:
+        """Sleep while the sequence has the expected number, for half a second at most. Return False after the deadline.
+
+        It may return early. deadline: of `time.monotonic_ns`; None for none.
+        """
+        raise NotImplementedError
+
+    def nudge(self) -> None:
+        """Wake those who sleep on the sequence, without changing it: they look again. Without the right to signal, too.
+
+        Where the system wakes only who it was told of, nothing happens: sleeps end by themselves.
+        """
 
     def check_signaler(self, value: int) -> None:
         """Raise PeerGoneError if the value is not reached, and the process that would signal it has ended."""
