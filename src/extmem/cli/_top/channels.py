@@ -49,6 +49,8 @@ class ChannelFacts(msgspec.Struct, frozen=True):
     dropped: int = 0
     """The number of frames that were not published, because no slot was free."""
     readers: tuple[ReaderFacts, ...] = ()
+    parts: str = ""
+    """With this begin the names of the payloads that it consists of; empty where that is not known."""
 
     @property
     def slowest(self) -> ReaderFacts | None:

@@ -20,6 +20,8 @@ __all__ = ["MOST", "Line", "details", "wrapped"]
 MOST: Final = 200
 """The number of holders and of handles that are listed; of the others there is the number."""
 _WIDTH: Final = 11
+_COUNTS: Final = ("memory_objects", "semaphores", "fences", "channels")
+"""The keys of the number of a holder's objects, of which a payload has one."""
 
 
 class Line(NamedTuple):
@@ -144,7 +146,7 @@ def _order_roles(facts: dict[str, Any]) -> Iterator[Line]:
 
 def _holder_lines(holder: dict[str, Any], facts: dict[str, Any], since: str) -> Iterator[Line]:
     process = f"{holder['pid']} {clean(holder['process'])}".strip() if holder["pid"] else "a child that is starting"
-    count = int(holder.get("memory_objects", holder.get("semaphores", holder.get("fences", 0))))
+    count = next((int(holder[key]) for key in _COUNTS if key in holder), 0)
     parts = [process]
     if count:
         parts.append("exporter" if holder["exporter"] else "importer")

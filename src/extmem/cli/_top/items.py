@@ -14,12 +14,13 @@ import msgspec
 from extmem.cli._out import clean
 from extmem.cli._payloads import describe_kind, describe_sync, kind_in_words, short_name
 from extmem.cli._top.channels import ChannelFacts
+from extmem.core.naming import CHANNEL_PARTS
 from extmem.errors import DescriptorError
 from extmem.objects import ObjectKind, PayloadRow
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.descriptor.sync import SyncDescriptor
 
-__all__ = ["Described", "Item", "Subject", "channel_item", "describe", "payload_item", "subject_of"]
+__all__ = ["Described", "is_of_channel", "Item", "Subject", "channel_item", "describe", "payload_item", "subject_of"]
 
 
 class Subject(Enum):
@@ -71,8 +72,21 @@ def subject_of(row: PayloadRow) -> Subject:
     return Subject.TIMELINES if row.object_kind in _ORDER else Subject.PAYLOADS
 
 
+def is_of_channel(row: PayloadRow, channels: Iterable[ChannelFacts]) -> bool:
+    """Return whether a payload is one of these channels, or a part of one: its row is that of the channel.
+
+    Parts of other channels are payloads like others, so that no name hides one.
+    """
+    names = list(map(short_name, row.names))
+    if row.object_kind is ObjectKind.CHANNEL and any(one.name in names for one in channels):
+        return True
+    return any(one.parts and name.startswith(one.parts) for name in names if CHANNEL_PARTS in name for one in channels)
+
+
 def describe(row: PayloadRow) -> Described:
     """Return what the descriptor of a payload says, whoever wrote it."""
+    if row.object_kind is ObjectKind.CHANNEL:
+        return Described("channel", None, 0)
     with contextlib.suppress(DescriptorError):
         if row.object_kind is ObjectKind.MEMORY:
             memory = Descriptor.parse(row.descriptor)

@@ -17,7 +17,16 @@ from typing import Any, Final
 import msgspec
 
 from extmem.cli._top.channels import ChannelFacts
-from extmem.cli._top.items import Described, Item, Subject, channel_item, describe, payload_item, subject_of
+from extmem.cli._top.items import (
+    Described,
+    Item,
+    Subject,
+    channel_item,
+    describe,
+    is_of_channel,
+    payload_item,
+    subject_of,
+)
 from extmem.errors import ExtmemError
 from extmem.objects import ObjectKind, PayloadRow
 
@@ -171,6 +180,8 @@ class Model:
 
     def _items(self, look: Look) -> Iterator[Item]:
         for row in look.rows:
+            if look.channels and is_of_channel(row, look.channels):
+                continue
             known = self._rows.get(f"payload {row.payload}")
             if known is not None and known.item.payload == row:
                 yield known.item

@@ -30,8 +30,12 @@ _PAUSES: Final = 4
 
 
 def channel_provider() -> ChannelProvider | None:
-    """Return the function that tells of channels; None where this version of extmem has none."""
-    return None
+    """Return the function that tells of channels; None on systems without channels."""
+    if not manager().has_broker:
+        return None
+    from extmem.cli._top.channel_facts import channels_of
+
+    return channels_of
 
 
 def look(provider: ChannelProvider | None = None) -> Look:

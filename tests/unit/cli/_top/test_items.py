@@ -7,8 +7,9 @@ import random
 import pytest
 from msgspec.structs import replace
 
-from extmem.cli._top.items import Item, Subject, channel_item, describe, payload_item, subject_of
+from extmem.cli._top.items import Item, Subject, channel_item, describe, is_of_channel, payload_item, subject_of
 from extmem.objects import PayloadRow
+from extmem.sharing.kinds import ObjectKind
 from tests.top_looks import CHANNEL, PATH, holder, memory, process, timeline
 
 
@@ -64,6 +65,21 @@ def test_any_descriptor_makes_an_item() -> None:
             found = item(replace(kind, descriptor=bytes(data)))
             assert (found.name, found.kind.isprintable()) == ("x", True)
     assert item(replace(memory(1, "x"), descriptor=b"")).kind == "?"
+
+
+def test_the_parts_of_the_channels_that_are_shown_are_no_rows_and_those_of_others_are() -> None:
+    channel = replace(CHANNEL, parts="extmem.channel.ab12.")
+    of_it = [memory(1, "extmem.channel.ab12.1.slot.0"), timeline(2, "extmem.channel.ab12.frames", 5)]
+    page = replace(memory(3, "feed"), object_kind=ObjectKind.CHANNEL)
+    assert all(is_of_channel(row, [channel]) for row in (*of_it, page))
+    others = [
+        memory(4, "feed"),
+        memory(5, "extmem.channel.ab13.1.slot.0"),
+        replace(memory(6), object_kind=page.object_kind),
+    ]
+    assert not any(is_of_channel(row, [channel]) for row in others)
+    assert not any(is_of_channel(row, []) for row in (*of_it, page, *others))
+    assert not is_of_channel(of_it[0], [CHANNEL]) and describe(page).kind == "channel"
 
 
 def test_a_channel_is_held_by_its_writer_and_its_readers() -> None:
