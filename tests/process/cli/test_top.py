@@ -62,7 +62,9 @@ def test_without_a_terminal_the_error_says_what_to_use(house: Runtime) -> None:
     assert not house.processes()
 
 
-@pytest.mark.parametrize(("module", "package"), [("textual", "Textual"), ("aiohttp", "aiohttp")])
+@pytest.mark.parametrize(
+    ("module", "package"), [("textual", "Textual"), pytest.param("aiohttp", "aiohttp", marks=SERVER)]
+)
 def test_without_its_packages_the_error_says_what_to_install(
     house: Runtime, tmp_path: Path, module: str, package: str
 ) -> None:
