@@ -1,7 +1,8 @@
 """`python -m scripts.top_pictures` takes the pictures of `extmem top` in docs/pictures, for light and for dark pages.
 
-They are of a real run: three processes with a broker of their own share frames and a timeline, and the program, without
-a terminal, shows them. So pids, times and rates differ from one run to the next, and no check compares the files.
+They are of a real run: three processes with a broker of their own share memory, a timeline and a channel, and the
+program, without a terminal, shows them. So pids, times and rates differ from one run to the next, and no check compares
+the files.
 """
 
 from __future__ import annotations
@@ -40,14 +41,31 @@ def film(number=0):
         shown.signal(number)
         time.sleep(1 / 60)
 threading.Thread(target=film, daemon=True).start()
+channel = extmem.create_channel('camera', (270, 480, 4), 'uint8')
+def send():
+    while True:
+        with channel.write():
+            pass
+        time.sleep(1 / 60)
+threading.Thread(target=send, daemon=True).start()
 """
 VIEWER = """
 frames, shown = extmem.open('camera/left'), extmem.open_timeline('shown')
 handle = extmem.open_handle('camera/left', extmem.Access.READ)
+channel = extmem.open_channel('camera')
+def read(each=0.001):
+    for frame in channel:
+        time.sleep(each)
+threading.Thread(target=read, daemon=True).start()
 """
 RECORDER = """
 opened = [extmem.open(name) for name in ('camera/left', 'camera/right', 'poses')]
 shown = extmem.open_timeline('shown', access=extmem.Access.READ)
+channel = extmem.open_channel('camera', every=True)
+def record():
+    for frame in channel:
+        time.sleep(0.1)
+threading.Thread(target=record, daemon=True).start()
 """
 
 
@@ -58,15 +76,16 @@ def without_fonts(picture: str) -> str:
 
 
 async def _pictures(theme: str) -> dict[str, str]:
-    """Return the pictures of both tables, by their names."""
+    """Return the pictures of the tables, by their names."""
     from extmem.cli._top.app import TopApp
     from extmem.cli._top.items import Subject
+    from extmem.cli._top.reading import channel_provider
 
-    app = TopApp(interval=0.5)
+    app = TopApp(interval=0.5, provider=channel_provider())
     found = {}
     async with asyncio.timeout(DEADLINE), app.run_test(size=SIZE) as pilot:
         app.theme = THEMES[theme]
-        for subject, key in ((Subject.PAYLOADS, "1"), (Subject.TIMELINES, "2")):
+        for subject, key in ((Subject.PAYLOADS, "1"), (Subject.TIMELINES, "2"), (Subject.CHANNELS, "3")):
             await pilot.press(key)
 
             def complete(subject: Subject = subject) -> bool:
