@@ -22,8 +22,11 @@ __all__ = ["COLUMNS", "Column", "Placed", "clock", "fitting", "header_line", "ro
 
 _SELECTED, _MARGIN, _GAP = ">", 3, 2
 """The mark of the selected row; the columns of the marks and the space after them; the space between columns."""
-_LEAST_NAME: Final = 12
-"""The least width of the name, for which other columns are left out."""
+_LEAST_NAME, _GOOD_NAME = 12, 24
+"""The least width of the name, for which other columns are left out: those up to the rank `_WORTH`, and those of a
+greater one.
+"""
+_WORTH: Final = 3
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -33,7 +36,8 @@ class Column(msgspec.Struct, frozen=True):
     width: int
     """Its width without the space after it. That of the name is the rest of the window."""
     rank: int
-    """Which columns a narrow window leaves out first: those of the greatest rank. 0: never."""
+    """Which columns a narrow window leaves out first: those of the greatest rank. 0 for the first column, which is
+    always shown."""
     text: Callable[[Row, State], str]
     key: Callable[[Row], Any]
     """What rows are sorted by; None sorts last."""
@@ -163,20 +167,23 @@ COLUMNS: Final[dict[Subject, tuple[Column, ...]]] = {
 
 
 def fitting(columns: Sequence[Column], width: int) -> list[Placed]:
-    """Return the columns that a window of this width shows. The first one gets what the others leave."""
-    shown = list(columns)
-    while len(shown) > 1 and _MARGIN + sum(_GAP + one.width for one in shown[1:]) + _LEAST_NAME > width:
-        # Of those with the same rank, the last one is left out first.
-        worst = max((one for one in reversed(shown[1:])), key=lambda one: one.rank)
-        if not worst.rank:
-            break
-        shown.remove(worst)
-    first = max(1, width - _MARGIN - sum(_GAP + one.width for one in shown[1:]))
+    """Return the columns that a window of this width shows. The first one gets what the others leave.
+
+    Columns are taken in the order of their ranks, each if there is room for it.
+    """
+    left = width - _MARGIN - _LEAST_NAME
+    shown = {columns[0]}
+    for one in sorted(columns[1:], key=lambda column: column.rank):
+        kept = 0 if one.rank <= _WORTH else _GOOD_NAME - _LEAST_NAME
+        if one.width + _GAP + kept <= left:
+            left -= one.width + _GAP
+            shown.add(one)
     placed, at = [], _MARGIN
-    for one in shown:
-        wide = first if one is shown[0] else one.width
-        placed.append(Placed(one, at, wide))
-        at += wide + _GAP
+    for one in columns:
+        if one in shown:
+            wide = max(1, left + _LEAST_NAME) if one is columns[0] else one.width
+            placed.append(Placed(one, at, wide))
+            at += wide + _GAP
     return placed
 
 

@@ -78,7 +78,7 @@ class RowTable(ScrollView, can_focus=True):
     def show(self, rows: Sequence[Row], state: State | None, *, nothing: str) -> None:
         """Show other rows. The selected item stays selected, wherever it is now. nothing: the text without rows."""
         self._rows, self._state, self._nothing = rows, state, nothing
-        self.virtual_size = Size(self.size.width, len(rows) + 1)
+        self.virtual_size = Size(self._width, len(rows) + 1)
         places = (index for index, row in enumerate(rows) if row.item.key == self._key)
         self.cursor = next(places, min(self.cursor, max(0, len(rows) - 1)))
         self._select()
@@ -110,8 +110,13 @@ class RowTable(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         """Keep the selected row in the window."""
-        self.virtual_size = Size(self.size.width, len(self._rows) + 1)
+        self.virtual_size = Size(self._width, len(self._rows) + 1)
         self._keep_visible()
+
+    @property
+    def _width(self) -> int:
+        """The columns of the window that the scroll bar leaves."""
+        return int(self.scrollable_content_region.width)
 
     # -- keys and mouse -----------------------------------------------------------------------------------------------
 
@@ -132,7 +137,7 @@ class RowTable(ScrollView, can_focus=True):
     def on_click(self, event: events.Click) -> None:
         """Select the row, or report the title."""
         if event.y == 0:
-            for placed in fitting(self._columns, self.size.width):
+            for placed in fitting(self._columns, self._width):
                 if placed.at <= event.x < placed.at + placed.width:
                     self.post_message(self.TitleClicked(placed.column))
             return
@@ -145,8 +150,7 @@ class RowTable(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """Return one line of the window."""
-        width = self.size.width
-        placed = fitting(self._columns, width)
+        placed = fitting(self._columns, self._width)
         if y == 0:
             return self._strip(header_line(placed, self._sorted_by, descending=self._descending), "titles")
         index = round(self.scroll_offset.y) + y - 1
@@ -160,4 +164,4 @@ class RowTable(ScrollView, can_focus=True):
     def _strip(self, text: str, part: str) -> Strip:
         style = self.get_component_rich_style(f"row-table--{part}") if part else Style()
         strip = Strip([Segment(text, self.rich_style + style)])
-        return strip.adjust_cell_length(self.size.width, self.rich_style + style)
+        return strip.adjust_cell_length(self._width, self.rich_style + style)

@@ -278,6 +278,16 @@ def test_every_window_shows_the_names_and_no_line_is_too_long(size: tuple[int, i
     run(test, *FRAMES, size=size)
 
 
+@pytest.mark.parametrize("rows", [3, 30])
+def test_the_scroll_bar_covers_no_column(rows: int) -> None:
+    async def test(screen: Screen) -> None:
+        assert screen.app._table.show_vertical_scrollbar == (rows == 30)
+        assert screen.lines[2].split() == ["name", "^", "size", "procs"]
+        assert screen.lines[3].split()[-4:] == ["frames00", "8", "bytes", "1"]
+
+    run(test, *FRAMES[:rows], size=(40, 12))
+
+
 def test_a_window_that_changes_shows_other_columns() -> None:
     async def test(screen: Screen) -> None:
         assert "generation" not in screen.lines[2] and "size" in screen.lines[2]

@@ -33,10 +33,18 @@ def test_every_line_is_as_wide_as_the_window_or_only_the_name_is_left(subject: S
 
 
 @pytest.mark.parametrize("subject", Subject)
-def test_wider_windows_show_more_columns_and_the_widest_all(subject: Subject) -> None:
-    counts = [len(fitting(COLUMNS[subject], width)) for width in WIDTHS]
-    assert counts == sorted(counts)
-    assert (counts[0], counts[-1]) == (1, len(COLUMNS[subject]))
+def test_a_window_shows_columns_until_there_is_room_for_no_other(subject: Subject) -> None:
+    columns = COLUMNS[subject]
+    assert (len(fitting(columns, 1)), len(fitting(columns, 500))) == (1, len(columns))
+    for width in range(1, 200):
+        placed = fitting(columns, width)
+        shown = [one.column for one in placed]
+        assert shown == [one for one in columns if one in shown], "in their order"
+        room = placed[0].width - 12
+        assert all(one.width + 2 + (12 if one.rank > 3 else 0) > room for one in columns if one not in shown)
+        # Each column that is left out has a rank as great as the least one that is shown, or is too wide for its rank.
+        before = [one for one in columns[1:] if one.rank < min((c.rank for c in columns if c not in shown), default=9)]
+        assert all(one in shown for one in before)
 
 
 @pytest.mark.parametrize("subject", Subject)
