@@ -107,9 +107,11 @@ class ChannelReader(FrameKeeper):
         self._lost = 0
         self._awaited = 1
         mode = reader_page.Mode(every | reliable << 1)
-        self._cursor = first_cursor(start, self._page.value, page.numbers)
-        reader_page.pack(self._own_page.contents, mode, self._cursor, max_held)
+        # The page is complete before the place is taken, and the cursor is looked up again after that: a writer that
+        # looked for readers before may have overwritten frames since, and overwrites no newer one without another look.
+        reader_page.pack(self._own_page.contents, mode, first_cursor(start, self._page.value, page.numbers), max_held)
         page.locks.try_shared(page.place_range(place))
+        self._state[_CURSOR] = self._cursor = first_cursor(start, self._page.value, page.numbers)
 
     # Reading.
 
