@@ -35,6 +35,7 @@ _FDS = "file descriptors carry memory on Linux alone"
 ONLY = {
     "linux": {
         "unit/broker": _BROKER,
+        "unit/cli/_top/test_web.py": "the Windows test bed has no aiohttp, most of which is compiled",
         "unit/core/test_lending.py": "a payload has several handles, and a pipe beside them, on Linux alone",
         "unit/core/test_freezing.py": "Windows cannot keep writers out",
         "process/test_freeze.py": "Windows cannot keep writers out",

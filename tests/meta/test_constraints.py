@@ -62,7 +62,7 @@ def brought_along(names: set[str]) -> set[str]:
                 requirement.marker.evaluate(
                     {"extra": extra, "python_version": version, "python_full_version": version + ".0"}
                 )
-                for extra in ("", "toml", "cli", "crosshair", "dateutil")
+                for extra in ("", "toml", "cli", "crosshair", "dateutil", "linkify")
                 for version in ("3.11", "3.12", "3.13", "3.14")
             )
             if wanted:

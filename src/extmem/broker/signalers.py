@@ -127,10 +127,20 @@ class Signalers:
             if found is not None:
                 timeline_marks.change(found[0], edit, found[1])
 
-    def value(self, payload: int) -> int | None:
-        """Return the value of the page; None for a payload without one."""
-        fd = self._payloads.page(payload) if payload in self._payloads else None
-        return None if fd is None else timeline_marks.value_of(fd)
+    def value(self, payload: int, object_kind: ObjectKind) -> int | None:
+        """Return the number in the page of a payload: the value of a timeline, or the generation of memory.
+
+        None for a payload without a page, or one whose page cannot be read.
+        """
+        if payload not in self._payloads:
+            return None
+        if object_kind is not ObjectKind.MEMORY:
+            fd = self._payloads.page(payload)
+            return None if fd is None else timeline_marks.value_of(fd)
+        with contextlib.suppress(OSError):
+            found = self._payloads.control_page(payload)
+            return None if found is None else timeline_marks.value_of(*found)
+        return None
 
     def _without(self, payload: int, signal: bool) -> int:
         """Record that a process does not have the page any more. Return how many others may signal."""

@@ -1,8 +1,8 @@
 """A snapshot in pages, each small enough for one turn of the broker's loop.
 
 How this works. Each page continues the object manager's walk. A page ends when it has visited `VISITED` objects,
-handles and holders, or has `ROOM` bytes, whichever comes first. The values of timelines are not the model's: they are
-read when their rows are added.
+handles and holders, or has `ROOM` bytes, whichever comes first. The values of timelines and the generations of memory
+are not the model's: they are read when their rows are added, and each counts as one more visit.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 
 from extmem import wire
 from extmem.objects import STEP, Part
+from extmem.sharing.kinds import ObjectKind
 
 __all__ = ["ROOM", "VISITED", "SnapshotPages"]
 
@@ -26,8 +27,8 @@ ROOM: Final = 1 << 18
 class SnapshotPages:
     """A snapshot that is being sent. `number` is the cursor of the next page; 0 after the last one."""
 
-    def __init__(self, walk: Iterator[Part | None], value: Callable[[int], int | None]) -> None:
-        """value: returns the value in the page of a payload; None where there is none."""
+    def __init__(self, walk: Iterator[Part | None], value: Callable[[int, ObjectKind], int | None]) -> None:
+        """value: returns the number in the page of a payload of this kind; None where there is none."""
         self._walk = walk
         self._value = value
         self.number = 1
@@ -47,7 +48,8 @@ class SnapshotPages:
                 visited += STEP
                 continue
             if part.readable and part.row is not None:
-                row = msgspec.structs.replace(part.row, counter=self._value(part.payload))
+                row = msgspec.structs.replace(part.row, counter=self._value(part.payload, part.row.object_kind))
+                visited += 1
                 part = msgspec.structs.replace(part, row=row, readable=False)
             parts.append(part)
             visited += 1 if part.holder is None else 1 + len(part.holder.handles)

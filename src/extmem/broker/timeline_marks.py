@@ -78,10 +78,10 @@ def change(fd: int, edit: Edit, offset: int = 0) -> bool:
     return wake
 
 
-def value_of(fd: int) -> int | None:
-    """Return the value of the page; None where it cannot be read."""
+def value_of(fd: int, offset: int = 0) -> int | None:
+    """Return the value of the page at this offset of the file; None where it cannot be read."""
     try:
-        page = os.pread(fd, _SIZE, 0)
+        page = os.pread(fd, _SIZE, offset)
     except OSError:
         return None
     return timeline_page.read(memoryview(page)).value if len(page) == _SIZE else None

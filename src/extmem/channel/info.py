@@ -19,7 +19,10 @@ from extmem.sharing.channel_page import Words
 from extmem.sharing.reader_page import ReaderState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from extmem.channel.control import ControlPage
+    from extmem.objects import PayloadRow
 
 __all__ = ["ChannelInfo", "HeldFrame", "ReaderInfo", "of", "publishers", "reader_info"]
 
@@ -82,8 +85,12 @@ class ChannelInfo(msgspec.Struct, frozen=True):
         return max(self.readers, key=lambda one: one.behind, default=None)
 
 
-def of(control: ControlPage, page: Any, own: int | None = None) -> ChannelInfo:
+def of(
+    control: ControlPage, page: Any, own: int | None = None, rows: Iterable[PayloadRow] | None = None
+) -> ChannelInfo:
     """Return the facts of a channel. page: of its timeline. own: the place of this reader.
+
+    rows: of a snapshot; one is taken if they are not given.
 
     Errors: ChannelCorruptError; PeerGoneError if the object manager does not answer.
     """
@@ -93,7 +100,7 @@ def of(control: ControlPage, page: Any, own: int | None = None) -> ChannelInfo:
     age = None
     if count and slot < control.layout.capacity and control.numbers[slot] == count:
         age = max(0, time.monotonic_ns() - control.times[slot]) / 1e9
-    pids = publishers(control.identity)
+    pids = publishers(control.identity, rows)
     readers = [reader_info(control, place, count, pids) for place in control.readers(own)]
     return ChannelInfo(
         control.name,
@@ -111,11 +118,11 @@ def of(control: ControlPage, page: Any, own: int | None = None) -> ChannelInfo:
     )
 
 
-def publishers(identity: bytes) -> dict[str, int]:
+def publishers(identity: bytes, rows: Iterable[PayloadRow] | None = None) -> dict[str, int]:
     """Return the pids of the processes that have made parts of a channel, by the names of the parts."""
-    prefix = f"{names.PREFIX}{identity.hex()}."
+    prefix = names.parts(identity)
     found: dict[str, int] = {}
-    for row in manager().snapshot():
+    for row in manager().snapshot() if rows is None else rows:
         for shared in row.objects:
             name = short_name(shared.name) if shared.name is not None else ""
             if name.startswith(prefix):

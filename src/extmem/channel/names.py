@@ -6,14 +6,19 @@ from typing import Final
 
 from extmem.core.naming import CHANNEL_PARTS
 
-__all__ = ["PREFIX", "frames", "reader", "slot", "writer"]
+__all__ = ["PREFIX", "frames", "parts", "reader", "slot", "writer"]
 
 PREFIX: Final = CHANNEL_PARTS
 """With this begin the names of the parts. Programs open channels by the name that they gave."""
 
 
+def parts(identity: bytes) -> str:
+    """With this begin the names of the parts of this channel."""
+    return f"{PREFIX}{identity.hex()}."
+
+
 def _of(identity: bytes, part: str) -> str:
-    return f"{PREFIX}{identity.hex()}.{part}"
+    return parts(identity) + part
 
 
 def frames(identity: bytes) -> str:

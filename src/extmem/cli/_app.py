@@ -7,7 +7,7 @@ import os
 import click
 
 import extmem
-from extmem.cli import bench, broker, demo, devices, explain, forget, ps, rules
+from extmem.cli import bench, broker, demo, devices, explain, forget, ps, rules, top
 
 __all__ = ["app", "run"]
 
@@ -33,6 +33,7 @@ def app() -> None:
 for command in (
     devices.devices,
     ps.ps,
+    top.top,
     forget.forget,
     rules.rules,
     explain.explain,

@@ -24,6 +24,7 @@ __all__ = [
     "describe_loan",
     "describe_payload",
     "describe_sync",
+    "kind_in_words",
     "other_broker_in_words",
     "payload_table",
     "process_name",
@@ -154,6 +155,7 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
         "paths": list(row.names),
         "size": descriptor.payload_size if descriptor is not None else None,
         "allocation_size": descriptor.allocation_size if descriptor is not None else None,
+        "generation": row.counter if row.object_kind is ObjectKind.MEMORY else None,
         "kind": _kind(descriptor, sync, channel, row.counter),
         "device": header.device_name if header is not None else None,
         "read_only": header.read_only if header is not None else None,
@@ -194,7 +196,8 @@ def other_broker_in_words(version: int, pid: int, socket: str) -> str:
     )
 
 
-def _kind_in_words(kind: dict[str, Any] | None) -> str:
+def kind_in_words(kind: dict[str, Any] | None) -> str:
+    """Return the contents of a payload, as `describe_kind` and `describe_sync` return them, in one or two lines."""
     if kind is None:
         return "?"
     if kind["type"] == "array":
@@ -266,7 +269,7 @@ def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream
                 "\n".join(map(clean, payload["names"])) or ("(superseded)" if payload["superseded"] else "(unnamed)"),
                 _object_in_words(payload),
                 _size_in_words(payload),
-                _kind_in_words(payload["kind"]),
+                kind_in_words(payload["kind"]),
                 f"{payload['share']} {payload['kmt']:#x}" if payload["kmt"] else payload["share"],
                 "\n".join(_holders_in_words(payload)) or "no process",
             )

@@ -70,8 +70,9 @@ class PayloadRow(msgspec.Struct, frozen=True):
     handle_count: int = 1
     """The number of handles that the payload consists of."""
     counter: int | None = None
-    """The value in the page of a semaphore that the viewer may wait for; None for other payloads. The value of a
-    driver's timeline is what hosts have seen done."""
+    """The value in the page of a semaphore that the viewer may wait for, or the generation of memory that the viewer
+    may read and that has a control page; None for other payloads. The value of a driver's timeline is what hosts have
+    seen done."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ class Part(msgspec.Struct, frozen=True):
     process: int = 0
     in_flight: int = 0
     readable: bool = False
-    """Of a semaphore's row: whether the viewer may wait for it, and so read its value."""
+    """Of a row: whether the viewer may know the number in its page (`PayloadRow.counter`)."""
 
 
 def assemble(parts: Iterable[Part]) -> list[PayloadRow]:

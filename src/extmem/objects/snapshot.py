@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Final
 
+from extmem.objects.access import READ_CONTROL
 from extmem.objects.core import STEP, Core
 from extmem.objects.entities import Payload, Process, SharedObject, User
 from extmem.objects.object_types import SYNC_WAIT
@@ -18,6 +20,9 @@ from extmem.objects.security import Token
 from extmem.sharing.kinds import ObjectKind
 
 __all__ = ["Snapshots"]
+
+_READING: Final = {ObjectKind.MEMORY: READ_CONTROL, ObjectKind.SEMAPHORE: SYNC_WAIT}
+"""The right to read the number in the page, by kind. Fences have no number."""
 
 
 class _Tally:
@@ -58,7 +63,7 @@ class Snapshots(Core):
                 object_kind=payload.object_kind,
                 handle_count=len(payload.identity),
             )
-            yield Part(payload.id, row, readable=_may_wait(payload, objects, viewer))
+            yield Part(payload.id, row, readable=_may_read_page(payload, objects, viewer))
             for shared in objects:
                 name = None if shared.name is None else shared.name.display
                 kept = "" if shared.kept is None else shared.kept.keep.text
@@ -85,12 +90,13 @@ def _may_see(shared: SharedObject, viewer: Token) -> bool:
     return shared.owner == viewer.uid or bool(shared.rights(viewer) & shared.may_give)
 
 
-def _may_wait(payload: Payload, objects: Iterable[SharedObject], viewer: Token | None) -> bool:
-    if payload.object_kind is not ObjectKind.SEMAPHORE:
+def _may_read_page(payload: Payload, objects: Iterable[SharedObject], viewer: Token | None) -> bool:
+    """Return whether the viewer may know the number in the page: who may read memory or wait for a semaphore may."""
+    if payload.object_kind not in _READING:
         return False
     if viewer is None or payload.uid == viewer.uid:
         return True
-    return any(shared.rights(viewer) & shared.may_give & SYNC_WAIT for shared in objects)
+    return any(shared.rights(viewer) & shared.may_give & _READING[payload.object_kind] for shared in objects)
 
 
 def _holdings(process: Process, seen: set[int], viewer: Token | None) -> Iterator[Part | None]:

@@ -61,7 +61,7 @@ class Counted:
 
 def test_a_page_of_a_snapshot_visits_so_many_things_and_has_so_many_bytes(model: DescribedManager) -> None:
     walk = Counted(model.walk())
-    telling = snapshot_pages.SnapshotPages(walk, lambda payload: None)
+    telling = snapshot_pages.SnapshotPages(walk, lambda payload, kind: None)
     count = 0
     while telling.number:
         before = walk.visited
@@ -76,7 +76,7 @@ def test_the_pages_together_are_the_snapshot(model: DescribedManager) -> None:
     from extmem import wire
     from extmem.objects import assemble
 
-    telling = snapshot_pages.SnapshotPages(model.walk(), lambda payload: None)
+    telling = snapshot_pages.SnapshotPages(model.walk(), lambda payload, kind: None)
     parts: list[Part] = []
     while telling.number:
         parts += wire.decode_parts(telling.page())

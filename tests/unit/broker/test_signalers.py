@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,7 +19,8 @@ from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Session
 from extmem.broker.signalers import Signalers
 from extmem.sharing import timeline_page
-from extmem.sharing.kinds import Backing
+from extmem.sharing.kinds import Backing, ObjectKind
+from extmem.sharing.limits import FRAME_AFTER_CONTROL_PAGE
 from extmem.wire.process_start import start_time
 
 PID = os.getpid()
@@ -29,8 +31,8 @@ class Bed:
     """Payloads 1 to 3 are timelines of the host. Processes are numbers; `alive` are the pids that exist."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        quota = FdQuota(10_000, "here")
-        self.payloads = PayloadFds(FdCloser(), quota)
+        self._quota = FdQuota(10_000, "here")
+        self.payloads = PayloadFds(FdCloser(), self._quota)
         self.signalers = Signalers(self.payloads)
         self.alive = {pid: 10 * pid for pid in range(100, 110)}
         monkeypatch.setattr(module, "start_time", lambda pid: self.alive.get(pid, 0))
@@ -39,8 +41,12 @@ class Bed:
             fd = os.memfd_create("page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             os.ftruncate(fd, timeline_page.PAGE_SIZE)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-            quota.take(1000, 1)
-            self.payloads.add(payload, inspect(Backing.HOST_FILE, [fd], 0, 1000), [fd], 1000, 1)
+            self.add(payload, fd)
+
+    def add(self, payload: int, fd: int) -> None:
+        """Add a payload that this file is."""
+        self._quota.take(1000, 1)
+        self.payloads.add(payload, inspect(Backing.HOST_FILE, [fd], 0, 1000), [fd], 1000, 1)
 
     def has(self, process: int, payload: int = 1, *, signal: bool = True, created: bool = False) -> None:
         """A process, whose pid is 100 more, gets the page."""
@@ -228,7 +234,21 @@ def test_a_next_broker_tells_of_signalers_that_neither_announced_nor_live(bed: B
 
 def test_the_value_is_read_from_the_page(bed: Bed) -> None:
     os.pwrite(bed.payloads.page(2) or -1, b"\x05", 0)
-    assert (bed.signalers.value(1), bed.signalers.value(2), bed.signalers.value(9)) == (0, 5, None)
+    found = [bed.signalers.value(payload, ObjectKind.SEMAPHORE) for payload in (1, 2, 9)]
+    assert found == [0, 5, None]
+
+
+def test_the_generation_of_memory_is_read_from_its_control_page_alone(bed: Bed) -> None:
+    """Payload 1 is no memory with a control page: the first bytes of its contents are no generation."""
+    os.pwrite(bed.payloads.page(1) or -1, b"\x05", 0)
+    fd = os.memfd_create("memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    page = timeline_page.PAGE_SIZE
+    os.ftruncate(fd, 3 * page)
+    os.pwrite(fd, (4).to_bytes(8, sys.byteorder), page)
+    os.pwrite(fd, FRAME_AFTER_CONTROL_PAGE, 2 * page)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    bed.add(4, fd)
+    assert [bed.signalers.value(payload, ObjectKind.MEMORY) for payload in (1, 4, 9)] == [None, 4, None]
 
 
 def test_many_pages_are_marked_in_steps(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:

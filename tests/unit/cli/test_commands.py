@@ -18,6 +18,7 @@ from extmem.cli._app import app
 COMMANDS = (
     "devices",
     "ps",
+    "top",
     "rules",
     "explain",
     "demo",
@@ -95,6 +96,9 @@ def test_ctrl_c_that_the_parser_swallows_is_one_line_too(
     [
         (["pss"], "Did you mean 'ps'"),
         (["ps", "--jsno"], "--json"),
+        (["top", "--interval", "0"], "--interval"),
+        (["top", "--port", "8000"], "a port is for --web"),
+        (["top", "--web", "--port", "70000"], "--port"),
         (["explain"], "Missing argument"),
         (["explain", "--jsno"], "no such option: --jsno"),
         (["bench", "everything"], "open"),
