@@ -1,0 +1,56 @@
+"""Ends of channels for `extmem bench channel`: what a program writes for one hop, by the public calls."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import extmem
+
+if sys.platform != "linux":
+    raise ImportError("this benchmark measures channels on Linux")
+
+from extmem.cli._bench.channel_peers import PEERS, Inherited, Place
+
+__all__ = ["AWAITED", "CHANNEL", "WAYS", "ChannelEnd"]
+
+CHANNEL = "a channel"
+AWAITED = "a channel, async for"
+
+PATIENCE = 30.0
+_NUMBER = struct.Struct("<Q")
+
+
+class ChannelEnd:
+    """An end of two channels, one for each direction."""
+
+    def __init__(self, place: Place, inherited: Inherited) -> None:
+        out, into = ("there", "back") if place.first else ("back", "there")
+        self._out = extmem.create_channel(f"{place.label} {out}", (place.size,), "uint8", slots=4)
+        self._into = extmem.open_channel(f"{place.label} {into}", timeout=PATIENCE)
+
+    def send(self, number: int) -> None:
+        """Send a frame with this number."""
+        with self._out.write() as frame:
+            _NUMBER.pack_into(frame.view, 0, number)
+
+    def receive(self) -> int:
+        """Wait for the next frame. Return its number."""
+        with self._into.read() as frame:
+            return int(_NUMBER.unpack_from(frame.view)[0])
+
+    async def received(self) -> AsyncIterator[int]:
+        """Yield the number of each frame, by `async for`."""
+        async for frame in self._into:
+            yield int(_NUMBER.unpack_from(frame.view)[0])
+
+    def close(self) -> None:
+        """Close both channels."""
+        self._into.close()
+        self._out.close()
+
+
+WAYS: dict[str, Any] = {CHANNEL: ChannelEnd, AWAITED: ChannelEnd, **PEERS}
+"""What makes the end of each way, for channels and for the libraries that they are compared with."""

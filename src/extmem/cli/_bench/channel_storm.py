@@ -1,0 +1,196 @@
+"""Part of `extmem bench channel`: frames that are read while writers and holders are killed at any moment.
+
+How this works. A writer publishes frames of 1 MiB without a pause, each filled with its number. Two readers compare
+every byte of a frame, hold it for up to 2 ms, and compare it again. A third process holds a frame for good. In each
+round the writer or the holder is killed at a random moment and another one takes its place, while the readers go on:
+a new writer takes the channel over. A frame whose bytes are not all those of its number is torn.
+
+At the end everybody is killed with -9. Then there may be no payload, no fd of the broker and no file that was not there
+before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import extmem
+from extmem.cli._bench.channel_bounds import bounded
+from extmem.cli._bench.measure import Figure, unbounded
+
+if sys.platform != "linux":
+    raise ImportError("this benchmark counts fds by /proc of Linux")
+
+from extmem.cli._bench.channel_deaths import Reserve
+from extmem.cli._bench.environment import Environment
+from extmem.cli._bench.machine import broker_of, descriptors_at_rest, descriptors_of
+from extmem.cli._bench.waiting import wait_for
+
+__all__ = ["Result", "figures", "storm"]
+
+_SIZE = 1 << 20
+_READERS = 2
+_SLOTS = 2 + _READERS + 1
+"""One is written, one is the newest, and each reader and the holder hold one."""
+_HELD = 0.002
+"""Seconds for which a reader holds a frame, at most."""
+_NUMBER = struct.Struct("<Q")
+_PATIENCE = 60.0
+_at: dict[str, Any] = {}
+
+
+class Result(NamedTuple):
+    """What a storm has counted."""
+
+    reads: int
+    torn: int
+    writers: int
+    """Writers that were killed."""
+    holders: int
+    """Readers that were killed while they held a frame."""
+    frames: int
+    """The number of the last frame that was read."""
+    payloads: int
+    descriptors: int
+    """Of the broker."""
+    files: int
+
+
+def figures(env: Environment, kills: int, reads: int, report: Callable[[str], None]) -> Iterator[Figure]:
+    """Kill `kills` processes while `reads` frames are checked."""
+    report(f"reading {reads} frames while {kills} writers and holders are killed")
+    found = storm(env, kills, reads, random.Random(1), report)
+    what = f"{found.writers + found.holders} kills"
+    yield bounded("torn frames", f"torn frames of {found.reads} that were checked, over {what}", found.torn)
+    for label, count in (
+        ("payloads", found.payloads),
+        ("fds of the broker", found.descriptors),
+        ("files", found.files),
+    ):
+        yield bounded("left after kill -9", f"{label} left after {what}, and kill -9 of everybody", count)
+    yield unbounded("writers killed", found.writers, "processes")
+    yield unbounded("holders killed", found.holders, "processes")
+    yield unbounded("frames written meanwhile", found.frames, "frames")
+
+
+def storm(env: Environment, kills: int, reads: int, draw: random.Random, report: Callable[[str], None]) -> Result:
+    """Read and kill. Return what was counted."""
+    observer = env.worker("observer")
+    payloads = observer.call(f"{__name__}:payloads")
+    broker = broker_of(env.directory)
+    descriptors, files = descriptors_at_rest(broker), _files(env.directory)
+    name = env.name("storm")
+    victims = [draw.choice(("writer", "holder")) for _ in range(kills)]
+    writers = Reserve(env, "writer", victims.count("writer") + 1)
+    holders = Reserve(env, "holder", victims.count("holder") + 1)
+    writer, holder = writers.take(), holders.take()
+    writer.start(f"{__name__}:write_forever", name)
+    next(writer.stream())
+    holder.call(f"{__name__}:hold_one", name)
+    readers = [env.worker(f"reader {number}") for number in range(_READERS)]
+    for reader in readers:
+        reader.call(f"{__name__}:open_storm", name)
+    share = -(-reads // (kills * _READERS))
+    checked = torn = last = 0
+    for number, victim in enumerate(victims):
+        for reader in readers:
+            reader.start(f"{__name__}:check_frames", share, draw.random())
+        time.sleep(draw.random() * share * _HELD / 2)
+        if victim == "writer":
+            writer.kill()
+            env.dismiss(writer)
+            writer = writers.take()
+            writer.start(f"{__name__}:write_forever", name)
+            next(writer.stream())
+        else:
+            holder.kill()
+            env.dismiss(holder)
+            holder = holders.take()
+            holder.call(f"{__name__}:hold_one", name)
+        for reader in readers:
+            wrong, last = reader.finish()
+            checked, torn = checked + share, torn + wrong
+        if not (number + 1) % 20:
+            report(f"{number + 1} killed, {checked} frames checked, {torn} torn")
+    for worker in (writer, holder, *readers):
+        worker.process.kill()
+    for worker in (writer, holder, *readers):
+        env.dismiss(worker)
+    left = [0, 0, 0]
+
+    def settled() -> bool:
+        left[:] = [
+            max(0, observer.call(f"{__name__}:payloads") - payloads),
+            max(0, descriptors_of(broker) - descriptors),
+            len(_files(env.directory) - files),
+        ]
+        return not any(left)
+
+    if not wait_for(settled, 20.0):
+        report("not everything was released within 20 s")
+    env.dismiss(observer)
+    return Result(checked, torn, victims.count("writer"), victims.count("holder"), last, *left)
+
+
+def _files(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+# Tasks of the processes.
+
+
+def payloads() -> int:
+    """Observer: return the number of payloads. As a client it keeps the broker running."""
+    from extmem.manager import manager
+
+    return len(manager().snapshot())
+
+
+def _filled(number: int) -> bytes:
+    return _NUMBER.pack(number) * (_SIZE // _NUMBER.size)
+
+
+def write_forever(name: str) -> Iterator[int]:
+    """Writer: publish frames that are full of their number, until the process is killed."""
+    channel = extmem.create_channel(name, (_SIZE,), "uint8", slots=_SLOTS)
+    for number in itertools.count():
+        with channel.write() as frame:
+            frame.view[:] = _filled(frame.number)
+        if not number:
+            yield os.getpid()
+
+
+def hold_one(name: str) -> None:
+    """Holder: hold a frame until the process is killed."""
+    _at["channel"] = extmem.open_channel(name)
+    _at["frame"] = _at["channel"].read(timeout=_PATIENCE).hold()
+
+
+def open_storm(name: str) -> None:
+    """Reader: open the channel, which goes on with another writer when one is gone."""
+    _at["frames"] = iter(extmem.open_channel(name, reconnect=True))
+
+
+def is_torn(frame: Any) -> bool:
+    """Return whether not every byte of a frame is that of its number."""
+    return bool(frame.view.tobytes() != _filled(frame.number))
+
+
+def check_frames(count: int, seed: float) -> tuple[int, int]:
+    """Reader: check `count` frames. Return how many were torn, and the number of the last one."""
+    draw, torn, last = random.Random(seed), 0, 0
+    for frame in itertools.islice(_at["frames"], count):
+        wrong = is_torn(frame)
+        time.sleep(draw.random() * _HELD)
+        torn += wrong or is_torn(frame)
+        if frame.number <= last:
+            raise RuntimeError(f"frame {frame.number} came after frame {last}")
+        last = frame.number
+    return torn, last
