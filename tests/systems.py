@@ -41,6 +41,8 @@ ONLY = {
         "gpu/test_torch_memory.py": "PyTorch's memory has handles on Linux alone",
         "unit/cli/_bench/test_floor.py": "its C code is of opaque fds and futexes",
         "unit/cli/_bench/test_ordering_gpu.py": _FDS,
+        "process/cli/test_bench_channel.py": "it measures the broker and memory by /proc",
+        "unit/cli/_bench/test_channel.py": "it measures the broker and memory by /proc",
         "process/cli/test_bench_tensors.py": "it measures the broker and memory by /proc",
         "unit/cli/_bench/test_tensors.py": "it measures the broker and memory by /proc",
         "unit/manager/linux": _BROKER,

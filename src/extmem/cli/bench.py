@@ -110,15 +110,18 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
     metavar="PART",
     type=click.Choice([part for parts in _PARTS.values() for part in parts]),
     multiple=True,
-    help=f"Only this part{' or'.join(f' of {subject}: {", ".join(parts)};' for subject, parts in _PARTS.items())} repeatable.",
+    help="Only this part; "
+    + "; ".join(f"those of {subject}: {', '.join(parts)}" for subject, parts in _PARTS.items())
+    + ". Repeatable.",
 )
 @click.option("--quick", is_flag=True, help="Few rounds, to try it out: the figures vary, and bounds may be missed.")
 @guarded
 def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, parts: tuple[str, ...], quick: bool) -> None:
     """Measure opening, the broker, the cost of the rules, imports, starting, timelines, tensors, channels, and a GPU.
 
-    SUBJECT is one of open, broker, checks, imports, start, sync, tensors, channel, vulkan and cuda. Without a subject all are
-    measured; vulkan and cuda only if there is such a device. The benchmarks start a broker and processes of their own.
+    SUBJECT is one of open, broker, checks, imports, start, sync, tensors, channel, vulkan and cuda. Without a subject,
+    all are measured; vulkan and cuda only if there is such a device. The benchmarks start a broker and processes of
+    their own.
 
     A figure with a bound is a ratio against an alternative that runs in turns with it in the same run, or a count that
     must be 0. Bounds are upper bounds, except for "times as fast" and "opens per second". The unit "not measured" tells

@@ -20,7 +20,7 @@ import statistics
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import extmem
@@ -172,7 +172,7 @@ def fan_out(
     """Return the times of each way with so many readers."""
     report(f"{_RATE} frames a second to {count} readers")
     writer, readers = env.worker("writer"), [env.worker(f"reader {number}") for number in range(count)]
-    found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
+    found: dict[str, list[Times]] = {way: [] for way in ways}
     for way in ways:
         name = env.name(f"fan {count} {way}")
         writer.call(f"{__name__}:open_writer", way, str(env.directory), name)
@@ -191,12 +191,17 @@ def fan_out(
             medians = [next(answer) for answer in answers]
             for answer in answers:
                 next(answer, None)
-            found[way].append((statistics.median(medians), max(medians), own))
+            found[way].append(Times(statistics.median(medians), max(medians), own))
             number += frames
     for worker in (*readers, writer):
         worker.call(f"{__name__}:close_all")
         env.dismiss(worker)
-    return {way: Times(*(min(column) for column in zip(*runs_of_it, strict=True))) for way, runs_of_it in found.items()}
+    return {way: best(times) for way, times in found.items()}
+
+
+def best(runs: Sequence[Times]) -> Times:
+    """Return each time of the run in which it was least."""
+    return Times(*(min(column) for column in zip(*runs, strict=True)))
 
 
 def _greet(writer: Worker, readers: list[Worker], way: str) -> None:
@@ -227,7 +232,7 @@ def greet(way: str, number: int) -> None:
 
 
 def write(way: str, first: int, last: int) -> float:
-    """Writer: send the frames from `first` on, `last` excluded, at the rate. Return the median of its own nanoseconds."""
+    """Writer: send the frames from `first` on, `last` excluded, at the rate. Return the median of its nanoseconds."""
     send, now, times = _at[way].send, time.perf_counter_ns, []
     gc.collect()
     gc.disable()

@@ -124,8 +124,8 @@ def measure(folder: str, label: str, ways: Sequence[str], runs: int, rounds: int
                 ours.send((way, size))
                 ends[way] = WAYS[way](Place(folder, f"{label} {way} {size}", size, True), inherited)
                 _wait_for_reply(ours)
-            for way, runs_of_it in _runs(ours, ends, ways, size, runs, rounds).items():
-                hops[way, name] = Hop(*(min(column) for column in zip(*runs_of_it, strict=True)))
+            for way, found in _runs(ours, ends, ways, size, runs, rounds).items():
+                hops[way, name] = best(found)
             ours.send(None)
             _wait_for_reply(ours)
             for end in ends.values():
@@ -138,11 +138,16 @@ def measure(folder: str, label: str, ways: Sequence[str], runs: int, rounds: int
     return hops
 
 
+def best(runs: Sequence[Hop]) -> Hop:
+    """Return p50 and p90, each of the run in which it was least."""
+    return Hop(*(min(column) for column in zip(*runs, strict=True)))
+
+
 def _runs(
     connection: Connection, ends: Mapping[str, Any], ways: Sequence[str], size: int, runs: int, rounds: int
-) -> dict[str, list[tuple[float, float]]]:
+) -> dict[str, list[Hop]]:
     """Return p50 and p90 of one hop in each run, for each way."""
-    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    found: dict[str, list[Hop]] = {way: [] for way in ways}
     for run in range(-1, runs):  # the first warms up
         turn = run % len(ways)
         for way in (*ways[turn:], *ways[:turn]):
@@ -157,7 +162,7 @@ def _runs(
             finally:
                 gc.enable()
             if run >= 0:
-                found[way].append((percentile(times, 0.5) / 2, percentile(times, 0.9) / 2))
+                found[way].append(Hop(percentile(times, 0.5) / 2, percentile(times, 0.9) / 2))
     return found
 
 

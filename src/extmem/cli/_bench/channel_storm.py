@@ -49,18 +49,18 @@ _at: dict[str, Any] = {}
 class Result(NamedTuple):
     """What a storm has counted."""
 
-    reads: int
-    torn: int
-    writers: int
+    reads: int = 0
+    torn: int = 0
+    writers: int = 0
     """Writers that were killed."""
-    holders: int
+    holders: int = 0
     """Readers that were killed while they held a frame."""
-    frames: int
+    frames: int = 0
     """The number of the last frame that was read."""
-    payloads: int
-    descriptors: int
+    payloads: int = 0
+    descriptors: int = 0
     """Of the broker."""
-    files: int
+    files: int = 0
 
 
 def figures(env: Environment, kills: int, reads: int, report: Callable[[str], None]) -> Iterator[Figure]:
