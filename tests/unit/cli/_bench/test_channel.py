@@ -11,12 +11,10 @@ from typing import Any
 
 import pytest
 
-import extmem
 from extmem.cli._bench import (
     channel,
     channel_bounds,
     channel_calls,
-    channel_deaths,
     channel_ends,
     channel_fan,
     channel_hops,
