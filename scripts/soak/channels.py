@@ -32,7 +32,7 @@ def channel_rounds(reads: int, seed: int, totals: Totals, report: Report) -> lis
             found = storm(env, kills, reads, random.Random(seed), report)
     except (ExtmemError, OSError) as error:  # the error of a process that failed has the words of its own
         report(f"BROKEN channels: {error}")
-        totals.add(CRASHES)
+        totals.add(CRASHES, 1)
     totals.add(TORN, found.torn)
     totals.add(LEFT, found.payloads + found.descriptors + found.files)
     report(

@@ -59,7 +59,7 @@ def figures(
         "opens": lambda: channel_calls.opens(env, rounds, report),
         "deaths": lambda: channel_deaths.deaths(env, killed, report),
         "holders": lambda: channel_deaths.holders(env, killed, report),
-        "storm": lambda: channel_storm.figures(env, killed, 200 if quick else _READS, report),
+        "storm": lambda: channel_storm.figures(env, absent, killed, 200 if quick else _READS, report),
     }
     yield from measured_parts({part: how for part, how in measured.items() if not parts or part in parts}, report)
 

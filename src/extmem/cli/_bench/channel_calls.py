@@ -164,6 +164,7 @@ def create_and_close(name: str, rounds: int) -> dict[str, int]:
 
 
 def _grown(once: Callable[[int], None], rounds: int) -> dict[str, int]:
+    _counts()  # connects to the broker, which takes fds
     before = _counts()
     for number in range(rounds):
         once(number)

@@ -35,6 +35,7 @@ if sys.platform != "linux":
 
 __all__ = [
     "ICEORYX",
+    "IOX_FOLDER",
     "PEERS",
     "PIPE",
     "PYZMQ",
@@ -59,6 +60,8 @@ _MODULES = {ICEORYX: "iceoryx2", PYZMQ: "zmq"}
 _NUMBER = struct.Struct("<Q")
 _COPIED = 1 << 16
 """Bytes from which pyzmq sends without copying, by its own default."""
+IOX_FOLDER = "iox2"
+"""Below the folder of the benchmark. Short, since sockets below it have paths of at most 107 bytes."""
 _BUFFER = 4
 """Samples that wait in iceoryx2 for one subscriber."""
 
@@ -153,7 +156,7 @@ class Iceoryx:
     def __init__(self, folder: str) -> None:
         self.library: Any = importlib.import_module("iceoryx2")
         self.library.set_log_level(self.library.LogLevel.Error)
-        path = Path(folder, "iceoryx2")
+        path = Path(folder, IOX_FOLDER)
         path.mkdir(exist_ok=True)
         config = self.library.config.default()
         config.global_cfg.root_path = self.library.Path.new(f"{path}/")

@@ -6,7 +6,8 @@ round the writer or the holder is killed at a random moment and another one take
 a new writer takes the channel over. A frame whose bytes are not all those of its number is torn.
 
 At the end everybody is killed with -9. Then there may be no payload, no fd of the broker and no file that was not there
-before.
+before. The files that iceoryx2 leaves when its publisher and its subscriber are killed in the same way are told beside
+it; it removes them when another process opens a node.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import random
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ if sys.platform != "linux":
     raise ImportError("this benchmark counts fds by /proc of Linux")
 
 from extmem.cli._bench.channel_deaths import Reserve
+from extmem.cli._bench.channel_peers import ICEORYX, IOX_FOLDER, Iceoryx, remove_iceoryx
 from extmem.cli._bench.environment import Environment
 from extmem.cli._bench.machine import broker_of, descriptors_at_rest, descriptors_of
 from extmem.cli._bench.waiting import wait_for
@@ -63,7 +65,9 @@ class Result(NamedTuple):
     files: int = 0
 
 
-def figures(env: Environment, kills: int, reads: int, report: Callable[[str], None]) -> Iterator[Figure]:
+def figures(
+    env: Environment, missing: Mapping[str, str], kills: int, reads: int, report: Callable[[str], None]
+) -> Iterator[Figure]:
     """Kill `kills` processes while `reads` frames are checked."""
     report(f"reading {reads} frames while {kills} writers and holders are killed")
     found = storm(env, kills, reads, random.Random(1), report)
@@ -78,6 +82,23 @@ def figures(env: Environment, kills: int, reads: int, report: Callable[[str], No
     yield unbounded("writers killed", found.writers, "processes")
     yield unbounded("holders killed", found.holders, "processes")
     yield unbounded("frames written meanwhile", found.frames, "frames")
+    if ICEORYX in missing:
+        yield unbounded(f"files that iceoryx2 leaves: {missing[ICEORYX]}", 0, "not measured")
+    else:
+        yield unbounded("files that iceoryx2 leaves after kill -9 of everybody", _left_by_iceoryx(env), "files")
+
+
+def _left_by_iceoryx(env: Environment) -> int:
+    """Kill one process that sends and one that receives. Return the number of files that are left."""
+    folder = str(env.directory)
+    workers = [env.worker(title) for title in ("publisher", "subscriber")]
+    for worker in workers:
+        worker.call(f"{__name__}:use_iceoryx", folder, worker.title)
+    for worker in workers:
+        worker.process.kill()
+        env.dismiss(worker)
+    below = [path for path in Path(folder, IOX_FOLDER).rglob("*") if not path.is_dir()]
+    return len(below) + remove_iceoryx(folder)
 
 
 def storm(env: Environment, kills: int, reads: int, draw: random.Random, report: Callable[[str], None]) -> Result:
@@ -194,3 +215,9 @@ def check_frames(count: int, seed: float) -> tuple[int, int]:
             raise RuntimeError(f"frame {frame.number} came after frame {last}")
         last = frame.number
     return torn, last
+
+
+def use_iceoryx(folder: str, title: str) -> None:
+    """Publisher or subscriber of iceoryx2: have what it needs, until the process is killed."""
+    owner = _at["iceoryx2"] = Iceoryx(folder)
+    _at["port"] = owner.sender("left", 8) if title == "publisher" else owner.receiver("left")

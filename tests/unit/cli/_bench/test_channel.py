@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +35,13 @@ def inherited() -> Iterator[channel_peers.Inherited]:
     made.close()
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path, since sockets are put into it."""
+    with tempfile.TemporaryDirectory(prefix="ends-") as made:
+        yield Path(made)
+
+
 def both_ends(way: str, label: str, folder: Path, inherited: channel_peers.Inherited) -> tuple[Any, Any]:
     """Return the ends of a way, both in this process."""
     if reason := channel_peers.lacking(way):
@@ -43,8 +51,8 @@ def both_ends(way: str, label: str, folder: Path, inherited: channel_peers.Inher
 
 
 @pytest.mark.parametrize("way", channel_peers.PEERS)
-def test_a_number_goes_there_and_back(way: str, inherited: channel_peers.Inherited, tmp_path: Path) -> None:
-    mine, theirs = both_ends(way, "pair", tmp_path, inherited)
+def test_a_number_goes_there_and_back(way: str, inherited: channel_peers.Inherited, folder: Path) -> None:
+    mine, theirs = both_ends(way, "pair", folder, inherited)
     try:
         for number in (1, 2, 1 << 40):
             mine.send(number)
@@ -54,8 +62,8 @@ def test_a_number_goes_there_and_back(way: str, inherited: channel_peers.Inherit
     finally:
         theirs.close()
         mine.close()
-        channel_peers.remove_iceoryx(str(tmp_path))
-    assert not list(Path("/dev/shm").glob(f"*{channel_peers.iceoryx_prefix(str(tmp_path))}*"))
+        channel_peers.remove_iceoryx(str(folder))
+    assert not list(Path("/dev/shm").glob(f"*{channel_peers.iceoryx_prefix(str(folder))}*"))
 
 
 def test_why_a_way_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
