@@ -34,17 +34,17 @@ class ChannelEnd:
     def send(self, number: int) -> None:
         """Send a frame with this number."""
         with self._out.write() as frame:
-            _NUMBER.pack_into(frame.view, 0, number)
+            _NUMBER.pack_into(frame.view(), 0, number)
 
     def receive(self) -> int:
         """Wait for the next frame. Return its number."""
         with self._into.read() as frame:
-            return int(_NUMBER.unpack_from(frame.view)[0])
+            return int(_NUMBER.unpack_from(frame.view())[0])
 
     async def received(self) -> AsyncIterator[int]:
         """Yield the number of each frame, by `async for`."""
         async for frame in self._into:
-            yield int(_NUMBER.unpack_from(frame.view)[0])
+            yield int(_NUMBER.unpack_from(frame.view())[0])
 
     def close(self) -> None:
         """Close both channels."""

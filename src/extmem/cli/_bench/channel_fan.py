@@ -63,7 +63,7 @@ class _ChannelWriter:
 
     def send(self, number: int, stamp: int) -> None:
         with self._channel.write() as frame:
-            _STAMPED.pack_into(frame.view, 0, number, stamp)
+            _STAMPED.pack_into(frame.view(), 0, number, stamp)
 
 
 class _ChannelReader:
@@ -73,7 +73,7 @@ class _ChannelReader:
 
     def receive(self) -> tuple[int, int]:
         with self._channel.read() as frame:
-            number, stamp = _STAMPED.unpack_from(frame.view)
+            number, stamp = _STAMPED.unpack_from(frame.view())
         return number, stamp
 
 

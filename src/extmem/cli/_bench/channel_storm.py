@@ -183,7 +183,7 @@ def write_forever(name: str) -> Iterator[int]:
     channel = extmem.create_channel(name, (_SIZE,), "uint8", slots=_SLOTS)
     for number in itertools.count():
         with channel.write() as frame:
-            frame.view[:] = _filled(frame.number)
+            frame.view()[:] = _filled(channel.count + 1)
         if not number:
             yield os.getpid()
 
@@ -201,7 +201,7 @@ def open_storm(name: str) -> None:
 
 def is_torn(frame: Any) -> bool:
     """Return whether not every byte of a frame is that of its number."""
-    return bool(frame.view.tobytes() != _filled(frame.number))
+    return bool(frame.tobytes() != _filled(frame.number))
 
 
 def check_frames(count: int, seed: float) -> tuple[int, int]:
