@@ -31,13 +31,23 @@ if TYPE_CHECKING:
     from extmem.api.slices import MemorySlice
     from extmem.api.sync_functions import open_timeline, wait_all, wait_any
     from extmem.api.timeline import Timeline
+    from extmem.channel.base import Channel
+    from extmem.channel.frame import Frame, WritableFrame
+    from extmem.channel.functions import create_channel, open_channel
+    from extmem.channel.info import ChannelInfo, ReaderInfo
+    from extmem.channel.reader import ChannelReader
+    from extmem.channel.writer import ChannelWriter
     from extmem.core.caller_warning import RuleWarning
     from extmem.core.naming import SharedName
     from extmem.errors import (
         AccessDeniedError,
+        ChannelCorruptError,
+        ChannelFullError,
+        ChannelTakenError,
         DescriptorError,
         DriverError,
         ExtmemError,
+        FramesLostError,
         HandleStateError,
         InternalError,
         InvalidHandleError,
@@ -53,11 +63,13 @@ if TYPE_CHECKING:
         PeerGoneError,
         PeerProtocolError,
         QuotaError,
+        ReaderTooSlowError,
         RuleViolation,
         SecurityDescriptorError,
         StaleSourceError,
         UnsupportedError,
         WaitTimeoutError,
+        WriterGoneError,
     )
     from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
     from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
@@ -69,9 +81,13 @@ _MODULES = ("errors", "process", "raw", "rules", "torch", "vk")
 _NAMES = {
     "extmem.errors": (
         "AccessDeniedError",
+        "ChannelCorruptError",
+        "ChannelFullError",
+        "ChannelTakenError",
         "DescriptorError",
         "DriverError",
         "ExtmemError",
+        "FramesLostError",
         "HandleStateError",
         "InternalError",
         "InvalidHandleError",
@@ -87,12 +103,20 @@ _NAMES = {
         "PeerGoneError",
         "PeerProtocolError",
         "QuotaError",
+        "ReaderTooSlowError",
         "RuleViolation",
         "SecurityDescriptorError",
         "StaleSourceError",
         "UnsupportedError",
         "WaitTimeoutError",
+        "WriterGoneError",
     ),
+    "extmem.channel.base": ("Channel",),
+    "extmem.channel.frame": ("Frame", "WritableFrame"),
+    "extmem.channel.functions": ("create_channel", "open_channel"),
+    "extmem.channel.info": ("ChannelInfo", "ReaderInfo"),
+    "extmem.channel.reader": ("ChannelReader",),
+    "extmem.channel.writer": ("ChannelWriter",),
     "extmem.core.caller_warning": ("RuleWarning",),
     "extmem.core.naming": ("SharedName",),
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
@@ -125,6 +149,13 @@ __all__ = [
     "AccessDeniedError",
     "ArrayInfo",
     "Buffer",
+    "Channel",
+    "ChannelCorruptError",
+    "ChannelFullError",
+    "ChannelInfo",
+    "ChannelReader",
+    "ChannelTakenError",
+    "ChannelWriter",
     "Descriptor",
     "DescriptorError",
     "Device",
@@ -133,6 +164,8 @@ __all__ = [
     "ExtmemError",
     "FdHandle",
     "Fence",
+    "Frame",
+    "FramesLostError",
     "HandleStateError",
     "Image",
     "ImageInfo",
@@ -155,6 +188,8 @@ __all__ = [
     "PeerProtocolError",
     "PlaneInfo",
     "QuotaError",
+    "ReaderInfo",
+    "ReaderTooSlowError",
     "RuleViolation",
     "RuleWarning",
     "SecurityDescriptorError",
@@ -165,6 +200,9 @@ __all__ = [
     "Timeline",
     "UnsupportedError",
     "WaitTimeoutError",
+    "WritableFrame",
+    "WriterGoneError",
+    "create_channel",
     "enumerate_devices",
     "errors",
     "forget",
@@ -172,6 +210,7 @@ __all__ = [
     "names",
     "open",
     "open_async",
+    "open_channel",
     "open_device",
     "open_handle",
     "open_timeline",

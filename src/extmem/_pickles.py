@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from extmem.api.semaphore import Semaphore
     from extmem.api.slices import MemorySlice
     from extmem.api.timeline import Timeline
+    from extmem.channel.base import Channel
+    from extmem.channel.reader import ChannelReader
     from extmem.handles import FdHandle, KmtHandle, NtHandle
 
 __all__ = [
+    "receive_channel",
     "receive_fd_handle",
     "receive_fence",
     "receive_kmt_handle",
@@ -29,6 +32,7 @@ __all__ = [
     "receive_semaphore",
     "receive_slice",
     "receive_timeline",
+    "reduce_channel",
     "reduce_memory",
     "reduce_slice",
     "reduce_sync",
@@ -121,3 +125,19 @@ def reduce_slice(part: MemorySlice) -> tuple[Any, ...]:
         from extmem.api import slice_pickling
 
     return slice_pickling.reduce(part)
+
+
+def receive_channel(data: bytes) -> ChannelReader:
+    """Return a reader of the channel that the data stand for; a closed one if its ticket cannot be claimed."""
+    with late_imports():
+        from extmem.channel import pickling
+
+    return pickling.receive(data)
+
+
+def reduce_channel(channel: Channel) -> tuple[Any, ...]:
+    """Return what pickles contain of a channel. (No pickle contains the name of this function.)"""
+    with late_imports():
+        from extmem.channel import pickling
+
+    return pickling.reduce(channel)

@@ -12,6 +12,7 @@
     │   └── StaleSourceError               the tensor that was shared has other memory since
     ├── ObjectManagerError                 the object manager refused: `ntstatus`, `winerror`, `result`
     │   ├── NameTakenError (FileExistsError)      the name belongs to a live object
+    │   │   └── ChannelTakenError                 the channel has a live writer
     │   ├── NameNotFoundError (FileNotFoundError) no live object has that name
     │   │   └── NameTimeoutError (TimeoutError)   no object got that name in time
     │   ├── NameInvalidError (ValueError)         no object can have that name
@@ -21,8 +22,13 @@
     │   ├── SecurityDescriptorError (ValueError)  the security descriptor is not valid; the position is named
     │   └── QuotaError                            this client has reached its quota
     ├── DescriptorError (ValueError)       the payload's descriptor is malformed or contradicts the payload
+    │   └── ChannelCorruptError            the control page of a channel contradicts itself or its payloads
+    ├── ChannelFullError                   no slot of a channel is free: `holders`
+    │   └── ReaderTooSlowError             because reliable readers have not read their frames yet
+    ├── FramesLostError                    frames were overwritten before this reader read them (`strict=True`)
     ├── PeerError                          the other process caused it
     │   ├── PeerGoneError (ConnectionError)       it ended or closed the connection
+    │   │   └── WriterGoneError                   the writer of a channel has ended, and nothing newer will come
     │   └── PeerProtocolError                     it broke the wire format
     ├── WaitTimeoutError (TimeoutError)    a wait ended before its semaphore or fence was signaled
     └── InternalError                      a bug in extmem: please report it
@@ -38,9 +44,13 @@ from typing import Protocol, cast
 
 __all__ = [
     "AccessDeniedError",
+    "ChannelCorruptError",
+    "ChannelFullError",
+    "ChannelTakenError",
     "DescriptorError",
     "DriverError",
     "ExtmemError",
+    "FramesLostError",
     "HandleStateError",
     "InternalError",
     "InvalidHandleError",
@@ -56,11 +66,13 @@ __all__ = [
     "PeerGoneError",
     "PeerProtocolError",
     "QuotaError",
+    "ReaderTooSlowError",
     "RuleViolation",
     "SecurityDescriptorError",
     "StaleSourceError",
     "UnsupportedError",
     "WaitTimeoutError",
+    "WriterGoneError",
 ]
 
 # VkResult values of the classes below (registry: VkResult). Plain ints, because `errors` imports nothing.
@@ -202,6 +214,10 @@ class NameTakenError(ObjectManagerError, FileExistsError):
     errno = _errno.EEXIST
 
 
+class ChannelTakenError(NameTakenError):
+    """A channel has one writer at a time, and another process (or this one) is the writer of this one now."""
+
+
 class NameNotFoundError(ObjectManagerError, FileNotFoundError):
     """STATUS_OBJECT_NAME_NOT_FOUND or STATUS_OBJECT_PATH_NOT_FOUND: no live object has that name now."""
 
@@ -244,12 +260,54 @@ class DescriptorError(ExtmemError, ValueError):
     """A payload's descriptor is malformed, of an unknown version, or contradicts the payload."""
 
 
+class ChannelCorruptError(DescriptorError):
+    """The control page of a channel has numbers that its writer never writes. Other channels are not concerned."""
+
+
+class ChannelFullError(ExtmemError):
+    """Each slot of a channel is held by a reader, or by a frame that is being written. `holders` are the readers."""
+
+    def __init__(self, message: str, *, holders: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.holders = tuple(holders)
+        """A `ReaderInfo` for each reader that is in the way."""
+
+
+class ReaderTooSlowError(ChannelFullError):
+    """Each slot that is not held has a frame that a reliable reader has not read yet."""
+
+
+class FramesLostError(ExtmemError):
+    """Frames were overwritten before this reader read them, and it was opened with `strict=True`.
+
+    The reader goes on behind them: the next read returns the frame that is there.
+    """
+
+    def __init__(self, message: str, *, first: int = 0, count: int = 0) -> None:
+        super().__init__(message)
+        self.first = first
+        """The number of the first frame that was lost."""
+        self.count = count
+        """How many were lost."""
+
+
 class PeerError(ExtmemError):
     """The other process caused the error."""
 
 
 class PeerGoneError(PeerError, ConnectionError):
     """The other process ended or closed the connection before it replied."""
+
+
+class WriterGoneError(PeerGoneError):
+    """The writer of a channel has ended or closed the channel, and there is no newer frame. `closed` tells which."""
+
+    def __init__(self, message: str, *, pid: int = 0, closed: bool = False) -> None:
+        super().__init__(message)
+        self.pid = pid
+        """The process that was the writer."""
+        self.closed = closed
+        """Whether it closed the channel, or its program ended normally."""
 
 
 class PeerProtocolError(PeerError):

@@ -37,6 +37,7 @@ LAYERS = (
     "process",
     "raw",
     "torch",
+    "channel",
     "cli",
 )
 UNRELATED = {("rules", "objects"), ("objects", "rules")}
@@ -60,6 +61,7 @@ PURE = (
     "wire.requests",
     "errors",
     "arguments",
+    "channel.ring",
 )
 WORLDLY = {
     "os",
@@ -83,6 +85,7 @@ PLATFORM_ASKED = {
     "extmem.devices.cuda.host_calls": "picks how a stream wakes who waits on the host",
     "extmem.devices.host.system": "picks what payloads are made of",
     "extmem.devices.host.page_system": "picks what companion pages are made of",
+    "extmem.devices.host.range_lock_system": "picks the locks of a file's bytes",
     "extmem.devices.host.sync_system": "picks what semaphores and fences are made of",
     "extmem.devices.vulkan.sync_sharing": "picks how a driver's semaphores and fences are shared",
     "extmem.interop.positioned_reads": "picks how several threads read one file",

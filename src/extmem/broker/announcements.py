@@ -49,7 +49,7 @@ from extmem.objects import (
     known_kind,
 )
 from extmem.owning import OwnedFd
-from extmem.sharing.kinds import Backing
+from extmem.sharing.kinds import SYNC_KINDS, Backing
 
 __all__ = ["DONE", "Announcements", "Answer", "Facts", "Loop", "no_descriptors"]
 
@@ -370,7 +370,7 @@ class Announcements:
         created: it is the first process that shares it.
         """
         facts = self.facts[payload]
-        if facts.object_kind is not ObjectKind.MEMORY:
+        if facts.object_kind in SYNC_KINDS:
             self.signalers.has(session, payload, granted & facts.type.modify != 0, created=created)
 
     def forget(self, session: Session, payload: int) -> None:

@@ -10,7 +10,7 @@ process with a read-only descriptor could open /proc/self/fd/N again for writing
 0400, and where the broker is permitted (as root) marks the file immutable. Both affect opening alone: descriptors that
 are open already, and mappings, keep working, and the broker sends its own. What is left is this: the user who owns the
 file, or root with the capability CAP_LINUX_IMMUTABLE, could undo them deliberately; such a user can write to the memory
-of the processes that have it anyway.
+of the processes that have it anyway. A file that is sealed against writing stays as it is: nobody can write to it.
 
 A companion page has rights of its own: every importer gets it in the mode that its exporter stated, whatever the mode
 of the payload is. In the mode BY_RIGHTS, an importer gets it read-only unless it may change the payload.
@@ -67,12 +67,21 @@ class _Payload(msgspec.Struct):
 
 
 def _harden(fd: int) -> None:
+    if not is_writable(fd) and _is_sealed(fd):
+        return  # no descriptor can write to it; processes open such a file again for locks of its bytes (channels)
     # Not permitted: another user's file (root's payload in a user's broker), or the flag without root. The file stays
     # as it is then.
     with contextlib.suppress(OSError):
         os.fchmod(fd, 0o400)
     with contextlib.suppress(OSError):
         _set_immutable(fd, True)
+
+
+def _is_sealed(fd: int) -> bool:
+    try:
+        return bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE)
+    except OSError:
+        return False  # a file without seals
 
 
 def _soften(fd: int) -> None:

@@ -32,7 +32,7 @@ from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Session
 from extmem.objects import ObjectKind, Refused, Status
 from extmem.sharing import control_page, timeline_page
-from extmem.sharing.kinds import Backing
+from extmem.sharing.kinds import SYNC_KINDS, Backing
 from extmem.wire.process_start import start_time
 
 __all__ = ["Signalers", "check_kind"]
@@ -150,7 +150,7 @@ class Signalers:
 
 def check_kind(object_kind: int, given: Given, fds: Sequence[int]) -> None:
     """Refuse files that cannot be of an object of that kind."""
-    sync = object_kind in (ObjectKind.SEMAPHORE, ObjectKind.FENCE)
+    sync = object_kind in SYNC_KINDS
     if not sync and given.backing is not Backing.HOST_EVENT:
         return
     page = fds[-len(given.pages)] if given.pages else fds[0] if given.backing is Backing.HOST_FILE else -1

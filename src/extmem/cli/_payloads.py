@@ -32,7 +32,12 @@ __all__ = [
 _RIGHTS = ((0x0002_0000, "read"), (0x0000_0001, "write"))
 _SYNC_RIGHTS = ((0x0000_0001, "wait"), (0x0000_0002, "signal"))
 _REST = 0x001D_0000
-_COUNTS = {ObjectKind.MEMORY: "memory_objects", ObjectKind.SEMAPHORE: "semaphores", ObjectKind.FENCE: "fences"}
+_COUNTS = {
+    ObjectKind.MEMORY: "memory_objects",
+    ObjectKind.SEMAPHORE: "semaphores",
+    ObjectKind.FENCE: "fences",
+    ObjectKind.CHANNEL: "channels",
+}
 """The key of the number of a holder's objects, by their kind. Semaphores include timelines, as in Vulkan."""
 _PLURALS = {"timeline": "timelines", "binary": "binary semaphores"}
 """What several semaphores are called, by the type of their payload."""

@@ -183,7 +183,7 @@ class MemoryObject(MadeByFunctions):
     ) -> None:
         if kind is not None and self._has_views():
             # The exception holds the frame that holds the view; an error about open memory must not replace it.
-            self._leave_to_views()
+            self.leave_to_views()
             return
         self.close()
 
@@ -191,8 +191,14 @@ class MemoryObject(MadeByFunctions):
         """Return whether a memoryview or array over the memory is alive."""
         return bool(self._arrays or self._gpu_holds)
 
-    def _leave_to_views(self) -> None:
-        """End the hold. The record is released with the last view."""
+    def live_views(self) -> list[ref[Any]]:
+        """Return references to what keeps it open: exporters of views, and holds of GPU arrays (for the library
+        itself).
+        """
+        return [one for one in (*self._arrays, *self._gpu_holds) if one() is not None]
+
+    def leave_to_views(self) -> None:
+        """End the hold. The record is released with the last view (for the library itself)."""
         record = self._facts
         if not isinstance(record, Closed):
             self._closed = True

@@ -14,6 +14,7 @@ from extmem.arguments import a_type
 from extmem.errors import NameNotFoundError, NameTimeoutError
 from extmem.manager import Imported, Manager, Reference
 from extmem.owning import late_imports
+from extmem.sharing.kinds import ObjectKind
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -32,12 +33,14 @@ def checked_timeout(timeout: float) -> float:
     return float(timeout)
 
 
-def import_named(owner: Manager, name: str, desired: int, timeout: float) -> Imported:
+def import_named(
+    owner: Manager, name: str, desired: int, timeout: float, object_kind: ObjectKind = ObjectKind.MEMORY
+) -> Imported:
     """Import by name, waiting for it for `timeout` seconds; math.inf waits without limit.
 
     Errors: as `Manager.import_by_name`; NameTimeoutError.
     """
-    steps = _steps(owner, name, desired, timeout)
+    steps = _steps(owner, name, desired, timeout, object_kind)
     try:
         wait, left = next(steps)
         while True:
@@ -72,13 +75,13 @@ async def import_named_async(owner: Manager, name: str, desired: int, timeout: f
 
 
 def _steps(
-    owner: Manager, name: str, desired: int, timeout: float
+    owner: Manager, name: str, desired: int, timeout: float, object_kind: ObjectKind = ObjectKind.MEMORY
 ) -> Generator[tuple[NameWait, float | None], None, Imported]:
     """Yield the waits to sleep on, and for how many seconds. Return the import."""
     deadline = time.monotonic() + timeout
     while True:
         reference = Reference(owner, owner.names_counter[0])
-        found = owner.await_name(name, desired, reference)
+        found = owner.await_name(name, desired, reference, object_kind=object_kind)
         if isinstance(found, Imported):
             return found
         with found as wait:
@@ -92,7 +95,8 @@ def _steps(
         if time.monotonic() >= deadline:
             break
     try:
-        return owner.import_by_name(name, desired, Reference(owner, owner.names_counter[0]))
+        reference = Reference(owner, owner.names_counter[0])
+        return owner.import_by_name(name, desired, reference, object_kind=object_kind)
     except NameNotFoundError as error:
         raise NameTimeoutError(
             f"{error} It was waited for {timeout:g} s: start the process that shares it, or give a longer timeout.",

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from extmem.core.memory_record import MemoryRecord
     from extmem.objects import ObjectRow, PayloadRow
 
-__all__ = ["SharedName", "forget", "is_superseded", "keep_of", "names", "refuse_terms", "short_name"]
+__all__ = ["CHANNEL_PARTS", "SharedName", "forget", "is_superseded", "keep_of", "names", "refuse_terms", "short_name"]
 
+CHANNEL_PARTS = "extmem.channel."
+"""With this begin the names of the parts of channels, which programs do not open."""
 _OWN_NAMES = re.compile(r"\\Sessions\\\d+\\BaseNamedObjects\\")
 
 
@@ -121,8 +123,12 @@ def names(prefix: str) -> list[SharedName]:
             for shared in row.objects:
                 if shared.name is not None and (not owner.has_broker or shared.rights & READ_CONTROL):
                     found.append(_described(row, shared, short_name(shared.name), descriptor))
-    # A name with `@` is of the specification-level API; `extmem.open` does not open it.
-    chosen = [one for one in found if one.name.casefold().startswith(folded) and "@" not in one.name]
+    # A name with `@` is of the specification-level API; `extmem.open` does not open it. Parts of channels are hidden.
+    chosen = [
+        one
+        for one in found
+        if one.name.casefold().startswith(folded) and "@" not in one.name and not one.name.startswith(CHANNEL_PARTS)
+    ]
     return sorted(chosen, key=lambda one: one.name)
 
 

@@ -126,10 +126,11 @@ def _sync_type(noun: str) -> ObjectType:
     )
 
 
-_TYPES: Final = {
-    ObjectKind.MEMORY: ObjectType(
+def _memory_type(noun: str) -> ObjectType:
+    """Return the type of memory, and of the page of a channel, which have one type name and the same rights."""
+    return ObjectType(
         name="DxgkSharedResource",
-        noun="shared memory",
+        noun=noun,
         valid=0x001F_0001,
         read=READ_CONTROL,
         write=READ_CONTROL | RESOURCE_WRITE,
@@ -137,9 +138,14 @@ _TYPES: Final = {
         all=0x000F_0001,
         modify=RESOURCE_WRITE,
         specific=((RESOURCE_WRITE, "RESOURCE_WRITE"),),
-    ),
+    )
+
+
+_TYPES: Final = {
+    ObjectKind.MEMORY: _memory_type("shared memory"),
     ObjectKind.SEMAPHORE: _sync_type("a shared semaphore"),
     ObjectKind.FENCE: _sync_type("a shared fence"),
+    ObjectKind.CHANNEL: _memory_type("a channel"),
 }
 OBJECT_TYPES: Final[Mapping[ObjectKind, ObjectType]] = MappingProxyType(_TYPES)
 """The type of each kind of shareable object."""

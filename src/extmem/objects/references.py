@@ -27,6 +27,7 @@ _OPENED_BY = {
     ObjectKind.MEMORY: "extmem.open",
     ObjectKind.SEMAPHORE: "extmem.open_timeline, if it is a timeline",
     ObjectKind.FENCE: "Device.import_fence_win32_handle",
+    ObjectKind.CHANNEL: "extmem.open_channel",
 }
 """The calls of the public API that import an object of each kind by its name, for messages."""
 

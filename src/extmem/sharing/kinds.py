@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-__all__ = ["Backing", "ObjectKind", "PageRole", "Share"]
+__all__ = ["SYNC_KINDS", "Backing", "ObjectKind", "PageRole", "Share"]
 
 
 class ObjectKind(IntEnum):
@@ -15,6 +15,13 @@ class ObjectKind(IntEnum):
     """A semaphore, binary or timeline: its descriptor says which."""
     FENCE = 3
     """A fence. Its type of kernel object is that of semaphores; the kind distinguishes them."""
+    CHANNEL = 4
+    """A channel: its control page (`sharing.channel_page`). Its type of kernel object and its rights are those of
+    memory."""
+
+
+SYNC_KINDS = frozenset((ObjectKind.SEMAPHORE, ObjectKind.FENCE))
+"""The kinds that processes signal and wait for."""
 
 
 class Backing(IntEnum):

@@ -296,6 +296,19 @@ class PageSignals:
 
     # Waiting.
 
+    def sleep(self, expected: int, deadline: int | None = None) -> bool:
+        """Sleep while the sequence has the expected number, for half a second at most. Return False after the deadline.
+
+        It may return early. deadline: of `time.monotonic_ns`; None for none.
+        """
+        raise NotImplementedError
+
+    def nudge(self) -> None:
+        """Wake those who sleep on the sequence, without changing it: they look again. Without the right to signal, too.
+
+        Where the system wakes only who it was told of, nothing happens: sleeps end by themselves.
+        """
+
     def check_signaler(self, value: int) -> None:
         """Raise PeerGoneError if the value is not reached, and the process that would signal it has ended."""
         facts = self.abandoned_below(value)

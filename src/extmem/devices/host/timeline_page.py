@@ -119,6 +119,17 @@ class TimelinePage(PageSignals):
             if not sleep(self.sequence, expected, deadline):
                 return values[0] >= value
 
+    def sleep(self, expected: int, deadline: int | None = None) -> bool:
+        """Sleep while the sequence has the expected number, for half a second at most. Return False after the deadline.
+
+        It may return early. deadline: as `wait`.
+        """
+        return sleep(self.sequence, expected, deadline)
+
+    def nudge(self) -> None:
+        """Wake all who sleep on the sequence, without changing it: they look again. Without the right to signal, too."""
+        wake(self.sequence)
+
     def barrier(self) -> None:
         """Order the reads before this call before those after it, on every processor (FUTEX_WAKE has a full barrier).
 

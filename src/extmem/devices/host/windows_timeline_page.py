@@ -256,6 +256,10 @@ class TimelinePage(PageSignals):
 
     # Waiting.
 
+    def sleep(self, expected: int, deadline: int | None = None) -> bool:
+        """See `PageSignals`."""
+        return sleep_on_pages([(self, expected)], deadline)
+
     def wait(self, value: int, deadline: int | None = None) -> bool:
         """Wait until the value is reached. Return whether it is; False after the deadline.
 

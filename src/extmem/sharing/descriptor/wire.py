@@ -133,6 +133,7 @@ _OPENED_BY = {
     ObjectKind.MEMORY: ("memory", "extmem.open or Device.allocate_memory"),
     ObjectKind.SEMAPHORE: ("a semaphore", "extmem.open_timeline (a timeline) or Device.import_semaphore_fd"),
     ObjectKind.FENCE: ("a fence", "Device.import_fence_fd"),
+    ObjectKind.CHANNEL: ("a channel", "extmem.open_channel"),
 }
 """The nouns of the kinds, and the calls that open or import one."""
 _header_of = itemgetter(*_Header.__struct_fields__[1:])

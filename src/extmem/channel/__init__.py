@@ -1,0 +1,1 @@
+"""Channels: one name, a ring of payloads, one writer, many readers."""

@@ -1,0 +1,108 @@
+"""`Channel`: what both sides of a channel have."""
+
+from __future__ import annotations
+
+import abc
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from extmem import _pickles
+from extmem.errors import HandleStateError
+from extmem.handles.process_id import current_process
+
+if TYPE_CHECKING:
+    from extmem.api.timeline import Timeline
+    from extmem.channel.control import ControlPage
+    from extmem.channel.info import ChannelInfo
+
+__all__ = ["Channel"]
+
+
+class Channel(abc.ABC):
+    """A channel: one name, a ring of slots, one writer, many readers. `extmem.create_channel` returns the side of the
+    writer, `extmem.open_channel` that of a reader.
+
+    A slot is never overwritten while anybody holds it. The system holds it (a lock of a file's bytes), so it is free
+    again as soon as its holder has ended, however that ended.
+
+    Threads: every method may be called from any thread, also while another one closes the channel. Errors of every
+    method: HandleStateError once closed, and in a forked child; ChannelCorruptError if a faulty writer has left numbers
+    in the control page that cannot be true.
+    """
+
+    def __init__(self, name: str, page: ControlPage, frames: Timeline) -> None:
+        """page, frames: owned from now on."""
+        self._name = name
+        self._control = page
+        self._frames = frames
+        with frames.use() as record:
+            self._page: Any = record.page
+            """The page of the timeline whose value is the number of the last frame."""
+        self._pid = current_process.pid
+        self._closed = False
+        self._closed_why = ""
+
+    def set_closed(self, name: str, why: str) -> None:
+        """Make it a channel that could not be received (for the library itself). why: continues a sentence."""
+        self._name = name
+        self._pid = current_process.pid
+        self._closed = True
+        self._closed_why = why
+
+    @property
+    def name(self) -> str:
+        """The name of the channel."""
+        return self._name
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    @property
+    def count(self) -> int:
+        """The number of the last frame that was published; 0 before the first one."""
+        self._check()
+        count: int = self._page.value
+        return count
+
+    @property
+    @abc.abstractmethod
+    def info(self) -> ChannelInfo:
+        """The writer, the readers and the counts, as they are now."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close it. Safe to call twice."""
+
+    def __enter__(self) -> Self:
+        self._check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _pickles.reduce_channel(self)
+
+    def _check(self) -> None:
+        """Refuse a channel that is closed, and one of the parent of a forked process."""
+        if self._closed:
+            raise HandleStateError(
+                f"the channel {self._name!r} is closed{self._closed_why}; open it again by extmem.open_channel"
+            )
+        if self._pid != current_process.pid:
+            self._control.check_process()
+
+    @property
+    def control(self) -> ControlPage:
+        """Its control page (for the library itself)."""
+        self._check()
+        return self._control
+
+    @property
+    def frames_page(self) -> Any:
+        """The page of its timeline (for the library itself)."""
+        return self._page

@@ -1,0 +1,111 @@
+"""`SlotFormat`: what a frame of a channel holds: one array, or several by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from extmem import interop
+from extmem.api.slices import MemorySlice
+from extmem.arguments import a_type
+from extmem.core import operations
+from extmem.sharing import table
+from extmem.sharing.layout import ArrayLayout
+from extmem.sharing.table import Entry, Spec, Table, strides_of
+
+if TYPE_CHECKING:
+    from extmem.api.device import Device, DeviceMemory
+
+__all__ = ["SlotFormat"]
+
+
+class SlotFormat:
+    """What each slot of an epoch holds."""
+
+    __slots__ = ("dtype", "encoded", "entries", "shape", "size")
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: str, entries: Mapping[str, Entry] | None, size: int, encoded: bytes
+    ) -> None:
+        self.shape = shape
+        """The shape of the one array; that of the bytes of several."""
+        self.dtype = dtype
+        self.entries = entries
+        """The arrays by their names; None for one array."""
+        self.size = size
+        """Bytes of a slot; 0 if that is not known."""
+        self.encoded = encoded
+        """The table of the arrays, as the control page has it; empty for one array."""
+
+    @classmethod
+    def of(cls, shape: Any, dtype: Any) -> SlotFormat:
+        """Return the format of frames of one array of this shape and element type, or of a dictionary of such arrays.
+
+        A dictionary has a shape, or a pair of a shape and an element type, for each name. Errors: as `Device.allocate`.
+        """
+        if not isinstance(shape, Mapping):
+            return cls(_shape(shape), interop.element_type(dtype).text, None, 0, b"")
+        if not shape:
+            raise ValueError("a frame is to hold no arrays; give at least one name and its shape")
+        specs = []
+        for name, given in shape.items():
+            if not isinstance(name, str):
+                raise TypeError(f"the name {name!r} of an array is {a_type(name)}; give a str")
+            one, kind = given if _has_type(given) else (given, dtype)
+            specs.append(Spec(name, interop.element_type(kind).text, _shape(one)))
+        entries, size = table.place(specs)
+        encoded = table.encode(Table(entries))
+        return cls((size,), "uint8", table.by_name(entries), size, encoded)
+
+    @classmethod
+    def read(cls, encoded: bytes, memory: DeviceMemory) -> SlotFormat:
+        """Return the format of a slot that was opened. encoded: of the control page, whoever wrote it.
+
+        Errors: DescriptorError for a table that cannot be true.
+        """
+        if not encoded:
+            return cls(memory.shape, memory.dtype, None, memory.size, b"")
+        found = table.decode(encoded, memory.size)
+        return cls((memory.size,), "uint8", table.by_name(found.entries), memory.size, encoded)
+
+    def allocate(self, device: Device, name: str | None, security: str | None) -> DeviceMemory:
+        """Return new memory for a slot. Errors: as `Device.allocate`."""
+        return device.allocate(self.shape, self.dtype, name=name, security=security)
+
+    def fits(self, memory: DeviceMemory) -> bool:
+        """Return whether memory that was opened is a slot of this format."""
+        return memory.shape == self.shape and memory.dtype == self.dtype
+
+    def part(self, memory: DeviceMemory, name: str) -> MemorySlice:
+        """Return an array of a frame. Errors: KeyError with the names that there are."""
+        entries = self.entries
+        entry = entries.get(name) if entries is not None else None
+        if entry is None:
+            names = ", ".join(sorted(entries or ())) or "one array, without a name: frame.numpy()"
+            raise KeyError(f"there is no array {name!r} in this frame; it holds {names}")
+        return MemorySlice(memory, ArrayLayout(entry.shape, entry.dtype, strides_of(entry), entry.offset), entry.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SlotFormat) and (self.shape, self.dtype, self.encoded) == (
+            other.shape,
+            other.dtype,
+            other.encoded,
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        if self.entries is None:
+            return f"{self.shape} of {self.dtype}"
+        return ", ".join(f"{name}: {entry.shape} of {entry.dtype}" for name, entry in self.entries.items())
+
+
+def _shape(given: Any) -> tuple[int, ...]:
+    if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
+        return tuple(int(operations.arguments.whole_number(extent, "shape")) for extent in given)
+    return (int(operations.arguments.whole_number(given, "shape")),)
+
+
+def _has_type(given: Any) -> bool:
+    """Return whether it is a pair of a shape and an element type."""
+    return isinstance(given, tuple) and len(given) == 2 and not isinstance(given[1], int)

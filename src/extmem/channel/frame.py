@@ -1,0 +1,323 @@
+"""`Frame`: a frame that a reader has, and `WritableFrame`: one that the writer is writing."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+from extmem.api.device import DeviceMemory
+from extmem.arguments import a_type
+from extmem.channel.holds import Hold
+from extmem.errors import HandleStateError
+from extmem.sharing.channel_page import META_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from extmem.api.slices import MemorySlice
+    from extmem.channel.reader import ChannelReader
+    from extmem.channel.slots import Slot
+    from extmem.channel.writer import ChannelWriter
+
+__all__ = ["Frame", "WritableFrame"]
+
+
+class _Frame:
+    """What frames of both sides have: the array, or the arrays, in the slot."""
+
+    __slots__ = ("__weakref__", "_hold", "_memory", "_slot", "number")
+    _hold: Hold | None
+    _memory: DeviceMemory | None
+    _slot: Slot
+    number: int
+
+    @property
+    def memory(self) -> DeviceMemory:
+        """The memory of the slot, for as long as the frame is held. Do not close it: the frame does.
+
+        Errors of this, and of all that needs the memory: HandleStateError after the release.
+        """
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the array; of a frame with several arrays, that of its bytes."""
+        return self._slot.format.shape
+
+    @property
+    def dtype(self) -> str:
+        """The element type of the array."""
+        return self._slot.format.dtype
+
+    @property
+    def slot(self) -> int:
+        """The slot of the ring that it is in."""
+        return self._slot.index
+
+    @property
+    def released(self) -> bool:
+        """Whether it does not hold its slot any more."""
+        return self._hold is None
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the names of the arrays; none if the frame is one array."""
+        return tuple(self._slot.format.entries or ())
+
+    def __getitem__(self, name: Any) -> MemorySlice:
+        """Return one of several arrays by its name, or a part of the one array: `frame["depth"]`, `frame[0]`.
+
+        It has `numpy`, `torch`, `jax` and `cupy`. Errors: KeyError, IndexError, TypeError.
+        """
+        if isinstance(name, str):
+            return self._slot.format.part(self.memory, name)
+        part: MemorySlice = self.memory[name]
+        return part
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def _arrays(self, method: str) -> dict[str, Any]:
+        memory, found = self.memory, self._slot.format
+        return {name: getattr(found.part(memory, name), method)() for name in found.entries or ()}
+
+    def numpy(self) -> Any:
+        """Return a NumPy array over the frame, zero copy, read-only for readers; a dictionary of several arrays.
+
+        Errors: as `DeviceMemory.numpy`; HandleStateError.
+        """
+        return self.memory.numpy() if self._slot.format.entries is None else self._arrays("numpy")
+
+    def torch(self) -> Any:
+        """Return a PyTorch tensor over the frame, zero copy; a dictionary of several. As `DeviceMemory.torch`."""
+        return self.memory.torch() if self._slot.format.entries is None else self._arrays("torch")
+
+    def jax(self) -> Any:
+        """Return a JAX array over the frame, zero copy; a dictionary of several. As `DeviceMemory.jax`.
+
+        JAX assumes that elements never change, and the slot is written again after the release: use the array before.
+        """
+        return self.memory.jax() if self._slot.format.entries is None else self._arrays("jax")
+
+    def cupy(self) -> Any:
+        """Return a CuPy array over the frame, zero copy; a dictionary of several. As `DeviceMemory.cupy`."""
+        return self.memory.cupy() if self._slot.format.entries is None else self._arrays("cupy")
+
+    def view(self) -> memoryview:
+        """Return a memoryview (format "B") of the bytes of the frame, zero copy, read-only for readers."""
+        return self.memory.map()
+
+    def tobytes(self) -> bytes:
+        """Return a copy of the bytes."""
+        return bytes(self.view())
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> Any:
+        return self.memory.__array__(dtype, copy)
+
+    def __dlpack__(self, **options: Any) -> object:
+        return self.memory.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.memory.__dlpack_device__()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a frame cannot be pickled: it holds a slot of this process's reader. Pickle the channel, whose readers "
+            "get the frames, or a copy: frame.numpy().copy()"
+        )
+
+
+class Frame(_Frame):
+    """A frame that a reader has got. The writer does not overwrite it before its release.
+
+    The next read, poll or turn of the loop releases it, unless `hold` was called, or a `with` block has it. An array of
+    it that is alive then keeps the slot: its bytes never change.
+
+    Threads: as its channel.
+    """
+
+    __slots__ = ("_channel", "_kept", "_time", "meta", "skipped")
+
+    def __init__(
+        self, channel: ChannelReader, slot: Slot, hold: Hold, number: int, skipped: int, time_ns: int, meta: bytes
+    ) -> None:
+        self._memory = None
+        self._channel = channel
+        self._slot = slot
+        self._kept = False
+        self._time = time_ns
+        self.number = number
+        """Its number. Numbers begin at 1, grow by 1, and are never used twice."""
+        self.skipped = skipped
+        """How many frames this reader has not seen, between the one that it read before and this one."""
+        self.meta = meta
+        """The metadata that the writer gave it: at most 256 bytes."""
+        self._hold = hold
+
+    @property
+    def published(self) -> int:
+        """When it was published: nanoseconds of CLOCK_MONOTONIC (`time.monotonic_ns`)."""
+        return self._time
+
+    @property
+    def age(self) -> float:
+        """Seconds since its publication."""
+        return max(0, time.monotonic_ns() - self._time) / 1e9
+
+    @property
+    def memory(self) -> DeviceMemory:
+        """See `_Frame.memory`."""
+        memory = self._memory
+        if self._hold is None:
+            raise HandleStateError(
+                f"frame {self.number} of {self._channel.name!r} is released: the writer may have overwritten it; use "
+                "it before the next read, or keep it by frame.hold()"
+            )
+        if memory is None:
+            memory = self._memory = self._slot.another_memory()
+        return memory
+
+    def hold(self) -> Frame:
+        """Keep the frame beyond the next read, until `release`. Return it.
+
+        It counts against `max_held` of the channel: HandleStateError at the next read if that is reached.
+        Errors: HandleStateError after the release.
+        """
+        if self._hold is None:
+            raise HandleStateError(
+                f"frame {self.number} of {self._channel.name!r} is released, and cannot be held any more; call hold() "
+                "before the next read"
+            )
+        self._kept = True
+        return self
+
+    def release(self) -> None:
+        """Let the writer use the slot again. Safe to call twice.
+
+        While arrays of the frame are alive, the slot stays as it is: the last of them releases it.
+        """
+        hold = self._hold
+        if hold is not None:
+            self._hold = None
+            memory, self._memory = self._memory, None
+            self._channel.release(hold, memory)
+
+    def __enter__(self) -> Self:
+        self.hold()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        # It only warns: the reference to the frame releases the slot.
+        if getattr(self, "_hold", None) is not None and self._kept and not sys.is_finalizing():
+            warnings.warn(f"unreleased {self!r}: call release()", ResourceWarning, stacklevel=2)
+
+    def __repr__(self) -> str:
+        state = ", released" * (self._hold is None)
+        return f"<Frame {self.number} of {self._channel.name!r}: {self._slot.format}{state}>"
+
+
+class WritableFrame(_Frame):
+    """A slot that the writer fills: `with channel.write() as frame:`. The end of the block publishes it.
+
+    If the block ends with an exception, nothing is published. The frame is then gone, as if it had never been begun.
+    """
+
+    __slots__ = ("_channel", "_meta", "dropped")
+
+    def __init__(self, channel: ChannelWriter, slot: Slot, hold: Hold | None, memory: DeviceMemory) -> None:
+        """hold: None for a frame that is not going to be published."""
+        self._channel = channel
+        self._slot = slot
+        self._memory = memory
+        self._meta = b""
+        self.number = 0
+        """Its number, once it is published; 0 before, and for one that was dropped."""
+        self.dropped = hold is None
+        """Whether no slot was free (`when_full="drop"`): what is written into it is not published."""
+        self._hold = hold
+
+    @property
+    def memory(self) -> DeviceMemory:
+        """See `_Frame.memory`."""
+        memory = self._memory
+        if memory is None:
+            raise HandleStateError(
+                f"this frame of {self._channel.name!r} is published or given up; write the next one: channel.write()"
+            )
+        return memory
+
+    @property
+    def released(self) -> bool:
+        """Whether it is published, or given up."""
+        return self._memory is None
+
+    @property
+    def meta(self) -> bytes:
+        """What readers get as `Frame.meta`: bytes, at most 256. Errors: TypeError, ValueError."""
+        return self._meta
+
+    @meta.setter
+    def meta(self, value: bytes) -> None:
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise TypeError(f"meta is {value!r}, {a_type(value)}; give bytes")
+        value = bytes(value)
+        if len(value) > META_LIMIT:
+            raise ValueError(
+                f"meta has {len(value)} bytes, and a frame carries at most {META_LIMIT}; put the rest into the frame, "
+                'as another array: create_channel(name, {"image": …, "more": …})'
+            )
+        self._meta = value
+
+    def numpy(self) -> Any:
+        """Return a NumPy array over the slot, to write to; a dictionary of several arrays."""
+        if self._memory is None or self._slot.format.entries is not None:
+            return super().numpy()
+        return self._slot.cached_numpy(self._memory)
+
+    def publish(self) -> int:
+        """Publish the frame now. Return its number; 0 if it was dropped. Errors: HandleStateError if it is over."""
+        if self._memory is None:
+            raise HandleStateError(
+                f"this frame of {self._channel.name!r} is published or given up; write the next one: channel.write()"
+            )
+        hold = self._hold
+        if hold is not None:
+            self.number = self._channel.publish(self._slot, hold, self._meta)
+        self._hold = self._memory = None
+        return self.number
+
+    def discard(self) -> None:
+        """Give the frame up: nothing is published. Safe to call twice, and after `publish`."""
+        hold = self._hold
+        self._memory = None
+        if hold is not None:
+            self._channel.give_up(self._slot, hold)
+            self._hold = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.discard()
+        elif self._memory is not None:
+            self.publish()
+
+    def __repr__(self) -> str:
+        state = f"published as {self.number}" if self.number else "dropped" * self.dropped or "being written"
+        return f"<WritableFrame of {self._channel.name!r}: {self._slot.format}, {state}>"

@@ -1,0 +1,161 @@
+"""`ChannelInfo`: the writer, the readers and the counts of a channel, as they are at one moment."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from extmem.api.sync_functions import open_timeline
+from extmem.channel import names
+from extmem.core.naming import short_name
+from extmem.errors import ExtmemError
+from extmem.handles import Access
+from extmem.manager import manager
+from extmem.sharing import reader_page
+from extmem.sharing.channel_page import Words
+from extmem.sharing.reader_page import ReaderState
+
+if TYPE_CHECKING:
+    from extmem.channel.control import ControlPage
+
+__all__ = ["ChannelInfo", "HeldFrame", "ReaderInfo", "of", "publishers", "reader_info"]
+
+
+class HeldFrame(msgspec.Struct, frozen=True):
+    """A frame that a reader holds."""
+
+    number: int
+    slot: int | None
+    """Its slot; None if the reader says a number that no slot has."""
+    seconds: float
+    """For how long."""
+
+
+class ReaderInfo(msgspec.Struct, frozen=True):
+    """A reader of a channel. Its pid is what the object manager knows; the rest is what the reader says."""
+
+    place: int
+    pid: int
+    """The process; 0 if it is not known."""
+    every: bool
+    """Whether it reads each frame in order; else the newest one."""
+    reliable: bool
+    cursor: int
+    """The number of the last frame that it has read."""
+    behind: int
+    """How many frames are newer than that."""
+    lost: int
+    """How many frames it has not seen."""
+    max_held: int
+    held: tuple[HeldFrame, ...]
+    """The frames that it holds."""
+
+
+class ChannelInfo(msgspec.Struct, frozen=True):
+    """A channel at one moment. Made by `Channel.info`."""
+
+    name: str
+    writer: int
+    """The pid of the writer, or of the last one."""
+    state: str
+    """"alive", "closed" (in the usual way), or "gone" (it ended without closing the channel)."""
+    epoch: int
+    """The epoch: it changes with `reconfigure`."""
+    slots: int
+    max_slots: int
+    count: int
+    """The number of the last frame: as many frames were published."""
+    age: float | None
+    """Seconds since the last frame was published; None if it is not in the ring."""
+    dropped: int
+    """Frames that were not published, because no slot was free."""
+    max_readers: int
+    max_reliable: int
+    readers: tuple[ReaderInfo, ...]
+
+    @property
+    def slowest(self) -> ReaderInfo | None:
+        """The reader that is furthest behind; None without readers."""
+        return max(self.readers, key=lambda one: one.behind, default=None)
+
+
+def of(control: ControlPage, page: Any, own: int | None = None) -> ChannelInfo:
+    """Return the facts of a channel. page: of its timeline. own: the place of this reader.
+
+    Errors: ChannelCorruptError; PeerGoneError if the object manager does not answer.
+    """
+    header = control.refreshed()
+    count = page.value
+    slot = control.table[count % control.layout.entries]
+    age = None
+    if count and slot < control.layout.capacity and control.numbers[slot] == count:
+        age = max(0, time.monotonic_ns() - control.times[slot]) / 1e9
+    pids = publishers(control.identity)
+    readers = [reader_info(control, place, count, pids) for place in control.readers(own)]
+    return ChannelInfo(
+        control.name,
+        header.pid,
+        _state(control, page),
+        header.epoch,
+        header.slots,
+        header.capacity,
+        count,
+        age,
+        control.words64[Words.DROPPED],
+        header.max_readers,
+        header.max_reliable,
+        tuple(one for one in readers if one is not None),
+    )
+
+
+def publishers(identity: bytes) -> dict[str, int]:
+    """Return the pids of the processes that have made parts of a channel, by the names of the parts."""
+    prefix = f"{names.PREFIX}{identity.hex()}."
+    found: dict[str, int] = {}
+    for row in manager().snapshot():
+        for shared in row.objects:
+            name = short_name(shared.name) if shared.name is not None else ""
+            if name.startswith(prefix):
+                found[name] = shared.publisher
+    return found
+
+
+def reader_info(control: ControlPage, place: int, count: int, pids: dict[str, int]) -> ReaderInfo | None:
+    """Return the reader in a place; None if it has just gone. pids: of `publishers`."""
+    name = names.reader(control.identity, place)
+    state: ReaderState | None = None
+    with contextlib.suppress(ExtmemError), open_timeline(name, access=Access.READ) as timeline:
+        with timeline.use() as record:
+            state = reader_page.read(record.page.contents)
+    if state is None:
+        return None
+    now = time.monotonic_ns()
+    slots = {number: slot for slot, number in enumerate(control.numbers) if number}
+    held = tuple(
+        HeldFrame(number, slots.get(number), max(0, now - since) / 1e9) for number, since in sorted(state.held)
+    )
+    return ReaderInfo(
+        place,
+        pids.get(name, 0),
+        bool(state.mode & reader_page.Mode.EVERY),
+        bool(state.mode & reader_page.Mode.RELIABLE),
+        state.cursor,
+        max(0, count - state.cursor),
+        state.lost,
+        state.max_held,
+        held,
+    )
+
+
+def _state(control: ControlPage, page: Any) -> str:
+    if control.words[Words.CLOSED]:
+        return "closed"
+    facts = page.abandoned_below(1 << 64)
+    if facts is not None:
+        return "closed" if facts.closed else "gone"
+    words = control.words64
+    ended = page.has_ended(words[Words.WRITER], words[Words.WRITER + 1], words[Words.WRITER + 2])
+    return "gone" if ended else "alive"

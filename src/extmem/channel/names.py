@@ -1,0 +1,36 @@
+"""The names of the parts of a channel: its slots, its timeline, the pages of its readers, the lock of its writer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from extmem.core.naming import CHANNEL_PARTS
+
+__all__ = ["PREFIX", "frames", "reader", "slot", "writer"]
+
+PREFIX: Final = CHANNEL_PARTS
+"""With this begin the names of the parts. Programs open channels by the name that they gave."""
+
+
+def _of(identity: bytes, part: str) -> str:
+    return f"{PREFIX}{identity.hex()}.{part}"
+
+
+def frames(identity: bytes) -> str:
+    """The timeline whose value is the number of the last frame."""
+    return _of(identity, "frames")
+
+
+def slot(identity: bytes, epoch: int, slot: int) -> str:
+    """The memory of a slot."""
+    return _of(identity, f"{epoch}.slot.{slot}")
+
+
+def reader(identity: bytes, place: int) -> str:
+    """The timeline of a reader, whose page has the reader's state."""
+    return _of(identity, f"reader.{place}")
+
+
+def writer(identity: bytes) -> str:
+    """The memory whose lock the writer has."""
+    return _of(identity, "writer")

@@ -1,0 +1,154 @@
+"""What a writer does about its readers: waits for them, names them in errors, and replaces the slots under them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from extmem.api.sync_functions import open_timeline
+from extmem.channel import info, names
+from extmem.channel.ring import EVERYTHING, WriteOrder
+from extmem.channel.slots import make_slot
+from extmem.devices.host.sync_system import sleep_on_pages
+from extmem.errors import ChannelFullError, ExtmemError, ReaderTooSlowError
+from extmem.handles import Access
+from extmem.sharing import reader_page
+from extmem.sharing.channel_page import Words
+
+if TYPE_CHECKING:
+    from extmem.api.timeline import Timeline
+    from extmem.channel.control import ControlPage
+    from extmem.channel.format import SlotFormat
+    from extmem.channel.writer import ChannelWriter
+
+__all__ = ["Readers", "full_error", "replace_slots"]
+
+_SLICE_NS: Final = 20_000_000
+"""The longest sleep of a writer that waits. A reader that loses a frame, instead of releasing it, does not wake it."""
+_NAP: Final = 0.001
+"""Seconds of sleep if no reader can be slept on."""
+_CURSOR: Final = reader_page.CURSOR
+
+
+class Readers:
+    """The timelines of the readers, as the writer has opened them. Use it in one thread at a time."""
+
+    __slots__ = ("_control", "_open")
+
+    def __init__(self, control: ControlPage) -> None:
+        self._control = control
+        self._open: dict[int, tuple[Timeline, Any, memoryview]] = {}
+
+    def least_cursor(self) -> int:
+        """Return the number up to which every reliable reader has read.
+
+        0 if the page of one cannot be opened: then nothing is overwritten.
+        """
+        least = EVERYTHING
+        most = self._control.header.max_reliable
+        for place in self._control.readers():
+            if place >= most:
+                break
+            found = self._of(place)
+            least = min(least, 0 if found is None else found[2][_CURSOR])
+        return least
+
+    def expected(self) -> list[tuple[Any, int]]:
+        """Return the pages of the readers that are there, and their sequences, to be read before the locks are tried."""
+        pages = [found[1] for place in self._control.readers() if (found := self._of(place)) is not None]
+        return [(page, page.sequence_number) for page in pages]
+
+    def sleep(self, expected: list[tuple[Any, int]], deadline: int | None) -> None:
+        """Sleep until a reader has released something, or has ended; not long."""
+        until = time.monotonic_ns() + _SLICE_NS
+        if deadline is not None:
+            until = min(until, deadline)
+        if expected:
+            sleep_on_pages(expected, until)
+        else:
+            time.sleep(_NAP)
+
+    def _of(self, place: int) -> tuple[Timeline, Any, memoryview] | None:
+        """Return the timeline of the reader in a place, its page, and the words of that."""
+        found = self._open.get(place)
+        if found is not None:
+            if not found[1].marked:
+                return found
+            del self._open[place]  # that reader has ended: another one may be in its place
+            found[0].close()
+        with contextlib.suppress(ExtmemError):
+            timeline = open_timeline(names.reader(self._control.identity, place), access=Access.READ)
+            with timeline.use() as record:
+                page = record.page
+            if not page.marked:
+                found = self._open[place] = (timeline, page, page.contents.cast("Q"))
+                return found
+            timeline.close()
+        return None
+
+    def close(self) -> None:
+        """Close the timelines. Safe to call twice."""
+        while self._open:
+            self._open.popitem()[1][0].close()
+
+
+def full_error(writer: ChannelWriter, order: WriteOrder, waited: float | None) -> ChannelFullError:
+    """Return the error to raise if no slot is free. It names the readers. waited: seconds; None for not waiting."""
+    control, name = writer.control, writer.name
+    pids = info.publishers(control.identity)
+    found = [info.reader_info(control, place, order.count, pids) for place in control.readers()]
+    readers = [one for one in found if one is not None]
+    holders = [one for one in readers if one.held]
+    slow = [one for one in readers if one.reliable and one.behind]
+    facts = [
+        f"process {one.pid or '?'} holds frame {held.number} in slot {held.slot} for {held.seconds:.3f} s"
+        for one in holders
+        for held in one.held
+        if held.slot is not None
+    ]
+    unread = order.unread(min((one.cursor for one in slow), default=EVERYTHING))
+    facts += [
+        f"process {one.pid or '?'}, a reliable reader, has read up to frame {one.cursor} of {order.count}"
+        for one in slow
+    ]
+    writing = len(order.numbers) - len(order.order)
+    if writing:
+        facts.append(f"{writing} of them are being written by this process")
+    begin = f"no slot of {name!r} is free" + (f" after {waited:.3f} s" if waited is not None else "")
+    text = (
+        f"{begin}: it has {len(order.numbers)}, and its newest frame ({order.count}) keeps one; "
+        f"{'; '.join(facts) or 'readers hold the others'}. Have readers release their frames sooner, create the "
+        'channel with more slots (2 and those that readers hold), or with when_full="drop" or "grow"'
+    )
+    if unread and not holders:
+        return ReaderTooSlowError(text, holders=slow)
+    return ChannelFullError(text, holders=holders or slow)
+
+
+def replace_slots(writer: ChannelWriter, form: SlotFormat, count: int) -> None:
+    """Begin an epoch with new slots. The caller has the writer's lock, and no frame is being written."""
+    control, device = writer.control, writer._device
+    epoch = control.epoch + 1
+    where = (control.identity, epoch)
+    made: list[Any] = []
+    try:
+        for index in range(count):
+            made.append(make_slot(where, index, device, form, control.slot_range(epoch, index), writer._security))
+    except BaseException:
+        for slot in made:
+            slot.close()
+        raise
+    before = writer._slots
+    for index in range(control.layout.capacity):
+        control.numbers[index] = 0
+    control.set_arrays(form.encoded)
+    control.words[Words.SLOTS] = count
+    control.words64[Words.EPOCH] = epoch
+    order = WriteOrder([0] * count, writer._order.count)
+    writer._slots, writer._format, writer._order = made, form, order
+    if writer._scratch is not None:
+        scratch, writer._scratch = writer._scratch, None
+        scratch.close()
+    for slot in before:
+        slot.close()

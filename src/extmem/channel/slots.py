@@ -1,0 +1,93 @@
+"""`Slot`: one slot of a ring in this process: its memory, and the range that is locked for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from extmem.api.device import DeviceMemory
+from extmem.channel import names
+from extmem.errors import ChannelCorruptError, LiveViewError, NameNotFoundError, ObjectTypeError
+
+if TYPE_CHECKING:
+    from extmem.api.device import Device
+    from extmem.channel.control import ControlPage
+    from extmem.channel.format import SlotFormat
+    from extmem.devices.host.range_lock_system import Range
+
+__all__ = ["Slot", "close_memory", "make_slot", "open_slot"]
+
+
+class Slot:
+    """See the module. Ownership: it owns the memory until `close`."""
+
+    __slots__ = ("_numpy", "epoch", "format", "index", "memory", "range")
+
+    def __init__(self, index: int, epoch: int, memory: DeviceMemory, form: SlotFormat, place: Range) -> None:
+        self.index = index
+        self.epoch = epoch
+        self.memory = memory
+        self.format = form
+        self.range = place
+        self._numpy: Any = None
+
+    def another_memory(self) -> DeviceMemory:
+        """Return another memory object of the slot, whose views are those of one frame."""
+        record = self.memory.record
+        return DeviceMemory(record, record.hold())
+
+    def cached_numpy(self, memory: DeviceMemory) -> Any:
+        """Return the array over the slot, which is made once. memory: this slot's."""
+        if memory is not self.memory:
+            return memory.numpy()
+        array = self._numpy
+        if array is None:
+            array = self._numpy = memory.numpy()
+        return array
+
+    def close(self) -> None:
+        """Close the memory. Arrays of it that are alive keep it. Safe to call twice."""
+        self._numpy = None
+        close_memory(self.memory)
+
+
+def close_memory(memory: DeviceMemory) -> None:
+    """Close memory. Arrays of it that are alive keep its record."""
+    try:
+        memory.close()
+    except LiveViewError:
+        memory.leave_to_views()
+
+
+def make_slot(
+    page_names: tuple[bytes, int], index: int, device: Device, form: SlotFormat, place: Range, security: str | None
+) -> Slot:
+    """Return a new slot. page_names: the identity of the channel, and its epoch. Errors: as `Device.allocate`."""
+    identity, epoch = page_names
+    memory = form.allocate(device, names.slot(identity, epoch, index), security)
+    return Slot(index, epoch, memory, form, place)
+
+
+def open_slot(
+    page: ControlPage, epoch: int, index: int, device: Device | None, encoded: bytes, *, access: int
+) -> Slot | None:
+    """Return a slot that exists, opened by its name; None if there is none.
+
+    encoded: the table of its arrays. Errors: ChannelCorruptError for memory that cannot be the slot.
+    """
+    from extmem.api import functions
+    from extmem.channel.format import SlotFormat
+
+    name = names.slot(page.identity, epoch, index)
+    try:
+        memory = functions.open(name, access=access) if device is None else device.open(name, access=access)
+    except NameNotFoundError:
+        return None
+    except ObjectTypeError as error:
+        raise ChannelCorruptError(
+            f"slot {index} of {page.name!r} ({name}) is no memory: {error} Restart the writer, or open another channel"
+        ) from None
+    try:
+        return Slot(index, epoch, memory, SlotFormat.read(encoded, memory), page.slot_range(epoch, index))
+    except BaseException:
+        memory.close()
+        raise

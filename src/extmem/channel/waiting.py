@@ -1,0 +1,73 @@
+"""Deadlines of waits for frames, and the errors that end them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from extmem.core.name_waits import checked_timeout
+from extmem.errors import WaitTimeoutError, WriterGoneError
+from extmem.sharing.channel_page import Words
+
+if TYPE_CHECKING:
+    from extmem.channel.reader import ChannelReader
+
+__all__ = ["SLICE", "check_writer", "deadline_after", "gone_error", "timeout_error"]
+
+SLICE: Final = 0.5
+"""Seconds after which a silent writer is looked for, whose end the object manager could not tell."""
+_LONGEST: Final = 1e9
+"""Seconds beyond which a wait has no limit."""
+
+
+def deadline_after(timeout: float) -> int | None:
+    """Return the deadline, of `time.monotonic_ns`; None for a timeout without end. Errors: TypeError; ValueError."""
+    seconds = checked_timeout(timeout)
+    return None if seconds > _LONGEST else time.monotonic_ns() + int(seconds * 1e9)
+
+
+def last_frame(channel: ChannelReader) -> str:
+    """Return the last frame and its age, in words."""
+    control, count = channel.control, channel.count
+    slot = control.table[count % control.layout.entries]
+    if not count or slot >= control.layout.capacity or control.numbers[slot] != count:
+        return f"frame {count}" if count else "no frame yet"
+    return f"frame {count}, {max(0, time.monotonic_ns() - control.times[slot]) / 1e9:.3f} s old"
+
+
+def timeout_error(channel: ChannelReader, timeout: float, awaited: int) -> WaitTimeoutError:
+    """Return the error to raise when no frame came in time."""
+    pid = channel.control.words64[Words.WRITER]
+    return WaitTimeoutError(
+        f"no frame of {channel.name!r} came in {timeout:g} s: frame {awaited} is waited for, and the last one of its "
+        f"writer (process {pid}, which has not ended) is {last_frame(channel)}; wait longer, or see what the writer does",
+        value=awaited,
+        reached=channel.count,
+    )
+
+
+def gone_error(channel: ChannelReader, awaited: int) -> WriterGoneError | None:
+    """Return the error to raise if the writer has closed the channel, or the object manager has told its end."""
+    control, page = channel.control, channel.frames_page
+    if control.words[Words.CLOSED]:
+        return _gone(channel, awaited, control.words64[Words.WRITER], True)
+    facts = page.abandoned_below(awaited)
+    return None if facts is None else _gone(channel, awaited, facts.pid, facts.closed)
+
+
+def check_writer(channel: ChannelReader, awaited: int) -> None:
+    """Raise WriterGoneError if the process of the writer has ended, whoever may have missed that."""
+    words = channel.control.words64
+    pid, start, namespace = words[Words.WRITER], words[Words.WRITER + 1], words[Words.WRITER + 2]
+    if channel.frames_page.has_ended(pid, start, namespace) and words[Words.WRITER] == pid:
+        raise _gone(channel, awaited, pid, False)
+
+
+def _gone(channel: ChannelReader, awaited: int, pid: int, closed: bool) -> WriterGoneError:
+    how = "closed the channel, or its program ended normally" if closed else "ended without closing the channel"
+    return WriterGoneError(
+        f"the writer of {channel.name!r} (process {pid}) {how}, and frame {awaited} will not come: the last one is "
+        f"{last_frame(channel)}; start the writer again, and open the channel with reconnect=True to wait for it",
+        pid=pid,
+        closed=closed,
+    )

@@ -1,0 +1,337 @@
+"""`ChannelWriter`: the side of the writer: it fills slots, publishes them, and decides what a full ring means.
+
+How this works. The writer alone writes to the control page. A frame is written into a slot whose lock it has alone, and
+whose number is 0 meanwhile. Publishing stores the time, the metadata, the number, and the slot in the table, releases
+the lock, and then raises the timeline, which wakes the readers in one call of the kernel. If the writer ends at any
+point of this, the frame is complete and announced, or it is in no table: the next writer takes its number.
+
+A writer that waits for a slot sets a word in the page, tries the locks once more, and sleeps on the timelines of the
+readers. A reader looks at the word after it has released a lock: the kernel's lock orders the two, so one of them sees
+the other.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from extmem.arguments import a_type
+from extmem.channel import info, reclaiming, waiting
+from extmem.channel.base import Channel
+from extmem.channel.format import SlotFormat
+from extmem.channel.frame import WritableFrame
+from extmem.channel.holds import Hold
+from extmem.channel.ring import EVERYTHING, WriteOrder
+from extmem.channel.slots import Slot, close_memory, make_slot
+from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
+from extmem.owning import Lock
+from extmem.sharing.channel_page import META_LIMIT, Words
+
+if TYPE_CHECKING:
+    from extmem.api.device import Device, DeviceMemory
+    from extmem.api.timeline import Timeline
+    from extmem.channel.control import ControlPage
+    from extmem.channel.info import ChannelInfo
+    from extmem.channel.reclaiming import Readers
+    from extmem.channel.writer_lock import WriterLock
+
+__all__ = ["ChannelWriter", "WhenFull"]
+
+WhenFull = Literal["drop", "wait", "raise", "grow"]
+_COUNT, _DROPPED, _WAITING = Words.COUNT, Words.DROPPED, Words.WAITING
+
+
+class ChannelWriter(Channel):
+    """The side of the writer. Made by `extmem.create_channel`. A channel has one at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        page: ControlPage,
+        frames: Timeline,
+        lock: WriterLock,
+        slots: list[Slot],
+        *,
+        form: SlotFormat,
+        device: Device,
+        when_full: WhenFull,
+        timeout: float | None,
+        max_slots: int,
+        security: str | None,
+    ) -> None:
+        """lock: that this process has as the writer. All that is passed is owned from now on."""
+        super().__init__(name, page, frames)
+        self._writer_lock = lock
+        self._slots = slots
+        self._format = form
+        self._device = device
+        self._when_full = when_full
+        self._timeout = timeout
+        self._max_slots = max_slots
+        self._security = security
+        self._numbers = page.numbers
+        self._table = page.table
+        self._entries = page.layout.entries
+        self._lock = Lock()
+        self._taking = -1
+        self._scratch: DeviceMemory | None = None
+        self._readers: Readers = reclaiming.Readers(page)
+        self._reliable = page.reliable_range().exclusive if page.header.max_reliable else None
+        count = max(self._page.value, min(page.words64[_COUNT], self._page.value + 1))
+        self._order = WriteOrder(page.numbers[: len(slots)].tolist(), self._page.value)
+        self._order.count = count
+        for slot, number in enumerate(self._order.numbers):
+            if page.numbers[slot] != number:
+                page.numbers[slot] = 0
+        self._page.announce_signal()
+        page.words[Words.CLOSED] = 0
+
+    # Writing.
+
+    def write(self) -> WritableFrame:
+        """Return a slot to fill: `with channel.write() as frame:`. The end of the block publishes it.
+
+        Its contents are those of an older frame: write all of it. Without a free slot, `when_full` decides: a frame
+        that is `dropped`, a wait, an error, or one more slot. Several may be written at the same time.
+        Errors: ChannelFullError, which names the readers that hold slots; ReaderTooSlowError, if reliable readers have
+        not read their frames; OutOfMemoryError.
+        """
+        self._check()
+        with self._lock:
+            slot = self._claim()
+            frame = None if slot < 0 else self._made(slot)
+        return frame or self._full()
+
+    def put(self, array: Any = None, /, *, meta: bytes = b"", **arrays: Any) -> int:
+        """Copy an array into a slot, and publish it. Return its number; 0 if it was dropped.
+
+        array: an array of NumPy, PyTorch, JAX, …, or a buffer, of the shape and element type of a frame; or a
+        dictionary of the arrays of a frame with several. arrays: the same, by keywords.
+        Errors: as `write`; TypeError and ValueError for other arrays.
+        """
+        given = {**(array if isinstance(array, dict) else {}), **arrays}
+        if (array is None or isinstance(array, dict)) != bool(self._format.entries):
+            raise TypeError(f"put() takes what a frame of {self._name!r} holds: {self._format}")
+        if self._format.entries is not None and given.keys() != self._format.entries.keys():
+            raise ValueError(
+                f"put() got the arrays {sorted(given)}, and a frame of {self._name!r} holds "
+                f"{sorted(self._format.entries)}; give each of them"
+            )
+        with self.write() as frame:
+            frame.meta = meta
+            if not frame.dropped:
+                if self._format.entries is None:
+                    frame.memory.write(array)
+                for name, one in given.items():
+                    frame[name].write(one)
+        return frame.number
+
+    def reconfigure(self, shape: Any = None, dtype: Any = None, *, slots: int | None = None) -> None:
+        """Replace the slots by others: a new epoch, under the same name. Frame numbers go on.
+
+        shape, dtype: as for `extmem.create_channel`; None for those that there are. slots: their number; None as now.
+        Readers open the new slots at their next read. Frames that they hold stay valid; those that they have not read
+        are counted as skipped. The memory of the old slots ends when nobody holds it any more.
+        Errors: as `create_channel`; ValueError for more slots than `max_slots`; HandleStateError while a frame is
+        being written. After an error nothing has changed.
+        """
+        self._check()
+        form = self._format
+        if shape is not None or dtype is not None:
+            form = SlotFormat.of(form.shape if shape is None else shape, form.dtype if dtype is None else dtype)
+        count = len(self._slots) if slots is None else slots
+        capacity = self._control.layout.capacity
+        if not isinstance(count, int) or isinstance(count, bool):
+            raise TypeError(f"slots is {count!r}, {a_type(count)}; give a whole number")
+        if not 1 <= count <= capacity:
+            raise ValueError(
+                f"slots is {count}, and this channel has 1 to {capacity}; create it with max_slots={max(1, count)}"
+            )
+        with self._lock:
+            if len(self._order.order) != len(self._slots):
+                raise HandleStateError(
+                    f"a frame of {self._name!r} is being written; publish it or give it up before reconfigure()"
+                )
+            reclaiming.replace_slots(self, form, count)
+
+    # Facts.
+
+    @property
+    def dropped(self) -> int:
+        """How many frames were not published, because no slot was free."""
+        self._check()
+        return self._control.words64[_DROPPED]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a frame; of frames with several arrays, that of their bytes."""
+        return self._format.shape
+
+    @property
+    def dtype(self) -> str:
+        """The element type of a frame."""
+        return self._format.dtype
+
+    @property
+    def slots(self) -> int:
+        """How many slots there are."""
+        return len(self._slots)
+
+    @property
+    def info(self) -> ChannelInfo:
+        """See `Channel.info`."""
+        self._check()
+        return info.of(self._control, self._page)
+
+    def close(self) -> None:
+        """End the channel: readers get what is published, and then learn that it is closed. Safe to call twice.
+
+        Arrays over its slots that are alive keep their memory.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with self._lock:
+            self._control.words[Words.CLOSED] = 1
+            self._page.wake()
+            self._frames.close()
+            self._readers.close()
+            for slot in self._slots:
+                slot.close()
+            if self._scratch is not None:
+                close_memory(self._scratch)
+            self._control.close()
+            self._writer_lock.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._order.count} frames published"
+        return f"<ChannelWriter {self._name!r}: {self._format}, {len(self._slots)} slots, {state}>"
+
+    # Parts of writing.
+
+    def _claim(self) -> int:
+        """Lock a slot that may be overwritten, and return it; -1 if there is none. The caller has the lock."""
+        order, locks, slots = self._order, self._control.locks, self._slots
+        taking = self._taking
+        if taking >= 0:  # an exception ended the attempt before
+            if taking in order.order:
+                locks.unlock(slots[taking].range)
+            self._taking = -1
+        read = EVERYTHING
+        if self._reliable is not None and locks.foreign(self._reliable) is not None:
+            read = self._readers.least_cursor()
+        for slot in order.candidates(read):
+            self._taking = slot
+            if locks.try_exclusive(slots[slot].range):
+                self._numbers[slot] = 0
+                return slot
+        self._taking = -1
+        return -1
+
+    def _made(self, slot: int) -> WritableFrame:
+        """Return the frame of a slot that was claimed. The caller has the lock."""
+        there = self._slots[slot]
+        hold = Hold(self._control.locks, 0, there)
+        frame = WritableFrame(self, there, hold, there.memory)
+        hold.end_with(frame)
+        self._order.take(slot)
+        self._taking = -1
+        return frame
+
+    def publish(self, slot: Slot, hold: Hold, meta: bytes) -> int:
+        """Publish a slot that is filled. Return the number of the frame (for the library itself)."""
+        self._check()
+        control, index = self._control, slot.index
+        with self._lock:
+            number = self._order.publish(index)
+            control.times[index] = time.monotonic_ns()
+            size = len(meta)
+            control.sizes[index] = size
+            if size:
+                at = index * META_LIMIT
+                control.metas[at : at + size] = meta
+            self._numbers[index] = number
+            self._table[number % self._entries] = index
+            control.words64[_COUNT] = number
+            hold.end()
+            self._page.raise_to(number)
+        return number
+
+    def give_up(self, slot: Slot, hold: Hold) -> None:
+        """Give up a slot that was being filled (for the library itself)."""
+        with self._lock:
+            if not hold.ended and not self._closed:
+                self._order.give_back(slot.index)
+            hold.end()
+
+    # No slot is free.
+
+    def _full(self) -> WritableFrame:
+        policy = self._when_full
+        if policy == "wait":
+            return self._made_when_free()
+        if policy == "raise":
+            raise self._full_error()
+        if policy == "grow":
+            grown = self._grown()
+            if grown is not None:
+                return grown
+        return self._drop()
+
+    def _drop(self) -> WritableFrame:
+        with self._lock:
+            memory = self._scratch
+            if memory is None:
+                try:
+                    memory = self._scratch = self._format.allocate(self._device, None, None)
+                except OutOfMemoryError as error:
+                    raise ChannelFullError(
+                        f"{self._full_error()} (And no memory for a frame to drop: {error})"
+                    ) from None
+            self._control.words64[_DROPPED] += 1
+            return WritableFrame(self, Slot(-1, 0, memory, self._format, self._slots[0].range), None, memory)
+
+    def _grown(self) -> WritableFrame | None:
+        """Add a slot, and return a frame in it; None if there may be no more, or no memory is left."""
+        with self._lock:
+            index = len(self._slots)
+            if index >= self._max_slots:
+                return None
+            control = self._control
+            place = control.slot_range(control.epoch, index)
+            where = (control.identity, control.epoch)
+            try:
+                slot = make_slot(where, index, self._device, self._format, place, self._security)
+            except OutOfMemoryError:
+                return None
+            control.numbers[index] = 0
+            self._slots.append(slot)
+            self._order.grow()
+            control.words[Words.SLOTS] = index + 1
+            claimed = self._claim()
+            return None if claimed < 0 else self._made(claimed)
+
+    def _made_when_free(self) -> WritableFrame:
+        """Wait until a slot is free, and return a frame in it. Errors: ChannelFullError."""
+        deadline = None if self._timeout is None else waiting.deadline_after(self._timeout)
+        control, readers = self._control, self._readers
+        began = time.monotonic_ns()
+        try:
+            while True:
+                self._check()
+                control.words[_WAITING] = 1
+                with self._lock:
+                    expected = readers.expected()
+                    slot = self._claim()
+                    if slot >= 0:
+                        return self._made(slot)
+                if deadline is not None and time.monotonic_ns() >= deadline:
+                    raise self._full_error((time.monotonic_ns() - began) / 1e9)
+                readers.sleep(expected, deadline)
+        finally:
+            if not self._closed:
+                control.words[_WAITING] = 0
+
+    def _full_error(self, waited: float | None = None) -> ChannelFullError:
+        with self._lock:
+            return reclaiming.full_error(self, self._order, waited)
