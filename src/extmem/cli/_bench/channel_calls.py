@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import extmem
 from extmem.cli._bench.channel_bounds import bounded
@@ -34,6 +35,7 @@ __all__ = ["calls", "opens"]
 
 _SIZE = 1 << 20
 _WARM_UP = 10
+_at: dict[str, Any] = {}
 
 
 def calls(env: Environment, missing: Mapping[str, str], rounds: int, report: Callable[[str], None]) -> Iterator[Figure]:
@@ -112,14 +114,15 @@ def time_calls(name: str, rounds: int) -> tuple[list[int], list[int]]:
 
 def time_iceoryx(folder: str, rounds: int) -> tuple[list[int], list[int]]:
     """Return the nanoseconds of iceoryx2's calls for the same."""
-    now, owner, spent = time.perf_counter_ns, Iceoryx(folder), []
+    now, owner = time.perf_counter_ns, Iceoryx(folder)
+    spent: list[int] = []
     try:
         wait, receive = owner.receiver("calls")
         send = owner.sender("calls", _SIZE)
 
         def write_and_read() -> int:
             begin = now()
-            send(1)
+            send(1, 0)
             written = now() - begin
             begin = now()
             wait()
@@ -135,12 +138,9 @@ def time_iceoryx(folder: str, rounds: int) -> tuple[list[int], list[int]]:
 
 def publish_one(name: str) -> None:
     """Writer: create the channel that is opened, with one frame, and keep it."""
-    _kept.append(extmem.create_channel(name, (4096,), "uint8", slots=3))
-    with _kept[-1].write():
+    _at["channel"] = extmem.create_channel(name, (4096,), "uint8", slots=3)
+    with _at["channel"].write():
         pass
-
-
-_kept: list[extmem.Channel] = []
 
 
 def open_and_close(name: str, rounds: int) -> dict[str, int]:

@@ -193,7 +193,7 @@ class Iceoryx:
         loan, notify = publisher.loan_slice_uninit, notifier.notify
         number_at = ctypes.c_uint64.from_address
 
-        def send(number: int, second: int = 0) -> None:
+        def send(number: int, second: int) -> None:
             sample = loan(size)
             number_at(sample.payload_ptr).value = number
             if second:
@@ -234,11 +234,11 @@ class _IceoryxEnd:
     def __init__(self, place: Place, inherited: Inherited) -> None:
         self._owner = Iceoryx(place.folder)
         out, into = ("there", "back") if place.first else ("back", "there")
-        self.send = self._owner.sender(f"{place.label} {out}", place.size)
+        self._send = self._owner.sender(f"{place.label} {out}", place.size)
         self._wait, self._receive = self._owner.receiver(f"{place.label} {into}")
 
-    def send(self, number: int) -> None:  # replaced for each end
-        raise NotImplementedError
+    def send(self, number: int) -> None:
+        self._send(number, 0)
 
     def receive(self) -> int:
         self._wait()
