@@ -150,6 +150,7 @@ def test_what_stays_after_each_round_is_counted(monkeypatch: pytest.MonkeyPatch)
     finally:
         for fd in kept:
             os.close(fd)
+    assert len(kept) == 3 + channel_calls._WARM_UP
     assert grown["fds"] == 3 and grown["payloads"] == 0
     assert channel_calls._grown(lambda number: None, 3)["fds"] == 0
 
