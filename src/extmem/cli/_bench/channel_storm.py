@@ -1,9 +1,9 @@
 """Part of `extmem bench channel`: frames that are read while writers and holders are killed at any moment.
 
-How this works. A writer publishes frames of 1 MiB without a pause, each filled with its number. Two readers compare
-every byte of a frame, hold it for up to 2 ms, and compare it again. A third process holds a frame for good. In each
+How this works. A writer publishes frames of 1 MiB without a pause, each filled with a word of its own, which is its
+metadata, too. Two readers compare every byte of a frame, hold it for up to 2 ms, and compare it again. A third process holds a frame for good. In each
 round the writer or the holder is killed at a random moment and another one takes its place, while the readers go on:
-a new writer takes the channel over. A frame whose bytes are not all those of its number is torn.
+a new writer takes the channel over. A frame whose bytes are not all those of its word is torn.
 
 At the end everybody is killed with -9. Then there may be no payload, no fd of the broker and no file that was not there
 before. The files that iceoryx2 leaves when its publisher and its subscriber are killed in the same way are told beside
@@ -43,7 +43,7 @@ _SLOTS = 2 + _READERS + 1
 """One is written, one is the newest, and each reader and the holder hold one."""
 _HELD = 0.002
 """Seconds for which a reader holds a frame, at most."""
-_NUMBER = struct.Struct("<Q")
+_WORD = struct.Struct("<II")
 _PATIENCE = 60.0
 _at: dict[str, Any] = {}
 
@@ -174,16 +174,18 @@ def payloads() -> int:
     return len(manager().snapshot())
 
 
-def _filled(number: int) -> bytes:
-    return _NUMBER.pack(number) * (_SIZE // _NUMBER.size)
+def filled(word: bytes) -> bytes:
+    """Return the bytes of a whole frame with this word."""
+    return word * (_SIZE // _WORD.size)
 
 
 def write_forever(name: str) -> Iterator[int]:
-    """Writer: publish frames that are full of their number, until the process is killed."""
+    """Writer: publish frames that are full of one word each, until the process is killed."""
     channel = extmem.create_channel(name, (_SIZE,), "uint8", slots=_SLOTS)
     for number in itertools.count():
         with channel.write() as frame:
-            frame.view()[:] = _filled(channel.count + 1)
+            frame.meta = _WORD.pack(os.getpid(), number & 0xFFFFFFFF)
+            frame.view()[:] = filled(frame.meta)
         if not number:
             yield os.getpid()
 
@@ -200,8 +202,8 @@ def open_storm(name: str) -> None:
 
 
 def is_torn(frame: Any) -> bool:
-    """Return whether not every byte of a frame is that of its number."""
-    return bool(frame.tobytes() != _filled(frame.number))
+    """Return whether not every byte of a frame is that of its word."""
+    return bool(frame.tobytes() != filled(frame.meta))
 
 
 def check_frames(count: int, seed: float) -> tuple[int, int]:

@@ -135,11 +135,11 @@ def test_another_payload_than_was_sent_is_an_error() -> None:
 
 
 def test_a_torn_frame_is_seen() -> None:
-    whole = bytearray(channel_storm._filled(7))
-    assert not channel_storm.is_torn(SimpleNamespace(tobytes=lambda: bytes(whole), number=7))
-    assert channel_storm.is_torn(SimpleNamespace(tobytes=lambda: bytes(whole), number=8))
+    whole = bytearray(channel_storm.filled(b"12345678"))
+    assert not channel_storm.is_torn(SimpleNamespace(tobytes=lambda: bytes(whole), meta=b"12345678"))
+    assert channel_storm.is_torn(SimpleNamespace(tobytes=lambda: bytes(whole), meta=b"12345679"))
     whole[len(whole) // 2] ^= 1
-    assert channel_storm.is_torn(SimpleNamespace(tobytes=lambda: bytes(whole), number=7))
+    assert channel_storm.is_torn(SimpleNamespace(tobytes=lambda: bytes(whole), meta=b"12345678"))
 
 
 def test_what_stays_after_each_round_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
