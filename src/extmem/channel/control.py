@@ -140,8 +140,8 @@ class ControlPage:
         size = self.sizes[slot]
         if size > META_LIMIT:
             raise ChannelCorruptError(
-                f"slot {slot} of {self.name!r} is said to have {size} bytes of metadata, and {META_LIMIT} is the limit; "
-                "its writer is faulty. Restart it, or open another channel"
+                f"slot {slot} of {self.name!r} is said to have {size} bytes of metadata, and {META_LIMIT} is the "
+                "limit; its writer is faulty. Restart it, or open another channel"
             )
         at = slot * META_LIMIT
         return bytes(self.metas[at : at + size])
@@ -228,8 +228,8 @@ def adopt(name: str, imported: Imported, writable: bool = False) -> ControlPage:
         pages = imported.payload.pages
         if len(pages) != 1:
             raise ChannelCorruptError(
-                f"the channel {name!r} has {len(pages)} companion pages, and a channel has one; its writer is faulty, or "
-                "of another version of extmem. Restart the writer, or open another channel"
+                f"the channel {name!r} has {len(pages)} companion pages, and a channel has one; its writer is faulty, "
+                "or of another version of extmem. Restart the writer, or open another channel"
             )
         fd, size = imported.payload.fd, imported.capacity
         return ControlPage(name, fd, pages[0].handle, size, imported.reference, imported, writable=writable)

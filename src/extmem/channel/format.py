@@ -9,6 +9,8 @@ from extmem import interop
 from extmem.api.slices import MemorySlice
 from extmem.arguments import a_type
 from extmem.core import operations
+from extmem.errors import UnsupportedError
+from extmem.interop import array_sources
 from extmem.sharing import table
 from extmem.sharing.layout import ArrayLayout
 from extmem.sharing.table import Entry, Spec, Table, strides_of
@@ -84,6 +86,27 @@ class SlotFormat:
             names = ", ".join(sorted(entries or ())) or "one array, without a name: frame.numpy()"
             raise KeyError(f"there is no array {name!r} in this frame; it holds {names}")
         return MemorySlice(memory, ArrayLayout(entry.shape, entry.dtype, strides_of(entry), entry.offset), entry.name)
+
+    def fill(self, memory: DeviceMemory, name: str, value: Any) -> None:
+        """Copy an array into one of several in a slot.
+
+        Errors: TypeError, ValueError for an array of another shape or element type; UnsupportedError for one of a GPU.
+        """
+        entry = (self.entries or {})[name]
+        source = array_sources.source_of(value, name)
+        if (source.element.text, source.shape) != (entry.dtype, entry.shape):
+            raise ValueError(
+                f"{source.what} has the shape {source.shape} of {source.element.text}, and the array {name!r} of a "
+                f"frame has {entry.shape} of {entry.dtype}; convert it first"
+            )
+        if source.device != array_sources.HOST:
+            raise UnsupportedError(
+                f"{source.what} is on {source.device}, and the slots of this channel are memory of the host; copy it "
+                "first (tensor.cpu())",
+                requires_one_of=["an array of the host"],
+            )
+        if source.nbytes:
+            source.copy_to(memory.map()[entry.offset : entry.offset + entry.nbytes], source)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SlotFormat) and (self.shape, self.dtype, self.encoded) == (

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from extmem.api.device import DeviceMemory
 from extmem.arguments import a_type
-from extmem.channel.holds import Hold
 from extmem.errors import HandleStateError
 from extmem.sharing.channel_page import META_LIMIT
 
@@ -28,8 +27,7 @@ __all__ = ["Frame", "WritableFrame"]
 class _Frame:
     """What frames of both sides have: the array, or the arrays, in the slot."""
 
-    __slots__ = ("__weakref__", "_hold", "_memory", "_slot", "number")
-    _hold: Hold | None
+    __slots__ = ("__weakref__", "_memory", "_slot", "number")
     _memory: DeviceMemory | None
     _slot: Slot
     number: int
@@ -60,7 +58,12 @@ class _Frame:
     @property
     def released(self) -> bool:
         """Whether it does not hold its slot any more."""
-        return self._hold is None
+        raise NotImplementedError
+
+    @property
+    def ring_slot(self) -> Slot:
+        """Its slot (for the library itself)."""
+        return self._slot
 
     def keys(self) -> tuple[str, ...]:
         """Return the names of the arrays; none if the frame is one array."""
@@ -144,12 +147,13 @@ class Frame(_Frame):
     Threads: as its channel.
     """
 
-    __slots__ = ("_channel", "_kept", "_time", "meta", "skipped")
+    __slots__ = ("_channel", "_kept", "_live", "_time", "meta", "skipped")
 
     def __init__(
-        self, channel: ChannelReader, slot: Slot, hold: Hold, number: int, skipped: int, time_ns: int, meta: bytes
+        self, channel: ChannelReader, slot: Slot, number: int, skipped: int, time_ns: int, meta: bytes
     ) -> None:
         self._memory = None
+        self._live = True
         self._channel = channel
         self._slot = slot
         self._kept = False
@@ -160,7 +164,11 @@ class Frame(_Frame):
         """How many frames this reader has not seen, between the one that it read before and this one."""
         self.meta = meta
         """The metadata that the writer gave it: at most 256 bytes."""
-        self._hold = hold
+
+    @property
+    def released(self) -> bool:
+        """Whether it does not hold its slot any more."""
+        return not self._live
 
     @property
     def published(self) -> int:
@@ -176,7 +184,7 @@ class Frame(_Frame):
     def memory(self) -> DeviceMemory:
         """See `_Frame.memory`."""
         memory = self._memory
-        if self._hold is None:
+        if not self._live:
             raise HandleStateError(
                 f"frame {self.number} of {self._channel.name!r} is released: the writer may have overwritten it; use "
                 "it before the next read, or keep it by frame.hold()"
@@ -191,12 +199,13 @@ class Frame(_Frame):
         It counts against `max_held` of the channel: HandleStateError at the next read if that is reached.
         Errors: HandleStateError after the release.
         """
-        if self._hold is None:
+        if not self._live:
             raise HandleStateError(
                 f"frame {self.number} of {self._channel.name!r} is released, and cannot be held any more; call hold() "
                 "before the next read"
             )
         self._kept = True
+        self._channel.keep(self)
         return self
 
     def release(self) -> None:
@@ -204,11 +213,10 @@ class Frame(_Frame):
 
         While arrays of the frame are alive, the slot stays as it is: the last of them releases it.
         """
-        hold = self._hold
-        if hold is not None:
-            self._hold = None
+        if self._live:
+            self._live = False
             memory, self._memory = self._memory, None
-            self._channel.release(hold, memory)
+            self._channel.release(self.number, memory)
 
     def __enter__(self) -> Self:
         self.hold()
@@ -220,12 +228,12 @@ class Frame(_Frame):
         self.release()
 
     def __del__(self) -> None:
-        # It only warns: the reference to the frame releases the slot.
-        if getattr(self, "_hold", None) is not None and self._kept and not sys.is_finalizing():
+        # It only warns: the next read of the channel releases the slot.
+        if getattr(self, "_kept", False) and self._live and not sys.is_finalizing():
             warnings.warn(f"unreleased {self!r}: call release()", ResourceWarning, stacklevel=2)
 
     def __repr__(self) -> str:
-        state = ", released" * (self._hold is None)
+        state = ", released" * (not self._live)
         return f"<Frame {self.number} of {self._channel.name!r}: {self._slot.format}{state}>"
 
 
@@ -237,17 +245,15 @@ class WritableFrame(_Frame):
 
     __slots__ = ("_channel", "_meta", "dropped")
 
-    def __init__(self, channel: ChannelWriter, slot: Slot, hold: Hold | None, memory: DeviceMemory) -> None:
-        """hold: None for a frame that is not going to be published."""
+    def __init__(self, channel: ChannelWriter, slot: Slot, memory: DeviceMemory, dropped: bool = False) -> None:
         self._channel = channel
         self._slot = slot
         self._memory = memory
         self._meta = b""
         self.number = 0
         """Its number, once it is published; 0 before, and for one that was dropped."""
-        self.dropped = hold is None
+        self.dropped = dropped
         """Whether no slot was free (`when_full="drop"`): what is written into it is not published."""
-        self._hold = hold
 
     @property
     def memory(self) -> DeviceMemory:
@@ -293,19 +299,17 @@ class WritableFrame(_Frame):
             raise HandleStateError(
                 f"this frame of {self._channel.name!r} is published or given up; write the next one: channel.write()"
             )
-        hold = self._hold
-        if hold is not None:
-            self.number = self._channel.publish(self._slot, hold, self._meta)
-        self._hold = self._memory = None
+        if not self.dropped:
+            self.number = self._channel.publish(self._slot, self._meta)
+        self._memory = None
         return self.number
 
     def discard(self) -> None:
         """Give the frame up: nothing is published. Safe to call twice, and after `publish`."""
-        hold = self._hold
-        self._memory = None
-        if hold is not None:
-            self._channel.give_up(self._slot, hold)
-            self._hold = None
+        if self._memory is not None:
+            self._memory = None
+            if not self.dropped:
+                self._channel.give_up(self._slot)
 
     def __enter__(self) -> Self:
         return self
@@ -316,7 +320,9 @@ class WritableFrame(_Frame):
         if kind is not None:
             self.discard()
         elif self._memory is not None:
-            self.publish()
+            if not self.dropped:
+                self.number = self._channel.publish(self._slot, self._meta)
+            self._memory = None
 
     def __repr__(self) -> str:
         state = f"published as {self.number}" if self.number else "dropped" * self.dropped or "being written"

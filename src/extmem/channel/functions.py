@@ -317,8 +317,8 @@ def _own_page(page: ControlPage, name: str, *, reliable: bool) -> tuple[Timeline
     what, limit = ("reliable readers", first) if reliable else ("readers", most)
     raise error_for(
         Status.QUOTA_EXCEEDED,
-        f"The channel {name!r} has {limit} {what}, and its writer allows no more. Close one, or create the channel with "
-        f"a greater {'max_reliable' if reliable else 'max_readers'}.",
+        f"The channel {name!r} has {limit} {what}, and its writer allows no more. Close one, or create the channel "
+        f"with a greater {'max_reliable' if reliable else 'max_readers'}.",
     )
 
 
@@ -392,8 +392,8 @@ def _device(device: object) -> Device | None:
     device.check_open()
     if device.kind != "host":
         raise UnsupportedError(
-            f"the slots of a channel are memory of the host in this release of extmem, and {device.name} is a device of "
-            'kind "' + device.kind + '"; omit device=',
+            f"the slots of a channel are memory of the host in this release of extmem, and {device.name} is of the "
+            f"kind {device.kind!r}; omit device=",
             requires_one_of=["the host device"],
         )
     return device

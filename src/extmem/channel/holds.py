@@ -1,56 +1,40 @@
-"""`Hold`: the lock of one slot, which ends once: by a call, or with the frame or the last array that needs it.
+"""`Holds`: the locks of slots that one description has for frames, each of which ends exactly once.
 
-How this works. The release is one step of an iterator of C code: whoever advances it first makes it (a method, the
-callback of a weak reference), and nobody makes it twice. The iterator keeps the hold on the descriptor whose lock it
-releases, so the number of the descriptor cannot be another file's by then.
+How this works. `args` has an entry for each frame number: the arguments of the call that releases the lock. `release`
+takes the entry and makes the call in one call of C code, so no thread makes it twice, and no signal handler runs
+between the two. Whoever calls `release` keeps the description open meanwhile (`RangeLocks.hold`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import repeat, starmap
-from typing import TYPE_CHECKING, Any, Final
+from itertools import starmap
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 if TYPE_CHECKING:
-    from extmem.channel.slots import Slot
     from extmem.devices.host.range_lock_system import RangeLocks
 
-__all__ = ["Hold", "end_with"]
-
-_ONCE: Final = ((None,),)
+__all__ = ["Holds", "end_with"]
 
 
-class Hold:
-    """See the module. Made when the slot is locked."""
+class Holds:
+    """See the module."""
 
-    __slots__ = ("_ended", "_steps", "index", "number", "slot", "watch")
+    __slots__ = ("_call", "_locks", "args")
 
-    def __init__(self, locks: RangeLocks, number: int, slot: Slot, index: int = 0) -> None:
-        call, arguments = locks.unlocking(slot.range)
-        self._ended: list[None] = []
-        self._steps = zip(starmap(call, (arguments,)), starmap(self._ended.append, _ONCE), repeat(locks.hold, 1))
-        self.number = number
-        """The frame's number."""
-        self.slot = slot
-        self.index = index
-        """Where the reader's page lists it."""
-        self.watch: ref[Any] | None = None
-        """The reference to the frame, with whose loss it ends."""
+    def __init__(self, locks: RangeLocks) -> None:
+        self._locks = locks
+        self._call = locks.call
+        self.args: dict[int, tuple[Any, ...]] = {}
+        """What is locked, by the number of its frame. `Slot.unlocking` is the entry of a slot."""
 
-    @property
-    def ended(self) -> bool:
-        """Whether the lock is released."""
-        return bool(self._ended)
-
-    def end(self) -> None:
-        """Release the lock, unless it is released."""
-        next(self._steps, None)
-
-    def end_with(self, frame: object) -> None:
-        """Release the lock when the frame is lost, at the latest."""
-        self.watch = ref(frame, partial(next, self._steps))
+    def release(self, number: int) -> None:
+        """Release the lock of a frame, unless it is released."""
+        keep = self._locks.hold  # keeps the description open
+        next(starmap(self._call, iter(partial(self.args.pop, number, None), None)), None)
+        del keep
 
 
 _lingering: dict[int, tuple[list[ref[Any]], Callable[[], None]]] = {}

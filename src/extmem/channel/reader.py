@@ -1,8 +1,9 @@
 """`ChannelReader`: the side of a reader: it takes frames, holds their slots, and waits for new ones.
 
-How this works. `ring.take` decides which frame is next, and locks its slot. The lock is a `Hold`, which ends with the
-frame. `ReadSource` is what the reader sees of the ring in one epoch. If the writer has replaced the slots, the reader
-opens the new ones at its next read; frames of the old ones keep theirs.
+How this works. `ring.take` decides which frame is next, and locks its slot. `Holds` releases the lock with the frame.
+The reader refers to the frame that it gave last, so a frame can be lost without a release only after `Frame.hold`; a
+weak reference tells of that. `ReadSource` is what the reader sees of the ring in one epoch. If the writer has replaced
+the slots, the reader opens the new ones at its next read; frames of the old ones keep theirs.
 
 The reader's own timeline tells the writer what it holds (`sharing.reader_page`), and wakes a writer that waits.
 """
@@ -10,24 +11,26 @@ The reader's own timeline tells the writer what it holds (`sharing.reader_page`)
 from __future__ import annotations
 
 import contextlib
-import time
-import warnings
+from threading import get_ident
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from weakref import ref
 
 from extmem.channel import info, waiting
-from extmem.channel.base import Channel
 from extmem.channel.frame import Frame
-from extmem.channel.holds import Hold, end_with
+from extmem.channel.holds import Holds
+from extmem.channel.keeper import FrameKeeper
 from extmem.channel.ring import first_cursor, take
-from extmem.channel.slots import close_memory
 from extmem.channel.source import ReadSource
-from extmem.errors import FramesLostError, HandleStateError, NameNotFoundError, WriterGoneError
-from extmem.owning import Lock, late_imports
-from extmem.sharing import reader_page
+from extmem.channel.turns import Turns, await_turn
+from extmem.errors import FramesLostError, NameNotFoundError, WriterGoneError
+from extmem.handles.process_id import current_process
+from extmem.owning import late_imports
+from extmem.sharing import reader_page, timeline_page
 from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device, DeviceMemory
+    from extmem.api.device import Device
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
     from extmem.channel.info import ChannelInfo
@@ -37,10 +40,11 @@ __all__ = ["ChannelReader", "Start"]
 
 Start = Literal["newest", "next", "oldest"]
 _HELD, _CURSOR, _LOST = reader_page.HELD, reader_page.CURSOR, reader_page.LOST
-_WAITING = Words.WAITING
+_WAITING, _EPOCH, _CLOSED = Words.WAITING, Words.EPOCH, Words.CLOSED
+_SEQUENCE, _STATE = timeline_page.SEQUENCE // 4, timeline_page.STATE // 4
 
 
-class ChannelReader(Channel):
+class ChannelReader(FrameKeeper):
     """The side of a reader: an iterator over frames. Made by `extmem.open_channel`.
 
     `for frame in channel` waits for frames. It ends when the writer has closed the channel, and nothing newer will
@@ -81,16 +85,28 @@ class ChannelReader(Channel):
         self._strict = strict
         self._reconnect = reconnect
         self._device = device
-        self._lock = Lock()
+        self._turns: Turns = {}
+        self._values = self._page.contents.cast("Q")
+        """The words of the timeline's page: the first one is the number of the last frame."""
+        self._page_words = self._page.contents.cast("I")
+        self._table, self._entries, self._times, self._sizes = page.table, page.layout.entries, page.times, page.sizes
+        self._words, self._words64, self._call = page.words, page.words64, page.locks.call
+        self._ending: tuple[Any, ...] | None = None
+        """The release that is being made: if an exception ends it, the next read makes it again."""
         self._current: Frame | None = None
-        self._holds: dict[int, Hold] = {}
-        """What it holds, by the index in its page."""
-        self._free = list(reversed(range(reader_page.HELD_LIMIT)))
+        self._holds = Holds(page.locks)
+        self._args = self._holds.args
+        self._held: dict[int, Slot] = {}
+        """The slots of frames that are kept, or whose arrays are alive, by their numbers."""
+        self._kept: dict[int, tuple[ref[Frame], int]] = {}
+        """The frames that are kept beyond the next read, and where its page lists them."""
+        self._free = list(range(1, reader_page.HELD_LIMIT))
+        """The places of kept frames in its page. Place 0 is that of the frame that it gave last."""
         self._lingering = 0
         self._started = False
         self._lost = 0
         self._awaited = 1
-        mode = reader_page.Mode.EVERY * every | reader_page.Mode.RELIABLE * reliable
+        mode = reader_page.Mode(every | reliable << 1)
         self._cursor = first_cursor(start, self._page.value, page.numbers)
         reader_page.pack(self._own_page.contents, mode, self._cursor, max_held)
         page.locks.try_shared(page.place_range(place))
@@ -102,9 +118,7 @@ class ChannelReader(Channel):
 
         Errors: FramesLostError of a strict reader; HandleStateError if `max_held` frames are kept.
         """
-        self._check()
-        with self._lock:
-            return self._take()
+        return self._take()
 
     def read(self, timeout: float | None = None) -> Frame:
         """Return the next frame, and wait for it. Ctrl-C, and `close` in another thread, end the wait.
@@ -113,22 +127,20 @@ class ChannelReader(Channel):
         Errors: as `poll`; WaitTimeoutError (a TimeoutError), which names the writer and the age of its last frame;
         WriterGoneError if the writer has ended and there is no newer frame, unless `reconnect` is true.
         """
-        page = self._page
         deadline = None if timeout is None else waiting.deadline_after(timeout)
+        words = self._page_words
         while True:
-            self._check()
-            expected = page.sequence_number  # before the look: a frame that comes after it changes the number
-            with self._lock:
-                frame = self._take()
+            expected = words[_SEQUENCE]  # before the look: a frame that comes after it changes the number
+            frame = self._take()
             if frame is not None:
                 return frame
-            if page.marked or self._control.words[Words.CLOSED]:
+            if words[_STATE] or self._words[_CLOSED]:
                 gone = self._gone()
                 if gone is not None:
                     return self._last_one(gone)
-            if not page.sleep(expected, deadline):
+            if not self._page.sleep(expected, deadline):
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
-            if page.sequence_number == expected:
+            if words[_SEQUENCE] == expected:
                 self._look_for_writer()
 
     async def read_async(self, timeout: float | None = None) -> Frame:
@@ -139,17 +151,15 @@ class ChannelReader(Channel):
         page = self._page
         deadline = None if timeout is None else waiting.deadline_after(timeout)
         while True:
-            self._check()
             expected = page.sequence_number
-            with self._lock:
-                frame = self._take()
+            frame = self._take()
             if frame is not None:
                 return frame
             if page.marked or self._control.words[Words.CLOSED]:
                 gone = self._gone()
                 if gone is not None:
                     return self._last_one(gone)
-            left = waiting.SLICE if deadline is None else min(waiting.SLICE, (deadline - time.monotonic_ns()) / 1e9)
+            left = waiting.SLICE if deadline is None else min(waiting.SLICE, (deadline - monotonic_ns()) / 1e9)
             if left <= 0:
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
             await sleep_async(page, expected, left)
@@ -205,9 +215,8 @@ class ChannelReader(Channel):
     @property
     def held(self) -> int:
         """How many frames it holds now, the one of the loop included."""
-        with self._lock:
-            self._settle()
-            return len(self._holds)
+        self._settle()
+        return len(self._args) + self._lingering
 
     @property
     def info(self) -> ChannelInfo:
@@ -237,40 +246,101 @@ class ChannelReader(Channel):
             return
         self._closed = True
         self._page.nudge()
-        with self._lock:
+        turns, turn = self._turns, (get_ident(),)
+        try:
+            await_turn(turns, turn)
             current, self._current = self._current, None
             if current is not None:
                 current.release()
-            for hold in list(self._holds.values()):
-                frame = hold.watch() if hold.watch is not None else None
+            for kept, _ in list(self._kept.values()):
+                frame = kept()
                 if frame is not None:
                     frame.release()
+            self._settle()
             self._control.locks.unlock(self._control.place_range(self._place))
             self._source.close()
             self._own.close()
             self._frames.close()
             self._control.close()
+        finally:
+            if turns.get(0) is turn:
+                del turns[0]
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"frame {self._cursor} of {self._page.value} read"
         return f"<ChannelReader {self._name!r}: {'every' if self._every else 'newest'}, {state}>"
 
-    # Parts of reading. The caller has the lock.
+    # Parts of reading.
 
     def _take(self) -> Frame | None:
-        current = self._current
-        if current is not None:
-            self._current = None
-            if not current._kept:
-                current.release()
-        if self._holds:
-            self._settle()
-            if len(self._holds) >= self._max_held:
-                self._refuse_more()
-        source = self._source
-        if source.taking >= 0:
-            source.reconcile(self._holds)
-        cursor = self._cursor
+        """Release the frame before, and return the next one; None if there is none now. The path of each frame."""
+        if self._closed or self._pid != current_process.pid:
+            self._check()
+        turns, turn = self._turns, (get_ident(),)
+        try:
+            if turns.setdefault(0, turn) is not turn:
+                await_turn(turns, turn)
+            if self._ending is not None:
+                self._call(*self._ending)  # an exception ended the release
+                self._ending = None
+            current, state = self._current, self._state
+            if current is not None:
+                self._current = None
+                if not current._kept:
+                    if current._memory is None and current._live:
+                        # As `Frame.release`, of a frame without arrays.
+                        current._live = False
+                        self._ending = ending = self._args.pop(current.number, None)
+                        if ending is not None:
+                            self._call(*ending)
+                            self._ending = None
+                        state[_HELD] = 0
+                        if self._words[_WAITING]:
+                            self._own_page.raise_to(self._own_page.value + 1)
+                    else:
+                        current.release()
+            if self._kept:
+                self._settle()
+                if len(self._kept) >= self._max_held:
+                    self._refuse_more()
+            source, cursor = self._source, self._cursor
+            if source.taking >= 0:
+                source.reconcile(self._held)
+            count = self._values[0]
+            if count <= cursor:
+                self._awaited = cursor + 1
+                return None
+            if not self._every or count == cursor + 1:
+                # The usual case of `take`: the newest frame is next, and nobody overwrites it.
+                slot, slots = self._table[count % self._entries], source.slots
+                there = slots[slot] if slot < len(slots) else None
+                if there is not None:
+                    source.taking = slot
+                    try:
+                        self._call(*there.locking)
+                    except BlockingIOError:
+                        pass
+                    else:
+                        if source.numbers[slot] == count and self._words64[_EPOCH] == source.epoch:
+                            skipped = count - cursor - 1
+                            if skipped:
+                                skipped = self._skip(source, count, slot, skipped)
+                            meta = self._control.meta(slot) if self._sizes[slot] else b""
+                            self._current = frame = Frame(self, there, count, skipped, self._times[slot], meta)
+                            self._args[count] = there.unlocking
+                            source.taking = -1
+                            self._started = True
+                            state[_HELD + 1] = monotonic_ns()
+                            state[_HELD] = state[_CURSOR] = self._cursor = count
+                            return frame
+                        source.unlock(slot)
+            return self._search(source, cursor)
+        finally:
+            if turns.get(0) is turn:
+                del turns[0]
+
+    def _search(self, source: ReadSource, cursor: int) -> Frame | None:
+        """Return the next frame in any case. The caller has the turn."""
         while True:
             number, slot = take(source, cursor, self._every)
             if slot >= 0:
@@ -284,63 +354,40 @@ class ChannelReader(Channel):
                 return None
             source = moved
 
-    def _made(self, source: ReadSource, number: int, slot: int) -> Frame | None:
+    def _made(self, source: ReadSource, number: int, slot: int) -> Frame:
         """Return the frame in a slot that was locked."""
         control, state = self._control, self._state
         skipped = number - self._cursor - 1
         if skipped:
-            if not self._started:
-                skipped = 0
-            else:
-                self._lost += skipped
-                state[_LOST] = self._lost
-                if self._strict:
-                    source.unlock(slot)
-                    first, self._cursor = self._cursor + 1, number - 1
-                    raise FramesLostError(
-                        f"{skipped} frames of {self._name!r}, from {first} on, were overwritten before this reader read "
-                        f"them: it is too slow for {control.words[Words.SLOTS]} slots. Read faster, give the channel "
-                        "more slots, open it with reliable=True, or without strict=True to have them counted alone",
-                        first=first,
-                        count=skipped,
-                    )
+            skipped = self._skip(source, number, slot, skipped)
         self._started = True
-        index = self._free.pop()
         there = cast("Slot", source.slots[slot])  # it was locked
-        hold = Hold(control.locks, number, there, index)
         meta = control.meta(slot) if control.sizes[slot] else b""
-        frame = Frame(self, there, hold, number, skipped, control.times[slot], meta)
-        hold.end_with(frame)
-        self._holds[index] = hold
-        at = _HELD + 2 * index
-        state[at + 1] = time.monotonic_ns()
-        state[at] = number
-        state[_CURSOR] = self._cursor = number
+        self._current = frame = Frame(self, there, number, skipped, control.times[slot], meta)
+        self._args[number] = there.unlocking
         source.taking = -1
-        self._current = frame
+        state[_HELD + 1] = monotonic_ns()
+        state[_HELD] = number
+        state[_CURSOR] = self._cursor = number
         return frame
 
-    def _settle(self) -> None:
-        """Forget the holds that have ended with their frames."""
-        for index, hold in list(self._holds.items()):
-            if hold.ended:
-                self._forget(index)
-
-    def _forget(self, index: int) -> None:
-        hold = self._holds.pop(index, None)
-        if hold is not None:
-            self._state[_HELD + 2 * index] = 0
-            self._free.append(index)
-            if hold.slot.epoch != self._source.epoch:
-                hold.slot.close()
-
-    def _refuse_more(self) -> None:
-        numbers = sorted(hold.number for hold in self._holds.values())
-        raise HandleStateError(
-            f"this reader of {self._name!r} keeps {len(numbers)} frames ({', '.join(map(str, numbers[:8]))}), and "
-            f"max_held is {self._max_held}; release one (frame.release(), the end of its with block), or open the "
-            f"channel with max_held={self._max_held + 1}"
-        )
+    def _skip(self, source: ReadSource, number: int, slot: int, skipped: int) -> int:
+        """Count frames that were overwritten. Return how many the frame tells of. Errors: FramesLostError."""
+        if not self._started:
+            return 0
+        self._lost += skipped
+        self._state[_LOST] = self._lost
+        if self._strict:
+            source.unlock(slot)
+            first, self._cursor = self._cursor + 1, number - 1
+            raise FramesLostError(
+                f"{skipped} frames of {self._name!r}, from {first} on, were overwritten before this reader read them: "
+                f"it is too slow for {self._control.words[Words.SLOTS]} slots. Read faster, give the channel more "
+                "slots, open it with reliable=True, or without strict=True to have them counted alone",
+                first=first,
+                count=skipped,
+            )
+        return skipped
 
     def _move(self) -> ReadSource | None:
         """Open the slots that have replaced those of this reader; None if their writer has ended meanwhile."""
@@ -349,48 +396,8 @@ class ChannelReader(Channel):
             self._source = source = ReadSource.opened(self._control, self._page, self._device)
         except NameNotFoundError:
             return None
-        before.close(self._holds)
+        before.close(self._held)
         return source
-
-    # Releasing. Called by frames, in any thread.
-
-    def release(self, hold: Hold, memory: DeviceMemory | None) -> None:
-        """End the hold of a frame, or leave it to the arrays of the frame that are alive (for the library itself)."""
-        if memory is not None:
-            views = memory.live_views()
-            close_memory(memory)
-            if views:
-                self._linger(hold, views)
-                return
-        self._end(hold)
-
-    def _end(self, hold: Hold) -> None:
-        hold.end()
-        self._forget(hold.index)
-        if not self._closed and self._control.words[_WAITING]:
-            page = self._own_page
-            page.raise_to(page.value + 1)
-
-    def _linger(self, hold: Hold, views: list[Any]) -> None:
-        """Keep the slot until the arrays of a frame that was released are gone."""
-        self._lingering += 1
-        if self._lingering > self._max_held:
-            warnings.warn(
-                f"{self._lingering} released frames of {self._name!r} have arrays that are alive, and keep their slots; "
-                "delete the arrays (or copy what you need) before the next read, or open the channel with a greater "
-                f"max_held than {self._max_held}",
-                ResourceWarning,
-                stacklevel=5,
-            )
-        hold.watch = None  # the frame does not end it any more
-        self._holds.pop(hold.index, None)
-
-        def over() -> None:
-            self._lingering -= 1
-            self._holds[hold.index] = hold
-            self._end(hold)
-
-        end_with(views, over)
 
     # The writer's end.
 
@@ -399,8 +406,7 @@ class ChannelReader(Channel):
 
     def _last_one(self, gone: WriterGoneError) -> Frame:
         """Return the frame that the writer has published just before its end. Raise the error if there is none."""
-        with self._lock:
-            frame = self._take()
+        frame = self._take()
         if frame is None:
             raise gone
         return frame

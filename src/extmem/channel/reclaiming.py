@@ -55,7 +55,7 @@ class Readers:
         return least
 
     def expected(self) -> list[tuple[Any, int]]:
-        """Return the pages of the readers that are there, and their sequences, to be read before the locks are tried."""
+        """Return the pages of the readers that are there, and their sequences: read before the locks are tried."""
         pages = [found[1] for place in self._control.readers() if (found := self._of(place)) is not None]
         return [(page, page.sequence_number) for page in pages]
 
@@ -134,7 +134,9 @@ def replace_slots(writer: ChannelWriter, form: SlotFormat, count: int) -> None:
     made: list[Any] = []
     try:
         for index in range(count):
-            made.append(make_slot(where, index, device, form, control.slot_range(epoch, index), writer._security))
+            slot = make_slot(where, index, device, form, control.slot_range(epoch, index), writer._security)
+            made.append(slot)
+            slot.prepare(control.locks, exclusive=True)
     except BaseException:
         for slot in made:
             slot.close()

@@ -24,8 +24,10 @@ _MOST_ROUNDS: Final = 1000
 class Source(Protocol):
     """What a reader sees of a ring."""
 
-    numbers: Sequence[int]
-    """The number of the frame in each slot; 0 while it is written. Others change it."""
+    @property
+    def numbers(self) -> Sequence[int] | memoryview[int]:
+        """The number of the frame in each slot; 0 while it is written. Others change it."""
+        ...
 
     def count(self) -> int:
         """Return the number of the last frame that was published."""
@@ -89,7 +91,7 @@ def first_cursor(start: str, count: int, numbers: Sequence[int]) -> int:
 class WriteOrder:
     """The order in which a writer overwrites the slots. Use it in one thread at a time."""
 
-    __slots__ = ("count", "numbers", "order")
+    __slots__ = ("count", "numbers", "order", "unowed")
 
     def __init__(self, numbers: Sequence[int], count: int) -> None:
         """numbers: of the frames in the slots, as an earlier writer left them. count: the last that it published."""
@@ -98,6 +100,16 @@ class WriteOrder:
         """What is in each slot. A number beyond the count is of a frame that was never published."""
         self.order = sorted(range(len(self.numbers)), key=self.numbers.__getitem__)
         """The slots that are not being written, the oldest frame first."""
+        self.unowed = 0
+        """Frames with smaller numbers are owed to no reliable reader, and are not the newest."""
+
+    def note_readers(self, read: int) -> None:
+        """Note the number up to which every reliable reader has read now.
+
+        A reliable reader that comes later begins with the newest frame of that time, or behind it. So until frames of
+        now are to be overwritten, nobody needs to look for new reliable readers.
+        """
+        self.unowed = self.count if read is EVERYTHING else 0
 
     def candidates(self, read: int = EVERYTHING) -> list[int]:
         """Return the slots that may be overwritten if nobody holds them, in the order in which to try them.
@@ -116,7 +128,6 @@ class WriteOrder:
     def take(self, slot: int) -> None:
         """The slot is written from now on."""
         self.order.remove(slot)
-        self.numbers[slot] = 0
 
     def publish(self, slot: int) -> int:
         """The slot has a new frame. Return its number."""

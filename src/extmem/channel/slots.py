@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from extmem.api.device import Device
     from extmem.channel.control import ControlPage
     from extmem.channel.format import SlotFormat
-    from extmem.devices.host.range_lock_system import Range
+    from extmem.devices.host.range_lock_system import Range, RangeLocks
 
 __all__ = ["Slot", "close_memory", "make_slot", "open_slot"]
 
@@ -20,7 +20,7 @@ __all__ = ["Slot", "close_memory", "make_slot", "open_slot"]
 class Slot:
     """See the module. Ownership: it owns the memory until `close`."""
 
-    __slots__ = ("_numpy", "epoch", "format", "index", "memory", "range")
+    __slots__ = ("_numpy", "epoch", "format", "index", "locking", "memory", "range", "unlocking")
 
     def __init__(self, index: int, epoch: int, memory: DeviceMemory, form: SlotFormat, place: Range) -> None:
         self.index = index
@@ -28,7 +28,16 @@ class Slot:
         self.memory = memory
         self.format = form
         self.range = place
+        self.locking: tuple[Any, ...] = ()
+        """The arguments of `RangeLocks.call` with which this side locks the slot: `prepare` sets them."""
+        self.unlocking: tuple[Any, ...] = ()
+        """The arguments that unlock it."""
         self._numpy: Any = None
+
+    def prepare(self, locks: RangeLocks, *, exclusive: bool) -> None:
+        """Prepare the calls that lock the slot."""
+        self.locking = locks.exclusive(self.range) if exclusive else locks.shared(self.range)
+        self.unlocking = locks.unlocking(self.range)
 
     def another_memory(self) -> DeviceMemory:
         """Return another memory object of the slot, whose views are those of one frame."""

@@ -14,7 +14,6 @@ from extmem.sharing.channel_page import Words
 if TYPE_CHECKING:
     from extmem.api.device import Device
     from extmem.channel.control import ControlPage
-    from extmem.channel.holds import Hold
 
 __all__ = ["ReadSource"]
 
@@ -67,9 +66,10 @@ class ReadSource:
     def open_up_to(self, count: int) -> None:
         """Open the slots that are not open yet."""
         while len(self.slots) < count:
-            self.slots.append(
-                open_slot(self.control, self.epoch, len(self.slots), self._device, self._encoded, access=_READ)
-            )
+            slot = open_slot(self.control, self.epoch, len(self.slots), self._device, self._encoded, access=_READ)
+            if slot is not None:
+                slot.prepare(self.control.locks, exclusive=False)
+            self.slots.append(slot)
 
     def count(self) -> int:
         """See `ring.Source`."""
@@ -102,20 +102,20 @@ class ReadSource:
         """See `ring.Source`."""
         return self.control.words64[Words.EPOCH] != self.epoch
 
-    def reconcile(self, holds: Mapping[int, Hold]) -> None:
-        """Release the lock that a read was taking when an exception ended it. holds: the reader's."""
+    def reconcile(self, held: Mapping[int, Slot]) -> None:
+        """Release the lock that a read was taking when an exception ended it. held: the slots that are held."""
         slot = self.taking
-        if not _is_held(slot, self.epoch, holds):
+        if not is_held(slot, self.epoch, held):
             self.unlock(slot)
         self.taking = -1
 
-    def close(self, holds: Mapping[int, Hold] | None = None) -> None:
+    def close(self, held: Mapping[int, Slot] | None = None) -> None:
         """Close the memory of the slots. Arrays that are alive keep theirs. Safe to call twice.
 
-        holds: slots that the reader holds are closed when their holds end.
+        held: the slots that are held, which are closed when they are released.
         """
         for slot in self.slots:
-            if slot is not None and not (holds and _is_held(slot.index, self.epoch, holds)):
+            if slot is not None and not (held and is_held(slot.index, self.epoch, held)):
                 slot.close()
 
     def _grow(self, slot: int) -> None:
@@ -131,6 +131,6 @@ class ReadSource:
         self.open_up_to(there)
 
 
-def _is_held(slot: int, epoch: int, holds: Mapping[int, Hold]) -> bool:
-    held = list(holds.values())
-    return any(hold.slot.index == slot and hold.slot.epoch == epoch and not hold.ended for hold in held)
+def is_held(slot: int, epoch: int, slots: Mapping[int, Slot]) -> bool:
+    """Return whether a slot of an epoch is among those that are held, by the numbers of their frames."""
+    return any(held.index == slot and held.epoch == epoch for held in list(slots.values()))

@@ -40,7 +40,8 @@ def timeout_error(channel: ChannelReader, timeout: float, awaited: int) -> WaitT
     pid = channel.control.words64[Words.WRITER]
     return WaitTimeoutError(
         f"no frame of {channel.name!r} came in {timeout:g} s: frame {awaited} is waited for, and the last one of its "
-        f"writer (process {pid}, which has not ended) is {last_frame(channel)}; wait longer, or see what the writer does",
+        f"writer (process {pid}, which has not ended) is {last_frame(channel)}; wait longer, or see what the "
+        "writer does",
         value=awaited,
         reached=channel.count,
     )

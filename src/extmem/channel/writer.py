@@ -12,19 +12,23 @@ the other.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import ref
 
 from extmem.arguments import a_type
 from extmem.channel import info, reclaiming, waiting
 from extmem.channel.base import Channel
 from extmem.channel.format import SlotFormat
 from extmem.channel.frame import WritableFrame
-from extmem.channel.holds import Hold
 from extmem.channel.ring import EVERYTHING, WriteOrder
 from extmem.channel.slots import Slot, close_memory, make_slot
+from extmem.channel.turns import Turns, await_turn
 from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
-from extmem.owning import Lock
+from extmem.handles.process_id import current_process
 from extmem.sharing.channel_page import META_LIMIT, Words
 
 if TYPE_CHECKING:
@@ -72,17 +76,21 @@ class ChannelWriter(Channel):
         self._numbers = page.numbers
         self._table = page.table
         self._entries = page.layout.entries
-        self._lock = Lock()
+        self._turns: Turns = {}
+        self._words64, self._times, self._sizes = page.words64, page.times, page.sizes
+        self._locks, self._call, self._advance = page.locks, page.locks.call, self._page.advance
+        for slot in slots:
+            slot.prepare(page.locks, exclusive=True)
         self._taking = -1
+        self._writing: dict[int, ref[WritableFrame]] = {}
+        """The frames that are being written, by their slots."""
         self._scratch: DeviceMemory | None = None
         self._readers: Readers = reclaiming.Readers(page)
-        self._reliable = page.reliable_range().exclusive if page.header.max_reliable else None
-        count = max(self._page.value, min(page.words64[_COUNT], self._page.value + 1))
+        self._reliable = page.reliable_range() if page.header.max_reliable else None
         self._order = WriteOrder(page.numbers[: len(slots)].tolist(), self._page.value)
-        self._order.count = count
-        for slot, number in enumerate(self._order.numbers):
-            if page.numbers[slot] != number:
-                page.numbers[slot] = 0
+        for index, number in enumerate(self._order.numbers):
+            if page.numbers[index] != number:
+                page.numbers[index] = 0
         self._page.announce_signal()
         page.words[Words.CLOSED] = 0
 
@@ -96,11 +104,38 @@ class ChannelWriter(Channel):
         Errors: ChannelFullError, which names the readers that hold slots; ReaderTooSlowError, if reliable readers have
         not read their frames; OutOfMemoryError.
         """
-        self._check()
-        with self._lock:
+        if self._closed or self._pid != current_process.pid:
+            self._check()
+        turns, turn = self._turns, (get_ident(),)
+        try:
+            if turns.setdefault(0, turn) is not turn:
+                await_turn(turns, turn)
+            order = self._order
+            ready = order.order
+            if ready and self._taking < 0:
+                # The usual case of `_claim`: the oldest frame is overwritten, and nobody holds it or waits for it.
+                slot = ready[0]
+                if order.numbers[slot] < order.unowed:
+                    there = self._slots[slot]
+                    self._taking = slot
+                    try:
+                        self._call(*there.locking)
+                    except BlockingIOError:
+                        pass
+                    else:
+                        self._numbers[slot] = 0
+                        frame = WritableFrame(self, there, there.memory)
+                        del ready[0]
+                        self._writing[slot] = ref(frame)
+                        self._taking = -1
+                        return frame
             slot = self._claim()
-            frame = None if slot < 0 else self._made(slot)
-        return frame or self._full()
+            if slot >= 0:
+                return self._made(slot)
+        finally:
+            if turns.get(0) is turn:
+                del turns[0]
+        return self._full()
 
     def put(self, array: Any = None, /, *, meta: bytes = b"", **arrays: Any) -> int:
         """Copy an array into a slot, and publish it. Return its number; 0 if it was dropped.
@@ -123,7 +158,7 @@ class ChannelWriter(Channel):
                 if self._format.entries is None:
                     frame.memory.write(array)
                 for name, one in given.items():
-                    frame[name].write(one)
+                    self._format.fill(frame.memory, name, one)
         return frame.number
 
     def reconfigure(self, shape: Any = None, dtype: Any = None, *, slots: int | None = None) -> None:
@@ -147,7 +182,9 @@ class ChannelWriter(Channel):
             raise ValueError(
                 f"slots is {count}, and this channel has 1 to {capacity}; create it with max_slots={max(1, count)}"
             )
-        with self._lock:
+        with self._taking_turns():
+            if self._writing:
+                self._settle()
             if len(self._order.order) != len(self._slots):
                 raise HandleStateError(
                     f"a frame of {self._name!r} is being written; publish it or give it up before reconfigure()"
@@ -191,7 +228,7 @@ class ChannelWriter(Channel):
         if self._closed:
             return
         self._closed = True
-        with self._lock:
+        with self._taking_turns():
             self._control.words[Words.CLOSED] = 1
             self._page.wake()
             self._frames.close()
@@ -210,59 +247,91 @@ class ChannelWriter(Channel):
     # Parts of writing.
 
     def _claim(self) -> int:
-        """Lock a slot that may be overwritten, and return it; -1 if there is none. The caller has the lock."""
+        """Lock a slot that may be overwritten, and return it; -1 if there is none. The caller has the turn."""
         order, locks, slots = self._order, self._control.locks, self._slots
-        taking = self._taking
-        if taking >= 0:  # an exception ended the attempt before
-            if taking in order.order:
-                locks.unlock(slots[taking].range)
-            self._taking = -1
+        if self._taking >= 0:
+            self._settle()
         read = EVERYTHING
-        if self._reliable is not None and locks.foreign(self._reliable) is not None:
+        if self._reliable is not None and locks.has_foreign(self._reliable):
             read = self._readers.least_cursor()
+        order.note_readers(read)
         for slot in order.candidates(read):
             self._taking = slot
             if locks.try_exclusive(slots[slot].range):
                 self._numbers[slot] = 0
                 return slot
         self._taking = -1
+        if self._writing and self._settle():
+            return self._claim()
         return -1
 
+    def _settle(self) -> bool:
+        """Give up frames that were lost, and attempts that an exception ended. Return whether there were any."""
+        found, self._taking = False, -1
+        open_now = {slot for slot, frame in list(self._writing.items()) if (one := frame()) and not one.released}
+        for index, slot in enumerate(self._slots):
+            if index not in open_now and (index in self._writing or index not in self._order.order):
+                self._control.locks.unlock(slot.range)
+                self._writing.pop(index, None)
+                if index not in self._order.order:
+                    self._order.give_back(index)
+                found = True
+        return found
+
     def _made(self, slot: int) -> WritableFrame:
-        """Return the frame of a slot that was claimed. The caller has the lock."""
+        """Return the frame of a slot that was claimed. The caller has the turn."""
         there = self._slots[slot]
-        hold = Hold(self._control.locks, 0, there)
-        frame = WritableFrame(self, there, hold, there.memory)
-        hold.end_with(frame)
+        frame = WritableFrame(self, there, there.memory)
         self._order.take(slot)
+        self._writing[slot] = ref(frame)
         self._taking = -1
         return frame
 
-    def publish(self, slot: Slot, hold: Hold, meta: bytes) -> int:
+    def publish(self, slot: Slot, meta: bytes) -> int:
         """Publish a slot that is filled. Return the number of the frame (for the library itself)."""
-        self._check()
-        control, index = self._control, slot.index
-        with self._lock:
-            number = self._order.publish(index)
-            control.times[index] = time.monotonic_ns()
-            size = len(meta)
-            control.sizes[index] = size
+        if self._closed or self._pid != current_process.pid:
+            self._check()
+        index, order = slot.index, self._order
+        turns, turn = self._turns, (get_ident(),)
+        try:
+            if turns.setdefault(0, turn) is not turn:
+                await_turn(turns, turn)
+            order.count = number = order.count + 1
+            order.numbers[index] = number
+            order.order.append(index)
+            self._times[index] = time.monotonic_ns()
+            self._sizes[index] = size = len(meta)
             if size:
                 at = index * META_LIMIT
-                control.metas[at : at + size] = meta
+                self._control.metas[at : at + size] = meta
             self._numbers[index] = number
             self._table[number % self._entries] = index
-            control.words64[_COUNT] = number
-            hold.end()
-            self._page.raise_to(number)
+            self._words64[_COUNT] = number
+            del self._writing[index]
+            self._call(*slot.unlocking)
+            self._advance(number)
+        finally:
+            if turns.get(0) is turn:
+                del turns[0]
         return number
 
-    def give_up(self, slot: Slot, hold: Hold) -> None:
+    def give_up(self, slot: Slot) -> None:
         """Give up a slot that was being filled (for the library itself)."""
-        with self._lock:
-            if not hold.ended and not self._closed:
+        with self._taking_turns():
+            if self._writing.pop(slot.index, None) is not None and not self._closed:
+                self._control.locks.unlock(slot.range)
                 self._order.give_back(slot.index)
-            hold.end()
+
+    @contextlib.contextmanager
+    def _taking_turns(self) -> Iterator[None]:
+        """Exclude other threads in a block. See `turns`."""
+        turns, turn = self._turns, (get_ident(),)
+        try:
+            await_turn(turns, turn)
+            yield
+        finally:
+            if turns.get(0) is turn:
+                del turns[0]
 
     # No slot is free.
 
@@ -279,7 +348,7 @@ class ChannelWriter(Channel):
         return self._drop()
 
     def _drop(self) -> WritableFrame:
-        with self._lock:
+        with self._taking_turns():
             memory = self._scratch
             if memory is None:
                 try:
@@ -289,11 +358,11 @@ class ChannelWriter(Channel):
                         f"{self._full_error()} (And no memory for a frame to drop: {error})"
                     ) from None
             self._control.words64[_DROPPED] += 1
-            return WritableFrame(self, Slot(-1, 0, memory, self._format, self._slots[0].range), None, memory)
+            return WritableFrame(self, Slot(-1, 0, memory, self._format, self._slots[0].range), memory, True)
 
     def _grown(self) -> WritableFrame | None:
         """Add a slot, and return a frame in it; None if there may be no more, or no memory is left."""
-        with self._lock:
+        with self._taking_turns():
             index = len(self._slots)
             if index >= self._max_slots:
                 return None
@@ -305,6 +374,7 @@ class ChannelWriter(Channel):
             except OutOfMemoryError:
                 return None
             control.numbers[index] = 0
+            slot.prepare(control.locks, exclusive=True)
             self._slots.append(slot)
             self._order.grow()
             control.words[Words.SLOTS] = index + 1
@@ -320,7 +390,7 @@ class ChannelWriter(Channel):
             while True:
                 self._check()
                 control.words[_WAITING] = 1
-                with self._lock:
+                with self._taking_turns():
                     expected = readers.expected()
                     slot = self._claim()
                     if slot >= 0:
@@ -333,5 +403,5 @@ class ChannelWriter(Channel):
                 control.words[_WAITING] = 0
 
     def _full_error(self, waited: float | None = None) -> ChannelFullError:
-        with self._lock:
+        with self._taking_turns():
             return reclaiming.full_error(self, self._order, waited)

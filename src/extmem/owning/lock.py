@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from itertools import starmap
+from operator import attrgetter
 from typing import Any, Final
 
 __all__ = ["Lock"]
@@ -22,10 +23,11 @@ _ONCE: Final = ((),)
 class Lock:
     """A lock for `with`. reentrant: whether the thread that holds it may acquire it again."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_leave", "_lock")
 
     def __init__(self, *, reentrant: bool = False) -> None:
         self._lock: Any = threading.RLock() if reentrant else threading.Lock()
+        self._leave: Callable[[Any, Any, Any], Any] = self._lock.__exit__
 
     def __enter__(self) -> None:
         acquired: list[bool] = []
@@ -36,8 +38,5 @@ class Lock:
                 self._lock.release()
             raise
 
-    @property
-    def __exit__(self) -> Callable[[Any, Any, Any], Any]:
-        """The method of the lock of `threading`: a Python function could be interrupted before it releases the lock."""
-        leave: Callable[[Any, Any, Any], Any] = self._lock.__exit__
-        return leave
+    __exit__: Any = property(attrgetter("_leave"))
+    """The method of the lock of `threading`: a Python function could be interrupted before it releases the lock."""

@@ -180,6 +180,17 @@ class PageSignals:
             self._settle()
         return True
 
+    def advance(self, value: int) -> None:
+        """Signal a value as the only process that signals, which was entered into the table (`announce_signal`).
+
+        The caller ensures that the value is greater, and that no other thread signals at the same time.
+        """
+        words = self._words
+        if words[_STATE]:
+            layout.mark_repaired(words.cast("B"))
+        self._values[0] = value
+        self._ring(self._bell)
+
     def store(self, value: int) -> None:
         """Store a value as the only process that may store one now, which is not entered into the table.
 

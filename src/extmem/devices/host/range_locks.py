@@ -2,9 +2,10 @@
 
 How this works. A lock belongs to the description that `reopen` made, which nobody else has: it is closed in a child
 that executes a program, and is never sent: the object manager has another one. So the kernel releases its locks with
-the process, however that ends. A description that is open for reading alone takes shared locks and no exclusive ones (EBADF); the ranges may be beyond
-the end of the file, and of sealed files. Releasing and taking the lock of one range go through one lock of the kernel,
-which orders the bytes that were written before the release for whoever takes the lock afterwards.
+the process, however that ends. A description that is open for reading alone takes shared locks and no exclusive ones
+(EBADF); the ranges may be beyond the end of the file, and of sealed files. Releasing and taking the lock of one range
+go through one lock of the kernel, which orders the bytes that were written before the release for whoever takes the
+lock afterwards.
 
 The structs of the calls are made once for each range, because the calls are in the path of each frame.
 """
@@ -34,6 +35,7 @@ _GETLK, _SETLK = 36, 37
 _FLOCK: Final = struct.Struct("=hhiqqii")
 """struct flock of 64-bit systems: l_type, l_whence, padding, l_start, l_len, l_pid, padding."""
 _SHARED, _EXCLUSIVE, _NONE = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
+_UNLOCKED: Final = struct.pack("=h", _NONE)
 _BUSY: Final = frozenset((errno.EAGAIN, errno.EACCES))
 
 _fcntl = fcntl.fcntl
@@ -93,11 +95,15 @@ class RangeLocks:
 
     __slots__ = ("_fd", "hold", "owner")
 
+    call: Callable[..., Any] = staticmethod(_fcntl)
+    """The C function that locks and unlocks, with the arguments of `shared`, `exclusive` and `unlocking`: for the path
+    of each frame. It raises BlockingIOError if somebody else has the range. The caller keeps `hold` meanwhile."""
+
     def __init__(self, owner: OwnedFd) -> None:
         """owner: of `reopen`."""
         self.owner = owner
         self.hold: Any = owner.hold()
-        """The hold on the description. Whoever keeps it keeps the locks, and may call what `unlocking` returned."""
+        """The hold on the description. Whoever keeps it keeps the locks, and may use `call`."""
         self._fd = owner.fd
 
     def try_shared(self, place: Range) -> bool:
@@ -127,22 +133,31 @@ class RangeLocks:
         """Release this description's lock of the range, if there is one."""
         _fcntl(self._fd, _SETLK, place.none)
 
-    def unlocking(self, place: Range) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Return the function and the arguments that unlock the range, for calls of C code. The caller keeps `hold`."""
-        return _fcntl, (self._fd, _SETLK, place.none)
+    def shared(self, place: Range) -> tuple[Any, ...]:
+        """Return the arguments of `call` that lock the range together with others."""
+        return (self._fd, _SETLK, place.shared)
+
+    def exclusive(self, place: Range) -> tuple[Any, ...]:
+        """Return the arguments of `call` that lock the range alone."""
+        return (self._fd, _SETLK, place.exclusive)
+
+    def unlocking(self, place: Range) -> tuple[Any, ...]:
+        """Return the arguments of `call` that unlock the range."""
+        return (self._fd, _SETLK, place.none)
+
+    def has_foreign(self, place: Range) -> bool:
+        """Return whether another description has a lock in this range. The path of each frame."""
+        answer: bytes = _fcntl(self._fd, _GETLK, place.exclusive)
+        return answer[:2] != _UNLOCKED
 
     def first_foreign(self, start: int, length: int) -> int | None:
         """Return where another description's lock of these bytes begins (`start` if it begins before); None without.
 
         A lock of this description is not seen.
         """
-        found = self.foreign(_FLOCK.pack(_EXCLUSIVE, os.SEEK_SET, 0, start, length, 0, 0))
-        return None if found is None else max(start, found)
-
-    def foreign(self, asked: bytes) -> int | None:
-        """Return where a lock of another description begins that conflicts with `Range.exclusive`; None without."""
+        asked = _FLOCK.pack(_EXCLUSIVE, os.SEEK_SET, 0, start, length, 0, 0)
         kind, _, _, found, _, _, _ = _FLOCK.unpack(_fcntl(self._fd, _GETLK, asked))
-        return None if kind == _NONE else int(found)
+        return None if kind == _NONE else max(start, int(found))
 
     def close(self) -> None:
         """End the hold. The description is closed, and its locks end, when nobody else holds it. Safe to call twice."""

@@ -127,7 +127,7 @@ class TimelinePage(PageSignals):
         return sleep(self.sequence, expected, deadline)
 
     def nudge(self) -> None:
-        """Wake all who sleep on the sequence, without changing it: they look again. Without the right to signal, too."""
+        """See `PageSignals`."""
         wake(self.sequence)
 
     def barrier(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 from extmem.errors import UnsupportedError
 from extmem.owning import OwnedFd
@@ -42,6 +43,9 @@ class RangeLocks:
 
     __slots__ = ("hold", "owner")
 
+    call: Callable[..., Any] = staticmethod(int)
+    """The function that locks and unlocks, with the arguments of `shared`, `exclusive` and `unlocking`."""
+
     def __init__(self, owner: OwnedFd) -> None:
         self.owner = owner
         self.hold: Any = None
@@ -59,15 +63,23 @@ class RangeLocks:
         """Raise UnsupportedError."""
         raise _refuse()
 
-    def unlocking(self, place: Range) -> NoReturn:
+    def shared(self, place: Range) -> tuple[Any, ...]:
+        """Raise UnsupportedError."""
+        raise _refuse()
+
+    def exclusive(self, place: Range) -> tuple[Any, ...]:
+        """Raise UnsupportedError."""
+        raise _refuse()
+
+    def unlocking(self, place: Range) -> tuple[Any, ...]:
+        """Raise UnsupportedError."""
+        raise _refuse()
+
+    def has_foreign(self, place: Range) -> bool:
         """Raise UnsupportedError."""
         raise _refuse()
 
     def first_foreign(self, start: int, length: int) -> int | None:
-        """Raise UnsupportedError."""
-        raise _refuse()
-
-    def foreign(self, asked: bytes) -> int | None:
         """Raise UnsupportedError."""
         raise _refuse()
 
