@@ -1,9 +1,10 @@
 """Part of `extmem bench channel`: frames that are read while writers and holders are killed at any moment.
 
 How this works. A writer publishes frames of 1 MiB without a pause, each filled with a word of its own, which is its
-metadata, too. Two readers compare every byte of a frame, hold it for up to 2 ms, and compare it again. A third process holds a frame for good. In each
-round the writer or the holder is killed at a random moment and another one takes its place, while the readers go on:
-a new writer takes the channel over. A frame whose bytes are not all those of its word is torn.
+metadata, too. Two readers compare every byte of a frame, hold it for up to 2 ms, and compare it again. A third process
+holds a frame for good. In each round the writer or the holder is killed at a random moment and another one takes its
+place, while the readers go on: a new writer takes the channel over. A frame whose bytes are not all those of its word
+is torn.
 
 At the end everybody is killed with -9. Then there may be no payload, no fd of the broker and no file that was not there
 before. The files that iceoryx2 leaves when its publisher and its subscriber are killed in the same way are told beside
