@@ -32,31 +32,33 @@ __all__ = ["Reserve", "deaths", "holders"]
 _SIZE = 1 << 20
 _AHEAD = 0.002
 """Seconds between the announcement of a wait and the kill."""
+_AT_ONCE = 4
 _PATIENCE = 30.0
 _at: dict[str, Any] = {}
 
 
 class Reserve:
-    """Worker processes that are started before they are needed: they have imported extmem and know the broker."""
+    """Worker processes that are started before they are needed, some at a time.
+
+    They have imported extmem and know the broker. No other one starts before they are used up, so that nothing that is
+    measured meanwhile competes with it.
+    """
 
     def __init__(self, env: Environment, title: str, count: int) -> None:
         self._env, self._title, self._left = env, title, count
         self._ready: deque[Worker] = deque()
-        self._fill()
-
-    def _fill(self) -> None:
-        while self._left and len(self._ready) < max(2, min(4, os.cpu_count() or 2)):
-            self._left -= 1
-            worker = self._env.worker(self._title)
-            worker.start(f"{__name__}:prepare")
-            self._ready.append(worker)
 
     def take(self) -> Worker:
         """Return one that is ready. Errors: IndexError if `count` were taken."""
-        worker = self._ready.popleft()
-        worker.finish()
-        self._fill()
-        return worker
+        if not self._ready:
+            count = min(self._left, _AT_ONCE)
+            self._left -= count
+            self._ready.extend(self._env.worker(self._title) for _ in range(count))
+            for worker in self._ready:
+                worker.start(f"{__name__}:prepare")
+            for worker in self._ready:
+                worker.finish()
+        return self._ready.popleft()
 
 
 def deaths(env: Environment, kills: int, report: Callable[[str], None]) -> Iterator[Figure]:

@@ -122,19 +122,20 @@ def storm(env: Environment, kills: int, reads: int, draw: random.Random, report:
     share = -(-reads // (kills * _READERS))
     checked = torn = last = 0
     for number, victim in enumerate(victims):
+        another = (writers if victim == "writer" else holders).take()
         for reader in readers:
             reader.start(f"{__name__}:check_frames", share, draw.random())
         time.sleep(draw.random() * share * _HELD / 2)
         if victim == "writer":
             writer.kill()
             env.dismiss(writer)
-            writer = writers.take()
+            writer = another
             writer.start(f"{__name__}:write_forever", name)
             next(writer.stream())
         else:
             holder.kill()
             env.dismiss(holder)
-            holder = holders.take()
+            holder = another
             holder.call(f"{__name__}:hold_one", name)
         for reader in readers:
             wrong, last = reader.finish()
