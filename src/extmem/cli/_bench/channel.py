@@ -48,7 +48,7 @@ def figures(
     worker = env.worker("probe")
     absent: dict[str, str] = worker.call(f"{__name__}:missing")
     env.dismiss(worker)
-    for reason in absent.values():
+    for reason in dict.fromkeys(absent.values()):
         report(f"{reason}: it is not compared")
     runs = 2 if quick else _RUNS
     killed = kills or (4 if quick else _KILLS)

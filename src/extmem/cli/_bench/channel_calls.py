@@ -122,7 +122,7 @@ def time_iceoryx(folder: str, rounds: int) -> tuple[list[int], list[int]]:
 
         def write_and_read() -> int:
             begin = now()
-            send(1, 0)
+            send()
             written = now() - begin
             begin = now()
             wait()

@@ -12,11 +12,12 @@ import extmem
 if sys.platform != "linux":
     raise ImportError("this benchmark measures channels on Linux")
 
-from extmem.cli._bench.channel_peers import PEERS, Inherited, Place
+from extmem.cli._bench.channel_peers import PEERS, UNREAD, Inherited, Place
 
-__all__ = ["AWAITED", "CHANNEL", "WAYS", "ChannelEnd"]
+__all__ = ["AWAITED", "CHANNEL", "CHANNEL_READ", "WAYS", "ChannelEnd"]
 
 CHANNEL = "a channel"
+CHANNEL_READ = "a channel, written and read"
 AWAITED = "a channel, async for"
 
 PATIENCE = 30.0
@@ -24,7 +25,7 @@ _NUMBER = struct.Struct("<Q")
 
 
 class ChannelEnd:
-    """An end of two channels, one for each direction."""
+    """An end of two channels, one for each direction. It does not look at frames."""
 
     def __init__(self, place: Place, inherited: Inherited) -> None:
         out, into = ("there", "back") if place.first else ("back", "there")
@@ -32,19 +33,19 @@ class ChannelEnd:
         self._into = extmem.open_channel(f"{place.label} {into}", timeout=PATIENCE)
 
     def send(self, number: int) -> None:
-        """Send a frame with this number."""
-        with self._out.write() as frame:
-            _NUMBER.pack_into(frame.view(), 0, number)
+        """Send a frame."""
+        with self._out.write():
+            pass
 
     def receive(self) -> int:
-        """Wait for the next frame. Return its number."""
-        with self._into.read() as frame:
-            return int(_NUMBER.unpack_from(frame.view())[0])
+        """Wait for the next frame."""
+        with self._into.read():
+            return UNREAD
 
     async def received(self) -> AsyncIterator[int]:
-        """Yield the number of each frame, by `async for`."""
-        async for frame in self._into:
-            yield int(_NUMBER.unpack_from(frame.view())[0])
+        """Yield for each frame, by `async for`."""
+        async for _ in self._into:
+            yield UNREAD
 
     def close(self) -> None:
         """Close both channels."""
@@ -52,5 +53,15 @@ class ChannelEnd:
         self._out.close()
 
 
-WAYS: dict[str, Any] = {CHANNEL: ChannelEnd, AWAITED: ChannelEnd, **PEERS}
+class _ChannelRead(ChannelEnd):
+    def send(self, number: int) -> None:
+        with self._out.write() as frame:
+            _NUMBER.pack_into(frame.view(), 0, number)
+
+    def receive(self) -> int:
+        with self._into.read() as frame:
+            return int(_NUMBER.unpack_from(frame.view())[0])
+
+
+WAYS: dict[str, Any] = {CHANNEL: ChannelEnd, CHANNEL_READ: _ChannelRead, AWAITED: ChannelEnd, **PEERS}
 """What makes the end of each way, for channels and for the libraries that they are compared with."""

@@ -13,7 +13,6 @@ a thread of the library.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import statistics
@@ -80,7 +79,7 @@ class _ChannelReader:
 class _IceoryxWriter:
     def __init__(self, folder: str, name: str) -> None:
         self._owner = Iceoryx(folder)
-        self.send = self._owner.sender(name, _STAMPED.size)
+        self.send = self._owner.sender(name, _STAMPED.size, _STAMPED)
         self.close = self._owner.close
 
 
@@ -93,8 +92,8 @@ class _IceoryxReader:
     def receive(self) -> tuple[int, int]:
         while (sample := self._receive()) is None:
             self._wait()
-        at = sample.payload_ptr
-        return ctypes.c_uint64.from_address(at).value, ctypes.c_uint64.from_address(at + 8).value
+        number, stamp = _STAMPED.unpack_from(sample.payload().as_memory_view())
+        return number, stamp
 
 
 class _PyzmqSocket:

@@ -1,14 +1,18 @@
 """The libraries that `extmem bench channel` compares channels with: how each sends one payload and receives one.
 
 How this works. An *end* is what one of two processes has of a way: it sends on one of two one-way connections, and
-receives on the other. Payloads have a number in their first 8 bytes, which is written and read in place, in the
-quickest way that the library offers. Nothing else of a payload is touched, so a way without copies takes the same time
-for each size. Each library is used as its examples do, and without its checks where it has a choice.
+receives on the other. Payloads have a number in their first 8 bytes, which is written and read in place. Nothing else
+of a payload is touched, so a way without copies takes the same time for each size. Each library is used as its examples
+do, and without its checks where it has a choice.
+
+Where it takes time to get at the bytes of a payload that one has, there are two ways: one that does not look at them,
+and one that writes and reads the number by a `memoryview` of all bytes.
 
 - The POSIX semaphore is the floor: two semaphores and memory that both processes have mapped. Nobody is safe from
   anybody there: one payload, one reader, no check, no name, nothing is told of a death.
 - iceoryx2: a service of publish-subscribe and one of events of the same name. `blocking_wait` of the listener, then
-  `receive`. Its files are in the folder of the benchmark, and its shared memory has a prefix of its own.
+  `receive`; `payload().as_memory_view()` for the bytes. Its files are in the folder of the benchmark, and its shared
+  memory has a prefix of its own.
 - pyzmq: PAIR over `ipc://`, with `copy=False` for what is larger than its threshold.
 - Pipe and Queue of multiprocessing: they pickle an array.
 
@@ -35,12 +39,14 @@ if sys.platform != "linux":
 
 __all__ = [
     "ICEORYX",
+    "ICEORYX_READ",
     "IOX_FOLDER",
     "PEERS",
     "PIPE",
     "PYZMQ",
     "QUEUE",
     "SEMAPHORE",
+    "UNREAD",
     "End",
     "Iceoryx",
     "Inherited",
@@ -51,12 +57,16 @@ __all__ = [
 
 SEMAPHORE = "POSIX semaphore"
 ICEORYX = "iceoryx2"
+ICEORYX_READ = "iceoryx2, written and read"
 PYZMQ = "pyzmq"
 PIPE = "multiprocessing.Pipe"
 QUEUE = "multiprocessing.Queue"
 
-_MODULES = {ICEORYX: "iceoryx2", PYZMQ: "zmq"}
-"""The module that a way needs, of a wheel of the same name as the way."""
+_MODULES = {ICEORYX: "iceoryx2", ICEORYX_READ: "iceoryx2", PYZMQ: "zmq"}
+"""The module that a way needs."""
+UNREAD = -1
+"""Stands for the number of a payload that was not looked at."""
+
 _NUMBER = struct.Struct("<Q")
 _COPIED = 1 << 16
 """Bytes from which pyzmq sends without copying, by its own default."""
@@ -70,10 +80,10 @@ class End(Protocol):
     """One of the two ends of a way."""
 
     def send(self, number: int) -> None:
-        """Send a payload with this number."""
+        """Send a payload with this number; in a way that does not look at it, a payload."""
 
     def receive(self) -> int:
-        """Wait for the next payload. Return its number."""
+        """Wait for the next payload. Return its number; `UNREAD` in a way that does not look at it."""
 
     def close(self) -> None:
         """Release what the end has."""
@@ -120,12 +130,15 @@ def lacking(way: str) -> str:
     module = _MODULES.get(way)
     if module is None:
         return ""
+    library = way.partition(",")[0]
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
-        return f"{way} is not installed" if error.name == module else f"{way} cannot be imported: {error}"
+        if error.name == module:
+            return f"{library} is not installed"
+        return f"{library} cannot be imported: {error}"
     except ImportError as error:
-        return f"{way} cannot be imported: {error}"
+        return f"{library} cannot be imported: {error}"
     return ""
 
 
@@ -185,19 +198,17 @@ class Iceoryx:
     def _events(self, name: str) -> Any:
         return self._service(name).event().max_listeners(16).max_nodes(40).open_or_create()
 
-    def sender(self, name: str, size: int) -> Callable[[int, int], None]:
-        """Return a function that sends payloads of `size` bytes that begin with two numbers (16 bytes, if so many)."""
+    def sender(self, name: str, size: int, layout: struct.Struct | None = None) -> Callable[..., None]:
+        """Return a function that sends payloads of `size` bytes, which begin with its arguments in this layout."""
         publisher = self._samples(name).publisher_builder().initial_max_slice_len(size).create()
         notifier = self._events(name).notifier_builder().create()
         self._made += [publisher, notifier]
         loan, notify = publisher.loan_slice_uninit, notifier.notify
-        number_at = ctypes.c_uint64.from_address
 
-        def send(number: int, second: int) -> None:
+        def send(*numbers: int) -> None:
             sample = loan(size)
-            number_at(sample.payload_ptr).value = number
-            if second:
-                number_at(sample.payload_ptr + 8).value = second
+            if layout is not None:
+                layout.pack_into(sample.payload().as_memory_view(), 0, *numbers)
             sample.assume_init().send()
             notify()
 
@@ -231,23 +242,39 @@ def remove_iceoryx(folder: str) -> int:
 
 
 class _IceoryxEnd:
+    layout: struct.Struct | None = None
+
     def __init__(self, place: Place, inherited: Inherited) -> None:
         self._owner = Iceoryx(place.folder)
         out, into = ("there", "back") if place.first else ("back", "there")
-        self._send = self._owner.sender(f"{place.label} {out}", place.size)
+        self._send = self._owner.sender(f"{place.label} {out}", place.size, self.layout)
         self._wait, self._receive = self._owner.receiver(f"{place.label} {into}")
 
     def send(self, number: int) -> None:
-        self._send(number, 0)
+        self._send()
 
-    def receive(self) -> int:
+    def received(self) -> Any:
         self._wait()
         while (sample := self._receive()) is None:
             self._wait()
-        return ctypes.c_uint64.from_address(sample.payload_ptr).value
+        return sample
+
+    def receive(self) -> int:
+        self.received()
+        return UNREAD
 
     def close(self) -> None:
         self._owner.close()
+
+
+class _IceoryxRead(_IceoryxEnd):
+    layout = _NUMBER
+
+    def send(self, number: int) -> None:
+        self._send(number)
+
+    def receive(self) -> int:
+        return int(_NUMBER.unpack_from(self.received().payload().as_memory_view())[0])
 
 
 class _Pyzmq:
@@ -311,6 +338,7 @@ def _queue(place: Place, inherited: Inherited) -> End:
 PEERS: dict[str, Callable[[Place, Inherited], End]] = {
     SEMAPHORE: _Semaphore,
     ICEORYX: _IceoryxEnd,
+    ICEORYX_READ: _IceoryxRead,
     PYZMQ: _Pyzmq,
     PIPE: _pipe,
     QUEUE: _queue,
