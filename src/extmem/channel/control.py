@@ -165,15 +165,15 @@ class ControlPage:
         """Return the places of the readers that are there. own: the place of this description, which it does not see
         itself.
         """
-        found = [] if own is None else [own]
-        at, end = _PLACES, _PLACES + self.header.max_readers
-        while at < end:
-            place = self.locks.first_foreign(at, end - at)
-            if place is None:
-                break
-            found.append(place - _PLACES)
-            at = place + 1
-        return sorted(set(found))
+        found = set() if own is None else {own}
+        ranges = [(_PLACES, _PLACES + self.header.max_readers)]
+        while ranges:
+            at, end = ranges.pop()
+            place = self.locks.any_foreign(at, end - at) if at < end else None
+            if place is not None:
+                found.add(place - _PLACES)
+                ranges += [(at, place), (place + 1, end)]
+        return sorted(found)
 
     def ticket(self) -> tuple[Manager, bytes]:
         """Return a ticket for the channel, which the object manager keeps for whoever claims it."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from extmem import interop
 from extmem.api.slices import MemorySlice
 from extmem.arguments import a_type
-from extmem.core import operations
 from extmem.errors import UnsupportedError
 from extmem.interop import array_sources
 from extmem.sharing import table
-from extmem.sharing.layout import ArrayLayout
+from extmem.sharing.dtypes import element_of
+from extmem.sharing.layout import ArrayLayout, axes_of
 from extmem.sharing.table import Entry, Spec, Table, strides_of
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class SlotFormat:
         A dictionary has a shape, or a pair of a shape and an element type, for each name. Errors: as `Device.allocate`.
         """
         if not isinstance(shape, Mapping):
-            return cls(_shape(shape), interop.element_type(dtype).text, None, 0, b"")
+            return cls(_shape(shape), element_of(dtype).text, None, 0, b"")
         if not shape:
             raise ValueError("a frame is to hold no arrays; give at least one name and its shape")
         specs = []
@@ -54,7 +53,7 @@ class SlotFormat:
             if not isinstance(name, str):
                 raise TypeError(f"the name {name!r} of an array is {a_type(name)}; give a str")
             one, kind = given if _has_type(given) else (given, dtype)
-            specs.append(Spec(name, interop.element_type(kind).text, _shape(one)))
+            specs.append(Spec(name, element_of(kind).text, _shape(one)))
         entries, size = table.place(specs)
         encoded = table.encode(Table(entries))
         return cls((size,), "uint8", table.by_name(entries), size, encoded)
@@ -124,9 +123,7 @@ class SlotFormat:
 
 
 def _shape(given: Any) -> tuple[int, ...]:
-    if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
-        return tuple(int(operations.arguments.whole_number(extent, "shape")) for extent in given)
-    return (int(operations.arguments.whole_number(given, "shape")),)
+    return axes_of(given, "shape")
 
 
 def _has_type(given: Any) -> bool:

@@ -30,6 +30,8 @@ class FrameKeeper(Channel):
 
     _args: dict[int, tuple[Any, ...]]
     """How each frame that is held is released, by its number (`Holds.args`)."""
+    _current: Frame | None
+    """The frame that it gave last."""
     _free: list[int]
     """The places of kept frames in the reader's page. Place 0 is that of the frame that it gave last."""
     _held: dict[int, Slot]
@@ -76,6 +78,8 @@ class FrameKeeper(Channel):
         state[at] = number
         if state[_HELD] == number:
             state[_HELD] = 0
+        if self._current is frame:
+            self._current = None
 
     def release(self, number: int, memory: DeviceMemory | None) -> None:
         """Release a frame, or leave it to its arrays that are alive (for the library itself)."""

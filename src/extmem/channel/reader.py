@@ -127,6 +127,8 @@ class ChannelReader(FrameKeeper):
         Errors: as `poll`; WaitTimeoutError (a TimeoutError), which names the writer and the age of its last frame;
         WriterGoneError if the writer has ended and there is no newer frame, unless `reconnect` is true.
         """
+        if self._closed:
+            self._check()
         deadline = None if timeout is None else waiting.deadline_after(timeout)
         words = self._page_words
         while True:
@@ -148,6 +150,8 @@ class ChannelReader(FrameKeeper):
         with late_imports():
             from extmem.devices.host.sync_async import sleep_async
 
+        if self._closed:
+            self._check()
         page = self._page
         deadline = None if timeout is None else waiting.deadline_after(timeout)
         while True:
@@ -267,8 +271,10 @@ class ChannelReader(FrameKeeper):
                 del turns[0]
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"frame {self._cursor} of {self._page.value} read"
-        return f"<ChannelReader {self._name!r}: {'every' if self._every else 'newest'}, {state}>"
+        if self._closed:
+            return f"<ChannelReader {self._name!r}: closed>"
+        kind = "every frame" if self._every else "newest"
+        return f"<ChannelReader {self._name!r}: {kind}, frame {self._cursor} of {self._page.value} read>"
 
     # Parts of reading.
 

@@ -150,8 +150,10 @@ class RangeLocks:
         answer: bytes = _fcntl(self._fd, _GETLK, place.exclusive)
         return answer[:2] != _UNLOCKED
 
-    def first_foreign(self, start: int, length: int) -> int | None:
-        """Return where another description's lock of these bytes begins (`start` if it begins before); None without.
+    def any_foreign(self, start: int, length: int) -> int | None:
+        """Return where a lock of another description begins in these bytes (`start` if it begins before); None without.
+
+        Of several, it is any.
 
         A lock of this description is not seen.
         """

@@ -79,7 +79,7 @@ class RangeLocks:
         """Raise UnsupportedError."""
         raise _refuse()
 
-    def first_foreign(self, start: int, length: int) -> int | None:
+    def any_foreign(self, start: int, length: int) -> int | None:
         """Raise UnsupportedError."""
         raise _refuse()
 
