@@ -43,16 +43,18 @@ def calls(env: Environment, missing: Mapping[str, str], rounds: int, report: Cal
     report(f"write() and read() of a frame that is ready, {rounds} times")
     worker = env.worker("caller")
     try:
-        written, read = worker.call(f"{__name__}:time_calls", env.name("calls"), rounds)
+        written, read, viewed = worker.call(f"{__name__}:time_calls", env.name("calls"), rounds)
         theirs = [] if ICEORYX in missing else worker.call(f"{__name__}:time_iceoryx", str(env.directory), rounds)
     finally:
         env.dismiss(worker)
         remove_iceoryx(str(env.directory))
     yield bounded("write() alone", "write() alone, p50", percentile(written, 0.5) / 1000)
     yield bounded("read() of a ready frame", "read() of a ready frame, p50", percentile(read, 0.5) / 1000)
+    yield microseconds("view() of a frame that was read, p50", viewed)
     if theirs:
         yield microseconds("iceoryx2: loan, send and notify, p50", theirs[0])
         yield microseconds("iceoryx2: wait and receive, when notified, p50", theirs[1])
+        yield microseconds("iceoryx2: payload().as_memory_view() of a sample, p50", theirs[2])
     else:
         yield unbounded(f"the calls of iceoryx2: {missing[ICEORYX]}", 0, "not measured")
 
@@ -86,8 +88,8 @@ def opens(env: Environment, rounds: int, report: Callable[[str], None]) -> Itera
 # Tasks of the processes.
 
 
-def time_calls(name: str, rounds: int) -> tuple[list[int], list[int]]:
-    """Return the nanoseconds of write() while nobody reads, and of read() of a frame that is ready."""
+def time_calls(name: str, rounds: int) -> tuple[list[int], list[int], list[int]]:
+    """Return the nanoseconds of write() while nobody reads, of read() of a frame that is ready, and of its view()."""
     now = time.perf_counter_ns
     with extmem.create_channel(name, (_SIZE,), "uint8", slots=4) as writer:
 
@@ -108,32 +110,52 @@ def time_calls(name: str, rounds: int) -> tuple[list[int], list[int]]:
                     pass
                 return now() - begin
 
-            (spent,) = interleaved(rounds, read)
-    return written, spent
+            def view() -> int:
+                with writer.write():
+                    pass
+                with reader.read() as frame:
+                    begin = now()
+                    frame.view()
+                    return now() - begin
+
+            spent, viewed = interleaved(rounds, read, view)
+    return written, spent, viewed
 
 
-def time_iceoryx(folder: str, rounds: int) -> tuple[list[int], list[int]]:
+def time_iceoryx(folder: str, rounds: int) -> tuple[list[int], list[int], list[int]]:
     """Return the nanoseconds of iceoryx2's calls for the same."""
     now, owner = time.perf_counter_ns, Iceoryx(folder)
-    spent: list[int] = []
     try:
         wait, receive = owner.receiver("calls")
         send = owner.sender("calls", _SIZE)
 
-        def write_and_read() -> int:
+        def write() -> int:
             begin = now()
             send()
-            written = now() - begin
+            spent = now() - begin
+            wait()
+            receive()
+            return spent
+
+        def read() -> int:
+            send()
             begin = now()
             wait()
             receive()
-            spent.append(now() - begin)
-            return written
+            return now() - begin
 
-        (written,) = interleaved(rounds, write_and_read)
+        def view() -> int:
+            send()
+            wait()
+            sample = receive()
+            begin = now()
+            sample.payload().as_memory_view()
+            return now() - begin
+
+        written, spent, viewed = interleaved(rounds, write, read, view)
     finally:
         owner.close()
-    return written, spent[-len(written) :]
+    return written, spent, viewed
 
 
 def publish_one(name: str) -> None:
