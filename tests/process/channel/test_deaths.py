@@ -292,4 +292,3 @@ def test_no_frame_is_torn_while_writers_and_holders_are_killed(start: Callable[[
     kill(writer)
     with create(name, slots=4, when_full="raise") as last:
         put(last, 10)
-

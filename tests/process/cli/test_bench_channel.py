@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from extmem.testing._system import started_with
 from extmem.testing.children import python_environment
 from extmem.testing.runtime import Runtime
+from extmem.testing.waiting import wait_until
 
 DEADLINE = 300
 
@@ -91,3 +93,19 @@ def test_kills_and_what_is_left_are_counted(house: Runtime) -> None:
     assert found["fds after 20 times open_channel() and close()"] == 0
     assert found["writers killed"] + found["holders killed"] == 4 and found["frames written meanwhile"] > 0
     assert found["kill -9 of the writer to WriterGoneError, p50 of 4"] > 0
+
+
+def test_a_bench_that_is_killed_leaves_no_process_that_waits(house: Runtime) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "extmem", "bench", "channel", "--json", "--part", "hops"],
+        env={**python_environment(house.environment), "TMPDIR": str(house.path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+
+        def started(word: str) -> list[str]:
+            return [line for line in started_with("TMPDIR", str(house.path)).values() if word in line]
+
+        wait_until(lambda: started("spawn_main"), "the two processes of the hops")
+        running.kill()
+    wait_until(lambda: not started("spawn_main") and not started("_worker"), "the processes of the bench to end")

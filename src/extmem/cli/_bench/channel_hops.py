@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from extmem.cli._bench.channel_peers import (
     remove_iceoryx,
 )
 from extmem.cli._bench.environment import Environment
+from extmem.cli._worker import end_with
 
 __all__ = ["SIZES", "Hop", "figures", "measure"]
 
@@ -211,6 +213,7 @@ async def _awaited(end: Any, count: int) -> list[int]:
 
 def _second(connection: Connection, inherited: Inherited, folder: str, label: str) -> None:
     """Second process: send back what it receives, as often as it is told."""
+    end_with(os.getppid())
     gc.disable()
     for size in SIZES.values():
         ends: dict[str, Any] = {}
