@@ -35,13 +35,15 @@ def never_end() -> Iterator[int]:
 def spawn_busy() -> int:
     """Return the pid of a process of `multiprocessing` that is in the middle of a task."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    child = multiprocessing.get_context("spawn").Process(target=wait_with_parent, args=(theirs,), daemon=True)
+    child = multiprocessing.get_context("spawn").Process(
+        target=wait_with_parent, args=(theirs, os.getpid()), daemon=True
+    )
     child.start()
     return int(ours.recv())
 
 
-def wait_with_parent(connection: multiprocessing.connection.Connection) -> None:
+def wait_with_parent(connection: multiprocessing.connection.Connection, parent: int) -> None:
     """Send the pid, and wait; the parent's end ends it."""
-    end_with(os.getppid())
+    end_with(parent)
     connection.send(os.getpid())
     time.sleep(1000)

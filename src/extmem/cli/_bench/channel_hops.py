@@ -120,7 +120,7 @@ def measure(folder: str, label: str, ways: Sequence[str], runs: int, rounds: int
     spawning = multiprocessing.get_context("spawn")
     inherited = Inherited(max(SIZES.values()))
     ours, theirs = spawning.Pipe()
-    second = spawning.Process(target=_second, args=(theirs, inherited, folder, label), daemon=True)
+    second = spawning.Process(target=_second, args=(theirs, inherited, folder, label, os.getpid()), daemon=True)
     second.start()
     theirs.close()
     hops: Hops = {}
@@ -211,9 +211,9 @@ async def _awaited(end: Any, count: int) -> list[int]:
     return times
 
 
-def _second(connection: Connection, inherited: Inherited, folder: str, label: str) -> None:
+def _second(connection: Connection, inherited: Inherited, folder: str, label: str, parent: int) -> None:
     """Second process: send back what it receives, as often as it is told."""
-    end_with(os.getppid())
+    end_with(parent)
     gc.disable()
     for size in SIZES.values():
         ends: dict[str, Any] = {}
