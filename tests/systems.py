@@ -84,6 +84,7 @@ ONLY = {
         "process/vulkan/test_two_drivers.py": "two drivers of Linux",
         "unit/devices/host/test_event.py": "an eventfd is Linux's",
         "unit/devices/host/test_futex.py": "futexes are Linux's",
+        "unit/devices/host/test_range_locks.py": "locks of an open file description are Linux's",
         "unit/devices/host/test_io_ring.py": "io_uring is Linux's",
         "unit/devices/host/test_page_waits.py": "futexes are Linux's",
         "unit/devices/host/test_sync_async.py": "futexes are Linux's",

@@ -24,6 +24,11 @@ FIELDS: dict[str, Any] = {
     "winerror": 2,
     "value": 5,
     "reached": 3,
+    "holders": ("a reader",),
+    "first": 4,
+    "count": 2,
+    "pid": 77,
+    "closed": True,
 }
 KINDS = [kind for name in errors.__all__ if issubclass(kind := getattr(errors, name), errors.ExtmemError)]
 

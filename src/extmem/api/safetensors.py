@@ -7,6 +7,7 @@ have; it ends with that process, so another one reads the file if the first is k
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -107,11 +108,10 @@ def _once(
             claim = None
         if claim is not None:
             with claimed:
-                try:
+                # The name is taken if memory got it meanwhile, or on Windows still has it: a loader that was killed may
+                # lose its claim before it loses the memory that it had not published.
+                with contextlib.suppress(NameTakenError):
                     sharing_arrays.publish(claim)
-                except NameTakenError:
-                    pass
-                else:
                     found = _opened(name, file, header, device, None)
                     return load() if found is None else found
         found = _opened(name, file, header, device, _LOOK_AGAIN_S)

@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from extmem.api.device import DeviceMemory
 from extmem.arguments import a_type
@@ -17,11 +17,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from extmem.api.slices import MemorySlice
-    from extmem.channel.reader import ChannelReader
     from extmem.channel.slots import Slot
-    from extmem.channel.writer import ChannelWriter
 
 __all__ = ["Frame", "WritableFrame"]
+
+
+class _Keeper(Protocol):
+    """What a frame needs of its reader."""
+
+    @property
+    def name(self) -> str: ...
+
+    def keep(self, frame: Frame) -> None: ...
+
+    def release(self, number: int, memory: DeviceMemory | None) -> None: ...
+
+
+class _Publisher(Protocol):
+    """What a frame needs of its writer."""
+
+    @property
+    def name(self) -> str: ...
+
+    def publish(self, slot: Slot, meta: bytes) -> int: ...
+
+    def give_up(self, slot: Slot) -> None: ...
 
 
 class _Frame:
@@ -149,9 +169,7 @@ class Frame(_Frame):
 
     __slots__ = ("_channel", "_kept", "_live", "_time", "meta", "skipped")
 
-    def __init__(
-        self, channel: ChannelReader, slot: Slot, number: int, skipped: int, time_ns: int, meta: bytes
-    ) -> None:
+    def __init__(self, channel: _Keeper, slot: Slot, number: int, skipped: int, time_ns: int, meta: bytes) -> None:
         self._memory = None
         self._live = True
         self._channel = channel
@@ -245,7 +263,7 @@ class WritableFrame(_Frame):
 
     __slots__ = ("_channel", "_meta", "dropped")
 
-    def __init__(self, channel: ChannelWriter, slot: Slot, memory: DeviceMemory, dropped: bool = False) -> None:
+    def __init__(self, channel: _Publisher, slot: Slot, memory: DeviceMemory, dropped: bool = False) -> None:
         self._channel = channel
         self._slot = slot
         self._memory = memory

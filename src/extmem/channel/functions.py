@@ -15,7 +15,6 @@ from extmem.arguments import a_type, check_flag
 from extmem.channel import control, names
 from extmem.channel.format import SlotFormat
 from extmem.channel.reader import ChannelReader, Start
-from extmem.channel.reclaiming import replace_slots
 from extmem.channel.slots import Slot, make_slot, open_slot
 from extmem.channel.source import ReadSource
 from extmem.channel.writer import ChannelWriter, WhenFull
@@ -152,7 +151,7 @@ def create_channel(
                 security=security,
             )
             if not (resume and ring[0].format == form):
-                replace_slots(writer, form, min(slots, page.layout.capacity))
+                writer.replace_slots(form, min(slots, page.layout.capacity))
             undo.pop_all()
             return writer
 

@@ -123,7 +123,8 @@ class FrameKeeper(Channel):
                 ResourceWarning,
                 stacklevel=5,
             )
-        keep = self._control.locks.hold
+        locks = self._control.locks
+        keep = [locks.hold]  # the description stays open, also when the channel is closed
         arguments = self._args.pop(number, None)
 
         def over() -> None:
@@ -131,7 +132,9 @@ class FrameKeeper(Channel):
             if arguments is not None:
                 self._args[number] = arguments
             self._end(number)
-            keep.tobytes()
+            keep.clear()
+            if self._closed:
+                locks.owner.try_to_end()
 
         end_with(views, over)
         del views

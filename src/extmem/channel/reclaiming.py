@@ -17,12 +17,13 @@ from extmem.sharing import reader_page
 from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
+    from extmem.api.device import Device
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
     from extmem.channel.format import SlotFormat
-    from extmem.channel.writer import ChannelWriter
+    from extmem.channel.slots import Slot
 
-__all__ = ["Readers", "full_error", "replace_slots"]
+__all__ = ["Readers", "begin_epoch", "full_error", "make_slots"]
 
 _SLICE_NS: Final = 20_000_000
 """The longest sleep of a writer that waits. A reader that loses a frame, instead of releasing it, does not wake it."""
@@ -93,9 +94,9 @@ class Readers:
             self._open.popitem()[1][0].close()
 
 
-def full_error(writer: ChannelWriter, order: WriteOrder, waited: float | None) -> ChannelFullError:
+def full_error(control: ControlPage, order: WriteOrder, waited: float | None) -> ChannelFullError:
     """Return the error to raise if no slot is free. It names the readers. waited: seconds; None for not waiting."""
-    control, name = writer.control, writer.name
+    name = control.name
     pids = info.publishers(control.identity)
     found = [info.reader_info(control, place, order.count, pids) for place in control.readers()]
     readers = [one for one in found if one is not None]
@@ -126,31 +127,30 @@ def full_error(writer: ChannelWriter, order: WriteOrder, waited: float | None) -
     return ChannelFullError(text, holders=holders or slow)
 
 
-def replace_slots(writer: ChannelWriter, form: SlotFormat, count: int) -> None:
-    """Begin an epoch with new slots. The caller has the writer's lock, and no frame is being written."""
-    control, device = writer.control, writer._device
+def make_slots(control: ControlPage, device: Device, form: SlotFormat, count: int, security: str | None) -> list[Slot]:
+    """Return the slots of a new epoch, which nobody uses yet. After an error there are none."""
     epoch = control.epoch + 1
-    where = (control.identity, epoch)
-    made: list[Any] = []
+    made: list[Slot] = []
     try:
         for index in range(count):
-            slot = make_slot(where, index, device, form, control.slot_range(epoch, index), writer._security)
+            place = control.slot_range(epoch, index)
+            slot = make_slot((control.identity, epoch), index, device, form, place, security)
             made.append(slot)
             slot.prepare(control.locks, exclusive=True)
     except BaseException:
         for slot in made:
             slot.close()
         raise
-    before = writer._slots
+    return made
+
+
+def begin_epoch(control: ControlPage, encoded: bytes, count: int) -> None:
+    """Let readers move to the slots of the next epoch, which exist. encoded: the table of their arrays.
+
+    The numbers of the old epoch are deleted first: a reader that comes between finds no frame.
+    """
     for index in range(control.layout.capacity):
         control.numbers[index] = 0
-    control.set_arrays(form.encoded)
+    control.set_arrays(encoded)
     control.words[Words.SLOTS] = count
-    control.words64[Words.EPOCH] = epoch
-    order = WriteOrder([0] * count, writer._order.count)
-    writer._slots, writer._format, writer._order = made, form, order
-    if writer._scratch is not None:
-        scratch, writer._scratch = writer._scratch, None
-        scratch.close()
-    for slot in before:
-        slot.close()
+    control.words64[Words.EPOCH] += 1

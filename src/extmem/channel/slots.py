@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from extmem.api import functions
 from extmem.api.device import DeviceMemory
 from extmem.channel import names
+from extmem.channel.format import SlotFormat
 from extmem.errors import ChannelCorruptError, LiveViewError, NameNotFoundError, ObjectTypeError
 
 if TYPE_CHECKING:
     from extmem.api.device import Device
     from extmem.channel.control import ControlPage
-    from extmem.channel.format import SlotFormat
     from extmem.devices.host.range_lock_system import Range, RangeLocks
 
 __all__ = ["Slot", "close_memory", "make_slot", "open_slot"]
@@ -83,9 +84,6 @@ def open_slot(
 
     encoded: the table of its arrays. Errors: ChannelCorruptError for memory that cannot be the slot.
     """
-    from extmem.api import functions
-    from extmem.channel.format import SlotFormat
-
     name = names.slot(page.identity, epoch, index)
     try:
         memory = functions.open(name, access=access) if device is None else device.open(name, access=access)

@@ -10,7 +10,7 @@ from extmem.errors import WaitTimeoutError, WriterGoneError
 from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
-    from extmem.channel.reader import ChannelReader
+    from extmem.channel.base import Channel
 
 __all__ = ["SLICE", "check_writer", "deadline_after", "gone_error", "timeout_error"]
 
@@ -26,7 +26,7 @@ def deadline_after(timeout: float) -> int | None:
     return None if seconds > _LONGEST else time.monotonic_ns() + int(seconds * 1e9)
 
 
-def last_frame(channel: ChannelReader) -> str:
+def last_frame(channel: Channel) -> str:
     """Return the last frame and its age, in words."""
     control, count = channel.control, channel.count
     slot = control.table[count % control.layout.entries]
@@ -35,7 +35,7 @@ def last_frame(channel: ChannelReader) -> str:
     return f"frame {count}, {max(0, time.monotonic_ns() - control.times[slot]) / 1e9:.3f} s old"
 
 
-def timeout_error(channel: ChannelReader, timeout: float, awaited: int) -> WaitTimeoutError:
+def timeout_error(channel: Channel, timeout: float, awaited: int) -> WaitTimeoutError:
     """Return the error to raise when no frame came in time."""
     pid = channel.control.words64[Words.WRITER]
     return WaitTimeoutError(
@@ -47,7 +47,7 @@ def timeout_error(channel: ChannelReader, timeout: float, awaited: int) -> WaitT
     )
 
 
-def gone_error(channel: ChannelReader, awaited: int) -> WriterGoneError | None:
+def gone_error(channel: Channel, awaited: int) -> WriterGoneError | None:
     """Return the error to raise if the writer has closed the channel, or the object manager has told its end."""
     control, page = channel.control, channel.frames_page
     if control.words[Words.CLOSED]:
@@ -56,7 +56,7 @@ def gone_error(channel: ChannelReader, awaited: int) -> WriterGoneError | None:
     return None if facts is None else _gone(channel, awaited, facts.pid, facts.closed)
 
 
-def check_writer(channel: ChannelReader, awaited: int) -> None:
+def check_writer(channel: Channel, awaited: int) -> None:
     """Raise WriterGoneError if the process of the writer has ended, whoever may have missed that."""
     words = channel.control.words64
     pid, start, namespace = words[Words.WRITER], words[Words.WRITER + 1], words[Words.WRITER + 2]
@@ -64,7 +64,7 @@ def check_writer(channel: ChannelReader, awaited: int) -> None:
         raise _gone(channel, awaited, pid, False)
 
 
-def _gone(channel: ChannelReader, awaited: int, pid: int, closed: bool) -> WriterGoneError:
+def _gone(channel: Channel, awaited: int, pid: int, closed: bool) -> WriterGoneError:
     how = "closed the channel, or its program ended normally" if closed else "ended without closing the channel"
     return WriterGoneError(
         f"the writer of {channel.name!r} (process {pid}) {how}, and frame {awaited} will not come: the last one is "

@@ -189,7 +189,19 @@ class ChannelWriter(Channel):
                 raise HandleStateError(
                     f"a frame of {self._name!r} is being written; publish it or give it up before reconfigure()"
                 )
-            reclaiming.replace_slots(self, form, count)
+            self.replace_slots(form, count)
+
+    def replace_slots(self, form: SlotFormat, count: int) -> None:
+        """Begin an epoch with new slots; no frame is being written (for the library itself)."""
+        made = reclaiming.make_slots(self._control, self._device, form, count, self._security)
+        reclaiming.begin_epoch(self._control, form.encoded, count)
+        before, scratch = self._slots, self._scratch
+        self._order = WriteOrder([0] * count, self._order.count)
+        self._slots, self._format, self._scratch = made, form, None
+        if scratch is not None:
+            close_memory(scratch)
+        for slot in before:
+            slot.close()
 
     # Facts.
 
@@ -404,4 +416,4 @@ class ChannelWriter(Channel):
 
     def _full_error(self, waited: float | None = None) -> ChannelFullError:
         with self._taking_turns():
-            return reclaiming.full_error(self, self._order, waited)
+            return reclaiming.full_error(self._control, self._order, waited)

@@ -13,8 +13,9 @@ from extmem.errors import DescriptorError
 from extmem.manager import process_name, start_time
 from extmem.objects import ObjectKind, PayloadRow, Share
 from extmem.sharing.descriptor import Descriptor
+from extmem.sharing.descriptor.channel import ChannelDescriptor
 from extmem.sharing.descriptor.sync import SyncDescriptor
-from extmem.sharing.kinds import PageRole
+from extmem.sharing.kinds import SYNC_KINDS, PageRole
 from extmem.vk.value_text import enum_text
 
 __all__ = [
@@ -45,7 +46,7 @@ _PLURALS = {"timeline": "timelines", "binary": "binary semaphores"}
 
 def access_in_words(mask: int, object_kind: ObjectKind = ObjectKind.MEMORY) -> str:
     """Return an access mask as text: `read`, `read+write`, `read+write+manage`; of other kinds `wait+signal`."""
-    names = _RIGHTS if object_kind is ObjectKind.MEMORY else _SYNC_RIGHTS
+    names = _SYNC_RIGHTS if object_kind in SYNC_KINDS else _RIGHTS
     rights = [word for bit, word in names if mask & bit]
     if mask & _REST:
         rights.append("manage")
@@ -76,6 +77,16 @@ def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
     if isinstance(dedicated, vk.BufferCreateInfo):
         return {"type": "buffer", "size": int(dedicated.size)}
     return {"type": "bytes"}
+
+
+def _kind(
+    descriptor: Descriptor | None, sync: SyncDescriptor | None, channel: ChannelDescriptor | None, counter: int | None
+) -> dict[str, Any] | None:
+    if descriptor is not None:
+        return describe_kind(descriptor)
+    if channel is not None:
+        return {"type": "lock of a writer" if channel.lock else "control page"}
+    return describe_sync(sync, counter)
 
 
 def describe_sync(descriptor: SyncDescriptor | None, counter: int | None) -> dict[str, Any] | None:
@@ -126,12 +137,15 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
     """
     descriptor: Descriptor | None = None
     sync: SyncDescriptor | None = None
+    channel: ChannelDescriptor | None = None
     with contextlib.suppress(DescriptorError):
         if row.object_kind is ObjectKind.MEMORY:
             descriptor = Descriptor.parse(row.descriptor)
-        else:
+        elif row.object_kind in SYNC_KINDS:
             sync = SyncDescriptor.parse(row.descriptor)
-    header = descriptor or sync
+        else:
+            channel = ChannelDescriptor.parse(row.descriptor)
+    header = descriptor or sync or channel
     return {
         "payload": row.payload,
         "object_kind": row.object_kind.name.lower(),
@@ -140,7 +154,7 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
         "paths": list(row.names),
         "size": descriptor.payload_size if descriptor is not None else None,
         "allocation_size": descriptor.allocation_size if descriptor is not None else None,
-        "kind": describe_kind(descriptor) if descriptor is not None else describe_sync(sync, row.counter),
+        "kind": _kind(descriptor, sync, channel, row.counter),
         "device": header.device_name if header is not None else None,
         "read_only": header.read_only if header is not None else None,
         "share": "NT" if row.share & Share.NT else "KMT" if row.share & Share.KMT else "fd",

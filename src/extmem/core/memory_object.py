@@ -192,9 +192,7 @@ class MemoryObject(MadeByFunctions):
         return bool(self._arrays or self._gpu_holds)
 
     def live_views(self) -> list[ref[Any]]:
-        """Return references to what keeps it open: exporters of views, and holds of GPU arrays (for the library
-        itself).
-        """
+        """Return references to exporters of views and holds of GPU arrays, which are alive (for the library itself)."""
         return [one for one in (*self._arrays, *self._gpu_holds) if one() is not None]
 
     def leave_to_views(self) -> None:

@@ -148,7 +148,9 @@ def test_a_pickle_with_a_lying_layout_gives_a_closed_part() -> None:
 def test_dlpack_of_a_part_has_the_rights_and_the_type_of_the_memory() -> None:
     with extmem.share({"w": WHOLE}, access=extmem.Access.READ_WRITE) as memory:
         array = numpy.from_dlpack(memory["w"][1, :, ::2])
-        assert array.tolist() == WHOLE[1, :, ::2].tolist() and array.flags.writeable
+        assert array.tolist() == WHOLE[1, :, ::2].tolist()
+        # Some versions of NumPy return read-only arrays alone.
+        assert array.flags.writeable == numpy.from_dlpack(numpy.zeros(1)).flags.writeable
         del array
     with extmem.share(WHOLE, "read") as memory, extmem.open("read") as opened:
         assert memory[0].__dlpack_device__() == opened[0].__dlpack_device__() == (1, 0)

@@ -227,7 +227,7 @@ def test_an_import_that_fails_half_way_leaves_nothing(fake: fake_cuda.FakeCuda, 
                 assert living(fake) == before
                 assert opened.read()[::GRANULE].tolist() == [1, 2, 3], "the first use that succeeds imports it"
             assert living(fake) == before
-        wait_until(lambda: len(os.listdir("/proc/self/fd")) == fds, what="no fd is left")
+        wait_until(lambda: len(os.listdir("/proc/self/fd")) <= fds, what="no fd is left")
 
 
 @pytest.mark.parametrize("command", ["cuMemRetainAllocationHandle", "cuMemExportToShareableHandle"])

@@ -350,6 +350,12 @@ def test_S26_an_object_is_imported_as_the_kind_that_it_is(world: World) -> None:
     assert world.m.import_by_handle(world.b, handle, SEMAPHORE).granted == 0x1F_0003
     assert world.m.import_by_kmt(world.b, number, SEMAPHORE).granted == 0x2_0003
     assert world.m.import_by_name(world.b, "done", object_kind=FENCE)
+    world.export("camera", object_kind=ObjectKind.CHANNEL)
+    with refused(Status.OBJECT_TYPE_MISMATCH, "'camera'", "a channel, not shared memory", "(extmem.open_channel)"):
+        world.m.import_by_name(world.b, "camera")
+    with refused(Status.OBJECT_TYPE_MISMATCH, "'frames'", "shared memory, not a channel", "(extmem.open)"):
+        world.m.import_by_name(world.b, "frames", object_kind=ObjectKind.CHANNEL)
+    assert world.m.import_by_name(world.b, "camera", object_kind=ObjectKind.CHANNEL)
     assert {row.object_kind for row in world.m.snapshot()} == set(ObjectKind)
 
 
@@ -362,11 +368,11 @@ def test_one_payload_is_of_one_kind(world: World) -> None:
 
 
 def test_a_kind_that_is_not_in_the_table_is_refused(world: World) -> None:
-    with refused(Status.INVALID_PARAMETER, "object kind 4", "1 (shared memory)", "3 (a shared fence)"):
-        world.export("signal", object_kind=4)
+    with refused(Status.INVALID_PARAMETER, "object kind 5", "1 (shared memory)", "4 (a channel)"):
+        world.export("signal", object_kind=5)
     world.export("frames")
-    with refused(Status.INVALID_PARAMETER, "object kind 4"):
-        world.m.import_by_name(world.b, "frames", object_kind=4)
+    with refused(Status.INVALID_PARAMETER, "object kind 5"):
+        world.m.import_by_name(world.b, "frames", object_kind=5)
 
 
 def test_a_payload_is_its_list_of_handles(world: World) -> None:

@@ -101,7 +101,7 @@ def test_axes_of_one_element_get_usual_strides() -> None:
 def test_the_rest_of_a_payload_of_packed_elements() -> None:
     assert layout_for(3, None, dtype="int4_packed").shape == (6,)
     assert layout_for(3, None, dtype="float6_e2m3fn_packed", offset=0).shape == (4,)
-    with pytest.raises(ValueError, match="no whole number of float6_e2m3fn_packed elements of 6 bits"):
+    with pytest.raises(ValueError, match="not a whole number of float6_e2m3fn_packed elements of 6 bits"):
         layout_for(4, None, dtype="float6_e2m3fn_packed")
 
 

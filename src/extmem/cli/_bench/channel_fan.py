@@ -38,7 +38,7 @@ __all__ = ["figures"]
 
 _READERS = (1, 4, 8)
 _RATE = 500
-_PATIENCE = 30.0
+_PATIENCE = 100.0
 _STAMPED = struct.Struct("<QQ")
 _at: dict[str, Any] = {}
 

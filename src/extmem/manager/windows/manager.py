@@ -26,6 +26,7 @@ from extmem.manager.windows.references import HeldReference
 from extmem.manager.windows.section_frame import Description, pack, unpack
 from extmem.manager.windows.section_references import Sections
 from extmem.manager.windows.snapshot import list_payloads
+from extmem.manager.windows.sync_payloads import open_pages
 from extmem.objects import (
     READ_CONTROL,
     PayloadRow,
@@ -33,6 +34,7 @@ from extmem.objects import (
     Status,
     error_for,
 )
+from extmem.owning import OwnedFd
 from extmem.sharing.kinds import ObjectKind
 from extmem.sharing.terms import Imported
 
@@ -63,8 +65,10 @@ class WindowsManager(Sections):
             self.describe_as(made, found.description, found.companion)
             return made
         made = status_errors.duplicate(found.section, self._kernel_rights(found), flags)
-        if found.kind is not ObjectKind.MEMORY:
-            with calls.closed_on_error(made):
+        with calls.closed_on_error(made):
+            if found.kind is ObjectKind.MEMORY:
+                self.keep_pages(made, self.description_of(made, SECTION))
+            else:
                 self.keep_description(made, calls.name_of(made))
         return made
 
@@ -98,9 +102,10 @@ class WindowsManager(Sections):
             value, kind = find_entry(handle)
             description = self.description_of(value, kind)
             frame = pack(description) if description is not None and kind in driver_memory.TYPES else b""
+            pages = self._opened_pages(description)
             sent = status_errors.duplicate(value, options=calls.SAME_ACCESS)
             return self._in_flight.send(
-                tickets.HANDLE_KIND, sent, description.object if description is not None else 0, frame
+                tickets.HANDLE_KIND, sent, description.object if description is not None else 0, frame, pages
             )
         if self.describe_driver_number(kmt or 0) is None:
             self.alive(kmt or 0)
@@ -114,10 +119,18 @@ class WindowsManager(Sections):
                 tickets.NUMBERED_KIND, os.getpid(), 0, found.number, found.object, zero, zero, frame
             ).pack()
         if found.from_driver:
+            pages = self._opened_pages(found.description)
             sent = self._copy_driver_handle(found)
         else:
+            described = found.kind is ObjectKind.MEMORY
+            pages = self._opened_pages(self.description_of(found.section, SECTION) if described else None)
             sent = status_errors.duplicate(found.section, self._kernel_rights(found))
-        return self._in_flight.send(tickets.MEMORY_KIND, sent, found.object, frame)
+        return self._in_flight.send(tickets.MEMORY_KIND, sent, found.object, frame, pages)
+
+    def _opened_pages(self, description: Description | None) -> list[OwnedFd]:
+        pages: list[OwnedFd] = []
+        open_pages(description, False, pages)
+        return pages
 
     def claim(
         self, ticket: bytes, reference: Reference | None = None, entry: HandleEntry | None = None
@@ -136,23 +149,27 @@ class WindowsManager(Sections):
                 return known is None or known.object == sent.object
             return kind in (SECTION, EVENT, SEMAPHORE) and self.object_of(value) == sent.object
 
-        value = tickets.fetch(sent, fits)
-        description: Description | None = None
-        with calls.closed_on_error(value):
-            type_name = driver_memory.kernel().kind_of(value)
-            from_driver = type_name in driver_memory.TYPES
-            if sent.kind == tickets.HANDLE_KIND:
-                if from_driver:
-                    self._learn(value, sent.frame)
-                return recorded(value, entry)
-            description = unpack(sent.frame) if from_driver else None
-            kind = ObjectKind(description.kind) if description is not None else self.kind_of(value, type_name)
-        # Each of these owns the handle, also after an error.
-        if from_driver:
-            return self._import_driver_memory(value, None, "importing what was sent", description, reference, kind)
-        if kind is not ObjectKind.MEMORY:
-            return self._import_sync(value, type_name, kind, "importing what was sent", None, reference)
-        return self._import(value, "importing what was sent", reference=reference)
+        def take(value: int) -> Imported | int:
+            description: Description | None = None
+            with calls.closed_on_error(value):
+                type_name = driver_memory.kernel().kind_of(value)
+                from_driver = type_name in driver_memory.TYPES
+                if sent.kind == tickets.HANDLE_KIND:
+                    if from_driver:
+                        self._learn(value, sent.frame)
+                    elif type_name == SECTION:
+                        self.keep_pages(value, self.description_of(value, SECTION))
+                    return recorded(value, entry)
+                description = unpack(sent.frame) if from_driver else None
+                kind = ObjectKind(description.kind) if description is not None else self.kind_of(value, type_name)
+            # Each of these owns the handle, also after an error.
+            if from_driver:
+                return self._import_driver_memory(value, None, "importing what was sent", description, reference, kind)
+            if kind is not ObjectKind.MEMORY:
+                return self._import_sync(value, type_name, kind, "importing what was sent", None, reference)
+            return self._import(value, "importing what was sent", reference=reference)
+
+        return tickets.fetch(sent, fits, take)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:
         self._in_flight.bind(tickets.parse(ticket).secret, pid)

@@ -169,7 +169,7 @@ def test_an_idle_ring_is_released_and_made_again(cuda: Device, fake: fake_cuda.F
         assert memory.read_bytes() == octets()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.linux_only("Windows has no fork")
 def test_a_fork_finds_no_threads_and_no_pinned_memory(cuda: Device, fake: fake_cuda.FakeCuda) -> None:
     with cuda.allocate(SIZE) as memory:
         memory.write(octets())
