@@ -71,6 +71,7 @@ ONLY = {
         "meta/test_standalone.py": _REPOSITORY,
         "meta/test_tiers.py": "what `make test` and `make test-all` select, which are Linux's commands",
         "meta/test_types.py": _REPOSITORY,
+        "meta/test_soak_channels.py": "what it kills and counts is the broker",
         "meta/test_soak.py": "what it kills and counts is the broker",
         "meta/test_windows_bed.py": "what sets the Windows test bed up runs on Linux",
         "meta/test_wire_page.py": _BROKER,
