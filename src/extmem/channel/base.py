@@ -40,13 +40,15 @@ class Channel(abc.ABC):
             """The page of the timeline whose value is the number of the last frame."""
         self._pid = current_process.pid
         self._closed = False
+        self._ended = False
+        """Whether `close` has done everything: after an exception, it can be called again."""
         self._closed_why = ""
 
     def set_closed(self, name: str, why: str) -> None:
         """Make it a channel that could not be received (for the library itself). why: continues a sentence."""
         self._name = name
         self._pid = current_process.pid
-        self._closed = True
+        self._closed = self._ended = True
         self._closed_why = why
 
     @property

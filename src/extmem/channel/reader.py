@@ -107,9 +107,11 @@ class ChannelReader(FrameKeeper):
         self._lost = 0
         self._awaited = 1
         mode = reader_page.Mode(every | reliable << 1)
-        self._cursor = first_cursor(start, self._page.value, page.numbers)
-        reader_page.pack(self._own_page.contents, mode, self._cursor, max_held)
+        # The page is complete before the place is taken, and the cursor is looked up again after that: a writer that
+        # looked for readers before may have overwritten frames since, and overwrites no newer one without another look.
+        reader_page.pack(self._own_page.contents, mode, first_cursor(start, self._page.value, page.numbers), max_held)
         page.locks.try_shared(page.place_range(place))
+        self._state[_CURSOR] = self._cursor = first_cursor(start, self._page.value, page.numbers)
 
     # Reading.
 
@@ -246,7 +248,7 @@ class ChannelReader(FrameKeeper):
 
         Arrays that are alive keep their slots until they are gone. A wait in another thread ends by HandleStateError.
         """
-        if self._closed:
+        if self._ended:
             return
         self._closed = True
         self._page.nudge()
@@ -266,6 +268,7 @@ class ChannelReader(FrameKeeper):
             self._own.close()
             self._frames.close()
             self._control.close()
+            self._ended = True
         finally:
             if turns.get(0) is turn:
                 del turns[0]

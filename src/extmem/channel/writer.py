@@ -121,7 +121,7 @@ class ChannelWriter(Channel):
                     try:
                         self._call(*there.locking)
                     except BlockingIOError:
-                        pass
+                        self._taking = -1
                     else:
                         self._numbers[slot] = 0
                         frame = WritableFrame(self, there, there.memory)
@@ -237,7 +237,7 @@ class ChannelWriter(Channel):
 
         Arrays over its slots that are alive keep their memory.
         """
-        if self._closed:
+        if self._ended:
             return
         self._closed = True
         with self._taking_turns():
@@ -251,6 +251,7 @@ class ChannelWriter(Channel):
                 close_memory(self._scratch)
             self._control.close()
             self._writer_lock.close()
+            self._ended = True
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self._order.count} frames published"
@@ -273,13 +274,15 @@ class ChannelWriter(Channel):
                 self._numbers[slot] = 0
                 return slot
         self._taking = -1
-        if self._writing and self._settle():
+        if (self._writing or len(order.order) != len(slots)) and self._settle():
             return self._claim()
         return -1
 
     def _settle(self) -> bool:
         """Give up frames that were lost, and attempts that an exception ended. Return whether there were any."""
-        found, self._taking = False, -1
+        found, taking, self._taking = False, self._taking, -1
+        if taking in self._order.order:
+            self._control.locks.unlock(self._slots[taking].range)
         open_now = {slot for slot, frame in list(self._writing.items()) if (one := frame()) and not one.released}
         for index, slot in enumerate(self._slots):
             if index not in open_now and (index in self._writing or index not in self._order.order):
@@ -308,6 +311,8 @@ class ChannelWriter(Channel):
         try:
             if turns.setdefault(0, turn) is not turn:
                 await_turn(turns, turn)
+            if self._writing.pop(index, None) is None:  # first, so that nobody publishes it twice
+                raise HandleStateError(f"this frame of {self._name!r} is published or given up; write the next one")
             order.count = number = order.count + 1
             order.numbers[index] = number
             order.order.append(index)
@@ -319,7 +324,6 @@ class ChannelWriter(Channel):
             self._numbers[index] = number
             self._table[number % self._entries] = index
             self._words64[_COUNT] = number
-            del self._writing[index]
             self._call(*slot.unlocking)
             self._advance(number)
         finally:

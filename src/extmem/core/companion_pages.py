@@ -165,6 +165,17 @@ class CompanionPages:
         file.writable = False
         return True
 
+    def look_at_seal(self, role: PageRole) -> bool:
+        """Return whether the page is sealed, and record it: an exception may come between the seal and its record.
+
+        Errors: as `is_writable`.
+        """
+        sealed = self.is_sealed(role)
+        if sealed:
+            file = self._file(role)
+            file.mapping, file.writable = None, False
+        return sealed
+
     def close(self) -> None:
         """End the holds. A file is closed when no other import holds it. Safe to call twice."""
         self._made = {}

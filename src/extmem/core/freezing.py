@@ -68,7 +68,7 @@ def freeze(memory: MemoryObject, timeout: float | None, finish: Callable[[], Non
         finally:
             if not sealed:
                 with memory.use() as record:
-                    changes.control_of(record).announce_freeze(False)
+                    _take_back(record)
         if not sealed:
             with memory.use() as record:
                 raise _in_use(
@@ -109,6 +109,17 @@ def _seal(record: MemoryRecord) -> bool:
         ) from error
     record.writable = False
     return True
+
+
+def _take_back(record: MemoryRecord) -> None:
+    """Announce that the memory is not frozen, unless the kernel has sealed it before an exception came."""
+    pages = record.pages
+    allocation: Any = record.allocation
+    page = pages is not None and PageRole.CONTROL in pages and pages.look_at_seal(PageRole.CONTROL)
+    if allocation.look_at_seal() if record.device.kind == "host" else page:
+        record.writable = False
+    else:
+        changes.control_of(record).announce_freeze(False)
 
 
 def _refuse_system(record: MemoryRecord) -> None:

@@ -101,13 +101,17 @@ class HostAllocation:
         self._mappings.clear()
         file = self.file
         with file.use():
-            if not seal(file.fd):
-                return False
-        self.writable = False
-        payload = self._payload
-        if payload is not None:
-            payload.writable = False
-        return True
+            return seal(file.fd) and self.look_at_seal()
+
+    def look_at_seal(self) -> bool:
+        """Return `frozen`, and record it: an exception may come between the seal and its record."""
+        frozen = self.frozen
+        if frozen:
+            self.writable = False
+            payload = self._payload
+            if payload is not None:
+                payload.writable = False
+        return frozen
 
     def _freed(self) -> HandleStateError:
         return HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")

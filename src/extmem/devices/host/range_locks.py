@@ -130,8 +130,9 @@ class RangeLocks:
         return True
 
     def unlock(self, place: Range) -> None:
-        """Release this description's lock of the range, if there is one."""
-        _fcntl(self._fd, _SETLK, place.none)
+        """Release this description's lock of the range, if there is one. Nothing happens after `close`."""
+        if self.hold is not None:
+            _fcntl(self._fd, _SETLK, place.none)
 
     def shared(self, place: Range) -> tuple[Any, ...]:
         """Return the arguments of `call` that lock the range together with others."""
