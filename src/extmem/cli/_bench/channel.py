@@ -23,7 +23,7 @@ if sys.platform != "linux":
     raise ImportError("this benchmark measures channels on Linux")
 
 from extmem.cli._bench import channel_calls, channel_deaths, channel_fan, channel_hops, channel_storm
-from extmem.cli._bench.channel_peers import lacking
+from extmem.cli._bench.channel_peers import lacking, remove_iceoryx
 from extmem.cli._bench.environment import Environment
 
 __all__ = ["figures", "missing"]
@@ -61,7 +61,12 @@ def figures(
         "holders": lambda: channel_deaths.holders(env, killed, report),
         "storm": lambda: channel_storm.figures(env, absent, killed, 200 if quick else _READS, report),
     }
-    yield from measured_parts({part: how for part, how in measured.items() if not parts or part in parts}, report)
+    try:
+        yield from measured_parts({part: how for part, how in measured.items() if not parts or part in parts}, report)
+    finally:  # an interrupt may have come in the middle of a part
+        for worker in list(env.workers):
+            env.dismiss(worker)
+        remove_iceoryx(str(env.directory))
 
 
 # Task of the processes.
