@@ -43,6 +43,8 @@ ALLOWED_SKIPS = {
     "slangpy": r"slangpy is not installed",
     "pyarrow": r"PyArrow is not installed",
     "safetensors": r"safetensors is not installed",
+    "iceoryx2": r"iceoryx2 is not installed",
+    "pyzmq": r"pyzmq is not installed",
     "pandas": r"pandas is not installed",
     "polars": r"Polars is not installed",
     "vulkan-sharing": r"the driver reports beforehand that it cannot",

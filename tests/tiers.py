@@ -40,6 +40,7 @@ SLOW = {
     "process/test_changes.py": _KILLS,
     "process/test_freeze.py": _KILLS,
     "process/broker/test_names.py": _RESTARTS,
+    "process/cli/test_bench_channel.py": "runs whole benchmarks",
     "process/cli/test_bench_tensors.py": "runs whole benchmarks",
     "process/broker/test_hostile_names.py": _RESTARTS,
     "unit/cli/_top/test_app.py": "draws whole screens, half a second for each",

@@ -77,7 +77,7 @@ def change_rounds(rounds: int, totals: Totals, report: Report) -> list[Figure]:
             report(f"BROKEN changes: {error}")
         for peer in (writer, reader):
             if not peer.alive:
-                totals.add(CRASHES)
+                totals.add(CRASHES, 1)
     left = kill_all()
     totals.add(LEFT, len(left))
     report(

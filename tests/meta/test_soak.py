@@ -25,6 +25,7 @@ NOTHING = {
     "rounds": 0,
     "waits": 0,
     "changes": 0,
+    "frames": 0,
 }
 
 
@@ -418,3 +419,13 @@ def test_an_update_that_fails_is_a_round_that_did_not_run(
     assert main(options(changes=10)) == 1
     found, err = printed(capsys)
     assert not found["changes: rounds"]["ok"] and "BROKEN changes" in err
+
+
+@pytest.mark.slow("starts a broker and two processes")
+def test_a_process_that_ends_during_changes_is_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changing, "UPDATING", "os._exit(3)")
+    assert main(options(changes=10)) == 1
+    found, _ = printed(capsys)
+    assert found["crashes of other workers"]["value"] == 1

@@ -3,7 +3,8 @@
 How this works. A worker is another Python process, started by exec, which shares nothing with this process except a
 private connection. It receives the name of a function (`module:function`) with plain arguments, calls it and sends the
 result; if the function is a generator, it sends each item. A worker ends when its connection is closed, so it does not
-outlive this process, even after kill -9. It is in a process group of its own: Ctrl-C reaches this process only, which
+outlive this process, even after kill -9; on Linux that holds in the middle of a task, too, because a thread of the
+worker waits for the end of this process. It is in a process group of its own: Ctrl-C reaches this process only, which
 then ends the worker.
 """
 
@@ -13,10 +14,12 @@ import contextlib
 import importlib
 import inspect
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Generator, Mapping
 from multiprocessing.connection import Pipe
@@ -31,7 +34,7 @@ if sys.platform == "win32":
 else:
     from multiprocessing.connection import Connection
 
-__all__ = ["Worker", "WorkerError"]
+__all__ = ["Worker", "WorkerError", "end_with"]
 
 _ROOT = str(Path(__file__).parents[2])
 DEADLINE = 120.0
@@ -50,6 +53,9 @@ if sys.platform == "win32":
         startup.lpAttributeList = {"handle_list": [inherited]}
         return {"startupinfo": startup, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
+    def end_with(parent: int) -> None:
+        """Do nothing: on Windows a task of a worker runs to its end."""
+
     def _release(process: subprocess.Popen[bytes]) -> None:
         """Close the handle of the ended process now, not when the object is garbage-collected."""
         process._handle.Close()  # type: ignore[attr-defined]  # there is no public method
@@ -61,6 +67,24 @@ else:
     def _starting(inherited: int) -> dict[str, Any]:
         """Return the arguments of Popen for a process that inherits this fd and does not receive Ctrl-C."""
         return {"pass_fds": (inherited,), "process_group": 0}
+
+    def end_with(parent: int) -> None:
+        """End this process when its parent, which has this pid, ends: at any moment, even in a wait without a limit."""
+        try:
+            watched = os.pidfd_open(parent)
+        except ProcessLookupError:
+            os._exit(1)
+
+        ended = select.poll()
+        ended.register(watched, select.POLLIN)
+
+        def wait() -> None:
+            ended.poll()
+            os._exit(1)
+
+        threading.Thread(target=wait, name="end with the parent", daemon=True).start()
+        if os.getppid() != parent:  # it ended before it was watched, and another process has its pid
+            os._exit(1)
 
     def _release(process: subprocess.Popen[bytes]) -> None:
         """Do nothing: an ended process has no resources on Linux."""
@@ -80,7 +104,7 @@ class Worker:
         paths = [_ROOT, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         try:
             self.process = subprocess.Popen(
-                [_PYTHON, "-m", "extmem.cli._worker", str(theirs.fileno()), title],
+                [_PYTHON, "-m", "extmem.cli._worker", str(theirs.fileno()), title, str(os.getpid())],
                 env={**os.environ, **_VARIABLES, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -198,6 +222,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
 
 def _main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(int(sys.argv[3]))
     with contextlib.suppress(OSError):
         # The name that `extmem ps` and `top` show.
         Path("/proc/self/comm").write_text(f"extmem {sys.argv[2]}"[:15], encoding="ascii")

@@ -28,28 +28,32 @@ _SUBJECTS = {
     "start": ("starting", 200),
     "sync": ("ordering", 100),
     "tensors": ("tensors", 100),
+    "channel": ("channel", 1000),
     "vulkan": ("gpu", 200),
     "cuda": ("cuda", 200),
 }
 """The module of each subject, and its number of rounds."""
 _EVERYWHERE = ("open", "checks", "start")
 """Subjects that are also measured on Windows."""
-_KILLING = ("vulkan", "sync", "tensors")
-_PARTS = (
-    "changes",
-    "reads",
-    "table",
-    "files",
-    "torch-files",
-    "gpu-files",
-    "passing",
-    "gpu-changes",
-    "lent",
-    "rounds",
-    "start",
-    "copies",
-)
-"""The parts of the subject `tensors`."""
+_KILLING = ("vulkan", "sync", "tensors", "channel")
+_PARTS = {
+    "tensors": (
+        "changes",
+        "reads",
+        "table",
+        "files",
+        "torch-files",
+        "gpu-files",
+        "passing",
+        "gpu-changes",
+        "lent",
+        "rounds",
+        "start",
+        "copies",
+    ),
+    "channel": ("hops", "fan-out", "calls", "opens", "deaths", "holders", "storm"),
+}
+"""The parts of the subjects that have some."""
 _QUICK = 20
 
 
@@ -73,7 +77,7 @@ def _measure(subject: str, *, quick: bool, kills: int | None, parts: tuple[str, 
     module, rounds = _SUBJECTS[subject]
     figures = import_module(f"extmem.cli._bench.{module}").figures
     more: dict[str, Any] = {"kills": kills} if subject in _KILLING else {}
-    if subject == "tensors":
+    if subject in _PARTS:
         more["parts"] = parts
     with contextlib.closing(Environment()) as env:
         yield from figures(
@@ -95,22 +99,29 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
 @click.command(short_help="Measure what sharing costs.")
 @click.argument("subjects", metavar="[SUBJECT]...", type=click.Choice(list(_SUBJECTS)), nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, value, unit, bound (or null), ok.")
-@click.option("--kills", type=click.IntRange(min=1), help="Processes killed: 200 by vulkan and sync, 500 by tensors.")
+@click.option(
+    "--kills",
+    type=click.IntRange(min=1),
+    help="Processes killed: 200 by vulkan and sync, 500 by tensors, 60 by channel.",
+)
 @click.option(
     "--part",
     "parts",
     metavar="PART",
-    type=click.Choice(_PARTS),
+    type=click.Choice([part for parts in _PARTS.values() for part in parts]),
     multiple=True,
-    help=f"Only this part of tensors: {', '.join(_PARTS)}. Repeatable.",
+    help="Only this part; "
+    + "; ".join(f"those of {subject}: {', '.join(parts)}" for subject, parts in _PARTS.items())
+    + ". Repeatable.",
 )
 @click.option("--quick", is_flag=True, help="Few rounds, to try it out: the figures vary, and bounds may be missed.")
 @guarded
 def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, parts: tuple[str, ...], quick: bool) -> None:
-    """Measure opening, the broker, the cost of the rules, imports, starting, timelines, tensors, and a GPU.
+    """Measure opening, the broker, the cost of the rules, imports, starting, timelines, tensors, channels, and a GPU.
 
-    SUBJECT is one of open, broker, checks, imports, start, sync, tensors, vulkan and cuda. Without a subject all are
-    measured; vulkan and cuda only if there is such a device. The benchmarks start a broker and processes of their own.
+    SUBJECT is one of open, broker, checks, imports, start, sync, tensors, channel, vulkan and cuda. Without a subject,
+    all are measured; vulkan and cuda only if there is such a device. The benchmarks start a broker and processes of
+    their own.
 
     A figure with a bound is a ratio against an alternative that runs in turns with it in the same run, or a count that
     must be 0. Bounds are upper bounds, except for "times as fast" and "opens per second". The unit "not measured" tells
@@ -118,8 +129,10 @@ def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, parts: tu
 
     Exit codes: 0 all bounds hold; 1 one is missed, or measuring failed; 2 wrong arguments; 130 interrupted.
     """
-    if parts and subjects != ("tensors",):
-        raise click.UsageError("--part selects parts of tensors; use it as: extmem bench tensors --part changes")
+    if parts and not (len(subjects) == 1 and set(parts) <= set(_PARTS.get(subjects[0], ()))):
+        raise click.UsageError(
+            "--part selects parts of one subject, tensors or channel; use it as: extmem bench tensors --part changes"
+        )
     figures = [
         figure
         for subject in subjects or _available()

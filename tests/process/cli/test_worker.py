@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -84,3 +86,27 @@ def test_no_worker_outlives_an_owner_that_is_killed() -> None:
         assert inner in house.processes()
         owner.kill()
         wait_until(lambda: inner not in house.processes(), "the inner worker to end")
+
+
+@pytest.mark.linux_only("on Windows a task runs to its end")
+@pytest.mark.parametrize("task", ["start_busy", "spawn_busy"])
+def test_no_worker_outlives_its_owner_in_the_middle_of_a_task(task: str) -> None:
+    with Runtime() as house, closing(Worker("owner", house.environment)) as owner:
+        inner = owner.call(f"tests.process.cli.nested:{task}")
+        assert inner in house.processes()
+        owner.kill()
+        wait_until(lambda: inner not in house.processes(), "the inner process to end")
+
+
+@pytest.mark.linux_only("on Windows a task runs to its end")
+def test_a_process_whose_parent_has_ended_before_it_looks_ends(worker: Worker) -> None:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as gone:
+        gone.wait()
+    with pytest.raises(WorkerError, match="has ended with exit code 1"):
+        worker.call("extmem.cli._worker:end_with", gone.pid)
+
+
+@pytest.mark.linux_only("on Windows a task runs to its end")
+def test_a_process_whose_parent_lives_goes_on(worker: Worker) -> None:
+    worker.call("extmem.cli._worker:end_with", os.getpid())
+    assert worker.call("os:getppid") == os.getpid()

@@ -104,6 +104,8 @@ def test_ctrl_c_that_the_parser_swallows_is_one_line_too(
         (["bench", "everything"], "open"),
         (["bench", "open", "--part", "reads"], "bench tensors --part"),
         (["bench", "tensors", "--part", "everything"], "gpu-files"),
+        (["bench", "tensors", "--part", "hops"], "parts of one subject"),
+        (["bench", "channel", "sync", "--part", "hops"], "parts of one subject"),
         (["rules", "--family", "nope"], "win32-memory"),
         (["rules", "--status", "nope"], "by construction"),
         (["demo", "--out", "/nowhere/at/all.png"], "directory that exists"),
