@@ -99,12 +99,13 @@ def stopped(pid: int | None) -> Iterator[None]:
 @pytest.fixture
 def peer(start: Start) -> Peer:
     made = start()
-    made(IMPATIENT.format(timeout=0.3) + SETUP)
+    made(IMPATIENT.format(timeout=0.6) + SETUP)
     return made
 
 
 def as_before(peer: Peer) -> bool:
-    return bool(peer("(held(), there()) == before"))
+    """Return whether all is as before; False, too, where a busy machine keeps the broker from answering in time."""
+    return bool(peer("not unheard(m.snapshot) and (held(), there()) == before"))
 
 
 @pytest.mark.parametrize("verb", VERBS)
