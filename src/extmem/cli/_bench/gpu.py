@@ -51,7 +51,7 @@ if sys.platform != "linux":
 
 from extmem.cli._bench import killing
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.machine import broker_of, descriptors_of, holdings, processors, resident_kib
+from extmem.cli._bench.machine import broker_of, descriptors_at_rest, holdings, processors, resident_kib
 from extmem.cli._bench.passing import USAGE, HandleType, Payload, buffer_info, exportable
 from extmem.cli._bench.sharing import SHARE, import_by_name, timed
 
@@ -228,11 +228,11 @@ def _leaks(env: Environment, subject: _Subject, count: int, report: Callable[[st
         f"{__name__}:import_and_close", "bench leaving", 4
     )  # from now on it is connected, and the other workers have ended
     broker = broker_of(env.directory)
-    before = descriptors_of(broker)
+    before = descriptors_at_rest(broker)
     left, grown = importer.call(f"{__name__}:import_and_close", "bench leaving", count)
     for what, amount in left.items():
         yield at_most(f"{what} left after {count} imports", amount, 0, "left")
-    yield at_most(f"fds of the broker left after {count} imports", descriptors_of(broker) - before, 0, "left")
+    yield at_most(f"fds of the broker left after {count} imports", descriptors_at_rest(broker) - before, 0, "left")
     yield at_most(f"growth of the process by {count} imports (VmRSS)", grown / 1024, 1.0, "MiB")
     for worker in (importer, exporter):
         worker.leave()

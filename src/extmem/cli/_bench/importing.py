@@ -16,7 +16,14 @@ if sys.platform != "linux":
     raise ImportError("this benchmark measures the broker and the host device of Linux")
 
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.machine import allow_descriptors, broker_of, descriptors_of, holdings, kib_of
+from extmem.cli._bench.machine import (
+    allow_descriptors,
+    broker_of,
+    descriptors_at_rest,
+    descriptors_of,
+    holdings,
+    kib_of,
+)
 from extmem.cli._bench.sharing import SHARE, import_by_name
 
 __all__ = ["figures"]
@@ -39,11 +46,11 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     yield unbounded(f"fds of {live} imports", descriptors, "more")
     report(f"importing and closing {churned} times")
     broker = broker_of(env.directory)
-    before = descriptors_of(broker)
+    before = descriptors_at_rest(broker)
     for what, count in importer.call(f"{__name__}:import_and_close", name, churned).items():
         yield at_most(f"{what} left after {churned} imports and closes", count, 0, "left")
     yield at_most(
-        f"fds of the broker left after {churned} imports and closes", descriptors_of(broker) - before, 0, "left"
+        f"fds of the broker left after {churned} imports and closes", descriptors_at_rest(broker) - before, 0, "left"
     )
 
 

@@ -26,7 +26,7 @@ if sys.platform != "linux":
     raise ImportError("this benchmark measures the broker and opaque fds of Linux")
 
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.machine import broker_of, descriptors_of
+from extmem.cli._bench.machine import broker_of, descriptors_at_rest, descriptors_of
 from extmem.cli._bench.passing import HandleType, Payload, buffer_info, export_named
 from extmem.cli._bench.sharing import import_by_name
 from extmem.cli._bench.waiting import wait_for
@@ -53,7 +53,7 @@ def figures(
         library = ""
     observer.call(f"{__name__}:observe", payload, library, uuid)
     broker = broker_of(env.directory)
-    descriptors, (payloads, own, budget) = descriptors_of(broker), observer.call(f"{__name__}:count")
+    descriptors, (payloads, own, budget) = descriptors_at_rest(broker), observer.call(f"{__name__}:count")
     draw = random.Random(rounds)
     tasks = itertools.cycle((f"{__name__}:export_forever", f"{__name__}:import_forever"))
     victims: deque[tuple[Worker, Iterator[Any]]] = deque()

@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import resource
 __all__ = [
     "allow_descriptors",
     "broker_of",
+    "descriptors_at_rest",
     "descriptors_of",
     "end_broker",
     "holdings",
@@ -66,6 +68,24 @@ def end_broker(directory: Path) -> None:
 def descriptors_of(pid: int) -> int:
     """Return the number of open fds of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def descriptors_at_rest(pid: int) -> int:
+    """Return the number of open fds of a process when it has not changed for a quarter of a second.
+
+    A broker accepts and ends connections in its own time: the probe of `broker_of`, and those of processes that have
+    just ended, are still in the number of fds that a single look returns.
+    """
+    count, since = descriptors_of(pid), time.monotonic()
+
+    def at_rest() -> bool:
+        nonlocal count, since
+        if (now := descriptors_of(pid)) != count:
+            count, since = now, time.monotonic()
+        return time.monotonic() - since > 0.25
+
+    wait_for(at_rest, 10.0)
+    return count
 
 
 def holdings() -> dict[str, int]:

@@ -24,6 +24,7 @@ from extmem.cli._bench.environment import Environment
 from extmem.cli._bench.machine import (
     allow_descriptors,
     broker_of,
+    descriptors_at_rest,
     descriptors_of,
     on_processor,
     processors,
@@ -47,7 +48,7 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     observer = env.worker("observer")
     observer.call(f"{__name__}:left_over")
     broker = broker_of(env.directory)
-    descriptors = descriptors_of(broker)
+    descriptors = descriptors_at_rest(broker)
     report(f"starting {clients} clients")
     others = [env.worker(f"client {number}") for number in range(clients)]
     counts = [objects // clients + (number < objects % clients) for number in range(clients)]

@@ -35,7 +35,7 @@ if sys.platform != "linux":
 
 from extmem.cli._bench import ordering_gpu
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.machine import broker_of, descriptors_of
+from extmem.cli._bench.machine import broker_of, descriptors_at_rest, descriptors_of
 from extmem.cli._bench.waiting import wait_for
 from extmem.cli._worker import Worker
 
@@ -86,7 +86,7 @@ def _deaths(env: Environment, kills: int, report: Callable[[str], None]) -> Iter
     waiter.call(f"{__name__}:prepare")
     broker = broker_of(env.directory)
     payloads, own, threads = waiter.call(f"{__name__}:count")
-    descriptors = descriptors_of(broker)
+    descriptors = descriptors_at_rest(broker)
     ahead = max(2, min(4, os.cpu_count() or 2))
     ready: deque[tuple[Worker, str]] = deque()
     spent: list[float] = []

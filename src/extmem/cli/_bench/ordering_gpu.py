@@ -46,7 +46,7 @@ if sys.platform != "linux":
     raise ImportError("this benchmark measures opaque fds and the broker of Linux")
 
 from extmem.cli._bench.environment import Environment
-from extmem.cli._bench.machine import broker_of, descriptors_of, holdings
+from extmem.cli._bench.machine import broker_of, descriptors_at_rest, holdings
 
 __all__ = ["gpu_of_both", "parts"]
 
@@ -146,13 +146,13 @@ def _imports(env: Environment, uuid: bytes, count: int, report: Callable[[str], 
     maker.call(f"{__name__}:make_timeline", uuid, name)
     importer.call(f"{__name__}:import_often", uuid, name, 4)
     broker = broker_of(env.directory)
-    before = descriptors_of(broker)
+    before = descriptors_at_rest(broker)
     left = importer.call(f"{__name__}:import_often", uuid, name, count, deadline=600.0)
     for what, amount in left.items():
         yield at_most(f"{what} left after {count} imports of a driver's timeline", max(0, amount), 0, "left")
     yield at_most(
         f"fds of the broker left after {count} imports of a driver's timeline",
-        max(0, descriptors_of(broker) - before),
+        max(0, descriptors_at_rest(broker) - before),
         0,
         "left",
     )
