@@ -11,7 +11,7 @@ import sys
 
 import extmem
 
-FRAMES, WAIT = 100, 5.0
+FRAMES, START, WAIT = 100, 60.0, 5.0
 
 
 def renderer(without: list[str]) -> None:
@@ -25,14 +25,15 @@ def renderer(without: list[str]) -> None:
         pixels = image.numpy()
         try:
             for number in range(1, FRAMES + 1):
-                consumed.wait(number - 1, timeout=WAIT)  # the consumer is done with the frame before
+                # The consumer is done with the frame before. It takes the first one when it has started.
+                consumed.wait(number - 1, timeout=START if number == 2 else WAIT)
                 pixels[:] = number
                 rendered.signal(number)
             consumed.wait(FRAMES, timeout=WAIT)
             print(f"renderer: {FRAMES} frames were consumed in order")
         finally:
             del pixels
-            failed = child.wait(2 * WAIT)
+            failed = child.wait(START)
     if failed:
         sys.exit("renderer: the consumer failed")
 
