@@ -73,12 +73,14 @@ def test_S59_the_end_of_a_signaler_is_told_and_repaired_with_a_mark(device: Devi
         assert told is not None and told.repaired and timeline.repaired
 
 
+# A program that a shell started in the background ignores SIGINT, and its child processes inherit that.
+_INTERRUPT = "signal.signal(signal.SIGINT, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT); "
 ENDINGS = {
     "returns": ("", True),
     "sys.exit": ("sys.exit(0)", True),
     "sys.exit with a code": ("sys.exit(3)", True),
     "exception": ("raise ValueError", False),
-    "Ctrl-C": ("os.kill(os.getpid(), signal.SIGINT); time.sleep(60)", False),
+    "Ctrl-C": (_INTERRUPT + "time.sleep(60)", False),
     "os._exit": ("os._exit(0)", False),
     "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", False),
 }
