@@ -96,7 +96,7 @@ def layout_for(
     if shape is None:
         if (payload_size - offset) % item:
             raise ValueError(
-                f"{payload_size - offset} bytes are no whole number of {name} elements of {item} bytes; give a shape"
+                f"{payload_size - offset} bytes are not a whole number of {name} elements of {item} bytes; give a shape"
             )
         extents: tuple[int, ...] = ((payload_size - offset) // item,)
     else:

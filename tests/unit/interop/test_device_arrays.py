@@ -109,7 +109,7 @@ REFUSED = {
     "overlapping strides": ({"strides": (4, 1)}, "overlaps"),
     "strides of zero": ({"strides": (0, 1)}, "overlaps"),
     "a larger shape": ({"shape": (8, 9)}, "reaches bytes"),
-    "a type that does not divide": ({"dtype": "float64", "offset": 4}, "no whole number"),
+    "a type that does not divide": ({"dtype": "float64", "offset": 4}, "not a whole number"),
     "an offset between elements": ({"dtype": "uint32", "shape": (2,), "offset": 2}, "offset 2 is not a multiple"),
     "strides between elements": ({"dtype": "uint32", "shape": (2,), "strides": (6,)}, "stride 6 is not a multiple"),
     "an unknown type": ({"dtype": "bfloat16"}, "not an element type"),

@@ -73,6 +73,7 @@ def descriptors_of(pid: int) -> int:
 def descriptors_at_rest(pid: int) -> int:
     """Return the number of open fds of a process when it has not changed for a quarter of a second.
 
+    If it does not come to rest within ten seconds, return the last number.
     A broker accepts and ends connections in its own time: the probe of `broker_of`, and those of processes that have
     just ended, are still in the number of fds that a single look returns.
     """

@@ -82,7 +82,7 @@ def check_array(array: ArrayInfo, payload_size: int) -> None:
     item = ITEMSIZES.get(array.dtype)
     if item is None:
         raise DescriptorError(
-            f"array dtype {array.dtype[:32]!r} is no plain element type; known are {', '.join(ITEMSIZES)}"
+            f"array dtype {array.dtype[:32]!r} is not a plain element type; known are {', '.join(ITEMSIZES)}"
         )
     if len(shape) > AXES_LIMIT or len(shape) != len(strides):
         raise DescriptorError(f"array has {len(shape)} axes and {len(strides)} strides; one each, at most {AXES_LIMIT}")

@@ -197,9 +197,9 @@ ARRAYS: list[tuple[ArrayInfo, str, ArrayInfo]] = [
     (ArrayInfo((-1,), "int8", (1,)), "out of range", ArrayInfo((0,), "int8", (1,))),
     (ArrayInfo((1 << 32, 1 << 32), "int8", (0, 0)), "bytes and the payload", ArrayInfo((64, 64), "int8", (0, 0))),
     (ArrayInfo((0, 1 << 62, 4), "int8", (1, 1, 1)), "takes", ArrayInfo((0, 1 << 62), "int8", (1, 1))),
-    (ArrayInfo((1,), "O", (8,)), "'O' is no plain element type", ArrayInfo((1,), "complex128", (16,))),
-    (ArrayInfo((1,), "U8", (8,)), "no plain", ArrayInfo((1,), "bool", (1,))),
-    (ArrayInfo((1,), "f4,f4", (8,)), "no plain", ArrayInfo((1,), "float16", (2,))),
+    (ArrayInfo((1,), "O", (8,)), "'O' is not a plain element type", ArrayInfo((1,), "complex128", (16,))),
+    (ArrayInfo((1,), "U8", (8,)), "not a plain", ArrayInfo((1,), "bool", (1,))),
+    (ArrayInfo((1,), "f4,f4", (8,)), "not a plain", ArrayInfo((1,), "float16", (2,))),
     (ArrayInfo((1, 1), "int8", (1,)), "2 axes and 1 strides", ArrayInfo((), "int8", ())),
     (ArrayInfo((1,) * 65, "int8", (1,) * 65), "65 axes", ArrayInfo((1,) * 64, "int8", (1,) * 64)),
 ]
