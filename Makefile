@@ -1,5 +1,5 @@
 # `make demo` and `make test` are for every user, the other targets for developers.
-.PHONY: demo test test-all test-rest test-gpu test-windows docs lint types unit bench soak gen clean
+.PHONY: demo test test-all test-rest test-frameworks test-gpu test-windows docs lint types unit bench soak gen clean
 PY = .venv/bin/python
 
 demo:                ## set up a .venv and run the demo: two processes share a rendered animation by name
@@ -12,12 +12,18 @@ test:                ## set up a .venv; lint, generated code, types, the quick t
 
 test-all: test       ## `make test` and `make test-rest`: what continuous integration runs
 	@scripts/setup.sh docs
+	@scripts/setup.sh frameworks
 	@scripts/check.sh rest
 
 test-rest:           ## slow tests, branch coverage, all tests on Windows under Wine
 	@scripts/setup.sh dev
 	@scripts/setup.sh docs
+	@scripts/setup.sh frameworks
 	@scripts/check.sh rest
+
+test-frameworks:     ## only the tests that need PyTorch, JAX, PyArrow, safetensors, pandas or Polars
+	@scripts/setup.sh frameworks
+	@scripts/check.sh frameworks
 
 test-windows:        ## only the tests on Windows under Wine; prints the counts of both systems at the end
 	@scripts/setup.sh dev
@@ -53,4 +59,4 @@ gen:                 ## write vk/_generated again from the registry
 	@$(PY) -m codegen
 
 clean:               ## remove the environments and the caches
-	rm -rf .venv .windows .swiftshader .results .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
+	rm -rf .venv .frameworks .windows .swiftshader .results .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from codegen.names import py_type_name, snake, strip_pointer
 from codegen.registry import CommandModel, EnumModel, Model, StructModel
 
-__all__ = ["header", "write_chains", "write_commands", "write_constants", "write_enums", "write_flags", "write_structs"]
+__all__ = [
+    "header",
+    "write_chains",
+    "write_commands",
+    "write_constants",
+    "write_enum_stubs",
+    "write_enums",
+    "write_flag_stubs",
+    "write_flags",
+    "write_homes",
+    "write_struct_stubs",
+    "write_structs",
+]
 
+ENUMS_SUBJECT = "Enums of the Vulkan registry."
+LINE = "\n"
+STRUCTS_SUBJECT = "Structs of the Vulkan registry, with fields in snake_case."
 SPEC = "https://registry.khronos.org/vulkan/specs/latest/man/html/{}.html"
 
 
@@ -28,41 +43,71 @@ def _all(names: list[str]) -> str:
     return "__all__ = [\n" + "".join(f'    "{n}",\n' for n in sorted(names)) + "]\n"
 
 
-def _enum(enum: EnumModel) -> str:
-    base = "IntFlag" if enum.is_flags else "IntEnum"
-    link = SPEC.format(enum.c_name)
+def _enum_doc(enum: EnumModel) -> str:
     what = f"`{enum.c_name}`" + (f", the bits of `{enum.flags_c_name}`" if enum.is_flags else "")
-    lines = [f"class {enum.name}({base}):", f'    """{what}: {link}"""', ""]
-    for m in enum.members:
-        value = f"0x{m.value:X}" if enum.is_flags else str(m.value)
-        lines.append(f"    {m.name} = {m.alias_of or value}")
+    return f"{what}: {SPEC.format(enum.c_name)}"
+
+
+def _value(enum: EnumModel, value: int) -> str:
+    return f"0x{value:X}" if enum.is_flags else str(value)
+
+
+def _enum_stub(enum: EnumModel) -> str:
+    base = "IntFlag" if enum.is_flags else "IntEnum"
+    lines = [f"class {enum.name}({base}):", f'    """{_enum_doc(enum)}"""', ""]
+    lines += [f"    {m.name} = {m.alias_of or _value(enum, m.value)}" for m in enum.members]
     if enum.is_flags:
-        lines += ["", f'    def __invert__(self) -> "{enum.name}":', f"        return complement(self, {enum.width})"]
+        lines += ["", f'    def __invert__(self) -> "{enum.name}": ...']
     return "\n".join(lines) + "\n"
 
 
-def _enum_module(model: Model, flags: bool) -> str:
+def _enum_row(enum: EnumModel) -> str:
+    members = "".join(f'            "{m.name}": {_value(enum, m.value)},\n' for m in enum.members)
+    return (
+        f'    "{enum.name}": (\n        "{_enum_doc(enum)}",\n        {enum.width},\n'
+        f"        {{\n{members}        }},\n    ),\n"
+    )
+
+
+def _enum_module(model: Model, flags: bool, stub: bool) -> str:
     enums = [e for e in model.enums if e.is_flags is flags]
-    subject = "Flag types of the Vulkan registry. Unknown bits are kept." if flags else "Enums of the Vulkan registry."
-    imports = "\nfrom enum import IntEnum\n\n"
-    if flags:
-        imports = "\nfrom enum import IntFlag\n\nfrom extmem.vk._bits import complement\n\n"
-    exported = [e.name for e in enums] + [py_type_name(a) for e in enums for a in e.aliases]
-    text = header(model, subject) + imports + _all(exported)
-    for e in enums:
-        text += "\n\n" + _enum(e)
-    aliases = [f"{py_type_name(a)} = {e.name}\n" for e in enums for a in e.aliases]
-    return text + ("\n\n" + "".join(aliases) if aliases else "")
+    base = "IntFlag" if flags else "IntEnum"
+    aliases = [(py_type_name(a), e.name) for e in enums for a in e.aliases]
+    text = header(model, "Flag types of the Vulkan registry. Unknown bits are kept." if flags else ENUMS_SUBJECT)
+    text += f"\nfrom enum import {base}\n\n"
+    text += "" if stub else "from extmem.vk._late_classes import LateClasses, enum_class\n\n"
+    text += _all([e.name for e in enums] + [alias for alias, _ in aliases])
+    if stub:
+        text += "".join(f"\n\n{_enum_stub(e)}" for e in enums)
+        return text + "\n\n" + "".join(f"{alias} = {name}\n" for alias, name in aliases)
+    text += f"\nBASE = {base}\nCLASSES = {{\n{''.join(map(_enum_row, enums))}}}\n"
+    return text + _late_classes(aliases, "enum_class")
+
+
+def _late_classes(aliases: list[tuple[str, str]], make: str) -> str:
+    text = "ALIASES = {\n" + "".join(f'    "{alias}": "{name}",\n' for alias, name in aliases) + "}\n"
+    text += f"\n__getattr__ = LateClasses(globals(), ALIASES, {make}).of_name\n"
+    return text + "\n\ndef __dir__():\n    return sorted({*globals(), *__all__})\n"
 
 
 def write_enums(model: Model) -> str:
     """`enums.py`."""
-    return _enum_module(model, flags=False)
+    return _enum_module(model, flags=False, stub=False)
+
+
+def write_enum_stubs(model: Model) -> str:
+    """`enums.pyi`, which type checkers read in place of `enums.py`."""
+    return _enum_module(model, flags=False, stub=True)
 
 
 def write_flags(model: Model) -> str:
     """`flags.py`."""
-    return _enum_module(model, flags=True)
+    return _enum_module(model, flags=True, stub=False)
+
+
+def write_flag_stubs(model: Model) -> str:
+    """`flags.pyi`, which type checkers read in place of `flags.py`."""
+    return _enum_module(model, flags=True, stub=True)
 
 
 def _struct_doc(s: StructModel) -> str:
@@ -75,34 +120,62 @@ def _struct_doc(s: StructModel) -> str:
     return f'    """`{s.c_name}`, {"; ".join(facts)}.\n\n    {SPEC.format(s.c_name)}\n    """\n'
 
 
-def _struct(s: StructModel) -> str:
-    base = "ChainStruct" if s.s_type else "Struct"
-    # The decorator would compile __init__, __repr__ and __eq__ of each struct at import, which is slow. So __init__ is
-    # written here, and `Struct` has the other two.
-    lines = [f"@dataclass(init=False, repr=False, eq=False, slots=True)\nclass {s.name}({base}):\n{_struct_doc(s)}"]
-    lines.append(f'    C_NAME: ClassVar[str] = "{s.c_name}"')
-    if s.s_type:
-        member = s.s_type.removeprefix("VK_STRUCTURE_TYPE_")
-        lines.append(f"    S_TYPE: ClassVar[StructureType] = StructureType.{member}")
-    ordered = [f for f in s.py_fields]
-    lines += [f"    {f.py_name}: {f.py_type} = {f.default}" for f in ordered]
-    fields = [(f.py_name, f.py_type, f.default) for f in ordered]
-    if s.s_type:
-        lines.append("    p_next: ChainStruct | None = None")
-        fields.append(("p_next", "ChainStruct | None", "None"))
-    return "\n".join([*lines, "", *_init(fields)]) + "\n"
+def _python_fields(s: StructModel) -> list[tuple[str, str, str]]:
+    """Return name, type and default of each field."""
+    fields = [(f.py_name, f.py_type, f.default) for f in s.py_fields]
+    return [*fields, ("p_next", "ChainStruct | None", "None")] if s.s_type else fields
 
 
-def _init(fields: list[tuple[str, str, str]]) -> Iterator[str]:
-    yield "    def __init__("
-    yield "        self,"
+def _head(s: StructModel) -> str:
+    return f"class {s.name}({'ChainStruct' if s.s_type else 'Struct'}):\n{_struct_doc(s)}\n"
+
+
+def _s_type(s: StructModel) -> str:
+    return f"StructureType.{s.s_type.removeprefix('VK_STRUCTURE_TYPE_')}"
+
+
+def _struct_stub(s: StructModel) -> str:
+    lines = [f'    C_NAME: ClassVar[str] = "{s.c_name}"']
+    if s.s_type:
+        lines.append(f"    S_TYPE: ClassVar[StructureType] = {_s_type(s)}")
+    fields = _python_fields(s)
+    lines += [f"    {name}: {kind} = {default}" for name, kind, default in fields]
+    lines += ["", "    def __init__(", "        self,"]
     for name, kind, default in fields:
-        default_class = _default_class(default)
-        yield f"        {name}: {kind}{' | None' if default_class else ''} = {'None' if default_class else default},"
-    yield "    ) -> None:"
-    for name, _, default in fields:
-        default_class = _default_class(default)
-        yield f"        self.{name} = {f'{default_class}() if {name} is None else {name}' if default_class else name}"
+        optional = " | None" if _default_class(default) else ""
+        lines.append(f"        {name}: {kind}{optional} = {'None' if optional else default},")
+    decorator = "@dataclass(init=False, repr=False, eq=False, slots=True)\n"
+    return decorator + _head(s) + "\n".join([*lines, "    ) -> None: ..."]) + "\n"
+
+
+def _struct(s: StructModel) -> str:
+    # The decorator `dataclass` would take longer than all else that makes the class.
+    fields = [(name, _from_module(default)) for name, _, default in _python_fields(s)]
+    lines = _head(s).rstrip("\n").splitlines() + [""]
+    lines.append(f"    __slots__ = ({_quoted(f.py_name for f in s.py_fields)})")
+    lines.append(f"    __match_args__ = ({_quoted(name for name, _ in fields)})")
+    lines.append(f'    C_NAME = "{s.c_name}"')
+    if s.s_type:
+        lines.append(f"    S_TYPE = enums.{_s_type(s)}")
+    lines += ["", "    def __init__(", "        self,"]
+    lines += [f"        {name}={'None' if _default_class(default) else default}," for name, default in fields]
+    lines.append("    ):")
+    for name, default in fields:
+        made = _default_class(default)
+        lines.append(f"        self.{name} = {f'_own.{made}() if {name} is None else {name}' if made else name}")
+    body = "\n".join(f"    {line}" if line else "" for line in lines)
+    return f"def _{s.name}():\n{body}\n\n    return {s.name}\n"
+
+
+def _from_module(default: str) -> str:
+    """Return a default that is an enum or flags with the module that has its class."""
+    if not default[0].isupper() or default in ("None", "True", "False"):
+        return default
+    return f"{'flags' if 'FlagBits' in default else 'enums'}.{default}"
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return " ".join(f'"{name}",' for name in names)
 
 
 def _default_class(default: str) -> str:
@@ -110,27 +183,62 @@ def _default_class(default: str) -> str:
     return default.removeprefix("field(default_factory=").removesuffix(")") if default.startswith("field(") else ""
 
 
-def _uses(model: Model, flags: bool) -> list[str]:
+def _enums_of(model: Model, flags: bool) -> list[str]:
+    """Return the enums or flags that fields have as their types."""
     wanted = {f.enum for s in model.structs for f in s.fields if f.enum}
     return sorted(e.name for e in model.enums if e.is_flags is flags and e.name in wanted)
 
 
+def _import(module: str, names: Iterable[str]) -> str:
+    return f"from extmem.vk.{module} import (\n{''.join(f'    {name},{LINE}' for name in sorted(names))})\n"
+
+
 def write_structs(model: Model) -> str:
     """`structs.py`."""
-    enums = sorted({*_uses(model, False), "StructureType"})
-    aliases = [(py_type_name(a), s.name) for s in model.structs for a in s.aliases]
-    text = header(model, "Structs of the Vulkan registry, with fields in snake_case.")
+    text = header(model, STRUCTS_SUBJECT) + "\nimport sys\n\nfrom extmem.vk._base import ChainStruct, Struct\n"
+    text += "from extmem.vk._generated import enums, flags\n"
+    text += "from extmem.vk._late_classes import LateClasses, struct_class\n\n" + _all(_struct_names(model))
+    text += "\n_own = sys.modules[__name__]\n"
+    text += "".join(f"\n\n{_struct(s)}" for s in model.structs)
+    return text + "\n\n" + _late_classes(_struct_aliases(model), "struct_class")
+
+
+def _struct_aliases(model: Model) -> list[tuple[str, str]]:
+    return [(py_type_name(a), s.name) for s in model.structs for a in s.aliases]
+
+
+def _struct_names(model: Model) -> list[str]:
+    return [s.name for s in model.structs] + [alias for alias, _ in _struct_aliases(model)]
+
+
+def write_struct_stubs(model: Model) -> str:
+    """`structs.pyi`, which type checkers read in place of `structs.py`."""
+    text = header(model, STRUCTS_SUBJECT)
     text += "\nfrom __future__ import annotations\n\nfrom collections.abc import Sequence\n"
-    text += "from dataclasses import dataclass, field\n"
-    text += "from typing import ClassVar, SupportsInt\n\n"
-    text += "from extmem.vk._base import ChainStruct, Handle, SecurityAttributes, Struct\n"
-    text += f"from extmem.vk._generated.enums import {', '.join(enums)}\n"
-    text += "from extmem.vk._generated.flags import (\n"
-    text += "".join(f"    {name},\n" for name in _uses(model, True)) + ")\n\n"
-    text += _all([s.name for s in model.structs] + [a for a, _ in aliases])
-    for s in model.structs:
-        text += "\n\n" + _struct(s)
-    return text + "\n\n" + "".join(f"{a} = {name}\n" for a, name in aliases)
+    text += "from dataclasses import dataclass, field\nfrom typing import ClassVar, SupportsInt\n\n"
+    text += _import("_base", ["ChainStruct", "Handle", "SecurityAttributes", "Struct"])
+    text += _import("_generated.enums", {*_enums_of(model, False), "StructureType"})
+    text += _import("_generated.flags", _enums_of(model, True))
+    text += "\n" + _all(_struct_names(model)) + "".join(f"\n\n{_struct_stub(s)}" for s in model.structs)
+    return text + "\n\n" + "".join(f"{alias} = {name}\n" for alias, name in _struct_aliases(model))
+
+
+def write_homes(model: Model) -> str:
+    """`homes.py`: the module of each name, so that `extmem.vk` imports it when the name is used."""
+    enums = {flags: [e for e in model.enums if e.is_flags is flags] for flags in (False, True)}
+    homes = {
+        "chains": ["CHAIN_ALLOWED"],
+        "commands": ["COMMANDS"],
+        "constants": [n.removeprefix("VK_") for n, _ in model.constants],
+        "enums": [name for e in enums[False] for name in (e.name, *map(py_type_name, e.aliases))],
+        "flags": [name for e in enums[True] for name in (e.name, *map(py_type_name, e.aliases))],
+        "structs": [name for s in model.structs for name in (s.name, *map(py_type_name, s.aliases))],
+    }
+    text = header(model, "The generated modules, and the names that each has.") + "\n"
+    text += _all(["HOMES"]) + "\nHOMES = {\n"
+    for module, names in homes.items():
+        text += f'    "{module}": (\n' + "".join(f'        "{name}",\n' for name in sorted(names)) + "    ),\n"
+    return text + "}\n"
 
 
 def write_chains(model: Model) -> str:

@@ -61,11 +61,15 @@ class Fuzzer:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self.events = [os.eventfd(0) for _ in range(2)]
         self.files += [*self.events, os.open("/dev/zero", os.O_RDWR), os.open(__file__, os.O_RDONLY), *os.pipe()]
+        self.pipes: list[Any] = []
+        """The pipes of waits and leases that are still open."""
         self.pidfds = [os.pidfd_open(os.getpid()), os.pidfd_open(os.getppid())]
         self.files += self.pidfds
 
     def close(self) -> None:
         self.hang_up()
+        for pipe in self.pipes:
+            pipe.close()
         for fd in self.files:
             os.close(fd)
 
@@ -91,7 +95,14 @@ class Fuzzer:
                 rng.choice(KINDS), rng.choice((1, 1, 1, 2, 3, 3, 0, 255)), rng.choice((1, 1, 3, 254)),
                 rng.randbytes(rng.randrange(64)), rng.choice((1, 2, 1, 0, 3, 255)), rng.choice((None, name)), mask,
                 rng.choice(SDDLS), self.flag(), self.flag(), n(), rng.choice(((), (), (1,), (1, 2), (3,), (7,))),
+                self.flag(), rng.choice((0, 0, 1, 2, 3, 4, 255)), rng.choice((0, 1, 50, 2**32 - 1)),
             ),
+            lambda: wire.AwaitName(name, mask, rng.choice(KINDS)),
+            lambda: wire.EndWait(n()),
+            lambda: wire.Forget(name),
+            lambda: wire.IsSuperseded(n()),
+            lambda: wire.WatchNames(),
+            lambda: wire.Lease(n()),
             lambda: wire.ImportName(name, mask, rng.choice(KINDS)),
             lambda: wire.ImportHandle(n(), rng.choice(KINDS)),
             lambda: wire.ImportKmt(n(), rng.choice(KINDS)),
@@ -118,7 +129,7 @@ class Fuzzer:
             lambda: wire.Hold(n()),
             lambda: wire.ListHandles(n()),
             lambda: wire.AttachFds(),
-            lambda: wire.FetchFds(n(), rng.randrange(4), rng.choice((1, 2, 254))),
+            lambda: wire.FetchFds(n(), rng.randrange(4), rng.choice((0, 1, 254))),
             lambda: wire.Follow(bytes(32)) if rng.random() < 0.01 else wire.GetStatus(),
             lambda: wire.AnnounceRecord(
                 self.changed(rng.choice(self.records)), rng.choice((b"", b"fuzzed", b"witness")),
@@ -134,10 +145,12 @@ class Fuzzer:
             good = rng.choice((None, *GOOD_NAMES))
             share = rng.choice((1, 1, 2))
             kind, backing = rng.choice(((1, 1), (1, 1), (2, 1), (2, 3), (3, 3)))
+            pages = rng.choice(((), (), (3,))) if kind == 1 else ()
+            keep, milliseconds = rng.choice(((0, 0), (0, 0), (1, 0), (2, 0), (3, 1), (3, 1000)))
             return wire.Export(
                 kind,
                 backing,
-                1 if kind > 1 else rng.choice((1, 1, 3)),
+                2 if pages else 1 if kind > 1 else rng.choice((1, 1, 3)),
                 b"fuzzed",
                 share,
                 good if share == 1 else None,
@@ -145,6 +158,10 @@ class Fuzzer:
                 None,
                 self.flag(),
                 self.flag(),
+                pages=pages,
+                replace=share == 1 and good is not None and self.flag(),
+                keep=keep if share == 1 and good is not None else 0,
+                keep_ms=milliseconds if share == 1 and good is not None else 0,
             )
         return rng.choice(makers[rng.random() < 0.98 :])()
 
@@ -167,6 +184,8 @@ class Fuzzer:
         if isinstance(request, wire.Export) and request.backing == Backing.HOST_EVENT:
             good = self.events
         fds = [rng.choice(self.files if rng.random() < 0.2 else good)] * wire.fds_of(request)
+        if isinstance(request, wire.Export) and request.pages and len(fds) == 2:
+            fds = rng.sample(self.files[:3], 2)
         if chance < 0.06:
             fds = rng.choices(self.files, k=rng.choice((0, 1, 2, 5)))
         if chance < 0.10:
@@ -232,7 +251,12 @@ class Fuzzer:
         reply = wire.decode_reply(packet[0])  # an undefined reply raises an error
         assert len(packet[1]) == wire.fds_of(reply), reply
         for fd in packet[1]:
-            fd.close()
+            if isinstance(reply, wire.Awaited):
+                self.pipes.append(fd)
+            else:
+                fd.close()
+        while self.pipes and (len(self.pipes) > 20 or self.rng.random() < 0.05):
+            self.pipes.pop(self.rng.randrange(len(self.pipes))).close()
         self.learn(reply)
 
     def learn(self, reply: wire.Reply) -> None:
@@ -276,6 +300,7 @@ class Witness:
         ).number
         os.close(fd)
         self.handle = self.manager.get_handle(self.reference)
+        self.manager.watch_names()
         status = self.manager.status()
         assert status is not None
         self.pid = status.pid
@@ -289,6 +314,13 @@ class Witness:
         assert info.handle_count == 1 and info.name.endswith("\\witness"), info
         status = self.manager.status()
         assert status is not None and status.pid == self.pid, "another broker runs"
+
+    def forget(self) -> None:
+        """End the keeping of what the other clients have left to the broker."""
+        for row in self.manager.snapshot():
+            for shared in row.objects:
+                if shared.kept and shared.name is not None:
+                    self.manager.forget_name(shared.name.rpartition("\\")[2])
 
     def left(self) -> dict[str, int]:
         """Return what the other clients have left behind."""
@@ -327,6 +359,7 @@ def main(iterations: int, seed: int = 1) -> dict[str, Any]:
         finally:
             fuzzer.close()
         witness.look()
+        witness.forget()
         deadline = time.monotonic() + DEADLINE
         while (left := witness.left()) != before and time.monotonic() < deadline:
             time.sleep(0.05)

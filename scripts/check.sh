@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 py=.venv/bin/python
 results=.results
+frameworks=torch,jax,pyarrow,safetensors,pandas,polars
 # The tests start Python some thousand times. Without its cache each start would compile every module again.
 unset PYTHONDONTWRITEBYTECODE
 tally=$results/linux.json
@@ -19,6 +20,13 @@ tier() { # tier NAME MARKS: run these tests on Linux, in several processes (see 
 vulkan_tests() { # vulkan_tests OPTION [MORE...]: run the quick tests of the Vulkan device with an option
     $py -m pytest -q -n auto --dist loadfile -m "not slow" "$@" tests/conformance/test_suite_vulkan.py \
         tests/process/vulkan tests/unit/devices/vulkan tests/unit/api tests/unit/core tests/unit/interop/test_device_arrays.py
+}
+
+tests_with_frameworks() { # in an environment of their own (scripts/setup.sh frameworks), where none may be missing
+    python=.frameworks/bin/python
+    # shellcheck disable=SC2046  # a list of files
+    EXTMEM_EXPECT="${EXTMEM_EXPECT:-},$frameworks" $python -m pytest -q -n auto --dist loadfile -m framework \
+        --junitxml=$results/frameworks.xml --durations=15 $($python -m tests.frameworks)
 }
 
 quick() {
@@ -47,6 +55,8 @@ rest() {
     $py -m scripts.site
     step "slow tests on Linux (EXTMEM_EXPECT=${EXTMEM_EXPECT:-}); $results/slow.xml will contain the time of each"
     tier slow slow
+    step "tests with PyTorch, JAX, PyArrow and safetensors; $results/frameworks.xml will contain the time of each"
+    tests_with_frameworks
     # `make test` has run these tests already. They run again here because coverage doubles their time.
     step "these tests again, for the branch coverage of rules, objects and handles (at least 95 %)"
     $py -m coverage erase
@@ -74,8 +84,9 @@ rest() {
 
 case ${1:-} in
 quick | rest) "$1" ;;
+frameworks) mkdir -p $results && tests_with_frameworks ;;
 *)
-    echo "usage: check.sh quick|rest" >&2
+    echo "usage: check.sh quick|rest|frameworks" >&2
     exit 2
     ;;
 esac

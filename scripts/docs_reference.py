@@ -20,14 +20,15 @@ from scripts.wrap import WIDTH, rewrapped
 __all__ = ["pages"]
 
 _HEAD = "<!-- Written by `python -m scripts.docs` from the docstrings. Edit those, not this page. -->\n"
-_SKIP = {"errors", "process", "raw", "rules", "vk"}
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_SKIP = {"errors", "process", "raw", "rules", "torch", "vk"}
 
 
 @dataclass(frozen=True)
 class _Found:
     """A class or function in a file, with the file's text and the folder that its imports start from."""
 
-    node: ast.ClassDef | ast.FunctionDef
+    node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     text: str
     source: Path
 
@@ -47,7 +48,7 @@ class _Found:
             if isinstance(node, ast.ClassDef) and node.name in self.bases and node.name not in extmem.__all__:
                 found.append(_Found(node, self.text, self.source))
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("extmem."):
-                names = {alias.name for alias in node.names} & set(self.bases) - set(extmem.__all__)
+                names = {alias.name for alias in node.names} & set(self.bases) - {*extmem.__all__, "NamedTuple"}
                 found += [_find(self.source, str(node.module), name) for name in sorted(names)]
         return found
 
@@ -71,7 +72,7 @@ def _find(source: Path, home: str, name: str) -> _Found:
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
         for node in tree.body:
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+            if isinstance(node, (ast.ClassDef, *_FUNCTIONS)) and node.name == name:
                 return _Found(node, text, source)
         elsewhere += [
             node.module
@@ -83,7 +84,7 @@ def _find(source: Path, home: str, name: str) -> _Found:
     return _find(source, elsewhere[-1], name)
 
 
-def _signature(node: ast.FunctionDef, text: str, *, method: bool) -> str:
+def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef, text: str, *, method: bool) -> str:
     """Return the signature as written, on one line and without `self`."""
     first = node.body[0].lineno
     lines = text.splitlines()[node.lineno - 1 : first]
@@ -101,7 +102,8 @@ def _signature(node: ast.FunctionDef, text: str, *, method: bool) -> str:
         parameters = re.sub(r"^(?:self|cls)(?:, )?", "", parameters)
     returns = ast.get_source_segment(text, node.returns) if node.returns is not None else None
     arrow = f" -> {' '.join(returns.split())}" if returns and returns != "None" else ""
-    return f"{node.name}({parameters}){arrow}"
+    kind = "async " if isinstance(node, ast.AsyncFunctionDef) else ""
+    return f"{kind}{node.name}({parameters}){arrow}"
 
 
 def _wrapped_signature(signature: str) -> str:
@@ -122,7 +124,7 @@ def _wrapped_signature(signature: str) -> str:
     raise ValueError(f"no closing parenthesis in {signature}")
 
 
-def _decorators(node: ast.FunctionDef) -> set[str]:
+def _decorators(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
     return {ast.unparse(decorator) for decorator in node.decorator_list}
 
 
@@ -140,7 +142,7 @@ def _members(cls: type, found: _Found) -> str:
     body = found.node.body
     parts += filter(None, (_members(cls, base) for base in found.private_bases()))
     for position, node in enumerate(body):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, _FUNCTIONS):
             marks = _decorators(node)
             doc = _clean(ast.get_docstring(node))
             if "overload" in marks or any(mark.endswith(".setter") for mark in marks):
@@ -179,13 +181,13 @@ def _members(cls: type, found: _Found) -> str:
 def _parameters(found: _Found) -> set[str]:
     """Return the names that the docstring of a class or function may describe: parameters, fields and attributes."""
     node = found.node
-    if isinstance(node, ast.FunctionDef):
+    if isinstance(node, _FUNCTIONS):
         return _arguments(node)
     names: set[str] = set()
     for base in found.private_bases():
         names |= _parameters(base)
     for member in node.body:
-        if isinstance(member, ast.FunctionDef):
+        if isinstance(member, _FUNCTIONS):
             names.add(member.name)
             if member.name in ("__init__", "__new__"):
                 names |= _arguments(member)
@@ -194,7 +196,7 @@ def _parameters(found: _Found) -> set[str]:
     return names
 
 
-def _arguments(node: ast.FunctionDef) -> set[str]:
+def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
     arguments = node.args
     listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
     return {argument.arg for argument in listed if argument is not None}
@@ -222,7 +224,7 @@ def _public(source: Path) -> str:
     introduction = (
         "# The public names\n\nThe names of `import extmem`. There are separate pages for [errors](errors.md), "
         "[structures and commands of the specification](vk.md), [`extmem.process`](process.md), "
-        "[`extmem.raw`](raw.md) and [`extmem.rules`](rules.md).\n\n"
+        "[`extmem.raw`](raw.md), [`extmem.torch`](torch.md) and [`extmem.rules`](rules.md).\n\n"
     )
     return _HEAD + introduction + "\n".join([*functions, *classes])
 
@@ -388,6 +390,7 @@ def _index() -> str:
         "- [`extmem.rules`: checks and facts](checks.md): the functions that check a call without making it\n"
         "- [`extmem.process`](process.md): children that inherit handles\n"
         "- [`extmem.raw`](raw.md): handles, numbers and fds of other programs and bindings\n"
+        "- [`extmem.torch`](torch.md): PyTorch's memory on a GPU, made so that it can be shared where it is\n"
         "- [`extmem.testing`](testing.md): tools for the tests of programs that share memory\n"
     )
 
@@ -402,6 +405,7 @@ def pages(root: Path) -> dict[str, str]:
         "errors.md": _errors(source),
         "process.md": _module(source, "extmem.process", "`extmem.process`"),
         "raw.md": _module(source, "extmem.raw", "`extmem.raw`"),
+        "torch.md": _module(source, "extmem.torch", "`extmem.torch`"),
         "rules.md": _rules(),
         "testing.md": _testing(source),
         "vk.md": _vk(source),

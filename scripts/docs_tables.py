@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+
+from msgspec.structs import fields
 
 from extmem import vk
 from extmem.broker.rights import RIGHTS
@@ -115,6 +116,9 @@ def _limits() -> str:
         "tickets": "tickets in flight, of all processes of the user",
         "children": "children that inherit handles and have not connected yet",
         "descriptor": "bytes of one descriptor",
+        "kept": "objects that the object manager keeps for the user (`keep=`)",
+        "waits": "waits for names",
+        "user_waits": "waits for names, of all processes of the user",
     }
     rows = ((meanings[field.name], f"{getattr(limits, field.name):,}") for field in fields(limits))
     return table(("limit of one process", "at most"), rows)

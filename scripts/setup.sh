@@ -1,8 +1,9 @@
 #!/bin/sh
 # Make .venv with the pinned dependencies: setup.sh demo | dev | docs. Prints the command line for root if it is needed.
+# setup.sh frameworks makes .frameworks, which has PyTorch and other large packages that only some tests need.
 set -eu
 cd "$(dirname "$0")/.."
-kind=${1:?usage: setup.sh demo|dev|docs}
+kind=${1:?usage: setup.sh demo|dev|docs|frameworks}
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -88,11 +89,23 @@ if [ "$kind" = dev ]; then
     swiftshader_here || get_swiftshader || say "(continuing without it: no tests on SwiftShader)"
 fi
 
-stamp=.venv/.extmem-$kind
+case $kind in
+frameworks) venv=.frameworks extras=dev,frameworks compile=--no-compile ;; # most of its modules are never imported
+*) venv=.venv extras=$kind compile=--compile ;;
+esac
+
+get_torch() { # PyTorch for the CPU is on PyTorch's own index only, unless pip is set up with a mirror that has it
+    torch=$(grep '^torch==' constraints.txt)
+    pip="$venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $compile"
+    $pip "$torch" 2>/dev/null || $pip --index-url https://download.pytorch.org/whl/cpu "$torch"
+}
+
+stamp=$venv/.extmem-$kind
 fresh() { [ -e "$stamp" ] && [ "$stamp" -nt constraints.txt ] && [ "$stamp" -nt pyproject.toml ]; }
 if ! fresh; then
-    say "Setting up .venv ($kind) ..."
-    [ -x .venv/bin/python ] || "$python" -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$kind]"
+    say "Setting up $venv ($kind) ..."
+    [ -x $venv/bin/python ] || "$python" -m venv $venv
+    [ "$kind" != frameworks ] || get_torch
+    $venv/bin/python -m pip install --quiet --disable-pip-version-check $compile -c constraints.txt -e ".[$extras]"
     touch "$stamp"
 fi

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests import wine_starts
+from tests import frameworks, wine_starts
 from tests.systems import Systems, under_wine
 from tests.tiers import Tiers, workers
 
@@ -39,8 +39,12 @@ ALLOWED_SKIPS = {
     "two-gpus": r"only one CUDA device here",
     "cupy": r"CuPy is not installed",
     "jax": r"JAX is not installed",
+    "ml_dtypes": r"ml_dtypes is not installed",
     "slangpy": r"slangpy is not installed",
     "pyarrow": r"PyArrow is not installed",
+    "safetensors": r"safetensors is not installed",
+    "pandas": r"pandas is not installed",
+    "polars": r"Polars is not installed",
     "vulkan-sharing": r"the driver reports beforehand that it cannot",
     "planar": r"this driver has no multi-planar images",
     "modifiers": r"this driver has no DRM format modifiers",
@@ -72,6 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for mark in ("linux_only(reason)", "windows_only(reason)", "wine_differs(reason, when=None)"):
         config.addinivalue_line("markers", f"{mark}: see tests/systems.py")
     config.addinivalue_line("markers", "slow(reason): left to `make test-all`; see tests/tiers.py")
+    config.addinivalue_line("markers", "framework(*packages): needs PyTorch, JAX, …; see tests/frameworks.py")
+    config.pluginmanager.register(frameworks.Frameworks())
     config.pluginmanager.register(Tiers())
     if under_wine():
         wine_starts.install()
@@ -99,11 +105,13 @@ def _expected() -> set[str]:
     return {part.strip() for part in os.environ.get("EXTMEM_EXPECT", "").split(",") if part.strip()}
 
 
-def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
+def _judge(report: pytest.TestReport | pytest.CollectReport, marked: bool) -> None:
     if not report.skipped or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     problem = refused_skip(reason, _expected())
+    if problem is None and not marked and frameworks.named_in(reason):
+        problem = f'skipped ({reason}) without the mark framework("…"), which tests/frameworks.py explains'
     if problem is not None:
         report.outcome = "failed"
         report.longrepr = problem
@@ -112,14 +120,14 @@ def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
-    _judge(report)
+    _judge(report, item.get_closest_marker(frameworks.MARK) is not None)
     return report
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Any:
     report = yield
-    _judge(report)
+    _judge(report, collector.path.is_file() and bool(frameworks.needs_of(collector.path).module))
     return report
 
 

@@ -13,7 +13,6 @@ import contextlib
 import inspect
 import os
 import pickle
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -24,11 +23,13 @@ import numpy as np
 import extmem
 from extmem import vk
 from extmem.api import Buffer, Device, DeviceMemory, Image
+from extmem.api.arrays import NamedArrays
 from extmem.api.commands import Commands
+from extmem.api.slices import MemorySlice
 from extmem.errors import ExtmemError, HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from scripts.public_members import public_members
-from tests import sync_operations
+from tests import command_operations, sharing_operations, sync_operations
 from tests.sync_operations import Fence, Semaphore, Timeline
 from tests.tagged_payloads import FD, KMT, NT, SIZE, HandleType, World, WrongByteError
 
@@ -42,7 +43,6 @@ class LacksError(UnsupportedError):
 ALLOWED: tuple[type[Exception], ...] = (HandleStateError, LiveViewError, UnsupportedError)
 """What an operation may raise on an object that another thread is closing, or on a device that does not support it."""
 _COLOR = vk.ImageAspectFlagBits.COLOR
-_TRANSFER = vk.PipelineStageFlagBits.TRANSFER
 _Layout = vk.ImageLayout
 _PICTURE = vk.ImageCreateInfo(
     image_type=vk.ImageType.TYPE_2D,
@@ -112,6 +112,14 @@ def _memory(world: World) -> Scene:
     )
 
 
+def _part(world: World) -> Scene:
+    return Scene(world, *sharing_operations.part(world))
+
+
+def _named_arrays(world: World) -> Scene:
+    return Scene(world, *sharing_operations.named_arrays(world))
+
+
 def _nt_handle(world: World) -> Scene:
     tag = world.tag()
     with world.memory(tag, handle_types=int(NT)) as memory:
@@ -165,14 +173,6 @@ def _bound_image(device: Device) -> tuple[Image, DeviceMemory]:
     with device.commands() as commands:  # the layout that the operations of Commands use by default
         commands.change_layout(image, _Layout.UNDEFINED, _Layout.GENERAL)
     return image, memory
-
-
-def _target(scene: Scene, at: int = 0) -> Buffer:
-    return [thing for thing in scene.keep if isinstance(thing, Buffer)][at]
-
-
-def _picture(scene: Scene) -> Image:
-    return next(thing for thing in scene.keep if isinstance(thing, Image))
 
 
 # Functions that call an operation with arguments, by class and operation.
@@ -300,16 +300,7 @@ CALLS: dict[tuple[type, str], Operation] = {
     (FdHandle, "fileno"): _read_fd,
     (KmtHandle, "take"): _taken,
     (Image, "subresource_layout"): lambda s: s.thing.subresource_layout(vk.ImageSubresource(_COLOR, 0, 0)),
-    (Commands, "fill_buffer"): lambda s: s.thing.fill_buffer(_target(s), s.tag * 0x0101_0101),
-    (Commands, "copy_buffer"): lambda s: s.thing.copy_buffer(_target(s), _target(s, 1)),
-    (Commands, "acquire"): lambda s: s.thing.acquire(_target(s)),
-    # The buffer is one that no copy reads: a copy from a buffer that another thread has released is refused.
-    (Commands, "release"): lambda s: s.thing.release(_target(s, 1)),
-    (Commands, "change_layout"): lambda s: s.thing.change_layout(_picture(s), _Layout.UNDEFINED, _Layout.GENERAL),
-    (Commands, "clear_color_image"): lambda s: s.thing.clear_color_image(_picture(s), (0.0, 0.0, 0.0, 0.0)),
-    (Commands, "copy_buffer_to_image"): lambda s: s.thing.copy_buffer_to_image(_target(s), _picture(s)),
-    (Commands, "copy_image_to_buffer"): lambda s: s.thing.copy_image_to_buffer(_picture(s), _target(s)),
-    (Commands, "pipeline_barrier"): lambda s: s.thing.pipeline_barrier(_TRANSFER, _TRANSFER),
+    **command_operations.CALLS,
     **sync_operations.build(Device),
 }
 
@@ -347,7 +338,7 @@ _MEMORY_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("pickle", _pickled),
     ("with", _entered),
     ("repr", lambda s: repr(s.thing)),
-    ("__array_interface__", lambda s: getattr(s.thing, "__array_interface__", None) and None),
+    *sharing_operations.OF_MEMORY,
 )
 _HANDLE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("pickle", _pickled),
@@ -355,8 +346,6 @@ _HANDLE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("repr", lambda s: repr(s.thing)),
     ("open", lambda s: s.world.device.open(s.thing)),
 )
-if sys.version_info >= (3, 12):
-    _MEMORY_PROTOCOLS += (("memoryview", lambda s: memoryview(s.thing)),)
 
 
 def _named(scene: Scene) -> None:
@@ -379,6 +368,7 @@ _DEVICE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("allocate, named", _named),
     ("extmem.open", _by_name(extmem.open)),
     ("extmem.open_handle", _by_name(extmem.open_handle)),
+    *sharing_operations.OF_DEVICES,
     ("extmem.open_device", lambda s: extmem.open_device(kind=s.thing.kind).close()),
 )
 
@@ -389,6 +379,18 @@ def _copy(scene: Scene) -> Any:
 
 _CASES = (
     Case(DeviceMemory, _memory, _MEMORY_PROTOCOLS, probe=lambda s: s.thing.read_bytes()),
+    Case(
+        MemorySlice,
+        _part,
+        sharing_operations.OF_PARTS,
+        probe=lambda s: s.thing.read(),
+    ),
+    Case(
+        NamedArrays,
+        _named_arrays,
+        sharing_operations.OF_NAMED_ARRAYS,
+        probe=lambda s: s.thing["b.c"].read(),
+    ),
     Case(NtHandle, _nt_handle, _HANDLE_PROTOCOLS, probe=_copy),
     Case(FdHandle, _fd_handle, _HANDLE_PROTOCOLS, probe=_copy),
     Case(KmtHandle, _kmt_handle, _HANDLE_PROTOCOLS, probe=_copy),
@@ -407,7 +409,7 @@ CLASSES = tuple(case.name for case in _CASES)
 def case(world: World, kind: str) -> Case | None:
     """Return the class of this name; None where the device makes no such objects."""
     [found] = [case for case in _CASES if case.name == kind]
-    need = {NtHandle: NT, FdHandle: FD, KmtHandle: KMT}
+    need = {NtHandle: NT, FdHandle: FD, KmtHandle: KMT, NamedArrays: NT}
     if int(need.get(found.kind, 0)) & ~world.handle_types:
         return None
     if found.kind in (Semaphore, Timeline, Fence) and not sync_operations.has_semaphores(world.device):
@@ -429,7 +431,7 @@ def operations_of(case: Case) -> dict[str, Operation]:
     """Return every operation of a class by its name. Errors: AssertionError for one without a way to call it."""
     found: dict[str, Operation] = dict(case.protocols)
     for name in public_members(case.kind):
-        known = CALLS.get((case.kind, name))
+        known = sharing_operations.call_of(case.kind, name, sharing_operations.CALLS, CALLS)
         if known is not None:
             found[name] = known
         elif not callable(getattr(case.kind, name)):

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from scripts.soak import arbitrary, fuzzing, killing, using, waiting
+from scripts.soak import arbitrary, changing, fuzzing, killing, using, waiting
 from scripts.soak.figures import Figure, Totals
 
 
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--waits", type=int, default=200, help="number of rounds of waits for a timeline whose processes are killed"
+    )
+    parser.add_argument(
+        "--changes", type=int, default=100_000, help="number of updates of an array that another process reads"
     )
     parser.add_argument("--programs", type=int, default=100_000, help="number of arbitrary programs of the public API")
     parser.add_argument("--seed", type=int, default=1, help="seed of all random choices")
@@ -61,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures += killing.kill_rounds(options.rounds, options.seed, totals, report).figures(options.rounds)
     if options.waits > 0:
         figures += waiting.wait_rounds(options.waits, options.seed, totals, report).figures(options.waits)
+    if options.changes > 0:
+        figures += changing.change_rounds(options.changes, totals, report)
     figures += totals.figures()
     sys.stdout.write(json.dumps(figures, indent=1) + "\n")
     return 0 if all(entry["ok"] for entry in figures) else 1

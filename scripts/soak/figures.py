@@ -25,6 +25,7 @@ ENDED: Final = "broker ended"
 STUCK: Final = "waiters stuck"
 WRONG_VALUES: Final = "wrong values"
 LEFT: Final = "left after kills"
+TORN: Final = "torn reads that were accepted"
 ZEROS: Final = {
     CRASHES_BY_THREADS: "processes",
     CRASHES: "processes",
@@ -39,6 +40,7 @@ ZEROS: Final = {
     STUCK: "waits",
     WRONG_VALUES: "findings",
     LEFT: "things",
+    TORN: "reads",
     ENDED: "times",
 }
 """The counts over all parts with their units, in the order of printing."""

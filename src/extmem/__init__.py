@@ -19,13 +19,20 @@ if TYPE_CHECKING:
     from extmem import process as process
     from extmem import raw as raw
     from extmem import rules as rules
+    from extmem import torch as torch
     from extmem import vk as vk
     from extmem.api import Buffer, Device, DeviceMemory, Image, enumerate_devices, open, open_device, open_handle
+    from extmem.api.arrays import NamedArrays
     from extmem.api.fence import Fence
+    from extmem.api.names import forget, names, open_async
+    from extmem.api.safetensors import load_safetensors, save_safetensors
     from extmem.api.semaphore import Semaphore
+    from extmem.api.share import share
+    from extmem.api.slices import MemorySlice
     from extmem.api.sync_functions import open_timeline, wait_all, wait_any
     from extmem.api.timeline import Timeline
     from extmem.core.caller_warning import RuleWarning
+    from extmem.core.naming import SharedName
     from extmem.errors import (
         AccessDeniedError,
         DescriptorError,
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
         NameInvalidError,
         NameNotFoundError,
         NameTakenError,
+        NameTimeoutError,
         ObjectManagerError,
         ObjectTypeError,
         OutOfMemoryError,
@@ -47,6 +55,7 @@ if TYPE_CHECKING:
         QuotaError,
         RuleViolation,
         SecurityDescriptorError,
+        StaleSourceError,
         UnsupportedError,
         WaitTimeoutError,
     )
@@ -56,7 +65,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("errors", "process", "raw", "rules", "vk")
+_MODULES = ("errors", "process", "raw", "rules", "torch", "vk")
 _NAMES = {
     "extmem.errors": (
         "AccessDeniedError",
@@ -70,6 +79,7 @@ _NAMES = {
         "NameInvalidError",
         "NameNotFoundError",
         "NameTakenError",
+        "NameTimeoutError",
         "ObjectManagerError",
         "ObjectTypeError",
         "OutOfMemoryError",
@@ -79,16 +89,23 @@ _NAMES = {
         "QuotaError",
         "RuleViolation",
         "SecurityDescriptorError",
+        "StaleSourceError",
         "UnsupportedError",
         "WaitTimeoutError",
     ),
     "extmem.core.caller_warning": ("RuleWarning",),
+    "extmem.core.naming": ("SharedName",),
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
     "extmem.sharing.descriptor": ("ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"),
     "extmem.sharing.descriptor.sync": ("SyncDescriptor",),
+    "extmem.api.arrays": ("NamedArrays",),
     "extmem.api.fence": ("Fence",),
+    "extmem.api.names": ("forget", "names", "open_async"),
+    "extmem.api.safetensors": ("load_safetensors", "save_safetensors"),
     "extmem.api.semaphore": ("Semaphore",),
     "extmem.api.timeline": ("Timeline",),
+    "extmem.api.share": ("share",),
+    "extmem.api.slices": ("MemorySlice",),
     "extmem.api.sync_functions": ("open_timeline", "wait_all", "wait_any"),
     "extmem.api": (
         "Buffer",
@@ -123,9 +140,12 @@ __all__ = [
     "InvalidHandleError",
     "KmtHandle",
     "LiveViewError",
+    "MemorySlice",
     "NameInvalidError",
     "NameNotFoundError",
     "NameTakenError",
+    "NameTimeoutError",
+    "NamedArrays",
     "NtHandle",
     "ObjectManagerError",
     "ObjectTypeError",
@@ -139,19 +159,28 @@ __all__ = [
     "RuleWarning",
     "SecurityDescriptorError",
     "Semaphore",
+    "SharedName",
+    "StaleSourceError",
     "SyncDescriptor",
     "Timeline",
     "UnsupportedError",
     "WaitTimeoutError",
     "enumerate_devices",
     "errors",
+    "forget",
+    "load_safetensors",
+    "names",
     "open",
+    "open_async",
     "open_device",
     "open_handle",
     "open_timeline",
     "process",
     "raw",
     "rules",
+    "save_safetensors",
+    "share",
+    "torch",
     "vk",
     "wait_all",
     "wait_any",

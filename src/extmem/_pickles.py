@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from extmem.api import DeviceMemory
     from extmem.api.fence import Fence
     from extmem.api.semaphore import Semaphore
+    from extmem.api.slices import MemorySlice
     from extmem.api.timeline import Timeline
     from extmem.handles import FdHandle, KmtHandle, NtHandle
 
@@ -26,7 +27,10 @@ __all__ = [
     "receive_memory",
     "receive_nt_handle",
     "receive_semaphore",
+    "receive_slice",
     "receive_timeline",
+    "reduce_memory",
+    "reduce_slice",
     "reduce_sync",
 ]
 
@@ -37,6 +41,14 @@ def receive_memory(ticket: bytes) -> DeviceMemory:
         from extmem.api import pickling
 
     return pickling.receive_memory(ticket)
+
+
+def receive_slice(data: bytes) -> MemorySlice:
+    """Return the part of memory that the data stand for; of a closed object if its ticket cannot be claimed."""
+    with late_imports():
+        from extmem.api import slice_pickling
+
+    return slice_pickling.receive(data)
 
 
 def receive_nt_handle(ticket: bytes) -> NtHandle:
@@ -93,3 +105,19 @@ def reduce_sync(thing: Semaphore | Fence) -> tuple[Any, ...]:
         from extmem.api import sync_pickling
 
     return sync_pickling.reduce(thing)
+
+
+def reduce_memory(memory: DeviceMemory) -> tuple[Any, ...]:
+    """Return what pickles contain of memory, for its subclasses. (No pickle contains the name of this function.)"""
+    with late_imports():
+        from extmem.api import pickling
+
+    return pickling.reduce_memory(memory)
+
+
+def reduce_slice(part: MemorySlice) -> tuple[Any, ...]:
+    """Return what pickles contain of a part of memory. (No pickle contains the name of this function.)"""
+    with late_imports():
+        from extmem.api import slice_pickling
+
+    return slice_pickling.reduce(part)

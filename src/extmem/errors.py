@@ -8,10 +8,12 @@
     ├── DriverError                        a device command failed: `result`, `command`, `devices`
     │   └── OutOfMemoryError (MemoryError) the OS or device has no more memory, descriptors or objects
     ├── HandleStateError (ValueError)      it is closed, taken, or belongs to another process
-    │   └── LiveViewError (BufferError)    memory is closed while an array or memoryview of it exists
+    │   ├── LiveViewError (BufferError)    memory is closed while an array or memoryview of it exists
+    │   └── StaleSourceError               the tensor that was shared has other memory since
     ├── ObjectManagerError                 the object manager refused: `ntstatus`, `winerror`, `result`
     │   ├── NameTakenError (FileExistsError)      the name belongs to a live object
     │   ├── NameNotFoundError (FileNotFoundError) no live object has that name
+    │   │   └── NameTimeoutError (TimeoutError)   no object got that name in time
     │   ├── NameInvalidError (ValueError)         no object can have that name
     │   ├── AccessDeniedError (PermissionError)   the object's security or the handle's access does not allow it
     │   ├── ObjectTypeError (TypeError)           the name or handle refers to an object of another type
@@ -46,6 +48,7 @@ __all__ = [
     "NameInvalidError",
     "NameNotFoundError",
     "NameTakenError",
+    "NameTimeoutError",
     "ObjectManagerError",
     "ObjectTypeError",
     "OutOfMemoryError",
@@ -55,6 +58,7 @@ __all__ = [
     "QuotaError",
     "RuleViolation",
     "SecurityDescriptorError",
+    "StaleSourceError",
     "UnsupportedError",
     "WaitTimeoutError",
 ]
@@ -163,6 +167,13 @@ class LiveViewError(HandleStateError, BufferError):
     """Memory is closed while an array or memoryview of it exists. Drop the view first; the memory is unchanged."""
 
 
+class StaleSourceError(HandleStateError):
+    """A tensor that was shared where it is was freed, or has got other memory since (`set_`, `resize_`, `.data = …`).
+
+    Others see the memory that it had when it was shared. Share it again.
+    """
+
+
 class ObjectManagerError(ExtmemError):
     """The object manager refused. Has the NTSTATUS, the Win32 error and the VkResult that a driver would return."""
 
@@ -195,6 +206,10 @@ class NameNotFoundError(ObjectManagerError, FileNotFoundError):
     """STATUS_OBJECT_NAME_NOT_FOUND or STATUS_OBJECT_PATH_NOT_FOUND: no live object has that name now."""
 
     errno = _errno.ENOENT
+
+
+class NameTimeoutError(NameNotFoundError, TimeoutError):
+    """No object got the name in the time for which an `open` waited."""
 
 
 class NameInvalidError(ObjectManagerError, ValueError):

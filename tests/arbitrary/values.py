@@ -11,15 +11,18 @@ shortage of memory.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import enum
 import functools
 import random
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from extmem import vk
+from extmem.vk._generated import structs
 
 __all__ = ["CLASS", "Draw", "Value", "flags", "hints", "structs_of_chain"]
 
@@ -47,10 +50,39 @@ _FORMATS = (
 )
 
 
+class _Names(dict[str, Any]):
+    """What names in annotations mean."""
+
+    def __missing__(self, name: str) -> Any:
+        if name not in vk.__all__:
+            raise KeyError(name)  # Python's own, as `int`
+        return getattr(vk, name)
+
+
+@functools.cache
+def _annotations() -> dict[str, dict[str, str]]:
+    """Return the annotations of the fields of generated structs. Only their stub file has them."""
+    stub = Path(structs.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    return {
+        kind.name: {
+            field.target.id: ast.unparse(field.annotation)
+            for field in kind.body
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        }
+        for kind in ast.parse(stub).body
+        if isinstance(kind, ast.ClassDef)
+    }
+
+
 @functools.cache
 def hints(struct: type[vk.Struct]) -> dict[str, Any]:
     """Return the types of a struct's fields."""
-    found = typing.get_type_hints(struct)
+    known = _annotations().get(struct.__name__)
+    if known is None:
+        found = typing.get_type_hints(struct.__init__)
+    else:
+        names = _Names(Sequence=Sequence, ClassVar=typing.ClassVar, SupportsInt=typing.SupportsInt)
+        found = {name: eval(text, {}, names) for name, text in known.items()}
     return {field.name: found[field.name] for field in dataclasses.fields(struct) if not field.name.isupper()}
 
 
@@ -60,7 +92,7 @@ def structs_of_chain(struct: type[vk.ChainStruct]) -> tuple[type[vk.ChainStruct]
     allowed = vk.CHAIN_ALLOWED.get(struct.C_NAME, frozenset())
     found = {
         value.C_NAME: value
-        for value in vars(vk).values()
+        for value in (getattr(vk, name) for name in vk.__all__)
         if isinstance(value, type) and issubclass(value, vk.ChainStruct) and value is not vk.ChainStruct
     }
     return tuple(found[name] for name in sorted(allowed) if name in found)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 
+import msgspec
 import pytest
 
 import extmem
@@ -126,7 +126,7 @@ class _OtherGpu(HostBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        self.identity = dataclasses.replace(self.identity, device_uuid=b"another device !", device_name="another")
+        self.identity = msgspec.structs.replace(self.identity, device_uuid=b"another device !", device_name="another")
 
 
 class _OtherDriver(HostBackend):
@@ -134,7 +134,7 @@ class _OtherDriver(HostBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        self.identity = dataclasses.replace(self.identity, driver_uuid=b"another driver !")
+        self.identity = msgspec.structs.replace(self.identity, driver_uuid=b"another driver !")
 
 
 @pytest.mark.parametrize("backend", [_OtherGpu, _OtherDriver])

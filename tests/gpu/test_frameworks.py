@@ -10,9 +10,12 @@ import pytest
 
 import extmem
 from extmem.api import Device
-from extmem.sharing.dtypes import ITEMSIZES
+from extmem.interop.element_types import NUMPY_NAMES
+from extmem.sharing.elements import element_type
 from extmem.testing.children import Peer
-from tests.gpu.conftest import framework
+from scripts import element_types
+from tests.element_results import MODULES, ON_GPU, SHAPE, TEXTS, fill, results
+from tests.gpu.conftest import FRAMEWORKS, framework
 
 
 @pytest.fixture(params=["cuda", "vulkan"])
@@ -37,7 +40,7 @@ def test_a_tensor_is_the_memory_itself(torch: Any, gpu: Device) -> None:
         gc.collect()
 
 
-@pytest.mark.parametrize("dtype", ITEMSIZES)
+@pytest.mark.parametrize("dtype", sorted(NUMPY_NAMES))
 def test_every_type(dtype: str, torch: Any, gpu: Device) -> None:
     with gpu.allocate((8,), dtype) as memory:
         data = numpy.arange(8).astype(dtype)
@@ -46,6 +49,41 @@ def test_every_type(dtype: str, torch: Any, gpu: Device) -> None:
         assert (tensor.cpu().numpy() == data).all()
         del tensor
         gc.collect()
+
+
+def test_types_that_numpy_lacks_are_the_memory_itself(torch: Any, gpu: Device) -> None:
+    for text in TEXTS:
+        element = element_type(text)
+        with gpu.allocate(SHAPE, text) as memory:
+            octets = fill(memory)
+            try:
+                tensor = memory.torch()
+            except extmem.UnsupportedError as error:
+                assert element.text in str(error) or element.fields
+                continue
+            assert tensor.is_cuda
+            assert tensor.reshape(-1).view(torch.uint8).cpu().numpy().tobytes() == octets, text
+            if text != "float4_e2m1fn_packed":
+                assert str(tensor.dtype) == f"torch.{text}"
+            del tensor
+    with gpu.allocate(4, "bfloat16") as memory:
+        tensor = memory.torch()
+        tensor += 1.5
+        torch.cuda.synchronize()
+        assert memory.tobytes() == b"\xc0\x3f" * 4
+        del tensor
+
+
+def test_jax_has_the_small_floats_too(gpu: Device) -> None:
+    jax = framework("jax")
+    for text in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
+        with gpu.allocate((8,), text) as memory:
+            octets = fill(memory)
+            array = memory.jax()
+            assert str(array.dtype) == text and bytes(numpy.asarray(array).tobytes()) == octets
+            del array
+            gc.collect()
+    assert jax is not None
 
 
 def test_strides_offset_and_other_types(torch: Any, gpu: Device) -> None:
@@ -138,3 +176,16 @@ def test_memory_of_a_framework_is_refused_with_the_remedy(torch: Any, cuda: Devi
     tensor = torch.empty(1 << 20, dtype=torch.uint8, device="cuda")
     with pytest.raises(extmem.UnsupportedError, match="allocate it through extmem"):
         extmem.raw.adopt_cuda(cuda, tensor.data_ptr(), tensor.numel())
+
+
+@pytest.mark.parametrize("name", ON_GPU)
+def test_the_results_are_those_of_the_page(name: str, gpu: Device) -> None:
+    """`python -m scripts.element_types gpu FILE` writes them; another version may have more types."""
+    if not MODULES[name]:
+        pytest.skip(f"{FRAMEWORKS[name]} is not installed")
+    written = element_types.read_gpu_results()
+    found = results(gpu, name)
+    assert found["float32"] == "" and any(found.values())
+    if written is not None and name in written["cells"].get(gpu.kind, {}):
+        column = written["cells"][gpu.kind][name]
+        assert [text for text, cell in found.items() if cell and column.get(text) == "yes"] == []

@@ -6,7 +6,8 @@ that name instead, and a console block or another such file of the document must
 each line that starts with `$ ` is a command for the shell (`> ` continues it); the lines below it are its expected
 output (`...` matches anything). Language `powershell` is the same on Windows, with the prompt `PS> `. All of it happens
 in an empty folder, with a broker of its own. A block that cannot run has a comment above it with the reason: `<!-- not
-run: … -->`. One whose last command must fail has `<!-- exit status: 1 -->`.
+run: … -->`. One whose last command must fail has `<!-- exit status: 1 -->`. A document whose blocks need a framework
+has `<!-- needs: torch -->` (or several, with commas) on a line of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from extmem.testing.runtime import Runtime
 from tests.meta.tools import ROOT, run
 
-__all__ = ["Block", "blocks", "complaints_about", "private_environment", "run_document"]
+__all__ = ["Block", "blocks", "complaints_about", "needed_by", "private_environment", "run_document"]
 
 RUNNABLE = ("python", "console", "powershell")
 PROMPTS = {"console": "$ ", "powershell": "PS> "}
@@ -33,6 +34,7 @@ _FENCE = re.compile(
 )
 _NOT_RUN = re.compile(r"<!--\s*not run:\s*(?P<reason>.*?)\s*-->\s*\Z", re.DOTALL)
 _STATUS = re.compile(r"<!--\s*exit status:\s*(?P<status>\d+)\s*-->\s*\Z")
+_NEEDS = re.compile(r"^<!--\s*needs:\s*(?P<packages>[\w, ]+?)\s*-->$", re.MULTILINE)
 _FILE = re.compile(r"# (?P<name>[\w-]+\.py)\s*\Z")
 
 
@@ -71,6 +73,11 @@ def blocks(text: str) -> list[Block]:
             )
         )
     return found
+
+
+def needed_by(text: str) -> list[str]:
+    """Return the packages that the blocks of a document need, besides those of `make test`."""
+    return [package.strip() for match in _NEEDS.finditer(text) for package in match["packages"].split(",")]
 
 
 def complaints_about(found: list[Block]) -> list[str]:

@@ -54,12 +54,12 @@ def test_an_untouched_copy_passes(copy: Path) -> None:
 
 def test_an_edited_file_is_found_and_the_diff_shown(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = copy / ENUMS
-    target.write_text(target.read_text("utf-8").replace("TYPE_2D = 1", "TYPE_2D = 3"), "utf-8")
+    target.write_text(target.read_text("utf-8").replace('"TYPE_2D": 1', '"TYPE_2D": 3'), "utf-8")
     assert check(copy) == 1
     out = capsys.readouterr().out
     assert f"differs: {ENUMS}" in out
-    assert "-    TYPE_2D = 3" in out
-    assert "+    TYPE_2D = 1" in out
+    assert '-            "TYPE_2D": 3' in out
+    assert '+            "TYPE_2D": 1' in out
 
 
 @pytest.mark.parametrize("path", files.FILES)

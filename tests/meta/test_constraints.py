@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.frameworks import FRAMEWORKS
 from tests.meta.tools import ROOT
 
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.+!-]+)(?:\s*;.*)?(?:\s+#.*)?$")
@@ -75,9 +76,13 @@ def explained(text: str) -> set[str]:
     return {canonicalize_name(name) for name in re.findall(r"^\| `([A-Za-z0-9._-]+)` \| [^|\s]", section, re.MULTILINE)}
 
 
-def for_the_site(text: str) -> str:
-    """Return the part of a constraints file with what only `make docs` installs."""
-    return text.partition("(make docs):\n")[2]
+def part(text: str, command: str) -> str:
+    """Return the part of a constraints file with what only this command installs, besides what the others need."""
+    return text.partition(f"({command}):\n")[2].partition("# Additional")[0]
+
+
+PARTS = {"docs": "make docs", "frameworks": "scripts/setup.sh frameworks"}
+"""Extras that .venv need not have, and the commands in the headings of their parts."""
 
 
 def _project() -> dict[str, Any]:
@@ -96,22 +101,24 @@ def test_every_dependency_is_pinned() -> None:
 
 def test_every_pin_is_a_dependency_or_comes_with_one() -> None:
     named = direct(_project())
-    of_site, _ = pins(for_the_site((ROOT / "constraints.txt").read_text(encoding="utf-8")))
-    stray = set(_pins()) - set(of_site) - named - brought_along(named)
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    elsewhere = {name for command in PARTS.values() for name in pins(part(text, command))[0]}
+    stray = set(_pins()) - elsewhere - named - brought_along(named)
     assert not stray, f"nothing needs {sorted(stray)}: take them out of constraints.txt"
 
 
-@pytest.mark.slow("the site's packages are installed for the rest of `make test-all` alone")
-def test_the_pins_of_the_site_are_what_its_packages_need() -> None:
-    of_site, _ = pins(for_the_site((ROOT / "constraints.txt").read_text(encoding="utf-8")))
+@pytest.mark.slow("the packages are installed for the rest of `make test-all` alone")
+@pytest.mark.parametrize("extra", ["docs", pytest.param("frameworks", marks=pytest.mark.framework(*FRAMEWORKS))])
+def test_the_pins_of_a_part_are_what_its_packages_need(extra: str) -> None:
+    pinned, _ = pins(part((ROOT / "constraints.txt").read_text(encoding="utf-8"), PARTS[extra]))
     named = {
-        canonicalize_name(Requirement(line).name) for line in _project()["project"]["optional-dependencies"]["docs"]
+        canonicalize_name(Requirement(line).name) for line in _project()["project"]["optional-dependencies"][extra]
     }
-    assert named <= set(of_site)
+    assert pinned and named <= set(pinned)
     for name in named:
-        importlib.metadata.version(name)  # PackageNotFoundError: `scripts/setup.sh docs` installs them
+        importlib.metadata.version(name)  # PackageNotFoundError: `scripts/setup.sh docs` or `frameworks` installs them
     needed = named | brought_along(named)
-    assert not set(of_site) - needed, "nothing of the site needs these: take them out of constraints.txt"
+    assert not set(pinned) - needed, "nothing needs these: take them out of constraints.txt"
 
 
 def test_contributing_says_why_each_dependency_is_there() -> None:
@@ -171,10 +178,11 @@ def test_planted_loose_pins_are_found() -> None:
     assert strange == ["PyYAML>=6", "rich"]
 
 
-def test_the_pins_of_the_site_are_those_of_its_part() -> None:
-    part = for_the_site("numpy==2.1.0\n# What the site needs (make docs):\nbabel==2.0\n")
-    assert pins(part) == ({"babel": "2.0"}, [])
-    assert not for_the_site("numpy==2.1.0\n")
+def test_the_pins_of_a_command_are_those_of_its_part() -> None:
+    text = "numpy==2.1.0\n# Additional for it (make it):\nsix==1\n# Additional for the site (make docs):\nbabel==2.0\n"
+    assert pins(part(text, "make docs")) == ({"babel": "2.0"}, [])
+    assert pins(part(text, "make it")) == ({"six": "1"}, [])
+    assert not part("numpy==2.1.0\n", "make docs")
 
 
 def test_planted_unpinned_and_stray_packages_are_found() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
-from tests.meta.running import Block, blocks, complaints_about, documents, run_document
+from tests import frameworks
+from tests.meta.running import Block, blocks, complaints_about, documents, needed_by, run_document
 from tests.meta.story import fits
 from tests.meta.tools import ROOT
 
@@ -14,7 +16,9 @@ NOT_RUN = {
     "README.md": 2,
     "CONTRIBUTING.md": 1,
     "docs/guides/arrays.md": 2,
-    "docs/guides/cuda.md": 7,
+    "docs/guides/cuda.md": 9,
+    "docs/guides/from-safetensors.md": 1,
+    "docs/guides/model-weights.md": 1,
     "docs/guides/order.md": 1,
     "docs/guides/other-bindings.md": 1,
     "docs/guides/windows.md": 2,
@@ -29,17 +33,24 @@ _DOCUMENTS = documents()
 _IDS = [path.relative_to(ROOT).as_posix() for path in _DOCUMENTS]
 
 
-@pytest.mark.parametrize("path", _DOCUMENTS, ids=_IDS)
+def _document(path: Path) -> ParameterSet:
+    needed = needed_by(path.read_text(encoding="utf-8"))
+    marks = [pytest.mark.framework(*needed), pytest.mark.slow("imports what the document needs")] if needed else []
+    return pytest.param(path, id=path.relative_to(ROOT).as_posix(), marks=marks)
+
+
+@pytest.mark.parametrize("path", [_document(path) for path in _DOCUMENTS])
 def test_blocks_run(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if path.relative_to(ROOT).as_posix() in NEED_VULKAN:
         request.getfixturevalue("vulkan_device")
-    found = blocks(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    found = blocks(text)
     assert not complaints_about(found)
     if path.relative_to(ROOT).as_posix() in WINDOWS:
         return
     running = [block for block in found if block.language in ("python", "console") and block.reason is None]
     if running:
-        problem = run_document(found, tmp_path, name=path.name)
+        problem = run_document(found, tmp_path, name=path.name, timeout=300 if needed_by(text) else 60)
         assert not problem, problem
 
 
@@ -49,6 +60,13 @@ def test_the_blocks_that_do_not_run_are_those_of_the_allow_list() -> None:
         for name, path in zip(_IDS, _DOCUMENTS, strict=True)
     }
     assert {name: count for name, count in counted.items() if count} == NOT_RUN
+
+
+def test_what_a_document_needs_is_read() -> None:
+    assert needed_by("# A\n\n<!-- needs: torch, pyarrow -->\n\ntext `<!-- needs: jax -->`\n") == ["torch", "pyarrow"]
+    assert needed_by("# A\n\nIt needs: torch\n") == []
+    for path in _DOCUMENTS:
+        assert set(needed_by(path.read_text(encoding="utf-8"))) <= set(frameworks.FRAMEWORKS), path
 
 
 def test_blocks_are_found_at_all() -> None:

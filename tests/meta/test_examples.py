@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from extmem.devices import cuda
 from extmem.testing.runtime import Runtime
+from tests import frameworks
 from tests.meta.running import private_environment
 from tests.meta.tools import ROOT, python_files, run
 from tests.vulkan_bed import SHARES_NOTHING
@@ -26,20 +28,20 @@ NEED_VULKAN = {
     "render_to_torch_in_order.py",
     "slangpy_buffer.py",
 }
+IN_ORDER = ("frames_in_order.py", "render_to_torch_in_order.py")
 NEED_CUDA = {"render_to_torch_in_order.py"}
-NEED_PACKAGE = {
-    "frames_to_torch.py": ("torch", "PyTorch"),
-    "render_to_torch_in_order.py": ("torch", "PyTorch"),
-    "slangpy_buffer.py": ("slangpy", "slangpy"),
+NEED_TORCH = {
+    "frames_to_torch.py",
+    "render_to_torch_in_order.py",
+    "trainer_and_workers.py",
+    "weights_from_safetensors.py",
 }
-"""The package that an example requires, and the name of the package."""
+NEED_SLANGPY = {"slangpy_buffer.py"}
 
 MARKS = {
     "foreign_binding.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "slangpy_buffer.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "readonly_publish.py": pytest.mark.linux_only("passes the payload's fd to an unrelated program"),
-    "frames_to_torch.py": pytest.mark.slow("needs PyTorch, which takes seconds to import"),
-    "render_to_torch_in_order.py": pytest.mark.slow("needs PyTorch, which takes seconds to import"),
     "render_to_consumer.py": SHARES_NOTHING,
 }
 """Examples that do not run on every system, or that take long."""
@@ -70,38 +72,40 @@ def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 5
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(path, id=path.name, marks=MARKS.get(path.name, ())) for path in EXAMPLES]
-)
+def example(path: Path) -> ParameterSet:
+    """Return the parameter of an example, with its marks."""
+    if path.name in NEED_TORCH:
+        return frameworks.param("torch", path, id=path.name)
+    return pytest.param(path, id=path.name, marks=MARKS.get(path.name, ()))
+
+
+@pytest.mark.parametrize("path", [example(path) for path in EXAMPLES])
 def test_example_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if path.name in NEED_VULKAN:
         request.getfixturevalue("vulkan_device")
-    package, words = NEED_PACKAGE.get(path.name, ("sys", ""))
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{words} is not installed")
+    if path.name in NEED_SLANGPY and importlib.util.find_spec("slangpy") is None:
+        pytest.skip("slangpy is not installed")
     _skip_without_cuda(path)
-    problem = run_example(path, tmp_path)
+    # With PyTorch, up to four processes import it, which takes each of them seconds.
+    problem = run_example(path, tmp_path, timeout=300 if path.name in NEED_TORCH else 60)
     assert not problem, problem
 
 
 def _skip_without_cuda(path: Path) -> None:
     if path.name in NEED_CUDA and not cuda.offers():
-        pytest.skip("needs a GPU that CUDA supports")
+        pytest.skip("no CUDA device here")
 
 
 @pytest.mark.slow("waits for the deadline of a signal that does not come")
-@pytest.mark.parametrize("name", ["frames_in_order.py", "render_to_torch_in_order.py"])
-def test_an_example_of_order_fails_without_one_signal(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [example(ROOT / "examples" / name) for name in IN_ORDER])
+def test_an_example_of_order_fails_without_one_signal(path: Path, tmp_path: Path) -> None:
     """It runs with all signals (above): so it is the order that makes it right."""
-    path = ROOT / "examples" / name
-    if name in NEED_PACKAGE and importlib.util.find_spec(NEED_PACKAGE[name][0]) is None:
-        pytest.skip(f"{NEED_PACKAGE[name][1]} is not installed")
     _skip_without_cuda(path)
     problem = run_example(path, tmp_path, "--without")
     assert "ended with 1" in problem and "WaitTimeoutError" in problem, problem
 
 
-@pytest.mark.parametrize("name", ["frames_to_torch.py", "render_to_torch_in_order.py"])
+@pytest.mark.parametrize("name", sorted(NEED_TORCH))
 def test_an_example_for_pytorch_ends_with_one_sentence_without_it(name: str, tmp_path: Path) -> None:
     """Without the package, whether or not it is installed: a folder that comes first on the path hides it."""
     text = "import importlib.util, runpy, sys\nimportlib.util.find_spec = lambda name: None\n"

@@ -36,6 +36,7 @@ LAYERS = (
     "api",
     "process",
     "raw",
+    "torch",
     "cli",
 )
 UNRELATED = {("rules", "objects"), ("objects", "rules")}
@@ -81,8 +82,10 @@ PLATFORM_ASKED = {
     "extmem.devices.cuda.handle_types": "picks how CUDA's own memory leaves the process",
     "extmem.devices.cuda.host_calls": "picks how a stream wakes who waits on the host",
     "extmem.devices.host.system": "picks what payloads are made of",
+    "extmem.devices.host.page_system": "picks what companion pages are made of",
     "extmem.devices.host.sync_system": "picks what semaphores and fences are made of",
     "extmem.devices.vulkan.sync_sharing": "picks how a driver's semaphores and fences are shared",
+    "extmem.interop.positioned_reads": "picks how several threads read one file",
     "extmem.manager": "picks the object manager",
     "extmem.owning._system": "picks how descriptors are closed and duplicated",
     "extmem.process": "picks how children inherit",

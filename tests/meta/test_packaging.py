@@ -24,6 +24,7 @@ NEEDED = (
     "extmem/py.typed",
     "extmem/rules/ledger.json",
     "extmem/vk/_generated/structs.py",
+    "extmem/vk/_generated/structs.pyi",
     "extmem/wire/codec.py",
     "extmem/cli/__init__.py",
     "extmem/cli/_bench/floor.c",

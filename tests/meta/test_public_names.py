@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import extmem
@@ -21,7 +22,7 @@ from tests.meta.tools import ROOT, SOURCE, python, python_files
 HEAVY = ("numpy", "click", "rich", "cffi", "msgspec")
 REFUSAL = "Windows|_win32" if sys.platform == "linux" else "Linux"
 """The text that modules of another platform raise when they are imported."""
-FRAMEWORKS = {"extmem.interop.read_only_tensor": "torch"}
+FRAMEWORKS = {"extmem.interop.read_only_tensor": "torch", "extmem.interop.torch_operations": "torch"}
 """Modules that are loaded only where a framework is used, and the framework, which no extra of extmem installs."""
 OPTIONAL = ("numpy", "click", "rich", "cffi")
 _DUNDERS = {"__version__"}
@@ -47,6 +48,18 @@ def declared(tree: ast.Module) -> tuple[set[str], set[str], set[str]]:
                 if isinstance(inner, ast.ImportFrom):
                     typed |= {alias.asname or alias.name for alias in inner.names}
     return promised, lazy, typed
+
+
+def without_signature(names: dict[str, object]) -> list[str]:
+    """Return the records that `help` cannot show: a type of a field is not found where the class is."""
+    missing = []
+    for name, value in names.items():
+        if isinstance(value, type) and issubclass(value, msgspec.Struct):
+            try:
+                inspect.signature(value)
+            except NameError as error:
+                missing.append(f"{name}: {error}")
+    return missing
 
 
 def undocumented(names: dict[str, object]) -> list[str]:
@@ -100,6 +113,20 @@ def test_every_error_class_is_public() -> None:
 
 def test_every_public_name_and_its_members_are_documented() -> None:
     assert not undocumented(_public())
+
+
+def test_help_shows_the_signature_of_every_public_record() -> None:
+    from extmem import rules, vk
+
+    facts = {name: getattr(rules, name) for name in rules.__all__}
+    for names in (_public(), facts, {"Command": vk.Command, "Param": vk.Param}):
+        assert not without_signature(names)
+    assert len([one for one in map(_public().get, extmem.__all__) if isinstance(one, type(msgspec.Struct))]) > 3
+
+
+def test_a_record_without_a_signature_is_found() -> None:
+    planted = msgspec.defstruct("Planted", [("field", "NoSuchType")])  # type: ignore[list-item]  # as in a class body
+    assert len(without_signature({"Planted": planted, "Descriptor": extmem.Descriptor})) == 1
 
 
 def test_every_all_of_a_module_resolves() -> None:
@@ -274,7 +301,7 @@ def test_the_reference_has_the_public_members_alone() -> None:
     page = (ROOT / "docs" / "reference" / "extmem.md").read_text(encoding="utf-8")
     for cls in (extmem.Buffer, extmem.DeviceMemory, extmem.FdHandle, extmem.Device):
         text = page.partition(f"\n## `{cls.__name__}`\n")[2].partition("\n## ")[0]
-        shown = set(re.findall(r"^\*\*`(\w+)", text, re.MULTILINE))
+        shown = set(re.findall(r"^\*\*`(?:async )?(\w+)", text, re.MULTILINE))
         public = {name for name in public_members(cls) if callable(getattr(cls, name))}
         assert public and public <= shown, cls
         assert not shown & (set(dir(cls)) - set(public_members(cls))), cls
@@ -293,7 +320,7 @@ REFERENCE = {
 }
 """The pages of docs/reference, and the modules whose public names each has."""
 ELSEWHERE = {
-    "extmem": {"errors", "process", "raw", "rules", "vk", "__version__"},
+    "extmem": {"errors", "process", "raw", "rules", "torch", "vk", "__version__"},
     "extmem.rules": {"ledger", "RELEASED"},
 }
 """Public names that are modules, which have pages of their own, or a number."""

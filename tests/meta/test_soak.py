@@ -12,11 +12,20 @@ import pytest
 
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
-from scripts.soak import arbitrary, figures, fuzzing, killing, using, waiting, workers
+from scripts.soak import arbitrary, changing, figures, fuzzing, killing, using, waiting, workers
 from scripts.soak.__main__ import main
 from tests.layer import collector
 
-NOTHING = {"iterations": 0, "minutes": 0, "interrupts": 0, "attempts": 0, "programs": 0, "rounds": 0, "waits": 0}
+NOTHING = {
+    "iterations": 0,
+    "minutes": 0,
+    "interrupts": 0,
+    "attempts": 0,
+    "programs": 0,
+    "rounds": 0,
+    "waits": 0,
+    "changes": 0,
+}
 
 
 def options(**parts: float) -> list[str]:
@@ -367,3 +376,45 @@ def test_a_planted_fault_of_waits_is_counted(name: str, monkeypatch: pytest.Monk
     waiting.wait_rounds(1, 1, totals, told.append)
     counted = {figure["name"]: figure["value"] for figure in totals.figures()}
     assert counted[name] >= 1, told
+
+
+# -- changes
+
+
+@pytest.mark.slow("starts a broker and two processes")
+def test_a_short_run_of_changes_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(options(changes=500)) == 0
+    found, err = printed(capsys)
+    assert found["changes: rounds"]["value"] == 500 and found["torn reads that were accepted"]["value"] == 0
+    assert found["changes: reads during an update"]["value"] > 0 and "500 of 500 rounds of changes" in err
+
+
+@pytest.mark.slow("starts a broker and two processes")
+@pytest.mark.parametrize(
+    ("part", "words", "planted"),
+    [
+        ("LOOKING", "if look.changed:", "if False:"),
+        ("UPDATING", "array[:] = number", "array[1:] = number"),
+        ("UPDATING", "        array[:] = number", "        pass\n    array[:] = number"),
+    ],
+    ids=["every read is accepted", "an element is left out", "bytes are written after the block"],
+)
+def test_planted_torn_reads_are_counted(
+    part: str, words: str, planted: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = getattr(changing, part)
+    assert words in source
+    monkeypatch.setattr(changing, part, source.replace(words, planted))
+    assert main(options(changes=500)) == 1
+    found, _ = printed(capsys)
+    assert found["torn reads that were accepted"]["value"] > 0
+
+
+@pytest.mark.slow("starts a broker and two processes")
+def test_an_update_that_fails_is_a_round_that_did_not_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changing, "UPDATING", "memory.close()\n" + changing.UPDATING)
+    assert main(options(changes=10)) == 1
+    found, err = printed(capsys)
+    assert not found["changes: rounds"]["ok"] and "BROKEN changes" in err

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 import extmem
@@ -124,7 +125,7 @@ class ImportsForGood(HostFence):
     __slots__ = ()
 
     def import_payload(self, source: SyncSource) -> None:
-        super().import_payload(source._replace(temporary=False))
+        super().import_payload(msgspec.structs.replace(source, temporary=False))
 
 
 class ImportsForAWhile(HostFence):
@@ -133,7 +134,7 @@ class ImportsForAWhile(HostFence):
     __slots__ = ()
 
     def import_payload(self, source: SyncSource) -> None:
-        super().import_payload(source._replace(temporary=True))
+        super().import_payload(msgspec.structs.replace(source, temporary=True))
 
 
 class LeaksADescriptor(HostFence):

@@ -15,6 +15,7 @@ SOURCE = ROOT / "src" / "extmem"
 _NEVER = {
     ".git",
     ".venv",
+    ".frameworks",
     ".mypy_cache",
     ".ruff_cache",
     ".pytest_cache",

@@ -21,6 +21,7 @@ SETUP = {
     "ObjectManagerError": "",
     "NameTakenError": "",
     "NameNotFoundError": "",
+    "NameTimeoutError": "",
     "NameInvalidError": "",
     "AccessDeniedError": "shared = device.allocate(1024, name='frames')",
     "InvalidHandleError": "shared = device.allocate(4096, name='shared')\nhandle = shared.export_handle()",
@@ -31,6 +32,7 @@ SETUP = {
 """What stands before the examples of a class."""
 NOT_RUN = {
     "UnsupportedError": "needs a machine without a driver",
+    "StaleSourceError": "needs PyTorch's memory on a GPU",
     "DriverError": "needs a device that fails",
     "OutOfMemoryError": "would use the memory of the machine",
     "ObjectTypeError": "needs an event of the Windows kernel",

@@ -32,7 +32,7 @@ import os, pickle, sys, threading
 import extmem
 device = extmem.open_device(kind='host')
 fd = extmem.FdHandle(os.open(os.devnull, os.O_RDONLY))
-assert "extmem.core._operations" not in sys.modules
+assert "extmem.core.opening" not in sys.modules
 
 def refused(error, call):
     try:

@@ -35,7 +35,6 @@ def hostile(peer: Peer) -> Peer:
         "os.ftruncate(number, 0)",
         "os.ftruncate(number, 1 << 20)",
         "fcntl.fcntl(number, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)",
-        "fcntl.fcntl(number, fcntl.F_ADD_SEALS, 0x10)",
     ],
 )
 def test_the_files_size_and_seals_cannot_be_changed(
@@ -49,6 +48,25 @@ def test_the_files_size_and_seals_cannot_be_changed(
         assert get(memory, SIZE)[:4] == b"safe"
         put(memory, b"more")
         assert hostile("get(memory)") == b"more"
+
+
+@FILES
+def test_later_writers_can_be_sealed_out_only_by_who_may_write(hostile: Peer, device: Device, name: str) -> None:
+    """F_SEAL_FUTURE_WRITE (0x10): memory that is mapped stays writable, and a later process gets a clear error."""
+    opened = "import fcntl\nmemory = by_name(device, name)"
+    seal = "fcntl.fcntl(memory.record.allocation.fd, fcntl.F_ADD_SEALS, 0x10)"
+    with export(device, name=name, security=RIGHTS[1]):
+        hostile(opened, name=name)
+        assert hostile.fails(seal).is_a(OSError)
+        hostile("memory.close()")
+    with export(device, name=name) as memory, Peer() as late:
+        put(memory, b"safe")
+        hostile(opened, name=name)
+        hostile(seal)
+        put(memory, b"more")
+        late("import extmem\nmemory = extmem.open(name)", name=name)
+        assert late.fails("memory.write(b'late')").is_a("AccessDeniedError")
+        assert get(memory, SIZE)[:4] == b"more"
 
 
 @FILES

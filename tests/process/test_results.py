@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import multiprocessing
 import pickle
@@ -190,6 +191,8 @@ def test_every_public_operation_reports_why(device: Device, kind: str) -> None:
             verb = getattr(thing, name)
             wanted = [p for p in inspect.signature(verb).parameters.values() if p.default is p.empty and p.kind < 2]
             found = verb(*ARGUMENTS.get(name, (None,) * len(wanted)))
+            if inspect.iscoroutine(found):
+                asyncio.run(found)
             if hasattr(found, "__enter__"):
                 found.__enter__()
         raised += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from extmem import rules
 from extmem.rules import GetSyncFacts, Unsubmitted

@@ -105,8 +105,9 @@ def _clear(world: World, device: extmem.Device, values: dict[str, Any]) -> set[s
 
 def _image_copy(to_image: bool, world: World, device: extmem.Device, values: dict[str, Any]) -> set[str]:
     image = _made(world, device, values["image"])
-    shared = values.get("places", ((0,), (1,)))
-    buffer = _made(world, device, values["buffer"], image.memory if shared[0][0] == shared[1][0] else None)
+    first, second = values.get("places", (None, None))
+    shared = first is not None and first.memory == second.memory
+    buffer = _made(world, device, values["buffer"], image.memory if shared else None)
     how = {
         name: values[name]
         for name in ("layout", "buffer_offset", "mip_level", "array_layer", "aspect")

@@ -7,9 +7,9 @@ import pkgutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 import extmem.rules
 from extmem.rules import _field_types, ledger

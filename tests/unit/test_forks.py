@@ -90,7 +90,7 @@ def run(code: str) -> str:
 @pytest.mark.parametrize(
     ("module", "call", "opened"),
     [
-        ("extmem.interop._interop", "memory.numpy()", True),
+        ("extmem.interop.numpy_views", "memory.numpy()", True),
         ("numpy", "memory.numpy()", True),
         ("extmem.api.pickling", "__import__('pickle').dumps(memory)", True),
         ("extmem.api", "extmem.open_device(kind='host')", False),

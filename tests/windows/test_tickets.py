@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 
+import msgspec
 import pytest
 
 from extmem import errors
@@ -69,7 +70,7 @@ def test_a_ticket_is_fetched_from_the_very_process_that_was_meant(device: Device
         ticket = manager().offer(reference=memory.record.references[0].number)
         said = tickets.parse(ticket)
         assert (said.pid, said.created) == (os.getpid(), processes.start_time(os.getpid()))
-        later = said._replace(created=said.created + 1)
+        later = msgspec.structs.replace(said, created=said.created + 1)
         with pytest.raises(errors.InvalidHandleError, match="another one"):
             manager().claim(later.pack())
         claimed = manager().claim(ticket)  # a claim by another process has not spent it
@@ -85,7 +86,7 @@ def test_a_handle_that_is_no_longer_what_was_sent_is_not_handed_over(device: Dev
         ticket = manager().offer(reference=memory.record.references[0].number)
         said = tickets.parse(ticket)
         with nt(device, other) as handle, pytest.raises(errors.InvalidHandleError):
-            manager().claim(said._replace(value=int(handle)).pack())
+            manager().claim(msgspec.structs.replace(said, value=int(handle)).pack())
         assert manager().withdraw(ticket)
         assert get(other) == b"\0\0\0\0"
 

@@ -13,7 +13,7 @@ not released again for a stream. Memory that a stream uses after the block is he
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from extmem.api.commands import Commands
 from extmem.core import memory_buffer, shared_devices, sync_operations
@@ -21,13 +21,34 @@ from extmem.core.device_state import DeviceState
 from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import MemoryRecord
 from extmem.core.resources import BufferObject
-from extmem.devices.optional_protocols import ReleasesOwnership
+from extmem.devices.optional_protocols import FinishesLater, ReleasesOwnership
 from extmem.errors import UnsupportedError
 from extmem.interop import DeviceArray, gpu_arrays
 from extmem.interop.streams import stream_address
 from extmem.owning import Uses
 
 __all__ = ["on_queue", "on_stream"]
+
+
+def waiter(memory: MemoryObject, stream: object) -> Callable[[], None] | None:
+    """Return a function that waits for the work of a stream, and of the device, on the memory; None if the host alone
+    uses it.
+    """
+    if memory.device.kind == "host":
+        return None
+    address = stream_address(stream)
+
+    def finish() -> None:
+        with memory.use() as record:
+            if record.companion is not None or record.device.descriptor_importer is not None:
+                pointer = gpu_arrays.device_pointer(record)
+                if pointer is not None:
+                    pointer.wait(address)
+            backend = record.device.backend
+            if isinstance(backend, FinishesLater):
+                backend.finish_submitted()
+
+    return finish
 
 
 @contextlib.contextmanager
@@ -43,9 +64,10 @@ def on_stream(memory: MemoryObject, stream: object, wait: object, signal: object
         if array is None:
             raise gpu_arrays.no_gpu_error(memory.what(), memory.device)
         pointer = gpu_arrays.device_pointer(record)
-        backend = record.device.backend
-        if isinstance(backend, ReleasesOwnership) and (waits is None or backend.owns(record.allocation)):
-            backend.release_ownership(record.allocation)
+        if record.deferred is None:  # else no queue of this process has used it yet
+            backend = record.device.backend
+            if isinstance(backend, ReleasesOwnership) and (waits is None or backend.owns(record.allocation)):
+                backend.release_ownership(record.allocation)
         cuda = _cuda_device(record) if waits is not None else None
         if waits and cuda is not None:
             sync_operations.stream_order.stream_wait(cuda, address, waits, uses)

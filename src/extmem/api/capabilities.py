@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from extmem.core.device_state import DeviceState
 from extmem.core.sync_facts import sync_facts
@@ -15,8 +15,7 @@ _TYPES = {0x1: "OPAQUE_FD", 0x2: "OPAQUE_WIN32", 0x4: "OPAQUE_WIN32_KMT", 0x8: "
 _FENCE_TYPES = {0x1: "OPAQUE_FD", 0x2: "OPAQUE_WIN32", 0x4: "OPAQUE_WIN32_KMT", 0x8: "SYNC_FD"}
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(msgspec.Struct, frozen=True):
     """What a device supports of semaphores and fences. See `Device.capabilities`."""
 
     timelines: str

@@ -9,10 +9,10 @@ are in one module because each returns objects of the others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar, cast, overload
 
 from extmem import interop, rules, vk
 from extmem.api.sync_device import SyncDevice
@@ -23,9 +23,8 @@ from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import Closed
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.owning import Uses, late_imports, unsettled, work_off
+from extmem.owning import LateModule, Uses, late_imports, unsettled, work_off
 from extmem.vk.handle_types import MemoryHandleType
-from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,9 +32,14 @@ if TYPE_CHECKING:
     from extmem.api.commands import Commands
     from extmem.api.fence import Fence
     from extmem.api.semaphore import Semaphore
+    from extmem.core.changes import Stable, Update
+    from extmem.core.memory_record import MemoryRecord
     from extmem.core.validation_cache import Key
     from extmem.devices.resources import NativeResource
     from extmem.sharing.layout import Axes
+    from extmem.vk import struct_copies
+else:
+    struct_copies = LateModule(globals(), "extmem.vk.struct_copies")
 
 __all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image"]
 
@@ -44,6 +48,7 @@ Order: TypeAlias = "tuple[Semaphore, int] | Sequence[tuple[Semaphore, int] | Sem
 has no value."""
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+T = TypeVar("T")
 
 
 class Device(SyncDevice):
@@ -191,7 +196,7 @@ class Device(SyncDevice):
         At most one call for each memory object and NT type (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663). To
         get more handles, duplicate the handle, or use `DeviceMemory.export_handle`, which returns duplicates.
         """
-        info = copy_struct(info)
+        info = struct_copies.copy_struct(info)
         with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetWin32HandleInfoKHR).use() as record:
             self.report(
                 rules.check_get_memory_win32_handle(info, self.facts, record.facts()),
@@ -201,7 +206,7 @@ class Device(SyncDevice):
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: return a new fd at each call, owned by the caller."""
-        info = copy_struct(info)
+        info = struct_copies.copy_struct(info)
         with self.use(), operations.queries.memory_of(self, info, vk.MemoryGetFdInfoKHR).use() as record:
             return operations.exporting.get_memory_fd(self, record, info)
 
@@ -228,6 +233,9 @@ class Device(SyncDevice):
         shape: int | Sequence[int],
         dtype: object = "uint8",
         *,
+        order: str | None = None,
+        strides: Axes = None,
+        row_pitch: int | None = None,
         name: str | None = None,
         access: int | None = None,
         security: str | None = None,
@@ -235,9 +243,18 @@ class Device(SyncDevice):
         handle_types: int | None = None,
         memory_type: int | None = None,
         dedicated: bool | None = None,
+        replace: bool = False,
+        keep: str | float | bool | None = None,
     ) -> DeviceMemory:
         """Return new shareable memory for an array of `shape` (elements) and `dtype`, set to zero on every device.
 
+        shape: () is one element; an axis may be empty. A payload has at least one byte.
+        dtype: an element type by name ("bfloat16", "datetime64[ns]"), by code ("<f4"), or as a type of NumPy,
+            ml_dtypes, PyTorch, JAX, CuPy or PyArrow. All types of NumPy and DLPack that are plain memory can be shared.
+        order: "C" (default) for row-major order, "F" for column-major order.
+        strides: bytes between neighbours, for each axis, instead of an order; bits for packed element types.
+        row_pitch: bytes from one index of the first axis to the next, instead of an order. Within, elements are in
+            row-major order. Others get the layout with the payload.
         name: the name by which `extmem.open` opens the memory, in any process. It exists as long as this memory, or any
             handle or import of it.
         access: rights that others get, `Access.READ` or `Access.READ_WRITE` (default). With READ, only this memory
@@ -247,9 +264,16 @@ class Device(SyncDevice):
         handle_types: external handle types; default OPAQUE_WIN32 | OPAQUE_FD, as far as the device supports them.
         memory_type: index of the memory type; default the first host-visible one.
         dedicated: whether the memory is dedicated to a buffer; None if the device decides.
-        Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation; ValueError for a shape without
-        elements, with more than 64 axes, or with more bytes than a signed 64-bit size can count; TypeError and
-        ValueError for an element type that cannot be shared; TypeError for flags that are not a bool.
+        replace: whether the memory takes the name of memory that has it, in one step. Whoever opens the name gets
+            either. Memory that is open stays as it is; its `superseded` becomes true. Only the process that shared the
+            other memory may do this, or any process of its user once that has ended.
+        keep: how long the object manager keeps the memory, whatever the processes do: True until `extmem.forget`;
+            "taken" until another process has opened it, and all have closed it; a number of seconds without a process
+            that has it. What it alone keeps ends with the broker. Linux only, as `replace`.
+        Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation; ValueError for a negative
+        extent, more than 64 axes, more bytes than a signed 64-bit size can count, and strides with which elements would
+        overlap; TypeError and ValueError for an element type that cannot be shared; TypeError for flags that are not a
+        bool.
         """
         if security is not None and not isinstance(security, str):
             raise TypeError(f"security is {security!r}, {a_type(security)}; give SDDL as a str, or None")
@@ -261,6 +285,9 @@ class Device(SyncDevice):
                 uses,
                 shape,
                 dtype,
+                order=order,
+                strides=strides,
+                row_pitch=row_pitch,
                 name=name,
                 access=access,
                 security=security,
@@ -268,15 +295,23 @@ class Device(SyncDevice):
                 handle_types=handle_types,
                 memory_type=memory_type,
                 dedicated=dedicated,
+                replace=replace,
+                keep=keep,
             )
             return DeviceMemory(*held)
 
-    def open(self, source: str | NtHandle | KmtHandle | FdHandle, *, access: int | None = None) -> DeviceMemory:
+    def open(
+        self,
+        source: str | NtHandle | KmtHandle | FdHandle,
+        *,
+        access: int | None = None,
+        timeout: float | None = None,
+    ) -> DeviceMemory:
         """Open shared memory by name or handle; see `extmem.open`."""
         if unsettled:
             work_off()
         self.check_open()
-        return operations.opening.open_on(self, source, access, DeviceMemory)
+        return operations.opening.open_on(self, source, access, memory_of, timeout)
 
     # Work on the queue.
 
@@ -372,9 +407,69 @@ class DeviceMemory(MemoryObject):
         return None if isinstance(facts, Closed) else cast("Buffer | Image | None", facts.resource)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements per axis of the array that the descriptor contains; without one, the number of bytes."""
+        array = self.descriptor.array
+        return (self.size,) if array is None else array.shape
+
+    @property
+    def dtype(self) -> str:
+        """The element type of the array, a text such as "float32", "bfloat16", "datetime64[ns]"; "uint8" without array.
+
+        It is equal to NumPy's dtype where NumPy has one of this name.
+        """
+        array = self.descriptor.array
+        return "uint8" if array is None else array.dtype
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Bytes between neighbours, for each axis of the array; bits for packed element types."""
+        array = self.descriptor.array
+        return (1,) if array is None else array.strides
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements of the array, without gaps between them. `size` is that of the payload."""
+        return interop.nbytes_of(interop.element_type(self.dtype), self.shape)
+
+    def __len__(self) -> int:
+        shape = self.shape
+        if not shape:
+            raise TypeError(f"this memory ({self.what()}) is an array without axes, which has no length")
+        return shape[0]
+
+    def __bool__(self) -> bool:
+        # Memory of an empty array is memory, too.
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        # Without this, Python would index until an IndexError, which an array without axes raises at once.
+        return map(self.__getitem__, range(len(self)))
+
+    def __contains__(self, value: object) -> bool:
+        # Without this, Python would compare the value with each part.
+        raise TypeError(f"parts of memory are not compared with values; use {value!r} in memory.numpy()")
+
+    @property
     def read_only(self) -> bool:
         """Whether it was imported without the right to write. Its views are then read-only."""
         return not self._facts.writable
+
+    @property
+    def copied(self) -> str | bool:
+        """Why `extmem.share` copied what it was given, as text; False if nothing was copied, and for other memory."""
+        facts = self._facts
+        return False if isinstance(facts, Closed) else facts.copied
+
+    # Parts.
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a part of the array as a `MemorySlice`, zero copy: `memory[2:5]`, `memory[0, :, 1]`.
+
+        A part has `numpy`, `torch`, `jax` and `cupy`; it can be pickled, and `share` gives it a name of its own.
+        Errors: IndexError outside the array; TypeError for lists and masks, which would copy.
+        """
+        return part_of(self, index)
 
     # Views.
 
@@ -391,12 +486,19 @@ class DeviceMemory(MemoryObject):
         """Return a NumPy array over the payload, zero copy, with the array layout of the descriptor; else of bytes.
 
         dtype, shape, strides (bytes) and offset (bytes into the payload) override those of the descriptor.
-        Errors: ValueError if the array would extend outside the payload; UnsupportedError without NumPy.
+        Errors: ValueError if the array would extend outside the payload; UnsupportedError without NumPy, for an element
+        type that NumPy lacks (packed ones), and where ml_dtypes is needed and not installed (bfloat16).
         """
+        return interop.numpy_view(*self._laid_out(dtype, shape, strides, offset))
+
+    def _laid_out(
+        self, dtype: object = None, shape: Axes = None, strides: Axes = None, offset: int = 0
+    ) -> tuple[memoryview, interop.ArrayLayout]:
+        """Return the bytes of the payload, and the layout of the array in it."""
         layout = interop.layout_for(
             self.size, self.descriptor.array, dtype=dtype, shape=shape, strides=strides, offset=offset
         )
-        return interop.numpy_view(self.map(), layout)
+        return self.map(), layout
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NDArray[Any]:
         return interop.as_requested(self.numpy(), dtype, copy)
@@ -417,7 +519,7 @@ class DeviceMemory(MemoryObject):
         if array is not None:
             return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
         return interop.dlpack_capsule(
-            self.numpy(), stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
+            *self._laid_out(), stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
         )
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -465,11 +567,12 @@ class DeviceMemory(MemoryObject):
         """Return a PyTorch tensor over the payload, zero copy: on the GPU if CUDA can use the memory, else on the host.
 
         Arguments and errors as `device_array`; UnsupportedError without PyTorch, or for an unsuitable build of it.
-        For read-only memory, the operations of the tensor that write raise PermissionError.
+        For read-only memory, the operations of the tensor that write raise PermissionError. A write past them (a kernel
+        of your own, `data_ptr()`) ends the process on the host, and the CUDA context of the process on a GPU.
         """
         array = interop.gpu_arrays.device_array(self, dtype=dtype, shape=shape, strides=strides, offset=offset)
         if array is None:
-            return interop.torch_tensor_on_host(self.numpy(dtype, shape, strides=strides, offset=offset))
+            return interop.torch_tensor_on_host(*self._laid_out(dtype, shape, strides, offset))
         return interop.torch_tensor(array)
 
     def cupy(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> Any:
@@ -483,12 +586,15 @@ class DeviceMemory(MemoryObject):
     def jax(self, dtype: object = None, shape: Axes = None, *, offset: int = 0) -> Any:
         """Return a row-major JAX array over the payload, zero copy: on the GPU if CUDA can use it, else on the host.
 
-        Errors as `device_array`; UnsupportedError without JAX, for host memory that is read-only or that JAX would copy
-        (64-bit types without its x64 mode, an offset that is not a multiple of 64).
+        JAX assumes that nobody changes the elements of an array: `freeze` the memory, or order the accesses, or make a
+        copy (`jax.numpy.array(memory.numpy())`). Read-only memory of the host gives an array once it is frozen.
+
+        Errors as `device_array`; UnsupportedError without JAX, for host memory that is read-only and not frozen, or
+        that JAX would copy (64-bit types without its x64 mode, an offset that is not a multiple of 64).
         """
         array = interop.gpu_arrays.device_array(self, dtype=dtype, shape=shape, offset=offset)
         if array is None:
-            return interop.jax_array_on_host(self.numpy(dtype, shape, offset=offset))
+            return interop.jax_array_on_host(*self._laid_out(dtype, shape, None, offset), constant=self.frozen)
         return interop.jax_array(array)
 
     def access(
@@ -544,7 +650,14 @@ class DeviceMemory(MemoryObject):
         """
         return cast("Buffer", operations.memory_buffer.buffer_over(self))
 
-    def write(self, data: object, *, offset: int | None = None, cast: bool = False) -> None:
+    def write(
+        self,
+        data: object,
+        *,
+        offset: int | None = None,
+        cast: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
         """Copy `data` into the payload. The device makes the copy; it is complete when this returns.
 
         data: an array of the payload's element type and shape; or bytes (bytes, bytearray, mmap, a memoryview of format
@@ -554,6 +667,11 @@ class DeviceMemory(MemoryObject):
         offset: where in the payload the data begins, in bytes. With an offset, an array may be a part: the offset is
             then a multiple of the element size, and the axes of the array after the first are the payload's last axes.
         cast: whether elements of another type are converted, by NumPy's rule "same_kind".
+        progress: a function that is called from time to time with the number of bytes that were copied and that of all
+            bytes. An exception of it ends the copy and is raised; the payload then has the bytes that were reported.
+
+        A CUDA device copies 1 MiB and more in pieces through pinned memory, several threads at a time; memory that is
+        pinned already, it reads itself.
 
         The memory need not be host-visible. Ownership of the payload is acquired from VK_QUEUE_FAMILY_EXTERNAL before
         the copy and released to it afterwards. If the memory is dedicated to a buffer of the caller, the copy uses that
@@ -562,17 +680,31 @@ class DeviceMemory(MemoryObject):
 
         Errors: AccessDeniedError for read-only memory; TypeError for other element types, byte orders, and Python
         objects; ValueError for another shape, and for data that would extend outside the payload; UnsupportedError for
-        memory of an image, and for memory that is not host-visible of a buffer without that usage. After an error
+        memory of an image, and for memory that is not host-visible of a buffer without that usage. After these errors
         nothing was copied.
         """
         with self.use() as record:
             record.check_writable("write")
-            interop.transfer.write(record, data, offset, cast)
+            interop.transfer.write(record, data, offset, cast, progress)
 
-    def read(self) -> NDArray[Any]:
-        """Return a new array with a copy of the payload, made by the device. Shape and type are in the descriptor."""
+    @overload
+    def read(self, out: None = None, *, progress: Callable[[int, int], object] | None = None) -> NDArray[Any]: ...
+
+    @overload
+    def read(self, out: T, *, progress: Callable[[int, int], object] | None = None) -> T: ...
+
+    def read(self, out: object = None, *, progress: Callable[[int, int], object] | None = None) -> Any:
+        """Return a new array with a copy of the payload, made by the device. Shape and type are in the descriptor.
+
+        out: what to copy into instead, and to return: an array of NumPy or a contiguous tensor of PyTorch on the CPU,
+            of the payload's element type and shape; or a bytearray, a writable memoryview of format "B" or a `uint8`
+            array of one axis, of the payload's size. It is faster, since the pages of new memory need not be made.
+        progress: as for `write`; after an exception `out` has the bytes that were reported.
+        Errors: TypeError for an `out` that cannot be written, is not in host memory, or has another element type;
+        ValueError for another shape or size; UnsupportedError as `write`.
+        """
         with self.use() as record:
-            return interop.transfer.read(record)
+            return interop.transfer.read(record, out, progress)
 
     def read_bytes(self, offset: int = 0, size: int | None = None) -> bytearray:
         """Return a copy, made by the device, of `size` bytes of the payload from `offset` (bytes); None: to the end.
@@ -591,6 +723,126 @@ class DeviceMemory(MemoryObject):
         with self.use() as record:
             record.check_writable("fill")
             interop.transfer.fill(record, value)
+
+    # Changes in place.
+
+    @property
+    def generation(self) -> int:
+        """The count of changes: 2 for each finished update, and odd while one runs. Readers compare it.
+
+        Errors: UnsupportedError for memory without this count (host pointers, and memory of other programs).
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return changes.control_of(record).generation
+
+    @property
+    def torn(self) -> bool:
+        """Whether a process ended during an update, or left it by an exception: some bytes are old and others new.
+
+        The next `update` heals it. Errors: as `generation`.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return changes.is_torn(record)
+
+    def update(
+        self, names: Iterable[str] | None = None, *, stream: object = None, timeout: float | None = None
+    ) -> Update:
+        """Return a block for changing the contents in place: `with memory.update():`.
+
+        One process and thread at a time is in such a block; the others wait, for `timeout` seconds at most. At the end
+        of the block `generation` is 2 greater than before it, and all who `wait` are woken. Readers see changes at once
+        and in any order; those who use `stable` detect them.
+        names: those of the named arrays that are changed, whose `generation` (`memory["name"].generation`) becomes the
+            new one; None: all of the memory.
+        stream: the stream of CUDA work that changes memory of a GPU (None: the default stream). Its work is waited for
+            at the end of the block.
+        A block that an exception leaves has not finished its update: the memory is torn then.
+
+        Errors: AccessDeniedError for read-only memory; UnsupportedError as `generation`, and for memory that the object
+        manager does not know (imported by file descriptor); KeyError for an unknown name; ValueError for names of
+        memory without named arrays. At the beginning of the block WaitTimeoutError;
+        PeerGoneError if the object manager does not reply.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return changes.Update(record, names, timeout, _waiter(self, stream))
+
+    def stable(self, *, stream: object = None, timeout: float | None = None) -> Stable:
+        """Return a block for reading contents that no update changes meanwhile: `with memory.stable() as look:`.
+
+        At its beginning the block waits until no update runs. At its end `look.changed` tells whether one began: then
+        what was read is to be read again. `look.generation` is the generation that was read. It stops no writer.
+        stream: the stream of CUDA work that reads memory of a GPU (None: the default stream). Its work is waited for at
+            the end of the block.
+
+        Errors: as `generation`. At the beginning of the block PeerGoneError if the memory is `torn`; WaitTimeoutError
+        after `timeout` seconds.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return changes.Stable(record, timeout, _waiter(self, stream))
+
+    def wait(self, after: int | None = None, timeout: float | None = None) -> int:
+        """Wait until an update is finished that is newer than a generation. Return the generation of the contents.
+
+        after: the generation that is known; None: the current one. timeout: seconds; None for no limit. Signal handlers
+            run meanwhile.
+        It also returns if no newer one will come, because other memory has got the name (`superseded`) or the memory is
+        `frozen`; the generation is then not newer.
+        Errors: WaitTimeoutError (a TimeoutError); PeerGoneError if the memory is `torn`; as `generation`.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return changes.wait(record, after, timeout)
+
+    async def wait_async(self, after: int | None = None, timeout: float | None = None) -> int:
+        """`wait` for coroutines: others run meanwhile. If it is cancelled, nothing of the wait remains.
+
+        Errors: as `wait`.
+        """
+        with late_imports():
+            from extmem.core import changes
+
+        with self.use() as record:
+            return await changes.wait_async(record, after, timeout)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nobody writes to it any more (`freeze`). False for memory that cannot be frozen."""
+        with self.use() as record:
+            return record.is_frozen()
+
+    def freeze(self, *, stream: object = None, timeout: float | None = None) -> None:
+        """Let nobody write to it any more, this process neither. That is final; a second call does nothing.
+
+        No `update` can begin, the right to write is refused to all who ask for it, and imports by handles and tickets
+        that have it are read-only. All who `wait` are woken. The kernel enforces it for memory of the host: its file is
+        sealed, and no process, driver or user can write to it or map it for writing. For memory of a GPU it is a rule
+        that extmem follows in every process.
+        stream: the stream of CUDA work that has written memory of a GPU (None: the default stream). It is waited for.
+        timeout: seconds for which an update of another process or thread is waited for; None: without limit.
+
+        Errors: LiveViewError if it is open or mapped for writing elsewhere, with the pids of these processes as far as
+        they are known, or if an array or view of it is alive in this process; PeerGoneError if it is `torn`; as
+        `update`. UnsupportedError for memory that a framework has lent, and on Windows. Nothing has changed then.
+        """
+        with late_imports():
+            from extmem.core import freezing
+
+        self.record.check_process()
+        freezing.freeze(self, timeout, _waiter(self, stream))
 
     def flush(self) -> None:
         """vkFlushMappedMemoryRanges of the whole memory. Required after writes through `map()` to non-coherent memory.
@@ -677,6 +929,10 @@ class Image(ImageObject):
         return cast("DeviceMemory | None", self._memory)
 
 
+memory_of = cast("Callable[[MemoryRecord, memoryview], DeviceMemory]", None)
+"""Returns the memory object of a record; `memory_kinds` sets it."""
+part_of = cast("Callable[[DeviceMemory, Any], Any]", None)
+"""Returns a part of memory; `memory_kinds` sets it."""
 _commands: type[Commands] | None = None
 """The class `Commands`, once it is imported: most programs use no queue."""
 
@@ -688,6 +944,16 @@ def _load_commands() -> type[Commands]:
 
     _commands = Commands
     return Commands
+
+
+def _waiter(memory: DeviceMemory, stream: object) -> Callable[[], None] | None:
+    """Return what waits for the work of a stream on the memory; None for memory of the host."""
+    if memory.device.kind == "host":
+        return None
+    with late_imports():
+        from extmem.api import access
+
+    return access.waiter(memory, stream)
 
 
 shared_devices.device_class = Device

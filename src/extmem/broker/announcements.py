@@ -16,7 +16,9 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
+
+import msgspec
 
 from extmem import wire
 from extmem.broker.fd_closer import FdCloser
@@ -43,6 +45,7 @@ from extmem.objects import (
     Share,
     Status,
     TicketRecord,
+    checked_keep,
     known_kind,
 )
 from extmem.owning import OwnedFd
@@ -90,7 +93,7 @@ class Facts:
         self.records: dict[tuple[int, int, int, bool], bytes] = {}
 
 
-class Loop(NamedTuple):
+class Loop(msgspec.Struct, frozen=True):
     """The functions of the server's loop that requests need."""
 
     watch_process: Callable[[int], None]
@@ -103,6 +106,10 @@ class Loop(NamedTuple):
     """Run the timed work at that time."""
     payload_changed: Callable[[], None]
     """Called when the file descriptors of a payload have been replaced."""
+    attend: Callable[[int, Callable[[], None]], None]
+    """Call a function when the other end of this pipe is closed. Raises OSError where the system refuses."""
+    disregard: Callable[[int], None]
+    """Do not wait for this file descriptor any more; it is about to be closed."""
 
 
 class Announcements:
@@ -139,8 +146,7 @@ class Announcements:
                 session.strange = True
 
     def collect(self) -> None:
-        """After a reply: close what was opened for it, and the file descriptors of payloads without a holder."""
-        self.payloads.close_opened()
+        """After a reply: close the file descriptors of payloads without a holder."""
         released = self.model.take_released()
         if released:
             self.payloads.drop(released)
@@ -174,10 +180,10 @@ class Announcements:
         except BaseException:
             self.dispose(session, fds)
             raise
-        self.has(session, back.payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
         self.payloads.add(back.payload, given, fds, uid, session.process)
         if record.writable:
             self.payloads.upgrade(back.payload, uid)
+        self.sent(session, back.payload, given)
         self.loop.payload_changed()
         if back.payload not in self.facts:
             self.facts[back.payload] = Facts(
@@ -199,10 +205,27 @@ class Announcements:
                 record.sddl,
                 record.writable,
                 record.born,
+                (record.publisher, record.publisher_start),
+                checked_keep(record.keep, record.keep_ms),
             ),
         )
         session.proven.setdefault((record.payload, record.object), set()).add((record.granted, record.exporting))
         return wire.RecordBack(back.payload, back.kmt or 0, named), ()
+
+    def sent(self, session: Session, payload: int, given: Given) -> None:
+        """Record that the client has sent file descriptors of the payload, and so has them.
+
+        Those of a frozen payload can be open for writing, and are of no use for that: the client gets others when it
+        imports the payload for reading.
+        """
+        frozen = False
+        if not given.writable:
+            with contextlib.suppress(OSError):  # nobody gains a right: the kernel has the seals
+                frozen = self.payloads.is_frozen(payload)
+        if frozen:
+            self.model.set_frozen(payload, True)
+        else:
+            self.has(session, payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
 
     def _check(
         self, session: Session, record: wire.HolderRecord, m: wire.AnnounceRecord, fds: Sequence[int]
@@ -223,7 +246,7 @@ class Announcements:
                 raise _unproven("the file descriptors are of other files than the record's")
         elif record.payload in self.payloads:
             # No inode proves that the fds are of this payload. Those that the broker has came from the payload's user.
-            return given._replace(identity=self.model.payload_record(record.payload).identity)
+            return msgspec.structs.replace(given, identity=self.model.payload_record(record.payload).identity)
         elif uid not in (0, record.uid):
             if m.wait:
                 raise _unproven(f"user {record.uid}, who exported the payload, has not announced it")
@@ -401,6 +424,9 @@ class Announcements:
             p.uid,
             digest_of_files(p.identity) if given.unique else b"",
             digest(facts.description),
+            *o.publisher,
+            o.keep.mode,
+            o.keep.milliseconds,
         )
 
 

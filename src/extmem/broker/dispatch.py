@@ -20,7 +20,7 @@ from extmem.broker.announcements import DONE, Answer, Facts, Loop, Received, no_
 from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given, inspect
 from extmem.broker.fd_quota import CLIENT, FdQuota
-from extmem.broker.granting import Granting
+from extmem.broker.naming import Naming
 from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.processes import key_of
 from extmem.broker.sessions import Made, Session
@@ -33,6 +33,7 @@ from extmem.objects import (
     Refused,
     Share,
     Status,
+    checked_keep,
 )
 from extmem.owning import OwnedFd
 
@@ -42,7 +43,7 @@ _PAGE: Final = 1_024
 """Number of handle values in one reply."""
 
 
-class Dispatch(Granting):
+class Dispatch(Naming):
     """The handlers of all requests."""
 
     def __init__(
@@ -82,6 +83,13 @@ class Dispatch(Granting):
             wire.ListHandles: self._list_handles,
             wire.AttachFds: self.attach,
             wire.FetchFds: self._fetch_fds,
+            wire.AwaitName: self._await_name,
+            wire.EndWait: self._end_wait,
+            wire.Forget: self._forget,
+            wire.IsSuperseded: self._is_superseded,
+            wire.WatchNames: self._watch_names,
+            wire.Lease: self._lease,
+            wire.Freeze: self._freeze,
             wire.AnnounceRecord: self._announce_record,
             wire.AnnounceReference: self._announce_reference,
             wire.AnnounceHandle: self._announce_handle,
@@ -116,11 +124,16 @@ class Dispatch(Granting):
                     strict_kmt=m.strict_kmt,
                     writable=given.writable,
                     object_kind=m.object_kind,
+                    replace=m.replace,
+                    keep=checked_keep(m.keep, m.keep_ms),
                 )
         except BaseException:
             self.dispose(session, fds)
             raise
         payload = made.payload
+        if m.replace:
+            session.replaced = True
+            self.superseded()
         session.made = Made(reference=made.reference, payload=payload, held=session.held.get(payload, 0))
         self.payloads.add(payload, given, fds, session.token.uid, session.process)
         facts = self.facts.get(payload)
@@ -136,7 +149,7 @@ class Dispatch(Granting):
                 strict_kmt=record.strict_kmt,
             )
             self.facts[payload] = facts
-        self.has(session, payload, wire.READ_WRITE if given.writable else wire.READ_ONLY)
+        self.sent(session, payload, given)
         granted = self.model.reference(session.process, made.reference).granted
         self.has_page(session, payload, granted, created=created)
         return (

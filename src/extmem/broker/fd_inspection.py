@@ -21,7 +21,9 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from extmem.objects import Identity, Refused, Status
 from extmem.sharing.kinds import Backing
@@ -39,6 +41,7 @@ class Sort(Enum):
     DEVICE = "a device"
     PROCESS = "a pidfd"
     EVENT = "an eventfd"
+    PIPE = "a pipe"
     STRANGE = "a file that cannot be a payload"
 
 
@@ -59,6 +62,8 @@ _SYSTEM: Final = (
 """Prefixes of the names of anonymous files that the kernel itself creates and that are not memory."""
 _DEVICES: Final = (b"devtmpfs", b"tmpfs")
 """Types of file systems with device nodes that the kernel itself serves."""
+_INFO: Final = 1 << 12
+"""Bytes of the information about a file that are read, in one call. What is looked for is at its beginning."""
 _MOUNTS: Final = 1 << 18
 """Bytes of a list of mounts that are read."""
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -69,7 +74,7 @@ _EVENTS: Final = -1 << 34
 _unstated = itertools.count(1)
 
 
-class Given(NamedTuple):
+class Given(msgspec.Struct, frozen=True):
     """The result of inspecting the file descriptors of a payload."""
 
     backing: Backing
@@ -86,7 +91,7 @@ class Given(NamedTuple):
     """For each companion page, which are the last descriptors, the mode in which importers get it."""
 
 
-class _Found(NamedTuple):
+class _Found(msgspec.Struct, frozen=True):
     """The result of inspecting one file descriptor. `capacity` and `unique` as in `Given`."""
 
     identity: tuple[int, int]
@@ -95,10 +100,11 @@ class _Found(NamedTuple):
     unique: bool
 
 
-def look(fd: int, sender: int = 0) -> Sort:
+def look(fd: int, sender: int = 0, mounts: dict[int, bool] | None = None) -> Sort:
     """Return the sort of the file. No call reaches its file system, so this cannot block.
 
-    sender: the process that sent it, whose mounts are read besides this process's. Raises OSError without /proc.
+    sender: the process that sent it, whose mounts are read besides this process's. mounts: what is known of mounts, see
+    `_on_devices`; for several files of one sender, which are all open meanwhile. Raises OSError without /proc.
     """
     info = _info(fd)
     mount = _field(info, b"mnt_id:")
@@ -108,13 +114,17 @@ def look(fd: int, sender: int = 0) -> Sort:
         return Sort.DMA_BUF
     if b"\nPid:" in info:
         return Sort.PROCESS
+    if mounts is not None and mounts.get(mount) and stat.S_ISCHR(os.fstat(fd).st_mode):
+        return Sort.DEVICE
     name = os.readlink(f"/proc/self/fd/{fd}")
     if name.startswith("anon_inode:"):
         inner = name.removeprefix("anon_inode:")
         if inner == _EVENT:
             return Sort.EVENT
         return Sort.STRANGE if inner.startswith(_SYSTEM) else Sort.ANONYMOUS
-    if name.startswith("/") and _on_devices(mount, sender) and stat.S_ISCHR(os.fstat(fd).st_mode):
+    if name.startswith("pipe:["):
+        return Sort.PIPE
+    if name.startswith("/") and _on_devices(mount, sender, mounts) and stat.S_ISCHR(os.fstat(fd).st_mode):
         return Sort.DEVICE
     return Sort.STRANGE
 
@@ -135,8 +145,9 @@ def inspect(
             f"The payload has {len(fds)} handles, of which {len(pages)} are companion pages. Send at least one handle "
             "of its own.",
         )
-    found = [inspect_one(backing, fd, stated, uid, sender) for fd in fds[:data]]
-    companions = [inspect_one(Backing.HOST_FILE, fd, 0, uid, sender) for fd in fds[data:]]
+    mounts: dict[int, bool] = {}
+    found = [inspect_one(backing, fd, stated, uid, sender, mounts) for fd in fds[:data]]
+    companions = [_inspect_companion(fd, mode, uid, sender) for fd, mode in zip(fds[data:], pages, strict=True)]
     for page, mode in zip(companions, pages, strict=True):
         if mode not in (READ_ONLY, READ_WRITE, BY_RIGHTS) or (mode == READ_WRITE and not page.writable):
             raise Refused(
@@ -156,8 +167,28 @@ def inspect(
     )
 
 
-def inspect_one(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -> _Found:
-    """Inspect one file descriptor; see `inspect`."""
+def _inspect_companion(fd: int, mode: int, uid: int, sender: int) -> _Found:
+    """Inspect a companion page: a memory file, or the write end of a pipe (`PageRole.LIFELINE`).
+
+    Nobody reads the pipe here. The kernel tells its other end when the last holder of the payload has ended.
+    """
+    if look(fd, sender) is not Sort.PIPE:
+        return inspect_one(Backing.HOST_FILE, fd, 0, uid, sender)
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if flags & (os.O_ACCMODE | os.O_PATH) != os.O_WRONLY or mode != READ_WRITE:
+        raise Refused(
+            Status.INVALID_PARAMETER,
+            f"A companion page is a pipe with flags {flags:#o}, to be given with mode {mode}. Send the write end of "
+            f"the pipe, with mode {READ_WRITE}.",
+        )
+    found = os.fstat(fd)
+    return _Found((found.st_dev, found.st_ino), True, 0, True)
+
+
+def inspect_one(
+    backing: int, fd: int, stated: int, uid: int, sender: int = 0, mounts: dict[int, bool] | None = None
+) -> _Found:
+    """Inspect one file descriptor; see `inspect`, and `look` for mounts."""
     try:
         known = Backing(backing)
     except ValueError:
@@ -166,7 +197,7 @@ def inspect_one(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -
             f"The payload's backing {backing} is unknown to this broker; the known ones are "
             f"{', '.join(f'{known} {known.name}' for known in Backing)}. Send one of these.",
         ) from None
-    sort = look(fd, sender)
+    sort = look(fd, sender, mounts)
     if sort not in ALLOWED[known]:
         raise Refused(Status.INVALID_PARAMETER, f"The payload's fd is {sort.value}. {_DO[known]}")
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
@@ -220,8 +251,8 @@ _DO: Final[Mapping[Backing, str]] = {
 
 
 def _info(fd: int) -> bytes:
-    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
-        return b"\n" + file.read()
+    with open(f"/proc/self/fdinfo/{fd}", "rb", buffering=0) as file:
+        return b"\n" + file.read(_INFO)
 
 
 def _field(info: bytes, name: bytes) -> int:
@@ -235,9 +266,19 @@ def _memory_mount() -> int:
         return _field(_info(file.fileno()), b"mnt_id:")
 
 
-def _on_devices(mount: int, sender: int) -> bool:
+def _on_devices(mount: int, sender: int, known: dict[int, bool] | None) -> bool:
+    """Return whether device nodes of that mount are accepted.
+
+    known: the answers for mounts with an open file. An open file keeps the number of its mount from being reused. A
+    payload of a GPU has up to thousands of files of one mount, and reading the lists takes longer than all else.
+    """
+    if known is not None and mount in known:
+        return known[mount]
     lists = ["/proc/self/mountinfo"] + [f"/proc/{sender}/mountinfo"] * (sender > 0)
-    return any(_type_of(mount, mounts) in _DEVICES for mounts in lists)
+    found = any(_type_of(mount, mounts) in _DEVICES for mounts in lists)
+    if known is not None:
+        known[mount] = found
+    return found
 
 
 def _type_of(mount: int, mounts: str) -> bytes:

@@ -53,7 +53,7 @@ class Granting(Announcements):
                 fds = self.payloads.fds_for(payload, needs)
         except (OSError, Refused) as error:
             if undo:
-                self.model.release(session.process, found.reference)
+                self.model.undo_reference(session.process, found.reference)
             raise error if isinstance(error, Refused) else no_descriptors(error) from None
         session.made = Made(reference=found.reference, payload=payload, held=held)
         if fds:
@@ -138,7 +138,8 @@ class Granting(Announcements):
             self._put_back(session, made.claimed)
         elif made.reference:
             with contextlib.suppress(Refused):
-                self.model.release(session.process, made.reference)
+                self.model.undo_reference(session.process, made.reference)
+            session.replaced = False
         if made.handle and made.claimed is None:
             self.model.discard_handle(made.process or session.process, made.handle)
         if made.closed:
@@ -147,8 +148,14 @@ class Granting(Announcements):
             with contextlib.suppress(Refused):
                 self.model.withdraw(session.process, made.ticket)
             self.tickets.done(made.ticket)
+        if made.wait:
+            self.end_wait(session.process, made.wait)
         if made.child is not None:
             self.loop.drop(made.child)
+
+    def end_wait(self, process: int, number: int) -> None:
+        """End a wait for a name, whose result nobody wants. `Naming` has the waits."""
+        self.model.cancel_wait(process, number)
 
     def _put_back(self, session: Session, claimed: Claimed) -> None:
         ticket = self.model.put_back(session.process, claimed)

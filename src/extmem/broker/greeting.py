@@ -24,6 +24,7 @@ from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerProtocolError
 from extmem.objects import ObjectManager, Refused, Token
+from extmem.wire.process_start import start_time
 from extmem.wire.transport import Credentials
 
 __all__ = ["Greeting"]
@@ -122,6 +123,8 @@ class Greeting(Replying):
         session.process, session.token, session.secret = old.process, old.token, old.secret
         session.served = old.served - lost
         session.charged, old.charged = old.charged, 0
+        if old.replaced:
+            self._model.settle(old.process)
         self._retire(old)
         self._dispatch.collect()
         own = made is not None and not made.process
@@ -134,7 +137,8 @@ class Greeting(Replying):
         if session.descendant:
             self._adopt(session, sender)
         else:
-            session.process = self._model.attach(session.token, session.credentials.pid)
+            pid = session.credentials.pid
+            session.process = self._model.attach(session.token, pid, start_time(pid))
         try:
             self._quota.take(session.token.uid, session.process, CLIENT)
         except Refused as refusal:
@@ -154,4 +158,4 @@ class Greeting(Replying):
         self._follow(session, pidfd_of_pid(sender.pid))
         token = Token(sender.uid, sender.gid, groups)
         session.token = self._tokens.setdefault(token, token)
-        self._model.adopt(session.process, session.token, sender.pid)
+        self._model.adopt(session.process, session.token, sender.pid, start_time(sender.pid))

@@ -91,6 +91,10 @@ class Listening:
         self._epoll.register(fd, IN)
         self._others[fd] = action
 
+    def _disregard(self, fd: int) -> None:
+        """Stop waiting for a file descriptor, which the caller is about to close: that removes it from epoll."""
+        self._others.pop(fd, None)
+
     def _listen_at(self, listener: socket.socket) -> None:
         """Accept from this socket, and close the former one."""
         if listener is not self._listener:

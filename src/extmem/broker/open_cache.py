@@ -76,7 +76,7 @@ class OpenCache:
         Raises as `transport.send_many`. Call it only for sessions without a queued reply or request (`Session.ready`).
         """
         known = self._known.get(data)
-        if known is None or known.token is not session.token:
+        if known is None or known.token is not session.token or session.replaced:
             return False
         reference = self._again(session.process, known.earlier)
         if reference is None:
@@ -103,8 +103,6 @@ class OpenCache:
                 _send(session.sock, reply, fds)
             except BlockingIOError:
                 session.wait(reply, fds)
-            finally:
-                self._payloads.close_opened()
         except ConnectionError:
             raise
         except OSError:

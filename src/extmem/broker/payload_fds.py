@@ -28,12 +28,14 @@ import os
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from extmem.broker.fd_closer import FdCloser
 from extmem.broker.fd_inspection import Given, is_writable
 from extmem.broker.fd_quota import FdQuota
 from extmem.sharing.kinds import Backing
+from extmem.sharing.limits import FRAME_AFTER_CONTROL_PAGE
 from extmem.wire import BY_RIGHTS, MAX_FDS, READ_ONLY, READ_WRITE
 
 __all__ = ["PayloadFds"]
@@ -43,6 +45,7 @@ __all__ = ["PayloadFds"]
 _GET_FLAGS = 0x8000_6601 | struct.calcsize("l") << 16
 _SET_FLAGS = 0x4000_6602 | struct.calcsize("l") << 16
 _IMMUTABLE = 0x10
+_PAGE = os.sysconf("SC_PAGESIZE")
 _LONG = struct.Struct("l")
 _LARGE = 1 << 22
 """Bytes from which on closing a file takes so long that a thread does it."""
@@ -50,8 +53,7 @@ _READ_ONLY_CACHE = 256
 """Number of read-only descriptors that are kept for reuse. Others are opened and closed on demand."""
 
 
-@dataclass(slots=True)
-class _Payload:
+class _Payload(msgspec.Struct):
     fds: list[int]
     given: Given
     uid: int
@@ -94,10 +96,8 @@ class PayloadFds:
         self._quota = quota
         self._most_read_only = max(4, min(_READ_ONLY_CACHE, quota.reserve // 4))
         self._live: dict[int, _Payload] = {}
-        self._read_only: OrderedDict[int, int] = OrderedDict()
-        """Read-only descriptors of payloads of one handle."""
-        self._opened: list[int] = []
-        """Read-only descriptors that `fds_for` opened, to be closed when they are sent."""
+        self._read_only: OrderedDict[tuple[int, int], int] = OrderedDict()
+        """Payload id and index of a descriptor → a read-only descriptor of the same file; the oldest first."""
         self._fds = 0
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class PayloadFds:
     @property
     def fds(self) -> int:
         """The number of open descriptors."""
-        return self._fds + len(self._read_only) + len(self._opened)
+        return self._fds + len(self._read_only)
 
     def given(self, payload: int) -> Given:
         """Return what the payload's descriptors are."""
@@ -145,7 +145,7 @@ class PayloadFds:
         for index in changed:
             self._upgrade_one(known, index, uid)
         writable = all(is_writable(known.fds[index]) for index in changed)
-        known.given = known.given._replace(writable=writable)
+        known.given = msgspec.structs.replace(known.given, writable=writable)
 
     @staticmethod
     def _upgrade_one(known: _Payload, index: int, uid: int) -> None:
@@ -166,25 +166,15 @@ class PayloadFds:
     def fds_for(self, payload: int, mode: int, first: int = 0) -> Sequence[int]:
         """Return the descriptors to send, READ_ONLY or READ_WRITE: at most `MAX_FDS`, from the handle `first` on.
 
-        Companion pages come in the modes of their own. Borrowed until the next call, or `close_opened`.
+        Companion pages come in the modes of their own. Borrowed until the next call.
         """
-        self.close_opened()
+        while len(self._read_only) > self._most_read_only:
+            os.close(self._read_only.popitem(last=False)[1])
         known = self._live[payload]
-        if len(known.fds) == 1:
-            return (self._only_fd(payload, known, mode),)
-        found = []
-        for index in range(first, min(first + MAX_FDS, len(known.fds))):
-            if self._reads_only(known, index, mode):
-                self._opened.append(os.open(f"/proc/self/fd/{known.fds[index]}", os.O_RDONLY | os.O_CLOEXEC))
-                found.append(self._opened[-1])
-            else:
-                found.append(known.fds[index])
-        return found
-
-    def close_opened(self) -> None:
-        """Close what `fds_for` opened, once it is sent."""
-        while self._opened:
-            os.close(self._opened.pop())
+        return [
+            self._read_only_fd((payload, index), fd) if self._reads_only(known, index, mode) else fd
+            for index, fd in enumerate(known.fds[first : first + MAX_FDS], first)
+        ]
 
     @staticmethod
     def _reads_only(known: _Payload, index: int, mode: int) -> bool:
@@ -194,17 +184,12 @@ class PayloadFds:
             return stated == READ_ONLY or (stated == BY_RIGHTS and mode != READ_WRITE and known.given.writable)
         return mode != READ_WRITE and known.given.backing is Backing.HOST_FILE and known.given.writable
 
-    def _only_fd(self, payload: int, known: _Payload, mode: int) -> int:
-        if not self._reads_only(known, 0, mode):
-            return known.fds[0]
-        fd = self._read_only.get(payload)
+    def _read_only_fd(self, which: tuple[int, int], writable: int) -> int:
+        fd = self._read_only.get(which)
         if fd is None:
-            fd = os.open(f"/proc/self/fd/{known.fds[0]}", os.O_RDONLY | os.O_CLOEXEC)
-            self._read_only[payload] = fd
-            if len(self._read_only) > self._most_read_only:
-                os.close(self._read_only.popitem(last=False)[1])
+            fd = self._read_only[which] = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
         else:
-            self._read_only.move_to_end(payload)
+            self._read_only.move_to_end(which)
         return fd
 
     def mode_for(self, payload: int, write: bool) -> int:
@@ -229,6 +214,50 @@ class PayloadFds:
             return known.fds[known.data]
         return known.fds[0] if known.given.backing is Backing.HOST_FILE else None
 
+    def control_page(self, payload: int) -> tuple[int, int] | None:
+        """Return the fd and the offset of the control page of memory, borrowed; None if it has none.
+
+        It is a companion page with the rights of the payload, else it is in the file of a host payload.
+        Errors: OSError.
+        """
+        known = self._live[payload]
+        if BY_RIGHTS in known.given.pages:
+            return known.fds[known.data + known.given.pages.index(BY_RIGHTS)], 0
+        if known.given.backing is not Backing.HOST_FILE:
+            return None
+        fd = known.fds[0]
+        at = os.fstat(fd).st_size - 2 * _PAGE
+        if at < 0 or os.pread(fd, len(FRAME_AFTER_CONTROL_PAGE), at + _PAGE) != FRAME_AFTER_CONTROL_PAGE:
+            return None
+        return fd, at
+
+    def control_identity(self, payload: int) -> tuple[int, int]:
+        """Return what identifies the control page of memory; for memory without one, the payload. Errors: OSError."""
+        found = self.control_page(payload)
+        if found is None:
+            return -1, payload
+        status = os.fstat(found[0])
+        return status.st_dev, status.st_ino
+
+    def with_page(self, page: tuple[int, int], payload: int) -> list[int]:
+        """Return this payload, whose control page is in the file `page`, and the others that have this file, too.
+
+        Their bytes are common: they are named parts of the same memory.
+        """
+        others = [number for number, known in self._live.items() if page in known.given.identity and number != payload]
+        return [payload, *others]
+
+    def is_frozen(self, payload: int) -> bool:
+        """Return whether memory is sealed against writing: its file, or the control page where no memory file has the
+        bytes. Errors: OSError.
+        """
+        known = self._live[payload]
+        if known.given.backing is Backing.HOST_FILE:
+            files = known.fds[: known.data]
+        else:
+            files = [known.fds[known.data + index] for index, mode in enumerate(known.given.pages) if mode == BY_RIGHTS]
+        return bool(files) and all(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE for fd in files)
+
     def drop(self, released: Iterable[int]) -> None:
         """Close the descriptors of payloads without a holder."""
         for payload in released:
@@ -237,14 +266,14 @@ class PayloadFds:
                 self._end(known.fds, known.given, known.uid)
                 self._fds -= len(known.fds)
                 self._quota.give(known.uid, known.client, len(known.fds))
-            fd = self._read_only.pop(payload, None)
-            if fd is not None:
-                os.close(fd)
+                for index in range(len(known.fds)):
+                    fd = self._read_only.pop((payload, index), None)
+                    if fd is not None:
+                        os.close(fd)
 
     def close(self) -> None:
         """Close everything."""
         self.drop(list(self._live))
-        self.close_opened()
 
     def _end(self, fds: Sequence[int], given: Given, uid: int) -> None:
         at_once = given.backing is not Backing.DRIVER_FD and given.capacity < _LARGE

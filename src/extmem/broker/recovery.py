@@ -84,6 +84,8 @@ class Recovering(Greeting):
         fetches = request.__class__ is wire.FetchFds
         if not fetches:
             session.made = None
+            if session.replaced:
+                self._dispatch.settle(session)
         try:
             permit(
                 request,
@@ -157,6 +159,8 @@ class Recovering(Greeting):
         """Open the window again for the clients of a broker that had this directory before and is ending."""
         now = time.monotonic()
         self._signer.trust(request.key)
+        if self._dispatch.notes is not None:
+            self._dispatch.notes.read()
         self._window = RecoveryWindow(None, now)
         self._finish = now + FINISH
         self._wake_at(now)

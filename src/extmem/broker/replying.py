@@ -32,7 +32,7 @@ from extmem.objects import ObjectManager
 
 __all__ = ["Replying"]
 
-_OWNING_REPLIES: Final = (wire.Channel, wire.SnapshotFile)
+_OWNING_REPLIES: Final = (wire.Channel, wire.SnapshotFile, wire.Awaited, wire.NamesPage)
 """Replies whose file descriptor was created for them: it is closed here once it is sent."""
 
 
@@ -57,7 +57,15 @@ class Replying(Listening):
         self._payloads = PayloadFds(self._closer, quota)
         self._tickets = tickets
         self._open_cache = OpenCache(model, self._payloads)
-        loop = Loop(self._watch, self._add_descendant, self._drop, self._wake_at, self._open_cache.clear)
+        loop = Loop(
+            self._watch,
+            self._add_descendant,
+            self._drop,
+            self._wake_at,
+            self._open_cache.clear,
+            self._attend,
+            self._disregard,
+        )
         self._dispatch = Dispatch(
             model, self._payloads, self._tickets, self._closer, signer, quota, time.monotonic, loop
         )
@@ -67,6 +75,7 @@ class Replying(Listening):
         if session.process:
             if session.key is not None and self._dispatch.processes.get(session.key) == session.process:
                 del self._dispatch.processes[session.key]
+            self._dispatch.end_waits(session.process)
             self._quota.end(session.process)
             ending = itertools.chain(
                 self._dispatch.signalers.ended(session.process), self._model.detaching(session.process)

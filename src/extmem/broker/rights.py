@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from extmem import wire
 from extmem.errors import PeerProtocolError
@@ -40,7 +42,7 @@ class When(Enum):
     GREETED = "after Hello"
 
 
-class Right(NamedTuple):
+class Right(msgspec.Struct, frozen=True):
     """A row of the table."""
 
     who: Who
@@ -60,7 +62,8 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
     wire.Export: Right(
         Who.SERVED,
         When.GREETED,
-        "The description, as the sender's statement to importers; the file descriptors decide the right to write.",
+        "The description, as the sender's statement to importers; the file descriptors decide the right to write. A "
+        "taken name is replaced for its publisher, or for its user once that has ended.",
     ),
     wire.ImportName: Right(Who.SERVED, When.GREETED, _OWN_OPEN),
     wire.ImportHandle: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
@@ -114,6 +117,24 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
     ),
     wire.FetchFds: Right(
         Who.SERVED, When.GREETED, "Nothing: the sender must hold the payload, and have its first file descriptors."
+    ),
+    wire.AwaitName: Right(Who.SERVED, When.GREETED, _OWN_OPEN),
+    wire.EndWait: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.Forget: Right(
+        Who.SERVED, When.GREETED, "Nothing: the name is resolved, and the object must be kept for the sender's uid."
+    ),
+    wire.IsSuperseded: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.WatchNames: Right(Who.SERVED, When.GREETED, "Nothing: the page is the same for all and is read-only."),
+    wire.Lease: Right(
+        Who.SERVED,
+        When.GREETED,
+        "Nothing: the reference is looked up among the sender's own, and must have the right to write the payload.",
+    ),
+    wire.Freeze: Right(
+        Who.SERVED,
+        When.GREETED,
+        "Nothing: the references are looked up among the sender's own, one must have the right to write, and the seals "
+        "of the files decide whether the payload stays frozen.",
     ),
     wire.AnnounceRecord: Right(
         Who.RECOVERING,

@@ -17,6 +17,7 @@ from typing import Final
 
 from extmem.broker.client_journal import Journal, RecoveryWindow
 from extmem.broker.fd_quota import FdQuota, raise_limit
+from extmem.broker.object_notes import ObjectNotes
 from extmem.broker.owned_directory import OwnedDirectory, listen, lock_of
 from extmem.broker.server import Server
 from extmem.broker.signing import Signer, read_key
@@ -119,6 +120,8 @@ def _locked(where: RuntimeDir, opened: int, lock: int, *, system: bool) -> Serve
     follows = os.path.lexists(where.socket) or os.path.exists(where.journal)
     window = RecoveryWindow(journal.read() if follows else frozenset(), time.monotonic())
     journal.begin()
+    notes = ObjectNotes(where.notes)
+    notes.begin(follows=follows)
     # Before their handlers are set, these signals would end the broker and leave its socket in the directory.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     listener = listen(where, opened)
@@ -132,6 +135,7 @@ def _locked(where: RuntimeDir, opened: int, lock: int, *, system: bool) -> Serve
         window=window,
         signer=signer,
         quota=quota,
+        notes=notes,
         tickets=Tickets(model, _seconds("EXTMEM_TICKET_SECONDS", SECONDS)),
     )
 

@@ -27,6 +27,7 @@ from extmem.broker.client_journal import Journal, RecoveryWindow
 from extmem.broker.dispatch import Answer
 from extmem.broker.fd_quota import FdQuota
 from extmem.broker.listening import PATIENCE
+from extmem.broker.object_notes import ObjectNotes
 from extmem.broker.owned_directory import CHECK_INTERVAL, DirectoryLostError, OwnedDirectory, hand_over
 from extmem.broker.recovery import Recovering
 from extmem.broker.sessions import Session
@@ -66,6 +67,7 @@ class Server(Recovering):
         signer: Signer,
         quota: FdQuota,
         tickets: Tickets,
+        notes: ObjectNotes,
     ) -> None:
         everybody = directory.directory.system
         super().__init__(
@@ -73,6 +75,8 @@ class Server(Recovering):
         )
         self._directory = directory
         self._idle = idle
+        self._notes = self._dispatch.notes = notes
+        model.superseded_before, model.forgotten_before = notes.superseded, notes.forgotten
         self._dispatch.handlers[wire.GetStatus] = self._status
         self._dispatch.handlers[wire.Stop] = self._stop
         self._started = self._wake = time.monotonic()
@@ -122,7 +126,10 @@ class Server(Recovering):
         """End. The socket's path is removed first: a client that comes now starts a new broker."""
         if self._directory.intact():
             self._directory.leave()
+            self._notes.close(remove=not self._sessions)
             self._journal.close()
+        self._notes.close(remove=False)
+        self._dispatch.close()
         super().close()
         self._payloads.close()
         self._tickets.close()
@@ -219,7 +226,7 @@ class Server(Recovering):
         return sum(1 for other in greeted if other.key is None or other.key != session.key)
 
     def _stop(self, session: Session, request: wire.Stop, received: Sequence[OwnedFd]) -> Answer:
-        others = self._clients_besides(session)
+        others = self._clients_besides(session) + self._model.kept_count()
         if not others or request.force:
             self._ending = True
             others = 0
@@ -244,6 +251,8 @@ class Server(Recovering):
             quota.client_share,
             quota.user_share,
             int(self._longest * 1_000_000),
+            self._model.kept_count(),
+            self._model.wait_count(),
         )
         return reply, ()
 
@@ -306,6 +315,7 @@ class Server(Recovering):
             self._wake_at(self._check_at)
         self._step_recovery(now)
         self._tickets.expire(now)
+        self._dispatch.end_times(now)
         self._dispatch.collect()
         deadline = self._tickets.next_deadline
         if deadline is not None:

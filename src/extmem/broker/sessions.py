@@ -41,6 +41,8 @@ class Made(msgspec.Struct, frozen=True, eq=False):
     """A handle that was closed. Its value must not be reused while the sender may still treat it as open."""
     ticket: int = 0
     claimed: Claimed | None = None
+    wait: int = 0
+    """A wait for a name."""
     child: Session | None = None
 
 
@@ -66,6 +68,7 @@ class Session:
         "process",
         "proven",
         "queue",
+        "replaced",
         "secret",
         "served",
         "snapshot",
@@ -103,6 +106,8 @@ class Session:
         """Number of requests after Hello that were replied to."""
         self.made: Made | None = None
         """What the last of them created."""
+        self.replaced = False
+        """Whether its last request may have replaced an object; not known yet is whether it has got the reply."""
         self.credentials = transport.Credentials(0, 0, 0)
         self.token = Token(0, 0, frozenset())
         self.held: dict[int, int] = {}

@@ -31,7 +31,7 @@ from extmem.broker.fd_inspection import Given
 from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Session
 from extmem.objects import ObjectKind, Refused, Status
-from extmem.sharing import timeline_page
+from extmem.sharing import control_page, timeline_page
 from extmem.sharing.kinds import Backing
 from extmem.wire.process_start import start_time
 
@@ -111,6 +111,22 @@ class Signalers:
             if not done % _PAGES:
                 yield
 
+    def wake_readers(self, payload: int) -> None:
+        """Wake those who wait for a change of memory, so that they look at what is in no page of it."""
+        self._change_control(payload, _nothing_to_write)
+
+    def left_update(self, payload: int, pid: int) -> None:
+        """Tell the readers of memory that a process has ended inside an update, if it has."""
+        self._change_control(payload, functools.partial(control_page.mark_torn, pid=pid, since=time.monotonic_ns()))
+
+    def _change_control(self, payload: int, edit: timeline_marks.Edit) -> None:
+        if payload not in self._payloads:
+            return
+        with contextlib.suppress(OSError):  # as in `_change`
+            found = self._payloads.control_page(payload)
+            if found is not None:
+                timeline_marks.change(found[0], edit, found[1])
+
     def value(self, payload: int) -> int | None:
         """Return the value of the page; None for a payload without one."""
         fd = self._payloads.page(payload) if payload in self._payloads else None
@@ -149,6 +165,10 @@ def check_kind(object_kind: int, given: Given, fds: Sequence[int]) -> None:
     else:
         return
     raise Refused(Status.INVALID_PARAMETER, problem)
+
+
+def _nothing_to_write(page: memoryview) -> bool:
+    return True
 
 
 def _created(who: _Who, page: memoryview) -> bool:

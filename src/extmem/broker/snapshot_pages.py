@@ -7,9 +7,10 @@ read when their rows are added.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Final
+
+import msgspec
 
 from extmem import wire
 from extmem.objects import STEP, Part
@@ -46,9 +47,8 @@ class SnapshotPages:
                 visited += STEP
                 continue
             if part.readable and part.row is not None:
-                part = dataclasses.replace(
-                    part, row=dataclasses.replace(part.row, counter=self._value(part.payload)), readable=False
-                )
+                row = msgspec.structs.replace(part.row, counter=self._value(part.payload))
+                part = msgspec.structs.replace(part, row=row, readable=False)
             parts.append(part)
             visited += 1 if part.holder is None else 1 + len(part.holder.handles)
             size += 200 if part.row is None else 200 + len(part.row.descriptor)

@@ -59,21 +59,22 @@ def prepare() -> None:
     _libc = libc
 
 
-def change(fd: int, edit: Edit) -> bool:
+def change(fd: int, edit: Edit, offset: int = 0) -> bool:
     """Change a page: `edit` gets a copy of it, and returns whether the waiters must be woken. Return that.
 
+    offset: where the page is in the file.
     Errors: OSError where the page cannot be read or written.
     """
-    before = os.pread(fd, _SIZE, 0)
+    before = os.pread(fd, _SIZE, offset)
     if len(before) < _SIZE:
         return False
     after = bytearray(before)
     wake = edit(memoryview(after))
     for start, end in _PARTS:
         if after[start:end] != before[start:end]:
-            os.pwrite(fd, after[start:end], start)
+            os.pwrite(fd, after[start:end], offset + start)
     if wake:
-        _wake(fd)
+        _wake(fd, offset)
     return wake
 
 
@@ -86,10 +87,10 @@ def value_of(fd: int) -> int | None:
     return timeline_page.read(memoryview(page)).value if len(page) == _SIZE else None
 
 
-def _wake(fd: int) -> None:
+def _wake(fd: int, offset: int) -> None:
     """Add 1 to the sequence, and wake all waiters. OSError."""
     prepare()
-    address = _libc.mmap(None, _SIZE, _PROT_READ | _PROT_WRITE, _MAP_SHARED, fd, 0)
+    address = _libc.mmap(None, _SIZE, _PROT_READ | _PROT_WRITE, _MAP_SHARED, fd, offset)
     if address in (None, (1 << 64) - 1, (1 << 32) - 1):
         raise _error()
     try:

@@ -7,7 +7,7 @@ import os
 import click
 
 import extmem
-from extmem.cli import bench, broker, demo, devices, explain, ps, rules
+from extmem.cli import bench, broker, demo, devices, explain, forget, ps, rules
 
 __all__ = ["app", "run"]
 
@@ -30,7 +30,16 @@ def app() -> None:
     """
 
 
-for command in (devices.devices, ps.ps, rules.rules, explain.explain, demo.demo, bench.bench, broker.broker):
+for command in (
+    devices.devices,
+    ps.ps,
+    forget.forget,
+    rules.rules,
+    explain.explain,
+    demo.demo,
+    bench.bench,
+    broker.broker,
+):
     app.add_command(command)
 
 

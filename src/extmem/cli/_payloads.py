@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from extmem import vk
 from extmem.cli._out import bytes_in_words, clean, table
+from extmem.core.naming import short_name
 from extmem.errors import DescriptorError
-from extmem.manager import process_name
+from extmem.manager import process_name, start_time
 from extmem.objects import ObjectKind, PayloadRow, Share
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.descriptor.sync import SyncDescriptor
+from extmem.sharing.kinds import PageRole
 from extmem.vk.value_text import enum_text
 
 __all__ = [
     "access_in_words",
     "describe_kind",
+    "describe_loan",
     "describe_payload",
     "describe_sync",
     "other_broker_in_words",
@@ -27,7 +29,6 @@ __all__ = [
     "short_name",
 ]
 
-_OWN_NAMES = re.compile(r"\\Sessions\\\d+\\BaseNamedObjects\\")
 _RIGHTS = ((0x0002_0000, "read"), (0x0000_0001, "write"))
 _SYNC_RIGHTS = ((0x0000_0001, "wait"), (0x0000_0002, "signal"))
 _REST = 0x001D_0000
@@ -35,14 +36,6 @@ _COUNTS = {ObjectKind.MEMORY: "memory_objects", ObjectKind.SEMAPHORE: "semaphore
 """The key of the number of a holder's objects, by their kind. Semaphores include timelines, as in Vulkan."""
 _PLURALS = {"timeline": "timelines", "binary": "binary semaphores"}
 """What several semaphores are called, by the type of their payload."""
-
-
-def short_name(path: str) -> str:
-    """Return the name by which a program opens a path: `frames`, `Global\\frames`, or else the path itself."""
-    own = _OWN_NAMES.match(path)
-    if own is not None:
-        return path[own.end() :]
-    return "Global" + path.removeprefix("\\BaseNamedObjects") if path.startswith("\\BaseNamedObjects\\") else path
 
 
 def access_in_words(mask: int, object_kind: ObjectKind = ObjectKind.MEMORY) -> str:
@@ -55,7 +48,10 @@ def access_in_words(mask: int, object_kind: ObjectKind = ObjectKind.MEMORY) -> s
 
 
 def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
-    """Return the contents of a payload as plain data: `{"type": "array" | "image" | "buffer" | "bytes", …}`."""
+    """Return the contents of a payload as plain data: `{"type": "array" | "arrays" | "image" | "buffer" | "bytes", …}`.
+
+    "arrays" are named arrays. What they are is in the payload's table, which the object manager does not tell.
+    """
     if descriptor.array is not None:
         return {
             "type": "array",
@@ -63,6 +59,8 @@ def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
             "dtype": descriptor.array.dtype,
             "strides": list(descriptor.array.strides),
         }
+    if PageRole.TABLE in descriptor.pages:
+        return {"type": "arrays"}
     if descriptor.image is not None:
         return _image(descriptor.image.format, list(descriptor.image.extent), descriptor.image.tiling)
     dedicated = descriptor.dedicated
@@ -85,6 +83,26 @@ def describe_sync(descriptor: SyncDescriptor | None, counter: int | None) -> dic
     if descriptor.object_kind == ObjectKind.FENCE:
         return {"type": "fence"}
     return {"type": "timeline", "value": counter} if descriptor.timeline else {"type": "binary"}
+
+
+def describe_loan(
+    descriptor: Descriptor | None, processes: Callable[[int], str] = process_name
+) -> dict[str, Any] | None:
+    """Return who has lent the memory and how much of it, as plain data; None for memory of extmem.
+
+    `bytes` are those of the allocations: what the lender keeps out of the use of its allocator is in them.
+    """
+    if descriptor is None or PageRole.LIFELINE not in descriptor.pages:
+        return None
+    pid = descriptor.owner_pid
+    runs = bool(pid) and start_time(pid) == descriptor.owner_start_time
+    return {
+        "pid": pid,
+        "process": processes(pid) if runs else "",
+        "running": runs,
+        "bytes": descriptor.allocation_size,
+        "allocations": len(descriptor.part_sizes) or 1,
+    }
 
 
 def _image(number: int, extent: list[int], tiling: int) -> dict[str, Any]:
@@ -124,6 +142,9 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
         "in_flight": row.in_flight,
         "kmt": row.kmt or None,
         "security": [shared.sddl for shared in row.objects],
+        "kept": [shared.kept for shared in row.objects if shared.kept],
+        "superseded": any(shared.superseded for shared in row.objects),
+        "lent": describe_loan(descriptor, processes),
         "holders": [
             {
                 "pid": holder.pid,
@@ -161,6 +182,8 @@ def _kind_in_words(kind: dict[str, Any] | None) -> str:
         return f"array {' x '.join(map(str, kind['shape']))} {clean(kind['dtype'])}"
     if kind["type"] == "image":
         return f"image {' x '.join(map(str, kind['extent']))}\n{kind['format']} {kind['tiling']}"
+    if kind["type"] == "arrays":
+        return "named arrays"
     if kind["type"] == "timeline" and kind["value"] is not None:
         return f"timeline at {kind['value']}"
     return str(kind["type"])
@@ -207,6 +230,11 @@ def _holders_in_words(payload: dict[str, Any]) -> list[str]:
     lines = [line for holder in payload["holders"] for line in _holder_in_words(holder, payload)]
     if payload["in_flight"]:
         lines.append(f"{payload['in_flight']} in flight from processes that have ended")
+    lines += [f"the broker: kept {text}" for text in payload["kept"]]
+    lent = payload["lent"]
+    if lent is not None:
+        lender = f"{lent['pid']} {clean(lent['process'])}".strip()
+        lines.append(f"lent by {lender}{', which has ended' * (not lent['running'])}: {bytes_in_words(lent['bytes'])}")
     return lines
 
 
@@ -216,7 +244,7 @@ def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream
         ("name", "object", "size", "kind", "share", "held by"),
         [
             (
-                "\n".join(map(clean, payload["names"])) or "(unnamed)",
+                "\n".join(map(clean, payload["names"])) or ("(superseded)" if payload["superseded"] else "(unnamed)"),
                 _object_in_words(payload),
                 _size_in_words(payload),
                 _kind_in_words(payload["kind"]),

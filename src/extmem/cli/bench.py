@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,12 +27,29 @@ _SUBJECTS = {
     "imports": ("importing", 200),
     "start": ("starting", 200),
     "sync": ("ordering", 100),
+    "tensors": ("tensors", 100),
     "vulkan": ("gpu", 200),
     "cuda": ("cuda", 200),
 }
 """The module of each subject, and its number of rounds."""
 _EVERYWHERE = ("open", "checks", "start")
 """Subjects that are also measured on Windows."""
+_KILLING = ("vulkan", "sync", "tensors")
+_PARTS = (
+    "changes",
+    "reads",
+    "table",
+    "files",
+    "torch-files",
+    "gpu-files",
+    "passing",
+    "gpu-changes",
+    "lent",
+    "rounds",
+    "start",
+    "copies",
+)
+"""The parts of the subject `tensors`."""
 _QUICK = 20
 
 
@@ -46,7 +63,7 @@ def _available() -> Iterable[str]:
     return [subject for subject in _SUBJECTS if subject not in devices or devices[subject]()]
 
 
-def _measure(subject: str, *, quick: bool, kills: int | None) -> Iterator[Figure]:
+def _measure(subject: str, *, quick: bool, kills: int | None, parts: tuple[str, ...]) -> Iterator[Figure]:
     from extmem.cli._bench.environment import Environment
 
     if sys.platform != "linux" and subject not in _EVERYWHERE:
@@ -55,7 +72,9 @@ def _measure(subject: str, *, quick: bool, kills: int | None) -> Iterator[Figure
         )
     module, rounds = _SUBJECTS[subject]
     figures = import_module(f"extmem.cli._bench.{module}").figures
-    more = {"kills": kills} if subject in ("vulkan", "sync") else {}
+    more: dict[str, Any] = {"kills": kills} if subject in _KILLING else {}
+    if subject == "tensors":
+        more["parts"] = parts
     with contextlib.closing(Environment()) as env:
         yield from figures(
             env, _QUICK if quick else rounds, lambda text: words(f"{subject}: {text} ..."), quick=quick, **more
@@ -76,21 +95,36 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
 @click.command(short_help="Measure what sharing costs.")
 @click.argument("subjects", metavar="[SUBJECT]...", type=click.Choice(list(_SUBJECTS)), nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, value, unit, bound (or null), ok.")
-@click.option("--kills", type=click.IntRange(min=1), help="Processes that vulkan and sync kill; 200 by default.")
+@click.option("--kills", type=click.IntRange(min=1), help="Processes killed: 200 by vulkan and sync, 500 by tensors.")
+@click.option(
+    "--part",
+    "parts",
+    metavar="PART",
+    type=click.Choice(_PARTS),
+    multiple=True,
+    help=f"Only this part of tensors: {', '.join(_PARTS)}. Repeatable.",
+)
 @click.option("--quick", is_flag=True, help="Few rounds, to try it out: the figures vary, and bounds may be missed.")
 @guarded
-def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, quick: bool) -> None:
-    """Measure opening, the broker, the cost of the rules, imports, starting, timelines, and a GPU.
+def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, parts: tuple[str, ...], quick: bool) -> None:
+    """Measure opening, the broker, the cost of the rules, imports, starting, timelines, tensors, and a GPU.
 
-    SUBJECT is one of open, broker, checks, imports, start, sync, vulkan and cuda. Without a subject all are measured;
-    vulkan and cuda only if there is such a device. The benchmarks start a broker and processes of their own.
+    SUBJECT is one of open, broker, checks, imports, start, sync, tensors, vulkan and cuda. Without a subject all are
+    measured; vulkan and cuda only if there is such a device. The benchmarks start a broker and processes of their own.
 
     A figure with a bound is a ratio against an alternative that runs in turns with it in the same run, or a count that
-    must be 0. Bounds are upper bounds, except for "times as fast" and "opens per second".
+    must be 0. Bounds are upper bounds, except for "times as fast" and "opens per second". The unit "not measured" tells
+    that the machine lacks what the name of the figure says.
 
     Exit codes: 0 all bounds hold; 1 one is missed, or measuring failed; 2 wrong arguments; 130 interrupted.
     """
-    figures = [figure for subject in subjects or _available() for figure in _measure(subject, quick=quick, kills=kills)]
+    if parts and subjects != ("tensors",):
+        raise click.UsageError("--part selects parts of tensors; use it as: extmem bench tensors --part changes")
+    figures = [
+        figure
+        for subject in subjects or _available()
+        for figure in _measure(subject, quick=quick, kills=kills, parts=parts)
+    ]
     if as_json:
         emit_json([figure.to_dict() for figure in figures])
     else:

@@ -53,6 +53,8 @@ def _status() -> dict[str, Any]:
         "client_share": found.client_share,
         "user_share": found.user_share,
         "longest_turn": found.longest_turn,
+        "kept": found.kept,
+        "waiting": found.waiting,
     }
 
 
@@ -82,6 +84,8 @@ def status(as_json: bool) -> None:
             ("up for", f"{facts['uptime']:.1f} s"),
             ("clients", facts["clients"]),
             ("payloads", facts["payloads"]),
+            ("kept", facts["kept"]),
+            ("waits", facts["waiting"]),
             ("open files", f"{facts['used']} of {facts['limit']} used, {facts['reserve']} in reserve"),
             ("shares", f"{facts['client_share']} for one more client, {facts['user_share']} for one more user"),
             ("memory", bytes_in_words(facts["resident"])),
@@ -126,14 +130,15 @@ def run(system: bool, as_json: bool) -> None:
 @click.option(
     "--force",
     is_flag=True,
-    help="End it even if other processes use it. They start another broker and announce to it what they hold.",
+    help="End it even if other processes use it, or it keeps memory. The processes start another broker and announce "
+    "to it what they hold.",
 )
 @_as_json
 @guarded
 def stop(force: bool, as_json: bool) -> None:
-    """End the broker.
+    """End the broker. What it alone keeps (keep=) ends with it.
 
-    Exit codes: 0 no broker runs any more; 1 other processes use it (see --force).
+    Exit codes: 0 no broker runs any more; 1 other processes use it, or it keeps something (see --force).
     """
     from extmem.cli._payloads import other_broker_in_words
     from extmem.manager import manager
@@ -143,8 +148,12 @@ def stop(force: bool, as_json: bool) -> None:
     if as_json:
         emit_json({"was_running": before["running"], "stopped": stopped})
     if not stopped:
-        clients = int(before.get("clients", 0))
-        words(f"{counted(clients, 'process')} use{'s' * (clients == 1)} the broker; --force ends it nevertheless.")
+        clients, kept = int(before.get("clients", 0)), int(before.get("kept", 0))
+        uses = f"{counted(clients, 'process')} use{'s' * (clients == 1)} the broker"
+        keeps = f" and it keeps {counted(kept, 'payload')}, which would be lost unless a process has it open" * bool(
+            kept
+        )
+        words(f"{uses}{keeps}; --force ends it nevertheless.")
         raise click.exceptions.Exit(FAILED)
     for other in before["other_versions"]:
         words(other_broker_in_words(other["version"], other["pid"], other["socket"]))

@@ -35,7 +35,9 @@ def live_payloads() -> list[dict[str, Any]] | None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
 def ps(as_json: bool) -> None:
-    """List live payloads: name, size, kind, share, and the processes that hold them.
+    """List live payloads: name, size, kind (an array's shape and type), share, and who holds them.
+
+    Holders are processes, by memory and by handles, and the broker, which keeps what was shared with keep=.
 
     Exit codes: 0 listed, also if there are none; 1 the broker does not reply.
     """

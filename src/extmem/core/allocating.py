@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from extmem import rules, vk
-from extmem.core import (
-    cross_api,
-    describing,
-    exporting,
-    image_queries,
-    import_source,
-    rule_facts,
-    validation_cache,
-)
+from extmem.core import companion_pages, cross_api, import_source, validation_cache
 from extmem.core.caller_fd import CallerFd
+from extmem.core.companion_pages import CompanionPages
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
 from extmem.core.memory_record import HeldMemory, Made, Make, MemoryRecord
@@ -25,12 +20,23 @@ from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
 from extmem.manager import Imported, Manager, ShareTerms
 from extmem.objects import Status
-from extmem.owning import Uses
+from extmem.owning import LateModule, Uses
 from extmem.rules import Refusal
 from extmem.sharing.descriptor import Descriptor
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.vk.handle_types import HOST_TYPES, NO_TYPES, SIZED_BY_D3D, MemoryHandleType, union
-from extmem.vk.struct_copies import copy_struct
-from extmem.vk.value_text import bits_of
+
+if TYPE_CHECKING:
+    from extmem.core import describing, exporting, image_queries, rule_facts
+    from extmem.core.deferred import DeferredImport
+    from extmem.vk import struct_copies, value_text
+else:
+    describing = LateModule(globals(), "extmem.core.describing")
+    exporting = LateModule(globals(), "extmem.core.exporting")
+    image_queries = LateModule(globals(), "extmem.core.image_queries")
+    rule_facts = LateModule(globals(), "extmem.core.rule_facts")
+    struct_copies = LateModule(globals(), "extmem.vk.struct_copies")
+    value_text = LateModule(globals(), "extmem.vk.value_text")
 
 __all__ = [
     "ArrayTerms",
@@ -46,14 +52,21 @@ __all__ = [
 _U32 = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayTerms:
+class ArrayTerms(msgspec.Struct, frozen=True):
     """What the high-level API adds to a VkMemoryAllocateInfo."""
 
     descriptor: Descriptor
     """The descriptor with the array."""
     lazy_share: bool = False
     """Whether the NT share is created when a handle is first requested."""
+    pages: CompanionPages | None = None
+    """Its companion pages, which the memory owns from then on. The descriptor lists their roles."""
+    terms: ShareTerms | None = None
+    """How the caller shares it later, once it has its contents: for systems where memory is named at its creation."""
+    replace: bool = False
+    """Whether the memory takes the name of the object that has it."""
+    keep: Keep = NOT_KEPT
+    """How long the object manager itself keeps the memory."""
 
 
 def allocate_memory(
@@ -69,7 +82,7 @@ def allocate_memory(
     stated_descriptor: the one that the caller states, of a payload that carries none.
     resource: the buffer or image that the memory is dedicated to; it is destroyed when the memory ends.
     """
-    info = copy_struct(info)
+    info = struct_copies.copy_struct(info)
     with Uses(device) as uses:
         held, caller_fd = allocate_in(uses, device, info, stated_descriptor=stated_descriptor, resource=resource)
     memory = make(*held)
@@ -122,6 +135,8 @@ def allocate_in(
             exporting.refuse_direct3d_types(device, export_types)
         size, memory_type = int(info.allocation_size), int(info.memory_type_index)
         terms = exporting.terms_of(export_types, chained) if export_types else None
+        if terms is not None and array_terms is not None and (array_terms.replace or array_terms.keep is not NOT_KEPT):
+            terms = msgspec.structs.replace(terms, replace=array_terms.replace, keep=array_terms.keep)
         if dedicated is not None:
             uses.add(dedicated)
         if source is not None:
@@ -139,7 +154,11 @@ def allocate_in(
                 descriptor = describing.describe_allocation(device, size, memory_type, export_types, dedicated)
             else:
                 descriptor = array_terms.descriptor
-                driver_terms = None if array_terms.lazy_share or terms is None else terms._replace(described=True)
+                driver_terms = (
+                    None if array_terms.lazy_share or terms is None else msgspec.structs.replace(terms, described=True)
+                )
+                if array_terms.terms is not None:
+                    driver_terms = msgspec.structs.replace(array_terms.terms, described=True)
             allocation = device.backend.allocate(
                 size,
                 memory_type,
@@ -149,12 +168,32 @@ def allocate_in(
                 terms=driver_terms,
             )
             resource_facts = dedicated.facts if dedicated is not None else None
-            record = MemoryRecord(device, allocation, descriptor, size, memory_type, dedicated=resource_facts)
+            record = MemoryRecord(
+                device,
+                allocation,
+                descriptor,
+                size,
+                memory_type,
+                dedicated=resource_facts,
+                pages=array_terms.pages if array_terms is not None else None,
+            )
     except BaseException:
         if source is not None:
             source.abandon()
+        if array_terms is not None and array_terms.pages is not None:
+            array_terms.pages.close()  # else their files would be open as long as the traceback
         raise
     record.export_handle_types = export_types
+    if resource is not None:
+        keep_resource(record, resource)
+    if array_terms is not None and not device.backend.allocates_zeroed:
+        # The device fills dedicated memory through its buffer, which may be smaller than the memory. It is published
+        # afterwards: a process that waits for its name opens it at once.
+        try:
+            device.backend.fill(record.allocation, 0, size if dedicated is None else record.descriptor.payload_size, 0)
+        except BaseException:
+            record.end()
+            raise
     if terms is not None:
         record.lazy_share = array_terms is not None and array_terms.lazy_share
         if not record.lazy_share:
@@ -164,8 +203,6 @@ def allocate_in(
                 record.end()
                 raise
     memory = HeldMemory(record, record.hold())
-    if resource is not None:
-        keep_resource(record, resource)
     return memory, source.caller_fd if source is not None and source.fd_is_valid else None
 
 
@@ -243,16 +280,26 @@ def adopt_object(
     export_types: MemoryHandleType = NO_TYPES,
     terms: ShareTerms | None = None,
     allocation: Allocation | None = None,
+    deferred: DeferredImport | None = None,
 ) -> MemoryRecord:
     """Import a payload that the object manager returned; the record owns it from then on.
 
-    allocation: the import, if it was made already.
+    allocation: the import, if it was made already. deferred: makes it, if it is made later.
     """
     payload, size = imported.payload, descriptor.allocation_size
+    pages = None
+    if descriptor.pages:
+        # Before the import: a driver may take the payload, and close it.
+        pages = companion_pages.of_import(descriptor.pages, payload)
     if allocation is not None:
         size = allocation.size
+    elif deferred is not None:
+        pass
     elif device.descriptor_importer is not None and not imported.capacity:
-        allocation = cross_api.import_object(device.descriptor_importer, imported, descriptor)
+        if descriptor.parts:
+            allocation = cross_api.import_parts(device.descriptor_importer, owner, imported, descriptor)
+        else:
+            allocation = cross_api.import_object(device.descriptor_importer, imported, descriptor)
     else:
         native = dedicated.native if dedicated is not None else None
         allocation = device.backend.import_payload(
@@ -273,6 +320,8 @@ def adopt_object(
         kmt=imported.kmt,
         import_handle_type=handle_type,
         writable=payload.writable,
+        pages=pages,
+        deferred=deferred,
     )
 
 
@@ -375,5 +424,5 @@ def _capabilities(
     if resource is None:
         return rule_facts.sharing(device, MemoryHandleType(types & _U32)).capabilities
     if isinstance(resource.create_info, vk.ImageCreateInfo):
-        return image_queries.image_capabilities(device, resource.create_info, tuple(bits_of(types)))
+        return image_queries.image_capabilities(device, resource.create_info, tuple(value_text.bits_of(types)))
     return rule_facts.buffer_capabilities(device, resource.create_info, types)

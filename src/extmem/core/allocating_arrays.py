@@ -6,15 +6,27 @@ from collections.abc import Sequence
 
 from extmem import vk
 from extmem.arguments import check_flag
-from extmem.core import allocating, arguments, creating, describing, exporting, rule_facts
+from extmem.core import (
+    allocating,
+    arguments,
+    companion_pages,
+    creating,
+    describing,
+    everyday_names,
+    exporting,
+    memory_types,
+    rule_facts,
+)
 from extmem.core.allocating import ArrayTerms
 from extmem.core.device_state import DeviceState
-from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import HeldMemory
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
-from extmem.owning import Uses
+from extmem.manager import manager
+from extmem.owning import Uses, late_imports
 from extmem.sharing.descriptor import ArrayInfo
+from extmem.sharing.keeping import NOT_KEPT
+from extmem.sharing.layout import Axes
 from extmem.vk.handle_types import (
     NO_TYPES,
     OPAQUE_FD,
@@ -41,6 +53,9 @@ def allocate(
     shape: int | Sequence[int],
     dtype: object,
     *,
+    order: str | None,
+    strides: Axes,
+    row_pitch: int | None,
     name: str | None,
     access: int | None,
     security: str | None,
@@ -48,15 +63,26 @@ def allocate(
     handle_types: int | None,
     memory_type: int | None,
     dedicated: bool | None,
+    replace: bool = False,
+    keep: object = None,
 ) -> HeldMemory:
     """See `Device.allocate`. uses: hold the device."""
     if inherit is not False:
         check_flag(inherit, "inherit")
     if dedicated is not None:
         check_flag(dedicated, "dedicated")
-    extents, element, strides = arguments.array_of(shape, dtype)
-    nbytes = extents[0] * strides[0]
+    array = arguments.array_of(shape, dtype, order, strides, row_pitch)
+    nbytes = array.nbytes
     name = arguments.name_of(name)
+    if name is not None and "@" in name:
+        everyday_names.everyday_name(name)
+    kept = NOT_KEPT
+    if keep is not None or replace is not False:
+        with late_imports():
+            from extmem.core import naming
+
+        kept = naming.keep_of(keep)
+        naming.refuse_terms(name, replace, kept)
     access = None if access is None else arguments.access_of(access)
     arguments.check_share(name, access)
     # Without handle types: NT handles and file descriptors, each if the device can export it.
@@ -86,10 +112,20 @@ def allocate(
     )
     requirements = device.backend.buffer_requirements(create)
     if memory_type is None:
-        memory_type = _memory_type(device, requirements.memory_type_bits)
+        memory_type = memory_types.choose(device, requirements.memory_type_bits)
     if dedicated is None:
         dedicated = requirements.requires_dedicated or bool(sharing.dedicated_only & types)
     buffer = creating.create_buffer(device, create) if dedicated else None
+    read_only = not rights & (Access.WRITE | Access.ALL)
+    rights, attributes = exporting.high_level_access(rights, name)
+    if security is not None or inherit:
+        attributes = vk.SecurityAttributes(
+            security or (attributes.security_descriptor if attributes else None), inherit
+        )
+    pages = None
+    if types & OPAQUE_WIN32 and describing.needs_control_page(device):
+        stated = attributes.security_descriptor if attributes is not None else None
+        pages = companion_pages.counting(manager().security_text(stated))
     descriptor = describing.describe(
         device,
         requirements.size,
@@ -97,15 +133,11 @@ def allocate(
         types,
         buffer,
         payload_size=nbytes,
-        array=ArrayInfo(extents, element, strides),
+        array=ArrayInfo(array.shape, array.element.text, array.strides),
         usage=int(_USAGE),
-        read_only=not rights & (Access.WRITE | Access.ALL),
+        read_only=read_only,
+        pages=pages.roles if pages is not None else (),
     )
-    rights, attributes = exporting.high_level_access(rights, name)
-    if security is not None or inherit:
-        attributes = vk.SecurityAttributes(
-            security or (attributes.security_descriptor if attributes else None), inherit
-        )
     export = vk.ExportMemoryAllocateInfo(types)
     if types & OPAQUE_WIN32:
         export.p_next = vk.ExportMemoryWin32HandleInfoKHR(attributes, rights, name)
@@ -114,34 +146,15 @@ def allocate(
         info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
     lazy_share = bool(types & OPAQUE_WIN32) and name is None and attributes is None and access is None
     try:
-        memory, _ = allocating.allocate_in(uses, device, info, ArrayTerms(descriptor, lazy_share), resource=buffer)
+        memory, _ = allocating.allocate_in(
+            uses,
+            device,
+            info,
+            ArrayTerms(descriptor, lazy_share, pages=pages, replace=replace, keep=kept),
+            resource=buffer,
+        )
     except BaseException:
         if buffer is not None:
             buffer.close()
         raise
-    if not device.backend.allocates_zeroed:
-        # The device fills dedicated memory through its buffer, which may be smaller than the memory.
-        size = memory.record.size if buffer is None else nbytes
-        try:
-            device.backend.fill(memory.record.allocation, 0, size, 0)
-        except BaseException:
-            MemoryObject(*memory).close()
-            raise
     return memory
-
-
-def _memory_type(device: DeviceState, bits: int) -> int:
-    """Return a memory type: device-local if there is one, and if possible host-visible in the largest of these heaps.
-
-    A host-visible type in a smaller heap is a small window of the device's memory, and is not used.
-    """
-    types = device.facts.memory_types
-    allowed = [index for index in range(len(types)) if bits >> index & 1]
-    local = [i for i in allowed if types[i].property_flags & vk.MemoryPropertyFlagBits.DEVICE_LOCAL] or allowed
-    largest = max(types[i].heap_size for i in local)
-    visible = [
-        i
-        for i in local
-        if types[i].property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE and types[i].heap_size == largest
-    ]
-    return (visible or local)[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from extmem import rules, vk
 from extmem.core import arguments, validation_cache
@@ -96,7 +97,7 @@ def _violations(
     """Return the rules that a binding breaks. again: whether an earlier struct of the call binds the same resource."""
     facts, identity = resource.facts, device.facts.identity
     if again:
-        facts = dataclasses.replace(facts, bound=True)
+        facts = msgspec.structs.replace(facts, bound=True)
     if isinstance(info, vk.BindImageMemoryInfo):
         return rules.check_bind_image_memory(info, facts, record.facts(), form=form, device=identity)
     key = None

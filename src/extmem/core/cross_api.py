@@ -7,21 +7,21 @@ CUDA made with a device-local memory type of its own.
 
 from __future__ import annotations
 
-import dataclasses
+from typing import TYPE_CHECKING, cast
+from weakref import ref
 
 import msgspec
 
 from extmem import vk
-from extmem.core import describing
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
-from extmem.core.rule_facts import TRANSFER
 from extmem.devices.backend import Allocation
 from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.optional_protocols import ImportsByDescriptor
 from extmem.devices.types import Origin
-from extmem.errors import DescriptorError, UnsupportedError
-from extmem.manager import Imported
+from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
+from extmem.manager import Imported, Manager
+from extmem.owning import LateModule
 from extmem.rules import PayloadFacts
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import PayloadFd, Win32Payload
@@ -34,7 +34,16 @@ from extmem.vk.handle_types import (
     common,
     lowest,
 )
-from extmem.vk.value_text import types_text
+
+if TYPE_CHECKING:
+    from extmem.core import describing, rule_facts
+    from extmem.devices.optional_protocols import AllocationOfParts
+    from extmem.owning import OwnedFd
+    from extmem.vk import value_text
+else:
+    describing = LateModule(globals(), "extmem.core.describing")
+    rule_facts = LateModule(globals(), "extmem.core.rule_facts")
+    value_text = LateModule(globals(), "extmem.vk.value_text")
 
 __all__ = [
     "check_device",
@@ -44,6 +53,7 @@ __all__ = [
     "import_caller_fd",
     "import_object",
     "memory_type",
+    "import_parts",
     "origin",
 ]
 
@@ -66,6 +76,7 @@ def origin(descriptor: Descriptor, handle_type: MemoryHandleType = OPAQUE_FD) ->
         descriptor.device_uuid,
         descriptor.device_name,
         descriptor.luid,
+        descriptor.part_sizes if descriptor.parts else (),
     )
 
 
@@ -83,6 +94,48 @@ def import_object(backend: ImportsByDescriptor, imported: Imported, descriptor: 
     return backend.import_by_descriptor(
         handle, source, payload=payload, identity=imported.identity, writable=payload.writable
     )
+
+
+def import_parts(
+    backend: ImportsByDescriptor, owner: Manager, imported: Imported, descriptor: Descriptor
+) -> Allocation:
+    """Import a payload of several allocations, as `import_object`.
+
+    The object manager closes its handles, of which there may be thousands, if the driver exports them again.
+    """
+    count = len(descriptor.part_sizes)
+    try:
+        allocation = import_object(backend, imported, descriptor)
+    except BaseException:
+        owner.set_files_aside(imported.number, count, None)
+        raise
+    if cast("AllocationOfParts", allocation).exports_parts:
+        owner.set_files_aside(imported.number, count, _ExportsAgain(allocation))
+    return allocation
+
+
+class _ExportsAgain:
+    """See `FilesAgain`. It does not keep the allocation."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self, allocation: Allocation) -> None:
+        self._known = ref(allocation)
+
+    @property
+    def alive(self) -> bool:
+        allocation = self._known()
+        return allocation is not None and not allocation.closed
+
+    def fds(self) -> list[OwnedFd]:
+        allocation = self._known()
+        if allocation is None:
+            return []
+        try:
+            found = cast("AllocationOfParts", allocation).part_fds()
+        except HandleStateError:  # it has been closed
+            return []
+        return [one for one in found if not isinstance(one, int)]
 
 
 def handle_of(allocation: Allocation) -> tuple[int, MemoryHandleType] | None:
@@ -107,8 +160,8 @@ def describe_foreign(device: DeviceState, source: Source, size: int, memory_type
     payload = source.imported.payload if source.imported is not None else None
     if not isinstance(payload, Win32Payload) or payload.handle_type & OPAQUE_WIN32_TYPES:
         raise DescriptorError(
-            f"{types_text(source.handle_type)} {source.name or hex(source.value)} carries no description, and "
-            "CUDA needs its producer, its size and whether it is dedicated; state a Descriptor with "
+            f"{value_text.types_text(source.handle_type)} {source.name or hex(source.value)} carries no description, "
+            "and CUDA needs its producer, its size and whether it is dedicated; state a Descriptor with "
             "extmem.raw.import_payload"
         )
     descriptor = describing.describe_allocation(device, size, memory_type, source.handle_type, None)
@@ -151,7 +204,7 @@ def facts_for(device: DeviceState, facts: PayloadFacts | None) -> PayloadFacts |
     """Return the facts of a payload for the rules: for a device without memory types, only those of its location."""
     if facts is None or device.descriptor_importer is None:
         return facts
-    return dataclasses.replace(facts, memory_type_index=None, driver_uuid=None, dedicated=None, dedicated_info=None)
+    return msgspec.structs.replace(facts, memory_type_index=None, driver_uuid=None, dedicated=None, dedicated_info=None)
 
 
 def memory_type(device: DeviceState, descriptor: Descriptor) -> int:
@@ -160,9 +213,17 @@ def memory_type(device: DeviceState, descriptor: Descriptor) -> int:
         return 0
     if not descriptor.producer:
         return descriptor.memory_type_index
+    if descriptor.parts:
+        raise UnsupportedError(
+            f"the memory consists of {len(descriptor.part_sizes)} allocations of CUDA (a tensor of PyTorch's "
+            f"expandable segments, as a rule), and {device.name} by Vulkan imports one allocation as one memory; open "
+            'it on the CUDA device (device=extmem.open_device(kind="cuda")), or share a tensor that is made in a block '
+            "of extmem.torch.pool(), which is one allocation",
+            requires_one_of=["a CUDA device", "extmem.torch.pool()"],
+        )
     if device.foreign_memory_type is None:
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(_SHARED))
-        info = vk.BufferCreateInfo(size=descriptor.allocation_size, usage=TRANSFER, p_next=external)
+        info = vk.BufferCreateInfo(size=descriptor.allocation_size, usage=rule_facts.TRANSFER, p_next=external)
         bits = device.backend.buffer_requirements(info).memory_type_bits
         types = device.facts.memory_types
         allowed = [index for index in range(len(types)) if bits >> index & 1]

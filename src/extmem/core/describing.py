@@ -8,6 +8,7 @@ from extmem import vk
 from extmem.core import exporting
 from extmem.core.device_state import DeviceState
 from extmem.core.resources import ResourceObject
+from extmem.devices.host import HAS_FDS
 from extmem.devices.resources import NativeResource
 from extmem.handles.process_id import current_process
 from extmem.manager import start_time
@@ -15,10 +16,15 @@ from extmem.sharing.descriptor.descriptor import ArrayInfo, Descriptor, ImageInf
 from extmem.vk.handle_types import MemoryHandleType
 from extmem.vk.modifiers import LINEAR
 
-__all__ = ["describe", "describe_allocation", "start_time_of"]
+__all__ = ["describe", "describe_allocation", "needs_control_page", "start_time_of"]
 
 start_time_of = lru_cache(maxsize=1)(start_time)
 """The start time of the process with this pid, cached for the current process."""
+
+
+def needs_control_page(device: DeviceState) -> bool:
+    """Return whether new memory of the device gets a control page as companion, because its own file has none."""
+    return device.backend.kind != "host" or not HAS_FDS
 
 
 def describe_allocation(
@@ -44,8 +50,9 @@ def describe(
     array: ArrayInfo | None = None,
     usage: int = 0,
     read_only: bool = False,
+    pages: tuple[int, ...] = (),
 ) -> Descriptor:
-    """Return the descriptor of a payload of this device."""
+    """Return the descriptor of a payload of this device. pages: the roles of its companion pages."""
     types, identity, importer = device.facts.memory_types, device.backend.identity, device.descriptor_importer
     return Descriptor(
         handle_types=handle_types,
@@ -68,6 +75,7 @@ def describe(
         owner_start_time=start_time_of(current_process.pid),
         made_by_vulkan=importer is None,
         producer=importer.producer if importer is not None else "",
+        pages=pages,
     )
 
 

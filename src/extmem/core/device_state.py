@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import abc
 import weakref
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from extmem import rules, vk
 from extmem.arguments import CheckedWhenMade, check_flag
-from extmem.core.caller_warning import warn_caller
 from extmem.core.device_facts import device_facts
 from extmem.core.open_payloads import OpenPayloads
 from extmem.core.validation_cache import Key, ValidationCache
 from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
-from extmem.owning import Held, Lock, work_off
+from extmem.owning import Held, Lock, late_imports, work_off
 from extmem.sharing.bounded import Bounded
 from extmem.vk.handle_types import MemoryHandleType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from extmem.core.deferred import DeferredBackend
     from extmem.devices.backend import Backend
     from extmem.devices.resources import NativeResource
     from extmem.devices.sync import SyncBackend
@@ -41,29 +41,30 @@ class DeviceState(CheckedWhenMade, Held, abc.ABC):
     Ownership: owns the backend, and closes it after the last use of the device.
     """
 
+    backend: Backend
+    facts: rules.DeviceFacts
+    max_allocations: int
     _made_by = "extmem.open_device(…)"
 
     @classmethod
     def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
-        return len(given) == 1 and hasattr(given[0], "memory_properties")  # backends have no class in common
+        # Backends have no class in common.
+        return len(given) == 1 and (hasattr(given[0], "memory_properties") or hasattr(given[0], "opens_later"))
 
-    def __init__(self, backend: Backend, *, check: Check = "raise", strict_kmt: bool = False) -> None:
+    def __init__(self, backend: Backend | DeferredBackend, *, check: Check = "raise", strict_kmt: bool = False) -> None:
         if check not in ("raise", "warn", "off"):
             raise ValueError(f'check is {check!r}; it takes "raise", "warn" or "off"')
         check_flag(strict_kmt, "strict_kmt")
         super().__init__()
-        self.backend = backend
         self.pid = current_process.pid
         """The process that opened it; a forked child of that process may not use it."""
         self.check: Check = check
         self.strict_kmt = strict_kmt
         """Whether a KMT number ends with its exporter rather than with the payload's last memory object."""
-        self.facts = device_facts(backend)
-        self.descriptor_importer = backend if isinstance(backend, ImportsByDescriptor) else None
+        self.descriptor_importer: ImportsByDescriptor | None = None
         """The backend, if it is of an API other than Vulkan and imports by a payload's descriptor; else None."""
         self.foreign_memory_type: int | None = None
         """The memory type under which this device imports memory of another API; None until the first such import."""
-        self.max_allocations = backend.max_memory_allocation_count
         self.buffer_capabilities: Bounded[tuple[int, int, MemoryHandleType], rules.ExternalMemoryFacts] = Bounded(_ROOM)
         """What the device supports for one handle type, by buffer flags, buffer usage and handle type."""
         self.sharing: Bounded[MemoryHandleType, Any] = Bounded(_ROOM)
@@ -88,6 +89,36 @@ class DeviceState(CheckedWhenMade, Held, abc.ABC):
         """Descriptors of payloads that are not dedicated, by process, size, memory type and handle types."""
         self.validated = ValidationCache(1_024)
         """Calls that passed validation."""
+        self.deferred: DeferredBackend | None = None
+        """What opens the backend; None once it is open. It is not of an API that imports by descriptor."""
+        if hasattr(backend, "opens_later"):
+            self.deferred = cast("DeferredBackend", backend)
+        else:
+            self._opened(backend)
+
+    def _opened(self, backend: Backend) -> None:
+        self.facts = device_facts(backend)
+        self.max_allocations = backend.max_memory_allocation_count
+        self.descriptor_importer = backend if isinstance(backend, ImportsByDescriptor) else None
+        self.backend = backend
+        self.deferred = None
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Called for missing attributes alone: those of a backend that is not open yet.
+            if name not in ("backend", "facts", "max_allocations") or "deferred" not in self.__dict__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            with self.creation_lock:
+                if self.deferred is not None:
+                    self.check_open()
+                    backend = self.deferred.open()
+                    try:
+                        self._opened(backend)
+                    except BaseException:
+                        backend.close()
+                        raise
+            return self.__dict__[name]
 
     @abc.abstractmethod
     def make_buffer(
@@ -108,7 +139,8 @@ class DeviceState(CheckedWhenMade, Held, abc.ABC):
     @property
     def kind(self) -> str:
         """`host`, `vulkan` or `cuda`."""
-        return self.backend.kind
+        deferred = self.deferred
+        return self.backend.kind if deferred is None else deferred.kind
 
     @property
     def identity(self) -> DeviceIdentity:
@@ -118,12 +150,14 @@ class DeviceState(CheckedWhenMade, Held, abc.ABC):
     @property
     def name(self) -> str:
         """The device's name."""
-        return self.facts.name
+        deferred = self.deferred
+        return self.facts.name if deferred is None else deferred.name
 
     @property
     def uuid(self) -> bytes:
         """deviceUUID, 16 bytes."""
-        return self.facts.device_uuid
+        deferred = self.deferred
+        return self.facts.device_uuid if deferred is None else deferred.uuid
 
     @property
     def live_allocations(self) -> int:
@@ -142,6 +176,9 @@ class DeviceState(CheckedWhenMade, Held, abc.ABC):
         error = RuleViolation(violations, command=command)
         if self.check == "raise":
             raise error
+        with late_imports():
+            from extmem.core.caller_warning import warn_caller
+
         warn_caller(str(error))
 
     def report_or_note(self, key: Key | None, violations: Sequence[rules.Violation], command: str) -> None:
@@ -184,7 +221,7 @@ class DeviceState(CheckedWhenMade, Held, abc.ABC):
         do not end.
         """
         if (self.records or self.sync_records) and not self.closing:
-            if isinstance(self.backend, FinishesLater):
+            if self.deferred is None and isinstance(self.backend, FinishesLater):
                 self.backend.finish_submitted()
             work_off()
             if self.records:
@@ -215,4 +252,5 @@ class DeviceState(CheckedWhenMade, Held, abc.ABC):
 
     def give_back(self) -> None:
         """See `Held`."""
-        self.backend.close()
+        if self.deferred is None:
+            self.backend.close()

@@ -6,6 +6,8 @@ name is set then, not when a handle is requested: B13). File descriptors come fr
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from extmem import rules, vk
 from extmem.core import rule_facts
 from extmem.core.device_state import DeviceState
@@ -22,11 +24,17 @@ from extmem.sharing.kinds import Backing
 from extmem.vk.handle_types import FROM_D3D, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType, union
 from extmem.vk.value_text import bits_of, types_text
 
+if TYPE_CHECKING:
+    from extmem.devices.optional_protocols import AllocationOfParts
+    from extmem.owning import OwnedFd
+
 __all__ = [
+    "PayloadHandles",
     "export_handle",
     "export_obstacle",
     "get_memory_fd",
     "high_level_access",
+    "payload_fd",
     "publish",
     "refuse_direct3d_types",
     "share_for",
@@ -77,19 +85,27 @@ def publish(record: MemoryRecord, terms: ShareTerms) -> None:
     owner = record.manager or manager()
     reference = Reference(owner)
     record.references += (reference,)
-    exported = owner.export(
-        (_payload_fd(record),),
-        record.descriptor.encode(),
-        share=terms.share,
-        name=terms.name,
-        access=terms.access if terms.stated else _ALL_RIGHTS,
-        sddl=terms.sddl,
-        inherit=terms.inherit,
-        strict_kmt=record.device.strict_kmt,
-        backing=record.device.backend.payload_backing,
-        identity=record.allocation.stated_identity,
-        reference=reference,
-    )
+    handles = PayloadHandles(record) if record.descriptor.parts else None
+    try:
+        exported = owner.export(
+            handles.numbers if handles is not None else (payload_fd(record),),
+            record.descriptor.encode(),
+            share=terms.share,
+            name=terms.name,
+            access=terms.access if terms.stated else _ALL_RIGHTS,
+            sddl=terms.sddl,
+            inherit=terms.inherit,
+            strict_kmt=record.device.strict_kmt,
+            backing=record.device.backend.payload_backing,
+            identity=record.allocation.stated_identity,
+            pages=record.pages.exported() if record.pages is not None else (),
+            reference=reference,
+            replace=terms.replace,
+            keep=terms.keep,
+        )
+    finally:
+        if handles is not None:
+            handles.close()
     record.manager = owner
     record.share_reference = exported.number
     record.kmt = exported.kmt
@@ -124,7 +140,8 @@ def export_obstacle(device: DeviceState, handle_types: MemoryHandleType, *, miss
     return ""
 
 
-def _payload_fd(record: MemoryRecord) -> int:
+def payload_fd(record: MemoryRecord) -> int:
+    """Return the fd or HANDLE of the memory, borrowed. Errors: UnsupportedError for memory without one."""
     fd = record.allocation.fd
     if fd is None:
         obstacle = export_obstacle(record.device, OPAQUE_WIN32)
@@ -139,6 +156,28 @@ def _payload_fd(record: MemoryRecord) -> int:
             requires_one_of=["memory allocated by a device"],
         )
     return fd
+
+
+class PayloadHandles:
+    """The fds or HANDLEs of the memory, one for each allocation that it consists of: `numbers`, valid until `close`.
+
+    Errors of the constructor: as `payload_fd`; OutOfMemoryError if there are not enough file descriptors.
+    """
+
+    def __init__(self, record: MemoryRecord) -> None:
+        """record: held by the caller until `close`."""
+        self._owners: list[OwnedFd] = []
+        if not record.descriptor.parts:
+            self.numbers: tuple[int, ...] = (payload_fd(record),)
+            return
+        found = cast("AllocationOfParts", record.allocation).part_fds()
+        self._owners.extend(one for one in found if not isinstance(one, int))
+        self.numbers = tuple(one if isinstance(one, int) else one.fd for one in found)
+
+    def close(self) -> None:
+        """Close those that were exported for this. Safe to call twice."""
+        while self._owners:
+            self._owners.pop().settle()
 
 
 def share_on_demand(record: MemoryRecord) -> None:

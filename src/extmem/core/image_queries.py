@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from extmem import rules, vk
 from extmem.devices.optional_protocols import DescribesFormats
@@ -23,11 +24,10 @@ __all__ = ["ImageSupport", "check_image_size", "image_capabilities", "query_imag
 _DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
 
 
-@dataclass(slots=True)
-class ImageSupport:
+class ImageSupport(msgspec.Struct):
     """A device's support for the images of one create info."""
 
-    external: dict[MemoryHandleType, rules.ExternalMemoryFacts] = field(default_factory=dict)
+    external: dict[MemoryHandleType, rules.ExternalMemoryFacts] = msgspec.field(default_factory=dict)
     """Support for external memory, by handle type."""
     format: rules.ImageFormatFacts | None = None
     """None if it was not queried, because format, type, tiling, usage, flags or modifiers are not valid."""

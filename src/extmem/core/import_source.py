@@ -11,7 +11,7 @@ NT handle (`caller_fd`). A failed import consumes neither.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.core.caller_fd import CallerFd
@@ -31,13 +31,17 @@ from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.handles.fd_payload import FdPayload
 from extmem.manager import Imported, Manager, Reference, manager
 from extmem.objects import Status, error_for
-from extmem.owning import Uses
+from extmem.owning import LateModule, Uses
 from extmem.rules import PayloadFacts, Refusal
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import BY_NUMBER, DMA_BUF, FROM_D3D, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType
-from extmem.vk.value_text import types_text
+
+if TYPE_CHECKING:
+    from extmem.vk import value_text
+else:
+    value_text = LateModule(globals(), "extmem.vk.value_text")
 
 __all__ = [
     "Source",
@@ -132,8 +136,8 @@ def _resolve_object(
     source = Source(handle_type, name, value)
     if handle_type in FROM_D3D and not native:
         source.error = UnsupportedError(
-            f"vkAllocateMemory: {types_text(handle_type)} is a handle type of Direct3D, which only a Vulkan or "
-            "CUDA device on Windows imports; on other devices import what extmem exported (OPAQUE_WIN32, "
+            f"vkAllocateMemory: {value_text.types_text(handle_type)} is a handle type of Direct3D, which only a Vulkan "
+            "or CUDA device on Windows imports; on other devices import what extmem exported (OPAQUE_WIN32, "
             "OPAQUE_WIN32_KMT, OPAQUE_FD), or a DMA_BUF if the driver supports that",
             requires_one_of=["a Vulkan or CUDA device on Windows"],
         )
@@ -143,7 +147,7 @@ def _resolve_object(
         # A rule reports what is wrong with it; with the rules off, this is the result that a driver would return.
         source.error = DriverError(
             f"vkAllocateMemory: handle {handle!r} and name {name!r} do not refer to a payload of type "
-            f"{types_text(handle_type)}; give one of the two, of the type that the exporter made",
+            f"{value_text.types_text(handle_type)}; give one of the two, of the type that the exporter made",
             result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
             command="vkAllocateMemory",
         )

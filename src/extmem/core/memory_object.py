@@ -6,7 +6,7 @@ import sys
 import warnings
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from weakref import ref
 
 from extmem.arguments import MadeByFunctions
@@ -16,10 +16,14 @@ from extmem.handles.process_id import current_process
 from extmem.owning import Use, late_imports, unsettled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from extmem.core.device_state import DeviceState
     from extmem.sharing.descriptor.descriptor import Descriptor
 
 __all__ = ["MemoryObject"]
+
+Result = TypeVar("Result")
 
 _NOT_GIVEN: Any = object()
 """The default of arguments that the library always gives."""
@@ -74,6 +78,21 @@ class MemoryObject(MadeByFunctions):
         return self._closed
 
     @property
+    def superseded(self) -> bool:
+        """Whether other memory has got its name since (`replace=True`); what is open stays as it is. False once closed.
+
+        Errors: HandleStateError in a forked child; PeerGoneError.
+        """
+        facts = self._facts  # the reason, for memory that could not be received
+        if self._closed or isinstance(facts, Closed):
+            return False
+        with late_imports():
+            from extmem.core import naming
+
+        with self.use() as record:
+            return naming.is_superseded(record)
+
+    @property
     def record(self) -> MemoryRecord:
         """The record (for the library itself), which `use` keeps. Raises HandleStateError once closed."""
         facts = self._facts
@@ -104,6 +123,32 @@ class MemoryObject(MadeByFunctions):
             from extmem.core import views  # with ctypes, which opening a device does not need
 
         return views.view_of_all(record, self._arrays)[start : start + size]
+
+    def alone(self, action: Callable[[MemoryRecord], Result], verb: str) -> Result:
+        """Call a function of the record while nothing else of this process uses it (for the library itself).
+
+        Other threads that begin to use it meanwhile get HandleStateError. verb: for messages. Errors: LiveViewError if
+        it is in use; HandleStateError once closed.
+        """
+        record = self.record
+        record.check_process()
+        self._hold.release()
+        try:
+            try:
+                record.reserve()
+            except BufferError:
+                raise LiveViewError(
+                    f"cannot {verb} this memory ({self.what()}) while this process uses it: delete its arrays and "
+                    "memoryviews, close other memory objects of it, and let commands and other threads finish"
+                ) from None
+            try:
+                return action(record)
+            finally:
+                if not record.closing:
+                    record.reopen()
+        finally:
+            if not self._closed:
+                self._hold = record.hold()
 
     def close(self) -> None:
         """Free it (vkFreeMemory). Safe to call twice. The payload lives on while any handle or other memory holds it.

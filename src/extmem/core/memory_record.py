@@ -22,15 +22,23 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 from extmem import rules
-from extmem.errors import HandleStateError
+from extmem.errors import HandleStateError, StaleSourceError
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, late_imports
+from extmem.sharing.kinds import PageRole
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from extmem.core.companion_pages import CompanionPages
+    from extmem.core.deferred import Dedicated, DeferredImport
     from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation
+    from extmem.devices.host.control_page import ControlPage
     from extmem.manager import Manager, Reference
     from extmem.sharing.descriptor import Descriptor
 
@@ -48,7 +56,7 @@ class OwnedResource(Protocol):
         """Destroy it."""
 
 
-class Closed(NamedTuple):
+class Closed(msgspec.Struct, frozen=True):
     """The facts of closed memory. Its fields have the names of those of `MemoryRecord`."""
 
     device: DeviceState
@@ -65,7 +73,10 @@ class MemoryRecord(Held):
     __slots__ = (
         "allocation",
         "companion",
+        "control",
+        "copied",
         "dedicated",
+        "deferred",
         "descriptor",
         "device",
         "export_handle_types",
@@ -77,8 +88,10 @@ class MemoryRecord(Held):
         "lazy_share",
         "manager",
         "memory_type_index",
+        "moved",
         "name",
         "object_id",
+        "pages",
         "pattern",
         "pid",
         "references",
@@ -89,10 +102,14 @@ class MemoryRecord(Held):
         "writable",
     )
 
+    allocation: Allocation
+    dedicated: rules.ResourceFacts | None
+    resource: OwnedResource | None
+
     def __init__(
         self,
         device: DeviceState,
-        allocation: Allocation,
+        allocation: Allocation | None,
         descriptor: Descriptor,
         size: int,
         memory_type_index: int,
@@ -107,12 +124,20 @@ class MemoryRecord(Held):
         writable: bool = True,
         export_handle_types: MemoryHandleType = NO_TYPES,
         identity: int = 0,
+        pages: CompanionPages | None = None,
+        deferred: DeferredImport | None = None,
     ) -> None:
         # Without `super()`: each open creates one.
         self._gate = bytearray(1)
         self.closing = False
         self.device = device
-        self.allocation = allocation
+        self.deferred = deferred
+        """The import, if it is yet to be made; `allocation`, `dedicated` and `resource` are missing until then."""
+        if allocation is not None:
+            self.allocation = allocation
+            self.dedicated = dedicated
+            self.resource = None
+            """The buffer or image that it is dedicated to, if the high-level API made it: it ends with the memory."""
         self.descriptor = descriptor
         self.size = size
         self.memory_type_index = memory_type_index
@@ -129,23 +154,48 @@ class MemoryRecord(Held):
         self.exported_nt_types = NO_TYPES
         self.identity = identity
         """The `stated_identity` of the payload of an `FdHandle` of extmem; 0 if the allocation has it."""
+        self.pages = pages
+        """Its companion pages; None if it has none, or if it came without them (by fd)."""
         self.share_reference = 0
         """The number of the object that was exported with NT or KMT handles; 0 if there is none."""
         self.lazy_share = False
         """Whether an unnamed NT share is made when a handle is first requested."""
         self.lookup_keys: tuple[str | int, ...] = ()
         """The names and object numbers under which it is in `OpenPayloads`."""
-        self.dedicated = dedicated
-        self.resource: OwnedResource | None = None
-        """The buffer or image that it is dedicated to, if the high-level API made it: it ends with the memory."""
         self.companion: Allocation | None = None
         """CUDA's import of the memory of a Vulkan device, for GPU arrays. It ends before the memory."""
         self.pattern: Any = None
         """The GPU array that the descriptor describes, after the first was made. It keeps nothing alive."""
+        self.moved: Callable[[], str] | None = None
+        """Returns how the tensor whose memory this is has got other memory since; empty if it has not. None for memory
+        that no framework has lent.
+        """
+        self.copied: str | bool = False
+        """Why `extmem.share` copied the contents; False if it did not, and for other memory."""
+        self.control: ControlPage | None = None
+        """Its control page, once it is used."""
         self.pid = current_process.pid
         self.watch: weakref.ref[Held] = weakref.ref(self, device.records.discard)
         """The reference by which the device tracks it."""
         device.records.add(self.watch)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Called for missing attributes alone: those of an import that is yet to be made.
+            if name in ("allocation", "dedicated", "resource"):
+                deferred = self.deferred
+                if deferred is not None:
+                    deferred.complete(self)
+                return object.__getattribute__(self, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def imported_as(self, allocation: Allocation, dedicated: Dedicated | None) -> None:
+        """Complete a deferred import. The record owns both from then on."""
+        self.dedicated = dedicated.facts if dedicated is not None else None
+        self.resource = dedicated
+        self.allocation = allocation
+        self.deferred = None
 
     def facts(self) -> rules.MemoryFacts:
         """Return the tracked state, as the rules take it."""
@@ -166,6 +216,8 @@ class MemoryRecord(Held):
 
     def gone(self) -> HandleStateError:
         """See `Held`."""
+        if not self.closing:
+            return HandleStateError("another thread freezes this memory at this moment; use it when that has returned")
         return HandleStateError("this memory was closed by another thread at this moment; allocate or open it again")
 
     def check_process(self) -> None:
@@ -176,17 +228,35 @@ class MemoryRecord(Held):
                 "start children with spawn and pass the memory, or open its name again"
             )
 
+    def check_source(self) -> None:
+        """Raise StaleSourceError if the tensor that was shared has other memory now, so that its changes are not
+        shared.
+        """
+        how = self.moved() if self.moved is not None else ""
+        if how:
+            raise StaleSourceError(
+                f"this memory ({self.what()}) was shared from {how}; others see the memory that it had then. Share the "
+                "tensor again, under another name or with replace=True"
+            )
+
     def check_writable(self, verb: str) -> None:
         """Raise AccessDeniedError if this process may only read the memory."""
         if not self.writable:
             with late_imports():
                 from extmem.objects import Status, error_for
 
-            raise error_for(
-                Status.ACCESS_DENIED,
-                f"cannot {verb} this memory ({self.what()}): it is read-only in this process; open it with "
-                "Access.READ_WRITE, which its owner must grant",
-            )
+            if self.is_frozen():
+                why = "it was frozen, so nobody may write to it any more; share a copy"
+            else:
+                why = "it is read-only in this process; open it with Access.READ_WRITE, which its owner must grant"
+            raise error_for(Status.ACCESS_DENIED, f"cannot {verb} this memory ({self.what()}): {why}")
+
+    def is_frozen(self) -> bool:
+        """Return whether nobody may write to it any more (`freezing`). False for memory that cannot be frozen."""
+        if self.device.kind == "host":
+            return bool(getattr(self.allocation, "frozen", False))  # of host memory alone
+        pages = self.pages
+        return pages is not None and PageRole.CONTROL in pages and pages.is_sealed(PageRole.CONTROL)
 
     def what(self) -> str:
         """Return its name, if any, and its payload's size, for messages."""
@@ -202,9 +272,16 @@ class MemoryRecord(Held):
         finally:
             if self.companion is not None:
                 self.companion.close()
-            if self.resource is not None:
+            deferred = self.deferred
+            if deferred is None and self.resource is not None:
                 self.resource.close()
-            self.allocation.close()
+            self.control = None
+            if self.pages is not None:
+                self.pages.close()
+            if deferred is None:
+                self.allocation.close()
+            else:
+                deferred.payload.close()
         self.device.records.discard(self.watch)
 
 

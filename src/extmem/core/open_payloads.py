@@ -15,10 +15,19 @@ class OpenPayloads(dict[object, "weakref.ref[Any]"]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.counts: dict[object, int | None] = {}
+        """Name → the number in `Manager.names_counter` before it was imported: it refers to the same object while both
+        are equal.
+        """
         self._most = _FEW
 
-    def remember(self, record: Any, name: str | None) -> None:
-        """Add a record that the high-level `open` imported. A pinned name refers to the same object as before (B73)."""
+    def remember(self, record: Any, name: str | None, reference: Any = None) -> None:
+        """Add a record that the high-level `open` imported. A pinned name refers to the same object as before (B73).
+
+        reference: that of the import; it has the count.
+        """
+        if name is not None:
+            self.counts[name] = None if reference is None else reference.names_count
         keys = (record.object_id,) if name is None else (record.object_id, name)
         record.lookup_keys += keys
         for key in keys:
@@ -27,9 +36,12 @@ class OpenPayloads(dict[object, "weakref.ref[Any]"]):
             for key, watch in list(self.items()):
                 if watch() is None:
                     self.pop(key, None)
+                    self.counts.pop(key, None)
             self._most = 2 * len(self) + _FEW
 
     def forget(self, record: Any) -> None:
         """Remove a record: `open` does not find it any more."""
         for key in record.lookup_keys:
-            self.pop(key, None)
+            if self.get(key) is record.watch:  # a name may refer to another object by now
+                self.pop(key, None)
+                self.counts.pop(key, None)

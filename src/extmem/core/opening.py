@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from functools import cache, partial
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.core import allocating, arguments, creating, cross_api, host_file_import, import_source
+from extmem.arguments import a_type
+from extmem.core import allocating, arguments, cross_api, import_source
 from extmem.core.caller_fd import CallerFd
 from extmem.core.device_state import DeviceState
 from extmem.core.import_source import Source
 from extmem.core.memory_record import HeldMemory, Made, Make
 from extmem.core.resources import ResourceObject, keep_resource
+from extmem.devices.backend import Allocation
 from extmem.errors import DescriptorError, HandleStateError, RuleViolation, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.handles.process_id import current_process
 from extmem.manager import Imported, Manager, Reference, manager
-from extmem.owning import Uses, unsettled
+from extmem.owning import LateModule, Uses, late_imports, unsettled
 from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
-from extmem.vk.handle_types import HOST_ALLOCATION, OPAQUE_FD, OPAQUE_WIN32, OPAQUE_WIN32_KMT
+from extmem.vk.handle_types import HOST_ALLOCATION, OPAQUE_FD, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType
+
+if TYPE_CHECKING:
+    from extmem.core import creating, everyday_names, host_file_import
+    from extmem.core.deferred import DeferredImport
+else:
+    creating = LateModule(globals(), "extmem.core.creating")
+    everyday_names = LateModule(globals(), "extmem.core.everyday_names")
+    host_file_import = LateModule(globals(), "extmem.core.host_file_import")
 
 __all__ = [
     "find_open",
     "find_payload",
+    "find_payload_async",
     "import_stated",
     "open_handle_fd",
     "open_on",
     "open_payload",
+    "refuse_timeout",
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
@@ -42,9 +58,15 @@ _WRITING = int(Access.WRITE | Access.ALL)
 
 
 def open_on(
-    device: DeviceState, source: str | NtHandle | KmtHandle | FdHandle, access: int | None, make: Make[Made]
+    device: DeviceState,
+    source: str | NtHandle | KmtHandle | FdHandle,
+    access: int | None,
+    make: Make[Made],
+    timeout: float | None = None,
 ) -> Made:
     """Open on this device. See `Device.open`. make: makes the result."""
+    if timeout is not None:
+        refuse_timeout(source)
     if isinstance(source, FdHandle):
         return open_handle_fd(source, device, lambda descriptor: device, make)
     if isinstance(source, str):
@@ -52,26 +74,36 @@ def open_on(
         memory = find_open(device, source, access)
         if memory is not None:
             return make(*memory)
-    owner, imported = find_payload(source, access)
+    owner, imported = find_payload(source, access, timeout)
     return make(*open_payload(lambda _: device, owner, imported, source))
 
 
-def find_payload(source: str | NtHandle | KmtHandle, access: int | None) -> tuple[Manager, Imported]:
+def refuse_timeout(source: object) -> None:
+    """Refuse to wait for something else than a name. Errors: TypeError."""
+    if not isinstance(source, str):
+        raise TypeError(f"timeout is for names, and {source!r} is {a_type(source)}; omit it, or give a name")
+
+
+def find_payload(
+    source: str | NtHandle | KmtHandle, access: int | None, timeout: float | None = None
+) -> tuple[Manager, Imported]:
     """Return the payload of a name, handle or number, with a reference that the caller owns. Errors: see `Manager`.
 
-    Drivers of Windows name memory when they create it, before it has a descriptor. So a name without a descriptor is
-    imported again for a second. In between the reference is released, because the memory may just be ending.
+    timeout: seconds for which a name is waited for; None: it is not waited for.
     """
     if isinstance(source, str):
+        if "@" in source:
+            everyday_names.everyday_name(source)
         owner = manager()
         desired = _ALL_GRANTED if access is None else arguments.access_of(access)
-        imported = owner.import_by_name(source, desired, Reference(owner))
-        deadline = time.monotonic() + _PATIENCE
-        while not imported.descriptor and isinstance(imported.payload, Win32Payload) and time.monotonic() <= deadline:
-            imported.give_back()
-            time.sleep(_POLL_INTERVAL)
-            imported = owner.import_by_name(source, desired, Reference(owner))
-        return owner, imported
+        if timeout is None:
+            imported = owner.import_by_name(source, desired, Reference(owner, owner.names_counter[0]))
+        else:
+            with late_imports():
+                from extmem.core import name_waits
+
+            imported = name_waits.import_named(owner, source, desired, name_waits.checked_timeout(timeout))
+        return owner, imported if imported.descriptor else _described(owner, imported, source, desired)
     if isinstance(source, NtHandle):
         owner = source.table if isinstance(source.table, Manager) else manager()
         with owner.lock:
@@ -85,15 +117,44 @@ def find_payload(source: str | NtHandle | KmtHandle, access: int | None) -> tupl
     )
 
 
+async def find_payload_async(name: str, access: int | None, timeout: float | None) -> tuple[Manager, Imported]:
+    """As `find_payload`, for a name that is waited for while other coroutines run; None: without limit."""
+    with late_imports():
+        from extmem.core import name_waits
+
+    everyday_names.everyday_name(name)
+    owner = manager()
+    desired = _ALL_GRANTED if access is None else arguments.access_of(access)
+    limit = math.inf if timeout is None else name_waits.checked_timeout(timeout)
+    imported = await name_waits.import_named_async(owner, name, desired, limit)
+    return owner, _described(owner, imported, name, desired)
+
+
+def _described(owner: Manager, imported: Imported, source: str, desired: int) -> Imported:
+    """Return the import of a name with its descriptor.
+
+    Drivers of Windows name memory when they create it, before it has a descriptor. So a name without a descriptor is
+    imported again for a second. In between the reference is released, because the memory may just be ending.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while not imported.descriptor and isinstance(imported.payload, Win32Payload) and time.monotonic() <= deadline:
+        imported.give_back()
+        time.sleep(_POLL_INTERVAL)
+        imported = owner.import_by_name(source, desired, Reference(owner, owner.names_counter[0]))
+    return imported
+
+
 def find_open(device: DeviceState, key: str | int, access: int | None) -> HeldMemory | None:
     """Return the memory that this process has imported under this name or object number; None for none.
 
-    A pinned name refers to the same object as before (B73). access: as passed to `open`; a record with other rights is
-    not returned, since the object manager decides on rights.
+    A pinned name refers to the same object as before (B73), unless names were given to other objects since.
+    access: as passed to `open`; a record with other rights is not returned, since the object manager decides on rights.
     """
     reference = device.open_payloads.get(key)
     record = reference() if reference is not None else None
     if record is None or record.pid != current_process.pid:
+        return None
+    if key.__class__ is str and device.open_payloads.counts.get(key) != (record.manager or manager()).watch_names():
         return None
     if access is not None and record.writable != bool(int(access) & _WRITING):
         return None
@@ -104,16 +165,22 @@ def find_open(device: DeviceState, key: str | int, access: int | None) -> HeldMe
 
 
 def open_payload(
-    device_of: Callable[[bytes], DeviceState], owner: Manager, imported: Imported, source: object
+    device_of: Callable[[bytes], DeviceState],
+    owner: Manager,
+    imported: Imported,
+    source: object,
+    at_first_use: bool = False,
 ) -> HeldMemory:
     """Return the payload behind a reference as memory of a device: of an existing import, or of a new one.
 
     The memory owns the reference; after an error it is released. device_of: returns the device for a payload with these
     descriptor bytes. source: the name or handle of the payload, for the check and for later opens.
+    at_first_use: whether a device that imports by descriptor imports it at its first use.
     """
     name = source if source.__class__ is str else None
     dedicated: ResourceObject | None = None
-    allocation = None
+    allocation: Allocation | None = None
+    deferred: DeferredImport | None = None
     handle_type = OPAQUE_WIN32 if imported.object else OPAQUE_WIN32_KMT
     try:
         if not imported.descriptor and isinstance(imported.payload, Win32Payload):
@@ -128,7 +195,7 @@ def open_payload(
             memory = find_open(device, imported.object, _WRITING if imported.payload.writable else 0)
             if memory is not None:
                 imported.give_back()
-                device.open_payloads.remember(memory.record, name)
+                device.open_payloads.remember(memory.record, name, imported.reference)
                 return memory
         simple = device.simple_payloads.get(imported.descriptor)
         hold = device.hold()
@@ -140,14 +207,27 @@ def open_payload(
                 memory_type, handle_type = allocation.memory_type_index, HOST_ALLOCATION
             elif simple is not None:
                 descriptor, memory_type = simple
+            elif device.deferred is not None:
+                descriptor, _ = import_source.parse_descriptor(imported.descriptor)
+                memory_type = descriptor.memory_type_index
+                later = partial(_check_later, device, handle_type, owner, imported, source)
+                deferred = _deferred().DeferredCheck(imported, later, keep_resource)
             else:
-                value = int(source) if isinstance(source, (NtHandle, KmtHandle)) else 0
-                found = Source(handle_type, source if isinstance(source, str) else None, value)
-                import_source.set_payload(found, owner, imported)
+                found = _found(handle_type, owner, imported, source)
                 descriptor, dedicated = _check_payload(device, found)
                 memory_type = cross_api.memory_type(device, descriptor)
+            if at_first_use and allocation is None and device.descriptor_importer is not None:
+                deferred = _deferred().DeferredByDescriptor(imported, cross_api.import_object)
             record = allocating.adopt_object(
-                device, owner, imported, descriptor, memory_type, handle_type, dedicated, allocation=allocation
+                device,
+                owner,
+                imported,
+                descriptor,
+                memory_type,
+                handle_type,
+                dedicated,
+                allocation=allocation,
+                deferred=deferred,
             )
         finally:
             # As at the end of a `Use`: no signal handler runs before the release of the device is recorded.
@@ -164,8 +244,36 @@ def open_payload(
         keep_resource(record, dedicated)
     memory = HeldMemory(record, record.hold())
     if imported.object:
-        device.open_payloads.remember(record, name)
+        device.open_payloads.remember(record, name, imported.reference)
     return memory
+
+
+@cache
+def _deferred() -> ModuleType:
+    with late_imports():
+        from extmem.core import deferred
+
+    return deferred
+
+
+def _found(handle_type: MemoryHandleType, owner: Manager, imported: Imported, source: object) -> Source:
+    value = int(source) if isinstance(source, (NtHandle, KmtHandle)) else 0
+    found = Source(handle_type, source if isinstance(source, str) else None, value)
+    import_source.set_payload(found, owner, imported)
+    return found
+
+
+def _check_later(
+    device: DeviceState, handle_type: MemoryHandleType, owner: Manager, imported: Imported, source: object
+) -> tuple[int, ResourceObject | None]:
+    """Check a payload of a deferred import. Return the memory type, and the recreated dedicated resource."""
+    descriptor, dedicated = _check_payload(device, _found(handle_type, owner, imported, source))
+    try:
+        return cross_api.memory_type(device, descriptor), dedicated
+    except BaseException:
+        if dedicated is not None:
+            dedicated.close()
+        raise
 
 
 def import_stated(device: DeviceState, source: vk.ChainStruct, descriptor: Descriptor, make: Make[Made]) -> Made:

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import itertools
 from collections.abc import Mapping
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
 from extmem import rules, vk
 from extmem.arguments import CheckedWhenMade
 from extmem.core import validation_cache
 from extmem.core.device_state import DeviceState
 from extmem.errors import HandleStateError
-from extmem.owning import Held, late_imports, unsettled
+from extmem.owning import Held, LateModule, late_imports, unsettled
 from extmem.vk.handle_types import MemoryHandleType
-from extmem.vk.struct_copies import copy_struct
 
 if TYPE_CHECKING:
     from extmem.core.memory_object import MemoryObject
     from extmem.core.memory_record import MemoryRecord
     from extmem.devices.resources import NativeResource, Requirements
+    from extmem.vk import struct_copies
+else:
+    struct_copies = LateModule(globals(), "extmem.vk.struct_copies")
 
 __all__ = ["BufferObject", "ImageObject", "ResourceObject", "keep_resource"]
 
@@ -94,7 +97,7 @@ class ResourceObject(CheckedWhenMade, Held, abc.ABC):
         facts = self._facts or self._query_facts()
         if facts.bound != self._bound or facts.alive == self._closed:
             # A binding does not update the facts, because the facts of most resources are not read after it.
-            facts = dataclasses.replace(facts, bound=self._bound, alive=not self._closed)
+            facts = msgspec.structs.replace(facts, bound=self._bound, alive=not self._closed)
         self._facts = facts
         return facts
 
@@ -242,7 +245,7 @@ class BufferObject(ResourceObject):
     @property
     def create_info(self) -> vk.BufferCreateInfo:
         """The VkBufferCreateInfo that it was created from, chain included; a new copy at each access."""
-        return copy_struct(self._info)
+        return struct_copies.copy_struct(self._info)
 
     @property
     def size(self) -> int:
@@ -294,7 +297,7 @@ class ImageObject(ResourceObject):
     @property
     def create_info(self) -> vk.ImageCreateInfo:
         """The VkImageCreateInfo that it was created from, chain included; a new copy at each access."""
-        return copy_struct(self._info)
+        return struct_copies.copy_struct(self._info)
 
     def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
         """vkGetImageSubresourceLayout: return offset, size and pitches in bytes, of an image with LINEAR tiling.
@@ -304,7 +307,7 @@ class ImageObject(ResourceObject):
         Errors: RuleViolation for a level, layer or aspect that the image lacks, and for OPTIMAL tiling
         (UnsupportedError with check="off"); HandleStateError after `close()`, and if the device is closed.
         """
-        subresource = copy_struct(subresource)
+        subresource = struct_copies.copy_struct(subresource)
         with self._device.use() as device, self.use():
             violations = rules.check_get_image_subresource_layout(subresource, self._exact)
             device.report(violations, "vkGetImageSubresourceLayout")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 from extmem import rules, vk
 from extmem.core import arguments, image_queries
@@ -29,7 +31,7 @@ TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRAN
 """The usage of a buffer for copies."""
 
 
-class Sharing(NamedTuple):
+class Sharing(msgspec.Struct, frozen=True):
     """What a device supports for a set of external handle types and transfer buffers."""
 
     capabilities: Mapping[MemoryHandleType, rules.ExternalMemoryFacts]

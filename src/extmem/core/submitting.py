@@ -9,7 +9,9 @@ its release records that the batches are finished.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from extmem import rules, vk
 from extmem.arguments import a_type, whole_number
@@ -36,7 +38,7 @@ Operation = tuple[SemaphoreRecord, int, int]
 _Check = Callable[[rules.SubmitFacts], list[rules.Violation]]
 
 
-class Planned(NamedTuple):
+class Planned(msgspec.Struct, frozen=True):
     """One batch, with everything in it resolved and held."""
 
     waits: Sequence[Operation] = ()
@@ -49,7 +51,7 @@ class Planned(NamedTuple):
     """Facts of the memories whose keyed mutexes it acquires and releases."""
 
 
-class Order(NamedTuple):
+class Order(msgspec.Struct, frozen=True):
     """What a block of commands waits for, and what it signals, held."""
 
     waits: Sequence[tuple[SemaphoreRecord, int]]

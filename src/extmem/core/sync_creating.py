@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import rules, vk
 from extmem.arguments import check_flag, whole_number
-from extmem.core import arguments, sync_publishing
+from extmem.core import arguments, everyday_names, sync_publishing
 from extmem.core.sync_arguments import check_struct
 from extmem.core.sync_facts import sync_backend, sync_facts
 from extmem.core.sync_record import FenceRecord, HeldSync, SemaphoreRecord, SharedPayload
@@ -72,7 +72,7 @@ def create_timeline(
 ) -> HeldSync:
     """`Device.timeline`."""
     check_flag(inherit, "inherit")
-    name = arguments.name_of(name)
+    name = everyday_names.everyday_name(name)
     value = whole_number(initial, "initial")
     if not 0 <= value <= _U64:
         raise ValueError(f"initial is {value}, and a timeline has 64 bits; give a value from 0 to {_U64}")

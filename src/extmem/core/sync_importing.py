@@ -7,8 +7,9 @@ fd, and never an NT handle.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from extmem import rules, vk
 from extmem.core import sync_facts, sync_publishing, sync_source
@@ -134,7 +135,7 @@ def _facts(record: SyncRecord, found: SourceFound) -> rules.ImportSyncFacts:
     payload = found.facts()
     if payload is not None and record.device.descriptor_importer is not None:
         # CUDA has no driverUUID, and imports the semaphores of the GPU's Vulkan driver.
-        payload = replace(payload, driver_uuid=None)
+        payload = msgspec.structs.replace(payload, driver_uuid=None)
     return rules.ImportSyncFacts(
         device=sync_facts.sync_facts(record.device),
         target=record.facts(),

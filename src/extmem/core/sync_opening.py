@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from extmem import rules
 from extmem.arguments import a_type
-from extmem.core import arguments, sync_creating, sync_facts, sync_publishing, sync_source
+from extmem.core import arguments, everyday_names, sync_creating, sync_facts, sync_publishing, sync_source
 from extmem.core.sync_importing import import_source
 from extmem.core.sync_record import HeldSync, SharedPayload
 from extmem.core.sync_source import SourceFound
@@ -58,7 +58,7 @@ def open_timeline(choose: _Choose, source: object, access: int | None, make: Cal
         timeline = make(*_open_fd(choose, source))
         source.consume()
         return timeline
-    name = arguments.name_of(source) if isinstance(source, str) else None
+    name = everyday_names.everyday_name(source) if isinstance(source, str) else None
     wanted = sync_publishing.everyday_access(arguments.access_of(access)) if access is not None else _ALL_GRANTED
     bit, handle = sync_source.source_of_handle(source) if name is None else (0x2, None)
     found = sync_source.resolve_object(ObjectKind.SEMAPHORE, bit, handle, name, command=_COMMAND, access=wanted or 0)

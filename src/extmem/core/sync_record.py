@@ -17,6 +17,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from extmem.core.sync_state import sync_states
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
@@ -90,7 +92,7 @@ class SharedPayload:
             reference.give_back()
 
 
-class ClosedSync(NamedTuple):
+class ClosedSync(msgspec.Struct, frozen=True):
     """The facts of a closed object. Its fields have the names of members of `SyncRecord` and `SemaphoreRecord`."""
 
     device: DeviceState

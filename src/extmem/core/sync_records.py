@@ -9,7 +9,9 @@ operation in the table or nothing. A record of None is absent; `Changes.apply` r
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from extmem.vk.handle_types import SyncHandleType
 
@@ -18,7 +20,7 @@ __all__ = ["Attached", "Batch", "Changes", "Payload", "SyncObject", "Table"]
 Record = TypeVar("Record")
 
 
-class Payload(NamedTuple):
+class Payload(msgspec.Struct, frozen=True):
     """A payload, as far as this process knows: its permanent owner here, or the import, may be one of several."""
 
     timeline: bool
@@ -44,12 +46,11 @@ class Payload(NamedTuple):
     def with_operations(
         self, value: int, signals: tuple[tuple[int, int, int], ...], waits: tuple[tuple[int, int, int], ...]
     ) -> Payload:
-        """Return the payload of a timeline with this value and these unfinished operations. Faster than `_replace`."""
-        kind, types, external, signaled, signaler, _, _, _, users, key = self
-        return Payload(kind, types, external, signaled, signaler, value, signals, waits, users, key)
+        """Return the payload of a timeline with this value and these unfinished operations."""
+        return msgspec.structs.replace(self, value=value, signals=signals, waits=waits)
 
 
-class Attached(NamedTuple):
+class Attached(msgspec.Struct, frozen=True):
     """A payload that a semaphore or fence has."""
 
     payload: int
@@ -58,7 +59,7 @@ class Attached(NamedTuple):
     exported_nt_types: SyncHandleType | int = 0
 
 
-class SyncObject(NamedTuple):
+class SyncObject(msgspec.Struct, frozen=True):
     """A semaphore or fence."""
 
     name: str
@@ -73,9 +74,8 @@ class SyncObject(NamedTuple):
     """Binary: (batch, queue, payload) of unfinished wait operations."""
 
     def with_batches(self, batches: tuple[int, ...], waits: tuple[tuple[int, int, int], ...]) -> SyncObject:
-        """Return the object with these unfinished batches and waits. Faster than `_replace`."""
-        name, timeline, device, flags, permanent, temporary, _, _ = self
-        return SyncObject(name, timeline, device, flags, permanent, temporary, batches, waits)
+        """Return the object with these unfinished batches and waits."""
+        return msgspec.structs.replace(self, batches=batches, waits=waits)
 
     @property
     def current(self) -> Attached:
@@ -83,7 +83,7 @@ class SyncObject(NamedTuple):
         return self.temporary or self.permanent
 
 
-class Batch(NamedTuple):
+class Batch(msgspec.Struct, frozen=True):
     """An unfinished batch of a submission."""
 
     queue: int
@@ -156,7 +156,7 @@ class Changes:
         """Count one more semaphore or fence that has the payload."""
         record = self.payload(payload)
         if record is not None:
-            self.put(payload, record._replace(users=record.users + 1))
+            self.put(payload, msgspec.structs.replace(record, users=record.users + 1))
 
     def detach(self, attached: Attached | None) -> None:
         """Count one fewer, and remove the payload after the last."""
@@ -164,7 +164,7 @@ class Changes:
         if attached is None or record is None:
             return
         if record.users > 1:
-            self.put(attached.payload, record._replace(users=record.users - 1))
+            self.put(attached.payload, msgspec.structs.replace(record, users=record.users - 1))
             return
         self.put(attached.payload, None)
         if record.key is not None and self.get(("key", record.key)) == attached.payload:

@@ -22,6 +22,8 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import count
 
+import msgspec
+
 from extmem.core.sync_graph import unsubmitted
 from extmem.core.sync_records import Attached, Changes, Payload, SyncObject, Table
 from extmem.handles.process_id import current_process
@@ -119,7 +121,7 @@ class SyncStates:
             shared = None if known is None else changes.payload(known)
             if known is not None and shared is not None:
                 payload: int = known
-                changes.put(payload, shared._replace(external=True))
+                changes.put(payload, msgspec.structs.replace(shared, external=True))
                 changes.attach(payload)
             else:
                 payload = next(self._numbers)
@@ -130,10 +132,10 @@ class SyncStates:
             attached = Attached(payload, handle_type)
             changes.detach(record.temporary)
             if temporary:
-                record = record._replace(temporary=attached)
+                record = msgspec.structs.replace(record, temporary=attached)
             else:
                 changes.detach(record.permanent)
-                record = record._replace(permanent=attached, temporary=None)
+                record = msgspec.structs.replace(record, permanent=attached, temporary=None)
             changes.put(number, record)
             changes.apply()
 
@@ -159,19 +161,22 @@ class SyncStates:
                 return
             current = record.current
             if copied:
-                changes.put(current.payload, payload._replace(signaled=False, signaler=0))
+                changes.put(current.payload, msgspec.structs.replace(payload, signaled=False, signaler=0))
                 changes.detach(record.temporary)
-                changes.put(number, record._replace(temporary=None))
+                changes.put(number, msgspec.structs.replace(record, temporary=None))
             else:
                 if key is not None and payload.key is None and changes.get(("key", key)) is None:
                     changes.put(("key", key), current.payload)
-                    payload = payload._replace(key=key)
-                changes.put(current.payload, payload._replace(external=True))
+                    payload = msgspec.structs.replace(payload, key=key)
+                changes.put(current.payload, msgspec.structs.replace(payload, external=True))
                 if nt:
-                    given = current._replace(exported_nt_types=current.exported_nt_types | handle_type)
+                    given = msgspec.structs.replace(current, exported_nt_types=current.exported_nt_types | handle_type)
                     temporary = record.temporary is not None
                     changes.put(
-                        number, record._replace(temporary=given) if temporary else record._replace(permanent=given)
+                        number,
+                        msgspec.structs.replace(record, temporary=given)
+                        if temporary
+                        else msgspec.structs.replace(record, permanent=given),
                     )
             changes.apply()
 
@@ -197,10 +202,10 @@ class SyncStates:
                 if record is None:
                     continue
                 changes.detach(record.temporary)
-                changes.put(number, record._replace(temporary=None))
+                changes.put(number, msgspec.structs.replace(record, temporary=None))
                 payload = changes.payload(record.permanent.payload)
                 if payload is not None:
-                    changes.put(record.permanent.payload, payload._replace(signaled=False))
+                    changes.put(record.permanent.payload, msgspec.structs.replace(payload, signaled=False))
             changes.apply()
 
     def finished(self, batches: Iterable[int], *, abandoned: bool = False) -> None:
@@ -331,9 +336,9 @@ def end(changes: Changes, number: int, abandoned: bool = False) -> None:
         if abandoned and not payload.timeline:
             is_signaler = payload.signaler == number
             if is_signaler:
-                payload = payload._replace(signaled=False, signaler=0)
+                payload = msgspec.structs.replace(payload, signaled=False, signaler=0)
             else:  # it waited
-                payload = payload._replace(external=True)
+                payload = msgspec.structs.replace(payload, external=True)
         value, signals, waits = payload.value, payload.signals, payload.waits
         if signals:
             if payload.timeline and not abandoned:
@@ -351,7 +356,7 @@ def end(changes: Changes, number: int, abandoned: bool = False) -> None:
             changes.put(key, record.with_batches(tuple([each for each in record.batches if each != number]), waits))
     fence = changes.payload(batch.fence) if batch.fence else None
     if fence is not None and not abandoned:
-        changes.put(batch.fence, fence._replace(signaled=True))
+        changes.put(batch.fence, msgspec.structs.replace(fence, signaled=True))
 
 
 def semaphore_facts(records: Changes, number: int, value: int | None = None) -> SemaphoreFacts | None:

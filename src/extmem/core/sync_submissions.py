@@ -9,7 +9,8 @@ batches to the records as they are then.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from extmem.core.sync_records import Batch, Changes, SyncObject
 from extmem.core.sync_state import SyncStates, fence_facts, semaphore_facts
@@ -18,7 +19,7 @@ from extmem.rules.sync_facts import BatchFacts, FenceFacts, SemaphoreFacts
 __all__ = ["Operations", "Submission"]
 
 
-class Operations(NamedTuple):
+class Operations(msgspec.Struct, frozen=True):
     """The semaphore operations of one batch: (number of the semaphore, value) each.
 
     The number is 0 for a semaphore of other code, about which nothing is known; the value of a binary one is ignored.
@@ -109,12 +110,12 @@ class Submission:
                 record = changes.sync_object(number)
                 payload = None if record is None else changes.payload(record.current.payload)
                 if record is not None and payload is not None:
-                    changes.put(record.current.payload, payload._replace(external=True))
+                    changes.put(record.current.payload, msgspec.structs.replace(payload, external=True))
             for number in restored:
                 record = changes.sync_object(number)
                 if record is not None:
                     changes.detach(record.temporary)
-                    changes.put(number, record._replace(temporary=None))
+                    changes.put(number, msgspec.structs.replace(record, temporary=None))
             changes.apply()
 
 
@@ -200,7 +201,7 @@ class _Effect:
             if payload.signaler:
                 self.before.append(payload.signaler)
             waits = (*waits, (self.number, self.queue, key))
-            changes.put(key, payload._replace(signaled=False, signaler=0))
+            changes.put(key, msgspec.structs.replace(payload, signaled=False, signaler=0))
         if record.temporary is not None:
             changes.detach(record.temporary)
         self.refer(number, record, waits, restored=True)
@@ -218,7 +219,7 @@ class _Effect:
             signals = (*payload.signals, (self.number, self.queue, value))
             payload = payload.with_operations(payload.value, signals, payload.waits)
         else:
-            payload = payload._replace(signaled=True, signaler=self.number)
+            payload = msgspec.structs.replace(payload, signaled=True, signaler=self.number)
         changes.put(key, payload)
         self.refer(number, record, record.waits)
 
@@ -235,9 +236,8 @@ class _Effect:
         if not batches or batches[-1] != self.number:
             batches = (*batches, self.number)
             self.objects.append(number)
-        name, timeline, device, flags, permanent, temporary, _, _ = record
-        temporary = None if restored else temporary
-        self.changes.put(number, SyncObject(name, timeline, device, flags, permanent, temporary, batches, waits))
+        temporary = None if restored else record.temporary
+        self.changes.put(number, msgspec.structs.replace(record, temporary=temporary, batches=batches, waits=waits))
 
     def put(self, fence: SyncObject | None) -> None:
         """Put the batch into the records. fence: what it signals at its end."""

@@ -15,13 +15,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from extmem.core.placement import place_of
-from extmem.owning import late_imports, unsettled
+from extmem.handles.process_id import current_process
+from extmem.owning import LateModule, late_imports, unsettled
 
 if TYPE_CHECKING:
+    from extmem.core import placement
     from extmem.core.memory_record import MemoryRecord
+else:
+    placement = LateModule(globals(), "extmem.core.placement")
 
-__all__ = ["shares_bytes", "view", "view_of_all"]
+__all__ = ["payload_at", "shares_bytes", "view", "view_of_all"]
 
 _LIVE: dict[int, ref[Any]] = {}
 """All arrays that have views, by their id."""
@@ -87,6 +90,25 @@ def shares_bytes(octets: memoryview, record: MemoryRecord) -> bool:
     return any(start < first + size and first < start + octets.nbytes for first, size in ranges)
 
 
+def payload_at(address: int, size: int) -> tuple[MemoryRecord, memoryview, int] | None:
+    """Return the memory that a view shows at an address: its record, a hold on it, and the offset in the payload.
+
+    None if no view of this process shows all of these bytes. A forked child can read the views of its parent, but the
+    fds of their memory are not its own: to the child they are ordinary memory.
+    """
+    for live in list(_LIVE.values()):
+        array = live()
+        if array is None:
+            continue
+        record: MemoryRecord = array.record
+        if record.pid != current_process.pid:
+            continue
+        start = address - ctypes.addressof(array) - record.descriptor.payload_offset
+        if 0 <= start and start + size <= record.descriptor.payload_size:
+            return record, record.hold(), start
+    return None
+
+
 def _arrays_over(record: MemoryRecord) -> list[Any]:
     """Return the live arrays over memory that overlaps this payload."""
     arrays = [array for live in list(_LIVE.values()) if (array := live()) is not None]
@@ -95,11 +117,11 @@ def _arrays_over(record: MemoryRecord) -> list[Any]:
     with late_imports():
         from extmem.rules.transfer_commands import overlap  # a part of the rules, which opening a device does not need
 
-    place, size = place_of(record, 0), record.size
+    place, size = placement.place_of(record, 0), record.size
     return [
         array
         for array in arrays
-        if array.record is record or overlap(place, 0, place_of(array.record, 0), 0, size, array.record.size)
+        if array.record is record or overlap(place, 0, placement.place_of(array.record, 0), 0, size, array.record.size)
     ]
 
 

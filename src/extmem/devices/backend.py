@@ -18,8 +18,9 @@ Implementers carry no docstring for a member that does what is written here. The
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
 
@@ -55,8 +56,7 @@ class Answers(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True):
     """A device that could be opened. Opening takes what the device takes; finding it does not."""
 
     kind: str

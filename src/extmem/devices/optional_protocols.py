@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from extmem.vk.handle_types import NO_TYPES, MemoryHandleType
@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
     from extmem.devices.sync import NativeSemaphore
     from extmem.devices.types import Origin
+    from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 
 __all__ = [
     "AdoptsMemory",
+    "AllocatesForFrameworks",
+    "AllocationOfParts",
+    "CopiesPointers",
     "DescribesFormats",
     "FinishesLater",
     "ImportsByDescriptor",
@@ -24,6 +28,8 @@ __all__ = [
     "OrdersStreams",
     "ReleasesOwnership",
     "WrapsPointers",
+    "WritesFrom",
+    "WritesRows",
 ]
 
 
@@ -50,6 +56,21 @@ class AdoptsMemory(Protocol):
 
     def adopt_resource(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
         """Adopt a buffer or image of this device that another binding created from `info`, and destroys."""
+
+
+@runtime_checkable
+class CopiesPointers(Protocol):
+    """A backend that copies memory of the same device that is not its own, by its address: CUDA's."""
+
+    def copy_from(self, allocation: Allocation, pieces: Sequence[tuple[int, int, int]]) -> None:
+        """Copy bytes into an allocation. All of it is done when this returns.
+
+        pieces: offset in the allocation, device pointer, and bytes of each. The caller has waited for the work that
+        writes the sources, and keeps them. Errors: ValueError outside the allocation; DriverError.
+        """
+
+    def wait(self, stream: int) -> None:
+        """Wait for the work in a stream (CUstream); 0 is the default one. Errors: DriverError."""
 
 
 @runtime_checkable
@@ -134,6 +155,32 @@ class ReleasesOwnership(Protocol):
 
 
 @runtime_checkable
+class WritesFrom(Protocol):
+    """A backend that gets bytes from their source (a file) in memory that the device reads: CUDA's, pinned memory."""
+
+    def write_from(
+        self, allocation: Allocation, offset: int, size: int, fill: Callable[[memoryview, int], object]
+    ) -> None:
+        """Write `size` bytes that `fill` brings. It is done when this returns.
+
+        fill: fills a buffer with the bytes from a place on; the places begin at 0. It is called for all parts, in any
+            order and by several threads at once, and does not keep the buffer. Its error ends the write, and is raised
+            when no thread is in it any more. Errors: also as `Backend.write`.
+        """
+
+
+@runtime_checkable
+class WritesRows(Protocol):
+    """A backend that copies rows with gaps between them in one call: CUDA's."""
+
+    def write_rows(self, allocation: Allocation, offset: int, data: memoryview, size: int, pitch: int) -> None:
+        """Copy rows of `size` bytes to places that are `pitch` bytes apart. It is done when this returns.
+
+        offset: where the first row begins. The gaps stay as they are. Errors: as `Backend.write`.
+        """
+
+
+@runtime_checkable
 class WrapsPointers(Protocol):
     """A backend whose memory other code of the process can also allocate, and identifies by its address: CUDA's."""
 
@@ -142,6 +189,46 @@ class WrapsPointers(Protocol):
 
         Errors: UnsupportedError if it cannot be exported, if another allocation than one that begins at `address` is
         there, or if it has less than `size` bytes.
+        """
+
+    def wrap_range(self, address: int, size: int) -> Allocation:
+        """Return the allocations that are mapped at these addresses, to be shared: one, or several side by side.
+
+        The result (an `AllocationOfParts`) may begin before `address`. The caller keeps what owns the mapping and its
+        contents.
+        Errors: UnsupportedError, with what helps, if one of them cannot be exported.
+        """
+
+
+@runtime_checkable
+class AllocatesForFrameworks(Protocol):
+    """A backend with an allocator that a framework can use in place of its own, for shareable memory: CUDA's."""
+
+    def framework_allocator(self) -> tuple[int, int]:
+        """Return the addresses of two C functions: void *(size_t size, int device, CUstream stream), and
+        void (void *, size_t size, int device, CUstream stream). They stay valid while the process lives.
+
+        Errors: UnsupportedError where there is none; DriverError; OutOfMemoryError.
+        """
+
+
+class AllocationOfParts(Protocol):
+    """An allocation of a backend whose memory may consist of several allocations of the driver: CUDA's."""
+
+    size: int
+    pointer: int
+    """The device pointer of its first byte."""
+    parts: tuple[int, ...]
+    """The bytes of each; empty for one allocation."""
+
+    @property
+    def exports_parts(self) -> bool:
+        """Whether it keeps no handles of the allocations, since it can export new ones."""
+
+    def part_fds(self) -> list[OwnedFd | int]:
+        """Return a handle of each allocation: those that were imported, borrowed; or new ones, owned by the caller.
+
+        Errors: DriverError; UnsupportedError.
         """
 
 

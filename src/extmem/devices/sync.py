@@ -17,8 +17,9 @@ that a signal needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import msgspec
 
 if TYPE_CHECKING:
     from extmem import vk
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-class SemaphoreSpec(NamedTuple):
+class SemaphoreSpec(msgspec.Struct, frozen=True):
     """A semaphore to create (VkSemaphoreCreateInfo with its chain)."""
 
     timeline: bool
@@ -56,7 +57,7 @@ class SemaphoreSpec(NamedTuple):
     """The self-description, for payloads that can contain one (host timelines)."""
 
 
-class FenceSpec(NamedTuple):
+class FenceSpec(msgspec.Struct, frozen=True):
     """A fence to create (VkFenceCreateInfo with its chain)."""
 
     signaled: bool = False
@@ -65,7 +66,7 @@ class FenceSpec(NamedTuple):
     descriptor: bytes = b""
 
 
-class SyncSource(NamedTuple):
+class SyncSource(msgspec.Struct, frozen=True):
     """A payload to import. Exactly one of fd, handle, name and payload says where it is.
 
     Ownership: everything is borrowed; `payload` is the object's from its success on. The device duplicates what its
@@ -173,7 +174,7 @@ class NativeFence(NativeSync, Protocol):
         """vkResetFences of this fence; ends a temporary import first (S10)."""
 
 
-class SemaphoreWait(NamedTuple):
+class SemaphoreWait(msgspec.Struct, frozen=True):
     """A semaphore that a batch waits for."""
 
     semaphore: NativeSemaphore
@@ -183,7 +184,7 @@ class SemaphoreWait(NamedTuple):
     """VkPipelineStageFlags2 at which the wait happens; ALL_COMMANDS by default."""
 
 
-class SemaphoreSignal(NamedTuple):
+class SemaphoreSignal(msgspec.Struct, frozen=True):
     """A semaphore that a batch signals when it is done."""
 
     semaphore: NativeSemaphore
@@ -191,8 +192,7 @@ class SemaphoreSignal(NamedTuple):
     stage_mask: int = 0x10000
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct):
     """One VkSubmitInfo or VkSubmitInfo2: waits, then commands, then signals."""
 
     waits: Sequence[SemaphoreWait] = ()
@@ -203,7 +203,7 @@ class Batch:
     signals: Sequence[SemaphoreSignal] = ()
     owners: Sequence[tuple[Allocation, bool]] = ()
     """As in `Backend.submit`."""
-    chain: Sequence[Any] = field(default_factory=tuple)
+    chain: Sequence[Any] = msgspec.field(default_factory=tuple)
     """Further structs of the pNext chain, resolved (VkWin32KeyedMutexAcquireReleaseInfoKHR, …D3D12FenceSubmitInfoKHR).
     """
     abandoned: bool = False

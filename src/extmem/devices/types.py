@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
 
 from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
 
@@ -24,8 +25,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceIdentity:
+class DeviceIdentity(msgspec.Struct, frozen=True):
     """The identity of a device (VkPhysicalDeviceIDProperties, …DriverProperties). UUIDs have 16 bytes, a LUID 8."""
 
     device_uuid: bytes
@@ -47,8 +47,7 @@ class DeviceIdentity:
         return device_uuid == self.device_uuid
 
 
-@dataclass(frozen=True, slots=True)
-class QueueFacts:
+class QueueFacts(msgspec.Struct, frozen=True):
     """What the barrier rules need of a device with queues."""
 
     queue_family: int
@@ -64,8 +63,7 @@ class QueueFacts:
     """The families that the VkDevice has queues of; None if another binding created it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRegion:
+class ImageRegion(msgspec.Struct, frozen=True):
     """A part of an image, and where its texels are in a buffer (VkBufferImageCopy)."""
 
     buffer_offset: int = 0
@@ -78,7 +76,7 @@ class ImageRegion:
     """Texels."""
 
 
-class HostRange(NamedTuple):
+class HostRange(msgspec.Struct, frozen=True):
     """Memory that the caller mapped and keeps: the mapping of an imported host pointer."""
 
     address: int
@@ -86,7 +84,7 @@ class HostRange(NamedTuple):
     writable: bool = True
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True):
     """A payload as its descriptor describes it, for a device of another API than the one that made it."""
 
     size: int
@@ -105,6 +103,8 @@ class Origin(NamedTuple):
     """For error messages."""
     luid: bytes | None = None
     """deviceLUID of that device, where the exporter's driver reports it; 8 bytes."""
+    parts: tuple[int, ...] = ()
+    """The bytes of each allocation that it consists of, which have a handle each; empty for one allocation."""
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ class Origin(NamedTuple):
         return (self.device_name,) if self.device_name else ()
 
 
-class ExaminedFd(NamedTuple):
+class ExaminedFd(msgspec.Struct, frozen=True):
     """A file descriptor as one device's fd check found it: what `Backend.examine_fd` returns and an import takes.
 
     It is valid as long as the descriptor is held. Nothing in it outlives the call that examined the descriptor: the
@@ -156,7 +156,7 @@ S = TypeVar("S", bound="ExaminedFd | PayloadFd")
 T = TypeVar("T", bound="ExaminedFd | PayloadFd")
 
 
-class ImportRequest(NamedTuple, Generic[S]):
+class ImportRequest(msgspec.Struct, Generic[S], frozen=True):
     """What one import is to do: the argument of `Backend.import_fd` and `Backend.import_payload`."""
 
     source: S
@@ -179,4 +179,5 @@ class ImportRequest(NamedTuple, Generic[S]):
 
     def of(self, source: T) -> ImportRequest[T]:
         """The same request for another source."""
-        return ImportRequest(source, *self[1:])
+        request: Any = self
+        return msgspec.structs.replace(request, source=source)

@@ -1,7 +1,7 @@
 """Types for operating-system handles. An owning handle is closed exactly once.
 
 `NtHandle` owns a reference to a shared object, `FdHandle` owns a file descriptor, `KmtHandle` owns nothing.
-`fd_payload` is imported by the modules that need it, because it needs msgspec, which opening a device does not need.
+`fd_payload` is imported by the modules that need it: opening a device does not.
 """
 
 from __future__ import annotations

@@ -12,6 +12,10 @@ class Access(IntFlag):
 
     READ is DXGI_SHARED_RESOURCE_READ (that is, GENERIC_READ), WRITE is DXGI_SHARED_RESOURCE_WRITE; the object manager
     maps generic bits to specific ones and does not keep them, so a handle opened with READ_WRITE reports 0x20001.
+
+    Without WRITE, arrays, tensors and commands refuse to write (PermissionError). What gets past them is refused by the
+    kernel for memory of the host (the process ends), and by the GPU for memory of a CUDA device that another process
+    shared: a fault that ends the CUDA context of the process that wrote. Memory of a Vulkan device is written.
     """
 
     NONE = 0

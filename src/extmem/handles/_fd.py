@@ -7,11 +7,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from extmem.errors import HandleStateError
-from extmem.handles._kcmp import same_open_file
 from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
 from extmem.handles.arguments import fd_number
 from extmem.handles.process_id import current_process
-from extmem.owning import OwnedFd, Use, Uses, copy_fd, out_of_descriptors
+from extmem.owning import OwnedFd, Use, Uses, copy_fd, late_imports, out_of_descriptors
 
 if TYPE_CHECKING:
     from extmem.handles.fd_payload import FdPayload
@@ -82,6 +81,9 @@ class FdHandle(OwnedHandle):
                 return False
             if stat.S_ISREG(mine.st_mode):
                 return True
+            with late_imports():
+                from extmem.handles._kcmp import same_open_file
+
             return same_open_file(first.fd, second.fd)
 
     def take(self) -> int:

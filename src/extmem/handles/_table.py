@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from extmem.owning import Owner, Step
 
 __all__ = ["HandleEntry", "HandleInfo", "NtHandleTable"]
 
 
-@dataclass(frozen=True, slots=True)
-class HandleInfo:
+class HandleInfo(msgspec.Struct, frozen=True):
     """The result of NtQueryObject and GetHandleInformation for one NT handle.
 
     `granted_access` is the mapped mask (B16: no generic bits). `name` is the full object path, empty for unnamed.

@@ -1,9 +1,10 @@
 """`DeviceArray`: an array in the memory of a GPU, with the protocols DLPack and the CUDA array interface.
 
 How this works. The array consists of a pointer, a layout and a reference to the object that keeps the memory alive.
-Frameworks hold the array (or the capsule, which holds it) as long as they use the memory. cuda-core makes the DLPack
-capsules; it supports versions 0.8 and 1.x and the read-only flag. No operation of extmem on the memory is still running
-when an array of it is returned, so no stream has to wait for anything.
+Frameworks hold the array (or the capsule, which holds it) as long as they use the memory. NumPy makes the DLPack
+capsules, of an array at the address on the GPU that is never read; `capsules` replaces the device. NumPy supports the
+versions 0.8 and 1.x and the read-only flag. No operation of extmem on the memory is still running when an array of it
+is returned, so no stream has to wait for anything.
 
 For an array that is requested repeatedly there is a pattern: a `DeviceArray` that keeps nothing alive. The layout is
 checked once, and the driver is queried about the pointer once, for the pattern. `kept_by` makes an array from it that
@@ -12,14 +13,14 @@ keeps the memory alive.
 
 from __future__ import annotations
 
-from functools import cache
 from math import prod
-from typing import Any, cast
+from typing import Any
 
-from extmem import optional
-from extmem.interop.numpy_views import refuse_pytorch
-from extmem.sharing.dtypes import itemsize, typestr
-from extmem.sharing.layout import ArrayLayout, contiguous_strides
+from extmem.interop.element_types import carried, in_numpy, numpy_module
+from extmem.interop.numpy_views import check_in_dlpack, refuse_pytorch
+from extmem.owning import late_imports
+from extmem.sharing.dtypes import typestr
+from extmem.sharing.layout import ArrayLayout, contiguous_strides, overlapping_axis, without_odd_strides
 
 __all__ = ["CUDA", "DeviceArray", "check_device_layout"]
 
@@ -35,24 +36,23 @@ def check_device_layout(layout: ArrayLayout) -> None:
 
     Axes of one element may have any stride. Errors: ValueError.
     """
-    item = itemsize(layout.dtype)
-    if layout.offset % item:
+    element, item = layout.element, layout.element.step
+    unit = "bits" if element.packed else "bytes"
+    if layout.offset % (element.itemsize or 1):
         raise ValueError(f"offset {layout.offset} is not a multiple of the {item} bytes of {layout.dtype}")
     if prod(layout.shape) == 0:
         return
-    axes = sorted((stride, extent) for extent, stride in zip(layout.shape, layout.strides, strict=True) if extent > 1)
-    reach = item
-    for stride, extent in axes:
+    for stride in (stride for extent, stride in zip(layout.shape, layout.strides, strict=True) if extent > 1):
         if stride < 0:
             raise ValueError(f"strides {layout.strides} are negative; use positive ones, and flip the array afterwards")
-        if stride % item:
+        if stride % item and not element.packed:
             raise ValueError(f"stride {stride} is not a multiple of the {item} bytes of {layout.dtype}")
-        if stride < reach:
-            raise ValueError(
-                f"shape {layout.shape} with strides {layout.strides} overlaps: along one axis, parts of {reach} bytes "
-                f"are {stride} bytes apart; give strides with which no two elements share bytes"
-            )
-        reach = stride * (extent - 1) + reach
+    overlap = overlapping_axis(layout.shape, layout.strides, item)
+    if overlap is not None:
+        raise ValueError(
+            f"shape {layout.shape} with strides {layout.strides} overlaps: along one axis, parts of {overlap[1]} "
+            f"{unit} are {overlap[0]} {unit} apart; give strides with which no two elements share {unit}"
+        )
 
 
 class DeviceArray:
@@ -62,7 +62,7 @@ class DeviceArray:
     hosted: whether it is host memory that the GPU can access; DLPack has a device type of its own for that.
     """
 
-    __slots__ = ("_keep", "_views", "hosted", "layout", "ordinal", "pointer", "read_only")
+    __slots__ = ("_carried", "_keep", "_views", "hosted", "layout", "ordinal", "pointer", "read_only")
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class DeviceArray:
         hosted: bool = False,
     ) -> None:
         check_device_layout(layout)
+        layout = without_odd_strides(layout)
         self.pointer = pointer + layout.offset
         """Address of the first element."""
         self.layout = layout
@@ -83,14 +84,14 @@ class DeviceArray:
         self.read_only = read_only
         self.hosted = hosted
         self._keep = keep
-        self._views: dict[bool, tuple[Any, Any]] = {}
-        """The view of cuda-core, which keeps nothing alive, and the dtype of NumPy; the key is `read_only`."""
+        self._carried: ArrayLayout | None = None
 
     def kept_by(self, keep: object) -> DeviceArray:
         """Return the same array with another object that keeps the memory alive."""
         made = _bare(DeviceArray)
         made.pointer, made.layout, made.ordinal = self.pointer, self.layout, self.ordinal
-        made.read_only, made.hosted, made._keep, made._views = self.read_only, self.hosted, keep, self._views
+        made.read_only, made.hosted, made._keep = self.read_only, self.hosted, keep
+        made._carried = self._carried
         return made
 
     def as_writable(self) -> DeviceArray:
@@ -100,23 +101,46 @@ class DeviceArray:
         return made
 
     @property
+    def carrier(self) -> DeviceArray:
+        """The same bytes as an array of a type that every framework has; itself if its own type is one.
+
+        Errors: ValueError for packed elements that do not fill their bytes.
+        """
+        layout = self._carried or carried(self.layout)
+        self._carried = layout
+        if layout is self.layout:
+            return self
+        made = self.kept_by(self._keep)
+        made.layout = layout
+        return made
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Elements per axis."""
         return self.layout.shape
 
     @property
     def dtype(self) -> str:
-        """Element type name."""
+        """The canonical text of the element type: "float32", "bfloat16"."""
         return self.layout.dtype
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """The interface, version 3. Its `stream` is None, because no work has to be waited for."""
-        layout = self.layout
-        plain = layout.strides == contiguous_strides(layout.shape, itemsize(layout.dtype))
+        """The interface, version 3. Its `stream` is None, because no work has to be waited for.
+
+        Errors: AttributeError for an element type that consumers of the interface lack.
+        """
+        layout, element = self.layout, self.layout.element
+        code = typestr(element)
+        if code is None or not element.native or element.fields:
+            # Consumers would take them for uninterpreted bytes, or for numbers of this machine's byte order.
+            raise AttributeError(
+                f"the CUDA array interface has no element type {element.text}; use device_array('uint8') for its bytes"
+            )
+        plain = layout.strides == contiguous_strides(layout.shape, element.step)
         return {
             "shape": layout.shape,
-            "typestr": typestr(layout.dtype),
+            "typestr": code,
             "data": (self.pointer if prod(layout.shape) else 0, self.read_only),
             "strides": None if plain else layout.strides,
             "stream": None,
@@ -134,10 +158,10 @@ class DeviceArray:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> object:
-        """Return a capsule, made by cuda-core.
+        """Return a capsule, made by NumPy.
 
         stream: the stream of the consumer, as the standard numbers streams (-1, None, 1, 2, a pointer).
-        Errors: BufferError in the cases that the standard defines; UnsupportedError without cuda-core.
+        Errors: BufferError in the cases that the standard defines; UnsupportedError without NumPy.
         """
         if stream is not None and (not isinstance(stream, int) or stream == 0 or stream < -1):
             raise BufferError(f"stream {stream!r}: pass None, -1, 1, 2 or a stream's address; 0 is ambiguous")
@@ -159,53 +183,39 @@ class DeviceArray:
         return self.capsule(max_version)
 
     def capsule(self, max_version: tuple[int, int] | None = None) -> object:
-        """Return the capsule of `__dlpack__` with its default arguments. Errors: UnsupportedError."""
-        cached = self._views.get(self.read_only)
-        if cached is None:
-            cached = self._views[self.read_only] = self._cuda_core_view()
-        view, dtype = cached
-        kept = view.view(dtype=dtype)
-        kept.keep = self._keep
-        # -1: there is no work to wait for, so cuda-core need not order any streams.
-        return cast("object", kept.__dlpack__(stream=-1, max_version=max_version))
+        """Return the capsule of `__dlpack__` with its default arguments.
 
-    def _cuda_core_view(self) -> tuple[Any, Any]:
-        numpy, buffer, view = _cuda_core()
-        layout, item = self.layout, itemsize(self.layout.dtype)
-        reach = item + sum((e - 1) * s for e, s in zip(layout.shape, layout.strides, strict=True) if e > 0)
-        counts, dtype = tuple(stride // item for stride in layout.strides), numpy.dtype(layout.dtype)
-        octets = buffer.from_handle(self.pointer, max(reach, item))
-        return view.from_buffer(octets, layout.shape, counts, dtype=dtype, is_readonly=self.read_only), dtype
+        Errors: UnsupportedError without NumPy; BufferError for an element type that DLPack lacks.
+        """
+        element = self.layout.element
+        with late_imports():
+            from extmem.interop import capsules
+
+        if not in_numpy(element):
+            check_in_dlpack(element, max_version)
+            try:
+                return capsules.retyped(self.carrier.capsule(max_version), element, self.layout.shape)
+            except ValueError as error:
+                raise BufferError(str(error)) from None
+        array = numpy_module().asarray(_Addressed(self))
+        return capsules.on_device(array.__dlpack__(max_version=max_version), self.__dlpack_device__())
+
+
+class _Addressed:
+    """What NumPy makes an array of, and what that holds: the address on a GPU, and what keeps the memory alive."""
+
+    __slots__ = ("__array_interface__", "keep")
+
+    def __init__(self, array: DeviceArray) -> None:
+        layout = array.layout
+        self.__array_interface__ = {
+            "shape": layout.shape,
+            "typestr": typestr(layout.element),
+            "data": (array.pointer, array.read_only),
+            "strides": layout.strides,
+            "version": _VERSION,
+        }
+        self.keep = array._keep
 
 
 _bare = object.__new__
-
-
-@cache
-def _cuda_core() -> tuple[Any, Any, Any]:
-    """Return NumPy, and cuda-core's Buffer and view. The view has a slot for the object that keeps the memory alive.
-
-    Errors: UnsupportedError.
-    """
-    return optional.importing(
-        _import_cuda_core,
-        "numpy",
-        "cuda.core",
-        what="cuda-core",
-        advice="DLPack of a GPU's memory needs cuda-core and NumPy: pip install 'extmem[cuda]', or use the "
-        "__cuda_array_interface__",
-        package="cuda-core",
-    )
-
-
-def _import_cuda_core() -> tuple[Any, Any, Any]:
-    import numpy
-    from cuda.core import Buffer
-    from cuda.core.utils import StridedMemoryView
-
-    class KeptView(StridedMemoryView):  # type: ignore[misc,unused-ignore]
-        """A view that holds `keep`. Its capsules hold the view, and so `keep` too."""
-
-        __slots__ = ("keep",)
-
-    return numpy, Buffer, KeptView

@@ -10,8 +10,10 @@ of that layout needs no call of the driver.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import ref
+
+import msgspec
 
 from extmem.core import cross_api, shared_devices
 from extmem.core.device_state import DeviceState
@@ -49,7 +51,7 @@ def shared_hold(record: MemoryRecord, holds: list[ref[ArrayHold]]) -> ArrayHold:
     return hold
 
 
-class DevicePointer(NamedTuple):
+class DevicePointer(msgspec.Struct, frozen=True):
     """The address of an allocation on a GPU."""
 
     pointer: int
@@ -83,7 +85,8 @@ def device_pointer(record: MemoryRecord) -> DevicePointer | None:
 def _import_into_cuda(record: MemoryRecord, cuda: DeviceState) -> Allocation:
     """Import memory of another device into CUDA. The caller holds the `creation_lock` of that device."""
     importer = cuda.descriptor_importer
-    exported = cross_api.handle_of(record.allocation)
+    deferred = record.deferred
+    exported = cross_api.handle_of(record.allocation) if deferred is None else deferred.handle
     if exported is None or importer is None:
         raise UnsupportedError(
             f"this memory of {record.device.name} was not allocated for export, so CUDA cannot import it; allocate it "

@@ -1,10 +1,11 @@
 """The bytes that `DeviceMemory.write` copies: checks that element type and shape of the data match the payload.
 
 How this works. Data without an element type (bytes, bytearray, mmap, a memoryview of format "B") and `uint8` arrays of
-one axis are copied as bytes. All other data is an array, which is compared with the array in the payload's descriptor:
-the element types must be the same, unless a cast was requested, and the shapes must be the same, unless an `offset` was
-given. So no value is silently changed into another one. Numbers of Python, and lists of them, have no element type;
-they are converted to the payload's element type, as NumPy does for scalars (NEP 50), if they fit.
+one axis are copied as bytes, unless the payload is such an array with gaps between its bytes. All other data is an
+array, which is compared with the array in the payload's descriptor: the element types must be the same, byte order
+included, unless a cast was requested, and the shapes must be the same, unless an `offset` was given. So no value is
+silently changed into another one. Numbers of Python, and lists of them, have no element type; they are converted to the
+payload's element type, as NumPy does for scalars (NEP 50), if they fit.
 
 If the descriptor of the payload contains no array, there is nothing to compare with: the bytes of arrays are copied
 unchanged.
@@ -13,19 +14,23 @@ unchanged.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from extmem.arguments import a_type
-from extmem.interop.numpy_views import numpy_module
-from extmem.sharing.dtypes import NATIVE, itemsize
-from extmem.sharing.layout import DescribedArray, contiguous_strides
+from extmem.errors import UnsupportedError
+from extmem.interop.conversions import converted, numbers_as
+from extmem.interop.element_types import element_of, in_numpy, numpy_dtype, numpy_module
+from extmem.interop.pitched import Rows, rows_of
+from extmem.sharing.elements import NATIVE, ElementType, element_type, nbytes_of
+from extmem.sharing.layout import DescribedArray, is_dense
 
-__all__ = ["octets_to_write"]
+__all__ = ["contents_to_write", "octets_to_write"]
 
 _BYTES = frozenset("Bc")
-_RANKS = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}
-"""NumPy's kinds of numbers by rank. A kind can represent the values of the kinds with a lower rank."""
 _KINDS = {
     "?": "bool",
     **dict.fromkeys("bhilqn", "int"),
@@ -35,51 +40,94 @@ _KINDS = {
 """The type of each format character of the standard library. Its width depends on the prefix."""
 
 
-class _Data(NamedTuple):
-    element: str
-    """The name of the element type, for comparison and for error messages."""
+class _Data(msgspec.Struct, frozen=True):
+    element: ElementType
     shape: tuple[int, ...]
-    values: Any
-    """A memoryview or NumPy array of the elements; None where NumPy has no such type."""
+    values: Callable[[], Any]
+    """Returns a memoryview or NumPy array of the elements, for a conversion; None where NumPy has no such type."""
     octets: Any
     """The elements in row-major order, as an object with a buffer of bytes."""
 
 
 def octets_to_write(data: object, described: DescribedArray | None, *, offset: int | None, cast: bool) -> memoryview:
-    """Return the bytes to be copied.
+    """Return the bytes to be copied, for a payload whose elements have no gaps between them.
+
+    Arguments and errors: as `contents_to_write`; also ValueError for gaps.
+    """
+    octets, rows = contents_to_write(data, described, offset=offset, cast=cast)
+    if rows is not None and described is not None:
+        raise ValueError(
+            f"the payload's elements have gaps between them (strides {described.strides} for shape {described.shape}); "
+            "write through memory.numpy(), or pass bytes"
+        )
+    return octets
+
+
+def contents_to_write(
+    data: object, described: DescribedArray | None, *, offset: int | None, cast: bool
+) -> tuple[memoryview, Rows | None]:
+    """Return the bytes to be copied, and the rows of the payload that they are copied to; None for one range.
 
     described: the array in the payload's descriptor; None if there is none.
     offset: where in the payload the bytes are copied to. None: to its beginning, and an array must have the shape of
         the payload's array.
-    cast: convert elements by NumPy's rule "same_kind".
-    Errors: TypeError for elements of another type, of a byte order that is not this machine's, or that are Python
-    objects; ValueError for another shape, for an offset inside an element, and for numbers that do not fit.
+    cast: convert elements by NumPy's rule "same_kind", byte order included.
+    Errors: TypeError for elements of another type or byte order, or that are Python objects; ValueError for another
+    shape, for an offset inside an element, and for numbers that do not fit; UnsupportedError for a conversion that
+    needs a type that NumPy lacks.
     """
     octets = _plain_bytes(data)
-    if octets is not None:
-        return octets
+    if octets is not None and not _is_whole_with_gaps(data, described, offset):
+        return octets, None
     given = _read_data(data, described)
     if described is None:
-        if given.values is not None and not _is_native(given.values) and cast:
-            given = _converted(given, given.values.dtype.newbyteorder("="))
-        _refuse_foreign_byte_order(given)
-        return _bytes_of(given)
-    if described.strides != contiguous_strides(described.shape, itemsize(described.dtype)):
-        raise ValueError(
-            f"the payload's elements are not in row-major order (strides {described.strides} for shape "
-            f"{described.shape}); write through memory.numpy(), or pass bytes"
-        )
-    if given.element != described.dtype:
+        if not given.element.native:
+            if not cast:
+                raise _foreign_byte_order(given.element)
+            given = _converted(given, given.element.swapped())
+        return _bytes_of(given), None
+    target = element_type(described.dtype)
+    rows = rows_of(described.shape, described.strides, target)
+    order = _order_of(described, target)
+    if given.element != target:
         if not cast:
-            _refuse_foreign_byte_order(given)
+            if given.element == target.swapped():
+                raise _foreign_byte_order(given.element, target)
             raise TypeError(
-                f"data is {given.element} and the payload holds {described.dtype}: its bytes would be other values in "
+                f"data is {given.element.text} and the payload holds {target.text}: its bytes would be other values in "
                 "the payload. Pass cast=True to convert the values, or data.tobytes() to copy the bytes as "
                 "they are"
             )
-        given = _converted(given, numpy_module().dtype(described.dtype))
-    _check_part(given, described, offset)
-    return _bytes_of(given)
+        given = _converted(given, target)
+    _check_part(given, described, target, offset)
+    if order is not None and 0 not in given.shape:
+        if offset is not None:
+            raise ValueError(
+                f"the payload's elements are not in row-major order (strides {described.strides} for shape "
+                f"{described.shape}), so an offset does not lead to a part of them; write the whole array, or through "
+                "memory.numpy()"
+            )
+        numpy = numpy_module()
+        octets = numpy.frombuffer(given.octets, "uint8").reshape(*given.shape, target.itemsize)
+        given = msgspec.structs.replace(given, octets=numpy.ascontiguousarray(octets.transpose(*order, len(order))))
+    return _bytes_of(given), rows
+
+
+def _is_whole_with_gaps(data: object, described: DescribedArray | None, offset: int | None) -> bool:
+    """Return whether bytes are an array like the payload's, whose bytes have gaps between them (`row_pitch=`)."""
+    if offset is not None or described is None or described.dtype != "uint8" or not hasattr(data, "dtype"):
+        return False
+    shape = described.shape
+    return len(shape) == 1 and shape[0] > 1 and described.strides != (1,) and tuple(getattr(data, "shape", ())) == shape
+
+
+def _order_of(described: DescribedArray, element: ElementType) -> tuple[int, ...] | None:
+    """Return the order of the axes in the payload, the slowest first; None for row-major order without gaps."""
+    shape, strides = described.shape, described.strides
+    axes = range(len(shape))
+    if is_dense(shape, strides, element.step, reversed(axes)):
+        return None
+    return tuple(reversed(sorted(axes, key=lambda axis: (strides[axis], shape[axis]))))
 
 
 def _bytes_of(given: _Data) -> memoryview:
@@ -118,7 +166,7 @@ def _read_data(data: object, described: DescribedArray | None) -> _Data:
     if view is not None:
         element = _element_type(view)
         if element is not None and view.c_contiguous:
-            return _Data(element, tuple(view.shape or ()), view, view)
+            return _Data(element, tuple(view.shape or ()), lambda: view, view)
     numpy = numpy_module()
     if view is None and not _is_array(data, numpy):
         return _from_numbers(numpy, data, described)
@@ -128,7 +176,10 @@ def _read_data(data: object, described: DescribedArray | None) -> _Data:
             f"the elements of this {type(data).__name__} are Python objects ({array.dtype}), and their bytes are "
             "addresses in this process; convert them first: data.astype('float32'), or the type that they have"
         )
-    return _from_array(numpy, array)
+    try:
+        return _from_array(array, element_of(array.dtype))
+    except ValueError as error:
+        raise TypeError(f"the elements of this {type(data).__name__} cannot be copied: {error}") from None
 
 
 def _is_array(data: object, numpy: Any) -> bool:
@@ -137,20 +188,19 @@ def _is_array(data: object, numpy: Any) -> bool:
     )
 
 
-def _element_type(view: memoryview) -> str | None:
+def _element_type(view: memoryview) -> ElementType | None:
     """Return the element type of a memoryview of native numbers, which does not need NumPy; None for other elements."""
     code = view.format
     prefix, code = (code[0], code[1:]) if code[:1] in "@=<>!" else ("@", code)
     kind = _KINDS.get(code)
     if kind is None or (prefix in "<>!" and view.itemsize > 1 and ("<" if prefix == "<" else ">") != NATIVE):
         return None
-    return kind if kind == "bool" else f"{kind}{view.itemsize * 8}"
+    return element_type(kind if kind == "bool" else f"{kind}{view.itemsize * 8}")
 
 
-def _from_array(numpy: Any, array: Any) -> _Data:
-    element = array.dtype.name if array.dtype.isnative else array.dtype.str
+def _from_array(array: Any, element: ElementType) -> _Data:
     # `view` also supports element types that have no buffer format.
-    return _Data(element, array.shape, array, numpy.ascontiguousarray(array).reshape(-1).view("uint8"))
+    return _Data(element, array.shape, lambda: array, numpy_module().ascontiguousarray(array).reshape(-1).view("uint8"))
 
 
 def _from_tensor(torch: Any, tensor: Any) -> _Data:
@@ -160,87 +210,56 @@ def _from_tensor(torch: Any, tensor: Any) -> _Data:
             "device: memory.torch().copy_(tensor)"
         )
     try:
+        element = element_of(tensor.dtype)
         plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
         octets = plain.reshape(-1).view(torch.uint8).numpy()
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"the elements of this {type(tensor).__name__} cannot be copied in row-major order: {error}"
         ) from None
-    element = str(tensor.dtype).removeprefix("torch.")
+    return _Data(element, tuple(tensor.shape), lambda: _values_of(torch, plain, octets, element), octets)
+
+
+def _values_of(torch: Any, plain: Any, octets: Any, element: ElementType) -> Any:
+    """Return the values of a tensor as a NumPy array, for a conversion; None if neither package can convert them."""
+    if in_numpy(element):
+        return plain.numpy()
     try:
-        values = plain.numpy()
-    except TypeError:
-        # NumPy does not have bfloat16 and others; float32 represents all of their values.
-        values = plain.to(torch.float32).numpy() if tensor.dtype.is_floating_point else None
-    return _Data(element, tuple(tensor.shape), values, octets)
+        return octets.view(numpy_dtype(element)).reshape(plain.shape)
+    except UnsupportedError:
+        # Without ml_dtypes NumPy lacks these types; float32 and complex64 represent all of their values.
+        wider = torch.complex64 if element.text == "complex32" else torch.float32
+        known = element.text.startswith(("bfloat16", "float8_", "complex32"))
+        return plain.to(wider).numpy() if known else None
 
 
 def _from_numbers(numpy: Any, data: object, described: DescribedArray | None) -> _Data:
     """Convert numbers of Python, and lists of them, to the payload's element type. Refuse numbers that do not fit."""
-    what = a_type(data)
     if described is None:
         raise TypeError(
-            f"{what} has no element type, and this payload describes no array whose type could be used; pass an array "
-            "or bytes"
+            f"{a_type(data)} has no element type, and this payload describes no array whose type could be "
+            "used; pass an array or bytes"
         )
-    found = numpy.asarray(data)
-    target = numpy.dtype(described.dtype)
-    if found.dtype.kind in "fO" and target.kind in "iuf":
-        # NumPy converts integers of more than 63 bits to floats or objects. Floats would lose digits.
-        exact = numpy.asarray(data, object)
-        found = exact if exact.size and all(isinstance(one, int) for one in exact.flat) else found
-    if found.dtype.hasobject and all(isinstance(one, int) for one in found.flat):
-        try:
-            with numpy.errstate(over="ignore"):
-                values = found.astype(target)
-            if not (target.kind in "fc" and numpy.isinf(values).any()):
-                return _from_array(numpy, values)
-        except OverflowError:
-            pass
-        raise ValueError(
-            f"integers of {found.min()} to {found.max()} do not all fit {described.dtype}, which the payload holds"
-        )
-    if found.dtype.kind not in _RANKS or _RANKS[found.dtype.kind] > _RANKS[target.kind]:
-        raise TypeError(
-            f"{what} of {found.dtype} is not {described.dtype}, which the payload holds; convert it first "
-            f"(numpy.asarray(data).astype({described.dtype!r}), or int() and round())"
-        )
-    with numpy.errstate(over="ignore", invalid="ignore"):
-        values = found.astype(target)
-    lost = values != found if target.kind in "iu" else numpy.isinf(values) & ~numpy.isinf(found)
-    if lost.any():
-        raise ValueError(f"{found[lost].reshape(-1)[0]} does not fit {described.dtype}, which the payload holds")
-    return _from_array(numpy, values)
+    element = element_type(described.dtype)
+    return _from_array(numbers_as(numpy, data, element), element)
 
 
-def _is_native(values: Any) -> bool:
-    return isinstance(values, memoryview) or bool(values.dtype.isnative)
+def _foreign_byte_order(given: ElementType, target: ElementType | None = None) -> TypeError:
+    payload = "this machine's" if target is None or target.native else f"that of the payload, {target.text}"
+    return TypeError(
+        f"data is {given.text}, whose byte order is not {payload}; pass cast=True to convert it, or data.tobytes() to "
+        "copy the bytes as they are"
+    )
 
 
-def _refuse_foreign_byte_order(given: _Data) -> None:
-    if given.values is not None and not _is_native(given.values):
-        raise TypeError(
-            f"data is {given.element}, whose byte order is not this machine's; pass cast=True to convert it, or "
-            "data.tobytes() to copy the bytes as they are"
-        )
+def _converted(given: _Data, target: ElementType) -> _Data:
+    values = given.values()
+    if values is not None:
+        values = numpy_module().asarray(values)
+    return _from_array(converted(values, given.element, target), target)
 
 
-def _converted(given: _Data, target: Any) -> _Data:
-    numpy = numpy_module()
-    values = None if given.values is None else numpy.asarray(given.values)
-    if values is None or not numpy.can_cast(values.dtype, target, "same_kind"):
-        advice = (
-            "use data.view('int64') for their numbers"
-            if values is not None and values.dtype.kind in "mM"
-            else f"use data.astype({target.name!r}) if the conversion is intended"
-        )
-        raise TypeError(
-            f"a cast from {given.element} to {target.name} is not of the same kind (NumPy's rule); {advice}"
-        )
-    return _from_array(numpy, values.astype(target))
-
-
-def _check_part(given: _Data, described: DescribedArray, offset: int | None) -> None:
+def _check_part(given: _Data, described: DescribedArray, element: ElementType, offset: int | None) -> None:
     shape, whole = given.shape, described.shape
     if offset is None:
         if shape != whole:
@@ -248,10 +267,11 @@ def _check_part(given: _Data, described: DescribedArray, offset: int | None) -> 
                 f"data has shape {shape} and the payload {whole}; reshape it, or pass offset= to write a part"
             )
         return
-    if offset % itemsize(described.dtype):
-        raise ValueError(
-            f"offset {offset} is inside an element: {described.dtype} has {itemsize(described.dtype)} bytes"
-        )
+    size = element.itemsize or 1
+    if offset % size or (element.packed and (offset * 8) % element.bits):
+        raise ValueError(f"offset {offset} is inside an element: {described.dtype} has {size} bytes")
+    if element.packed and nbytes_of(element, shape) * 8 != prod(shape) * element.bits:
+        raise ValueError(f"data of shape {shape} ends inside a byte, which other elements share; write whole bytes")
     inner = shape[1:]
     if len(shape) > len(whole) or inner != whole[len(whole) - len(inner) :]:
         raise ValueError(

@@ -8,8 +8,7 @@ from __future__ import annotations
 import sys
 
 from extmem.errors import UnsupportedError
-from extmem.manager.api import BrokerStatus, Manager, Reference
-from extmem.objects import PayloadRow
+from extmem.manager.api import BrokerStatus, Lease, Manager, NameWait, Reference
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd
 from extmem.sharing.terms import Exported, Imported, ShareTerms
@@ -21,8 +20,9 @@ __all__ = [
     "Imported",
     "Backing",
     "Manager",
+    "Lease",
+    "NameWait",
     "PayloadFd",
-    "PayloadRow",
     "Reference",
     "ShareTerms",
     "manager",

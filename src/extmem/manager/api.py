@@ -5,17 +5,21 @@ from __future__ import annotations
 import abc
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import Self
 
+import msgspec
+
+from extmem import objects
 from extmem.errors import UnsupportedError
 from extmem.handles import HandleEntry, NtHandleTable
-from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, bad_number, error_for
+from extmem.objects import MAXIMUM_ALLOWED, Status, error_for
 from extmem.owning import Owner, Step
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Backing, ObjectKind, Share
-from extmem.sharing.payload import Page
+from extmem.sharing.payload import FilesAgain, Page
 from extmem.sharing.terms import Exported, Imported
 
-__all__ = ["BrokerStatus", "Manager", "OtherBroker", "Reference"]
+__all__ = ["BrokerStatus", "Lease", "Manager", "NameWait", "OtherBroker", "Reference"]
 
 
 class Reference(Owner):
@@ -25,11 +29,13 @@ class Reference(Owner):
     lose it.
     """
 
-    __slots__ = ("manager", "number")
+    __slots__ = ("manager", "names_count", "number")
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, names_count: int | None = None) -> None:
+        """names_count: the number in `Manager.names_counter` before the call, of an import by name."""
         Owner.__init__(self)
         self.manager = manager
+        self.names_count = names_count
         self.number = 0
         """The number of the reference; 0 before it exists."""
 
@@ -46,8 +52,7 @@ class Reference(Owner):
         super().give_back()
 
 
-@dataclass(frozen=True, slots=True)
-class OtherBroker:
+class OtherBroker(msgspec.Struct, frozen=True):
     """A running broker of another version of extmem, by the version of its wire format (2 also stands for older ones).
 
     `pid` is 0 where it is not known.
@@ -58,8 +63,7 @@ class OtherBroker:
     socket: str
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerStatus:
+class BrokerStatus(msgspec.Struct, frozen=True):
     """A running broker. `uptime` and `longest_turn` (of its loop, so far) in seconds, `resident` in bytes.
 
     Of the `limit` file descriptors that it may have open, `used` are used for clients (`fds` of them for payloads), and
@@ -80,6 +84,60 @@ class BrokerStatus:
     client_share: int
     user_share: int
     longest_turn: float
+    kept: int = 0
+    """Objects that it keeps itself."""
+    waiting: int = 0
+    """Waits for names."""
+
+
+class NameWait(abc.ABC):
+    """A wait for a name that did not exist when it began. `close()` ends it; nothing of it is left then.
+
+    Use it in one thread, or in coroutines of one event loop.
+    """
+
+    @abc.abstractmethod
+    def sleep(self, seconds: float | None) -> None:
+        """Wait until the name has probably appeared, for so many seconds at most; None: without limit."""
+
+    @abc.abstractmethod
+    async def sleep_async(self) -> None:
+        """As `sleep` without limit, while other coroutines run. It may be cancelled."""
+
+    @abc.abstractmethod
+    def take(self, reference: Reference) -> Imported | None:
+        """End the wait. Return the import, which `reference` records; None if the name has not appeared.
+
+        Errors: as `Manager.import_by_name`, except NameNotFoundError.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the wait. Safe to call twice, and after `take`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Lease(abc.ABC):
+    """The right to be the only one that updates the contents of some memory; at first, a wait for that.
+
+    It ends with `close()`, with the process, and with its last reference. Use it in one thread.
+    """
+
+    @abc.abstractmethod
+    def obtain(self, seconds: float | None) -> bool | None:
+        """Wait until this process has the lease, for so many seconds at most; None: without limit.
+
+        Return whether it has it; None if the object manager has ended, so that another lease must be asked for.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give it back. Safe to call twice."""
 
 
 class Manager(NtHandleTable, abc.ABC):
@@ -91,6 +149,10 @@ class Manager(NtHandleTable, abc.ABC):
 
     has_broker = True
     """Whether a separate process is the object manager. False where the kernel is."""
+    names_counter: Sequence[int | None] = (0,)
+    """Its first item is a number that changes whenever a live name begins to refer to another object, or another broker
+    is asked; None until `watch_names` was called. An attribute, because each open by name reads it.
+    """
 
     @abc.abstractmethod
     def export(
@@ -109,6 +171,8 @@ class Manager(NtHandleTable, abc.ABC):
         identity: int = 0,
         pages: Sequence[Page] = (),
         reference: Reference | None = None,
+        replace: bool = False,
+        keep: Keep = NOT_KEPT,
     ) -> Exported:
         """Share a payload. Its name, shared object and KMT number exist from here on (B13).
 
@@ -117,6 +181,8 @@ class Manager(NtHandleTable, abc.ABC):
         backing: what the handles are. identity: distinguishes payloads whose fds the kernel does not distinguish.
         reference: records the reference, here and in all calls that create one. Without it, the caller must release the
             number.
+        replace: it takes the name of the object that has it, in the same step. keep: how long the object manager itself
+            keeps the object. UnsupportedError for both where the kernel is the object manager.
         """
 
     @abc.abstractmethod
@@ -148,6 +214,55 @@ class Manager(NtHandleTable, abc.ABC):
         """
 
     @abc.abstractmethod
+    def await_name(
+        self,
+        name: str,
+        desired: int,
+        reference: Reference,
+        *,
+        object_kind: ObjectKind = ObjectKind.MEMORY,
+    ) -> Imported | NameWait:
+        """Import by name, as `import_by_name`; return a wait for the name if it does not exist."""
+
+    def watch_names(self) -> int:
+        """Return the number in `names_counter`, which is known from now on."""
+        return 0
+
+    def is_superseded(self, number: int) -> bool:
+        """Return whether another object has got the name of a reference's object."""
+        return False
+
+    def lease(self, number: int) -> Lease:
+        """Ask for the lease of the memory of a reference, which has the right to write, or exports.
+
+        Errors: AccessDeniedError without that right; UnsupportedError where the kernel is the object manager.
+        """
+        raise UnsupportedError(
+            "the Windows kernel gives the right to update by a mutex beside the control page, not by a reference",
+            requires_one_of=["Linux"],
+        )
+
+    def freeze(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """Let nobody write any more to the memory of these references, all of one memory of this process.
+
+        It has the lease, and seals the files before it gives it back; it calls this again after that. Return the pids
+        of processes that may write, as far as they are known: then nothing has changed. A pid is 0 for a process of
+        another pid namespace. Errors: as `lease`.
+        """
+        raise UnsupportedError(
+            "Windows has no seals, so nothing keeps processes from writing that have memory open for writing; open it "
+            "with Access.READ where it is only read",
+            requires_one_of=["Linux"],
+        )
+
+    @abc.abstractmethod
+    def forget_name(self, name: str) -> bool:
+        """End the keeping of the object with this name by the object manager. Return False if it is not kept.
+
+        Errors: NameNotFoundError, AccessDeniedError for what another user keeps.
+        """
+
+    @abc.abstractmethod
     def import_by_handle(
         self, handle: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
     ) -> Imported:
@@ -166,11 +281,18 @@ class Manager(NtHandleTable, abc.ABC):
 
         InvalidHandleError where the number cannot be one.
         """
-        raise error_for(Status.INVALID_PARAMETER, bad_number(number))
+        raise error_for(Status.INVALID_PARAMETER, objects.bad_number(number))
 
     @abc.abstractmethod
     def release(self, number: int) -> None:
         """Release a reference. In a forked child, nothing happens for one of its parent."""
+
+    def set_files_aside(self, number: int, count: int, again: FilesAgain | None) -> None:
+        """Close the first `count` handles of the payload of this reference, which an import does not need any more.
+
+        again: that import; None for one that failed. New ones are needed after another broker has come, by whichever
+        thread finds that. Nothing happens on systems without a broker.
+        """
 
     def release_once(self, number: int) -> None:
         """`release` for the owner of a reference: nothing happens if it is released already."""
@@ -244,8 +366,13 @@ class Manager(NtHandleTable, abc.ABC):
         """
 
     @abc.abstractmethod
-    def snapshot(self) -> list[PayloadRow]:
+    def snapshot(self) -> list[objects.PayloadRow]:
         """Return all live payloads and their holders."""
+
+    @property
+    def holds_payloads(self) -> bool:
+        """Whether this process holds payloads that it would announce to the next broker."""
+        return False
 
     @abc.abstractmethod
     def status(self) -> BrokerStatus | None:

@@ -1,4 +1,4 @@
-"""The state of the object manager, its processes, and the end of its objects.
+"""The state of the object manager, and the end of its objects.
 
 How this works. A holder begins with `_retain` and its row of the lifetime table (`lifetimes.KEEPS`), and ends with
 `_release` and the same row. A count of zero ends an object (its name is free in the same call), a KMT number, or a
@@ -10,21 +10,22 @@ step is a dictionary look-up, whatever the number of objects.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from extmem.objects.access import READ_CONTROL
 from extmem.objects.directory import Directory
-from extmem.objects.entities import Identity, Payload, Process, Reference, SharedObject, Ticket, User
+from extmem.objects.entities import Identity, Payload, Process, Reference, SharedObject, Ticket, User, Wait, Who
 from extmem.objects.kernel_object import KernelObject
 from extmem.objects.kmt import KmtTable
-from extmem.objects.lifetimes import ANNOUNCEMENT, NT_HANDLE, ORPHANED_TICKET, Keeps
+from extmem.objects.lifetimes import ANNOUNCEMENT, KEPT, NT_HANDLE, ORPHANED_TICKET, Keeps
 from extmem.objects.names import NameKey, resolve_name
 from extmem.objects.object_types import ObjectType
 from extmem.objects.results import Limits
 from extmem.objects.security import Token
 from extmem.objects.status import Refused, Status
-from extmem.objects.table import FLAG_INHERIT, Entry, HandleTable
+from extmem.objects.table import Entry, HandleTable
+from extmem.sharing.keeping import KeepMode
 from extmem.sharing.kinds import Share
 
 __all__ = ["STEP", "Core"]
@@ -68,96 +69,21 @@ class Core:
         self._released: list[int] = []
         self._left_behind: Counter[int] = Counter()
         """By uid, the number of handles in tables of others that count against processes which have ended."""
+        self._running: Counter[Who] = Counter()
+        """The processes that have not ended, each as often as it is attached."""
+        self._kept: Counter[int] = Counter()
+        """By uid, the number of objects that are kept."""
+        self._superseded: list[tuple[int, int, bool]] = []
+        """Changes for `Keeping.take_superseded`."""
+        self._unused: list[tuple[int, int]] = []
+        """Objects kept for a time that no process holds any more, with the time in milliseconds."""
+        self._waiting: dict[str, dict[Wait, None]] = {}
+        """Waits by the key of the name, oldest first."""
+        self._user_waits: Counter[int] = Counter()
+        self._appeared: set[str] = set()
+        """Keys of names that appeared while a process waits for them."""
 
-    # -- processes --------------------------------------------------------------------------------------------------
-
-    def attach(self, token: Token, pid: int) -> int:
-        """Add a process. Return the id with which it makes calls; ids are never reused."""
-        return self._new_process(token, pid).id
-
-    def detach(self, process: int) -> None:
-        """Remove a process that has ended: all that it held is closed, also protected handles (B78).
-
-        Its tickets stay in flight, unless their time is over. They keep the payload, but not its name and KMT number.
-        """
-        for _ in self.detaching(process):
-            pass
-
-    def detaching(self, process: int) -> Iterator[None]:
-        """`detach` in steps, for a process that may hold much: it yields after each `STEP` items that have ended.
-
-        The process must not make calls from now on.
-        """
-        gone = self._process(process)
-        if gone.parent is not None:
-            gone.parent.children -= 1
-            gone.parent = None
-        gone.ended = True
-        if gone.given:
-            self._left_behind[gone.token.uid] += gone.given
-        done = 0
-        for ticket in list(gone.tickets.values()):
-            if ticket.id in self._tickets:
-                self._orphan(ticket)
-            if not (done := done + 1) % STEP:
-                yield
-        while len(gone.table):
-            self._release_handle(gone.table.take_last())
-            if not (done := done + 1) % STEP:
-                yield
-        while gone.references:
-            self._release_reference(gone.references.popitem()[1])
-            if not (done := done + 1) % STEP:
-                yield
-        yield from self._ending_announcements(gone)
-        del self._processes[gone.id]
-
-    def inherit(self, parent: int, *, only: Collection[int] | None = None) -> int:
-        """CreateProcess with bInheritHandles: add a process with copies of the parent's inheritable handles.
-
-        They have the same values, rights and flags (B30, B31). only: PROC_THREAD_ATTRIBUTE_HANDLE_LIST, the handles to
-        inherit; each must be inheritable, else Refused INVALID_PARAMETER. The caller calls `adopt` when the child
-        connects, and `detach` if it does not.
-        """
-        mother = self._process(parent)
-        if mother.children >= self.limits.children:
-            raise Refused(
-                Status.QUOTA_EXCEEDED,
-                f"This process has started {mother.children} children that have not connected yet, the limit. Wait "
-                "for them, or end them.",
-            )
-        listed = None if only is None else {value & ~3 for value in only}
-        for value in sorted(listed or ()):
-            if not mother.table.find(value).flags & FLAG_INHERIT:
-                raise Refused(
-                    Status.INVALID_PARAMETER,
-                    f"The handle {value:#x} is to be inherited but is not inheritable. Set HANDLE_FLAG_INHERIT on "
-                    "it first.",
-                )
-        child = self._new_process(mother.token, 0)
-        child.parent = mother
-        mother.children += 1
-        for value, entry in mother.table:
-            if entry.flags & FLAG_INHERIT and (listed is None or value in listed):
-                child.table.put(value, Entry(entry.object, entry.granted, entry.flags))
-                self._retain_handle(entry.object)
-        return child.id
-
-    def begin_handles_above(self, process: int, value: int) -> None:
-        """Give handles of a process only values above this one: it may still use the values of lost handles."""
-        self._process(process).table.begin_above(value)
-
-    def adopt(self, process: int, token: Token, pid: int) -> None:
-        """Record that the child of an `inherit` has connected. Refused INVALID_PARAMETER if it had already."""
-        child = self._process(process)
-        if child.parent is None:
-            raise Refused(
-                Status.INVALID_PARAMETER, f"Process {process} (pid {child.pid}) has connected before. Attach anew."
-            )
-        child.token = token
-        child.pid = pid
-        child.parent.children -= 1
-        child.parent = None
+    # -- processes and payloads -------------------------------------------------------------------------------------
 
     def take_released(self) -> list[int]:
         """Return the payloads that have ended since the last call, in that order.
@@ -175,11 +101,22 @@ class Core:
             return False
         return True
 
-    def _new_process(self, token: Token, pid: int) -> Process:
+    def _new_process(self, token: Token, pid: int, start: int = 0) -> Process:
         self._last_process += 1
-        new = Process(self._last_process, token, pid, HandleTable(self.limits.handles))
+        number = self._last_process
+        new = Process(number, token, pid, HandleTable(self.limits.handles), self._who(number, pid, start))
+        self._running[new.who] += 1
         self._processes[new.id] = new
         return new
+
+    @staticmethod
+    def _who(process: int, pid: int, start: int) -> Who:
+        return (pid, start) if pid else (0, process)  # the pid of a process of another pid namespace is 0
+
+    def _stops(self, who: Who) -> None:
+        self._running[who] -= 1
+        if not self._running[who]:
+            del self._running[who]
 
     def _process(self, process: int) -> Process:
         found = self._processes.get(process)
@@ -215,6 +152,56 @@ class Core:
         payload.refs -= keeps.payload
         if not payload.refs:
             self._end_payload(payload)
+        elif shared is not None and shared.kept is not None and shared.refs - shared.nameless == 1:
+            self._only_kept(shared)
+
+    def _only_kept(self, shared: SharedObject) -> None:
+        """Handle that no process holds the name of a kept object any more."""
+        kept = shared.kept
+        if kept is None:
+            return
+        if kept.takes:
+            self._end_keep(shared)
+        elif kept.keep.mode is KeepMode.TIME:
+            self._unused.append((shared.id, kept.keep.milliseconds))
+
+    def _end_keep(self, shared: SharedObject) -> None:
+        """End the hold of the object manager, if there is one."""
+        kept, shared.kept = shared.kept, None
+        if kept is None:
+            return
+        self._kept[kept.uid] -= 1
+        if not self._kept[kept.uid]:
+            del self._kept[kept.uid]
+        self._release(KEPT, shared.payload, shared)
+
+    def _settle(self, owner: Process) -> None:
+        """Record that a process has got the reply to its export that replaced another object."""
+        replaced, owner.replaced = owner.replaced, None
+        if replaced is not None:
+            self._end_keep(replaced.rival)
+
+    def _taken(self, owner: Process, shared: SharedObject, count: int) -> None:
+        """Count that a process opens an object (1), or that this is undone (-1)."""
+        kept = shared.kept
+        if kept is not None and kept.keep.mode is KeepMode.TAKEN and owner.who != shared.publisher:
+            kept.takes += count
+
+    def _forget_wait(self, wait: Wait) -> None:
+        """Remove a wait. The reference that it may have got stays with its process."""
+        del wait.process.waits[wait.number]
+        uid = wait.process.token.uid
+        self._user_waits[uid] -= 1
+        if not self._user_waits[uid]:
+            del self._user_waits[uid]
+        self._stop_waiting(wait)
+
+    def _stop_waiting(self, wait: Wait) -> None:
+        same = self._waiting.get(wait.key)
+        if same is not None:
+            same.pop(wait, None)
+            if not same:
+                del self._waiting[wait.key]
 
     def _end_object(self, shared: SharedObject) -> None:
         self._directory.remove(shared)
@@ -248,6 +235,8 @@ class Core:
     ) -> int:
         value = owner.table.add(Entry(target, granted, flags, giver))
         self._retain_handle(target)
+        if isinstance(target, SharedObject):
+            self._taken(owner, target, 1)
         return value
 
     def _close(self, owner: Process, value: int) -> None:
@@ -274,10 +263,15 @@ class Core:
                 del self._left_behind[giver.token.uid]
 
     def _drop_reference(self, owner: Process, reference: int) -> None:
-        self._release_reference(owner.references.pop(reference))
+        self._release_reference(owner, owner.references.pop(reference))
 
-    def _release_reference(self, gone: Reference) -> None:
+    def _release_reference(self, owner: Process, gone: Reference) -> None:
         gone.payload.exporters -= gone.exporting
+        if gone.writes:
+            writers = gone.payload.writers
+            writers[owner.id] -= 1
+            if not writers[owner.id]:
+                del writers[owner.id]
         self._release(gone.keeps, gone.payload, gone.object)
 
     def _orphan(self, ticket: Ticket) -> None:
@@ -365,6 +359,9 @@ class Core:
         owner.next_reference += 1
         owner.references[reference] = new
         new.payload.exporters += new.exporting
+        if new.writes:
+            writers = new.payload.writers
+            writers[owner.id] = writers.get(owner.id, 0) + 1
         self._retain(new.keeps, new.payload, new.object)
         return reference
 

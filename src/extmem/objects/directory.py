@@ -40,7 +40,8 @@ class Directory:
             raise Refused(
                 Status.OBJECT_NAME_NOT_FOUND,
                 f"No live object is named {name.display!r}. A name lives only while something holds its object: "
-                "export first, and keep the exported object or a handle open until the importer has it.",
+                "export first, and keep the exported object or a handle open until the importer has it, or wait for "
+                "the name: extmem.open(name, timeout=seconds).",
             )
         return found
 
@@ -50,8 +51,8 @@ class Directory:
             return Refused(
                 Status.OBJECT_NAME_COLLISION,
                 f"The name {name.display!r} belongs to a live object ({self._shared[name.key].name_path!r}); names are "
-                "case-insensitive and an export never joins an existing object. Choose another name, or import "
-                "that one.",
+                "case-insensitive and an export never joins an existing object. Choose another name, import that one, "
+                "or take its name with replace=True.",
             )
         for other in self._foreign.get(name.key, {}).values():
             return Refused(

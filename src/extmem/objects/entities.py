@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import msgspec
+
 from extmem.objects.kernel_object import KernelObject
 from extmem.objects.lifetimes import Keeps
 from extmem.objects.names import NameKey
 from extmem.objects.object_types import OBJECT_TYPES, ObjectType
+from extmem.objects.results import Imported
 from extmem.objects.security import SecurityDescriptor, Token, allowed
+from extmem.objects.status import Refused
 from extmem.objects.table import HandleTable
+from extmem.sharing.keeping import Keep
 from extmem.sharing.kinds import ObjectKind, Share
 
-__all__ = ["Identity", "Payload", "Process", "Reference", "SharedObject", "Ticket", "User"]
+__all__ = [
+    "Identity",
+    "Kept",
+    "Payload",
+    "Process",
+    "Reference",
+    "Replacement",
+    "SharedObject",
+    "Ticket",
+    "User",
+    "Wait",
+    "Who",
+]
 
 Identity: TypeAlias = tuple[tuple[int, int], ...]
 """What identifies a payload: a pair of numbers for each of its handles, in order (st_dev and st_ino of a file)."""
+Who: TypeAlias = tuple[int, int]
+"""A process across a restart of the object manager: its pid and its start time."""
 
 
 class Payload:
@@ -26,8 +45,8 @@ class Payload:
     """
 
     __slots__ = (
-        "descriptor", "exporters", "id", "identity", "kmt", "kmt_refs", "object_kind", "objects", "refs", "share",
-        "strict_kmt", "tickets", "type", "uid", "writable",
+        "descriptor", "exporters", "frozen", "id", "identity", "kmt", "kmt_refs", "object_kind", "objects", "refs",
+        "share", "strict_kmt", "tickets", "type", "uid", "writable", "writers",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +70,8 @@ class Payload:
         self.uid = uid  # the user whose process shared it first
         self.writable = writable  # whether any exporter could write: these are the rights of a KMT import
         self.strict_kmt = strict_kmt
+        self.frozen = False  # whether nobody may write to it any more
+        self.writers: dict[int, int] = {}  # process → how many of its references have the right to write
         self.kmt: int | None = None
         self.refs = 0
         self.kmt_refs = 0
@@ -62,7 +83,10 @@ class Payload:
 class SharedObject(KernelObject):
     """The named or unnamed object that refers to a payload. NT handles refer to it."""
 
-    __slots__ = ("_rights", "_token", "born", "creator", "nameless", "payload", "sd", "sddl", "tickets", "writable")
+    __slots__ = (
+        "_rights", "_token", "born", "creator", "kept", "nameless", "payload", "publisher", "sd", "sddl", "superseded",
+        "tickets", "writable",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -83,12 +107,25 @@ class SharedObject(KernelObject):
         self.sd = sd
         self.sddl = sddl
         self.creator = creator
+        self.publisher = creator.who  # the process that exported it; it may replace it
+        self.superseded = False  # whether another object has got its name
+        self.kept: Kept | None = None
         self.writable = writable
         if not writable:  # an exporter that can only read gives no one the right to write
             self.ceiling &= ~self.type.modify
         self.tickets: dict[int, Ticket] = {}
         self._token: Token | None = None
         self._rights = 0
+
+    @property
+    def may_give(self) -> int:
+        """See `KernelObject`."""
+        return self.ceiling & ~self.type.modify if self.payload.frozen else self.ceiling
+
+    @property
+    def frozen(self) -> bool:
+        """See `KernelObject`."""
+        return self.payload.frozen
 
     @property
     def owner(self) -> int:
@@ -107,9 +144,11 @@ class Reference:
     """A reference of one process to a payload, which an object of one of its devices holds (a VkDeviceMemory, say).
 
     For an exporting reference, `granted` and `inherit` are the rights and the flag of its handles (B29, B32).
+    `writes`: its device may write to the payload. Several processes can have one object of this class, which does not
+    change.
     """
 
-    __slots__ = ("exporting", "granted", "inherit", "keeps", "object", "payload")
+    __slots__ = ("exporting", "granted", "inherit", "keeps", "object", "payload", "writes")
 
     def __init__(
         self,
@@ -120,13 +159,50 @@ class Reference:
         *,
         exporting: bool = False,
         inherit: bool = False,
+        writes: bool = False,
     ) -> None:
         self.payload = payload
+        self.writes = writes
         self.object = shared
         self.keeps = keeps
         self.granted = granted
         self.exporting = exporting
         self.inherit = inherit
+
+
+class Kept:
+    """The object manager's own hold on an object, by `keep=`. It counts against the user `uid`."""
+
+    __slots__ = ("keep", "takes", "uid")
+
+    def __init__(self, keep: Keep, uid: int) -> None:
+        self.keep = keep
+        self.uid = uid
+        self.takes = 0  # how often another process than the publisher has opened it
+
+
+class Replacement(msgspec.Struct, frozen=True):
+    """An export that took the name of another object, until it is known that the exporter got the reply."""
+
+    made: SharedObject
+    rival: SharedObject
+    name: NameKey
+
+
+class Wait:
+    """A process's wait for a name. It is over when one of `imported` and `refusal` is set."""
+
+    __slots__ = ("desired", "imported", "key", "name", "number", "object_kind", "process", "refusal")
+
+    def __init__(self, number: int, process: Process, name: str, key: str, desired: int, object_kind: int) -> None:
+        self.number = number
+        self.process = process
+        self.name = name
+        self.key = key
+        self.desired = desired
+        self.object_kind = object_kind
+        self.imported: Imported | None = None
+        self.refusal: Refused | None = None
 
 
 class User:
@@ -178,13 +254,14 @@ class Process:
 
     __slots__ = (
         "announced_objects", "announced_payloads", "children", "ended", "given", "id", "next_reference", "objects",
-        "parent", "pid", "references", "table", "tickets", "token",
+        "parent", "pid", "references", "replaced", "table", "tickets", "token", "waits", "who",
     )  # fmt: skip
 
-    def __init__(self, process: int, token: Token, pid: int, table: HandleTable) -> None:
+    def __init__(self, process: int, token: Token, pid: int, table: HandleTable, who: Who) -> None:
         self.id = process
         self.token = token
         self.pid = pid
+        self.who = who
         self.table = table
         self.parent: Process | None = None
         self.children = 0  # the number of inheriting children that have not connected yet
@@ -196,3 +273,5 @@ class Process:
         self.tickets: dict[int, Ticket] = {}
         self.announced_payloads: dict[int, Payload] = {}
         self.announced_objects: dict[int, SharedObject] = {}
+        self.waits: dict[int, Wait] = {}
+        self.replaced: Replacement | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from extmem.objects.access import MAXIMUM_ALLOWED
 from extmem.objects.core import Core
-from extmem.objects.entities import Process
+from extmem.objects.entities import Process, SharedObject
 from extmem.objects.kernel_object import KernelObject
 from extmem.objects.names import resolve_name
 from extmem.objects.object_types import foreign_type
@@ -34,7 +34,8 @@ class Handles(Core):
                 f"The payload of reference {reference} {why}, so it has no NT handle. Export it by NT handle to get "
                 "one.",
             )
-        return self._add_handle(owner, found.object, found.granted, FLAG_INHERIT if found.inherit else 0)
+        granted = found.granted & found.object.may_give
+        return self._add_handle(owner, found.object, granted, FLAG_INHERIT if found.inherit else 0)
 
     def open_handle(self, process: int, name: str, desired: int, inherit: bool = False) -> int:
         """Return a new handle by name (B15), checked by the object's security.
@@ -44,7 +45,9 @@ class Handles(Core):
         owner = self._process(process)
         shared = self._find_named(name)
         token = owner.token
-        granted = grant(shared.rights(token), desired, shared.type, user=token.uid, ceiling=shared.ceiling)
+        granted = grant(
+            shared.rights(token), desired, shared.type, user=token.uid, ceiling=shared.may_give, frozen=shared.frozen
+        )
         return self._add_handle(owner, shared, granted, FLAG_INHERIT if inherit else 0)
 
     def close_handle(self, process: int, handle: int) -> None:
@@ -64,6 +67,9 @@ class Handles(Core):
         """
         owner = self._processes.get(process)
         if owner is not None and handle in owner.table:
+            target = owner.table.find(handle).object
+            if isinstance(target, SharedObject):
+                self._taken(owner, target, -1)
             self._close(owner, handle)
 
     def burn_handle(self, process: int, handle: int) -> None:
@@ -220,8 +226,15 @@ class Handles(Core):
         named = wanted & ~MAXIMUM_ALLOWED
         if named & ~source.granted:
             for token in (caller, receiver):
-                grant(target.rights(token), named, target.type, user=token.uid, ceiling=target.ceiling)
+                grant(
+                    target.rights(token),
+                    named,
+                    target.type,
+                    user=token.uid,
+                    ceiling=target.may_give,
+                    frozen=target.frozen,
+                )
         if wanted == named:
             return named
-        both = target.rights(caller) & target.rights(receiver) & target.ceiling
+        both = target.rights(caller) & target.rights(receiver) & target.may_give
         return named | both | source.granted

@@ -22,11 +22,21 @@ class KernelObject:
         self.name = name
         self.refs = 0
         self.handles = 0
-        self.ceiling = object_type.valid  # the rights that the object can give at most
+        self.ceiling = object_type.valid  # the rights that the object can give at most, unless it is frozen
 
     def rights(self, token: Token) -> int:
         """Return the rights of `token` on the object. Objects that extmem does not share are not protected here."""
         return self.type.valid
+
+    @property
+    def may_give(self) -> int:
+        """The rights that the object can give now at most."""
+        return self.ceiling
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nobody may write to its payload any more."""
+        return False
 
     @property
     def owner(self) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from extmem.objects.entities import Payload
 from extmem.objects.status import Refused, Status
+
+if TYPE_CHECKING:
+    from extmem.objects.entities import Payload
 
 __all__ = ["SLOTS", "KmtTable", "bad_number", "number_at"]
 

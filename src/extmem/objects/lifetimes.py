@@ -19,6 +19,7 @@ __all__ = [
     "IMPORTED_KMT",
     "IMPORTED_NT",
     "KEEPS",
+    "KEPT",
     "KMT_TICKET",
     "NT_HANDLE",
     "NT_TICKET",
@@ -53,6 +54,7 @@ class Holder(Enum):
     KMT_TICKET = "ticket for KMT memory or a KMT number, in flight"
     ORPHANED_TICKET = "ticket in flight whose sender has ended"
     DEMOTED_TICKET = "demoted ticket"
+    KEPT = "the object manager itself, by `keep=`"
     ANNOUNCEMENT = "announcement of a client that re-connects, until it is done"
 
 
@@ -69,6 +71,7 @@ KEEPS: Final[Mapping[Holder, Keeps]] = MappingProxyType(
         Holder.KMT_TICKET: Keeps(payload=1, object=0, name=0, kmt=1),
         Holder.ORPHANED_TICKET: Keeps(payload=1, object=1, name=0, kmt=0),
         Holder.DEMOTED_TICKET: Keeps(payload=0, object=0, name=0, kmt=0),
+        Holder.KEPT: Keeps(payload=1, object=1, name=1, kmt=0),
         Holder.ANNOUNCEMENT: Keeps(payload=1, object=1, name=1, kmt=1),
     }
 )
@@ -83,4 +86,5 @@ NT_TICKET: Final = KEEPS[Holder.NT_TICKET]
 KMT_TICKET: Final = KEEPS[Holder.KMT_TICKET]
 ORPHANED_TICKET: Final = KEEPS[Holder.ORPHANED_TICKET]
 DEMOTED_TICKET: Final = KEEPS[Holder.DEMOTED_TICKET]
+KEPT: Final = KEEPS[Holder.KEPT]
 ANNOUNCEMENT: Final = KEEPS[Holder.ANNOUNCEMENT]

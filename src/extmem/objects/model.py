@@ -1,9 +1,13 @@
 """The object manager's model: one class, composed of its subjects.
 
-- `core`: state, processes, and when objects end
+- `core`: state, and when objects end
+- `processes`: their begin and end, and inheritance
 - `references`: export, import, release
 - `handles`: open, duplicate, close, compare, flags
 - `tickets`: references in flight
+- `waits`: waits for names
+- `keeping`: objects that are kept, and objects that another one has replaced
+- `freezing`: payloads that nobody may write to any more
 - `restore`: announcing and describing what a process holds
 - `snapshot`: reading the state
 
@@ -12,14 +16,16 @@ It is pure: no clock, no randomness of its own, no operating system. The caller 
 
 from __future__ import annotations
 
-from extmem.objects.handles import Handles
+from extmem.objects.freezing import Freezing
+from extmem.objects.processes import Processes
 from extmem.objects.restore import Restoring
 from extmem.objects.snapshot import Snapshots
+from extmem.objects.waits import Waits
 
 __all__ = ["ObjectManager"]
 
 
-class ObjectManager(Handles, Restoring, Snapshots):
+class ObjectManager(Processes, Waits, Freezing, Restoring, Snapshots):
     """Names, shared objects, handle tables and KMT numbers of one session, for any number of processes.
 
     Every call takes the id of the calling process from `attach`. It returns, or raises `Refused`, and then nothing has

@@ -8,7 +8,9 @@ any other component before the last is a path that does not exist. Case is kept 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from extmem.objects.status import Refused, Status
 
@@ -18,7 +20,7 @@ MAX_UNITS: Final = 260
 """Length limit of a name in UTF-16 units, prefixes included (B7: the documented D3D limit; drivers check no other)."""
 
 
-class NameKey(NamedTuple):
+class NameKey(msgspec.Struct, frozen=True):
     """A resolved name: `key` is its key in the directory, `display` the full path in the creator's case."""
 
     key: str

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
+
+import msgspec
 
 from extmem.objects.access import (
     GENERIC,
@@ -43,8 +44,7 @@ SYNC_SIGNAL: Final = 0x0000_0002
 """The specific right of semaphores and fences to signal, and to reset a fence."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ObjectType:
+class ObjectType(msgspec.Struct, frozen=True):
     """A type of objects."""
 
     name: str
@@ -164,4 +164,4 @@ def foreign_type(name: str) -> ObjectType:
 
     On Windows they are in the same directory and in the same handle tables (B2).
     """
-    return dataclasses.replace(MEMORY, name=name, noun=f"an object of type {name}")
+    return msgspec.structs.replace(MEMORY, name=name, noun=f"an object of type {name}")

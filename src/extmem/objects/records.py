@@ -7,9 +7,10 @@ and handle values belong to the process, and are restored as they were.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
-from extmem.objects.entities import Identity
+from extmem.objects.entities import Identity, Who
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import ObjectKind, Share
 
 __all__ = [
@@ -22,8 +23,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class PayloadRecord:
+class PayloadRecord(msgspec.Struct, frozen=True):
     """A payload. `kmt` is its KMT number while that is alive, `uid` the user whose process shared it first."""
 
     payload: int
@@ -37,8 +37,7 @@ class PayloadRecord:
     object_kind: ObjectKind = ObjectKind.MEMORY
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRecord:
+class ObjectRecord(msgspec.Struct, frozen=True):
     """A shared object: `name` is the full path or None, `sddl` its security by `format_sddl`, owner included.
 
     Of two objects that had one name, the one with the higher `born` had it last.
@@ -51,10 +50,14 @@ class ObjectRecord:
     sddl: str
     writable: bool
     born: int = 0
+    publisher: Who = (0, 0)
+    """The process that exported it."""
+    keep: Keep = NOT_KEPT
+    superseded: bool = False
+    """Whether another object has got its name; `name` is None then."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceRecord:
+class ReferenceRecord(msgspec.Struct, frozen=True):
     """A reference. For an exporting one, `granted` and `inherit` are those that its handles get (B29)."""
 
     reference: int
@@ -65,8 +68,7 @@ class ReferenceRecord:
     inherit: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class HandleRecord:
+class HandleRecord(msgspec.Struct, frozen=True):
     """An entry of the process's handle table."""
 
     value: int
@@ -76,8 +78,7 @@ class HandleRecord:
     protect: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TicketRecord:
+class TicketRecord(msgspec.Struct, frozen=True):
     """A ticket in flight from this process, not demoted. `source` is "reference", "handle" or "kmt"."""
 
     ticket: int
@@ -87,8 +88,7 @@ class TicketRecord:
     granted: int
 
 
-@dataclass(frozen=True, slots=True)
-class RestoredPayload:
+class RestoredPayload(msgspec.Struct, frozen=True):
     """The result of announcing a payload: its id from now on, and its KMT number.
 
     The id is another client's if that one announced the same payload under another id first. The number is None if the

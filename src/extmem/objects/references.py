@@ -7,8 +7,8 @@ holds. The kind of the payload decides its rights (`object_types`); everything e
 from __future__ import annotations
 
 from extmem.objects.access import MAXIMUM_ALLOWED
-from extmem.objects.core import Core
-from extmem.objects.entities import Identity, Payload, Process, Reference, SharedObject
+from extmem.objects.entities import Identity, Payload, Process, Reference, Replacement, SharedObject
+from extmem.objects.keeping import Keeping
 from extmem.objects.lifetimes import EXPORTER, IMPORTED_KMT, IMPORTED_NT
 from extmem.objects.names import NameKey
 from extmem.objects.object_types import OBJECT_TYPES, known_kind
@@ -16,6 +16,7 @@ from extmem.objects.results import Exported, Imported
 from extmem.objects.sddl import format_sddl, parse_sddl
 from extmem.objects.security import SecurityDescriptor, default_descriptor, grant
 from extmem.objects.status import Refused, Status
+from extmem.sharing.keeping import NOT_KEPT, Keep, KeepMode
 from extmem.sharing.kinds import ObjectKind, Share
 
 __all__ = ["References"]
@@ -30,7 +31,7 @@ _OPENED_BY = {
 """The calls of the public API that import an object of each kind by its name, for messages."""
 
 
-class References(Core):
+class References(Keeping):
     """Operations on references."""
 
     def export(
@@ -47,15 +48,19 @@ class References(Core):
         strict_kmt: bool = False,
         writable: bool = True,
         object_kind: int = ObjectKind.MEMORY,
+        replace: bool = False,
+        keep: Keep = NOT_KEPT,
     ) -> Exported:
         """Share a payload. Its name and shared object exist from here on (B13); `get_handle` creates handles.
 
         identity: a pair of numbers for each handle of the payload, such as the (st_dev, st_ino) of an fd. A payload
-        that
-            is shared already is the same payload, and another NT share creates a second, independent object on it
+            that is shared already is the same payload, and another NT share creates a second, independent object on it
             (B66, B67). `descriptor` and `object_kind` are those of the first export.
         access, inherit: of the handles of this reference. Access 0 gives handles without rights (B19).
         writable: False where the exporter itself can only read. Then this object gives no one the right to write.
+        replace: takes the name of the object that has it, in the same step. That object continues to exist without a
+            name. Only its publisher may do this, or any process of its user once the publisher has ended.
+        keep: how long the object manager itself keeps the object.
 
         Refused: OBJECT_NAME_COLLISION, OBJECT_TYPE_MISMATCH (B10) or what `resolve_name` and `parse_sddl` raise;
         INVALID_PARAMETER for NT and KMT at once (B61), also over time, and for a name with KMT; ACCESS_DENIED,
@@ -66,6 +71,7 @@ class References(Core):
         kind = known_kind(object_kind)
         object_type = OBJECT_TYPES[kind]
         self._check_share(share)
+        self._check_terms(name, replace, keep)
         self._check_descriptor(descriptor)
         self._check_handle_count(len(identity))
         self._reference_room(owner)
@@ -91,13 +97,34 @@ class References(Core):
             granted = granted & ~MAXIMUM_ALLOWED | object_type.all
         sd = default_descriptor(owner.token) if sddl is None else parse_sddl(sddl, owner.token, object_type)
         key = None if name is None else self._resolve(name)
+        rival = None
         if key is not None and (refusal := self._directory.taken(key)):
-            raise refusal
+            rival = self._directory.holder(key) if replace else None
+            if rival is None:
+                raise refusal
+            self._check_replaceable(owner, rival, kind, key)
         self._object_room(owner)
+        if keep:
+            self._keep_room(owner.token.uid)
+        self._settle(owner)
+        if rival is not None:
+            self._supersede(rival)
         if payload is None:
             payload = self._new_payload(identity, descriptor, share, kind, uid=owner.token.uid, writable=writable)
         shared = self._new_object(self._fresh_id(self._objects), owner, payload, key, sd, writable=writable)
-        new = Reference(payload, shared, EXPORTER, granted & shared.ceiling, exporting=True, inherit=inherit)
+        new = Reference(
+            payload,
+            shared,
+            EXPORTER,
+            granted & shared.may_give,
+            exporting=True,
+            inherit=inherit,
+            writes=writable,
+        )
+        if rival is not None and key is not None:
+            owner.replaced = Replacement(shared, rival, key)
+        if keep:
+            self._keep_object(shared, keep, owner.token.uid)
         return Exported(self._add_reference(owner, new), payload.id, shared.id, None)
 
     def import_by_name(
@@ -112,7 +139,9 @@ class References(Core):
         shared = self._find_named(name)
         self._check_kind(shared, object_kind, repr(name))
         token = owner.token
-        granted = grant(shared.rights(token), desired, shared.type, user=token.uid, ceiling=shared.ceiling)
+        granted = grant(
+            shared.rights(token), desired, shared.type, user=token.uid, ceiling=shared.may_give, frozen=shared.frozen
+        )
         return self._import_nt(owner, shared, granted)
 
     def reference(self, process: int, reference: int) -> Reference:
@@ -124,13 +153,21 @@ class References(Core):
         mask. Return the number of the new reference.
 
         Return None if the object has ended (the name may be another object's by now), or if the process is at its
-        limit: `import_by_name` raises the reason. Nothing else is checked again, because nothing can have changed: an
-        object keeps its security for life, and its name, or it has none any more.
+        limit: `import_by_name` raises the reason. The same for a payload that was frozen. Nothing else is checked
+        again, because nothing can have changed: an object keeps its security for life, and its name, or it has none any
+        more.
         """
         shared = earlier.object
         owner = self._processes[process]
         if shared is None or not shared.refs or shared.name is None or len(owner.references) >= self.limits.references:
             return None
+        if shared.kept is not None and shared.kept.keep.mode is KeepMode.TAKEN:
+            return None  # `import_by_name` counts who takes it
+        if earlier.writes:
+            if earlier.payload.frozen:
+                return None
+            writers = earlier.payload.writers
+            writers[process] = writers.get(process, 0) + 1
         # `_add_reference` and `_retain` inlined: this is the most frequent operation of the broker.
         earlier.payload.refs += _ON_PAYLOAD
         earlier.payload.kmt_refs += _ON_KMT
@@ -226,27 +263,34 @@ class References(Core):
                     self._discard_payload(payload)
                 raise
             payload.strict_kmt = strict_kmt
-        new = Reference(payload, None, EXPORTER, self._kmt_rights(payload), exporting=True)
+        new = Reference(payload, None, EXPORTER, self._kmt_rights(payload), exporting=True, writes=writable)
         return Exported(self._add_reference(owner, new), payload.id, None, payload.kmt)
 
     def _import_nt(self, owner: Process, shared: SharedObject, granted: int) -> Imported:
         self._check_readable(granted, shared.type)
         self._reference_room(owner)
         payload = shared.payload
-        reference = self._add_reference(owner, Reference(payload, shared, IMPORTED_NT, granted))
+        if payload.frozen:
+            granted &= ~shared.type.modify
+        writes = granted & shared.type.modify != 0
+        reference = self._add_reference(owner, Reference(payload, shared, IMPORTED_NT, granted, writes=writes))
+        if shared.kept is not None:
+            self._taken(owner, shared, 1)
         name = None if shared.name is None else shared.name.display
         return Imported(reference, payload.id, shared.id, granted, None, name, payload.object_kind)
 
     def _import_kmt(self, owner: Process, payload: Payload) -> Imported:
         self._reference_room(owner)
         granted = self._kmt_rights(payload)
-        reference = self._add_reference(owner, Reference(payload, None, IMPORTED_KMT, granted))
+        writes = granted & payload.type.modify != 0
+        reference = self._add_reference(owner, Reference(payload, None, IMPORTED_KMT, granted, writes=writes))
         return Imported(reference, payload.id, None, granted, payload.kmt, None, payload.object_kind)
 
     @staticmethod
     def _kmt_rights(payload: Payload) -> int:
         """Return the rights of a KMT import. A number carries none: they are what the exporters could do."""
-        return payload.type.read | payload.type.modify if payload.writable else payload.type.read
+        writable = payload.writable and not payload.frozen
+        return payload.type.read | payload.type.modify if writable else payload.type.read
 
     def _object_room(self, owner: Process) -> None:
         if owner.objects >= self.limits.objects:
@@ -311,6 +355,8 @@ class References(Core):
         text = format_sddl(sd, payload.type)
         shared = SharedObject(number, key, payload, sd, text, owner, born=born, writable=writable)
         self._directory.add(shared)
+        if key is not None and key.key in self._waiting:
+            self._appeared.add(key.key)
         self._objects[shared.id] = shared
         payload.objects[shared.id] = shared
         owner.objects += 1

@@ -30,6 +30,7 @@ from extmem.objects.security import Token, user_sid
 from extmem.objects.status import Refused, Status
 from extmem.objects.table import FLAG_INHERIT, FLAG_PROTECT, Entry
 from extmem.objects.tickets import Tickets
+from extmem.sharing.keeping import NOT_KEPT
 from extmem.sharing.kinds import Share
 
 __all__ = ["Restoring"]
@@ -102,6 +103,7 @@ class Restoring(Tickets):
 
     def restore_object(self, process: int, record: ObjectRecord) -> bool:
         """Announce a shared object whose payload is announced. Return False if its name is taken: it has none then.
+        One that is known to have been superseded has none either, and True is returned.
 
         Refused INVALID_PARAMETER for contradictions, or what `parse_sddl` and `parse_path` raise.
         """
@@ -122,7 +124,7 @@ class Restoring(Tickets):
         if record.object not in owner.announced_objects:
             owner.announced_objects[record.object] = shared
             self._announce(owner, payload, shared)
-        return record.name is None or shared.name is not None
+        return record.name is None or shared.name is not None or record.object in self.superseded_before
 
     def restore_reference(self, process: int, record: ReferenceRecord) -> None:
         """Announce a reference. It gets the number that the process has for it."""
@@ -133,13 +135,20 @@ class Restoring(Tickets):
         if record.reference in owner.references:
             raise _contradiction(f"the reference {record.reference} exists in process {owner.pid} already")
         keeps = EXPORTER if record.exporting else IMPORTED_KMT if shared is None else IMPORTED_NT
-        granted = self._kmt_rights(payload) if shared is None else record.granted & shared.ceiling
+        granted = self._kmt_rights(payload) if shared is None else record.granted & shared.may_give
+        writes = payload.writable if record.exporting else granted & payload.type.modify
         following = max(owner.next_reference, record.reference + 1)
         owner.next_reference = record.reference
         self._add_reference(
             owner,
             Reference(
-                payload, shared, keeps, granted, exporting=record.exporting, inherit=record.inherit and record.exporting
+                payload,
+                shared,
+                keeps,
+                granted,
+                exporting=record.exporting,
+                inherit=record.inherit and record.exporting,
+                writes=bool(writes),
             ),
         )
         owner.next_reference = following
@@ -149,7 +158,7 @@ class Restoring(Tickets):
         owner = self._process(process)
         shared = self._announced_object(owner, record.object)
         flags = (FLAG_INHERIT if record.inherit else 0) | (FLAG_PROTECT if record.protect else 0)
-        owner.table.put(record.value, Entry(shared, record.granted & shared.ceiling, flags))
+        owner.table.put(record.value, Entry(shared, record.granted & shared.may_give, flags))
         self._retain_handle(shared)
 
     def restore_ticket(self, process: int, record: TicketRecord) -> None:
@@ -166,7 +175,7 @@ class Restoring(Tickets):
         ):
             raise _contradiction(f"a ticket for a {record.source!r} on a payload shared by {payload.share.name}")
         self._ticket_room(owner.token.uid)
-        granted = self._kmt_rights(payload) if shared is None else record.granted & shared.ceiling
+        granted = self._kmt_rights(payload) if shared is None else record.granted & shared.may_give
         keeps = KMT_TICKET if shared is None else NT_TICKET
         user = User(owner.token.uid)
         self._put_ticket(Ticket(record.ticket, user, owner, record.source, payload, shared, granted, keeps))
@@ -195,7 +204,10 @@ class Restoring(Tickets):
         if not isinstance(s, SharedObject):
             raise KeyError(shared)
         name = None if s.name is None else s.name.display
-        return ObjectRecord(s.id, s.payload.id, name, s.owner, s.sddl, s.writable, s.born)
+        keep = NOT_KEPT if s.kept is None else s.kept.keep
+        return ObjectRecord(
+            s.id, s.payload.id, name, s.owner, s.sddl, s.writable, s.born, s.publisher, keep, s.superseded
+        )
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
@@ -214,13 +226,25 @@ class Restoring(Tickets):
             key = parse_path(record.name, self.session)
             self._check_global(key)
         self._object_room(owner)
+        superseded = record.superseded or record.object in self.superseded_before
+        if superseded:
+            key = None
         if key is not None:
             rival = self._directory.holder(key)
             if rival is not None and rival.born < record.born:
-                self._unname(rival)
+                # The older one had the name until the newer one took it.
+                self._supersede(rival)
+                self._end_keep(rival)
             elif self._directory.taken(key):
                 key = None
-        return self._new_object(record.object, owner, payload, key, sd, writable=record.writable, born=record.born)
+                superseded = rival is not None
+        shared = self._new_object(record.object, owner, payload, key, sd, writable=record.writable, born=record.born)
+        shared.publisher = record.publisher
+        shared.superseded = superseded
+        if superseded:
+            self._superseded.append((shared.id, payload.id, True))
+        self._keep_restored(shared, record.keep, record.owner)
+        return shared
 
     def _announced_payload(self, owner: Process, payload: int) -> Payload:
         found = owner.announced_payloads.get(payload)

@@ -5,16 +5,14 @@ Those of the hot path are named tuples: creating a frozen dataclass takes longer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+import msgspec
 
 from extmem.sharing.kinds import ObjectKind
 
 __all__ = ["Claimed", "Exported", "HandleInfo", "Imported", "Limits"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """The number of things that one process may hold, or one user where a field states it.
 
     A call that exceeds a limit is refused with QUOTA_EXCEEDED. What is held stays.
@@ -31,9 +29,15 @@ class Limits:
     """Bytes of one payload's descriptor."""
     payload_handles: int = 4_096
     """Handles of one payload."""
+    kept: int = 1_024
+    """Objects that the object manager itself keeps (`keep=`), of one user."""
+    waits: int = 1_024
+    """Waits for names."""
+    user_waits: int = 4_096
+    """Waits for names, of all processes of one user."""
 
 
-class Exported(NamedTuple):
+class Exported(msgspec.Struct, frozen=True):
     """A reference that shares its payload: the number of the reference (of the process), the ids of the payload and of
     the shared object (both stay the same across a restore), or the KMT number.
 
@@ -46,7 +50,7 @@ class Exported(NamedTuple):
     kmt: int | None
 
 
-class Imported(NamedTuple):
+class Imported(msgspec.Struct, frozen=True):
     """A new reference to an existing payload. `granted` contains the type's right to modify if it may be written.
 
     `name` is the full path in the creator's case; None for unnamed objects and KMT imports.
@@ -61,8 +65,7 @@ class Imported(NamedTuple):
     object_kind: ObjectKind
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True):
     """What a claimed ticket gives. Exactly one is set: a new handle of the claimer, a new reference, or a KMT number.
 
     `ticket` is for `put_back` alone.
@@ -74,8 +77,7 @@ class Claimed:
     ticket: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class HandleInfo:
+class HandleInfo(msgspec.Struct, frozen=True):
     """NtQueryObject and GetHandleInformation of one handle.
 
     `name` is the full path, empty for an unnamed object. `object` is the id of the shared object. `pointer_count`

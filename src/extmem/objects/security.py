@@ -8,9 +8,10 @@ allows nothing. The owner always has READ_CONTROL and WRITE_DAC, unless the DACL
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Final
+
+import msgspec
 
 from extmem.objects.access import GENERIC_ALL, GENERIC_READ, MAXIMUM_ALLOWED, READ_CONTROL, WRITE_DAC
 from extmem.objects.object_types import ObjectType
@@ -47,8 +48,7 @@ def group_sid(gid: int) -> str:
     return f"S-1-22-2-{gid}"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """The user and the groups of a process, as the kernel reports them."""
 
     uid: int
@@ -80,8 +80,7 @@ class AceFlag(IntFlag):
     INHERIT_ONLY = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Ace:
+class Ace(msgspec.Struct, frozen=True):
     """One entry of a DACL. `mask` is as written; generic bits are mapped, unknown ones ignored at evaluation."""
 
     kind: AceKind
@@ -98,8 +97,7 @@ class DaclFlag(IntFlag):
     AUTO_INHERITED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class SecurityDescriptor:
+class SecurityDescriptor(msgspec.Struct, frozen=True):
     """Owner, group and DACL. `dacl` None is a missing DACL (all is allowed), `()` an empty one (nothing is allowed)."""
 
     owner: str
@@ -134,10 +132,11 @@ def allowed(sd: SecurityDescriptor, token: Token, object_type: ObjectType) -> in
     return rights
 
 
-def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceiling: int) -> int:
+def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceiling: int, frozen: bool = False) -> int:
     """Return the specific mask that a handle gets by an open: the access check.
 
-    rights: those of `user` by the DACL (`allowed`). ceiling: the rights that the object can give.
+    rights: those of `user` by the DACL (`allowed`). ceiling: the rights that the object can give. frozen: whether these
+    lack the right to write because nobody may write any more.
     Raises Refused ACCESS_DENIED: for 0 (B18), for bits that the type does not have (B23), for rights that the DACL does
     not allow.
     """
@@ -161,6 +160,12 @@ def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceil
     if missing:
         describe = object_type.describe
         read_only = missing == object_type.modify and not ceiling & object_type.modify
+        if frozen and read_only:
+            raise Refused(
+                Status.ACCESS_DENIED,
+                f"User {user} requests {describe(wanted)}, and the object ({object_type.noun}) was frozen by a process "
+                "that could write to it: nobody may any more. Request the right to read, or share a copy.",
+            )
         raise Refused(
             Status.ACCESS_DENIED,
             f"User {user} requests {describe(wanted)} and may have {describe(rights)}: {describe(missing)} is refused"

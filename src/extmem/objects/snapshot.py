@@ -1,7 +1,7 @@
-"""What exists now and which processes hold it: rows for people (`extmem ps`) and for tests that compare two managers.
+"""What exists now and which processes hold it, read in steps: the parts of `rows`.
 
 How this works. `walk` visits everything in small steps and yields `Part`s, so that its caller can stop after each of
-them, do other work, and continue: the broker sends the parts in pages. `assemble` builds rows from them. What ends
+them, do other work, and continue: the broker sends the parts in pages. `rows.assemble` builds rows from them. What ends
 during the walk may or may not be in it; what begins during the walk is not.
 """
 
@@ -9,96 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 
 from extmem.objects.core import STEP, Core
 from extmem.objects.entities import Payload, Process, SharedObject, User
 from extmem.objects.object_types import SYNC_WAIT
+from extmem.objects.rows import HandleRow, HolderRow, ObjectRow, Part, PayloadRow
 from extmem.objects.security import Token
-from extmem.sharing.kinds import ObjectKind, Share
+from extmem.sharing.kinds import ObjectKind
 
-__all__ = ["HandleRow", "HolderRow", "ObjectRow", "Part", "PayloadRow", "Snapshots", "assemble"]
-
-
-@dataclass(frozen=True, slots=True)
-class HandleRow:
-    """An open handle: its value in the holder's table, its rights, its object."""
-
-    value: int
-    granted: int
-    object: int
-
-
-@dataclass(frozen=True, slots=True)
-class HolderRow:
-    """What one process holds of one payload. `references` counts its references, `tickets` its tickets in flight.
-
-    `pid` is 0 for a child that inherits and has not connected yet.
-    """
-
-    pid: int
-    references: int
-    handles: tuple[HandleRow, ...]
-    tickets: int
-    rights: int = 0
-    """The rights of its references, together. 0 on Windows, whose kernel does not know them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectRow:
-    """A shared object on a payload: its full path or None, its security as text, and its reference counts."""
-
-    object: int
-    name: str | None
-    sddl: str
-    handle_count: int
-    pointer_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class PayloadRow:
-    """A live payload. Rows are ordered by payload id, holders by pid, objects by id: equal states give equal lists."""
-
-    payload: int
-    share: Share
-    kmt: int | None
-    descriptor: bytes
-    objects: tuple[ObjectRow, ...]
-    holders: tuple[HolderRow, ...]
-    in_flight: int = 0
-    """Tickets in flight whose sender has ended."""
-    object_kind: ObjectKind = ObjectKind.MEMORY
-    handle_count: int = 1
-    """The number of handles that the payload consists of."""
-    counter: int | None = None
-    """The value in the page of a semaphore that the viewer may wait for; None for other payloads. The value of a
-    driver's timeline is what hosts have seen done."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The full paths of its objects now."""
-        return tuple(row.name for row in self.objects if row.name is not None)
-
-    @property
-    def name(self) -> str | None:
-        """The first of `names`; None when it has none."""
-        return next(iter(self.names), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of a snapshot, for the row of `payload`: exactly one of `row` (without objects and holders), `object`,
-    `holder` and `in_flight` is set. Parts of the same `process` are one holder.
-    """
-
-    payload: int
-    row: PayloadRow | None = None
-    object: ObjectRow | None = None
-    holder: HolderRow | None = None
-    process: int = 0
-    in_flight: int = 0
-    readable: bool = False
-    """Of a semaphore's row: whether the viewer may wait for it, and so read its value."""
+__all__ = ["Snapshots"]
 
 
 class _Tally:
@@ -142,7 +61,19 @@ class Snapshots(Core):
             yield Part(payload.id, row, readable=_may_wait(payload, objects, viewer))
             for shared in objects:
                 name = None if shared.name is None else shared.name.display
-                shared_row = ObjectRow(shared.id, name, shared.sddl, shared.handles, shared.refs)
+                kept = "" if shared.kept is None else shared.kept.keep.text
+                rights = 0 if token is None else shared.rights(token) & shared.may_give
+                shared_row = ObjectRow(
+                    shared.id,
+                    name,
+                    shared.sddl,
+                    shared.handles,
+                    shared.refs,
+                    kept,
+                    shared.superseded,
+                    rights,
+                    shared.publisher[0],
+                )
                 yield Part(payload.id, object=shared_row)
         for process in list(self._processes.values()):
             yield from _holdings(process, seen, viewer)
@@ -150,45 +81,8 @@ class Snapshots(Core):
             yield from _in_flight(user, seen, viewer)
 
 
-def assemble(parts: Iterable[Part]) -> list[PayloadRow]:
-    """Return the rows that these parts make. Parts of a payload whose own row is not among them are omitted."""
-    rows: dict[int, PayloadRow] = {}
-    objects: dict[int, list[ObjectRow]] = {}
-    holders: dict[int, dict[int, HolderRow]] = {}
-    in_flight: Counter[int] = Counter()
-    for part in parts:
-        if part.row is not None:
-            rows[part.payload] = part.row
-        elif part.object is not None:
-            objects.setdefault(part.payload, []).append(part.object)
-        elif part.holder is not None:
-            of_payload = holders.setdefault(part.payload, {})
-            known = of_payload.get(part.process)
-            of_payload[part.process] = part.holder if known is None else _both(known, part.holder)
-        else:
-            in_flight[part.payload] += part.in_flight
-    return [
-        replace(
-            row,
-            objects=tuple(sorted(objects.get(payload, ()), key=lambda shared: shared.object)),
-            holders=tuple(map(_in_order, sorted(holders.get(payload, {}).values(), key=lambda holder: holder.pid))),
-            in_flight=in_flight[payload],
-        )
-        for payload, row in sorted(rows.items())
-    ]
-
-
-def _both(a: HolderRow, b: HolderRow) -> HolderRow:
-    references, tickets = a.references + b.references, a.tickets + b.tickets
-    return HolderRow(a.pid, references, a.handles + b.handles, tickets, a.rights | b.rights)
-
-
-def _in_order(holder: HolderRow) -> HolderRow:
-    return replace(holder, handles=tuple(sorted(holder.handles, key=lambda handle: handle.value)))
-
-
 def _may_see(shared: SharedObject, viewer: Token) -> bool:
-    return shared.owner == viewer.uid or bool(shared.rights(viewer) & shared.ceiling)
+    return shared.owner == viewer.uid or bool(shared.rights(viewer) & shared.may_give)
 
 
 def _may_wait(payload: Payload, objects: Iterable[SharedObject], viewer: Token | None) -> bool:
@@ -196,7 +90,7 @@ def _may_wait(payload: Payload, objects: Iterable[SharedObject], viewer: Token |
         return False
     if viewer is None or payload.uid == viewer.uid:
         return True
-    return any(shared.rights(viewer) & shared.ceiling & SYNC_WAIT for shared in objects)
+    return any(shared.rights(viewer) & shared.may_give & SYNC_WAIT for shared in objects)
 
 
 def _holdings(process: Process, seen: set[int], viewer: Token | None) -> Iterator[Part | None]:

@@ -14,10 +14,12 @@ the user of their sender. Where a user has too many, demoted tickets are dropped
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
+import msgspec
+
 from extmem.objects.entities import Payload, Process, SharedObject, Ticket, User
+from extmem.objects.handles import Handles
 from extmem.objects.lifetimes import DEMOTED_TICKET, KMT_TICKET, NT_TICKET, ORPHANED_TICKET
 from extmem.objects.object_types import OBJECT_TYPES
 from extmem.objects.references import References
@@ -29,7 +31,7 @@ __all__ = ["Tickets"]
 _TICKET_RANGE: Final = 1 << 128
 
 
-class Tickets(References):
+class Tickets(Handles, References):
     """Operations on tickets."""
 
     def offer(
@@ -83,7 +85,7 @@ class Tickets(References):
                 Status.ACCESS_DENIED,
                 f"User {claimer.token.uid} cannot claim what user {found.user.uid} sent. Open it by name.",
             )
-        claimed = replace(self._claim(claimer, found), ticket=found)
+        claimed = msgspec.structs.replace(self._claim(claimer, found), ticket=found)
         self._drop_ticket(found)
         return claimed
 
@@ -93,7 +95,7 @@ class Tickets(References):
         Return the ticket; None if it is in flight already, or if its payload has ended since (a claimed KMT number
         keeps nothing alive).
         """
-        claimer = self._process(process)
+        self._process(process)
         ticket = (
             claimed.ticket if isinstance(claimed.ticket, Ticket) and claimed.ticket.id not in self._tickets else None
         )
@@ -105,9 +107,9 @@ class Tickets(References):
                 ticket.keeps = ORPHANED_TICKET if ticket.keeps.payload else DEMOTED_TICKET
             self._put_ticket(ticket)
         if claimed.imported is not None:
-            self._drop_reference(claimer, claimed.imported.reference)
+            self.undo_reference(process, claimed.imported.reference)
         if claimed.handle is not None:
-            self._close(claimer, claimed.handle)
+            self.discard_handle(process, claimed.handle)
         return ticket
 
     def withdraw(self, process: int, ticket: int) -> bool:

@@ -34,14 +34,16 @@ the rest.
 
 from extmem.owning._join_thread import join_thread
 from extmem.owning._system import close_native
-from extmem.owning.fd import OwnedDescriptor, OwnedFd, copy_fd, late_imports, out_of_descriptors
+from extmem.owning.fd import OwnedDescriptor, OwnedFd, copy_fd, late_imports, out_of_descriptors, require_fds
 from extmem.owning.held import Held, Use, Uses, unsettled, work_off
+from extmem.owning.late_module import LateModule, late_names
 from extmem.owning.lock import Lock
 from extmem.owning.owner import Making, Owner, Step, do_last, living
 from extmem.owning.signal_handlers import raised_by_handler
 
 __all__ = [
     "Held",
+    "LateModule",
     "Lock",
     "Making",
     "OwnedDescriptor",
@@ -54,8 +56,10 @@ __all__ = [
     "copy_fd",
     "do_last",
     "late_imports",
+    "late_names",
     "out_of_descriptors",
     "raised_by_handler",
+    "require_fds",
     "join_thread",
     "living",
     "unsettled",

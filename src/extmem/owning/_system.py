@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 if sys.platform == "win32":
-    from extmem.owning._win32 import FIRST, FIRST_NATIVE, close_native, duplicating
+    from extmem.owning._win32 import FIRST, FIRST_NATIVE, close_native, duplicating, fds_in_use
 else:
-    from extmem.owning._linux import FIRST, FIRST_NATIVE, close_native, duplicating
+    from extmem.owning._linux import FIRST, FIRST_NATIVE, close_native, duplicating, fds_in_use
 
-__all__ = ["FIRST", "FIRST_NATIVE", "close_native", "duplicating"]
+__all__ = ["FIRST", "FIRST_NATIVE", "close_native", "duplicating", "fds_in_use"]

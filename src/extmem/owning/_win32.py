@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["FIRST", "FIRST_NATIVE", "close_native", "duplicating"]
+__all__ = ["FIRST", "FIRST_NATIVE", "close_native", "duplicating", "fds_in_use"]
 
 FIRST: Final = 0
 """Lowest number of an owned fd. No payload has an fd on Windows."""
@@ -27,3 +27,8 @@ close_native.restype, close_native.argtypes = ctypes.c_long, [ctypes.c_size_t]
 def duplicating(fd: int) -> Iterator[int]:
     """Return an iterator that duplicates an fd, not inheritable, and yields the copy."""
     return map(os.dup, (fd,))
+
+
+def fds_in_use() -> tuple[int, int]:
+    """Return 0 and no limit: no payload has an fd here, and the system states no limit of HANDLEs."""
+    return 0, -1

@@ -73,7 +73,7 @@ class _Worker:
             try:
                 work()
             except (ExtmemError, OSError) as error:
-                _log.warning("releasing garbage-collected objects failed: %s; the next call tries again", error)
+                _log.warning("releasing garbage-collected objects failed: %s; the next call tries again", str(error))
             del work
 
     def _must_end(self) -> bool:

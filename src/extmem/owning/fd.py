@@ -13,10 +13,12 @@ from typing import Any, ClassVar, Self
 
 from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, HandleStateError, OutOfMemoryError
 from extmem.forks import no_fork
-from extmem.owning._system import FIRST, FIRST_NATIVE, close_native, duplicating
+from extmem.owning._system import FIRST, FIRST_NATIVE, close_native, duplicating, fds_in_use
 from extmem.owning.owner import Making, Owner
 
-__all__ = ["OwnedDescriptor", "OwnedFd", "copy_fd", "out_of_descriptors"]
+__all__ = ["OwnedDescriptor", "OwnedFd", "copy_fd", "out_of_descriptors", "require_fds"]
+
+_NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS})
 
 
 class OwnedFd(Owner):
@@ -147,12 +149,41 @@ def late_imports() -> Iterator[None]:
         raise out_of_descriptors(error, "open") from None
 
 
-def out_of_descriptors(error: OSError, command: str) -> Exception:
-    """Return the error to raise for an OSError: OutOfMemoryError if no fd is left (EMFILE, ENFILE), else `error`."""
-    if error.errno not in (errno.EMFILE, errno.ENFILE):
+def out_of_descriptors(error: OSError, command: str, needed: int = 0) -> Exception:
+    """Return the error to raise for an OSError: OutOfMemoryError if no fd is left, else `error`.
+
+    That is EMFILE and ENFILE, and ETOOMANYREFS for fds on their way between processes. needed: how many the call needs
+    at once; 0 if that is not known.
+    """
+    if error.errno not in _NONE_LEFT:
         return error
-    return OutOfMemoryError(
-        f"{command}: no file descriptor is left ({error.strerror}); close handles or files, or raise `ulimit -n`",
-        result=VK_ERROR_TOO_MANY_OBJECTS,
-        command=command,
-    )
+    used, limit = fds_in_use()
+    if error.errno == errno.ETOOMANYREFS:
+        text = (
+            f"{command}: too many file descriptors of this user are on their way to processes ({error.strerror}): "
+            f"at most {limit} may be, as many as this process may open{f', and {needed} are sent' * bool(needed)}; "
+            f"try again, or raise `ulimit -n` to {2 * max(limit, needed)}"
+        )
+    elif needed:
+        text = (
+            f"{command}: no file descriptor is left ({error.strerror}): {needed} are needed at once, this process has "
+            f"{used} open, and its limit is {limit}; close handles or files, or raise `ulimit -n` to {used + needed}"
+        )
+    else:
+        text = f"{command}: no file descriptor is left ({error.strerror}); close handles or files, or raise `ulimit -n`"
+    return OutOfMemoryError(text, result=VK_ERROR_TOO_MANY_OBJECTS, command=command)
+
+
+def require_fds(count: int, what: str) -> None:
+    """Raise OutOfMemoryError, with the limit and the need, if the process may not open `count` files more.
+
+    what: words for what needs them. It is asked before the first is opened, so that none are in flight in vain.
+    """
+    used, limit = fds_in_use()
+    if 0 <= limit < used + count:
+        raise OutOfMemoryError(
+            f"{what} needs {count} file descriptors at once, this process has {used} open, and its limit is {limit}; "
+            f"raise the limit to {used + count} or more (ulimit -n, or resource.setrlimit)",
+            result=VK_ERROR_TOO_MANY_OBJECTS,
+            command="open",
+        )

@@ -85,6 +85,11 @@ class Held:
         """Prevent holds from now on. Errors: BufferError if there is a hold; nothing has changed then."""
         self._gate.clear()
 
+    def reopen(self) -> None:
+        """Permit holds again, after `reserve`. It must not have been released."""
+        # A new one: a thread that was refused may still have a view of the old one, which cannot be resized then.
+        self._gate = bytearray(1)
+
     def settle(self) -> bool:
         """Release it, unless there is a hold. Return whether it is released.
 
@@ -122,7 +127,10 @@ class Held:
             with no_fork():
                 import logging  # late, because opening a device does not need it
 
-            logging.getLogger("extmem").warning("%r could not be released: %s; it is tried again later", self, error)
+            # As text: a handler may keep the record, and with it the object and the frames of the error.
+            logging.getLogger("extmem").warning(
+                "%s could not be released: %s; it is tried again later", repr(self), str(error)
+            )
 
     def give_back(self) -> None:
         """Release it now; the caller ensures that it is not in use. Safe to repeat."""

@@ -5,9 +5,9 @@ violation for each rule that the call breaks. An empty list means that no rule i
 pure: they call neither the operating system nor a driver. A fact that could not be determined is None, and the rules
 that need it report nothing.
 
-The facts of an open device are imported with this module. All other facts and the checks are imported together when the
-first of them is used, because opening a device makes no call that they could check. Those of semaphores and fences are
-imported apart from those of memory.
+The facts of an open device are imported with this module, and those of memory and payloads when the first of them is
+used. The checks are imported together when the first of them is used, because opening a device or a payload makes no
+call that they could check. Those of semaphores and fences are imported apart from those of memory.
 """
 
 from __future__ import annotations
@@ -201,6 +201,9 @@ __all__ = [
     "wrong_get_info",
 ]
 
+_FACTS = ("AllocateFacts", "ExternalMemoryFacts", "ImageFormatFacts", "MemoryFacts", "ModifierFacts", "PayloadFacts",
+          "Refusal", "ResourceFacts")  # fmt: skip
+"""The names that `facts` has."""
 _OF_SYNC = ("batch", "fence", "semaphore", "submit", "sync")
 """Words in the names that `_sync_checks` has; all other names are in `_checks`."""
 
@@ -215,6 +218,10 @@ if not TYPE_CHECKING:  # a type checker would take this to mean that every name 
 
             if name == "ledger":
                 return importlib.import_module("extmem.rules.ledger")
+            if name in _FACTS:
+                facts = importlib.import_module("extmem.rules.facts")
+                globals().update((each, getattr(facts, each)) for each in _FACTS)
+                return globals()[name]
             of_sync = any(word in name.lower() for word in _OF_SYNC)
             checks = importlib.import_module(f"extmem.rules.{'_sync_checks' if of_sync else '_checks'}")
         globals().update((each, getattr(checks, each)) for each in checks.__all__)

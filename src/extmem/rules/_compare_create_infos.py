@@ -8,7 +8,6 @@ The order of the pNext chain is ignored, and so are queue families with exclusiv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from enum import IntEnum, IntFlag
 from functools import cache
 from typing import Any
@@ -24,7 +23,7 @@ _CONCURRENT = int(vk.SharingMode.CONCURRENT)
 
 @cache
 def _names(struct: type[Any]) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(struct) if f.name != "p_next")
+    return tuple(name for name in struct.__match_args__ if name != "p_next")
 
 
 def _chain(info: Any) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import Any
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._conditions import all_of, has_bits, lacks_feature, not_one_of
@@ -78,8 +79,7 @@ _CONCURRENT, _DRM = int(vk.SharingMode.CONCURRENT), int(vk.ImageTiling.DRM_FORMA
 _IMAGE_TYPES = {0: Traits.TYPE_1D, 1: Traits.TYPE_2D, 2: Traits.TYPE_3D}
 
 
-@dataclass(slots=True)
-class Create:
+class Create(msgspec.Struct):
     """One vkCreateBuffer or vkCreateImage, or a query about such buffers or images."""
 
     info: Any
@@ -90,7 +90,7 @@ class Create:
     answers: Answers
     device: DeviceFacts | None = None
     nv: Any = None
-    chain: list[Any] = field(default_factory=list)
+    chain: list[Any] = msgspec.field(default_factory=list)
     format: ImageFormatFacts | None = None
     """What the device reported for exactly this image; None if it was not queried."""
 

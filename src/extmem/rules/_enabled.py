@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntFlag
 from functools import cache
-from typing import NamedTuple
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._text import bits_of, flags_text
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 
-class Needs(NamedTuple):
+class Needs(msgspec.Struct, frozen=True):
     """What enables a bit, format or struct: a version of Vulkan, or one of several extensions."""
 
     version: int

@@ -6,12 +6,12 @@ the numbers and the list of classes with the real ones.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 __all__ = ["CLASSES", "RESULTS", "STATUSES", "ErrorText", "NamedError", "StatusText"]
 
 
-class ErrorText(NamedTuple):
+class ErrorText(msgspec.Struct, frozen=True):
     """A class of extmem.errors: its meaning, code that raises it and code that avoids it."""
 
     text: str
@@ -19,7 +19,7 @@ class ErrorText(NamedTuple):
     right: str
 
 
-class NamedError(NamedTuple):
+class NamedError(msgspec.Struct, frozen=True):
     """A VkResult with its number, what it means, and the class of extmem.errors it arrives as."""
 
     code: int
@@ -27,7 +27,7 @@ class NamedError(NamedTuple):
     raised_as: str
 
 
-class StatusText(NamedTuple):
+class StatusText(msgspec.Struct, frozen=True):
     """An NTSTATUS with the Win32 error that it becomes, what it means, and the class it arrives as."""
 
     code: int
@@ -83,6 +83,12 @@ CLASSES: dict[str, ErrorText] = {
         "array = memory.numpy()\nmemory.close()",
         "array = memory.numpy()\ndel array\nmemory.close()",
     ),
+    "StaleSourceError": ErrorText(
+        "The tensor that was shared where it is was freed, or has got other memory since (`set_`, `resize_`, "
+        "`.data = …`). Others see the memory that it had when it was shared.",
+        "memory = extmem.share(tensor, 'frames')\ntensor.resize_(2 * tensor.numel())\nmemory.read()",
+        "memory = extmem.share(tensor, 'frames')\ntensor.copy_(changed)  # in place\nmemory.read()",
+    ),
     "ObjectManagerError": ErrorText(
         "The object manager (the Windows kernel, or extmem's broker on Linux) refused. `ntstatus` and `winerror` are "
         "its error codes, `result` is the VkResult that a driver would return.",
@@ -106,6 +112,13 @@ CLASSES: dict[str, ErrorText] = {
         "matter, the namespace (Local, Global) does.",
         "device.allocate(1024, name='frames').close()\nsame = extmem.open('frames')",
         "with device.allocate(1024, name='frames'):\n    same = extmem.open('frames')",
+    ),
+    "NameTimeoutError": ErrorText(
+        "No object got the name in the time for which `open` waited. It is a NameNotFoundError and a TimeoutError. "
+        "Nothing is left of the wait.",
+        "same = extmem.open('frames', timeout=0.1)  # no process shares memory of that name meanwhile",
+        "memory = device.allocate(1024, name='frames')  # in the other process, before or during the wait\n"
+        "same = extmem.open('frames', timeout=10)",
     ),
     "NameInvalidError": ErrorText(
         "No object could ever have that name: it is empty, too long, begins with a backslash, or names a namespace "

@@ -8,8 +8,9 @@ two commands. Rules that both commands have stand in one row with two ids.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._creation import chain_of
@@ -35,8 +36,7 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
-class Submission:
+class Submission(msgspec.Struct):
     """The submission as a whole."""
 
     sync: SyncDeviceFacts
@@ -109,8 +109,7 @@ class BatchCall:
         return int(getattr(self.info, f"{kind}_semaphore_infos")[index].value)
 
 
-@dataclass(slots=True)
-class Operation:
+class Operation(msgspec.Struct):
     """A semaphore that a batch waits for or signals."""
 
     facts: SemaphoreFacts

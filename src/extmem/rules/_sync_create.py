@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._engine import Demand
@@ -31,8 +32,7 @@ def chained_structs(info: Any) -> list[Any]:
     return structs
 
 
-@dataclass(slots=True)
-class CreateSync:
+class CreateSync(msgspec.Struct):
     """One call of either command, or a query of what can be created."""
 
     info: Any
@@ -40,7 +40,7 @@ class CreateSync:
     facts: SyncDeviceFacts
     where: str
     """Name of the struct."""
-    chain: list[Any] = field(default_factory=list)
+    chain: list[Any] = msgspec.field(default_factory=list)
 
     def chained(self, struct: type) -> Any:
         """Return the first struct of this type in the chain; None if there is none."""

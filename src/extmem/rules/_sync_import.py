@@ -6,8 +6,9 @@ the descriptor describes. Without a descriptor nothing is known about that one, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._conditions import is_given, undefined_bits
@@ -23,8 +24,7 @@ _TEMPORARY = int(vk.SemaphoreImportFlagBits.TEMPORARY)
 """VK_FENCE_IMPORT_TEMPORARY_BIT has the same value."""
 
 
-@dataclass(slots=True)
-class ImportSync:
+class ImportSync(msgspec.Struct):
     """One call of the four commands."""
 
     info: Any

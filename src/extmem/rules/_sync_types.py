@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntFlag
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._engine import Demand
@@ -31,7 +33,7 @@ from extmem.vk.value_text import bits_of
 __all__ = ["FENCE", "SEMAPHORE", "SyncKind", "defined_sync_types", "one_sync_type", "sync_type_in"]
 
 
-class SyncKind(NamedTuple):
+class SyncKind(msgspec.Struct, frozen=True):
     """What distinguishes the rules of semaphores from those of fences. Groups of handle types are masks."""
 
     word: str

@@ -13,8 +13,9 @@ between the versions, so VkImageMemoryBarrier2 is checked too, under the same id
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._conditions import lacks_extension
@@ -79,8 +80,7 @@ class Traits:
 _SIDES = {EXTERNAL: (Traits.SRC_EXTERNAL, Traits.DST_EXTERNAL), FOREIGN: (Traits.SRC_FOREIGN, Traits.DST_FOREIGN)}
 
 
-@dataclass(slots=True)
-class Barrier:
+class Barrier(msgspec.Struct):
     """One barrier on a buffer or an image, of either version."""
 
     info: Any

@@ -7,8 +7,9 @@ and whether it requires a dedicated allocation for it. They are made here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Literal
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._conditions import all_of, is_given, is_true, not_index, not_multiple
@@ -37,8 +38,7 @@ _SPARSE = int(_Flag.SPARSE_BINDING | _Flag.SPARSE_RESIDENCY | _Flag.SPARSE_ALIAS
 _IMPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.IMPORTABLE)
 
 
-@dataclass(slots=True)
-class Bind:
+class Bind(msgspec.Struct):
     """One binding, in either form of the command."""
 
     offset: int
@@ -372,7 +372,10 @@ def _check(
     base, command = f"Bind{name}MemoryInfo", f"vkBind{name}Memory"
     violations = wrong_struct(info, struct, f"{command}.info") or malformed([(base, info)])
     if violations:
-        return [replace(v, vuid=v.vuid.replace(f"Vk{base}", command)) if form == 1 else v for v in violations]
+        return [
+            msgspec.structs.replace(v, vuid=v.vuid.replace(f"Vk{base}", command)) if form == 1 else v
+            for v in violations
+        ]
     call = Bind(int(info.memory_offset), resource, memory, base, device, info.p_next)
     return (_BUFFERS if name == "Buffer" else _IMAGES)[form - 1].run(call, _traits(memory))
 

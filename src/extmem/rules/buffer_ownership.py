@@ -8,7 +8,7 @@ is not tracked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from extmem.rules._engine import Demand, Suite, demand
 from extmem.rules.violation import Violation
@@ -35,8 +35,7 @@ class Ownership:
         self.released = False
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(msgspec.Struct, frozen=True):
     """One command's use of a buffer."""
 
     command: str
@@ -47,8 +46,7 @@ class Use:
     """Whether another owner has the buffer afterwards. If it neither reads nor releases, this device owns it."""
 
 
-@dataclass(slots=True)
-class AppliedUse:
+class AppliedUse(msgspec.Struct):
     """A use, and the state of the buffer when it is applied."""
 
     use: Use

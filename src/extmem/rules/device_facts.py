@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = ["DeviceFacts", "MemoryTypeFacts"]
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryTypeFacts:
+class MemoryTypeFacts(msgspec.Struct, frozen=True):
     """One memory type of a device: VkMemoryPropertyFlags and the size of its heap in bytes."""
 
     property_flags: int
     heap_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceFacts:
+class DeviceFacts(msgspec.Struct, frozen=True):
     """Facts of a logical device that rules need. UUIDs are 16 bytes each."""
 
     name: str

@@ -7,8 +7,9 @@ The modifiers of a format, and their numbers of memory planes, come from a query
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._conditions import all_of, equals, has_bits, is_zero, not_one_of
@@ -242,8 +243,7 @@ demand(
 )
 
 
-@dataclass(slots=True)
-class ModifierQuery:
+class ModifierQuery(msgspec.Struct):
     """One vkGetImageDrmFormatModifierPropertiesEXT."""
 
     image: ResourceFacts
@@ -291,8 +291,7 @@ def check_get_image_drm_format_modifier_properties(image: ResourceFacts, device:
     return MODIFIER_QUERY.run(ModifierQuery(image, device), 0)
 
 
-@dataclass(slots=True)
-class FormatQuery:
+class FormatQuery(msgspec.Struct):
     """One vkGetPhysicalDeviceFormatProperties2."""
 
     format: int

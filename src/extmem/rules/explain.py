@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from extmem.rules import ledger
 from extmem.rules._error_texts import CLASSES, RESULTS, STATUSES
@@ -22,8 +23,7 @@ _RESULT_LINK = "https://registry.khronos.org/vulkan/specs/latest/man/html/VkResu
 _STATUS_LINK = "https://learn.microsoft.com/windows/win32/debug/system-error-codes"
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True):
     """The explanation of a rule or an error. Fields that do not apply are empty."""
 
     title: str

@@ -7,8 +7,9 @@ passes the results as facts. A fact that could not be determined is None, and th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from extmem import vk
 from extmem.rules.device_facts import DeviceFacts, MemoryTypeFacts
@@ -28,8 +29,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalMemoryFacts:
+class ExternalMemoryFacts(msgspec.Struct, frozen=True):
     """VkExternalMemoryProperties, as the device reports them for one handle type and one usage."""
 
     features: int
@@ -37,8 +37,7 @@ class ExternalMemoryFacts:
     compatible: MemoryHandleType
 
 
-@dataclass(frozen=True, slots=True)
-class ModifierFacts:
+class ModifierFacts(msgspec.Struct, frozen=True):
     """What the device reports about one DRM format modifier, for exactly such an image."""
 
     plane_count: int | None = None
@@ -47,8 +46,7 @@ class ModifierFacts:
     """The reason, if the device does not support such an image with this modifier; else empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFormatFacts:
+class ImageFormatFacts(msgspec.Struct, frozen=True):
     """VkImageFormatProperties, as the device reports them for exactly such an image.
 
     For an image that may have one of several modifiers: what all of them allow.
@@ -64,12 +62,11 @@ class ImageFormatFacts:
     unsupported: str = ""
     """The reason, if the device does not support such images at all; then the other fields, except the last, are
     unset."""
-    modifiers: Mapping[int, ModifierFacts] = field(default_factory=dict)
+    modifiers: Mapping[int, ModifierFacts] = msgspec.field(default_factory=dict)
     """Facts of each DRM format modifier that the create info names."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceFacts:
+class ResourceFacts(msgspec.Struct, frozen=True):
     """A buffer or image: its create info, and the device's memory requirements for it (VkMemoryRequirements2)."""
 
     kind: Literal["buffer", "image"]
@@ -80,7 +77,7 @@ class ResourceFacts:
     requires_dedicated: bool = False
     handle_types: MemoryHandleType = NO_TYPES
     """handleTypes of its VkExternalMemory{Buffer,Image}CreateInfo; 0 without one."""
-    capabilities: Mapping[MemoryHandleType, ExternalMemoryFacts] = field(default_factory=dict)
+    capabilities: Mapping[MemoryHandleType, ExternalMemoryFacts] = msgspec.field(default_factory=dict)
     """What the device reports for exactly this resource, by handle type bit."""
     device_uuid: bytes = b""
     identity: int = 0
@@ -91,8 +88,7 @@ class ResourceFacts:
     """The `identity` of the device that it was created on; 0 if unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class PayloadFacts:
+class PayloadFacts(msgspec.Struct, frozen=True):
     """Facts from the descriptor of the payload that a handle, name, number or fd refers to; None if not contained."""
 
     handle_types: MemoryHandleType
@@ -114,16 +110,14 @@ class PayloadFacts:
     """Name of the exporter's device, for messages only."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """Why a handle, name or number could not be resolved: the NTSTATUS name and the object manager's message."""
 
     status: str
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryFacts:
+class MemoryFacts(msgspec.Struct, frozen=True):
     """A tracked VkDeviceMemory."""
 
     size: int
@@ -141,14 +135,13 @@ class MemoryFacts:
     """The `identity` of the device that it was allocated on; 0 if unknown."""
 
 
-@dataclass(slots=True)  # not frozen: each checked call creates one, and creating a frozen one takes twice as long
-class AllocateFacts:
+class AllocateFacts(msgspec.Struct):
     """All facts that the checks of vkAllocateMemory need besides its VkMemoryAllocateInfo."""
 
     device: DeviceFacts
     dedicated: ResourceFacts | None = None
     """The resource named by VkMemoryDedicatedAllocateInfo; None without one."""
-    capabilities: Mapping[MemoryHandleType, ExternalMemoryFacts] = field(default_factory=dict)
+    capabilities: Mapping[MemoryHandleType, ExternalMemoryFacts] = msgspec.field(default_factory=dict)
     """What the device reports by handle type bit: for the dedicated resource, or else for a transfer buffer."""
     payload: PayloadFacts | None = None
     """The payload that the import refers to; None without an import, or if it was not resolved."""

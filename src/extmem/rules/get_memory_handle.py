@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from extmem import vk
 from extmem.rules._conditions import is_given, is_zero
@@ -20,8 +20,7 @@ __all__ = ["check_get_memory_fd", "check_get_memory_win32_handle", "wrong_get_in
 GetInfo = vk.MemoryGetWin32HandleInfoKHR | vk.MemoryGetFdInfoKHR
 
 
-@dataclass(slots=True)
-class GetHandle:
+class GetHandle(msgspec.Struct):
     """One call of either command."""
 
     info: GetInfo

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from extmem.rules._conditions import not_index
 from extmem.rules._engine import Demand, Suite, demand
@@ -12,8 +13,7 @@ from extmem.rules.violation import Violation
 __all__ = ["check_get_device_queue"]
 
 
-@dataclass(slots=True)
-class GetQueue:
+class GetQueue(msgspec.Struct):
     """One call."""
 
     family: int

@@ -7,8 +7,9 @@ was created with, which is the exporter of an imported payload and not the semap
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from extmem import vk
 from extmem.rules import _sync_field_types  # noqa: F401  # it registers
@@ -28,8 +29,7 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
-class GetSync:
+class GetSync(msgspec.Struct):
     """One call of the four commands."""
 
     info: Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from extmem.rules._conditions import all_of, equals, has_bits, is_zero, not_multiple
 from extmem.rules._engine import Demand, Finding, Suite, demand
@@ -32,8 +32,7 @@ _FD = "vkGetMemoryFdPropertiesKHR"
 _HOST = "vkGetMemoryHostPointerPropertiesEXT"
 
 
-@dataclass(slots=True)
-class Query:
+class Query(msgspec.Struct):
     """One call of any of the three commands. The last two fields have the result of resolving the handle or pointer."""
 
     command: str

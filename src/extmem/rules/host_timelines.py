@@ -6,7 +6,8 @@ The counter of a shared timeline can move between a check and the call; the rule
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 import extmem.rules._submit_field_types  # noqa: F401  # it registers the types of fields
 from extmem import vk
@@ -21,8 +22,7 @@ from extmem.rules.violation import Violation
 __all__ = ["check_get_semaphore_counter_value", "check_signal_semaphore", "check_wait_semaphores"]
 
 
-@dataclass(slots=True)
-class HostWait:
+class HostWait(msgspec.Struct):
     """One vkWaitSemaphores with the facts of its semaphores."""
 
     info: vk.SemaphoreWaitInfo
@@ -30,8 +30,7 @@ class HostWait:
     semaphores: Sequence[SemaphoreFacts | None]
 
 
-@dataclass(slots=True)
-class HostSignal:
+class HostSignal(msgspec.Struct):
     """One vkSignalSemaphore, or with value 0 and no info one vkGetSemaphoreCounterValue."""
 
     info: vk.SemaphoreSignalInfo | None

@@ -8,7 +8,7 @@ reported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from extmem import vk
 from extmem.rules._conditions import not_index, not_one_of
@@ -25,8 +25,7 @@ _Aspect, _BufferUsage, _ImageUsage = vk.ImageAspectFlagBits, vk.BufferUsageFlagB
 _GRAPHICS = int(vk.QueueFlagBits.GRAPHICS)
 
 
-@dataclass(slots=True)
-class ImageCopy:
+class ImageCopy(msgspec.Struct):
     """One copy between a buffer and an image, in either direction."""
 
     command: str

@@ -9,8 +9,7 @@ determined (other bindings used the image, or a barrier covered only some of its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+import msgspec
 
 from extmem import vk
 from extmem.rules._engine import Demand, Finding, Suite, demand
@@ -25,7 +24,7 @@ RELEASED = -1
 """Stored in place of a layout: another owner has the image, and may change its layout."""
 
 
-class Area(NamedTuple):
+class Area(msgspec.Struct, frozen=True):
     """A range of mip levels and layers of an image."""
 
     first_level: int = 0
@@ -84,8 +83,7 @@ class Layouts:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """The layout that one command requires of an area, and the layout that it leaves."""
 
     command: str
@@ -100,8 +98,7 @@ class Step:
     """Whether the command covers only some of the image's aspects."""
 
 
-@dataclass(slots=True)
-class AppliedStep:
+class AppliedStep(msgspec.Struct):
     """A step, and the layouts when it is applied."""
 
     step: Step

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._engine import Demand, Suite, demand
@@ -16,8 +17,7 @@ from extmem.rules.violation import Violation
 __all__ = ["check_keyed_mutex"]
 
 
-@dataclass(slots=True)
-class Mutex:
+class Mutex(msgspec.Struct):
     """One VkWin32KeyedMutexAcquireReleaseInfoKHR with facts of its memories, the acquired ones first."""
 
     info: vk.Win32KeyedMutexAcquireReleaseInfoKHR

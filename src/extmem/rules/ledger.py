@@ -13,8 +13,9 @@ import functools
 import importlib.resources
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 __all__ = ["FAMILIES", "CheckedBy", "Row", "Status", "find", "near_misses", "rows"]
 
@@ -36,8 +37,7 @@ FAMILIES = {
 """The families of rules, in the ledger's order, each with its subject."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One rule of the specification and how extmem treats it."""
 
     vuid: str

@@ -8,8 +8,9 @@ resource. Then there is no single family to compare with, and the rule reports n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._engine import Demand, Suite, demand
@@ -22,8 +23,7 @@ from extmem.rules.violation import Violation
 __all__ = ["check_pipeline_barrier", "check_pipeline_barrier2"]
 
 
-@dataclass(slots=True)
-class Recorded:
+class Recorded(msgspec.Struct):
     """A barrier, and the queue family of the command pool that its command buffer comes from."""
 
     barrier: Barrier

@@ -8,8 +8,9 @@ access types"). ALL_GRAPHICS and ALL_COMMANDS stand for those stages that the qu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._conditions import is_given, lacks_extension, lacks_feature, undefined_bits
@@ -108,8 +109,7 @@ def _expanded(mask: int, flags: int | None) -> int:
     return mask
 
 
-@dataclass(slots=True)
-class Stages:
+class Stages(msgspec.Struct):
     """One of the two stage masks of a vkCmdPipelineBarrier."""
 
     side: Side
@@ -122,8 +122,7 @@ class Stages:
         return f"vkCmdPipelineBarrier.{self.side}_stage_mask"
 
 
-@dataclass(slots=True)
-class Accesses:
+class Accesses(msgspec.Struct):
     """The access mask of one barrier on one side, and the stage mask of that side."""
 
     where: str
@@ -254,7 +253,7 @@ demand(
 )
 
 
-class MemoryBarrier(NamedTuple):
+class MemoryBarrier(msgspec.Struct, frozen=True):
     """One VkMemoryBarrier, and its path."""
 
     where: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._conditions import is_zero, not_index, not_one_of, undefined_bits
@@ -24,8 +25,7 @@ _LINEAR, _OPTIMAL = int(vk.ImageTiling.LINEAR), int(vk.ImageTiling.OPTIMAL)
 _DRM = int(vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT)
 
 
-@dataclass(slots=True)
-class LayoutQuery:
+class LayoutQuery(msgspec.Struct):
     """One query, and its image."""
 
     aspect: int

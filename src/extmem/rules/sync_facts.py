@@ -12,13 +12,12 @@ exported from, which decides the export types and the semaphore type of the payl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import msgspec
 
 from extmem.rules.device_facts import DeviceFacts
-
-if TYPE_CHECKING:
-    from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType, SyncHandleType
+from extmem.vk.handle_types import FenceHandleType, SemaphoreHandleType, SyncHandleType
 
 __all__ = [
     "BatchFacts",
@@ -35,8 +34,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ExternalSyncFacts:
+class ExternalSyncFacts(msgspec.Struct, frozen=True):
     """VkExternalSemaphoreProperties or VkExternalFenceProperties, as the device reports them for one handle type."""
 
     features: int
@@ -45,8 +43,7 @@ class ExternalSyncFacts:
     compatible: int
 
 
-@dataclass(frozen=True, slots=True)
-class SyncDeviceFacts:
+class SyncDeviceFacts(msgspec.Struct, frozen=True):
     """A logical device, and what it supports of semaphores and fences."""
 
     device: DeviceFacts
@@ -56,11 +53,11 @@ class SyncDeviceFacts:
     """maxTimelineSemaphoreValueDifference; None if unknown."""
     luid: bytes = b""
     """The adapter's locally unique id (8 bytes), which Direct3D identifies it by; empty if there is none."""
-    binary_types: Mapping[int, ExternalSyncFacts] = field(default_factory=dict)
+    binary_types: Mapping[int, ExternalSyncFacts] = msgspec.field(default_factory=dict)
     """What the device reports for binary semaphores, by handle type bit; unasked types are absent."""
-    timeline_types: Mapping[int, ExternalSyncFacts] = field(default_factory=dict)
+    timeline_types: Mapping[int, ExternalSyncFacts] = msgspec.field(default_factory=dict)
     """The same for timeline semaphores: asked with VkSemaphoreTypeCreateInfo in the query's chain."""
-    fence_types: Mapping[int, ExternalSyncFacts] = field(default_factory=dict)
+    fence_types: Mapping[int, ExternalSyncFacts] = msgspec.field(default_factory=dict)
     """The same for fences."""
 
     def semaphore_types(self, timeline: bool) -> Mapping[int, ExternalSyncFacts]:
@@ -73,8 +70,7 @@ class SyncDeviceFacts:
         return len(self.device.device_group) or 1
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubmitted:
+class Unsubmitted(msgspec.Struct, frozen=True):
     """A signal operation that a submitted operation depends on, and that nothing submitted here performs."""
 
     name: str
@@ -83,8 +79,7 @@ class Unsubmitted:
     """The value that a submitted wait needs; 0 for a binary semaphore."""
 
 
-@dataclass(frozen=True, slots=True)
-class SemaphoreFacts:
+class SemaphoreFacts(msgspec.Struct, frozen=True):
     """A tracked VkSemaphore and its current payload, as far as this process knows."""
 
     timeline: bool
@@ -134,8 +129,7 @@ class SemaphoreFacts:
     """Timeline: (queue, value) of each unfinished wait operation of this process' queues."""
 
 
-@dataclass(frozen=True, slots=True)
-class FenceFacts:
+class FenceFacts(msgspec.Struct, frozen=True):
     """A tracked VkFence and its current payload, as far as this process knows."""
 
     name: str = "the fence"
@@ -165,8 +159,7 @@ class FenceFacts:
     """Its status at the time of the call (a device query where the payload is external); None if unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class SyncPayloadFacts:
+class SyncPayloadFacts(msgspec.Struct, frozen=True):
     """What the descriptor of a payload to import says; None if it does not say."""
 
     object_kind: Literal["semaphore", "fence"]
@@ -187,16 +180,14 @@ class SyncPayloadFacts:
     """Name of the exporter's device, for messages only."""
 
 
-@dataclass(frozen=True, slots=True)
-class SyncRefusal:
+class SyncRefusal(msgspec.Struct, frozen=True):
     """Why a handle, name or number could not be resolved: the NTSTATUS name and the object manager's message."""
 
     status: str
     detail: str
 
 
-@dataclass(slots=True)
-class ImportSyncFacts:
+class ImportSyncFacts(msgspec.Struct):
     """All facts of vkImport(Semaphore|Fence)(Fd|Win32Handle)KHR besides its struct."""
 
     device: SyncDeviceFacts
@@ -210,8 +201,7 @@ class ImportSyncFacts:
     """Whether the fd is open and of the handle type; None if not determined."""
 
 
-@dataclass(slots=True)
-class GetSyncFacts:
+class GetSyncFacts(msgspec.Struct):
     """All facts of vkGet(Semaphore|Fence)(Fd|Win32Handle)KHR besides its struct."""
 
     device: SyncDeviceFacts
@@ -219,8 +209,7 @@ class GetSyncFacts:
     """The semaphore or fence whose payload is exported."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchFacts:
+class BatchFacts(msgspec.Struct, frozen=True):
     """The semaphores of one VkSubmitInfo or VkSubmitInfo2, each in the order of the struct's lists.
 
     The facts of each are as of the turn of its operation: after the batches before this one, after the operations
@@ -232,8 +221,7 @@ class BatchFacts:
     signals: tuple[SemaphoreFacts | None, ...] = ()
 
 
-@dataclass(slots=True)
-class SubmitFacts:
+class SubmitFacts(msgspec.Struct):
     """All facts of vkQueueSubmit and vkQueueSubmit2 besides their structs."""
 
     device: SyncDeviceFacts
@@ -243,7 +231,7 @@ class SubmitFacts:
     """One for each submit info."""
     fence: FenceFacts | None = None
     """The fence of the submission; None without one, or if nothing is known about it."""
-    mutexes: Mapping[int, tuple[object, ...]] = field(default_factory=dict)
+    mutexes: Mapping[int, tuple[object, ...]] = msgspec.field(default_factory=dict)
     """By the index of a batch: facts of the memories of its VkWin32KeyedMutexAcquireReleaseInfoKHR
     (`rules.MemoryFacts` or None), the acquired ones first.
     """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from extmem.rules._conditions import is_zero
 from extmem.rules._engine import Condition, Demand, Suite, demand
@@ -22,8 +23,7 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
-class Fences:
+class Fences(msgspec.Struct):
     """One vkWaitForFences, vkResetFences or vkGetFenceStatus with the facts of its fences."""
 
     command: str
@@ -32,8 +32,7 @@ class Fences:
     fences: Sequence[FenceFacts | None]
 
 
-@dataclass(slots=True)
-class Destroyed:
+class Destroyed(msgspec.Struct):
     """One vkDestroySemaphore or vkDestroyFence."""
 
     facts: SemaphoreFacts | FenceFacts

@@ -8,10 +8,11 @@ buffers and images are in `image_copies`.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import IntFlag
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from extmem import vk
 from extmem.rules._conditions import not_index, not_multiple, not_positive, reaches_past
@@ -54,7 +55,7 @@ def guards(violations: Iterable[Violation]) -> list[Violation]:
     return [violation for violation in violations if violation.vuid in GUARDS]
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True):
     """The place of a resource: memory objects, and the offset in them."""
 
     memory: Mapping[Hashable, int]
@@ -107,8 +108,7 @@ def layout_demand(vuid: str, fit: vk.ImageLayout, where: str) -> Demand:
     return Demand(vuid, broken, where, "it is {found}", remedy)
 
 
-@dataclass(slots=True)
-class Fill:
+class Fill(msgspec.Struct):
     """One vkCmdFillBuffer."""
 
     buffer: ResourceFacts
@@ -164,8 +164,7 @@ demand(
 )
 
 
-@dataclass(slots=True)
-class Copy:
+class Copy(msgspec.Struct):
     """One vkCmdCopyBuffer of one region."""
 
     source: ResourceFacts
@@ -237,8 +236,7 @@ demand(
 )
 
 
-@dataclass(slots=True)
-class Clear:
+class Clear(msgspec.Struct):
     """One vkCmdClearColorImage of all levels and layers."""
 
     image: ResourceFacts

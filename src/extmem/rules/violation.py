@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from extmem.forks import no_fork
 
@@ -20,8 +20,7 @@ def link_to(vuid: str) -> str:
     return f"{SPEC_URL}#{vuid.split('-')[1] if vuid.startswith(OWN) else vuid}"
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
+class Violation(msgspec.Struct, frozen=True):
     """One rule that a call breaks. Equal when all four fields are equal."""
 
     vuid: str

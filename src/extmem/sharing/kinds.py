@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-__all__ = ["Backing", "ObjectKind", "Share"]
+__all__ = ["Backing", "ObjectKind", "PageRole", "Share"]
 
 
 class ObjectKind(IntEnum):
@@ -27,6 +27,19 @@ class Backing(IntEnum):
     """A handle that a driver created: an opaque fd, a dma-buf, an NT handle of a driver's object."""
     HOST_EVENT = 3
     """A binary semaphore or a fence of the host: an eventfd, or an NT handle of an event or a semaphore."""
+
+
+class PageRole(IntEnum):
+    """What a companion page of memory is for. A descriptor lists the roles of the pages, in their order."""
+
+    CONTROL = 1
+    """The counters of in-place changes: importers read it, and the one that updates writes to it."""
+    TABLE = 2
+    """The table of the named arrays in the payload. Nobody writes to it after the export."""
+    LIFELINE = 3
+    """The write end of a pipe, of memory that a framework has lent: the pipe ends when nobody has the payload any more.
+    No bytes are written to it.
+    """
 
 
 class Share(IntFlag):

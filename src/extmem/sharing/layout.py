@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count
-from math import prod
 from typing import Protocol, SupportsIndex, TypeAlias
 
-from extmem.arguments import a_type, whole_number
-from extmem.sharing.dtypes import dtype_name, itemsize
+import msgspec
 
-__all__ = ["ArrayLayout", "Axes", "DescribedArray", "axes_of", "contiguous_strides", "layout_for"]
+from extmem.arguments import a_type, whole_number
+from extmem.sharing.dtypes import element_of
+from extmem.sharing.elements import ElementType, element_type, nbytes_of
+
+__all__ = [
+    "ArrayLayout",
+    "Axes",
+    "DescribedArray",
+    "axes_of",
+    "contiguous_strides",
+    "is_dense",
+    "layout_for",
+    "overlapping_axis",
+    "reach_of",
+    "without_odd_strides",
+]
 
 
 Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex] | None
@@ -28,21 +40,45 @@ class DescribedArray(Protocol):
 
     @property
     def dtype(self) -> str:
-        """Element type name."""
+        """The canonical text of the element type."""
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Bytes between neighbours, per axis."""
+        """Bytes between neighbours, per axis; bits for packed element types."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayLayout:
-    """An array in a payload: shape in elements, strides and offset in bytes."""
+class ArrayLayout(msgspec.Struct, frozen=True):
+    """An array in a payload: shape in elements, strides and offset in bytes; the strides of packed types in bits."""
 
     shape: tuple[int, ...]
     dtype: str
     strides: tuple[int, ...]
     offset: int = 0
+
+    @property
+    def element(self) -> ElementType:
+        """What the elements are."""
+        return element_type(self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements, without gaps between them."""
+        return nbytes_of(self.element, self.shape)
+
+    @property
+    def row_major(self) -> bool:
+        """Whether the elements are in row-major order, without gaps."""
+        return is_dense(self.shape, self.strides, self.element.step, range(len(self.shape) - 1, -1, -1))
+
+
+def without_odd_strides(layout: ArrayLayout) -> ArrayLayout:
+    """Return the same elements with usual strides for axes of one element or none, which may have any."""
+    element, shape = layout.element, layout.shape
+    if layout.row_major:
+        strides = contiguous_strides(shape, element.step)
+    else:
+        strides = tuple(s if n > 1 else element.step for n, s in zip(shape, layout.strides, strict=True))
+    return layout if strides == layout.strides else ArrayLayout(shape, layout.dtype, strides, layout.offset)
 
 
 def axes_of(values: Axes, what: str) -> tuple[int, ...]:
@@ -60,14 +96,55 @@ def axes_of(values: Axes, what: str) -> tuple[int, ...]:
     raise TypeError(f"{what} is {values!r}, {a_type(values)}; give a whole number or a sequence of them")
 
 
-def contiguous_strides(shape: Sequence[int], item: int) -> tuple[int, ...]:
-    """Row-major (C order) strides in bytes."""
+def contiguous_strides(shape: Sequence[int], item: int, order: str = "C") -> tuple[int, ...]:
+    """Strides without gaps. item: `ElementType.step`. order: "C" for row-major, "F" for column-major."""
     strides = []
     step = item
-    for extent in reversed(shape):
+    for extent in reversed(shape) if order == "C" else shape:
         strides.append(step)
         step *= max(extent, 1)
-    return tuple(reversed(strides))
+    return tuple(reversed(strides) if order == "C" else strides)
+
+
+def is_dense(shape: Sequence[int], strides: Sequence[int], item: int, fastest_first: Iterable[int]) -> bool:
+    """Return whether elements have no gaps between them, in this order of the axes. Axes of one may have any stride."""
+    if 0 in shape:
+        return True
+    for axis in fastest_first:
+        if shape[axis] > 1:
+            if strides[axis] != item:
+                return False
+            item *= shape[axis]
+    return True
+
+
+def reach_of(shape: Sequence[int], strides: Sequence[int], element: ElementType) -> tuple[int, int]:
+    """Return the first byte of the elements and the byte after the last, from the array's offset; 0, 0 if empty."""
+    if 0 in shape:
+        return 0, 0
+    item = element.itemsize
+    first, last = 0, item or element.bits
+    for extent, stride in zip(shape, strides, strict=True):
+        if stride < 0:
+            first += (extent - 1) * stride
+        else:
+            last += (extent - 1) * stride
+    return (first // 8, (last + 7) // 8) if item is None else (first, last)
+
+
+def overlapping_axis(shape: Sequence[int], strides: Sequence[int], item: int) -> tuple[int, int] | None:
+    """Return the stride of an axis whose parts overlap, and the reach of a part; None if no two elements share bytes.
+
+    Strides that interleave without overlapping count as overlapping. Axes of one element may have any stride.
+    """
+    if 0 in shape:
+        return None
+    reach = item
+    for stride, extent in sorted((stride, extent) for extent, stride in zip(shape, strides, strict=True) if extent > 1):
+        if stride < reach:
+            return stride, reach
+        reach = stride * (extent - 1) + reach
+    return None
 
 
 def layout_for(
@@ -87,37 +164,37 @@ def layout_for(
     offset = whole_number(offset, "offset")
     if described is not None and dtype is None and shape is None and strides is None and offset == 0:
         return ArrayLayout(described.shape, described.dtype, described.strides)
-    name = dtype_name(dtype) if dtype is not None else described.dtype if described is not None else "uint8"
-    item = itemsize(name)
+    if dtype is not None:
+        element = element_of(dtype)
+    else:
+        element = element_type(described.dtype if described is not None else "uint8")
     if not 0 <= offset <= payload_size:
         raise ValueError(f"offset {offset} lies outside the payload of {payload_size} bytes")
     if shape is None and strides is not None and described is not None:
         shape = described.shape
     if shape is None:
-        if (payload_size - offset) % item:
+        rest = (payload_size - offset) * 8
+        if rest % element.storage_bits:
             raise ValueError(
-                f"{payload_size - offset} bytes are not a whole number of {name} elements of {item} bytes; give a shape"
+                f"{payload_size - offset} bytes are not a whole number of {element.text} elements of "
+                f"{_size_text(element)}; give a shape"
             )
-        extents: tuple[int, ...] = ((payload_size - offset) // item,)
+        extents: tuple[int, ...] = (rest // element.storage_bits,)
     else:
         extents = axes_of(shape, "shape")
     if any(extent < 0 for extent in extents):
         raise ValueError(f"shape {extents} has a negative extent")
-    steps = axes_of(strides, "strides") if strides is not None else contiguous_strides(extents, item)
+    steps = axes_of(strides, "strides") if strides is not None else contiguous_strides(extents, element.step)
     if len(steps) != len(extents):
         raise ValueError(f"{len(steps)} strides for {len(extents)} axes; give one per axis")
-    _check_inside(payload_size, extents, steps, item, offset)
-    return ArrayLayout(extents, name, steps, offset)
-
-
-def _check_inside(size: int, shape: tuple[int, ...], strides: tuple[int, ...], item: int, offset: int) -> None:
-    if prod(shape) == 0:
-        return
-    reach = [(extent - 1) * stride for extent, stride in zip(shape, strides, strict=True)]
-    first = offset + sum(step for step in reach if step < 0)
-    last = offset + sum(step for step in reach if step > 0) + item
-    if first < 0 or last > size:
+    first, last = reach_of(extents, steps, element)
+    if offset + first < 0 or offset + last > payload_size:
         raise ValueError(
-            f"shape {shape} with strides {strides} at offset {offset} reaches bytes {first} to {last} "
-            f"of a payload of {size} bytes; choose a smaller shape or allocate more"
+            f"shape {extents} with strides {steps} at offset {offset} reaches bytes {offset + first} to "
+            f"{offset + last} of a payload of {payload_size} bytes; choose a smaller shape or allocate more"
         )
+    return ArrayLayout(extents, element.text, steps, offset)
+
+
+def _size_text(element: ElementType) -> str:
+    return f"{element.bits} bits" if element.itemsize is None else f"{element.itemsize} bytes"

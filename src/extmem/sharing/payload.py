@@ -6,16 +6,18 @@ On Windows a payload's file is the HANDLE of its section.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Protocol
+
+import msgspec
 
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
 from extmem.vk.handle_types import MemoryHandleType
 
-__all__ = ["Page", "PayloadFd", "Win32Payload"]
+__all__ = ["FilesAgain", "Page", "PayloadFd", "Win32Payload"]
 
 
-class Page(NamedTuple):
+class Page(msgspec.Struct, frozen=True):
     """A companion page of a payload, such as a table or a control page: a small sealed memory file."""
 
     handle: int
@@ -25,6 +27,17 @@ class Page(NamedTuple):
     a page that was imported: whether this process may."""
     by_rights: bool = False
     """Whether it is writable only for importers whose rights on the payload include the right to change it."""
+
+
+class FilesAgain(Protocol):
+    """An import whose file descriptors were closed, since it can export new ones."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still exists."""
+
+    def fds(self) -> list[OwnedFd]:
+        """Return new ones, which the caller owns; an empty list once it has ended. Errors: those of the driver."""
 
 
 class PayloadFd:
@@ -70,6 +83,15 @@ class PayloadFd:
         first = self.fd  # raises once closed
         fds = (first, *(one.fd for one in self._rest))[1 + len(self._rest) - len(self._page_modes) :]
         return tuple(Page(fd, mode == 2) for fd, mode in zip(fds, self._page_modes, strict=True))
+
+    def page_files(self) -> tuple[Sequence[OwnedFd], Sequence[int], list[memoryview]]:
+        """Return the owners of the companion pages, their modes, and the holds on them, for code that keeps them longer
+        than this hold; nothing once closed.
+        """
+        holds, count = self._holds, len(self._page_modes)
+        if holds is None or not count:
+            return (), (), []
+        return self._rest[-count:], self._page_modes, holds[-count:]
 
     def fileno(self) -> int:
         """`fd`, under the name that `os` functions use."""

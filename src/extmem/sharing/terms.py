@@ -2,17 +2,18 @@
 
 # Annotations are evaluated when a class is created (msgspec reads them), so they are not postponed here.
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Share
 from extmem.sharing.payload import PayloadFd
 
 __all__ = ["Exported", "Imported", "ShareTerms"]
 
 
-class ShareTerms(NamedTuple):
+class ShareTerms(msgspec.Struct, frozen=True):
     """How a new payload is to be shared, for devices that give it name and security when they create it (B13)."""
 
     share: Share
@@ -27,9 +28,16 @@ class ShareTerms(NamedTuple):
     """Whether the program stated them (VkExportMemoryWin32HandleInfoKHR); else drivers use their defaults (B26)."""
     described: bool = False
     """Whether its description must be found from a bare handle of it, as for memory of the high-level API."""
+    replace: bool = False
+    """Whether it takes the name of the object that has it."""
+    keep: Keep = NOT_KEPT
+    """How long the object manager itself keeps it."""
+    late: bool = False
+    """Whether its description is complete only when it is exported. A name that exists before (Windows) cannot be
+    opened until then."""
 
 
-class Exported(NamedTuple):
+class Exported(msgspec.Struct, frozen=True):
     """A reference that shares its payload. `object` is 0 for KMT shares, `kmt` is 0 for NT shares."""
 
     number: int

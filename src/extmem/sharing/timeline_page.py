@@ -35,7 +35,9 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum, IntFlag
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 __all__ = [
     "MARKS",
@@ -47,6 +49,7 @@ __all__ = [
     "SINCE",
     "STATE",
     "TABLE",
+    "UNUSED",
     "VALUE",
     "WHO",
     "ENTRIES",
@@ -84,6 +87,8 @@ MARKS: Final = 44
 """Offset of the number of marks, u32. It wraps."""
 ENTRIES: Final = 48
 """Offset of a u32 that is greater than 1 once several processes may signal. The device's alone."""
+UNUSED: Final = 56
+"""Offset of a u32 that nobody writes or sleeps on."""
 TABLE: Final = 64
 """Offset of the table of signalers."""
 SIGNALERS: Final = 32
@@ -123,7 +128,7 @@ class Flags(IntFlag):
     """With CLOSED: the signaler has not closed the object, and its program has ended normally."""
 
 
-class Facts(NamedTuple):
+class Facts(msgspec.Struct, frozen=True):
     """The contents of a page, its table aside."""
 
     value: int
@@ -159,7 +164,7 @@ class Facts(NamedTuple):
         return self.flags & Flags.EXITED != 0
 
 
-class Signaler(NamedTuple):
+class Signaler(msgspec.Struct, frozen=True):
     """An entry of the table."""
 
     place: int
@@ -175,7 +180,7 @@ class Signaler(NamedTuple):
     """Whether it is about to end normally."""
 
 
-class Left(NamedTuple):
+class Left(msgspec.Struct, frozen=True):
     """The result of `leave`."""
 
     found: bool

@@ -90,6 +90,8 @@ class Census:
         """
         # The query comes first, because connecting opens fds.
         held = object_manager(None if everybody else os.getpid()) if objects else Counter[str]()
+        if objects:
+            manager().watch_names()
         opened = Counter(f"fd: {target}" for target in descriptors().values() if target not in NOT_OURS)
         return cls(opened, mappings(), memory_file_bytes(), memory_files(), held)
 

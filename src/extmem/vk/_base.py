@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from extmem.vk._generated.enums import Result, StructureType
+import msgspec
+
+from extmem.forks import no_fork
+from extmem.vk._generated import enums
+
+if TYPE_CHECKING:
+    from extmem.vk._generated.enums import StructureType
 
 __all__ = ["ChainStruct", "Command", "Handle", "Param", "SecurityAttributes", "Struct"]
 
@@ -17,12 +22,41 @@ _DEEPEST = 8
 """Number of levels of nested structs that a repr shows."""
 
 
+class _DataclassFields:
+    """`__dataclass_fields__` of a struct, by which the standard library's `dataclasses` knows it: made at first use."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: dict[type, dict[str, Any]] = {}
+
+    def __get__(self, instance: object, owner: type | None = None) -> dict[str, Any]:
+        cls = owner or type(instance)
+        found = self._made.get(cls)
+        if found is None:
+            found = self._made.setdefault(cls, _dataclass_fields(cls))
+        return found
+
+
+def _dataclass_fields(cls: type[Any]) -> dict[str, Any]:
+    with no_fork():
+        from dataclasses import field, make_dataclass
+
+    # Each field of a struct has a default, which never changes: a number, an enum, bytes, an empty tuple or None.
+    defaults = zip(cls.__match_args__, cls.__init__.__defaults__ or (), strict=True)
+    fields = [(name, Any, field(default=default)) for name, default in defaults]
+    made: Any = make_dataclass("_", fields, init=False, repr=False, eq=False)
+    return made.__dataclass_fields__  # type: ignore[no-any-return]
+
+
 class Struct:
     """A Vulkan struct. Fields are compared by value. Creating it checks nothing; `extmem.rules` has the checks."""
 
     __slots__ = ()
     C_NAME: ClassVar[str]
     __match_args__: ClassVar[tuple[str, ...]] = ()
+    if not TYPE_CHECKING:  # type checkers see generated dataclasses
+        __dataclass_fields__ = _DataclassFields()
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -85,7 +119,6 @@ class ChainStruct(Struct):
         return self.S_TYPE
 
 
-@dataclass(slots=True)
 class SecurityAttributes(Struct):
     """`SECURITY_ATTRIBUTES` of Win32: who may open the exported object, and whether children inherit the handle.
 
@@ -94,13 +127,16 @@ class SecurityAttributes(Struct):
     process.
     """
 
+    __slots__ = ("inherit_handle", "security_descriptor")
+    __match_args__ = ("security_descriptor", "inherit_handle")
     C_NAME: ClassVar[str] = "SECURITY_ATTRIBUTES"
-    security_descriptor: str | bytes | int | None = None
-    inherit_handle: bool = False
+
+    def __init__(self, security_descriptor: str | bytes | int | None = None, inherit_handle: bool = False) -> None:
+        self.security_descriptor = security_descriptor
+        self.inherit_handle = inherit_handle
 
 
-@dataclass(frozen=True, slots=True)
-class Param:
+class Param(msgspec.Struct, frozen=True):
     """One parameter of a command. `length`: the parameter or expression with the number of a pointer's elements."""
 
     c_name: str
@@ -110,15 +146,14 @@ class Param:
     length: str
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """One command with its parameters and result codes. `level`: what its first parameter belongs to."""
 
     c_name: str
     return_type: str
     params: tuple[Param, ...]
-    success_codes: tuple[Result, ...]
-    error_codes: tuple[Result, ...]
+    success_codes: tuple[enums.Result, ...]
+    error_codes: tuple[enums.Result, ...]
     level: str
     origin: str
     aliases: tuple[str, ...]

@@ -7,6 +7,7 @@ registry when this was generated stays an int, and unknown flag bits stay in the
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from extmem.vk._base import ChainStruct, SecurityAttributes, Struct
@@ -20,10 +21,6 @@ __all__ = ["from_c"]
 
 S = TypeVar("S", bound=Struct)
 
-_STRUCTS: dict[str, type[Struct]] = {name: getattr(structs, name.removeprefix("Vk")) for name in FIELDS}
-_BY_S_TYPE: dict[int, type[ChainStruct]] = {
-    int(cls.S_TYPE): cls for cls in _STRUCTS.values() if issubclass(cls, ChainStruct)
-}
 MAX_CHAIN = 1024
 """Maximum number of links of a chain; no valid chain has as many, so a longer one leads back into itself."""
 
@@ -53,13 +50,19 @@ def from_c(cls: type[S], memory: Any) -> S:
     return first
 
 
+@cache
+def _by_s_type() -> dict[int, type[ChainStruct]]:
+    classes = [getattr(structs, name.removeprefix("Vk")) for name in FIELDS]
+    return {int(cls.S_TYPE): cls for cls in classes if issubclass(cls, ChainStruct)}
+
+
 def _read_chain(first: ChainStruct, pointer: Any) -> None:
     last = first
     for _ in range(MAX_CHAIN):
         if pointer == ffi.NULL:
             return
         base = ffi.cast("VkBaseOutStructure *", pointer)
-        cls = _BY_S_TYPE.get(base.sType)
+        cls = _by_s_type().get(base.sType)
         if cls is not None:
             link = _one(cls, ffi.cast(f"{cls.C_NAME} *", pointer)[0])
             last.p_next = link
@@ -123,7 +126,8 @@ def _chars(memory: Any, spec: FieldSpec, where: str) -> str:
 
 
 def _inner(memory: Any, spec: FieldSpec) -> Struct:
-    return from_c(_STRUCTS[f"Vk{spec.type_name}"], memory)
+    cls: type[Struct] = getattr(structs, spec.type_name)
+    return from_c(cls, memory)
 
 
 def _element(value: Any, spec: FieldSpec) -> Any:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
+
+import msgspec
 
 from extmem.vk._base import ChainStruct, SecurityAttributes, Struct
 from extmem.vk._fields import FieldSpec
@@ -88,7 +90,7 @@ class _Member:
         self.lowest, self.highest = -(1 << bits) if signed else 0, (1 << bits) - 1
 
 
-class _Layout(NamedTuple):
+class _Layout(msgspec.Struct, frozen=True):
     """The C type of a pointer to a struct, and the members that are filled from fields."""
 
     pointer: Any

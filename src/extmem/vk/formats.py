@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from functools import cache
 from math import prod
-from typing import NamedTuple
+
+import msgspec
 
 from extmem.vk._generated.enums import Format
 from extmem.vk._generated.flags import ImageAspectFlagBits
@@ -21,7 +22,7 @@ PLANES = tuple(int(getattr(ImageAspectFlagBits, f"PLANE_{number}")) for number i
 Extent = tuple[int, int, int]
 
 
-class Plane(NamedTuple):
+class Plane(msgspec.Struct, frozen=True):
     """One plane of a multi-planar format."""
 
     format: int
@@ -30,7 +31,7 @@ class Plane(NamedTuple):
     height_divisor: int
 
 
-class FormatFacts(NamedTuple):
+class FormatFacts(msgspec.Struct, frozen=True):
     """One format. Sizes in bytes."""
 
     block_size: int

@@ -18,9 +18,9 @@ from typing import Final, SupportsIndex, TypeAlias, TypeVar
 
 import msgspec
 
+from extmem import objects
 from extmem.arguments import a_type
 from extmem.errors import PeerProtocolError
-from extmem.objects import Part
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.wire.limits import (
     BY_RIGHTS,
@@ -47,6 +47,7 @@ from extmem.wire.limits import (
 )
 from extmem.wire.replies import (
     Attached,
+    Awaited,
     BrokerState,
     Channel,
     Done,
@@ -58,12 +59,14 @@ from extmem.wire.replies import (
     HandleState,
     Imported,
     Kmt,
+    NamesPage,
     RecordBack,
     Refusal,
     SnapshotFile,
     Ticket,
     Value,
     Welcome,
+    Writers,
 )
 from extmem.wire.requests import (
     AnnounceClaimed,
@@ -73,13 +76,17 @@ from extmem.wire.requests import (
     AnnounceReference,
     AnnounceTicket,
     AttachFds,
+    AwaitName,
     BindOffer,
     Claim,
     CloseHandle,
     Duplicate,
+    EndWait,
     Export,
     FetchFds,
     Follow,
+    Forget,
+    Freeze,
     GetHandle,
     GetStatus,
     Hello,
@@ -88,7 +95,9 @@ from extmem.wire.requests import (
     ImportKmt,
     ImportName,
     Inherit,
+    IsSuperseded,
     KmtAlive,
+    Lease,
     ListHandles,
     Offer,
     OpenHandle,
@@ -98,6 +107,7 @@ from extmem.wire.requests import (
     SetFlags,
     Snapshot,
     Stop,
+    WatchNames,
     Withdraw,
 )
 
@@ -107,6 +117,8 @@ __all__ = [
     "AnnounceReference",
     "AttachFds",
     "Attached",
+    "AwaitName",
+    "Awaited",
     "AnnounceRecord",
     "AnnounceTicket",
     "Announced",
@@ -117,11 +129,14 @@ __all__ = [
     "CloseHandle",
     "Done",
     "Duplicate",
+    "EndWait",
     "Export",
     "Exported",
     "FDS",
     "Fault",
     "Follow",
+    "Forget",
+    "Freeze",
     "FetchFds",
     "Fds",
     "Release",
@@ -144,14 +159,17 @@ __all__ = [
     "NOT_DECODED",
     "Imported",
     "Inherit",
+    "IsSuperseded",
     "Backing",
     "Kmt",
     "KmtAlive",
+    "Lease",
     "ListHandles",
     "MAX_DESCRIPTOR",
     "MAX_FDS",
     "MAX_MESSAGE",
     "HolderRecord",
+    "NamesPage",
     "Offer",
     "OpenHandle",
     "PROTOCOL_VERSION",
@@ -171,8 +189,10 @@ __all__ = [
     "Stop",
     "Ticket",
     "Value",
+    "WatchNames",
     "Welcome",
     "Withdraw",
+    "Writers",
     "decode_facts",
     "decode_record",
     "decode_reply",
@@ -212,6 +232,13 @@ Request: TypeAlias = (
     | Follow
     | AttachFds
     | FetchFds
+    | AwaitName
+    | EndWait
+    | Forget
+    | IsSuperseded
+    | WatchNames
+    | Lease
+    | Freeze
     | AnnounceRecord
     | AnnounceReference
     | AnnounceHandle
@@ -237,6 +264,9 @@ Reply: TypeAlias = (
     | RecordBack
     | Fds
     | Attached
+    | Awaited
+    | NamesPage
+    | Writers
     | Refusal
     | Fault
 )
@@ -246,6 +276,8 @@ FDS: Final[Mapping[type[Message], int]] = {
     BindOffer: 1,
     SnapshotFile: 1,
     Channel: 1,
+    Awaited: 1,
+    NamesPage: 1,
 }
 """File descriptors beside each type of message, where its fields do not decide (`fds_of`); 0 for those not listed."""
 _COUNTS: Final[Mapping[type[Message], Callable[[object], int]]] = {
@@ -268,6 +300,8 @@ class HolderRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     whose processes may announce this, with the rights `granted` at most; `exporting`: as an exporting reference. `uid`
     is the user that shared the payload first. `files` is a digest of the identities of the payload's files, empty where
     these have no inodes of their own; `digest` is that of its descriptor.
+    `publisher` and `publisher_start` are the pid and the start time of the process that exported the object; `keep`
+    and `keep_ms` are as in `Export`.
     """
 
     payload: I64
@@ -291,6 +325,10 @@ class HolderRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     uid: U32
     files: Secret
     digest: Secret
+    publisher: I64
+    publisher_start: I64
+    keep: U8
+    keep_ms: U32
 
 
 class ImportFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -329,7 +367,6 @@ def _as_builtin(value: object) -> object:
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_as_builtin)
-_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 NOT_DECODED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -357,11 +394,17 @@ def fds_of(message: Request | Reply) -> int:
     return FDS.get(kind, 0)
 
 
-def _strict(decoder: msgspec.msgpack.Decoder[T], what: str) -> Callable[[bytes], T]:
-    """Return the function that decodes untrusted bytes. It raises PeerProtocolError for anything else than `what`."""
-    decode = decoder.decode
+def _strict(decoder: Callable[[], msgspec.msgpack.Decoder[T]], what: str) -> Callable[[bytes], T]:
+    """Return the function that decodes untrusted bytes. It raises PeerProtocolError for anything else than `what`.
+
+    decoder: returns the decoder, at the first call: to make one takes milliseconds, and a client decodes no requests.
+    """
+    decode: Callable[[bytes], T] | None = None
 
     def decode_strictly(data: bytes) -> T:
+        nonlocal decode
+        if decode is None:
+            decode = decoder().decode
         try:
             return decode(data)
         except NOT_DECODED as error:
@@ -370,13 +413,17 @@ def _strict(decoder: msgspec.msgpack.Decoder[T], what: str) -> Callable[[bytes],
     return decode_strictly
 
 
+def _requests() -> msgspec.msgpack.Decoder[Request]:
+    return msgspec.msgpack.Decoder(Request)
+
+
 decode_request = _strict(_requests, "a request")
 """Decode a request from a client's packet."""
-decode_reply = _strict(_replies, "a reply")
+decode_reply = _strict(lambda: _replies, "a reply")
 """Decode a reply from the broker's packet."""
-decode_facts = _strict(msgspec.msgpack.Decoder(ImportFacts), "the facts of an import")
+decode_facts = _strict(lambda: msgspec.msgpack.Decoder(ImportFacts), "the facts of an import")
 """Decode the facts of an import."""
-decode_record = _strict(msgspec.msgpack.Decoder(HolderRecord), "a record")
+decode_record = _strict(lambda: msgspec.msgpack.Decoder(HolderRecord), "a record")
 """Decode a record without its signature."""
-decode_parts = _strict(msgspec.msgpack.Decoder(list[Part]), "a page of a snapshot")
+decode_parts = _strict(lambda: msgspec.msgpack.Decoder(list[objects.Part]), "a page of a snapshot")
 """Decode the parts of a page of a snapshot."""

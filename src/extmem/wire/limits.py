@@ -6,20 +6,24 @@ from typing import Annotated, Final
 
 import msgspec
 
-PROTOCOL_VERSION: Final = 3
+from extmem.sharing.limits import HANDLES_LIMIT, PAGES_LIMIT
+
+PROTOCOL_VERSION: Final = 4
 MAX_MESSAGE: Final = 16_384
 """Bytes of one packet."""
 MAX_DESCRIPTOR: Final = 4_096
 MAX_FDS: Final = 253
 """File descriptors beside one packet: the kernel's limit (SCM_MAX_FD)."""
-MAX_HANDLES: Final = 4_096
+MAX_HANDLES: Final = HANDLES_LIMIT
 """Handles of one payload. They are sent in as many packets as `MAX_FDS` requires."""
-MAX_PAGES: Final = 8
+MAX_PAGES: Final = PAGES_LIMIT
 """Companion pages of one payload."""
 
 READ_ONLY: Final = 1
 READ_WRITE: Final = 2
 """How the attached file descriptors were opened (`mode` of a reply). 0: none is attached, as the client has them."""
+NAMES_PAGE: Final = "extmem-names"
+"""The name of the memory file of `WatchNames`, which lists of open files show."""
 BY_RIGHTS: Final = 3
 """The mode of a companion page in a request: importers whose rights include the type's right to modify get it writable,
 the others read-only."""

@@ -38,6 +38,9 @@ __all__ = [
     "RecordBack",
     "Fds",
     "Attached",
+    "Awaited",
+    "NamesPage",
+    "Writers",
     "Refusal",
     "Fault",
 ]
@@ -161,7 +164,8 @@ class BrokerState(Message, tag=75):
     """To `GetStatus`. Times in milliseconds, the longest turn of the loop in microseconds, memory in KiB.
 
     Of the `limit` file descriptors that it may open, `used` are charged to clients (`fds` of them for payloads) and
-    `reserve` are kept. One client could get `client_share` more now, one user `user_share`.
+    `reserve` are kept. One client could get `client_share` more now, one user `user_share`. `kept` is the number of
+    objects that the broker itself keeps, and `waiting` that of waits for names.
     """
 
     pid: Pid
@@ -178,6 +182,8 @@ class BrokerState(Message, tag=75):
     client_share: I64
     user_share: I64
     longest_turn_us: I64
+    kept: I64
+    waiting: I64
 
 
 class Channel(Message, tag=76):
@@ -202,6 +208,31 @@ class Fds(Message, tag=80):
 
 class Attached(Message, tag=81):
     """To `AttachFds`."""
+
+
+class Awaited(Message, tag=82):
+    """To `AwaitName`: the process waits. One fd, a pipe from which a byte can be read when the wait is over.
+
+    `EndWait` ends the wait; so does the client when it closes the pipe.
+    """
+
+    number: I64
+
+
+class NamesPage(Message, tag=83):
+    """To `WatchNames`: one fd, a memory file whose first 8 bytes are a count, in the machine's order.
+
+    It grows whenever a live name begins to refer to another object.
+    """
+
+
+class Writers(Message, tag=84):
+    """To `Freeze`: the pids of some other processes that may write to the payload, which is not frozen then.
+
+    A pid is 0 for a process of another pid namespace, and the sender's own for other memory of the sender.
+    """
+
+    pids: Annotated[tuple[Pid, ...], msgspec.Meta(max_length=16)]
 
 
 class Refusal(Message, tag=77):

@@ -51,6 +51,13 @@ __all__ = [
     "Follow",
     "AttachFds",
     "FetchFds",
+    "AwaitName",
+    "EndWait",
+    "Forget",
+    "IsSuperseded",
+    "WatchNames",
+    "Lease",
+    "Freeze",
     "AnnounceRecord",
     "AnnounceReference",
     "AnnounceHandle",
@@ -81,7 +88,8 @@ class Export(Message, tag=2):
 
     `object_kind` is the kind of the object (`ObjectKind`), `backing` what its files are (`Backing`). The last handles
     are its companion pages: `pages` has for each of them the mode in which importers get it. `identity` distinguishes
-    payloads whose files have no inode of their own; 0 for none.
+    payloads whose files have no inode of their own; 0 for none. `replace`: it takes the name of the object that has it.
+    `keep` (`KeepMode`) and `keep_ms` are how long the broker itself keeps the object.
     """
 
     object_kind: U8
@@ -96,6 +104,9 @@ class Export(Message, tag=2):
     strict_kmt: bool
     identity: I64 = 0
     pages: Pages = ()
+    replace: bool = False
+    keep: U8 = 0
+    keep_ms: U32 = 0
 
 
 class ImportName(Message, tag=3):
@@ -263,11 +274,61 @@ class AttachFds(Message, tag=26):
 
 
 class FetchFds(Message, tag=27):
-    """More handles of the payload that the last reply gave, from the handle `first` on, opened as `mode`."""
+    """Handles of the payload that the last reply gave, from the handle `first` on, opened as `mode`: further ones, or
+    all of them for a client that has closed its own.
+    """
 
     payload: I64
     mode: U8
-    first: Count
+    first: U32
+
+
+class AwaitName(Message, tag=28):
+    """As `ImportName`; if the name does not exist, wait for it."""
+
+    name: Name
+    desired: U32
+    object_kind: U8
+
+
+class EndWait(Message, tag=29):
+    """End a wait, and take what it got."""
+
+    number: I64
+
+
+class Forget(Message, tag=30):
+    """End the keeping of the object with this name by the broker."""
+
+    name: Name
+
+
+class IsSuperseded(Message, tag=31):
+    """Whether another object has got the name of a reference's object."""
+
+    reference: I64
+
+
+class WatchNames(Message, tag=39):
+    """The page that counts how often a name was given to another object."""
+
+
+class Lease(Message, tag=40):
+    """To be the only one that updates the payload of a reference. A byte comes through the pipe when it is; the one who
+    closes the pipe gives the lease back.
+    """
+
+    reference: I64
+
+
+class Freeze(Message, tag=41):
+    """Nobody is to write any more to the payload of these references, which are all that the sender's memory has.
+
+    The sender has the lease, and seals the files before it gives it back: at that time the broker looks whether they
+    are sealed. After the seal it sends this again, for a broker that has begun meanwhile.
+    """
+
+    references: Annotated[tuple[I64, ...], msgspec.Meta(min_length=1, max_length=8)]
 
 
 class AnnounceRecord(Message, tag=32):

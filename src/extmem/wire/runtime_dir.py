@@ -9,13 +9,15 @@ How this works. A path can be changed by other users between two uses of it: a d
 by the time that its socket is connected to. So a directory is opened once (`RuntimeDir.open`), what was opened is
 checked, and all that is in it is reached through that descriptor: by `dir_fd=`, and sockets through `/proc/self/fd`.
 
-The name of each file carries the version of the wire format, such as `broker.3.sock`. So brokers of several versions of
+The name of each file carries the version of the wire format, such as `broker.4.sock`. So brokers of several versions of
 extmem run in one directory, each for its own clients. `brokers_in` finds all of them.
 """
 
 from __future__ import annotations
 
 import sys
+
+import msgspec
 
 if sys.platform != "linux":
     raise ImportError("the broker's directory exists on Linux only; extmem.manager selects what the system has")
@@ -27,9 +29,8 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from extmem.errors import UnsupportedError
 from extmem.owning import OwnedFd
@@ -60,8 +61,7 @@ _SYSTEM_ROOTS: Final = frozenset(
 _OPEN = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeDir:
+class RuntimeDir(msgspec.Struct, frozen=True):
     """A runtime directory by path. `system`: that of the machine-wide broker, which every user may enter."""
 
     path: Path
@@ -86,6 +86,11 @@ class RuntimeDir:
     def journal(self) -> Path:
         """The list of live clients, for the broker that follows a killed one."""
         return self.path / f"clients.{PROTOCOL_VERSION}.json"
+
+    @property
+    def notes(self) -> Path:
+        """What happened to objects after their clients got them, for the broker that follows a killed one."""
+        return self.path / f"objects.{PROTOCOL_VERSION}.txt"
 
     @property
     def key(self) -> Path:
@@ -264,7 +269,7 @@ def _is_own(directory: str, uid: int) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid
 
 
-class RunningBroker(NamedTuple):
+class RunningBroker(msgspec.Struct, frozen=True):
     """A broker that runs in a runtime directory, found by its lock."""
 
     version: int
@@ -291,7 +296,7 @@ def brokers_in(directory: RuntimeDir) -> list[RunningBroker]:
             continue
         version = int(match[1]) if match[1] else _UNNAMED_VERSION
         found.append(RunningBroker(version, pid, (directory.path / name).with_suffix(".sock")))
-    return sorted(found)
+    return sorted(found, key=lambda one: (one.version, one.pid))
 
 
 def lock_holder(lock: str | Path, directory: int | None = None) -> int | None:

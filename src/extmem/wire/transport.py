@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import sys
 
+import msgspec
+
 if sys.platform != "linux":
     raise ImportError("the broker and its sockets exist on Linux only; extmem.manager selects what the system has")
 
@@ -26,7 +28,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from extmem.errors import PeerGoneError, PeerProtocolError
 from extmem.owning import OwnedFd, raised_by_handler
@@ -36,6 +38,7 @@ __all__ = [
     "Credentials",
     "Packet",
     "Packets",
+    "TableFullError",
     "credentials_of",
     "groups_of",
     "receive",
@@ -67,7 +70,13 @@ _MANY_WITH_CREDENTIALS: Final = ((MAX_MESSAGE, _CREDENTIALS_ROOM + _ROOM, _RECEI
 """Arguments of recvmsg."""
 
 
-class Credentials(NamedTuple):
+class TableFullError(OSError):
+    """EMFILE: a packet came, and this process could not open its file descriptors. `data` are the packet's bytes."""
+
+    data: bytes = b""
+
+
+class Credentials(msgspec.Struct, frozen=True):
     """The process at the other end, as the kernel reports it."""
 
     pid: int
@@ -131,7 +140,7 @@ def receive_many(
     Ownership: a received descriptor closes itself unless it is taken. On an error all are closed, by `dispose`: closing
     a file of an untrusted process may take time.
     Raises BlockingIOError when nothing has come yet, PeerGoneError for a broken connection, PeerProtocolError for a
-    truncated packet or control data of another type, and OSError (EMFILE) when this process could not receive a
+    truncated packet or control data of another type, and TableFullError when this process could not receive a
     descriptor because it has too many open files.
     """
     answers: list[_Answer] = []
@@ -157,7 +166,7 @@ def receive_many(
     taken = False
     try:
         if problem or flags & _BAD or len(owned) > most:
-            raise _refusal(problem, flags, len(owned), most)
+            raise _refusal(problem, flags, len(owned), most, data)
         taken = bool(data)
     finally:
         if not taken:
@@ -188,10 +197,14 @@ def _control_data(ancillary: _Ancillary) -> tuple[array[int], Credentials | None
     return numbers, sender, problem
 
 
-def _refusal(problem: str, flags: int, count: int, most: int) -> Exception:
+def _refusal(problem: str, flags: int, count: int, most: int, data: bytes) -> Exception:
     """Return the error to raise for a packet that is truncated, or has control data that it may not have."""
     if flags & _CTRUNC and (not count or most == MAX_FDS):
-        return OSError(errno.EMFILE, "a file descriptor could not be received: this process has too many open files")
+        full = TableFullError(
+            errno.EMFILE, "a file descriptor could not be received: this process has too many open files"
+        )
+        full.data = data
+        return full
     if flags & _CTRUNC:
         problem = f"control data was cut off: more than {most} file descriptor came with one message"
     elif flags & _TRUNC:

@@ -23,8 +23,10 @@ PEER = """
 import fcntl, mmap, signal, threading, time
 from extmem.wire.peers import inheritance
 from extmem.errors import *
-from extmem.manager import manager
+from extmem.core.name_waits import import_named
+from extmem.manager import Reference, manager
 from extmem.objects import Share
+from extmem.sharing.keeping import Keep, KeepMode
 m = manager()
 ALL, READ, READ_WRITE = 0x10000000, 0x80000000, 0x80000001
 
@@ -35,10 +37,10 @@ def payload(text=b"", size=4096):
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     return fd
 
-def share(name=None, text=b"", kmt=False, access=ALL, sddl=None, inherit=False, strict=False):
+def share(name=None, text=b"", kmt=False, access=ALL, sddl=None, inherit=False, strict=False, **more):
     fd = payload(text)
     try:
-        how = dict(name=name, access=access, sddl=sddl, inherit=inherit, strict_kmt=strict)
+        how = dict(name=name, access=access, sddl=sddl, inherit=inherit, strict_kmt=strict, **more)
         return m.export([fd], b"self-description", share=Share.KMT if kmt else Share.NT, **how)
     finally:
         os.close(fd)

@@ -13,7 +13,7 @@ import pytest
 from extmem.testing.children import Peer, python_environment
 from extmem.testing.runtime import Runtime
 
-DEADLINE = 100
+DEADLINE = 300
 NAMES = ["\x1b]0;x\x07", "\x1b[2Jwiped", "one\ntwo", "\u65e5\u672c", "\u202egpj.exe", "plain"]
 
 

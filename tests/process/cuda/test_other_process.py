@@ -78,3 +78,17 @@ def test_a_killed_importer_leaves_nothing(cuda: Device, there: Peer, name: str) 
         assert set(memory.read_bytes()) == {3}
     with cuda.allocate(5000, name=name):
         pass  # the name is free again
+
+
+def test_updates_are_counted_beside_the_memory_of_a_gpu(cuda: Device, there: Peer, name: str) -> None:
+    with cuda.allocate(5000, name=name, access=extmem.Access.READ_WRITE) as memory:
+        there("import extmem\nother = device.open(name)", name=name)
+        there.start("other.wait(after=0, timeout=60), set(other.read_bytes())")
+        with memory.update():
+            memory.fill(5)
+        assert there.finish() == (2, {5})
+        assert there("with other.update(): other.fill(6)\nother.generation") == 4
+        with memory.stable() as look:
+            assert set(memory.read_bytes()) == {6}
+        assert (look.changed, look.generation, memory.torn) == (False, 4, False)
+    there("other.close()\ndevice.close()")

@@ -116,8 +116,10 @@ def test_a_named_payload_of_a_device_that_is_not_here_says_which_are(device: Dev
             backing=device.backend.payload_backing,
             identity=memory.record.allocation.stated_identity,
         )
-        with pytest.raises(extmem.UnsupportedError) as error:
-            extmem.open(name)
+        with extmem.open(name) as opened:  # the device is looked for when something needs it
+            for _ in range(2):
+                with pytest.raises(extmem.UnsupportedError) as error:
+                    opened.read_bytes()
         assert b"another machine!".hex() in str(error.value) and device.uuid.hex() in str(error.value)
         with pytest.raises(RuleViolation) as broken:
             device.open(name)

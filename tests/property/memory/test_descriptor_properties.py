@@ -87,6 +87,7 @@ def descriptors(draw: st.DrawFn) -> Descriptor:
         device_group=draw(st.lists(uuids, max_size=3).map(tuple)),
         made_by_vulkan=draw(st.booleans()),
         memory_type_bits=draw(st.none() | u32),
+        pages=draw(st.sampled_from([(), (1,), (2,), (2, 1)])),
     )
 
 

@@ -10,13 +10,25 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
-from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, Claimed, Imported, ObjectKind, Refused, Share, Status, Token
+from extmem.objects import (
+    GENERIC_ALL,
+    MAXIMUM_ALLOWED,
+    Claimed,
+    Exported,
+    Imported,
+    ObjectKind,
+    Refused,
+    Share,
+    Status,
+    Token,
+)
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from tests.described_manager import DescribedManager
 from tests.property.objects.reference_model import Model, Ref, another, kind_of
 
@@ -71,10 +83,12 @@ class Machine(RuleBasedStateMachine):
         assert (result.payload, result.object) == (payload, shared)
         assert result.object_kind is self.model.kinds[payload]
         self.add(Ref(who, "reference", result.reference, payload, shared))
+        self.model.opened(who, shared)
 
     def new_handle(self, who: str, value: int, payload: int, shared: int, *, inherit: bool = False) -> None:
         assert value == self.model.free_value(who)
         self.add(Ref(who, "handle", value, payload, shared, inherit=inherit))
+        self.model.opened(who, shared)
 
     def payload_of(self, shared: int) -> int:
         return next(r.payload for r in self.model.refs if r.object == shared)
@@ -92,13 +106,24 @@ class Machine(RuleBasedStateMachine):
     def die(self, pick: int) -> None:
         who = self.who(pick)
         self.manager.detach(self.ids.pop(who))
+        self.ends(who)
         left = [r for r in self.model.refs if r.who == who and r.kind == "ticket"]
         self.model.refs += [r._replace(who="", kind="orphan") for r in left]
         self.model.drop(*(r for r in self.model.refs if r.who == who))
 
+    def appeared(self) -> None:
+        """A name may have appeared."""
+
+    def ends(self, who: str) -> None:
+        """A process has ended."""
+
     @rule(pick=PICK, inode=st.integers(1, 3), name=NAMES, share=st.sampled_from(list(Share)), inherit=st.booleans())
     def export(self, pick: int, inode: int, name: str | None, share: Share, inherit: bool) -> None:
-        who = self.who(pick)
+        self.export_as(self.who(pick), inode, name, share, inherit=inherit)
+
+    def export_as(
+        self, who: str, inode: int, name: str | None, share: Share, *, inherit: bool = False, keep: Keep = NOT_KEPT
+    ) -> None:
         name = None if share is Share.KMT else name
         known = self.model.identities.get(inode)
         if known is not None and not self.model.payload_lives(known[0]):
@@ -114,6 +139,7 @@ class Machine(RuleBasedStateMachine):
                 sddl=None,
                 inherit=inherit,
                 object_kind=kind_of(inode),
+                keep=keep,
             )
         except Refused as refusal:
             if known is not None and known[1] is not share:
@@ -125,7 +151,17 @@ class Machine(RuleBasedStateMachine):
         assert known is None or known == (made.payload, share)
         assert known is not None or made.payload not in self.model.seen
         assert name is None or self.model.by_name(name) is None
+        self.exported(who, inode, name, share, made, inherit=inherit)
+        if keep:
+            self.add(Ref("", "kept", 0, made.payload, made.object, what=keep.mode.name))
+        self.appeared()
+
+    def exported(
+        self, who: str, inode: int, name: str | None, share: Share, made: Exported, *, inherit: bool = False
+    ) -> None:
         self.model.identities[inode] = (made.payload, share)
+        if made.object is not None:
+            self.model.publishers[made.object] = who
         self.model.seen.add(made.payload)
         self.model.kinds[made.payload] = kind_of(inode)
         if name is not None and made.object is not None:
@@ -338,6 +374,7 @@ class Machine(RuleBasedStateMachine):
         for ref in self.model.of("orphan", "weak"):
             self.manager.cancel(ref.number)
             self.model.drop(ref)
+        self.end_what_only_the_manager_keeps()
         self.take_released()
         old = self.manager
         new = self.manager_class(random=self.random.randrange)
@@ -349,6 +386,9 @@ class Machine(RuleBasedStateMachine):
             assert new.restore(self.ids[who], held).nameless == ()
         assert new.snapshot() == old.snapshot()
         self.manager = new
+
+    def end_what_only_the_manager_keeps(self) -> None:
+        """Before the manager is killed."""
 
     # -- invariants ---------------------------------------------------------------------------------------------------
 

@@ -21,13 +21,13 @@ class Ref(NamedTuple):
     """One row: the holder, the kind of reference, its number, and what it refers to."""
 
     who: str
-    kind: str  # reference, handle, ticket, orphan (a ticket whose sender has ended), weak (a demoted ticket)
+    kind: str  # reference, handle, ticket, orphan (a ticket whose sender has ended), weak (a demoted ticket), kept
     number: int
     payload: int
     object: int | None
     exporting: bool = False
     inherit: bool = False
-    what: str = ""  # of a ticket: reference, handle, kmt
+    what: str = ""  # of a ticket: reference, handle, kmt; of a kept object: the mode
 
 
 class Model:
@@ -41,6 +41,9 @@ class Model:
         self.kinds: dict[int, ObjectKind] = {}  # payload -> kind
         self.seen: set[int] = set()  # all payloads that ever existed
         self.unnamed: set[int] = set()  # objects that at some time no living process held
+        self.publishers: dict[int, str] = {}  # object -> the process that exported it
+        self.taken: set[int] = set()  # objects that another process than the publisher has opened
+        self.superseded: set[int] = set()  # objects whose name another one has got
         self.dead: set[int] = set()  # KMT numbers of payloads that at some time no living process held
 
     def payload_lives(self, payload: int) -> bool:
@@ -60,8 +63,17 @@ class Model:
     def live_numbers(self) -> list[int]:
         return sorted(number for number in self.numbers if self.by_number(number) is not None)
 
+    def opened(self, who: str, shared: int | None) -> None:
+        if shared is not None and who != self.publishers.get(shared):
+            self.taken.add(shared)
+
+    def only_kept(self, ref: Ref) -> bool:
+        """Whether no process holds the object, and only references in flight of ended processes do."""
+        return not any(r.object == ref.object and r.kind not in ("weak", "orphan", "kept") for r in self.refs)
+
     def drop(self, *gone: Ref) -> None:
         self.refs = [r for r in self.refs if r not in gone]
+        self.refs = [r for r in self.refs if not (r.what == "TAKEN" and r.object in self.taken and self.only_kept(r))]
         self.refs = [
             r
             for r in self.refs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -62,7 +63,7 @@ class NamesAreCaseSensitive(DescribedManager):
 
     def _resolve(self, name: str) -> NameKey:
         key = resolve_name(name, self.session)
-        return key._replace(key=key.display)
+        return msgspec.structs.replace(key, key=key.display)
 
 
 class TakenNamesAreTakenOver(DescribedManager):
@@ -187,7 +188,7 @@ class RestoredNamesAreLost(DescribedManager):
 
     def describe(self, process: int) -> Held:
         held = super().describe(process)
-        return replace(held, objects=tuple(replace(record, name=None) for record in held.objects))
+        return replace(held, objects=tuple(msgspec.structs.replace(record, name=None) for record in held.objects))
 
 
 class KindsAreNotCompared(DescribedManager):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -204,7 +205,7 @@ def test_planted_faults_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -
                 self.changes.attach(before.temporary.payload)
             original(self, number, value)
             after = self.changes.sync_object(number)
-            self.changes.put(number, after._replace(temporary=before.temporary))
+            self.changes.put(number, msgspec.structs.replace(after, temporary=before.temporary))
 
         monkeypatch.setattr(sync_submissions._Effect, "wait", wait)
     elif fault == "resets the imported fence":

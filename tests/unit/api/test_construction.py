@@ -19,6 +19,7 @@ CALLED_BY_PROGRAMS = {
     "ImageInfo",
     "KmtHandle",
     "PlaneInfo",
+    "SharedName",
     "SyncDescriptor",
 }
 """Values, and handles of numbers that a program has. Errors, too, are raised by programs."""

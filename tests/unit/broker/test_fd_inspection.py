@@ -139,7 +139,7 @@ REMEDY = {
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
 def test_what_sort_of_file_it_is(make: Callable[[], int]) -> None:
     fd = make()
-    known = {a_device: Sort.DEVICE, a_process: Sort.PROCESS, an_event: Sort.EVENT} | dict.fromkeys(
+    known = {a_device: Sort.DEVICE, a_process: Sort.PROCESS, an_event: Sort.EVENT, a_pipe: Sort.PIPE} | dict.fromkeys(
         MEMORY_FILES, Sort.MEMFD
     )
     assert look(fd) is known.get(make, Sort.STRANGE)
@@ -247,3 +247,44 @@ def test_a_device_counts_on_the_senders_mounts_too() -> None:
     fd = a_device()
     assert look(fd, os.getpid()) is Sort.DEVICE and look(fd, 2**22 + 1) is Sort.DEVICE
     os.close(fd)
+
+
+def test_a_pipe_is_a_companion_page_by_its_write_end_alone() -> None:
+    receiving, sending = os.pipe()
+    file = memfd()
+    try:
+        given = inspect(Backing.HOST_FILE, [file, sending], 0, 0, pages=[READ_WRITE])
+        assert given.pages == (READ_WRITE,) and given.identity[1] == (
+            os.fstat(sending).st_dev,
+            os.fstat(sending).st_ino,
+        )
+        for fd, mode in ((receiving, READ_WRITE), (sending, READ_ONLY), (sending, BY_RIGHTS)):
+            with pytest.raises(Refused, match="write end of the pipe"):
+                inspect(Backing.HOST_FILE, [file, fd], 0, 0, pages=[mode])
+        with pytest.raises(Refused, match="a pipe"):
+            inspect(Backing.HOST_FILE, [sending], 0, 0)
+    finally:
+        for fd in (receiving, sending, file):
+            os.close(fd)
+
+
+def test_the_mounts_are_read_once_for_all_files_of_one_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    before = fd_inspection._type_of
+
+    def type_of(mount: int, mounts: str) -> bytes:
+        looked.append(mount)
+        return before(mount, mounts)
+
+    monkeypatch.setattr(fd_inspection, "_type_of", type_of)
+    fds = [a_device() for _ in range(50)]
+    odd = a_file()
+    try:
+        assert len(inspect(Backing.DRIVER_FD, fds, 5, 1000).identity) == 50
+        assert len(looked) == 1
+        with pytest.raises(Refused, match="cannot be a payload"):
+            inspect(Backing.DRIVER_FD, [*fds, odd, *fds], 5, 1000)
+        assert len(looked) == 3
+    finally:
+        for fd in (*fds, odd):
+            os.close(fd)

@@ -41,7 +41,7 @@ class World:
         self.quota = FdQuota(10_000, "here")
         self.payloads = PayloadFds(self.closer, self.quota)
         self.tickets = Tickets(self.model)
-        signer, loop = Signer(bytes(32)), Loop(*[lambda *_: None] * 5)
+        signer, loop = Signer(bytes(32)), Loop(*[lambda *_: None] * 7)
         self.dispatch = Dispatch(
             self.model, self.payloads, self.tickets, self.closer, signer, self.quota, lambda: 0.0, loop
         )
@@ -116,6 +116,7 @@ class World:
             session.close()
         for end in self.ends:
             end.close()
+        self.dispatch.close()
         self.payloads.close()
 
 

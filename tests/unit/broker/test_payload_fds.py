@@ -123,8 +123,17 @@ def test_read_only_descriptors_are_kept_up_to_a_number(kept: PayloadFds, monkeyp
     first = kept.fds_for(1, READ_ONLY)[0]
     kept.fds_for(2, READ_ONLY)[0]
     assert kept.fds_for(1, READ_ONLY)[0] == first
-    kept.fds_for(3, READ_ONLY)[0]  # the one of 2, which was used least recently, is closed
-    assert kept.fds == 5 and kept.fds_for(1, READ_ONLY)[0] == first
+    kept.fds_for(3, READ_ONLY)[0]
+    assert kept.fds_for(1, READ_ONLY)[0] == first
+    assert kept.fds == 5, "the one of 2, which was used least recently, is closed at the next use"
+
+
+def test_read_only_pages_are_kept_too_and_end_with_their_payload(kept: PayloadFds) -> None:
+    add_event(kept, 1, os.eventfd(0), memfd())
+    first = kept.fds_for(1, READ_ONLY)
+    assert kept.fds_for(1, READ_ONLY) == first and not is_writable(first[1]) and kept.fds == 3
+    kept.drop([1])
+    assert kept.fds == 0
 
 
 def test_what_is_released_is_closed(kept: PayloadFds) -> None:

@@ -20,7 +20,8 @@ from tests.unit.wire.test_codec import LONGEST_RECORD
 KEY_FILE = RuntimeDir(Path()).key.name
 KEY, OTHER = bytes(range(32)), bytes(32)
 RECORD = wire.HolderRecord(
-    5, 6, "x", 1000, "D:", True, 7, 1000, 0x20000, False, 1, 1, 1, (), 1, 0, False, 0, 1000, bytes(16), bytes(16)
+    5, 6, "x", 1000, "D:", True, 7, 1000, 0x20000, False, 1, 1, 1, (), 1, 0, False, 0, 1000, bytes(16), bytes(16),
+    4711, 12345, 0, 0,
 )  # fmt: skip
 SIGNED = Signer(KEY).sign(RECORD)
 

@@ -98,6 +98,8 @@ def test_ctrl_c_that_the_parser_swallows_is_one_line_too(
         (["explain"], "Missing argument"),
         (["explain", "--jsno"], "no such option: --jsno"),
         (["bench", "everything"], "open"),
+        (["bench", "open", "--part", "reads"], "bench tensors --part"),
+        (["bench", "tensors", "--part", "everything"], "gpu-files"),
         (["rules", "--family", "nope"], "win32-memory"),
         (["rules", "--status", "nope"], "by construction"),
         (["demo", "--out", "/nowhere/at/all.png"], "directory that exists"),

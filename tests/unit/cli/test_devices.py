@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any, NoReturn
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -71,8 +71,8 @@ def failing(error: Exception) -> Offer:
     def refuse() -> NoReturn:
         raise error
 
-    identity = dataclasses.replace(offer.identity, device_name="Broken GPU")
-    return dataclasses.replace(offer, kind="vulkan", identity=identity, rank=10, open=refuse, answers=None)
+    identity = msgspec.structs.replace(offer.identity, device_name="Broken GPU")
+    return msgspec.structs.replace(offer, kind="vulkan", identity=identity, rank=10, open=refuse, answers=None)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_has_to_be_opened_is_closed_again() -> None:
         def close(self) -> None:
             closed.append("closed")
 
-    facts = describe_offer(dataclasses.replace(offer, answers=None, open=Backend))
+    facts = describe_offer(msgspec.structs.replace(offer, answers=None, open=Backend))
     assert closed == ["closed"] and facts == describe_offer(offer)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 import random
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from extmem import vk
 from extmem.cli._payloads import (
@@ -19,9 +20,11 @@ from extmem.cli._payloads import (
     process_name,
     short_name,
 )
+from extmem.manager import start_time
 from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, PayloadRow, Share, Token
 from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
 from extmem.sharing.descriptor.sync import SyncDescriptor
+from extmem.sharing.kinds import PageRole
 from tests.described_manager import DescribedManager
 
 
@@ -44,6 +47,36 @@ def _rows(share: Share, name: str | None = None) -> list[PayloadRow]:
         model.import_by_name(other, name, MAXIMUM_ALLOWED)
         model.open_handle(other, name, READ_CONTROL, False)
     return model.snapshot()
+
+
+def test_lent_memory_tells_who_lends_it_and_how_much() -> None:
+    lent = Descriptor(
+        handle_types=2,
+        allocation_size=6 << 21,
+        payload_size=24,
+        payload_offset=512,
+        made_by_vulkan=False,
+        producer="cuda-vmm",
+        parts=((3, 1 << 22),),
+        pages=(PageRole.LIFELINE,),
+        owner_pid=os.getpid(),
+        owner_start_time=start_time(os.getpid()),
+    )
+    (row,) = _rows(Share.NT, "Frames")
+    assert describe_payload(row)["lent"] is None
+    described = describe_payload(replace(row, descriptor=lent.encode()))
+    assert described["lent"] == {
+        "pid": os.getpid(),
+        "process": process_name(os.getpid()),
+        "running": True,
+        "bytes": 6 << 21,
+        "allocations": 3,
+    }
+    ended = describe_payload(replace(row, descriptor=msgspec.structs.replace(lent, owner_start_time=1).encode()))
+    assert (ended["lent"]["running"], ended["lent"]["process"]) == (False, "")
+    stream = io.StringIO()
+    payload_table([described, ended], stream=stream)
+    assert "lent by" in stream.getvalue() and "which has ended" in " ".join(stream.getvalue().split())
 
 
 def test_a_named_array_with_all_that_is_held_of_it() -> None:
@@ -146,6 +179,7 @@ def test_a_descriptor_that_cannot_be_read_is_shown_as_unknown() -> None:
             Descriptor(handle_types=2, allocation_size=64, dedicated=vk.BufferCreateInfo(size=60)),
             {"type": "buffer", "size": 60},
         ),
+        (Descriptor(handle_types=2, allocation_size=64, pages=(PageRole.TABLE, PageRole.CONTROL)), {"type": "arrays"}),
         (
             Descriptor(handle_types=2, allocation_size=64, image=ImageInfo(37, (4, 4, 1), 1)),
             {"type": "image", "format": "R8G8B8A8_UNORM", "extent": [4, 4, 1], "tiling": "LINEAR"},
@@ -167,10 +201,14 @@ def test_a_descriptor_that_cannot_be_read_is_shown_as_unknown() -> None:
             {"type": "image", "format": "R8G8B8A8_UNORM", "extent": [8, 4, 1], "tiling": "OPTIMAL"},
         ),
     ],
-    ids=["bytes", "buffer", "image", "dedicated image"],
+    ids=["bytes", "buffer", "named arrays", "image", "dedicated image"],
 )
 def test_what_a_payload_holds(descriptor: Descriptor, kind: dict[str, object]) -> None:
     assert describe_kind(descriptor) == kind
+    described = describe_payload(PayloadRow(7, Share.NT, None, descriptor.encode(), (), ()))
+    stream = io.StringIO()
+    payload_table([described], stream=stream)
+    assert str(kind["type"]).replace("arrays", "named arrays") in stream.getvalue()
 
 
 @pytest.mark.parametrize(

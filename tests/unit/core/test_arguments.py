@@ -190,13 +190,21 @@ def test_nothing_else_that_is_closed_once_is_copied_or_pickled(device: Device, h
 # What is left of closed memory.
 
 
+COUNTS = ("frozen", "generation", "torn")
+"""Properties that are read from the payload, or from a page of it, which closed memory does not have any more."""
+
+
 def test_closed_memory_can_be_looked_at(device: Device, name: str) -> None:
     """Completion and debuggers read all that `dir` lists."""
     memory = device.allocate((2, 3), "float32", name=name)
-    before = {key: value for key, value in inspect.getmembers(memory) if not callable(value)}
-    del before["__array_interface__"]  # which has a view
+    read = {key: getattr(memory, key) for key in dir(memory) if key not in (*COUNTS, "__cuda_array_interface__")}
+    before = {key: value for key, value in read.items() if not callable(value)}
+    del read, before["__array_interface__"]  # which has a view
     memory.close()
-    after = dict(inspect.getmembers(memory))
+    for count in COUNTS:
+        with pytest.raises(extmem.HandleStateError, match="closed"):
+            getattr(memory, count)
+    after = {key: getattr(memory, key, None) for key in dir(memory) if key not in COUNTS}
     for known in ("name", "size", "allocation_size", "memory_type_index", "read_only", "descriptor", "host_visible"):
         assert after[known] == before[known]
     assert after["closed"] is True and after["device"] is device

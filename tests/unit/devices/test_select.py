@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from extmem.devices import select, vulkan
@@ -88,7 +88,7 @@ def test_the_environment_says_what_a_program_gets_that_asks_for_nothing(monkeypa
 
 def test_devices_come_best_first(monkeypatch: pytest.MonkeyPatch) -> None:
     (host,) = select.host.offers()
-    gpu, software = (dataclasses.replace(host, kind="vulkan", rank=rank) for rank in (10, 90))
+    gpu, software = (msgspec.structs.replace(host, kind="vulkan", rank=rank) for rank in (10, 90))
     monkeypatch.setattr(vulkan, "offers", lambda: [software, gpu])
     assert select.enumerate_offers() == [gpu, host, software]
 

@@ -14,8 +14,7 @@ import pytest
 
 import extmem
 from extmem.api import Device
-from extmem.interop import ArrayLayout, DeviceArray, check_device_layout
-from extmem.interop import device_array as device_module
+from extmem.interop import ArrayLayout, DeviceArray, capsules, check_device_layout
 from extmem.testing import fake_cuda, leaks
 from tests import cuda_bed
 
@@ -112,7 +111,7 @@ REFUSED = {
     "a type that does not divide": ({"dtype": "float64", "offset": 4}, "not a whole number"),
     "an offset between elements": ({"dtype": "uint32", "shape": (2,), "offset": 2}, "offset 2 is not a multiple"),
     "strides between elements": ({"dtype": "uint32", "shape": (2,), "strides": (6,)}, "stride 6 is not a multiple"),
-    "an unknown type": ({"dtype": "bfloat16"}, "not an element type"),
+    "an unknown type": ({"dtype": "bfloat17"}, "not an element type"),
     "strides for other axes": ({"shape": (8,), "strides": (8, 1)}, "2 strides for 1 axes"),
 }
 
@@ -230,14 +229,36 @@ def test_unsupported_streams_devices_versions_and_copies_are_refused(gpu: Device
             other.__dlpack__(max_version=(0, 8))
 
 
+def test_a_capsule_describes_the_array_and_keeps_the_memory(gpu: Device, name: str) -> None:
+    memory = gpu.allocate((3, 4), "float32", order="F", name=name)
+    array = memory.device_array()
+    for asked, found_name in ((None, b"dltensor"), ((1, 0), b"dltensor_versioned")):
+        capsule = array.capsule(asked)
+        tensor, versioned = capsules._contents(capsule)
+        assert capsules._name_of(capsule) == found_name and (versioned is None) == (asked is None)
+        assert (tensor.device_type, tensor.device_id) == (2, 0)
+        assert tensor.data + tensor.byte_offset == array.pointer
+        assert ([*tensor.shape[:2]], [*tensor.strides[:2]]) == ([3, 4], [1, 3])
+    del array
+    with pytest.raises(extmem.LiveViewError):
+        memory.close()
+    del capsule, tensor, versioned
+    with gpu.open(name, access=extmem.Access.READ) as other:
+        for array, flag in ((other.device_array(), 1), (other.device_array().as_writable(), 0)):
+            capsule = array.capsule((1, 0))
+            versioned = capsules._contents(capsule)[1]
+            assert versioned is not None and versioned.flags & 1 == flag
+        del array, capsule, versioned
+    memory.close()
+
+
 # Frameworks that are not installed.
 
 
-def test_without_cuda_core_the_interface_is_left(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    device_module._cuda_core.cache_clear()
-    monkeypatch.setitem(sys.modules, "cuda.core", None)
+def test_without_numpy_the_interface_is_left(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
     with gpu.allocate((4,)) as memory:
-        with pytest.raises(extmem.UnsupportedError, match=r"pip install 'extmem\[cuda\]'"):
+        with pytest.raises(extmem.UnsupportedError, match=r"pip install 'extmem\[numpy\]'"):
             memory.__dlpack__()
         assert memory.__cuda_array_interface__["shape"] == (4,)
 
@@ -257,6 +278,7 @@ def test_a_framework_for_another_cuda_is_refused_with_the_reason(
 
     found = SimpleNamespace(is_initialized=lambda: False, is_available=lambda: False, init=start)
     stands_in = SimpleNamespace(cuda=found, version=SimpleNamespace(cuda=built_for), __version__="2")
+    stands_in.dtype, stands_in.uint8 = str, "torch.uint8"
     monkeypatch.setitem(sys.modules, "torch", stands_in)
     with gpu.allocate((4,)) as memory:
         with pytest.raises(extmem.UnsupportedError, match=f"on CUDA device 0: .*{text}") as caught:

@@ -68,3 +68,28 @@ def test_jax_takes_it_by_itself(device: Device) -> None:
         assert array.tolist() == [1] * 4
         del array
         gc.collect()
+
+
+@pytest.mark.linux_only("Windows cannot keep writers out")
+def test_frozen_memory_needs_no_copy(device: Device) -> None:
+    with device.allocate((4, 4), "float32") as memory:
+        memory.write(numpy.arange(16, dtype="float32").reshape(4, 4))
+        memory.freeze()
+        array = memory.jax()
+        whole = memory.map()
+        assert array.unsafe_buffer_pointer() == numpy.frombuffer(whole, "u1").ctypes.data
+        assert array.tolist() == numpy.arange(16).reshape(4, 4).tolist()
+        # JAX may reuse the memory of an array that is donated. That of others it does not write to.
+        added = jax.jit(lambda x: x + 1, donate_argnums=0)(array)
+        assert added[0, 0] == 1 and memory.numpy()[0, 0] == 0
+        assert not numpy.asarray(memory.jax()).flags.writeable
+        del array, added, whole
+
+
+@pytest.mark.linux_only("Windows cannot keep writers out")
+def test_named_arrays_that_are_frozen_need_no_copy() -> None:
+    with extmem.share({"w": numpy.ones((2, 2), "float32"), "b": numpy.zeros(2, "float32")}) as memory:
+        memory.freeze()
+        views = memory.jax()
+        assert views["w"].tolist() == [[1, 1], [1, 1]] and views["b"].tolist() == [0, 0]
+        del views

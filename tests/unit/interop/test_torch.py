@@ -7,6 +7,7 @@ import gc
 import io
 import pickle
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,18 @@ def test_a_tensor_is_over_the_memory_itself(device: Device) -> None:
         with pytest.raises(extmem.LiveViewError):
             memory.close()
         del part
+        gc.collect()
+
+
+def test_elements_that_are_not_at_multiples_of_their_size_are_refused(device: Device) -> None:
+    with device.allocate((3, 4), "float32", strides=(18, 4)) as memory:
+        assert memory.numpy().strides == (18, 4)
+        with pytest.raises(extmem.UnsupportedError, match=r"strides \(18, 4\).*4 bytes of float32.*numpy\(\)"):
+            memory.torch()
+        with pytest.raises(extmem.UnsupportedError, match="the offset 2 "):
+            memory.torch("float32", (4,), offset=2)
+        assert memory.torch("float32", (4,), offset=4).shape == (4,)
+        assert memory.torch("float32", (1, 4), strides=(18, 4)).stride()[1] == 1
         gc.collect()
 
 
@@ -100,12 +113,29 @@ def reading(device: Device, name: str) -> Iterator[DeviceMemory]:
         assert (memory.numpy() == NUMBERS).all()
 
 
+def sparse(values: Any) -> Any:
+    """Return a sparse tensor over these four values."""
+    return torch.sparse_coo_tensor(torch.arange(4)[None], values, check_invariants=True)
+
+
+def compressed(values: Any) -> Any:
+    """Return a row of these four values in compressed form."""
+    places = torch.tensor([0, 4]), torch.arange(4)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(*places, values, size=(1, 4), check_invariants=True)
+
+
 NUMBERS = numpy.arange(12, dtype="float32").reshape(3, 4)
 
 READS = {
     "repr": lambda t: repr(t)[-60:] and len(repr(t)) > 40 and repr(t).endswith("read_only=True)"),
     "str": lambda t: str(t) == repr(t),
     "format": lambda t: f"{t}" == repr(t),
+    "statistics": lambda t: torch.nn.functional.batch_norm(torch.ones(2, 4), t[0], t[1] + 1).isfinite().all(),
+    "to a sparse tensor": lambda t: t.to_sparse().to_dense().equal(t.clone()),
+    "a sparse copy": lambda t: sparse(t[0].clone())._values().add_(1)[0] == 1,
+    "reshaped": lambda t: torch.ops.aten._unsafe_view(t, (12,)).sum() == 66,
     "format of one": lambda t: f"{t[1, 1]:.2f}" == "5.00" and "5." in f"{t[1, 1]}",
     "repr of one": lambda t: repr(t[1, 1]).startswith("tensor(5."),
     "repr of none": lambda t: "size=(0, 4)" in repr(t[:0]),
@@ -228,6 +258,11 @@ BYPASSES = {
     "by a mask": lambda t: t.masked_fill_(t > 3, 0),
     "by indices": lambda t: t.index_put_((torch.tensor([0]),), torch.tensor(0.0)),
     "random": lambda t: t.random_(),
+    "as the memory of another": lambda t: torch.zeros(1).set_(t).zero_(),
+    "a view that is not declared": lambda t: torch.ops.aten._unsafe_view(t, (12,)).zero_(),
+    "running statistics": lambda t: torch.nn.functional.batch_norm(torch.ones(2, 4), t[0], t[1], training=True),
+    "values of a sparse tensor": lambda t: sparse(t[0])._values().zero_(),
+    "values of compressed rows": lambda t: compressed(t[0]).values().zero_(),
     "out of place and back": lambda t: torch.normal(0.0, 1.0, (3, 4), out=t),
 }
 
@@ -324,7 +359,7 @@ def test_a_data_loader_that_spawns_takes_read_only_tensors_and_memory(
     script = tmp_path / "loader.py"
     script.write_text(LOADER)
     with Child([sys.executable, "-W", "ignore", str(script), str(reading.name)]) as child:
-        child.wait(deadline=100)
+        child.wait(deadline=300)  # it starts three more processes that import PyTorch
         assert "sums [66.0, 66.0, 66.0]" in child.output
 
 

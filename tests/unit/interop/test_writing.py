@@ -15,6 +15,7 @@ import pytest
 from extmem import UnsupportedError
 from extmem.api import Device, DeviceMemory
 from extmem.interop import octets_to_write
+from extmem.sharing.elements import FOREIGN
 
 np = pytest.importorskip("numpy", reason="NumPy is not installed")
 
@@ -254,16 +255,21 @@ def test_one_byte_has_no_order(device: Device) -> None:
         assert memory.read().tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("code", [">f4", ">i8", ">u2", pytest.param(">c8", marks=COMPLEX)])
-def test_memory_of_a_foreign_byte_order_is_not_made_or_looked_at(octets: DeviceMemory, code: str) -> None:
-    dtype = np.dtype(code)
-    assert not dtype.isnative
-    for ask in (lambda: octets.device.allocate(4, dtype), lambda: octets.numpy(dtype), lambda: octets.torch(dtype)):
-        with pytest.raises(ValueError, match="byte order that is not this machine's") as caught:
-            ask()
-        assert f"view({dtype.str!r})" in str(caught.value)
-    octets.write(np.array([1, 2], dtype).tobytes())
-    assert octets.numpy("uint8").view(dtype)[:2].tolist() == [1, 2], "what the message says"
+@pytest.mark.parametrize("code", ["f4", "i8", "u2", pytest.param("c8", marks=COMPLEX)])
+def test_memory_of_a_foreign_byte_order_is_converted_only_if_requested(device: Device, code: str) -> None:
+    native, foreign = np.dtype(code), np.dtype(code).newbyteorder()
+    with device.allocate(2, foreign) as memory:
+        assert memory.dtype == FOREIGN + native.name
+        memory.write(np.array([1, 2], foreign))
+        assert memory.read().dtype == foreign and memory.read().tolist() == [1, 2]
+        assert memory.numpy(native)[0] != 1
+        with pytest.raises(TypeError, match="byte order is not that of the payload"):
+            memory.write(np.array([3, 4], native))
+        assert memory.read().tolist() == [1, 2]
+        memory.write(np.array([3, 4], native), cast=True)
+        assert memory.tobytes() == np.array([3, 4], foreign).tobytes()
+        memory.write([5, 6])
+        assert memory.read().tolist() == [5, 6]
 
 
 # Objects.
@@ -396,9 +402,20 @@ def test_elements_out_of_order_are_not_overwritten_in_a_row() -> None:
     class Columns:
         shape, dtype, strides = (2, 2), "float32", (4, 8)
 
+    data = np.array([[1, 2], [3, 4]], "float32")
+    assert octets_to_write(data, Columns, offset=None, cast=False) == data.T.tobytes()
     with pytest.raises(ValueError, match="row-major"):
-        octets_to_write(np.ones((2, 2), "float32"), Columns, offset=None, cast=False)
+        octets_to_write(data[0], Columns, offset=0, cast=False)
     assert octets_to_write(b"bytes", Columns, offset=None, cast=False) == b"bytes"
+
+
+def test_gaps_between_elements_are_not_overwritten() -> None:
+    class Pitched:
+        shape, dtype, strides = (2, 2), "float32", (16, 4)
+
+    with pytest.raises(ValueError, match="gaps"):
+        octets_to_write(np.ones((2, 2), "float32"), Pitched, offset=None, cast=False)
+    assert octets_to_write(b"bytes", Pitched, offset=None, cast=False) == b"bytes"
 
 
 # Without NumPy.

@@ -12,7 +12,7 @@ np = pytest.importorskip("numpy", reason="NumPy is not installed")
 
 @pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn"])
 def test_element_types_of_other_packages_are_named_and_cast(device: Device, name: str) -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes", reason="JAX is not installed")
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
     data = np.array([1, 2, 3, 4], getattr(ml_dtypes, name))
     with device.allocate(4, "float32") as memory:
         with pytest.raises(TypeError, match=f"data is {name} and the payload holds float32"):

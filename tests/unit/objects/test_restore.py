@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
+from msgspec.structs import replace
 
 from extmem.objects import (
     GENERIC_ALL,
@@ -386,7 +387,7 @@ def test_quotas_hold_while_announcing() -> None:
 
 
 def test_a_refused_record_ends_the_announcement_and_keeps_what_came_before(world: World) -> None:
-    bad = replace(held(), handles=(HandleRecord(7, 21, 0, False, False),))
+    bad = dataclasses.replace(held(), handles=(HandleRecord(7, 21, 0, False, False),))
     with refused(Status.INVALID_PARAMETER, "not a handle value"):
         world.m.restore(world.a, bad)
     assert world.m.import_by_name(world.b, "frames").payload == 11
@@ -396,7 +397,7 @@ def test_a_refused_record_ends_the_announcement_and_keeps_what_came_before(world
 
 
 def test_names_in_the_global_directory_need_a_manager_that_serves_them() -> None:
-    record = replace(held(), objects=(object_record(name="\\BaseNamedObjects\\frames"),))
+    record = dataclasses.replace(held(), objects=(object_record(name="\\BaseNamedObjects\\frames"),))
     with refused(Status.ACCESS_DENIED):
         World(global_names=False).m.restore(1, record)
     assert World().m.restore(1, record).nameless == ()
@@ -414,6 +415,7 @@ def test_records_tell_what_a_client_must_remember(world: World) -> None:
         "O:S-1-22-1-1000G:S-1-22-2-1000D:(A;;GR;;;WD)",
         True,
         1,
+        (100, 0),
     )
     with pytest.raises(KeyError):
         world.m.payload_record(exported.payload + 1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from itertools import starmap
 
 import pytest
 
-from extmem.owning import OwnedFd
+from extmem.errors import OutOfMemoryError
+from extmem.owning import OwnedFd, out_of_descriptors, require_fds
 
 pytestmark = pytest.mark.linux_only("its numbers are file descriptors of memory files")
 
@@ -43,3 +45,32 @@ def test_a_call_that_fails_leaves_nothing_owned() -> None:
     with pytest.raises(FileNotFoundError):
         OwnedFd.of(os.open, "/nowhere/at/all", os.O_RDONLY)
     assert OwnedFd(numbers=()).fd == -1 and not OwnedFd().owes
+
+
+def test_a_need_beyond_the_limit_is_told_before_anything_is_opened() -> None:
+    used, limit = len(os.listdir("/proc/self/fd")) - 1, os.sysconf("SC_OPEN_MAX")
+    require_fds(limit - used, "this")
+    with pytest.raises(
+        OutOfMemoryError, match=rf"^this needs {limit} file .* has {used} open, and its limit is {limit};"
+    ):
+        require_fds(limit, "this")
+
+
+@pytest.mark.parametrize(
+    ("number", "needed", "told"),
+    [
+        (errno.EMFILE, 0, "no file descriptor is left .*ulimit -n"),
+        (errno.ENFILE, 205, r"205 are needed at once, this process has \d+ open, and its limit is \d+; .*ulimit -n"),
+        (errno.ETOOMANYREFS, 205, r"on their way to processes .*at most \d+ may be.*, and 205 are sent; .*ulimit -n"),
+    ],
+)
+def test_an_error_for_too_many_file_descriptors_tells_need_and_limit(number: int, needed: int, told: str) -> None:
+    error = out_of_descriptors(OSError(number, os.strerror(number)), "recvmsg", needed)
+    assert isinstance(error, OutOfMemoryError) and error.command == "recvmsg"
+    with pytest.raises(OutOfMemoryError, match=told):
+        raise error
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    other = OSError(errno.EBADF, "bad")
+    assert out_of_descriptors(other, "dup", 5) is other

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import weakref
 
 import pytest
 
@@ -50,6 +52,17 @@ def test_what_the_system_refuses_is_logged_and_tried_again(caplog: pytest.LogCap
     assert "could not be released" in caplog.text and not held.released
     work_off()
     assert held.released
+
+
+def test_a_kept_log_record_does_not_keep_the_resource(caplog: pytest.LogCaptureFixture) -> None:
+    held = Refusing(_refused_by_the_system)
+    with caplog.at_level(logging.WARNING, "extmem"), held.use():
+        held.closing = True
+    work_off()
+    seen = weakref.ref(held)
+    del held
+    gc.collect()
+    assert caplog.records and seen() is None
 
 
 def test_the_traceback_shows_whose_exception_it_is() -> None:

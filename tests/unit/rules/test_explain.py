@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from extmem import errors, objects, rules, vk
 from extmem.rules import ledger
@@ -169,7 +169,7 @@ def test_every_topic_has_an_explanation_and_its_examples_compile(topic: str) -> 
     assert explanation.title and explanation.text and explanation.kind
     for source in (explanation.wrong_example, explanation.right_example):
         compile(source, topic, "exec")
-    assert list(explanation.to_dict()) == list(explanation.__slots__)
+    assert list(explanation.to_dict()) == list(explanation.__struct_fields__)
     if explanation.kind == "rule":
         row = ledger.find(topic)
         assert (explanation.status, explanation.family, explanation.checked_by) == (

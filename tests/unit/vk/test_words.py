@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import pickle
 import subprocess
 import sys
 import types
+from enum import Enum
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from extmem import vk
 
+NAMED = {name: getattr(vk, name) for name in vk.__all__}
 STRUCTS = sorted(
-    {v for n, v in vars(vk).items() if isinstance(v, type) and issubclass(v, vk.Struct) and "C_NAME" in vars(v)},
+    {v for v in NAMED.values() if isinstance(v, type) and issubclass(v, vk.Struct) and "C_NAME" in vars(v)},
     key=lambda cls: cls.C_NAME,
 )
 CHAINABLE = [cls for cls in STRUCTS if issubclass(cls, vk.ChainStruct)]
@@ -193,8 +199,56 @@ def test_all_is_what_is_visible() -> None:
         for name, value in vars(vk).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "TYPE_CHECKING"
     }
-    assert visible == set(vk.__all__)
+    assert visible == set(vk.__all__) == set(NAMED)
+    assert set(vk.__all__) < set(dir(vk))
     assert len(vk.__all__) == len(set(vk.__all__))
+
+
+@pytest.mark.parametrize("module", ["enums", "flags", "structs"])
+def test_what_type_checkers_read_is_what_is_imported(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stubs are Python, too: executed, they make the same classes."""
+    stub = Path(vk.__file__).with_name("_generated") / f"{module}.pyi"
+    typed_module = types.ModuleType("stubs")
+    monkeypatch.setitem(sys.modules, "stubs", typed_module)
+    stubs: dict[str, Any] = vars(typed_module)
+    exec(compile(stub.read_text("utf-8").replace(": ...", ": pass"), str(stub), "exec"), stubs)
+    imported = importlib.import_module(f"extmem.vk._generated.{module}")
+    assert stubs["__all__"] == imported.__all__ and set(stubs["__all__"]) < set(dir(imported))
+    for name in stubs["__all__"]:
+        cls, typed = getattr(imported, name), stubs[name]
+        assert (cls.__name__, cls.__qualname__) == (typed.__name__, typed.__qualname__)
+        assert inspect.getdoc(cls) == inspect.getdoc(typed)
+        assert cls is getattr(vk, name) and cls.__module__ == imported.__name__
+        if issubclass(cls, Enum):
+            assert {n: int(m) for n, m in cls.__members__.items()} == {n: int(m) for n, m in typed.__members__.items()}
+            assert [m.name for m in cls] == [m.name for m in typed] and cls.__base__ is typed.__base__
+        else:
+            assert cls.C_NAME == typed.C_NAME and names_of(cls) == names_of(typed)
+            assert getattr(cls, "S_TYPE", None) == getattr(typed, "S_TYPE", None)
+            shown = [dict(inspect.signature(one).parameters) for one in (cls, typed)]
+            assert {n: p.default for n, p in shown[0].items()} == {n: p.default for n, p in shown[1].items()}
+
+
+def test_threads_that_use_a_name_first_get_one_class() -> None:
+    program = """
+import threading
+from extmem import vk
+barrier, found = threading.Barrier(8), []
+def use():
+    barrier.wait(30)
+    found.append((vk.Format, vk.AccessFlagBits2KHR, vk.ImageCreateInfo))
+threads = [threading.Thread(target=use) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join(30)
+assert len(found) == 8 and len(set(found)) == 1, found
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_name_that_the_registry_lacks_is_no_attribute() -> None:
+    for module in (vk, importlib.import_module("extmem.vk._generated.flags")):
+        with pytest.raises(AttributeError, match="NoSuchBits"):
+            module.NoSuchBits  # noqa: B018
 
 
 def test_importing_vk_does_not_load_cffi_and_abi_is_loaded_on_use() -> None:

@@ -16,6 +16,7 @@ REQUESTS: list[wire.Request] = [
     wire.Hello(3, True, TICKET, 7, 8, 12),
     wire.Export(1, 1, 1, b"self-description", 1, "frames", 0x80000001, "D:(A;;GA;;;WD)", True, False, 7, (1, 2)),
     wire.Export(1, 1, 1, b"", 2, None, 0, None, False, True),
+    wire.Export(1, 1, 1, b"", 1, "frames", 1, None, False, False, 0, (), True, 3, 60_000),
     wire.ImportName("naïve ☃ name", 0x02000000, 1),
     wire.ImportHandle(4, 1),
     wire.ImportKmt(0x40000042, 1),
@@ -43,6 +44,14 @@ REQUESTS: list[wire.Request] = [
     wire.Follow(bytes(32)),
     wire.AttachFds(),
     wire.FetchFds(5, 2, 253),
+    wire.FetchFds(5, 1, 0),
+    wire.AwaitName("later", 0x02000000, 1),
+    wire.EndWait(9),
+    wire.Forget("kept"),
+    wire.IsSuperseded(3),
+    wire.Lease(3),
+    wire.Freeze((3, 4)),
+    wire.WatchNames(),
     wire.AnnounceRecord(b"record", b"d", 1, True),
     wire.AnnounceReference(1, 5, 6, True, 0xF0001, True),
     wire.AnnounceHandle(4, 5, 6, 0x20001, True, False),
@@ -63,11 +72,14 @@ REPLIES: list[wire.Reply] = [
     wire.Kmt(0xC0000002),
     wire.Handles((4, 8, 12), 12),
     wire.SnapshotFile(4096, 2),
-    wire.BrokerState(1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13),
+    wire.BrokerState(1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
     wire.Channel(),
     wire.RecordBack(5, 0, True),
     wire.Fds(7),
     wire.Attached(),
+    wire.Awaited(9),
+    wire.NamesPage(),
+    wire.Writers((5, 0)),
     wire.Refusal(0xC0000034, "No live object is named 'x'."),
     wire.Fault("you broke the format"),
 ]
@@ -158,6 +170,7 @@ LONGEST_FACTS = wire.ImportFacts(
 LONGEST_RECORD = wire.HolderRecord(
     2**62, 2**62, "\U00010000" * 600, 2**32 - 1, "D" * 4200, True, 2**62, 2**32 - 1, 2**32 - 1, True, 255, 255,
     4096, (255,) * 8, 255, 2**32 - 1, True, 2**62, 2**32 - 1, bytes(16), bytes(16),
+    2**62, 2**62, 255, 2**32 - 1,
 )  # fmt: skip
 
 
@@ -172,7 +185,23 @@ def test_the_longest_facts_come_back_as_they_were() -> None:
 
 def test_the_longest_legal_messages_fit_into_a_packet() -> None:
     longest = [
-        wire.Export(1, 1, 1, b"d" * 4096, 1, "\U00010000" * 600, 0, "D" * 4200, False, False, 2**62, (2,) * 8),
+        wire.Export(
+            1,
+            1,
+            1,
+            b"d" * 4096,
+            1,
+            "\U00010000" * 600,
+            0,
+            "D" * 4200,
+            False,
+            False,
+            2**62,
+            (2,) * 8,
+            True,
+            3,
+            2**32 - 1,
+        ),
         wire.Imported(2**62, 253, wire.encode(LONGEST_FACTS)),
         wire.Handle(2**62, 2**62, 2**62, 1, True, True, 2, 4096, b"d" * 4096, b"r" * 7200),
         wire.Handles(tuple([2**62] * 1024)),
@@ -186,6 +215,7 @@ def test_the_longest_legal_messages_fit_into_a_packet() -> None:
 def test_fds_of_says_how_many_descriptors_belong_to_it(message: wire.Request | wire.Reply) -> None:
     carriers = (
         wire.Export, wire.AnnounceRecord, wire.BindOffer, wire.SnapshotFile, wire.Channel, wire.Imported, wire.Handle,
+        wire.Awaited, wire.NamesPage,
     )  # fmt: skip
     count = int(isinstance(message, carriers))
     if isinstance(message, wire.Duplicate):

@@ -145,7 +145,7 @@ def test_the_senders_credentials_come_where_they_are_asked_for(pair: Pair, file:
     transport.send(pair[0], b"me", file)
     packet = transport.receive_many(pair[1], credentials=True)
     assert packet is not None and len(packet[1]) == 1
-    assert packet[2] == (os.getpid(), os.getuid(), os.getgid())
+    assert packet[2] == transport.Credentials(os.getpid(), os.getuid(), os.getgid())
     packet[1][0].close()
 
 
@@ -182,7 +182,7 @@ def test_a_full_socket_is_a_blocking_error(pair: Pair) -> None:
 
 
 def test_the_kernel_identifies_the_client(pair: Pair) -> None:
-    assert transport.credentials_of(pair[0]) == (os.getpid(), os.getuid(), os.getgid())
+    assert transport.credentials_of(pair[0]) == transport.Credentials(os.getpid(), os.getuid(), os.getgid())
     assert transport.uid_of(pair[0]) == os.getuid()
     assert transport.groups_of(pair[0]) == frozenset(os.getgroups())
 

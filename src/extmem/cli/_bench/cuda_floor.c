@@ -17,12 +17,17 @@
 #define OPAQUE_FD 1
 #define CONTEXT 1 /* CU_POINTER_ATTRIBUTE_CONTEXT */
 #define ORDINAL 9 /* CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL */
+#define POSIX_FD 1 /* CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR */
+#define DEVICE 1 /* CU_MEM_LOCATION_TYPE_DEVICE */
+#define READ 1 /* CU_MEM_ACCESS_FLAGS_PROT_READ */
+#define NOT_SUPPORTED 801 /* CUDA_ERROR_NOT_SUPPORTED */
 
 typedef int Result;
 typedef unsigned long long Pointer; /* CUdeviceptr */
 typedef struct { int type; union { int fd; struct { void *handle; const void *name; } win32; const void *object; } handle;
     unsigned long long size; unsigned flags, reserved[16]; } HandleDescription;
 typedef struct { unsigned long long offset, size; unsigned flags, reserved[16]; } BufferDescription;
+typedef struct { struct { int type, id; } location; int flags; } Access;
 
 typedef struct {
     int device;
@@ -36,6 +41,15 @@ typedef struct {
     Result (*release)(Pointer);
     Result (*destroy)(void *);
     Result (*let_go)(int);
+    /* The virtual-memory API. */
+    Result (*reserve)(Pointer *, size_t, size_t, Pointer, unsigned long long);
+    Result (*unreserve)(Pointer, size_t);
+    Result (*import_part)(unsigned long long *, void *, int);
+    Result (*release_part)(unsigned long long);
+    Result (*map_part)(Pointer, size_t, size_t, unsigned long long, unsigned long long);
+    Result (*unmap)(Pointer, size_t);
+    Result (*allow)(Pointer, size_t, const Access *, size_t);
+    int has_parts;
 } Floor;
 
 static int64_t now(void) {
@@ -67,6 +81,11 @@ Floor *cuda_floor_open(const uint8_t *uuid) {
         !find(library, "cuMemGetAddressRange_v2", &floor->range) || !find(library, "cuMemFree_v2", &floor->release) ||
         !find(library, "cuDestroyExternalMemory", &floor->destroy))
         goto failed;
+    floor->has_parts =
+        find(library, "cuMemAddressReserve", &floor->reserve) && find(library, "cuMemAddressFree", &floor->unreserve) &&
+        find(library, "cuMemImportFromShareableHandle", &floor->import_part) &&
+        find(library, "cuMemRelease", &floor->release_part) && find(library, "cuMemMap", &floor->map_part) &&
+        find(library, "cuMemUnmap", &floor->unmap) && find(library, "cuMemSetAccess", &floor->allow);
     int found = 0;
     if (init(0) || count(&found)) goto failed;
     for (int ordinal = 0; ordinal < found; ordinal++) {
@@ -114,6 +133,43 @@ int64_t cuda_floor_import(Floor *floor, int fd, uint64_t size, uint32_t flags) {
     floor->push(floor->context);
     if (pointer) floor->release(pointer);
     floor->destroy(memory);
+    floor->pop(&popped);
+    return result ? -result : end - begin;
+}
+
+/* Return the nanoseconds of importing allocations by their fds, side by side into one range of addresses that the
+   device may read; then free all. The fds stay open. */
+int64_t cuda_floor_import_parts(Floor *floor, const int *fds, const uint64_t *sizes, uint32_t count) {
+    if (!floor->has_parts) return -NOT_SUPPORTED;
+    void *popped;
+    Pointer base = 0, at;
+    uint64_t whole = 0;
+    uint32_t mapped = 0;
+    Access access = {{DEVICE, floor->device}, READ};
+    for (uint32_t number = 0; number < count; number++) whole += sizes[number];
+    int64_t begin = now();
+    Result result = floor->push(floor->context);
+    if (result) return -result;
+    result = floor->reserve(&base, whole, 0, 0, 0);
+    at = base;
+    for (; !result && mapped < count; mapped += !result) {
+        unsigned long long handle = 0;
+        result = floor->import_part(&handle, (void *)(intptr_t)fds[mapped], POSIX_FD);
+        if (result) break;
+        result = floor->map_part(at, sizes[mapped], 0, handle, 0);
+        Result released = floor->release_part(handle);
+        if (!result) at += sizes[mapped];
+        if (!result && released) {
+            mapped++;
+            result = released;
+            break;
+        }
+    }
+    if (!result) result = floor->allow(base, whole, &access, 1);
+    int64_t end = now();
+    at = base;
+    for (uint32_t number = 0; number < mapped; at += sizes[number], number++) floor->unmap(at, sizes[number]);
+    if (base) floor->unreserve(base, whole);
     floor->pop(&popped);
     return result ? -result : end - begin;
 }

@@ -11,6 +11,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ _SIGNATURES: dict[str, dict[str, tuple[Any, tuple[Any, ...]]]] = {
         "cuda_floor_open": (_Address, (ctypes.c_char_p,)),
         "cuda_floor_close": (None, (_Address,)),
         "cuda_floor_import": (ctypes.c_int64, (_Address, _Int, _U64, _U32)),
+        "cuda_floor_import_parts": (ctypes.c_int64, (_Address, _Address, _Address, _U32)),
     },
     "order_floor": {
         "order_floor_open": (_Address, (ctypes.c_char_p,)),
@@ -121,6 +123,14 @@ class CudaFloor(_LoadedFloor):
     def imported(self, fd: int, size: int, *, dedicated: bool) -> int:
         """Return the nanoseconds of copying an fd, importing and mapping it, and querying the mapped pointer."""
         return _checked(self._library.cuda_floor_import(self._floor, fd, size, int(dedicated)))
+
+    def imported_parts(self, fds: Sequence[int], sizes: Sequence[int]) -> int:
+        """Return the nanoseconds of importing allocations by fd, side by side, and of letting the device read them."""
+        count = len(sizes)
+        if len(fds) != count:
+            raise ValueError(f"there are {len(fds)} fds for {count} allocations")
+        numbers, lengths = (_Int * count)(*fds), (_U64 * count)(*sizes)
+        return _checked(self._library.cuda_floor_import_parts(self._floor, numbers, lengths, count))
 
 
 class OrderFloor(_LoadedFloor):

@@ -33,6 +33,7 @@ __all__ = [
     "percentile",
     "ratio",
     "ratio_in_turns",
+    "size_text",
     "unbounded",
 ]
 
@@ -80,6 +81,11 @@ def unbounded(name: str, value: float, unit: str) -> Figure:
 def _rounded(value: float) -> float:
     """Round to four digits, which is more than the precision of a measurement. Whole numbers are not changed."""
     return value if value == int(value) else float(f"{value:.4g}")
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes in words: "4 GiB", "62 MiB"."""
+    return f"{size / (1 << 30):g} GiB" if size >= 1 << 30 else f"{size / (1 << 20):g} MiB"
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -22,11 +22,13 @@ from extmem.devices.cuda.imports import Imports
 from extmem.devices.cuda.logical import LogicalDevice
 from extmem.devices.cuda.memory import native_allocation
 from extmem.devices.cuda.resources import Resources
+from extmem.devices.cuda.spans import Spans
 from extmem.devices.cuda.sync_members import SyncMembers
 from extmem.devices.cuda.transfers import Transfers
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
 from extmem.devices.fd_copies import copy_of
 from extmem.errors import DriverError, UnsupportedError
+from extmem.owning import late_imports
 from extmem.sharing.kinds import Backing
 from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
 
@@ -66,7 +68,7 @@ class CudaBackend(Answers, SyncMembers):
         self.vmm = Vmm(self.device)
         self.resources = Resources(self.device, self.vmm)
         self.transfers = Transfers(self.device)
-        self.imports = Imports(self.device, self.vmm)
+        self.imports = Imports(self.device, self.vmm, Spans(self.device, self.vmm))
         SyncMembers.__init__(self, self.device, self.transfers.submissions)
 
         self.identity = gpu.identity
@@ -88,6 +90,7 @@ class CudaBackend(Answers, SyncMembers):
         self.import_by_descriptor = self.imports.import_by_descriptor
         self.import_host_pointer = self.imports.import_host_pointer
         self.wrap_pointer = self.imports.wrap_pointer
+        self.wrap_range = self.imports.wrap_range
         self.missing_for = self.imports.missing_for
         self.fd_memory_type_bits = self.imports.fd_memory_type_bits
         self.handle_memory_type_bits = self.imports.handle_memory_type_bits
@@ -97,10 +100,25 @@ class CudaBackend(Answers, SyncMembers):
         self.flush = self.transfers.flush
         self.invalidate = self.transfers.invalidate
         self.write = self.transfers.write
+        self.write_rows = self.transfers.write_rows
+        self.write_from = self.transfers.write_from
         self.read = self.transfers.read
         self.fill = self.transfers.fill
+        self.copy_from = self.transfers.copy_from
         self.submit = self.transfers.submit
         self.wait = self.transfers.wait
+
+    def framework_allocator(self) -> tuple[int, int]:
+        """See `AllocatesForFrameworks`. There is one for each GPU and process."""
+        self.device.check_open()
+        with self.device.making, self.device.gpu.current:
+            allocator = self.device.gpu.pool_allocator
+            if allocator is None:
+                with late_imports():
+                    from extmem.devices.cuda.pool_allocator import PoolAllocator
+
+                allocator = self.device.gpu.pool_allocator = PoolAllocator(self.device, self.vmm)
+        return allocator.allocate, allocator.deallocate
 
     def allocate(
         self,

@@ -12,13 +12,13 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.cuda import image_arrays
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
 from extmem.devices.cuda.memory import CudaAllocation
 from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
 from extmem.devices.fd_copies import copy_of, is_same_file
 from extmem.errors import DriverError, UnsupportedError
+from extmem.owning import LateModule
 from extmem.vk.handle_types import (
     D3D11_TEXTURE,
     D3D11_TEXTURE_KMT,
@@ -32,10 +32,13 @@ from extmem.vk.handle_types import (
 from extmem.vk.value_text import types_text
 
 if TYPE_CHECKING:
+    from extmem.devices.cuda import image_arrays
     from extmem.devices.cuda.logical import LogicalDevice
     from extmem.devices.types import Origin
     from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
+else:
+    image_arrays = LateModule(globals(), "extmem.devices.cuda.image_arrays")
 
 __all__ = ["External"]
 

@@ -6,6 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from extmem.devices.types import ExaminedFd
 from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
 
@@ -25,8 +27,8 @@ def examine(device: LogicalDevice, fd: int, handle_type: MemoryHandleType, *, tr
     """
     found = examine_file(fd, trusted=trusted and handle_type == OPAQUE_FD)
     if found.valid and handle_type != OPAQUE_FD:
-        found = found._replace(problem=str(device.unsupported_type(handle_type)))
-    return found._replace(handle_type=handle_type)
+        found = msgspec.structs.replace(found, problem=str(device.unsupported_type(handle_type)))
+    return msgspec.structs.replace(found, handle_type=handle_type)
 
 
 def examine_file(fd: int, *, trusted: bool) -> ExaminedFd:

@@ -7,8 +7,9 @@ the last one that closes ends both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from extmem.devices import host
 from extmem.devices.cuda.handle_types import recognisable, same_payload
@@ -29,8 +30,7 @@ _Key = tuple[int, bool, tuple[int, int] | None]
 """Size, whether it may be written, and the identity of its file, if the system has one."""
 
 
-@dataclass(slots=True)
-class Registered:
+class Registered(msgspec.Struct):
     """A payload's pages on the GPU. Counted: one `Registrations.give_back` for each `take`."""
 
     key: _Key

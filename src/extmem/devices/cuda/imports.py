@@ -15,12 +15,13 @@ from extmem.devices.cuda.owners import Undo
 from extmem.devices.cuda.vmm import PRODUCER
 from extmem.devices.fd_copies import copy_of
 from extmem.devices.types import HostRange, Origin
-from extmem.errors import DriverError
+from extmem.errors import DriverError, UnsupportedError
 from extmem.sharing.payload import PayloadFd
 from extmem.vk.handle_types import FROM_D3D, HOST_ALLOCATION, OPAQUE_FD, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.cuda.spans import Spans
     from extmem.devices.cuda.vmm import Vmm
     from extmem.devices.types import ExaminedFd, ImportRequest
 
@@ -30,9 +31,10 @@ __all__ = ["Imports"]
 class Imports:
     """The imports of one device, and what can be imported."""
 
-    def __init__(self, device: LogicalDevice, vmm: Vmm) -> None:
+    def __init__(self, device: LogicalDevice, vmm: Vmm, spans: Spans) -> None:
         self._device = device
         self._vmm = vmm
+        self._spans = spans
         self._gpu = device.gpu
         self._external = External(device)
 
@@ -88,6 +90,17 @@ class Imports:
             return self._external.import_handle(
                 handle, origin, name=name, payload=payload, identity=identity, writable=writable
             )
+        if origin.parts:
+            if payload is None:
+                raise UnsupportedError(
+                    f"the memory consists of {len(origin.parts)} allocations, and one handle leads to one of them; "
+                    "open it by name or from a pickle",
+                    requires_one_of=["a name", "a pickle of the memory"],
+                )
+            with self._gpu.current:
+                return self._spans.import_handles(
+                    payload.fds, origin, payload=payload, identity=identity, writable=writable
+                )
         with self._gpu.current:
             return self._vmm.import_fd(
                 handle, origin.size, origin.device_name, payload=payload, identity=identity, writable=writable
@@ -132,6 +145,12 @@ class Imports:
         self._device.check_open()
         with self._gpu.current:
             return self._vmm.adopt(address, size)
+
+    def wrap_range(self, address: int, size: int) -> CudaAllocation:
+        """See `WrapsPointers`, and `Spans.adopt`."""
+        self._device.check_open()
+        with self._gpu.current:
+            return self._spans.adopt(address, size)
 
     # What can be imported.
 

@@ -63,6 +63,8 @@ class LogicalDevice(Held):
         """Release the primary context, when nothing of this device is left. Safe to call twice."""
         self.closing = True
         self.gpu.undo_left()
+        if self.pid == current_process.pid:
+            self.gpu.release_ring(self)
         self.end()
 
     def give_back(self) -> None:

@@ -25,8 +25,11 @@ _READ_WRITE, _READ_EXECUTE, _PRIVATE_ANONYMOUS = 3, 5, 0x22
 _FAILED: Final = (1 << 64) - 1
 
 
-def load(listings: Mapping[str, bytes], what: str) -> int:
-    """Return the address of the code for this machine. listings: by machine. what: is done by it, for errors.
+def load(
+    listings: Mapping[str, bytes], what: str, remedy: str = "signal on the host, after a wait for the stream"
+) -> int:
+    """Return the address of the code for this machine. listings: by machine. what: is done by it, and
+    remedy: is done without it, for errors.
 
     Errors: UnsupportedError on other machines, and where no code may be mapped; OutOfMemoryError.
     """
@@ -34,16 +37,15 @@ def load(listings: Mapping[str, bytes], what: str) -> int:
     code = listings.get(machine, b"")
     if not code:
         raise UnsupportedError(
-            f"{what} on {' and '.join(listings)}, and this machine is {machine}; signal on the host, after a wait for "
-            "the stream",
+            f"{what} on {' and '.join(listings)}, and this machine is {machine}; {remedy}",
             requires_one_of=list(listings),
         )
     address, memory = mapped("machine code")
     memory[: len(code)] = code
     if _libc().syscall(_MPROTECT[machine], address, SIZE, _READ_EXECUTE, 0, 0, 0):
         raise UnsupportedError(
-            f"this system refuses executable memory (mprotect: errno {int(ffi.errno)}), which CUDA's host functions "
-            "need; allow it (execmem), or signal on the host, after a wait for the stream",
+            f"this system refuses executable memory (mprotect: errno {int(ffi.errno)}), and with it {what}; allow it "
+            f"(execmem), or {remedy}",
             requires_one_of=["executable memory"],
         )
     return address

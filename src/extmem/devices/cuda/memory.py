@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from extmem.errors import HandleStateError, UnsupportedError
@@ -32,9 +32,11 @@ class CudaAllocation(Owner):
         "array",
         "device",
         "exports",
+        "exports_each",
         "keep_alive",
         "mapping",
         "memory_type_index",
+        "parts",
         "pointer",
         "size",
         "stated_identity",
@@ -59,6 +61,7 @@ class CudaAllocation(Owner):
         writable: bool = True,
         mapping: Mapping | None = None,
         array: Any = None,
+        parts: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.device = device
@@ -74,6 +77,10 @@ class CudaAllocation(Owner):
         """The host's mapping, for host memory; None for other memory."""
         self.exports: Callable[[], OwnedFd] | None = None
         """Exports a new fd or NT handle, for memory that CUDA allocated to be shared."""
+        self.parts = parts
+        """The bytes of each allocation that it consists of, which have a handle each; empty for one allocation."""
+        self.exports_each: Callable[[], Iterator[OwnedFd]] | None = None
+        """Exports the fds of memory of several allocations that others mapped here."""
         self.keep_alive: object = None
         """Objects whose addresses the driver has."""
         self.stated_identity = identity
@@ -98,12 +105,38 @@ class CudaAllocation(Owner):
     def fd(self) -> int | None:
         """The payload's fd or NT handle, borrowed: the imported one, or one that CUDA exports at the first use."""
         self._check_open()
+        if self.parts:
+            raise UnsupportedError(
+                f"this memory consists of {len(self.parts)} allocations of the driver, so it has no handle that leads "
+                "to all of it; share it by name, or pass the memory object to another process",
+                requires_one_of=["a name", "a pickle of the memory"],
+            )
         if self._payload is not None:
             return self._payload.fd if self._payload.fd >= 0 else None
         with self.device.making:
             if self._fd is None and self.exports is not None:
                 self._fd = self.exports()
             return self._fd.fd if self._fd is not None else None
+
+    def export_on_demand(self, exports_each: Callable[[], Iterator[OwnedFd]]) -> None:
+        """Close the descriptors of an import of several allocations. exports_each: makes new ones."""
+        self.exports_each = exports_each
+        if self._payload is not None:
+            self._payload.close()
+            self._payload = None
+
+    @property
+    def exports_parts(self) -> bool:
+        """See `AllocationOfParts`."""
+        return self.exports_each is not None
+
+    def part_fds(self) -> list[OwnedFd | int]:
+        """See `AllocationOfParts`. What is exported is not kept: it may be hundreds of descriptors."""
+        self._check_open()
+        if self._payload is not None:
+            return [*self._payload.fds]
+        with self.device.gpu.current:
+            return [*self.exports_each()] if self.exports_each is not None else []
 
     def _check_open(self) -> None:
         if not self._gate or self.closing:
@@ -140,7 +173,7 @@ class CudaAllocation(Owner):
             device.gpu.undo(self.undo)
         self.forget()
         super().give_back()
-        self.pointer, self.array, self.exports, self.keep_alive = 0, None, None, None
+        self.pointer, self.array, self.exports, self.exports_each, self.keep_alive = 0, None, None, None, None
         if self._fd is not None:
             self._fd.settle()
         if self._payload is not None:

@@ -18,6 +18,7 @@ from extmem.owning import Held, Lock, Owner, cleanup_thread, late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.host_registration import Registrations
+    from extmem.devices.cuda.pinned_ring import PinnedRing
     from extmem.owning import Step
 
 __all__ = ["RANK", "Gpu", "look"]
@@ -79,10 +80,13 @@ class Gpu:
         )
         self.can = {word: self.attribute(name) for name, word in _WANTED.items()}
         """Its attributes, by a short name for each (`_WANTED`)."""
+        self.pool_allocator: Any = None
+        """The allocator of frameworks (`PoolAllocator`), once there is one. It is not destroyed."""
         self._lock = Lock()
         self.context: Any = None
         """The primary context (CUcontext) while it is retained."""
         self.current = Current(module, None, self.name)
+        self._ring: PinnedRing | None = None
         self._left: deque[tuple[Undo, memoryview, Held]] = deque()
         """The calls that release lost allocations, with a hold on their device each."""
         self._working = Lock(reentrant=True)
@@ -111,6 +115,22 @@ class Gpu:
             from extmem.devices.cuda.host_registration import Registrations
 
         return Registrations(self.module, self.name, self.can)
+
+    @property
+    def ring(self) -> PinnedRing:
+        """The pinned memory that long copies go through; made at the first use."""
+        with late_imports():
+            from extmem.devices.cuda.pinned_ring import PinnedRing
+
+        with self._lock:
+            if self._ring is None:
+                self._ring = PinnedRing(self)
+            return self._ring
+
+    def release_ring(self, device: Held) -> None:
+        """Release the ring, if this device made it."""
+        if self._ring is not None:
+            self._ring.release(device)
 
     @property
     def shares(self) -> bool:

@@ -9,7 +9,6 @@ from extmem.errors import DriverError, OutOfMemoryError
 
 __all__ = ["check", "fail", "value_of"]
 
-Result = vk.Result
 _OUT_OF_MEMORY = 2
 _ADVICE = {
     1: "a value does not fit: size, type and dedicated flag must be the exporter's (they are in the descriptor)",
@@ -32,14 +31,14 @@ _ADVICE = {
     999: "the driver does not recognize the handle; pass the exporter's handle, with its type and size",
 }
 _RESULTS = {
-    304: Result.ERROR_TOO_MANY_OBJECTS,
-    400: Result.ERROR_INVALID_EXTERNAL_HANDLE,
-    700: Result.ERROR_DEVICE_LOST,
-    719: Result.ERROR_DEVICE_LOST,
-    801: Result.ERROR_FEATURE_NOT_PRESENT,
-    999: Result.ERROR_INVALID_EXTERNAL_HANDLE,
+    304: "ERROR_TOO_MANY_OBJECTS",
+    400: "ERROR_INVALID_EXTERNAL_HANDLE",
+    700: "ERROR_DEVICE_LOST",
+    719: "ERROR_DEVICE_LOST",
+    801: "ERROR_FEATURE_NOT_PRESENT",
+    999: "ERROR_INVALID_EXTERNAL_HANDLE",
 }
-"""The VkResult that a Vulkan driver returns in such a case."""
+"""The VkResult that a Vulkan driver returns in such a case, by name."""
 
 
 def check(result: Any, command: str, *devices: str, tried: str = "") -> None:
@@ -65,13 +64,13 @@ def fail(result: Any, command: str, *devices: str, tried: str = "") -> NoReturn:
     if code == _OUT_OF_MEMORY:
         raise OutOfMemoryError(
             f"{what}: the GPU has no more memory; free some, or ask for less",
-            result=int(Result.ERROR_OUT_OF_DEVICE_MEMORY),
+            result=int(vk.Result.ERROR_OUT_OF_DEVICE_MEMORY),
             command=command,
             devices=devices,
         )
     raise DriverError(
         f"{what}: {_ADVICE.get(code, 'see the CUDA driver API on this result')}",
-        result=int(_RESULTS.get(code, Result.ERROR_UNKNOWN)),
+        result=int(vk.Result[_RESULTS.get(code, "ERROR_UNKNOWN")]),
         command=command,
         devices=devices,
     )

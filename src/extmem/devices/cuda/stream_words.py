@@ -8,8 +8,9 @@ as it is registered.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from extmem.errors import UnsupportedError
 from extmem.owning import Lock
@@ -24,8 +25,7 @@ __all__ = ["RegisteredPage", "RegisteredPages"]
 _CAN_64_BIT = "CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS"
 
 
-@dataclass(slots=True)
-class RegisteredPage:
+class RegisteredPage(msgspec.Struct):
     """A page on the GPU. Counted: one `RegisteredPages.give_back` for each `take`."""
 
     page: TimelinePage

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.errors import DriverError
@@ -57,23 +57,30 @@ class Submissions:
         device = self._device
         device.check(device.module.cuStreamSynchronize(stream)[0], "cuStreamSynchronize")
 
-    def _until_done(self, stream: int, *, limited: bool) -> None:
-        """Wait. Errors: those of signal handlers; DriverError if `limited`. A failed stream runs nothing any more."""
-        before = [] if stream else list(self._unfinished)
-        looks, module, until = 0, self._device.module, time.monotonic() + self._patience
-        while int(module.cuStreamQuery(stream)[0]) == _NOT_READY:
+    def until(self, event: Any) -> None:
+        """Wait until an event of the library's work on the default stream is complete. Errors: as `finish`."""
+        self._wait(self._device.module.cuEventQuery, event, "cuEventQuery", limited=True)
+
+    def _wait(self, query: Any, what: Any, command: str, *, limited: bool) -> None:
+        looks, until = 0, time.monotonic() + self._patience
+        while int(query(what)[0]) == _NOT_READY:
             if limited and time.monotonic() >= until:
                 self._patience = 0.0
                 raise DriverError(
-                    f"cuStreamQuery on {self._device.name}: work that was given to the default stream does not end "
+                    f"{command} on {self._device.name}: work that was given to the default stream does not end "
                     f"(the wait was {_PATIENCE_S:.0f} seconds at first); what it uses is held until it does. Try again "
                     "later; if the GPU hangs, end this process",
                     result=int(vk.Result.TIMEOUT),
-                    command="cuStreamQuery",
+                    command=command,
                     devices=[self._device.name],
                 )
             looks += 1
             time.sleep(0 if looks < _QUICK_LOOKS else _PAUSE_S)
+
+    def _until_done(self, stream: int, *, limited: bool) -> None:
+        """Wait. Errors: those of signal handlers; DriverError if `limited`. A failed stream runs nothing any more."""
+        before = [] if stream else list(self._unfinished)
+        self._wait(self._device.module.cuStreamQuery, stream, "cuStreamQuery", limited=limited)
         if not stream:
             self._patience = _PATIENCE_S
         for uses in before:

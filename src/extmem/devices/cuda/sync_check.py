@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import cast
 
+import msgspec
+
 from extmem.devices.cuda import fd_check
 from extmem.devices.host import sync as host
 from extmem.devices.types import ExaminedFd
@@ -23,4 +25,4 @@ def examine(
     if fence or hosts.valid or handle_type != SEMAPHORE_OPAQUE_FD or hosts.file_type == "closed":
         return hosts
     found = fd_check.examine_file(fd, trusted=trusted)
-    return found._replace(handle_type=cast("MemoryHandleType", handle_type)) if found.valid else found
+    return msgspec.structs.replace(found, handle_type=cast("MemoryHandleType", handle_type)) if found.valid else found

@@ -17,7 +17,7 @@ from extmem.devices.cuda.handle_types import ATTRIBUTE, KIND, WORDS, Terms, make
 from extmem.devices.cuda.memory import CudaAllocation
 from extmem.devices.cuda.owners import Undo, take
 from extmem.errors import DriverError, OutOfMemoryError, UnsupportedError
-from extmem.owning import OwnedDescriptor, OwnedFd
+from extmem.owning import OwnedDescriptor, OwnedFd, do_last
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.logical import LogicalDevice
@@ -38,14 +38,15 @@ class Vmm:
         self._device = device
         self._gpu = device.gpu
         self._module = device.module
-        self._kind = getattr(device.module.CUmemAllocationHandleType, KIND)
+        self.kind = getattr(device.module.CUmemAllocationHandleType, KIND)
+        """The handle type by which memory is exported."""
 
     @cached_property
     def granularity(self) -> int:
         """Bytes of which every allocation is a multiple. Errors: UnsupportedError where the GPU has no such memory."""
         kind = self._module.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_MINIMUM
         terms = Terms(None) if self._gpu.shares else None
-        answer = self._module.cuMemGetAllocationGranularity(self._properties(terms), kind)
+        answer = self._module.cuMemGetAllocationGranularity(self.properties(terms), kind)
         return int(self._device.value_of(answer, "cuMemGetAllocationGranularity"))
 
     def whole(self, size: int) -> int:
@@ -53,7 +54,7 @@ class Vmm:
         granule = self.granularity
         return -(-size // granule) * granule
 
-    def _properties(self, terms: Terms | None) -> Any:
+    def properties(self, terms: Terms | None) -> Any:
         """Return CUmemAllocationProp, valid while `terms` exists. terms: None for memory that is never shared."""
         cu = self._module
         if not self._gpu.can["virtual_memory"]:
@@ -78,7 +79,7 @@ class Vmm:
         if terms is None:
             properties.requestedHandleTypes = cu.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_NONE
         else:
-            properties.requestedHandleTypes = self._kind
+            properties.requestedHandleTypes = self.kind
             if terms.address:
                 properties.win32HandleMetaData = terms.address
         return properties
@@ -91,7 +92,7 @@ class Vmm:
         cu, whole, undo = self._module, self.whole(size), Undo()
         security = Terms(terms) if shared else None
         try:
-            answer = take(undo, (cu.cuMemRelease, ...), cu.cuMemCreate, whole, self._properties(security), 0)
+            answer = take(undo, (cu.cuMemRelease, ...), cu.cuMemCreate, whole, self.properties(security), 0)
             handle = self._device.value_of(answer, "cuMemCreate", f"{whole} bytes")
             pointer = self._map(handle, whole, undo, writable=True)
             identity = secrets.randbits(63) | 1 if shared else 0
@@ -122,7 +123,7 @@ class Vmm:
             )
         self._device.check(result, "cuMemRetainAllocationHandle", f"{address:#x}")
         try:
-            whole = self._measure(handle, address, size)
+            whole = self._measure(handle, address, size, undo)
             fd = self.export(handle)
             identity = secrets.randbits(63) | 1
             return CudaAllocation(self._device, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
@@ -145,7 +146,7 @@ class Vmm:
             self._gpu.undo(undo)
             raise
 
-    def _measure(self, handle: Any, address: int, size: int) -> int:
+    def _measure(self, handle: Any, address: int, size: int, undo: Undo) -> int:
         """Bytes of the allocation that is mapped from `address` on. Errors: _NotWholeError; DriverError.
 
         cuMemGetAddressRange returns the range of addresses. If that contains several allocations side by side, the
@@ -155,13 +156,13 @@ class Vmm:
         result, begin, length = cu.cuMemGetAddressRange(address)
         self._device.check(result, "cuMemGetAddressRange", f"{address:#x}")
         begin, end = int(begin), int(begin) + int(length)
-        if begin < address and self._mapped_at(address - 1) == mine:
+        if begin < address and self.mapped_at(address - 1, undo) == mine:
             raise _NotWholeError(f"they begin inside of an allocation, {address - begin} bytes after {begin:#x}")
-        if self._mapped_at(end - 1) != mine:
+        if self.mapped_at(end - 1, undo) != mine:
             inside, granule = address, self.granularity
             while end - inside > granule:
                 middle = inside + (end - inside) // 2 // granule * granule
-                if self._mapped_at(middle) == mine:
+                if self.mapped_at(middle, undo) == mine:
                     inside = middle
                 else:
                     end = middle
@@ -169,12 +170,18 @@ class Vmm:
             raise _NotWholeError(f"the allocation that begins there has {end - address} bytes, and others follow it")
         return end - address
 
-    def _mapped_at(self, address: int) -> int:
-        """The handle of the allocation that is mapped at an address, as a number; 0 for none."""
-        cu, undo = self._module, Undo()
+    def mapped_at(self, address: int, undo: Undo) -> int:
+        """The handle of the allocation that is mapped at an address, as a number; 0 for none. DriverError.
+
+        undo: records the handle until it is released again. The GPU's context is current.
+        """
+        cu = self._module
         result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemRetainAllocationHandle, address)
-        self._gpu.undo(undo)
-        return 0 if result else int(handle)
+        if int(result) == _INVALID_VALUE:
+            return 0
+        self._device.check(result, "cuMemRetainAllocationHandle", f"{address:#x}")
+        do_last(undo)
+        return int(handle)
 
     def export(self, handle: Any) -> OwnedFd:
         """A new POSIX descriptor or NT handle of an allocation, kept from children, owned by the caller.
@@ -182,7 +189,7 @@ class Vmm:
         Errors: DriverError; UnsupportedError where the memory was not made for that.
         """
         owned = OwnedDescriptor()
-        result, _ = owned.own_result_of(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
+        result, _ = owned.own_result_of(self._module.cuMemExportToShareableHandle, handle, self.kind, 0)
         if int(result) == _INVALID_VALUE:
             raise UnsupportedError(
                 "cuMemExportToShareableHandle: this memory was made without a shareable handle type",
@@ -217,11 +224,11 @@ class Vmm:
         """
         cu, whole, undo = self._module, self.whole(size), Undo()
         try:
-            result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemImportFromShareableHandle, fd, self._kind)
+            result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemImportFromShareableHandle, fd, self.kind)
             tried = f"{size} bytes of CUDA memory by {WORDS[:-1]} {fd}"
             others = (device_name,) if device_name else ()
             self._device.check(result, "cuMemImportFromShareableHandle", tried, others)
-            self._check_device(handle, device_name)
+            self.check_device(handle, device_name)
             pointer = self._map(handle, whole, undo, writable=writable)
             return CudaAllocation(
                 self._device,
@@ -237,7 +244,8 @@ class Vmm:
             self._gpu.undo(undo)
             raise
 
-    def _check_device(self, handle: Any, device_name: str) -> None:
+    def check_device(self, handle: Any, device_name: str) -> None:
+        """Check that imported memory is of this device. Errors: DriverError. device_name: the exporter's."""
         answer = self._module.cuMemGetAllocationPropertiesFromHandle(handle)
         properties = self._device.value_of(answer, "cuMemGetAllocationPropertiesFromHandle")
         ordinal = int(properties.location.id)
@@ -257,14 +265,23 @@ class Vmm:
         self._device.check(result, "cuMemAddressReserve", f"{whole} bytes")
         (result,) = take(undo, (cu.cuMemUnmap, address, whole), cu.cuMemMap, address, whole, 0, handle, 0)
         self._device.check(result, "cuMemMap", f"{whole} bytes")
+        self.allow(int(address), whole, writable=writable)
+        return int(address)
+
+    def allow(self, address: int, whole: int, *, writable: bool) -> None:
+        """Let the device access what is mapped at these addresses. Errors: DriverError."""
+        (result,) = self._module.cuMemSetAccess(address, whole, [self.access(writable=writable)], 1)
+        self._device.check(result, "cuMemSetAccess", f"{whole} bytes")
+
+    def access(self, *, writable: bool) -> Any:
+        """Return CUmemAccessDesc: the device's right to access memory."""
+        cu = self._module
         allowed = cu.CUmemAccessDesc()
         allowed.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
         allowed.location.id = self._gpu.ordinal
         flags = cu.CUmemAccess_flags
         allowed.flags = flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE if writable else flags.CU_MEM_ACCESS_FLAGS_PROT_READ
-        (result,) = cu.cuMemSetAccess(address, whole, [allowed], 1)
-        self._device.check(result, "cuMemSetAccess", f"{whole} bytes")
-        return int(address)
+        return allowed
 
 
 class _NotWholeError(Exception):

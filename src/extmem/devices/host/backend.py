@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices.fd_copies import copy_of
-from extmem.devices.host import capabilities, imports, late, system
+from extmem.devices.host import imports, late, system
 from extmem.devices.host.memory import HostAllocation, PointerAllocation
 from extmem.devices.host.physical import host_identity
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
+from extmem.owning import LateModule
 from extmem.sharing.kinds import Backing
 from extmem.vk.handle_types import NO_TYPES, OPAQUE_FD, MemoryHandleType
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation, Recorder
+    from extmem.devices.host import capabilities
     from extmem.devices.resources import NativeResource, Requirements
     from extmem.devices.sync import Batch, FenceSpec, NativeFence, NativeSemaphore, SemaphoreSpec
     from extmem.devices.types import ExaminedFd, ImportRequest, QueueFacts
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
     from extmem.vk.handle_types import SyncHandleType
+else:
+    capabilities = LateModule(globals(), "extmem.devices.host.capabilities")
 
 __all__ = ["HostBackend"]
 
@@ -120,7 +124,8 @@ class HostBackend:
                 command="vkAllocateMemory",
                 devices=[self.identity.device_name],
             )
-        return HostAllocation(system.create(size, descriptor, terms), size, memory_type_index, True)
+        file = system.create(size, descriptor, terms, control_page=True, freezable=True)
+        return HostAllocation(file, size, memory_type_index, True)
 
     examine_fd = staticmethod(system.examine)
 

@@ -13,7 +13,9 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from extmem.owning import OwnedFd
 
@@ -29,7 +31,7 @@ _NO_LIMIT = 1 << 60
 """Bytes. Version 1 has the largest whole number of pages in place of no limit."""
 
 
-class Group(NamedTuple):
+class Group(msgspec.Struct, frozen=True):
     """What one control group leaves, in bytes."""
 
     name: str

@@ -90,9 +90,9 @@ def examine(fd: int, handle_type: MemoryHandleType = OPAQUE_FD, *, trusted: bool
         problem = f"the host device imports OPAQUE_FD and not {types_text(handle_type)}"
     if problem:
         return ExaminedFd(fd, handle_type, file_type, problem, size, 0, seals, writable, identity)
-    descriptor, missing_descriptor = _trailer(fd, size)
+    descriptor, missing_descriptor, behind = _trailer(fd, size)
     # Without a frame of this library the last page belongs to the payload like any other.
-    capacity = size if missing_descriptor else size - PAGE
+    capacity = size - behind
     if not descriptor:
         missing_descriptor = missing_descriptor or "the payload was made without one"
     return ExaminedFd(
@@ -139,11 +139,15 @@ def _link(fd: int) -> str:
         return ""
 
 
-def _trailer(fd: int, size: int) -> tuple[bytes, str]:
+def _trailer(fd: int, size: int) -> tuple[bytes, str, int]:
+    """Return the descriptor, or why there is none, and the bytes of the file that are not the payload's."""
     if size < 2 * PAGE:
-        return b"", f"the file has {size} bytes, too few for a payload and its self-description"
+        return b"", f"the file has {size} bytes, too few for a payload and its self-description", 0
     try:
         frame = os.pread(fd, trailer.TRAILER_SIZE, size - PAGE)
     except OSError as error:
-        return b"", f"the last page cannot be read: {os.strerror(error.errno or 0)}"
-    return trailer.unpack(frame)
+        return b"", f"the last page cannot be read: {os.strerror(error.errno or 0)}", 0
+    descriptor, problem = trailer.unpack(frame)
+    if problem:
+        return b"", problem, 0
+    return descriptor, "", PAGE * (1 + (trailer.has_control_page(frame) and size >= 3 * PAGE))

@@ -7,7 +7,7 @@ tilings are row-major; only the layout of LINEAR ones can be queried, as in the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from extmem import vk
 from extmem.devices.host import capabilities
@@ -116,16 +116,14 @@ def subresource_layout(info: vk.ImageCreateInfo, subresource: vk.ImageSubresourc
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Level:
+class _Level(msgspec.Struct, frozen=True):
     offset: int
     row_pitch: int
     depth_pitch: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(msgspec.Struct, frozen=True):
     levels: tuple[_Level, ...]
     layer_size: int
 

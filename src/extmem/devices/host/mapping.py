@@ -42,9 +42,12 @@ class FileMapping(Owner):
         self.size = size
         self.writable = writable
 
-    def map(self, fd: int) -> int:
-        """Call mmap. Return the address, which is `_FAILED` if nothing was mapped."""
-        calls = starmap(_mmap, ((0, self.size, _RIGHTS[self.writable], _SHARED, fd, 0),))
+    def map(self, fd: int, offset: int = 0) -> int:
+        """Call mmap. Return the address, which is `_FAILED` if nothing was mapped.
+
+        offset: of the first byte in the file, whole pages.
+        """
+        calls = starmap(_mmap, ((0, self.size, _RIGHTS[self.writable], _SHARED, fd, offset),))
         self._owed.extend(zip((_munmap,), calls, (self.size,)))  # noqa: B905  (`strict` takes as long as the rest)
         self.address = self._owed[0][1]
         return self.address
@@ -53,14 +56,14 @@ class FileMapping(Owner):
         """See `Owner`. The child keeps its copy until it is lost there: views of the child use it."""
 
 
-def map_file(fd: int, size: int, writable: bool) -> FileMapping:
-    """Map the first `size` bytes of a file. The fd is borrowed for the call.
+def map_file(fd: int, size: int, writable: bool, offset: int = 0) -> FileMapping:
+    """Map `size` bytes of a file, from `offset` on (whole pages). The fd is borrowed for the call.
 
     Errors: AccessDeniedError for a writable mapping of a read-only fd, or of a file that is sealed against writing;
     OutOfMemoryError; OSError.
     """
     made = FileMapping(size, writable)
-    address = made.map(fd)
+    address = made.map(fd, offset)
     if address != _FAILED:
         return made
     code = int(ffi.errno)
@@ -68,7 +71,7 @@ def map_file(fd: int, size: int, writable: bool) -> FileMapping:
     if code == errno.EPERM and not writable and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
         # Sealed against writing: before Linux 6.7 that takes an fd that was opened for reading.
         reading = OwnedFd.of(os.open, f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-        return map_file(reading.fd, size, False)
+        return map_file(reading.fd, size, False, offset)
     raise _map_error(code, size, writable)
 
 

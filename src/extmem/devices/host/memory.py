@@ -5,7 +5,7 @@ from __future__ import annotations
 from weakref import ref
 
 from extmem.devices.backend import Mapping
-from extmem.devices.host.system import FileMapping, identity_of, map_file
+from extmem.devices.host.system import FileMapping, identity_of, is_sealed, map_file, seal
 from extmem.devices.types import HostRange
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
@@ -39,6 +39,15 @@ class HostAllocation:
         if payload is None:
             raise self._freed()
         return payload.fd
+
+    @property
+    def file(self) -> OwnedFd:
+        """The owner of the fd, borrowed. HandleStateError once closed."""
+        payload = self._payload
+        shared = payload.shared if payload is not None else None
+        if shared is None:
+            raise self._freed()
+        return shared
 
     @property
     def identity(self) -> tuple[int, int] | None:
@@ -79,6 +88,31 @@ class HostAllocation:
             shared.mapping = ref(mapping)
         return self._mappings.setdefault(writable, mapping)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the kernel lets nobody write to it any more. HandleStateError once closed."""
+        return is_sealed(self.fd)
+
+    def freeze(self) -> bool:
+        """Let nobody write to it any more, here neither. Return False if somebody has mapped it for writing.
+
+        The caller ensures that nothing of this process uses its mappings, which end here. Errors: as `seal`.
+        """
+        self._mappings.clear()
+        file = self.file
+        with file.use():
+            return seal(file.fd) and self.look_at_seal()
+
+    def look_at_seal(self) -> bool:
+        """Return `frozen`, and record it: an exception may come between the seal and its record."""
+        frozen = self.frozen
+        if frozen:
+            self.writable = False
+            payload = self._payload
+            if payload is not None:
+                payload.writable = False
+        return frozen
+
     def _freed(self) -> HandleStateError:
         return HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
 
@@ -94,6 +128,8 @@ class PointerAllocation:
     """None: there is no file."""
     stated_identity = 0
     """0: there is no payload."""
+    frozen = False
+    """False: there is no file."""
     writable = True
     """True: memory that is not writable is not imported."""
     mapped = True

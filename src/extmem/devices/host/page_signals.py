@@ -22,6 +22,8 @@ import time
 from threading import get_ident
 from typing import Any, Final
 
+import msgspec
+
 from extmem import vk
 from extmem.devices.host import page_exits
 from extmem.devices.host.system import FileMapping
@@ -120,6 +122,11 @@ class PageSignals:
         return layout.read(self._words.cast("B"))
 
     @property
+    def contents(self) -> memoryview:
+        """The bytes of the page, read-only where it may not be written."""
+        return self._words.cast("B")
+
+    @property
     def signalers(self) -> list[int]:
         """The ids of the processes that signal it or created it, and have not ended."""
         return [one.pid for one in layout.signalers(self._words.cast("B")) if not one.dead]
@@ -173,9 +180,26 @@ class PageSignals:
             self._settle()
         return True
 
+    def store(self, value: int) -> None:
+        """Store a value as the only process that may store one now, which is not entered into the table.
+
+        What was stored in memory before is visible before the value, and the value before what is stored later.
+        The caller ensures that the page is writable.
+        """
+        self._ring(self._bell)
+        words = self._words
+        if words[_STATE]:
+            layout.mark_repaired(words.cast("B"))
+        self._values[0] = value
+        self._ring(self._bell)
+
     def wake(self) -> None:
         """Wake all waiters, because a device has written the value. Errors: AccessDeniedError."""
         self.prepare_to_signal()
+        self._ring(self._bell)
+
+    def wake_all(self) -> None:
+        """Wake all waiters, as the only process that may write to the page now. The caller ensures that it may."""
         self._ring(self._bell)
 
     def announce_signal(self) -> None:
@@ -248,6 +272,20 @@ class PageSignals:
         """Exclude other processes that enter the table."""
         raise NotImplementedError
 
+    # For the control pages of memory, which Linux has.
+
+    def barrier(self) -> None:
+        """Order the reads before this call before those after it, on every processor."""
+        raise NotImplementedError
+
+    def own_facts(self) -> tuple[int, int, int]:
+        """Return pid and start time of this process, and the identity of its pid namespace, 0 for none."""
+        return os.getpid(), self._start_time(), 0
+
+    def has_ended(self, pid: int, start: int, namespace: int) -> bool:
+        """Return whether a process has ended, as far as this process can see."""
+        return False
+
     def add_user(self) -> None:
         """Count one more object of this process that has the page."""
         raise NotImplementedError
@@ -270,7 +308,7 @@ class PageSignals:
         if not facts.abandoned:
             return None
         reached = self.value  # after the state: it may have been signaled before the end
-        return facts._replace(value=reached) if reached < value else None
+        return msgspec.structs.replace(facts, value=reached) if reached < value else None
 
 
 def _places(page: memoryview, process: int, started: int) -> tuple[int, bool]:

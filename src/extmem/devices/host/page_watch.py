@@ -10,7 +10,7 @@ from extmem.devices.host.page_signals import PageSignals
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Watch"]
+__all__ = ["RingWatch", "Watch"]
 
 
 class Watch:
@@ -40,3 +40,17 @@ class Watch:
         """Let the coroutine go on; called in its event loop."""
         if not self._future.done():
             self._future.set_result(None)
+
+
+class RingWatch(Watch):
+    """Any change of a page that a coroutine waits for: whoever writes there wakes those who wait."""
+
+    __slots__ = ()
+
+    def __init__(self, page: PageSignals, expected: int, future: asyncio.Future[None]) -> None:
+        """expected: the sequence of the page when the coroutine looked at it."""
+        super().__init__(page, expected, 0, future)
+
+    def is_over(self) -> bool:
+        """Whether somebody has woken those who wait."""
+        return self.page.sequence_number != self.value

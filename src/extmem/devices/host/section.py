@@ -20,15 +20,35 @@ from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from extmem.sharing.terms import ShareTerms
 from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
 
-__all__ = ["PAGE", "create", "duplicate", "examine", "identity_of", "total_memory"]
+__all__ = [
+    "PAGE",
+    "control_page_at",
+    "create",
+    "duplicate",
+    "examine",
+    "identity_of",
+    "is_sealed",
+    "seal",
+    "total_memory",
+]
 
 PAGE = sections.PAGE
 _CHECKED_FROM = 1 << 20
 """Bytes from which a request is first compared with what is left: the kernel would grow the paging file for it."""
 
 
-def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> OwnedFd:
-    """Create a payload; return its handle, owned by the caller. Errors: as `manager.windows.payloads.create`."""
+def create(
+    size: int,
+    descriptor: bytes,
+    terms: ShareTerms | None = None,
+    *,
+    control_page: bool = False,
+    freezable: bool = False,
+) -> OwnedFd:
+    """Create a payload; return its handle, owned by the caller. Errors: as `manager.windows.payloads.create`.
+
+    control_page, freezable: unused: sections have no control page, and no seals.
+    """
     if len(descriptor) > DESCRIPTOR_LIMIT:
         raise ValueError(f"a descriptor of {len(descriptor)} bytes does not fit; {DESCRIPTOR_LIMIT} is the limit")
     if size >= _CHECKED_FROM:
@@ -41,6 +61,25 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> Own
                 command="vkAllocateMemory",
             )
     return OwnedDescriptor(payloads.create(size, descriptor, terms))
+
+
+def control_page_at(handle: int) -> int | None:
+    """None: sections of payloads have no control page."""
+    return None
+
+
+def seal(handle: int) -> bool:
+    """Raise UnsupportedError: sections have no seals."""
+    raise UnsupportedError(
+        "Windows cannot keep processes from writing to a section that they have open for writing; open the memory with "
+        "Access.READ where it is to be read only",
+        requires_one_of=["Linux"],
+    )
+
+
+def is_sealed(handle: int) -> bool:
+    """False: sections have no seals."""
+    return False
 
 
 def identity_of(handle: int) -> tuple[int, int] | None:

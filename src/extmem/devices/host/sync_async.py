@@ -25,11 +25,11 @@ from typing import Final, cast
 
 from extmem.devices.host.page_signals import PageSignals
 from extmem.devices.host.page_waits import wait_pages
-from extmem.devices.host.page_watch import Watch
+from extmem.devices.host.page_watch import RingWatch, Watch
 from extmem.devices.host.sync_system import SLICE_NS, Alarm, PageSleep, TimelinePage, waits_of_loop
 from extmem.owning import Lock, join_thread
 
-__all__ = ["wait_pages_async"]
+__all__ = ["sleep_async", "wait_pages_async"]
 
 _LINGER_NS: Final = 200_000_000
 _JOIN_S: Final = 0.2
@@ -170,20 +170,38 @@ async def wait_pages_async(waits: Sequence[tuple[TimelinePage, int]], *, any_of:
             for (page, value), known in zip(waits, marks, strict=True)
             if page.value < value
         ]
-        ring = waits_of_loop(loop)
-        try:
-            for watch in watches:
-                if ring is None or not ring.add(watch):
-                    _sleeper.add(watch)
-            if watches and not any(watch.is_over() for watch in watches):
-                await future
-            else:  # a process that changes the page all the time does not keep the event loop from other work
-                await asyncio.sleep(0)
-        finally:
-            for watch in watches:
-                _sleeper.remove(watch)
-                if ring is not None:
-                    ring.remove(watch)
+        await _until_over(watches, future, None)
+
+
+async def sleep_async(page: TimelinePage, expected: int, seconds: float | None) -> None:
+    """Sleep until somebody wakes those who wait for the page, unless its sequence is not the expected one any more.
+
+    It may return early. seconds: at most; None for no limit. Cancelled, it leaves nothing behind.
+    """
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    await _until_over([RingWatch(page, expected, future)], future, seconds)
+
+
+async def _until_over(watches: Sequence[Watch], future: asyncio.Future[None], seconds: float | None) -> None:
+    """Wait until one of the watches of this future is over."""
+    ring = waits_of_loop(future.get_loop())
+    try:
+        for watch in watches:
+            if ring is None or not ring.add(watch):
+                _sleeper.add(watch)
+        if not watches or any(watch.is_over() for watch in watches):
+            await asyncio.sleep(
+                0
+            )  # a process that changes the page all the time does not keep the loop from other work
+        elif seconds is None:
+            await future
+        else:
+            await asyncio.wait((future,), timeout=seconds)
+    finally:
+        for watch in watches:
+            _sleeper.remove(watch)
+            if ring is not None:
+                ring.remove(watch)
 
 
 if hasattr(os, "register_at_fork"):

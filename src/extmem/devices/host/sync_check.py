@@ -10,6 +10,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from extmem.devices.host import fd_check
 from extmem.devices.host.memfd import PAGE
 from extmem.devices.host.timeline_page import FILE_SIZE
@@ -43,7 +45,7 @@ def examine(fd: int, handle_type: SyncHandleType, *, fence: bool = False, timeli
         )
         return ExaminedFd(fd, kind, "other", problem if fd != -1 else "", self_describing=False)
     found = examine_timeline(fd) if timeline else examine_event(fd, "a fence" if fence else "a binary semaphore")
-    return found._replace(handle_type=kind)
+    return msgspec.structs.replace(found, handle_type=kind)
 
 
 def examine_page(fd: int) -> ExaminedFd:
@@ -53,9 +55,10 @@ def examine_page(fd: int) -> ExaminedFd:
         return found
     if found.size != FILE_SIZE or found.capacity != FILE_SIZE - PAGE:
         why = f" and {found.descriptor_problem}" if found.size == FILE_SIZE else ""
-        return found._replace(
+        return msgspec.structs.replace(
+            found,
             problem=f"fd {fd} is a memory file of {found.size} bytes{why}; a timeline of the host has {FILE_SIZE} "
-            "bytes, with a self-description: export it from a timeline"
+            "bytes, with a self-description: export it from a timeline",
         )
     return found
 
@@ -63,16 +66,17 @@ def examine_page(fd: int) -> ExaminedFd:
 def examine_timeline(fd: int) -> ExaminedFd:
     """Return whether an fd is the payload of a timeline of the host."""
     found = examine_page(fd)
-    if found.problem or not found.descriptor:
+    if not found.descriptor:
         return found
-    try:
+    try:  # also for a file of another size, because this reason says what it is
         descriptor = _parse(found.descriptor)
     except DescriptorError as error:
-        return found._replace(problem=f"fd {fd} is not a timeline by its self-description: {error}")
+        return msgspec.structs.replace(found, problem=f"fd {fd} is not a timeline by its self-description: {error}")
     if not descriptor.timeline or not descriptor.host:
-        return found._replace(
+        return msgspec.structs.replace(
+            found,
             problem=f"fd {fd} is {descriptor.noun} by its self-description, and not a timeline of the host; import it "
-            "as what it is"
+            "as what it is",
         )
     return found
 
@@ -89,7 +93,8 @@ def examine_event(fd: int, what: str = "a binary semaphore or a fence") -> Exami
     number = identity_of(fd)
     if number is None:
         found = fd_check.examine(fd)
-        return found._replace(
+        return msgspec.structs.replace(
+            found,
             problem=f"fd {fd} is {_words(found)}, and {what} of the host is an eventfd; import an fd that was exported "
             "from one",
         )

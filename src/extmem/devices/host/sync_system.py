@@ -19,6 +19,7 @@ __all__ = [
     "create_page",
     "examine",
     "examine_timeline",
+    "lease_of",
     "open_page",
     "sleep_on_pages",
     "wait_events",
@@ -27,6 +28,7 @@ __all__ = [
 
 if sys.platform == "win32":
     from extmem.devices.host.windows_event import Event, wait_events
+    from extmem.devices.host.windows_lease import lease_of
     from extmem.devices.host.windows_page_sleep import SLICE_NS, Alarm, PageSleep
     from extmem.devices.host.windows_sync_check import examine, examine_timeline
     from extmem.devices.host.windows_timeline_page import (
@@ -55,3 +57,7 @@ else:
         open_page,
         sleep_on_pages,
     )
+
+    def lease_of(page: object) -> Any:
+        """Return None: the broker gives the leases."""
+        return None

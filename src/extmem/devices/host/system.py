@@ -8,21 +8,34 @@ __all__ = [
     "PAGE",
     "FileMapping",
     "boot",
+    "control_page_at",
     "create",
     "duplicate",
     "examine",
     "identity_of",
+    "is_sealed",
     "map_file",
     "range_is_mapped",
+    "seal",
     "total_memory",
 ]
 
 if sys.platform == "win32":
     from extmem.devices.host.boot import boot
-    from extmem.devices.host.section import PAGE, create, duplicate, examine, identity_of, total_memory
+    from extmem.devices.host.section import (
+        PAGE,
+        control_page_at,
+        create,
+        duplicate,
+        examine,
+        identity_of,
+        is_sealed,
+        seal,
+        total_memory,
+    )
     from extmem.devices.host.windows_mapping import FileMapping, map_file, range_is_mapped
 else:
     from extmem.devices.host.fd_check import examine, identity_of
     from extmem.devices.host.mapping import FileMapping, map_file, range_is_mapped
-    from extmem.devices.host.memfd import PAGE, create, duplicate
+    from extmem.devices.host.memfd import PAGE, control_page_at, create, duplicate, is_sealed, seal
     from extmem.devices.host.reserve import boot, total_memory

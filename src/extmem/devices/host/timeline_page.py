@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 
 from extmem.devices.host import memfd
 from extmem.devices.host._libc import ffi
-from extmem.devices.host.futex import Words, add_and_wake, sleep
+from extmem.devices.host.futex import Words, add_and_wake, sleep, wake
 from extmem.devices.host.mapping import FileMapping, map_file
 from extmem.devices.host.page_signals import PageSignals, lock
 from extmem.errors import HandleStateError
@@ -43,7 +43,7 @@ FILE_SIZE: Final = memfd.file_size(layout.PAGE_SIZE)
 _SEQUENCE, _STATE = layout.SEQUENCE // 4, layout.STATE // 4
 _LOCK_ATTEMPTS, _LOCK_PAUSE_S = 100, 0.001
 
-_Key = tuple[int, int, bool]
+_Key = tuple[int, int, bool, int]
 _pages: WeakValueDictionary[_Key, TimelinePage] = WeakValueDictionary()
 
 
@@ -67,18 +67,18 @@ def create_companion_page(terms: ShareTerms | None, value: int = 0) -> OwnedFd:
     return create_page(value)
 
 
-def open_page(file: OwnedFd, writable: bool = True) -> TimelinePage:
+def open_page(file: OwnedFd, writable: bool = True, offset: int = 0) -> TimelinePage:
     """Return the page of a file, mapped. The file is borrowed, and held while it is used; it may be closed afterwards.
 
     writable: whether to signal; the file must be open for writing then. The caller has examined the file: its size is
-    sealed. Errors: AccessDeniedError; OutOfMemoryError; OSError.
+    sealed. offset: of the page in the file. Errors: AccessDeniedError; OutOfMemoryError; OSError.
     """
     with file.use(), lock:
         status = os.fstat(file.fd)
-        key = (status.st_dev, status.st_ino, writable)
+        key = (status.st_dev, status.st_ino, writable, offset)
         page = _pages.get(key)
         if page is None:
-            page = _pages[key] = TimelinePage(map_file(file.fd, layout.PAGE_SIZE, writable), key)
+            page = _pages[key] = TimelinePage(map_file(file.fd, layout.PAGE_SIZE, writable, offset), key)
         if writable and page._file is None and not page._claims:
             page._file = file
         return page
@@ -119,6 +119,21 @@ class TimelinePage(PageSignals):
             if not sleep(self.sequence, expected, deadline):
                 return values[0] >= value
 
+    def barrier(self) -> None:
+        """Order the reads before this call before those after it, on every processor (FUTEX_WAKE has a full barrier).
+
+        Nobody sleeps on the word that is used, so nobody is woken.
+        """
+        wake(self.address + layout.UNUSED)
+
+    def own_facts(self) -> tuple[int, int, int]:
+        """Return pid and start time of this process, and the inode of its pid namespace."""
+        return os.getpid(), start_time(os.getpid()), _pid_namespace()
+
+    def has_ended(self, pid: int, start: int, namespace: int) -> bool:
+        """Return whether a process has ended, as far as this process can see: it sees its own pid namespace."""
+        return bool(pid) and namespace == _pid_namespace() and start_time(pid) != start
+
     def add_user(self) -> None:
         """See `PageSignals`."""
         with lock:
@@ -141,6 +156,14 @@ class TimelinePage(PageSignals):
         """See `PageSignals`. If the file was closed by another import, the table is used without a lock."""
         file, self._file = self._file, None
         return _TableLock(file)
+
+
+def _pid_namespace() -> int:
+    """Return the inode of the pid namespace; 0 where it cannot be read."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
 
 
 def sleep_on_pages(pages: Sequence[tuple[TimelinePage, int]], deadline: int | None = None) -> bool:

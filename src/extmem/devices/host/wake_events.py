@@ -34,7 +34,7 @@ if sys.platform != "win32":
 
 import ctypes
 
-__all__ = ["ID_SIZE", "event_of_step", "path_of", "set_event_of_step", "table_locked"]
+__all__ = ["ID_SIZE", "event_of_step", "mutex_of", "path_of", "set_event_of_step", "table_locked"]
 
 ID_SIZE: Final = 16
 """Bytes of the id of a page."""
@@ -74,6 +74,11 @@ def set_event_of_step(path: str, sequence: int) -> None:
         calls.close_handle(event)
 
 
+def mutex_of(path: str) -> int:
+    """Return a handle to a mutex of the page, which the caller owns. path: its whole path. Errors: StatusError."""
+    return waitables.create_mutex(path, security=_security(), flags=waitables.OPEN_IF)
+
+
 @contextlib.contextmanager
 def table_locked(path: str) -> Iterator[None]:
     """Exclude other processes that enter a page's table: a mutex, which the kernel releases if its owner is killed.
@@ -82,7 +87,7 @@ def table_locked(path: str) -> Iterator[None]:
     for it, the table is used without.
     """
     try:
-        mutex = waitables.create_mutex(f"{path}table", security=_security(), flags=waitables.OPEN_IF)
+        mutex = mutex_of(f"{path}table")
     except calls.StatusError:
         yield
         return

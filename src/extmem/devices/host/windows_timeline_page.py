@@ -20,14 +20,17 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 from weakref import WeakSet, WeakValueDictionary
+
+import msgspec
 
 from extmem.devices.host import wake_events
 from extmem.devices.host.page_signals import PageSignals, lock
 from extmem.devices.host.windows_mapping import FileMapping, map_file
 from extmem.errors import HandleStateError
 from extmem.handles._win32 import calls, sections, waitables
+from extmem.handles._win32.tables import kernel32
 from extmem.manager.windows import processes, status_errors, sync_payloads
 from extmem.objects import Status
 from extmem.owning import OwnedDescriptor, OwnedFd, Owner, cleanup_thread
@@ -102,10 +105,11 @@ def _initialized(section: int, value: int) -> OwnedFd:
     return made
 
 
-def open_page(file: OwnedFd, writable: bool = True) -> TimelinePage:
+def open_page(file: OwnedFd, writable: bool = True, offset: int = 0) -> TimelinePage:
     """Return the page of a section, mapped. The handle is borrowed, and held while it is used.
 
-    writable: whether to signal. The caller has examined the section. Errors: AccessDeniedError; OutOfMemoryError.
+    writable: whether to signal. offset: 0, the only one here. The caller has examined the section.
+    Errors: AccessDeniedError; OutOfMemoryError.
     """
     with file.use(), lock:
         mapping = map_file(file.fd, layout.PAGE_SIZE, writable)
@@ -116,14 +120,14 @@ def open_page(file: OwnedFd, writable: bool = True) -> TimelinePage:
         return page
 
 
-class _Bell(NamedTuple):
+class _Bell(msgspec.Struct, frozen=True):
     """What a signal rings: the words of the page, and the common part of its events' paths."""
 
     words: memoryview
     path: str
 
 
-class Watched(NamedTuple):
+class Watched(msgspec.Struct, frozen=True):
     """A signaler that a wait watches."""
 
     process: int
@@ -189,7 +193,7 @@ class TimelinePage(PageSignals):
             return facts
         flags = layout.Flags.CLOSED | layout.Flags.EXITED if exited else 0
         state = int(layout.State.GONE)
-        return facts._replace(state=state, pid=pid, since=since, reached=facts.value, flags=int(flags))
+        return msgspec.structs.replace(facts, state=state, pid=pid, since=since, reached=facts.value, flags=int(flags))
 
     # Signaling.
 
@@ -225,6 +229,30 @@ class TimelinePage(PageSignals):
             self._claims.clear()
             self._member = None
             member.forget()
+
+    # For control pages.
+
+    @staticmethod
+    def barrier() -> None:
+        """Order the reads before this call before those after it, on every processor."""
+        kernel32.FlushProcessWriteBuffers()
+
+    def own_facts(self) -> tuple[int, int, int]:
+        """Return pid and start time of this process, and the number of its pid namespace: there is one."""
+        return os.getpid(), processes.start_time(os.getpid()), 1
+
+    def has_ended(self, pid: int, start: int, namespace: int) -> bool:
+        """Return whether a process has ended, as far as this process can see."""
+        if not pid or namespace != 1:
+            return False
+        try:
+            process = OwnedDescriptor(calls.open_process(pid, _WATCH_RIGHTS))
+        except calls.StatusError as error:
+            return error.status in (Status.INVALID_CID, Status.INVALID_PARAMETER)
+        try:
+            return calls.creation_time(process.fd) != start or processes.ended(process.fd)
+        finally:
+            process.close()
 
     # Waiting.
 

@@ -32,6 +32,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from extmem import vk
 from extmem.devices import descriptor_shortage
 from extmem.devices.types import ExaminedFd
@@ -307,7 +309,7 @@ class FdCheck:
             dedicated = request.dedicated
             resource = Resources(witness).recreate(dedicated) if dedicated is not None else None
             try:
-                Memories(witness).import_fd(request._replace(dedicated=resource)).close()
+                Memories(witness).import_fd(msgspec.structs.replace(request, dedicated=resource)).close()
             except DriverError as error:
                 return error
             finally:

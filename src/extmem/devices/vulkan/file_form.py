@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 __all__ = ["Form", "Sample", "learn"]
 
 _WORD = 8
@@ -27,7 +29,7 @@ _MOST = 1 << 16
 """Bytes before the payload, and behind it, that are compared at most."""
 
 
-class Sample(NamedTuple):
+class Sample(msgspec.Struct, frozen=True):
     """A file that the driver exported. first, last: the bytes that were written at the payload's beginning and end."""
 
     size: int
@@ -45,7 +47,7 @@ class _Length(NamedTuple):
     than_payload: int | None
 
 
-class _Part(NamedTuple):
+class _Part(msgspec.Struct, frozen=True):
     """The bytes before the payload, or behind it."""
 
     size: int
@@ -68,7 +70,7 @@ class _Part(NamedTuple):
         return -1
 
 
-class Form(NamedTuple):
+class Form(msgspec.Struct, frozen=True):
     """The common form of the files of one driver, handle type and memory type."""
 
     start: int

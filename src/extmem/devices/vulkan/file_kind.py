@@ -6,7 +6,9 @@ import importlib
 import os
 import re
 import stat
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 __all__ = ["FILE_TYPES", "FileKind", "file_kind", "kind_of", "seals_of"]
 
@@ -22,7 +24,7 @@ FILE_TYPES: Final = {
 _FILE_TYPE = stat.S_IFMT(0o177777)
 
 
-class FileKind(NamedTuple):
+class FileKind(msgspec.Struct, frozen=True):
     """What a file is, seen from outside: file type, device number of a device file, and its link without numbers.
 
     Of a regular file also the file system that it is on, and its seals; None where files there have none.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from extmem import vk
 from extmem.devices.types import DeviceIdentity
@@ -43,7 +45,7 @@ def enumerated(commands: Commands, name: str, arguments: tuple[Any, ...], array:
     return result, count[0], found
 
 
-class QueueFamily(NamedTuple):
+class QueueFamily(msgspec.Struct, frozen=True):
     """VkQueueFamilyProperties, as far as transfers need it."""
 
     number: int

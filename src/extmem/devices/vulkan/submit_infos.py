@@ -7,7 +7,9 @@ VkSubmitInfo2 does not take. A stage mask that VkSubmitInfo cannot state becomes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
 
 from extmem import vk
 from extmem.devices.sync import SemaphoreSignal, SemaphoreWait
@@ -36,7 +38,7 @@ def operations_of(batch: Batch) -> list[Operation]:
     return [*batch.waits, *batch.signals]
 
 
-class Submit(NamedTuple):
+class Submit(msgspec.Struct, frozen=True):
     """A call that submits: its command and arguments, which keep what they lead to."""
 
     command: Any

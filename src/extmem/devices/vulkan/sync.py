@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from extmem import vk
 from extmem.devices.sync import FenceSpec, SemaphoreSpec
 from extmem.devices.vulkan.fences import VulkanFence
@@ -120,7 +122,7 @@ class VulkanSyncBackend:
         if timeline and not fence:
             host = self._words.examined(fd)
             if host is not None:
-                return host._replace(trusted=trusted)
+                return msgspec.structs.replace(host, trusted=trusted)
         kind = VulkanFence.kind if fence else VulkanSemaphore.kind
         return self._fds.examine_for(fd, handle_type, kind, timeline=timeline, trusted=trusted)
 

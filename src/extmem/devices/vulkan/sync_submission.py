@@ -292,7 +292,7 @@ class BatchQueue:
             try:
                 page.raise_to(value)
             except (ExtmemError, OSError) as error:
-                _log.warning("a timeline could not be raised to %s: %s", value, error)
+                _log.warning("a timeline could not be raised to %s: %s", value, str(error))
 
     def _end(self, work: Work, result: int, *, is_signaled: bool) -> None:
         self._lost = self._lost or result == _LOST
@@ -312,7 +312,7 @@ class BatchQueue:
         try:
             work.uses.end()
         except (ExtmemError, OSError) as error:
-            _log.warning("what a submission has used could not be released: %s; it is tried again later", error)
+            _log.warning("what a submission has used could not be released: %s; it is tried again later", str(error))
         work.result, work.after = result, None
         work.ended.put(None)
 
@@ -338,7 +338,7 @@ class BatchQueue:
         except (ExtmemError, OSError) as error:
             error.add_note(NOTE_OF_EARLIER)
             self._failed.append(error)
-            _log.warning("a submission that waited for a timeline of the host failed: %s", error)
+            _log.warning("a submission that waited for a timeline of the host failed: %s", str(error))
             work.reason = error
             if not work.results:
                 self._end(work, _ABANDONED, is_signaled=False)

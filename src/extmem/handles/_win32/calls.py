@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from extmem.handles._win32.tables import (
     CLIENT_ID,
@@ -67,7 +69,7 @@ class StatusError(Exception):
         self.status = status
 
 
-class Basic(NamedTuple):
+class Basic(msgspec.Struct, frozen=True):
     """The result of `basic`."""
 
     granted: int

@@ -6,6 +6,8 @@ import ctypes
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from extmem.handles._win32.calls import attributes, check, handle_from
 from extmem.handles._win32.tables import (
     CURRENT_PROCESS,
@@ -55,7 +57,7 @@ class Facts(NamedTuple):
     anonymous: bool
 
 
-class Region(NamedTuple):
+class Region(msgspec.Struct, frozen=True):
     """The result of VirtualQuery: pages with equal attributes. `protect` is 0 if the pages are not committed."""
 
     base: int

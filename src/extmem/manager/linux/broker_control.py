@@ -6,13 +6,12 @@ import socket
 from collections.abc import Sequence
 from typing import TypeVar
 
-from extmem import wire
+from extmem import objects, wire
 from extmem.errors import InvalidHandleError, PeerProtocolError
 from extmem.manager.api import BrokerStatus, Manager, OtherBroker
 from extmem.manager.linux.client import Client
 from extmem.manager.linux.search import other_versions
 from extmem.manager.linux.validate import check_handle
-from extmem.objects import Part, PayloadRow, assemble
 
 __all__ = ["BrokerControl", "expect"]
 
@@ -32,13 +31,13 @@ class BrokerControl(Manager):
         expect(reply, wire.Channel)
         return socket.socket(fileno=fds[0].take())
 
-    def snapshot(self) -> list[PayloadRow]:
+    def snapshot(self) -> list[objects.PayloadRow]:
         """Return the live payloads that this user may open, and their holders; for root, all.
 
         It comes in pages, each of its own moment: what is created or ends meanwhile may be in it or not.
         """
         client = self.client
-        parts: list[Part] = []
+        parts: list[objects.Part] = []
         cursor = 0
         while True:
             try:
@@ -55,7 +54,11 @@ class BrokerControl(Manager):
                 parts += wire.decode_parts(file.read(page.size))
             cursor = page.next
             if not cursor:
-                return assemble(parts)
+                return objects.assemble(parts)
+
+    @property
+    def holds_payloads(self) -> bool:
+        return not self.client.state.empty
 
     def status(self) -> BrokerStatus | None:
         reply = self.client.probe(wire.GetStatus())
@@ -77,6 +80,8 @@ class BrokerControl(Manager):
             state.client_share,
             state.user_share,
             state.longest_turn_us / 1_000_000,
+            state.kept,
+            state.waiting,
         )
 
     def other_brokers(self) -> list[OtherBroker]:

@@ -280,7 +280,7 @@ class Client(Connection):
                         self.withdraw(ticket)
             except ExtmemError as error:
                 # The child has claimed it already: there is nothing to bind.
-                _log.debug("binding a ticket to process %s: %s", pid, error)
+                _log.debug("binding a ticket to process %s: %s", pid, str(error))
 
     def bind(self, ticket: bytes, pid: int) -> bool:
         """Bind a ticket of this process to another process. Return False if that has ended. The caller holds `lock`."""
@@ -343,7 +343,7 @@ class Client(Connection):
                 except (PeerGoneError, OutOfMemoryError, OSError):
                     raise
                 except ExtmemError as error:
-                    _log.warning("releasing %s after its owner was lost: %s", thing, error)
+                    _log.warning("releasing %s after its owner was lost: %s", str(thing), str(error))
                 self._later.popleft()
         finally:
             self._freeing = False

@@ -29,10 +29,10 @@ from extmem.errors import HandleStateError, PeerGoneError, PeerProtocolError
 from extmem.manager.linux import launch
 from extmem.manager.linux.held import State
 from extmem.manager.linux.pidfd import pidfd_of
-from extmem.manager.linux.records import HeldPayload, Loss, Process
+from extmem.manager.linux.records import HeldPayload, Loss, Process, handles_in
 from extmem.manager.linux.turns import Turns
 from extmem.manager.linux.watcher import Watched, Watcher
-from extmem.owning import OwnedFd, out_of_descriptors, raised_by_handler
+from extmem.owning import OwnedFd, out_of_descriptors, raised_by_handler, require_fds
 from extmem.wire import transport
 from extmem.wire.peers import inherited_socket, require_broker
 from extmem.wire.runtime_dir import RuntimeDir, lock_holder
@@ -42,7 +42,7 @@ __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Answer", "Connection"]
 TIMEOUT: Final = 10.0
 """Seconds that a broker may take for one reply."""
 _ATTEMPTS: Final = 4
-_CARRIERS: Final = frozenset({wire.Handle, wire.SnapshotFile, wire.Channel, wire.Fds})
+_CARRIERS: Final = frozenset({wire.Handle, wire.SnapshotFile, wire.Channel, wire.Fds, wire.Awaited, wire.NamesPage})
 """Replies except `Imported` that may carry file descriptors; the others need no look-up in the table."""
 _ATTACH: Final = wire.encode(wire.AttachFds())
 _decode: Final = wire.reply_decoder
@@ -99,7 +99,10 @@ class Connection(Watched):
     # -- one request --------------------------------------------------------------------------------------------------
 
     def _fetch_rest(self, sock: socket.socket, reply: wire.Reply, received: Sequence[OwnedFd]) -> Answer | None:
-        """Return a reply with all handles of its payload, of which it brought the first ones."""
+        """Return a reply with all handles of its payload, of which it brought the first ones.
+
+        It brings none if this process has them already. Those that were set aside are fetched again.
+        """
         if type(reply) is wire.Imported:
             facts = wire.decode_facts(reply.facts)
             payload, mode, count = facts.payload, facts.needs, facts.handles
@@ -107,7 +110,11 @@ class Connection(Watched):
             payload, mode, count = reply.payload, reply.mode, reply.handles
         else:
             return reply, received
+        if not received and (type(reply) is wire.Handle or not self.state.lacks(payload, mode, count)):
+            return reply, received
         found = list(received)
+        if len(found) < count:
+            require_fds(count - len(found), f"a payload of {count} handles, of which {len(found)} have come,")
         while len(found) < count:
             more = self._round_trip(sock, wire.encode(wire.FetchFds(payload, mode, len(found))))
             if more is None or type(more[0]) is not wire.Fds:
@@ -138,10 +145,12 @@ class Connection(Watched):
             if raised_by_handler(error):
                 raise
             raise self._gave_up() from error
+        except transport.TableFullError as error:
+            raise out_of_descriptors(error, "recvmsg", handles_in(error.data)) from None
         except OSError as error:
-            raise out_of_descriptors(error, "recvmsg") from None
+            raise out_of_descriptors(error, "sendmsg", len(fds)) from None
         answer = _parsed(packet)
-        if answer is None or len(answer[1]) < wire.MAX_FDS:
+        if answer is None or (len(answer[1]) < wire.MAX_FDS and not self.state.sets_aside):
             return answer
         return self._fetch_rest(sock, answer[0], answer[1])
 
@@ -313,8 +322,13 @@ class Connection(Watched):
         later: list[tuple[bytes, HeldPayload]] = []
         for wait in (False, True):
             for record, held in later if wait else list(records.items()):
-                best = held.fds.get(wire.READ_WRITE) or held.fds[wire.READ_ONLY]
-                announcement = wire.AnnounceRecord(record, held.description, len(best), wait)
+                handles = wire.decode_record(record[wire.SIGNATURE :]).handles
+                best, why = held.all_fds(handles)
+                if why:
+                    refused.append(why)
+                    state.lose_record(record, Loss(PeerGoneError, f"was lost with a broker: {why}"))
+                    continue
+                announcement = wire.AnnounceRecord(record, held.description, handles, wait)
                 answer = self._ask(sock, announcement, [one.fd for one in best])
                 if answer is None:
                     return False

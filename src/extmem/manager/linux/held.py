@@ -36,7 +36,7 @@ from extmem.manager.linux.records import (
 from extmem.objects import OBJECT_TYPES, known_kind
 from extmem.owning import OwnedFd
 from extmem.sharing.bounded import Bounded
-from extmem.sharing.payload import PayloadFd
+from extmem.sharing.payload import FilesAgain, PayloadFd
 from extmem.sharing.terms import Imported
 
 __all__ = ["GENERATION", "State"]
@@ -74,6 +74,8 @@ class State:
         self.lost_references: dict[int, Loss] = {}
         """References of this generation that are lost."""
         self.lost_handles: dict[int, Loss] = {}
+        self.sets_aside = False
+        """Whether file descriptors of any payload were set aside."""
         self.above = 0
         """The highest handle value that must not be reused."""
         self.ended: set[tuple[str, int]] = set()
@@ -85,6 +87,7 @@ class State:
         new.losses = {**self.losses, self.generation: loss}
         new.lost_handles = {**self.lost_handles, **dict.fromkeys(self.handles, loss)}
         new.above = self.above
+        new.sets_aside = self.sets_aside
         return new
 
     def after_fork(self) -> State:
@@ -239,6 +242,36 @@ class State:
             facts.object_kind,
             owner,
         )
+
+    def set_aside(self, reference: int, count: int, again: FilesAgain | None) -> None:
+        """Close the first `count` file descriptors of the payload that this reference imports.
+
+        again: exports new ones; None for an import that failed, after which nothing changes unless this process has
+        others, or another import of the payload.
+
+        Companion pages stay open. If this process exports the payload too, whose memory may exist for longer than the
+        import, it keeps those that it has as the exporter.
+        """
+        entry = self.references.get(reference)
+        if entry is None:
+            return
+        held, total = entry[0], wire.decode_record(entry[5][wire.SIGNATURE :]).handles
+        exported = any(of is held and exports for of, _, exports, *_ in self.references.values())
+        kept = wire.READ_WRITE if exported else 0
+        if total <= count or (kept and len(held.fds.get(kept, ())) != total):
+            return
+        held.again = [one for one in (*held.again, again) if one is not None and one.alive]
+        if not held.again and not kept:
+            return
+        self.sets_aside = True
+        for mode, fds in held.fds.items():
+            if len(fds) == total and mode != kept:
+                held.fds[mode] = fds[count:]
+
+    def lacks(self, payload: int, mode: int, count: int) -> bool:
+        """Return whether some of the payload's `count` file descriptors in this mode were set aside."""
+        held = self.payloads.get(payload)
+        return held is not None and 0 < len(held.fds.get(mode, ())) < count
 
     def _learn(self, request: bytes, data: bytes) -> Known:
         facts = wire.decode_facts(data)

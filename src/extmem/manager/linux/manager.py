@@ -12,22 +12,22 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from extmem import wire
 from extmem.arguments import a_type
-from extmem.broker.fd_inspection import is_writable
 from extmem.errors import ObjectManagerError, UnsupportedError
 from extmem.handles import HandleEntry, HandleInfo
 from extmem.manager.api import Manager, Reference
-from extmem.manager.linux.broker_control import BrokerControl, expect
+from extmem.manager.linux.broker_control import expect
 from extmem.manager.linux.client import TIMEOUT, Asked, Client
 from extmem.manager.linux.held import State
+from extmem.manager.linux.naming import Naming
 from extmem.manager.linux.pidfd import pidfd_of
 from extmem.manager.linux.records import HeldHandle
 from extmem.manager.linux.validate import (
     check_handle,
     check_mask,
-    check_name,
     check_number,
     check_payload,
     check_sddl,
@@ -35,12 +35,18 @@ from extmem.manager.linux.validate import (
     stamped_ticket,
 )
 from extmem.objects import MAXIMUM_ALLOWED, Share, Status, error_for
-from extmem.owning import OwnedFd, Step, copy_fd, out_of_descriptors
+from extmem.owning import LateModule, OwnedFd, Step, copy_fd, out_of_descriptors
 from extmem.sharing.bounded import Bounded
+from extmem.sharing.keeping import NOT_KEPT, Keep
 from extmem.sharing.kinds import Backing, ObjectKind
-from extmem.sharing.payload import Page
+from extmem.sharing.payload import FilesAgain, Page
 from extmem.sharing.terms import Exported, Imported
 from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
+
+if TYPE_CHECKING:
+    from extmem.broker import fd_inspection
+else:
+    fd_inspection = LateModule(globals(), "extmem.broker.fd_inspection")
 
 __all__ = ["LinuxManager", "manager", "process_name"]
 
@@ -49,7 +55,7 @@ _PROTECT = 2
 _INHERIT = 1
 
 
-class LinuxManager(BrokerControl):
+class LinuxManager(Naming):
     """This process's client of the broker in one runtime directory."""
 
     def __init__(self, directory: RuntimeDir | None = None, *, timeout: float = TIMEOUT) -> None:
@@ -74,6 +80,8 @@ class LinuxManager(BrokerControl):
         identity: int = 0,
         pages: Sequence[Page] = (),
         reference: Reference | None = None,
+        replace: bool = False,
+        keep: Keep = NOT_KEPT,
     ) -> Exported:
         if name is not None:
             self._check_name(name)
@@ -98,10 +106,13 @@ class LinuxManager(BrokerControl):
             strict_kmt,
             identity,
             modes,
+            replace,
+            keep.mode,
+            keep.milliseconds,
         )
         client = self.client
         # All that can fail here fails before the broker has the payload, which no one would release.
-        writable = all(map(is_writable, judged))
+        writable = all(map(fd_inspection.is_writable, judged))
         try:
             kept = list(map(copy_fd, fds))
         except OSError as error:
@@ -169,6 +180,11 @@ class LinuxManager(BrokerControl):
 
     def release(self, number: int) -> None:
         self.client.release(number)
+
+    def set_files_aside(self, number: int, count: int, again: FilesAgain | None) -> None:
+        client = self.client
+        with client.lock:
+            client.state.set_aside(number, count, again)
 
     def release_once(self, number: int) -> None:
         self.client.release_once(number)
@@ -367,18 +383,6 @@ class LinuxManager(BrokerControl):
         client = self.client
         with client.lock:
             return client.withdraw(check_ticket(ticket))
-
-    # -- parts ------------------------------------------------------------------------------------------------------
-
-    def _check_name(self, name: str) -> None:
-        check_name(name)
-        if name[:7].casefold() == "global\\" and not self.client.directory.system:
-            raise UnsupportedError(
-                f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux requires a "
-                "system-wide broker. This version of extmem connects only to the broker of its own user; use a name "
-                "without Global\\, or let a child of the other user inherit the connection",
-                requires_one_of=["a system broker"],
-            )
 
 
 def _entered(state: State, reply: wire.Reply, fds: Sequence[OwnedFd], entry: HandleEntry | None) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from extmem import objects
 from extmem.errors import DescriptorError
-from extmem.objects import OBJECT_TYPES, ObjectKind, Refused, Status, Token, error_for, parse_sddl, resolve_name
+from extmem.objects import ObjectKind, Refused, Status, error_for
 from extmem.wire import MAX_DESCRIPTOR, MAX_HANDLES, MAX_PAGES, PROTOCOL_VERSION
 
 __all__ = [
@@ -67,7 +68,7 @@ def check_name(name: str) -> str:
     if len(name) <= _MAX_NAME and (name.isascii() or not any("\ud800" <= c <= "\udfff" for c in name)):
         return name
     try:
-        resolve_name(name, 1)
+        objects.resolve_name(name, 1)
     except Refused as refused:
         raise error_for(refused.status, refused.detail) from None
     return name
@@ -78,7 +79,7 @@ def check_sddl(sddl: str | None, object_kind: ObjectKind = ObjectKind.MEMORY) ->
     if sddl is None or (len(sddl) <= _MAX_SDDL and sddl.isascii()):
         return sddl
     try:
-        parse_sddl(sddl, Token(0, 0, frozenset()), OBJECT_TYPES[object_kind])
+        objects.parse_sddl(sddl, objects.Token(0, 0, frozenset()), objects.OBJECT_TYPES[object_kind])
     except Refused as refused:
         raise error_for(refused.status, refused.detail) from None
     raise error_for(

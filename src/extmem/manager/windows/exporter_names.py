@@ -88,7 +88,9 @@ def open_exporter_name(name: str, key: NameKey, desired: int, flags: int = 0) ->
         if _status(error) == Status.ACCESS_DENIED:
             raise status_errors.denied(granted, f"opening {name!r}, which process {pid} provides,") from None
         return None  # the exporter has ended, or is closing it
-    if payloads.read_companion(path) != description or not _is_memory(made):
+    with calls.closed_on_error(made):
+        is_same = payloads.read_companion(path) == description and _is_memory(made)
+    if not is_same:
         calls.close_handle(made)
         return None
     return made, msgspec.structs.replace(description, exporter_handle=None)

@@ -107,8 +107,10 @@ class Handles(References):
             with calls.closed_on_error(value):
                 value, full = status_errors.duplicate(value, plain, flags), value
             calls.close_handle(full)
-        if type_name != SECTION:
-            with calls.closed_on_error(value):
+        with calls.closed_on_error(value):
+            if type_name == SECTION:
+                self.keep_pages(value, payloads.describe(value, path).description)
+            else:
                 self.keep_description(value, path)
         return value
 

@@ -8,6 +8,7 @@ r"""Names on Windows: from the name that a program states to the paths of kernel
     no name                ->  \Sessions\1\BaseNamedObjects\extmem.sync.<random>    a binary semaphore or fence, with
                                                                                 .extmem its companion
     a companion page       ->  \Sessions\1\BaseNamedObjects\extmem.page.<random>    a section
+    who waits for "Camera" ->  \Sessions\1\BaseNamedObjects\extmem.CAMERA.wait.extmem    an event
 
 How this works. Names of sections are case-sensitive and names of GPU objects are not (B5, B6), so the kernel's name is
 the folded one, and the creator's spelling is in the description. The prefix separates these names from other programs'
@@ -31,6 +32,7 @@ __all__ = [
     "payload_path",
     "resolve",
     "session_directory",
+    "waiters_of",
 ]
 
 _PREFIX = "extmem."
@@ -57,6 +59,11 @@ def payload_path(key: NameKey) -> str:
 def companion_of(path: str) -> str:
     """Return the full path of the companion of the payload at `path`."""
     return path + _SUFFIX
+
+
+def waiters_of(path: str) -> str:
+    """Return the full path of the event of those who wait for the payload at `path`."""
+    return f"{path}.wait{_SUFFIX}"
 
 
 def kmt_path(number: int, session: int) -> str:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from extmem.handles._win32 import calls, sections
 from extmem.manager.windows import names, status_errors
 from extmem.manager.windows.section_frame import FRAME, Description, pack, unpack
@@ -28,6 +30,7 @@ __all__ = [
     "create_companion",
     "create_numbered",
     "describe",
+    "describe_pages",
     "describe_named",
     "open_companion",
     "read_companion",
@@ -69,7 +72,9 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
     refuse_both_ways(share)
     name = terms.name if terms is not None and share & Share.NT else None
     key = names.resolve(name, session) if name is not None else None
-    made = Description(secrets.randbits(62) + 1, _KIND_HOST, False, key.display if key is not None else "", descriptor)
+    display = key.display if key is not None else ""
+    pending = terms is not None and terms.late
+    made = Description(secrets.randbits(62) + 1, _KIND_HOST, False, display, descriptor, pending=pending)
     frame = pack(made)
     room = capacity_for(size)
     with security_descriptor(terms.sddl if terms is not None else None) as security:
@@ -185,14 +190,20 @@ def open_companion(path: str) -> int:
 
 
 def read_companion(path: str) -> Description | None:
-    """Return the description in the companion of the payload at `path`; None without one (its exporter has ended)."""
+    """Return the description in the companion of the payload at `path`; None without one (its exporter has ended).
+
+    Errors: OutOfMemoryError if it cannot be opened for lack of memory, because there would seem to be none.
+    """
+    what = "a view of a payload's companion"
     try:
         companion = open_companion(path)
-    except calls.StatusError:
+    except calls.StatusError as error:
+        status_errors.raise_shortage(error, "NtOpenSection", what)
         return None
     try:
         return unpack(sections.peek(companion, 0, FRAME))
-    except calls.StatusError:
+    except calls.StatusError as error:
+        status_errors.raise_shortage(error, "NtMapViewOfSection", what)
         return None
     finally:
         calls.close_handle(companion)
@@ -215,11 +226,23 @@ def describe(section: int, path: str) -> Found:
         try:
             description = unpack(sections.peek(section, size - FRAME, FRAME))
         except calls.StatusError as error:
-            lacking = status_errors.out_of_memory(error, "NtMapViewOfSection", "a view of a payload's description")
-            if lacking is not None:
-                raise lacking from None
+            status_errors.raise_shortage(error, "NtMapViewOfSection", "a view of a payload's description")
             return Found(None, 0)
     return Found(description, size - FRAME if description is not None else size)
+
+
+def describe_pages(section: int, described: Description | None, paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Complete the description of a section that this process has created: it is shared now. Return the paths.
+
+    paths: those of its companion pages. Errors: OutOfMemoryError.
+    """
+    if described is not None and (paths or described.pending):
+        try:
+            end = sections.facts(section).size - FRAME
+            sections.poke(section, end, pack(msgspec.structs.replace(described, pages=paths, pending=False)))
+        except calls.StatusError as error:
+            raise _failed(error, FRAME) from None
+    return paths
 
 
 def describe_named(section: int, path: str) -> Found:
@@ -229,8 +252,8 @@ def describe_named(section: int, path: str) -> Found:
     a second while there is none. While this process has the section open, its name does not refer to another one.
     """
     deadline = time.monotonic() + _PATIENCE
-    while (found := describe(section, path)).description is None and names.is_ours(path):
-        if time.monotonic() > deadline:
+    while (found := describe(section, path)).description is None or found.description.pending:
+        if not names.is_ours(path) or time.monotonic() > deadline:
             break
         time.sleep(_LOOK_AGAIN)
     return found

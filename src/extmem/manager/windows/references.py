@@ -8,12 +8,12 @@ kernel object that a process could have a handle to; the name of its companion c
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles import is_kmt_value
@@ -54,8 +54,7 @@ NAMELESS = 0
 """The object id of a section without a description, or with a false one. It is not equal to any other object's."""
 
 
-@dataclass(slots=True, eq=False)
-class HeldReference:
+class HeldReference(msgspec.Struct, eq=False):
     """The state of one reference."""
 
     section: int
@@ -93,6 +92,9 @@ class References(Manager):
         self._descriptions: dict[int, tuple[Description, OwnedFd | None]] = {}
         """Handle → the description of its driver's payload, and the companion. A handle of this process keeps the name
         alive, and so its description."""
+        self._kept_pages: dict[int, list[OwnedFd]] = {}
+        """Handle of a program → the companion pages of its payload: they end with the last process that has them open,
+        and the handle does not."""
         self._in_flight = tickets.InFlight(self._holds)
 
     def session(self) -> int:
@@ -106,7 +108,7 @@ class References(Manager):
         return self._values
 
     def when_lost(self, value: int) -> tuple[Step, Step]:
-        return (calls.close_handle, value), (self._descriptions.pop, value, None)
+        return (calls.close_handle, value), (self.forget, value)
 
     def when_reference_lost(self, number: int) -> tuple[Step]:
         """See `Manager`. What the reference holds is closed with it."""
@@ -175,7 +177,7 @@ class References(Manager):
                 imported = next((held for held in self._references.values() if held.number == number), None)
         if imported is not None and imported.description is not None:
             # This process has imported the payload by that number, so it is described already.
-            memory = dataclasses.replace(
+            memory = msgspec.structs.replace(
                 imported, companion=self._kept_companion(names.kmt_path(number, self.session()))
             )
             memory.granted, memory.exporting, memory.inherit = granted, True, inherit
@@ -295,11 +297,7 @@ class References(Manager):
 
         opened: gets the owners of the pages.
         """
-        modes: list[int] = []
-        paths = description.pages if description is not None else ()
-        for page, can_write in sync_payloads.open_pages(paths, writable):
-            opened.append(OwnedDescriptor(page))
-            modes.append(1 + can_write)
+        modes = sync_payloads.open_pages(description, writable, opened)
         return Win32Payload(kept, writable, handle_type, number, name, opened, modes)
 
     def _import_numbered(
@@ -418,7 +416,23 @@ class References(Manager):
         recorded = self._descriptions.get(value)
         if recorded is not None:
             self.describe_as(made, *recorded)
+        pages = self._kept_pages.get(value)
+        if pages is not None:
+            self._keep(made, pages)
+
+    def keep_pages(self, handle: int, description: Description | None) -> None:
+        """Keep the companion pages of a payload open until a program's handle of it is closed."""
+        pages: list[OwnedFd] = []
+        sync_payloads.open_pages(description, False, pages)
+        if pages:
+            self._keep(handle, pages)
+
+    def _keep(self, handle: int, pages: list[OwnedFd]) -> None:
+        if len(self._kept_pages) >= _MAX_DESCRIPTIONS:
+            self._kept_pages.pop(next(iter(self._kept_pages)))
+        self._kept_pages[handle] = pages
 
     def forget(self, value: int) -> None:
-        """Remove the description of a handle that is closed, as its value may be reused."""
+        """Remove what is recorded for a handle that is closed, as its value may be reused."""
         self._descriptions.pop(value, None)
+        self._kept_pages.pop(value, None)

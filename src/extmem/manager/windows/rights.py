@@ -22,7 +22,9 @@ a reference.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from extmem.objects import (
     DELETE,
@@ -123,7 +125,7 @@ def _from_event(granted: int) -> int:
     return rights
 
 
-class Conversion(NamedTuple):
+class Conversion(msgspec.Struct, frozen=True):
     """How the rights of one kind of object become those of the kernel's object, and back."""
 
     to_kernel: Callable[[int], int]

@@ -48,6 +48,8 @@ class Description(msgspec.Struct, array_like=True, frozen=True):
     """What the object is (`sharing.kinds.ObjectKind`)."""
     pages: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=200)], ...], msgspec.Meta(max_length=4)] = ()
     """The full paths of the sections of its companion pages."""
+    pending: bool = False
+    """Whether its exporter has not shared it yet: it is still writing the contents."""
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -10,20 +10,22 @@ event or semaphore) belongs to a reference, because no NT handle of extmem has t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from extmem.errors import OutOfMemoryError
+import msgspec
+
 from extmem.handles._win32 import calls, sections, waitables
 from extmem.handles._win32.tables import CURRENT_PROCESS, SYSTEM_HANDLE, ntdll
-from extmem.manager.windows import names, payloads, security_descriptors
+from extmem.manager.windows import names, payloads, security_descriptors, status_errors
 from extmem.manager.windows.handles import EVENT, SECTION, SEMAPHORE, conversion
 from extmem.manager.windows.section_frame import Description
 from extmem.objects import HandleRow, HolderRow, ObjectRow, PayloadRow, Share
+from extmem.owning import OwnedDescriptor
 from extmem.sharing import timeline_page
 from extmem.sharing.kinds import ObjectKind
 
@@ -32,6 +34,13 @@ __all__ = ["list_payloads", "own_handles", "system_handles"]
 _EXTENDED_HANDLES = 64
 _LENGTH_MISMATCH = 0xC000_0004
 _DUP_HANDLE = 0x0040
+_LISTING = "a list of the payloads"
+_PROBES: Mapping[str, Callable[[], int]] = {
+    SECTION: lambda: sections.create(sections.PAGE, None),
+    EVENT: lambda: waitables.create_event(None, signaled=False),
+    SEMAPHORE: lambda: waitables.create_semaphore(None, count=0),
+}
+"""What creates an object of each type that a payload may have, and returns its handle."""
 
 
 def system_handles() -> list[tuple[int, int, int, int]]:
@@ -65,8 +74,7 @@ def own_handles() -> list[tuple[int, str, str]]:
     return found
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(msgspec.Struct):
     """A payload, while its holders are being collected. `handle` is a duplicate in this process."""
 
     handle: int
@@ -75,9 +83,9 @@ class _Found:
     description: Description
     shared: bool = False
     """Whether it is held by more than the device that created it."""
-    holders: dict[int, list[HandleRow]] = field(default_factory=dict)
-    references: dict[int, int] = field(default_factory=dict)
-    tickets: dict[int, int] = field(default_factory=dict)
+    holders: dict[int, list[HandleRow]] = msgspec.field(default_factory=dict)
+    references: dict[int, int] = msgspec.field(default_factory=dict)
+    tickets: dict[int, int] = msgspec.field(default_factory=dict)
 
     @property
     def kind(self) -> ObjectKind:
@@ -100,13 +108,14 @@ def list_payloads(references: Mapping[int, int], in_flight: set[int]) -> list[Pa
 
     references: the handles of this process that references hold, and the number of references for each. in_flight:
     those that tickets hold. All others belong to the program. In another process, the number of imports that share a
-    handle is not known.
+    handle is not known. Errors: OutOfMemoryError, because the list would lack what could not be looked at.
     """
     own = os.getpid()
     found: list[_Found] = []
     try:
         for pid, value, granted, type_name, copied in _handles(own):
-            payload = _known(found, copied, type_name) or _new(found, copied, type_name)
+            with calls.closed_on_error(copied):
+                payload = _known(found, copied, type_name) or _new(found, copied, type_name)
             if payload is None:
                 calls.close_handle(copied)
                 continue
@@ -148,14 +157,16 @@ def _handles(own: int) -> Iterator[_Handle]:
             if process is None:
                 try:
                     process = calls.open_process(pid, _DUP_HANDLE)
-                except calls.StatusError:
+                except calls.StatusError as error:
+                    status_errors.raise_shortage(error, "NtOpenProcess", _LISTING)
                     process = 0
                 processes[pid] = process
             if not process:
                 continue
             try:
                 copied = calls.duplicate(value, options=calls.SAME_ACCESS, source=process)
-            except calls.StatusError:
+            except calls.StatusError as error:
+                status_errors.raise_shortage(error, "NtDuplicateObject", _LISTING)
                 continue  # it was closed meanwhile, or its process has ended
             yield _Handle(pid, value, granted, type_name, copied)
     finally:
@@ -166,17 +177,18 @@ def _handles(own: int) -> Iterator[_Handle]:
 
 def _types() -> dict[int, str]:
     """Return the indices of the types of payloads, which are read from new objects, and the types' names."""
-    probes = {
-        sections.create(sections.PAGE, None): SECTION,
-        waitables.create_event(None, signaled=False): EVENT,
-        waitables.create_semaphore(None, count=0): SEMAPHORE,
-    }
-    try:
+    with contextlib.ExitStack() as made:
+        probes: dict[int, str] = {}
+        try:
+            for type_name, create in _PROBES.items():
+                probe = OwnedDescriptor(create())
+                made.callback(probe.close)
+                probes[probe.fd] = type_name
+        except calls.StatusError as error:
+            status_errors.raise_shortage(error, "NtCreateSection", _LISTING)
+            raise status_errors.other(error, "The payloads cannot be listed.") from None
         own = os.getpid()
         return {kind: probes[value] for pid, value, _, kind in system_handles() if pid == own and value in probes}
-    finally:
-        for probe in probes:
-            calls.close_handle(probe)
 
 
 def _known(found: list[_Found], copied: int, type_name: str) -> _Found | None:
@@ -199,7 +211,7 @@ def _new(found: list[_Found], copied: int, type_name: str) -> _Found | None:
             return None
         else:
             description = payloads.describe(copied, path).description
-    except (calls.StatusError, OutOfMemoryError):
+    except calls.StatusError:
         return None
     if description is None:
         return None

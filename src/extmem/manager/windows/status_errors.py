@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from extmem.errors import VK_ERROR_OUT_OF_DEVICE_MEMORY, AccessDeniedError, ObjectManagerError, OutOfMemoryError
+from extmem.errors import (
+    VK_ERROR_OUT_OF_DEVICE_MEMORY,
+    AccessDeniedError,
+    ObjectManagerError,
+    OutOfMemoryError,
+    UnsupportedError,
+)
 from extmem.handles._win32 import calls
 from extmem.handles._win32.tables import ntdll
 from extmem.manager.windows import names
@@ -11,8 +17,10 @@ from extmem.sharing.kinds import ObjectKind
 
 __all__ = [
     "bad_handle",
+    "check_memory",
     "denied",
     "duplicate",
+    "not_one_handle",
     "nothing_named",
     "of_creating",
     "of_handle",
@@ -20,6 +28,7 @@ __all__ = [
     "of_process",
     "other",
     "out_of_memory",
+    "raise_shortage",
     "wrong_kind",
 ]
 
@@ -55,6 +64,13 @@ def out_of_memory(error: calls.StatusError, command: str, what: str) -> Exceptio
     )
 
 
+def raise_shortage(error: calls.StatusError, command: str, what: str) -> None:
+    """Raise OutOfMemoryError for a status that means lack of memory; for a caller that passes over any other."""
+    lacking = out_of_memory(error, command, what)
+    if lacking is not None:
+        raise lacking from None
+
+
 def of_creating(error: calls.StatusError, name: str | None, path: str) -> Exception:
     """Return the error for a section that could not be created under a name."""
     status = error.status
@@ -62,8 +78,8 @@ def of_creating(error: calls.StatusError, name: str | None, path: str) -> Except
         taken = f"The name {name!r}" if name is not None else "The KMT number"
         return error_for(
             status,
-            f"{taken} is taken: {path} exists. Open it, choose another name, or have its holders close it; "
-            "an export never replaces an existing object.",
+            f"{taken} is taken: {path} exists, and an export never joins or replaces an existing object. "
+            "Choose another name, import that one, or have its holders close it.",
         )
     if status == Status.OBJECT_TYPE_MISMATCH:
         return error_for(
@@ -120,6 +136,28 @@ def nothing_named(name: str, key: NameKey) -> ObjectManagerError:
     """Return the error for a name that neither a host payload nor a GPU's memory has."""
     where = f"{names.payload_path(key)}, and for a GPU's memory at {key.display}"
     return of_opening(calls.StatusError(Status.OBJECT_NAME_NOT_FOUND), name, where, 0)
+
+
+def not_one_handle(count: int) -> UnsupportedError:
+    """Return the error for a payload of a list of handles."""
+    return UnsupportedError(
+        f"a payload on Windows is one kernel object, this one has {count} handles; share each as a payload of its own",
+        requires_one_of=["one handle for each payload"],
+    )
+
+
+def check_memory(what: str, kind: int, pending: bool) -> None:
+    """Refuse what is not memory, and memory whose exporter has not shared it yet. what: a name, a handle, …
+
+    Errors: NameNotFoundError, ObjectTypeError.
+    """
+    if pending:
+        raise error_for(
+            Status.OBJECT_NAME_NOT_FOUND,
+            f"{what} finds memory whose exporter is still writing its contents. Open it with a timeout, which waits.",
+        )
+    if kind != ObjectKind.MEMORY:
+        raise wrong_kind(what, ObjectKind(kind), ObjectKind.MEMORY)
 
 
 def wrong_kind(what: str, found: ObjectKind, needed: ObjectKind) -> ObjectManagerError:

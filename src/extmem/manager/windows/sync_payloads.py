@@ -23,11 +23,20 @@ from extmem.manager.windows import names, payloads, rights, status_errors
 from extmem.manager.windows.section_frame import FRAME, Description, pack
 from extmem.manager.windows.security_descriptors import security_descriptor
 from extmem.objects import Share
+from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.sharing.payload import Page
 from extmem.sharing.terms import ShareTerms
 
-__all__ = ["create_fence", "create_page", "create_semaphore", "create_timeline", "open_pages", "page_paths"]
+__all__ = [
+    "create_fence",
+    "create_memory_page",
+    "create_page",
+    "create_semaphore",
+    "create_timeline",
+    "open_pages",
+    "page_paths",
+]
 
 _READ = sections.QUERY | sections.MAP_READ
 
@@ -95,6 +104,20 @@ def create_page(sddl: str | None) -> int:
     )
 
 
+def create_memory_page(sddl: str | None, size: int) -> int:
+    """Create a companion page of memory with `size` bytes, zeroed, and return its handle, which the caller owns.
+
+    Its rights are those of its payload, whose security is `sddl`. Errors: SecurityDescriptorError, OutOfMemoryError.
+    """
+    session = calls.session(os.getpid())
+    path = names.page_path(session, secrets.token_bytes(16))
+    with security_descriptor(sddl) as security:
+        try:
+            return sections.create(payloads.capacity_for(size), path, security)
+        except calls.StatusError as error:
+            raise _failed(error, "a companion page", None, path) from None
+
+
 def _display(terms: ShareTerms | None) -> str:
     """Return the full path of the name that the program stated, as it spelled it; empty for none."""
     if terms is None or terms.name is None or not terms.share & Share.NT:
@@ -148,18 +171,21 @@ def page_paths(pages: Sequence[Page]) -> tuple[str, ...]:
     return paths
 
 
-def open_pages(paths: Sequence[str], writable: bool) -> list[tuple[int, bool]]:
-    """Return the handles of companion pages that still exist, which the caller owns, and whether each is writable.
+def open_pages(description: Description | None, writable: bool, opened: list[OwnedFd]) -> list[int]:
+    """Open the companion pages of a payload that still exist. Return the mode of each: 1 read-only, 2 writable.
 
-    writable: whether the importer may signal. A page ends with the last process that has it open.
+    writable: whether the importer may signal, or change memory. opened: gets the owners of the pages. A page ends with
+    the last process that has it open.
     """
-    opened: list[tuple[int, bool]] = []
+    modes: list[int] = []
+    paths = description.pages if description is not None else ()
     for path in paths:
         for access in (_READ | sections.MAP_WRITE, _READ) if writable else (_READ,):
             try:
                 handle = sections.open_named(path, access)
             except calls.StatusError:
                 continue
-            opened.append((handle, access != _READ))
+            opened.append(OwnedDescriptor(handle))
+            modes.append(1 + (access != _READ))
             break
-    return opened
+    return modes

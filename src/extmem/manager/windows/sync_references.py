@@ -222,10 +222,7 @@ class SyncReferences(Handles):
             if path and not (number and description is not None and description.strict_kmt):
                 companion = self._kept_companion(path)
             writable = bool(granted & SYNC_SIGNAL)
-            modes: list[int] = []
-            for page, can_write in sync_payloads.open_pages(description.pages if description else (), writable):
-                opened.append(OwnedDescriptor(page))
-                modes.append(1 + can_write)
+            modes = sync_payloads.open_pages(description, writable, opened)
             payload = PayloadFd(kept, writable, opened, modes)
             shared = description.object if description is not None and known else 0
             held = HeldReference(value, shared, granted, PayloadFd(kept, writable), companion, kind=kind)

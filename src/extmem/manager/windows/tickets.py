@@ -1,12 +1,13 @@
 r"""Tickets on Windows: the receiver fetches a handle from the sender. No service is needed, and no process closes a
 handle of another one.
 
-How this works. For each ticket the sender keeps a duplicate of the handle and two events whose names contain the
-ticket's 128 random bits::
+How this works. For each ticket the sender keeps a duplicate of the handle, the companion pages of its payload, and two
+events whose names contain the ticket's 128 random bits::
 
     sender                                            receiver
     handle in flight, events .offer (set), .done      opens .offer, takes it (a wait resets it: one wins)
-                                                      opens the sender, duplicates the handle, checks it
+                                                      opens the sender, duplicates the handle, checks it,
+                                                      opens the pages
     mail  <------------------------------------------ sets .done and the sender's mail event
     closes handle and events
 
@@ -25,9 +26,10 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
 
 from extmem.errors import ObjectManagerError
 from extmem.handles._win32 import calls
@@ -35,7 +37,7 @@ from extmem.handles._win32.tables import HANDLE, kernel32
 from extmem.manager.windows import names, processes, status_errors
 from extmem.manager.windows.section_frame import FRAME
 from extmem.objects import Status, error_for
-from extmem.owning import Lock
+from extmem.owning import Lock, OwnedFd
 
 __all__ = ["HANDLE_KIND", "KMT_KIND", "MEMORY_KIND", "NUMBERED_KIND", "InFlight", "Ticket", "fetch", "parse"]
 
@@ -48,11 +50,12 @@ _VERSION = 1
 _MINUTE = 60.0
 _CHILD_INTERVAL = 0.05
 _MAX_CHILDREN = 60  # WaitForMultipleObjects takes 64
+T = TypeVar("T")
 _WAIT, _SIGNAL = 0x0010_0000, 0x0002
 _INFINITE = 0xFFFF_FFFF
 
 
-class Ticket(NamedTuple):
+class Ticket(msgspec.Struct, frozen=True):
     """The contents of a ticket."""
 
     kind: int
@@ -108,10 +111,13 @@ def _not_in_flight() -> ObjectManagerError:
     )
 
 
-def fetch(ticket: Ticket, fits: Callable[[int], bool]) -> int:
-    """Claim a ticket, once, and return its handle in this process. fits: whether a handle refers to what was sent.
+def fetch(ticket: Ticket, fits: Callable[[int], bool], take: Callable[[int], T]) -> T:
+    """Claim a ticket, once. Return what `take` returns.
 
-    Errors: InvalidHandleError where the ticket is not in flight (any more); AccessDeniedError for another user's.
+    fits: whether a handle refers to what was sent. take: gets the handle in this process, and owns it from then on,
+        also after an error. The sender keeps the companion pages until it returns.
+    Errors: InvalidHandleError where the ticket is not in flight (any more); AccessDeniedError for another user's; those
+        of `take`.
     """
     with contextlib.ExitStack() as stack:
 
@@ -136,9 +142,11 @@ def fetch(ticket: Ticket, fits: Callable[[int], bool]) -> int:
         except BaseException:
             kernel32.SetEvent(offer)  # the intended receiver may still claim it
             raise
-        for signal in signals:
-            kernel32.SetEvent(signal)
-    return value
+        try:
+            return take(value)
+        finally:
+            for signal in signals:
+                kernel32.SetEvent(signal)
 
 
 def _duplicated(ticket: Ticket, fits: Callable[[int], bool]) -> int:
@@ -155,8 +163,7 @@ def _duplicated(ticket: Ticket, fits: Callable[[int], bool]) -> int:
     return value
 
 
-@dataclass(slots=True, eq=False)
-class _Flight:
+class _Flight(msgspec.Struct, eq=False):
     """One ticket of this process that is not claimed yet. Owns its handles."""
 
     handle: int
@@ -168,6 +175,8 @@ class _Flight:
     """A handle to the process that it is bound to; 0 for an unbound ticket."""
     starting_child: weakref.ref[object] | None = None
     """The object of a child that is being started and does not have a pid yet."""
+    pages: Sequence[OwnedFd] = ()
+    """The companion pages, which end with the last process that has them open."""
 
     def take_back(self) -> bool:
         """End the ticket, and return True, unless a process has begun to claim it."""
@@ -177,6 +186,8 @@ class _Flight:
         for handle in (self.handle, self.offer, self.done, self.child):
             if handle:
                 calls.close_handle(handle)
+        for page in self.pages:
+            page.close()
 
 
 class InFlight:
@@ -196,10 +207,13 @@ class InFlight:
         with self._lock:
             return {flight.handle: flight.shared for flight in self._flights.values()}
 
-    def send(self, kind: int, handle: int, shared: int, frame: bytes = b"") -> bytes:
-        """Return a ticket for a handle, which it owns from now on, also after an error. frame: see `Ticket`."""
+    def send(self, kind: int, handle: int, shared: int, frame: bytes = b"", pages: Sequence[OwnedFd] = ()) -> bytes:
+        """Return a ticket for a handle, which it owns from now on, also after an error, as it owns the companion pages.
+
+        frame: see `Ticket`.
+        """
         secret, started = secrets.token_bytes(16), processes.start_time(os.getpid())
-        flight = _Flight(handle, 0, 0, shared, time.monotonic() + _MINUTE)
+        flight = _Flight(handle, 0, 0, shared, time.monotonic() + _MINUTE, pages=pages)
         try:
             flight.offer = calls.create_event(_event_path(secret, "offer"), manual=False, signaled=True)
             flight.done = calls.create_event(_event_path(secret, "done"), manual=True, signaled=False)

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from extmem import vk
 from extmem.errors import DescriptorError
-from extmem.sharing.dtypes import ITEMSIZES
+from extmem.owning import LateModule
+from extmem.sharing.elements import NAMED_ELEMENTS, TEXT_LIMIT, ElementType, element_type, nbytes_of
+from extmem.sharing.layout import reach_of
 from extmem.sharing.limits import AXES_LIMIT
-from extmem.vk.formats import texel_size
-from extmem.vk.modifiers import LINEAR, MEMORY_PLANES
+
+if TYPE_CHECKING:
+    from extmem.vk import formats, modifiers
+else:
+    formats = LateModule(globals(), "extmem.vk.formats")
+    modifiers = LateModule(globals(), "extmem.vk.modifiers")
 
 __all__ = ["ArrayInfo", "ImageInfo", "PlaneInfo", "check_array", "check_image"]
 
 _U32 = 0xFFFF_FFFF
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _MAX = (1 << 63) - 1
-_PLANES = len(MEMORY_PLANES)
-_TILINGS = frozenset(int(tiling) for tiling in vk.ImageTiling)
+_PLANES = 4
+"""Memory planes of an image: VK_IMAGE_ASPECT_MEMORY_PLANE_0_BIT_EXT to 3."""
 _Axes = Annotated[tuple[int, ...], Meta(max_length=AXES_LIMIT)]
 
 
 class ArrayInfo(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """The array that a payload holds from its first byte on.
 
-    dtype is a NumPy name of a plain element type in native byte order; strides are bytes between neighbours, per axis.
+    dtype is the canonical text of an element type (`sharing.elements`): "float32", ">int16", "datetime64[ns]". strides
+    are bytes between neighbours, per axis; bits for packed element types, such as "int4_packed".
     """
 
     shape: _Axes
-    dtype: Annotated[str, Meta(max_length=32)]
+    dtype: Annotated[str, Meta(max_length=TEXT_LIMIT)]
     strides: _Axes
+
+    @property
+    def element(self) -> ElementType:
+        """What the elements are. Errors: ValueError, if the descriptor was not checked."""
+        return element_type(self.dtype)
 
     @property
     def order(self) -> Literal["C", "F", "strided"]:
         """How the elements follow each other: row-major, column-major or neither."""
-        item = ITEMSIZES[self.dtype]
+        item = self.element.step
         if self._contiguous(range(len(self.shape) - 1, -1, -1), item):
             return "C"
         return "F" if self._contiguous(range(len(self.shape)), item) else "strided"
@@ -79,33 +91,28 @@ class ImageInfo(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
 def check_array(array: ArrayInfo, payload_size: int) -> None:
     """The elements lie inside the payload, and there are no more of them than it has room for."""
     shape, strides = array.shape, array.strides
-    item = ITEMSIZES.get(array.dtype)
-    if item is None:
-        raise DescriptorError(
-            f"array dtype {array.dtype[:32]!r} is not a plain element type; known are {', '.join(ITEMSIZES)}"
-        )
+    try:
+        element = NAMED_ELEMENTS.get(array.dtype) or element_type(array.dtype)
+    except ValueError as error:
+        raise DescriptorError(f"array dtype: {error}") from None
     if len(shape) > AXES_LIMIT or len(shape) != len(strides):
         raise DescriptorError(f"array has {len(shape)} axes and {len(strides)} strides; one each, at most {AXES_LIMIT}")
-    nbytes, first, last = item, 0, item
+    count = 1
     for extent, stride in zip(shape, strides, strict=True):
         if not (0 <= extent <= _MAX and -_MAX <= stride <= _MAX):
             raise DescriptorError(f"array shape {shape} or strides {strides} are out of range, at most {_MAX}")
         # Empty axes count as one element: the others must make sense beside them, and no product may overflow.
-        nbytes *= extent or 1
-        if extent > 1:
-            reach = (extent - 1) * stride
-            if reach < 0:
-                first += reach
-            else:
-                last += reach
+        count *= extent or 1
     empty = 0 in shape
+    nbytes = nbytes_of(element, (count,)) if element.itemsize is None else count * element.itemsize
     if nbytes > (_MAX if empty else payload_size):
         raise DescriptorError(
-            f"array of shape {shape} and {array.dtype} takes {nbytes} bytes and the payload has {payload_size}"
+            f"array of shape {shape} and {array.dtype[:80]} takes {nbytes} bytes and the payload has {payload_size}"
         )
-    if not empty and (first < 0 or last > payload_size):
+    first, last = reach_of(shape, strides, element)
+    if first < 0 or last > payload_size:
         raise DescriptorError(
-            f"array of shape {shape}, {array.dtype}, strides {strides} reaches from byte {first} to {last} "
+            f"array of shape {shape}, {array.dtype[:80]}, strides {strides} reaches from byte {first} to {last} "
             f"of a payload of {payload_size} bytes"
         )
 
@@ -117,7 +124,7 @@ def check_image(image: ImageInfo, payload_size: int) -> None:
         raise DescriptorError(f"image extent {image.extent} is out of range, 1 to {_U32} per axis")
     if not 0 <= image.format <= _U32 or not 0 <= image.row_pitch <= _MAX:
         raise DescriptorError(f"image format {image.format} or row pitch {image.row_pitch} is out of range")
-    if image.tiling not in _TILINGS:
+    if image.tiling not in set(map(int, vk.ImageTiling)):
         raise DescriptorError(f"image tiling {image.tiling} is no VkImageTiling")
     modified = image.tiling == vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT
     if modified != (image.modifier is not None) or not 0 <= (image.modifier or 0) <= _U64:
@@ -136,9 +143,9 @@ def check_image(image: ImageInfo, payload_size: int) -> None:
                 f"memory plane {number} of the image is {plane}, out of range or beyond the payload of {payload_size} "
                 "bytes"
             )
-    if image.modifier not in (None, LINEAR):
+    if image.modifier not in (None, modifiers.LINEAR):
         return  # what the pitches mean, and how many bytes a texel takes, the modifier alone says
-    texel = texel_size(image.format)
+    texel = formats.texel_size(image.format)
     if texel is None:
         return
     row = width * texel

@@ -8,19 +8,26 @@ number in the range of its Vulkan type.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from extmem import vk
 from extmem.errors import DescriptorError
+from extmem.owning import LateModule
 from extmem.rules import PayloadFacts
 from extmem.sharing.bounded import Bounded
-from extmem.sharing.descriptor import create_infos as infos
 from extmem.sharing.descriptor import wire as wire
 from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo, check_array, check_image
 from extmem.sharing.descriptor.header import Header
+from extmem.sharing.kinds import PageRole
+from extmem.sharing.limits import HANDLES_LIMIT, PARTS_LIMIT
 from extmem.vk.handle_types import MemoryHandleType
+
+if TYPE_CHECKING:
+    from extmem.sharing.descriptor import create_infos
+else:
+    create_infos = LateModule(globals(), "extmem.sharing.descriptor.create_infos")
 
 __all__ = ["ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"]
 
@@ -28,6 +35,7 @@ _U32 = 0xFFFF_FFFF
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _MAX = (1 << 63) - 1
 """The largest size or stride in bytes: what a signed 64-bit offset reaches."""
+_ROLES = frozenset(map(int, PageRole))
 _MEMORY_TYPES = 32  # VK_MAX_MEMORY_TYPES
 
 
@@ -60,6 +68,11 @@ class Descriptor(Header, frozen=True):
     """The image it holds."""
     memory_type_bits: int | None = None
     """What vkGetMemory…PropertiesKHR answers for a foreign payload."""
+    pages: tuple[int, ...] = ()
+    """The roles of its companion pages (`PageRole`), in their order."""
+    parts: tuple[tuple[int, int], ...] = ()
+    """The allocations that it consists of, side by side, each with a handle of its own: runs of allocations of one size
+    (how many, and bytes of each). Empty for memory that is one allocation."""
 
     def __post_init__(self) -> None:
         if self.payload_size == 0:
@@ -86,11 +99,18 @@ class Descriptor(Header, frozen=True):
                 )
         if self.memory_type_bits is not None and not 0 <= self.memory_type_bits <= _U32:
             raise DescriptorError(f"memory_type_bits is {self.memory_type_bits:#x}, more than 32 bits")
+        if self.pages and not (len(set(self.pages)) == len(self.pages) and _ROLES.issuperset(self.pages)):
+            raise DescriptorError(
+                f"the roles of the companion pages are {self.pages}; each of {', '.join(map(str, sorted(_ROLES)))} may "
+                "occur once"
+            )
+        if self.parts:
+            self._check_parts()
         stated = _dedicated.__get__(self)
         if stated is not None:
             # Kept as plain values, which nobody can change: each create info that is read from here is a copy.
-            plain = stated if isinstance(stated, (wire.WireBuffer, wire.WireImage)) else infos.to_wire(stated)
-            infos.check(plain, self.allocation_size if self.made_by_vulkan else None)
+            plain = stated if isinstance(stated, (wire.WireBuffer, wire.WireImage)) else create_infos.to_wire(stated)
+            create_infos.check(plain, self.allocation_size if self.made_by_vulkan else None)
             _dedicated.__set__(self, plain)
 
     @classmethod
@@ -106,6 +126,11 @@ class Descriptor(Header, frozen=True):
         # The fields as they are kept: reading `dedicated` would make a copy of its create info.
         data = wire.encode(dict(zip(self.__struct_fields__, msgspec.structs.astuple(self), strict=True)))
         return _encoded.keep(id(self), (self, data))[1]
+
+    @property
+    def part_sizes(self) -> tuple[int, ...]:
+        """The bytes of each allocation that it consists of, in their order; empty for memory that is one allocation."""
+        return tuple(size for count, size in self.parts for _ in range(count))
 
     @property
     def dedicated_kind(self) -> Literal["none", "buffer", "image"]:
@@ -135,6 +160,21 @@ class Descriptor(Header, frozen=True):
     def __repr__(self) -> str:
         return f"Descriptor({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__struct_fields__)})"
 
+    def _check_parts(self) -> None:
+        """Check the sizes of the allocations. Errors: DescriptorError."""
+        parts = self.parts
+        if not self.producer or len(parts) > PARTS_LIMIT or any(count < 1 or size < 1 for count, size in parts):
+            raise DescriptorError(
+                f"the memory is said to consist of the allocations {parts[:4]} (number, bytes) of {self.producer!r}; "
+                f"memory of CUDA does, in 1 to {PARTS_LIMIT} runs of 1 or more bytes"
+            )
+        count, whole = sum(n for n, _ in parts), sum(n * size for n, size in parts)
+        if not 1 < count <= HANDLES_LIMIT or whole != self.allocation_size:
+            raise DescriptorError(
+                f"the memory is said to consist of {count} allocations of {whole} bytes together, and to have "
+                f"{self.allocation_size}; 2 to {HANDLES_LIMIT} allocations have all bytes"
+            )
+
     def _complain(self) -> None:
         """Name the field that the constructor's comparison refused."""
         size, offset, whole = self.payload_size, self.payload_offset, self.allocation_size
@@ -162,7 +202,7 @@ _dedicated: Any = Descriptor.dedicated
 def _create_info(descriptor: Descriptor) -> vk.BufferCreateInfo | vk.ImageCreateInfo | None:
     """Create info of the buffer or image that the memory is dedicated to, p_next included; a new copy each time."""
     plain = _dedicated.__get__(descriptor)
-    return None if plain is None else infos.from_wire(plain)
+    return None if plain is None else create_infos.from_wire(plain)
 
 
 Descriptor.dedicated = property(_create_info)  # type: ignore[assignment]  # to programs it stays a field

@@ -23,11 +23,11 @@ from msgspec import Meta
 from extmem.errors import DescriptorError
 from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo
 from extmem.sharing.kinds import ObjectKind
-from extmem.sharing.limits import DESCRIPTOR_LIMIT
+from extmem.sharing.limits import DESCRIPTOR_LIMIT, PAGES_LIMIT, PARTS_LIMIT
 
 __all__ = ["VERSION", "Form", "WireBuffer", "WireImage", "decode", "encode"]
 
-VERSION = 4
+VERSION = 5
 
 Uuid = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Luid = Annotated[bytes, Meta(min_length=8, max_length=8)]
@@ -103,6 +103,8 @@ class _Memory(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     array: ArrayInfo | None
     image: ImageInfo | None
     memory_type_bits: int | None
+    pages: Annotated[tuple[int, ...], Meta(max_length=PAGES_LIMIT)]
+    parts: Annotated[tuple[tuple[int, int], ...], Meta(max_length=PARTS_LIMIT)]
 
 
 class _KindAlone(msgspec.Struct, array_like=True):
@@ -158,7 +160,7 @@ class Form:
     def encode(self, values: Mapping[str, Any]) -> bytes:
         """Return the bytes of a descriptor with these fields, `object_kind` among them where there are several kinds.
 
-        The bounds of the fields keep them within DESCRIPTOR_LIMIT. DescriptorError if they cannot be encoded.
+        DescriptorError if they cannot be encoded, or take more than DESCRIPTOR_LIMIT bytes.
         """
         try:
             kind = self._one_kind or values["object_kind"]
@@ -168,6 +170,11 @@ class Form:
             self._decoder.decode(data)
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
             raise DescriptorError(f"this cannot be written as a descriptor: {self._named(str(error))}") from error
+        if len(data) > DESCRIPTOR_LIMIT:
+            raise DescriptorError(
+                f"this descriptor takes {len(data)} bytes, and a payload keeps up to {DESCRIPTOR_LIMIT}; describe a "
+                "structure with fewer or shorter fields, or an array with fewer axes"
+            )
         return data
 
     def decode(self, data: bytes | bytearray | memoryview) -> dict[str, Any]:

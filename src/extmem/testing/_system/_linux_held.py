@@ -12,6 +12,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from extmem.wire.limits import NAMES_PAGE
+
 __all__ = ["descriptors", "mappings", "memory_file_bytes", "memory_files"]
 
 _SELF = Path("/proc/self")
@@ -32,6 +34,8 @@ def descriptors() -> dict[int, str]:
 
 def _target(fd: int) -> str:
     target = os.readlink(_SELF / "fd" / str(fd))
+    if target.startswith(_MEMFD + NAMES_PAGE):
+        return target  # belongs to the connection, as a socket does
     if target.startswith(_MEMFD):
         # The text omits the size, so that a file that grows has the same text.
         return f"{target} inode {os.fstat(fd).st_ino}"
@@ -64,7 +68,7 @@ def mappings() -> Counter[str]:
     """Return the number of mappings of each memory file in this process, by inode, length and rights."""
     found: Counter[str] = Counter()
     for line in (_SELF / "maps").read_text().splitlines():
-        if _MEMFD in line:
+        if _MEMFD in line and NAMES_PAGE not in line:
             span, rights, _, _, inode, *_ = line.split()
             first, last = (int(end, 16) for end in span.split("-"))
             found[f"mapping of memory file inode {inode}, {last - first} bytes, {rights}"] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ _DIRECT3D_RESOURCES = (5, 6, 7)
 """Handle types of Direct3D's resources, which require CUDA_EXTERNAL_MEMORY_DEDICATED."""
 _OS, _UNKNOWN, _REGISTERED, _NOT_REGISTERED = 304, 999, 712, 713
 _PAGE = mmap.PAGESIZE
-_CONTEXT, _ORDINAL = 1, 9
+_CONTEXT, _MEMORY_TYPE, _ORDINAL = 1, 2, 9
+_HOST_MEMORY = 1
 _DEVICE_MAP, _READ_ONLY = 0x02, 0x08
 
 
@@ -116,6 +118,37 @@ def cuPointerGetAttributes(fake: FakeCuda, count: int, attributes: Any, pointer:
             known = {_CONTEXT: fake.module.CUcontext(handle), _ORDINAL: ordinal}
             return ([known[int(attribute)] for attribute in attributes[:count]],)
     raise Refusal(INVALID_VALUE)
+
+
+def cuPointerGetAttribute(fake: FakeCuda, attribute: Any, pointer: Any) -> tuple[int]:
+    """Return the kind of memory at an address; other attributes are not asked for. Pageable memory has none."""
+    fake.current()
+    if int(attribute) != _MEMORY_TYPE:
+        raise fake.wrong(f"attribute {attribute} is asked for")
+    if fake.pinned_at(int(pointer), 1) is None:
+        raise Refusal(INVALID_VALUE)
+    return (_HOST_MEMORY,)
+
+
+def cuMemHostAlloc(fake: FakeCuda, size: int, flags: int) -> tuple[int]:
+    """Allocate pinned memory."""
+    fake.current()
+    keep = ctypes.create_string_buffer(size)
+    address = ctypes.addressof(keep)
+    fake.add(Pinned(address=address, size=size, flags=flags, keep=keep))
+    return (address,)
+
+
+def cuMemFreeHost(fake: FakeCuda, address: Any) -> None:
+    """Free pinned memory of the driver's, by its address."""
+    fake.current()
+    for pinned in fake.living(Pinned):
+        if pinned.address == int(address) and pinned.keep is not None:
+            if pending(fake, pinned):
+                fake.wrong("memory is freed while a stream has still to copy from it or to it")
+            fake.end(pinned)
+            return
+    raise fake.wrong(f"{int(address):#x} is not pinned memory that the driver allocated")
 
 
 def cuMemGetAddressRange(fake: FakeCuda, pointer: Any) -> tuple[Any, int]:

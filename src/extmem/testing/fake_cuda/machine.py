@@ -54,6 +54,7 @@ _CANNOT_FAIL = frozenset(
         "cuGraphExecDestroy",
         "cuMemAddressFree",
         "cuMemFree",
+        "cuMemFreeHost",
         "cuMemHostUnregister",
         "cuMemRelease",
         "cuMemUnmap",
@@ -116,6 +117,8 @@ class FakeCuda:
     """Every function that was called, in order."""
     imports: list[dict[str, Any]] = field(default_factory=list)
     """The parameters of each cuImportExternalMemory: type, size, flags."""
+    slow_copies: int = 0
+    """How often an asynchronous copy is looked at until it is done."""
     stray_pointers: bool = False
     """The attributes of mapped buffers have another context than the one that they were mapped in."""
     short_ranges: bool = False
@@ -211,6 +214,13 @@ class FakeCuda:
         """Record a misuse and return the exception that ends the call: `raise fake.wrong(…)`."""
         self.misuses.append(Misuse(self._running, problem))
         return Refusal(result)
+
+    def pinned_at(self, address: int, size: int) -> Pinned | None:
+        """Return the pinned memory that all of these bytes are in."""
+        for pinned in self.living(Pinned):
+            if pinned.address <= address and address + size <= pinned.address + pinned.size:
+                return pinned
+        return None
 
     def pause(self, seconds: float) -> None:
         """Let other threads call the fake for a moment, within a call that waits."""
@@ -317,9 +327,11 @@ _VALUES = {
     "cuMemGetAddressRange": 2,
     "cuMemGetAllocationGranularity": 1,
     "cuMemGetAllocationPropertiesFromHandle": 1,
+    "cuMemHostAlloc": 1,
     "cuMemHostGetDevicePointer": 1,
     "cuMemImportFromShareableHandle": 1,
     "cuMemRetainAllocationHandle": 1,
+    "cuPointerGetAttribute": 1,
     "cuPointerGetAttributes": 1,
     "cuStreamCreate": 1,
 }

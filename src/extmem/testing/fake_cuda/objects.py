@@ -97,7 +97,8 @@ class Physical(FakeObject):
     payload: FilePayload | None = None
     size: int = 0
     ordinal: int = 0
-    shared: bool = False
+    handle_types: int = 0
+    """The handle type that it can be exported as; 0 for none."""
     references: int = 1
 
 
@@ -114,11 +115,13 @@ class Reserved(FakeObject):
 
 @dataclass(slots=True, eq=False)
 class Pinned(FakeObject):
-    """Registered host memory."""
+    """Host memory that is registered, or that the driver allocated."""
 
     address: int = 0
     size: int = 0
     flags: int = 0
+    keep: object = None
+    """The memory, if the driver allocated it."""
 
 
 @dataclass(slots=True, eq=False)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _READ, _READ_WRITE = 1, 3
+_FABRIC = 8
+"""CU_MEM_HANDLE_TYPE_FABRIC: exported to other machines, and not as an fd or NT handle."""
 _UNKNOWN, _NOT_SUPPORTED, _OS = 999, 801, 304
 
 
@@ -44,16 +46,16 @@ def cuMemCreate(fake: FakeCuda, size: int, properties: Any, flags: int) -> tuple
     used = sum(physical.size for physical in fake.living(Physical) if physical.ordinal == ordinal)
     if used + size > gpu.memory:
         raise Refusal(OUT_OF_MEMORY)
-    shared = int(properties.requestedHandleTypes)
-    if shared not in (0, KIND):
-        raise fake.wrong(f"requestedHandleTypes is {shared}")
-    if shared and not gpu.shares:
+    kind = int(properties.requestedHandleTypes)
+    if kind not in (0, KIND, _FABRIC):
+        raise fake.wrong(f"requestedHandleTypes is {kind}")
+    if kind == KIND and not gpu.shares:
         raise Refusal(_NOT_SUPPORTED)
     try:
         payload = created(fake, gpu, size, properties)
     except OSError:
         raise Refusal(OUT_OF_MEMORY) from None
-    return (_handle(fake, Physical(payload=payload, size=size, ordinal=ordinal, shared=bool(shared))),)
+    return (_handle(fake, Physical(payload=payload, size=size, ordinal=ordinal, handle_types=kind)),)
 
 
 def _handle(fake: FakeCuda, physical: Physical) -> Any:
@@ -79,7 +81,7 @@ def cuMemExportToShareableHandle(fake: FakeCuda, handle: Any, kind: Any, flags: 
     physical = fake.get(handle, Physical)
     if int(kind) != KIND or flags:
         raise fake.wrong(f"handle type {int(kind)}, flags {flags}")
-    if not physical.shared or physical.payload is None:
+    if physical.handle_types != KIND or physical.payload is None:
         raise Refusal(INVALID_VALUE)
     try:
         return (exported(physical.payload),)
@@ -99,17 +101,18 @@ def cuMemImportFromShareableHandle(fake: FakeCuda, handle: int, kind: Any) -> tu
         raise Refusal(_OS) from None
     if tag is None or payload is None:
         raise Refusal(_UNKNOWN)
-    physical = Physical(payload=payload, size=tag.size, ordinal=ordinals[0], shared=True)
+    physical = Physical(payload=payload, size=tag.size, ordinal=ordinals[0], handle_types=KIND)
     return (_handle(fake, physical),)
 
 
 def cuMemGetAllocationPropertiesFromHandle(fake: FakeCuda, handle: Any) -> tuple[Any]:
-    """Return the memory's properties: its type and its device."""
+    """Return the memory's properties: its type, its device and its handle type."""
     physical = fake.get(handle, Physical)
     properties = fake.module.CUmemAllocationProp()
     properties.type = fake.module.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
     properties.location.type = fake.module.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
     properties.location.id = physical.ordinal
+    properties.requestedHandleTypes = fake.module.CUmemAllocationHandleType(physical.handle_types)
     return (properties,)
 
 
@@ -199,15 +202,23 @@ def cuMemMap(fake: FakeCuda, address: Any, size: int, offset: int, handle: Any, 
 
 
 def cuMemSetAccess(fake: FakeCuda, address: Any, size: int, access: Any, count: int) -> None:
-    """Allow the device to access the memory."""
-    reserved = _range(fake, address, size)
-    if reserved.physical is None or reserved.physical.payload is None or count != 1 or len(access) != 1:
-        raise fake.wrong("nothing is mapped there, or the number of accesses is not one")
-    flags = int(access[0].flags)
-    if int(access[0].location.id) != reserved.physical.ordinal or flags not in (_READ, _READ_WRITE):
-        raise fake.wrong(f"access {flags} for device {int(access[0].location.id)}")
+    """Allow the device to access the memory that is mapped in a range, one allocation or several side by side."""
+    begin = int(address)
+    parts = [one for one in fake.living(Reserved) if begin <= one.address and one.address + one.size <= begin + size]
+    if sum(part.size for part in parts) != size or count != 1 or len(access) != 1:
+        raise fake.wrong(f"{size} bytes at {begin:#x} are not reserved ranges, or the number of accesses is not one")
+    for part in parts:
+        _allow(fake, part, access[0])
+
+
+def _allow(fake: FakeCuda, reserved: Reserved, access: Any) -> None:
+    if reserved.physical is None or reserved.physical.payload is None:
+        raise fake.wrong("nothing is mapped there")
+    flags = int(access.flags)
+    if int(access.location.id) != reserved.physical.ordinal or flags not in (_READ, _READ_WRITE):
+        raise fake.wrong(f"access {flags} for device {int(access.location.id)}")
     try:
-        place(reserved.keep, reserved.physical.payload.fd, size, writable=flags == _READ_WRITE)
+        place(reserved.keep, reserved.physical.payload.fd, reserved.size, writable=flags == _READ_WRITE)
     except OSError:
         raise Refusal(_OS) from None
     reserved.access = flags

@@ -6,46 +6,11 @@ From vulkan-object 1.4.366, registry 1.4.366, input sha256 b6444639bee1102c.
 
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
+import sys
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, SupportsInt
-
-from extmem.vk._base import ChainStruct, Handle, SecurityAttributes, Struct
-from extmem.vk._generated.enums import Format, ImageLayout, ImageTiling, ImageType, PhysicalDeviceType, SemaphoreType, SharingMode, StructureType
-from extmem.vk._generated.flags import (
-    AccessFlagBits,
-    AccessFlagBits2,
-    BufferCreateFlagBits,
-    BufferUsageFlagBits,
-    BufferUsageFlagBits2,
-    DependencyFlagBits,
-    ExternalFenceFeatureFlagBits,
-    ExternalFenceHandleTypeFlagBits,
-    ExternalMemoryFeatureFlagBits,
-    ExternalMemoryHandleTypeFlagBits,
-    ExternalMemoryHandleTypeFlagBitsNV,
-    ExternalSemaphoreFeatureFlagBits,
-    ExternalSemaphoreHandleTypeFlagBits,
-    FenceCreateFlagBits,
-    FenceImportFlagBits,
-    FormatFeatureFlagBits,
-    ImageAspectFlagBits,
-    ImageCreateFlagBits,
-    ImageUsageFlagBits,
-    MemoryAllocateFlagBits,
-    MemoryHeapFlagBits,
-    MemoryMapFlagBits,
-    MemoryPropertyFlagBits,
-    MemoryUnmapFlagBits,
-    PipelineStageFlagBits,
-    PipelineStageFlagBits2,
-    SampleCountFlagBits,
-    SemaphoreImportFlagBits,
-    SemaphoreWaitFlagBits,
-    SubmitFlagBits,
-)
+from extmem.vk._base import ChainStruct, Struct
+from extmem.vk._generated import enums, flags
+from extmem.vk._late_classes import LateClasses, struct_class
 
 __all__ = [
     "BindBufferMemoryInfo",
@@ -204,3086 +169,3042 @@ __all__ = [
     "Win32KeyedMutexAcquireReleaseInfoKHR",
 ]
 
+_own = sys.modules[__name__]
 
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryAllocateInfo(ChainStruct):
-    """`VkMemoryAllocateInfo`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryAllocateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryAllocateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_ALLOCATE_INFO
-    allocation_size: int = 0
-    memory_type_index: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        allocation_size: int = 0,
-        memory_type_index: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.allocation_size = allocation_size
-        self.memory_type_index = memory_type_index
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExportMemoryAllocateInfo(ChainStruct):
-    """`VkExportMemoryAllocateInfo`, from VK_VERSION_1_1; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportMemoryAllocateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExportMemoryAllocateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_MEMORY_ALLOCATE_INFO
-    handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_types = handle_types
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryDedicatedAllocateInfo(ChainStruct):
-    """`VkMemoryDedicatedAllocateInfo`, from VK_VERSION_1_1; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryDedicatedAllocateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryDedicatedAllocateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_DEDICATED_ALLOCATE_INFO
-    image: Handle = None
-    buffer: Handle = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        image: Handle = None,
-        buffer: Handle = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.image = image
-        self.buffer = buffer
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryDedicatedRequirements(ChainStruct):
-    """`VkMemoryDedicatedRequirements`, from VK_VERSION_1_1; chained to `VkMemoryRequirements2`; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryDedicatedRequirements.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryDedicatedRequirements"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_DEDICATED_REQUIREMENTS
-    prefers_dedicated_allocation: bool = False
-    requires_dedicated_allocation: bool = False
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        prefers_dedicated_allocation: bool = False,
-        requires_dedicated_allocation: bool = False,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.prefers_dedicated_allocation = prefers_dedicated_allocation
-        self.requires_dedicated_allocation = requires_dedicated_allocation
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryAllocateFlagsInfo(ChainStruct):
-    """`VkMemoryAllocateFlagsInfo`, from VK_VERSION_1_1; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryAllocateFlagsInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryAllocateFlagsInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_ALLOCATE_FLAGS_INFO
-    flags: MemoryAllocateFlagBits | int = MemoryAllocateFlagBits(0)
-    device_mask: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        flags: MemoryAllocateFlagBits | int = MemoryAllocateFlagBits(0),
-        device_mask: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.flags = flags
-        self.device_mask = device_mask
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryOpaqueCaptureAddressAllocateInfo(ChainStruct):
-    """`VkMemoryOpaqueCaptureAddressAllocateInfo`, from VK_VERSION_1_2; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryOpaqueCaptureAddressAllocateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryOpaqueCaptureAddressAllocateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_OPAQUE_CAPTURE_ADDRESS_ALLOCATE_INFO
-    opaque_capture_address: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        opaque_capture_address: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.opaque_capture_address = opaque_capture_address
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryPriorityAllocateInfoEXT(ChainStruct):
-    """`VkMemoryPriorityAllocateInfoEXT`, from VK_EXT_memory_priority; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryPriorityAllocateInfoEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryPriorityAllocateInfoEXT"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_PRIORITY_ALLOCATE_INFO_EXT
-    priority: float = 0.0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        priority: float = 0.0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.priority = priority
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExportMemoryWin32HandleInfoKHR(ChainStruct):
-    """`VkExportMemoryWin32HandleInfoKHR`, from VK_KHR_external_memory_win32; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportMemoryWin32HandleInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExportMemoryWin32HandleInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_MEMORY_WIN32_HANDLE_INFO_KHR
-    attributes: SecurityAttributes | None = None
-    access: int = 0
-    name: str | None = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        attributes: SecurityAttributes | None = None,
-        access: int = 0,
-        name: str | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.attributes = attributes
-        self.access = access
-        self.name = name
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImportMemoryWin32HandleInfoKHR(ChainStruct):
-    """`VkImportMemoryWin32HandleInfoKHR`, from VK_KHR_external_memory_win32; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportMemoryWin32HandleInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImportMemoryWin32HandleInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_MEMORY_WIN32_HANDLE_INFO_KHR
-    handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-    handle: Handle = None
-    name: str | None = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-        handle: Handle = None,
-        name: str | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_type = handle_type
-        self.handle = handle
-        self.name = name
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryGetWin32HandleInfoKHR(ChainStruct):
-    """`VkMemoryGetWin32HandleInfoKHR`, from VK_KHR_external_memory_win32.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryGetWin32HandleInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryGetWin32HandleInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_GET_WIN32_HANDLE_INFO_KHR
-    memory: Handle = None
-    handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        memory: Handle = None,
-        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.memory = memory
-        self.handle_type = handle_type
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryWin32HandlePropertiesKHR(ChainStruct):
-    """`VkMemoryWin32HandlePropertiesKHR`, from VK_KHR_external_memory_win32; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryWin32HandlePropertiesKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryWin32HandlePropertiesKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_WIN32_HANDLE_PROPERTIES_KHR
-    memory_type_bits: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        memory_type_bits: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.memory_type_bits = memory_type_bits
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImportMemoryFdInfoKHR(ChainStruct):
-    """`VkImportMemoryFdInfoKHR`, from VK_KHR_external_memory_fd; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportMemoryFdInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImportMemoryFdInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_MEMORY_FD_INFO_KHR
-    handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-    fd: SupportsInt = -1
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-        fd: SupportsInt = -1,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_type = handle_type
-        self.fd = fd
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryGetFdInfoKHR(ChainStruct):
-    """`VkMemoryGetFdInfoKHR`, from VK_KHR_external_memory_fd.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryGetFdInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryGetFdInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_GET_FD_INFO_KHR
-    memory: Handle = None
-    handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        memory: Handle = None,
-        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.memory = memory
-        self.handle_type = handle_type
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryFdPropertiesKHR(ChainStruct):
-    """`VkMemoryFdPropertiesKHR`, from VK_KHR_external_memory_fd; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryFdPropertiesKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryFdPropertiesKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_FD_PROPERTIES_KHR
-    memory_type_bits: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        memory_type_bits: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.memory_type_bits = memory_type_bits
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImportMemoryHostPointerInfoEXT(ChainStruct):
-    """`VkImportMemoryHostPointerInfoEXT`, from VK_EXT_external_memory_host; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportMemoryHostPointerInfoEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImportMemoryHostPointerInfoEXT"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_MEMORY_HOST_POINTER_INFO_EXT
-    handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-    host_pointer: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-        host_pointer: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_type = handle_type
-        self.host_pointer = host_pointer
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryHostPointerPropertiesEXT(ChainStruct):
-    """`VkMemoryHostPointerPropertiesEXT`, from VK_EXT_external_memory_host; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryHostPointerPropertiesEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryHostPointerPropertiesEXT"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_HOST_POINTER_PROPERTIES_EXT
-    memory_type_bits: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        memory_type_bits: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.memory_type_bits = memory_type_bits
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceExternalMemoryHostPropertiesEXT(ChainStruct):
-    """`VkPhysicalDeviceExternalMemoryHostPropertiesEXT`, from VK_EXT_external_memory_host; chained to `VkPhysicalDeviceProperties2`; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalMemoryHostPropertiesEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceExternalMemoryHostPropertiesEXT"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT
-    min_imported_host_pointer_alignment: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        min_imported_host_pointer_alignment: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.min_imported_host_pointer_alignment = min_imported_host_pointer_alignment
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExportMemoryAllocateInfoNV(ChainStruct):
-    """`VkExportMemoryAllocateInfoNV`, from VK_NV_external_memory; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportMemoryAllocateInfoNV.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExportMemoryAllocateInfoNV"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_MEMORY_ALLOCATE_INFO_NV
-    handle_types: ExternalMemoryHandleTypeFlagBitsNV | int = ExternalMemoryHandleTypeFlagBitsNV(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_types: ExternalMemoryHandleTypeFlagBitsNV | int = ExternalMemoryHandleTypeFlagBitsNV(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_types = handle_types
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExportMemoryWin32HandleInfoNV(ChainStruct):
-    """`VkExportMemoryWin32HandleInfoNV`, from VK_NV_external_memory_win32; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportMemoryWin32HandleInfoNV.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExportMemoryWin32HandleInfoNV"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_MEMORY_WIN32_HANDLE_INFO_NV
-    attributes: SecurityAttributes | None = None
-    access: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        attributes: SecurityAttributes | None = None,
-        access: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.attributes = attributes
-        self.access = access
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImportMemoryWin32HandleInfoNV(ChainStruct):
-    """`VkImportMemoryWin32HandleInfoNV`, from VK_NV_external_memory_win32; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportMemoryWin32HandleInfoNV.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImportMemoryWin32HandleInfoNV"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_MEMORY_WIN32_HANDLE_INFO_NV
-    handle_type: ExternalMemoryHandleTypeFlagBitsNV | int = ExternalMemoryHandleTypeFlagBitsNV(0)
-    handle: Handle = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_type: ExternalMemoryHandleTypeFlagBitsNV | int = ExternalMemoryHandleTypeFlagBitsNV(0),
-        handle: Handle = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_type = handle_type
-        self.handle = handle
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class DedicatedAllocationMemoryAllocateInfoNV(ChainStruct):
-    """`VkDedicatedAllocationMemoryAllocateInfoNV`, from VK_NV_dedicated_allocation; chained to `VkMemoryAllocateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkDedicatedAllocationMemoryAllocateInfoNV.html
-    """
-
-    C_NAME: ClassVar[str] = "VkDedicatedAllocationMemoryAllocateInfoNV"
-    S_TYPE: ClassVar[StructureType] = StructureType.DEDICATED_ALLOCATION_MEMORY_ALLOCATE_INFO_NV
-    image: Handle = None
-    buffer: Handle = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        image: Handle = None,
-        buffer: Handle = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.image = image
-        self.buffer = buffer
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExternalMemoryImageCreateInfoNV(ChainStruct):
-    """`VkExternalMemoryImageCreateInfoNV`, from VK_NV_external_memory; chained to `VkImageCreateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalMemoryImageCreateInfoNV.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExternalMemoryImageCreateInfoNV"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXTERNAL_MEMORY_IMAGE_CREATE_INFO_NV
-    handle_types: ExternalMemoryHandleTypeFlagBitsNV | int = ExternalMemoryHandleTypeFlagBitsNV(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_types: ExternalMemoryHandleTypeFlagBitsNV | int = ExternalMemoryHandleTypeFlagBitsNV(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_types = handle_types
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExternalMemoryProperties(Struct):
-    """`VkExternalMemoryProperties`, from VK_VERSION_1_1; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalMemoryProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExternalMemoryProperties"
-    external_memory_features: ExternalMemoryFeatureFlagBits | int = ExternalMemoryFeatureFlagBits(0)
-    export_from_imported_handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-    compatible_handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-
-    def __init__(
-        self,
-        external_memory_features: ExternalMemoryFeatureFlagBits | int = ExternalMemoryFeatureFlagBits(0),
-        export_from_imported_handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-        compatible_handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-    ) -> None:
-        self.external_memory_features = external_memory_features
-        self.export_from_imported_handle_types = export_from_imported_handle_types
-        self.compatible_handle_types = compatible_handle_types
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceExternalBufferInfo(ChainStruct):
-    """`VkPhysicalDeviceExternalBufferInfo`, from VK_VERSION_1_1.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalBufferInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceExternalBufferInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_EXTERNAL_BUFFER_INFO
-    flags: BufferCreateFlagBits | int = BufferCreateFlagBits(0)
-    usage: BufferUsageFlagBits | int = BufferUsageFlagBits(0)
-    handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        flags: BufferCreateFlagBits | int = BufferCreateFlagBits(0),
-        usage: BufferUsageFlagBits | int = BufferUsageFlagBits(0),
-        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.flags = flags
-        self.usage = usage
-        self.handle_type = handle_type
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExternalBufferProperties(ChainStruct):
-    """`VkExternalBufferProperties`, from VK_VERSION_1_1; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalBufferProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExternalBufferProperties"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXTERNAL_BUFFER_PROPERTIES
-    external_memory_properties: ExternalMemoryProperties = field(default_factory=ExternalMemoryProperties)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        external_memory_properties: ExternalMemoryProperties | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.external_memory_properties = ExternalMemoryProperties() if external_memory_properties is None else external_memory_properties
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceExternalImageFormatInfo(ChainStruct):
-    """`VkPhysicalDeviceExternalImageFormatInfo`, from VK_VERSION_1_1; chained to `VkPhysicalDeviceImageFormatInfo2`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalImageFormatInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceExternalImageFormatInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO
-    handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_type = handle_type
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExternalImageFormatProperties(ChainStruct):
-    """`VkExternalImageFormatProperties`, from VK_VERSION_1_1; chained to `VkImageFormatProperties2`; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalImageFormatProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExternalImageFormatProperties"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXTERNAL_IMAGE_FORMAT_PROPERTIES
-    external_memory_properties: ExternalMemoryProperties = field(default_factory=ExternalMemoryProperties)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        external_memory_properties: ExternalMemoryProperties | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.external_memory_properties = ExternalMemoryProperties() if external_memory_properties is None else external_memory_properties
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceImageFormatInfo2(ChainStruct):
-    """`VkPhysicalDeviceImageFormatInfo2`, from VK_VERSION_1_1.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceImageFormatInfo2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceImageFormatInfo2"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_IMAGE_FORMAT_INFO_2
-    format: Format | int = Format(0)
-    type: ImageType | int = ImageType(0)
-    tiling: ImageTiling | int = ImageTiling(0)
-    usage: ImageUsageFlagBits | int = ImageUsageFlagBits(0)
-    flags: ImageCreateFlagBits | int = ImageCreateFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        format: Format | int = Format(0),
-        type: ImageType | int = ImageType(0),
-        tiling: ImageTiling | int = ImageTiling(0),
-        usage: ImageUsageFlagBits | int = ImageUsageFlagBits(0),
-        flags: ImageCreateFlagBits | int = ImageCreateFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.format = format
-        self.type = type
-        self.tiling = tiling
-        self.usage = usage
-        self.flags = flags
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class Extent3D(Struct):
-    """`VkExtent3D`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExtent3D.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExtent3D"
-    width: int = 0
-    height: int = 0
-    depth: int = 0
-
-    def __init__(
-        self,
-        width: int = 0,
-        height: int = 0,
-        depth: int = 0,
-    ) -> None:
-        self.width = width
-        self.height = height
-        self.depth = depth
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImageFormatProperties(Struct):
-    """`VkImageFormatProperties`, core; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageFormatProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImageFormatProperties"
-    max_extent: Extent3D = field(default_factory=Extent3D)
-    max_mip_levels: int = 0
-    max_array_layers: int = 0
-    sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0)
-    max_resource_size: int = 0
-
-    def __init__(
-        self,
-        max_extent: Extent3D | None = None,
-        max_mip_levels: int = 0,
-        max_array_layers: int = 0,
-        sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
-        max_resource_size: int = 0,
-    ) -> None:
-        self.max_extent = Extent3D() if max_extent is None else max_extent
-        self.max_mip_levels = max_mip_levels
-        self.max_array_layers = max_array_layers
-        self.sample_counts = sample_counts
-        self.max_resource_size = max_resource_size
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImageFormatProperties2(ChainStruct):
-    """`VkImageFormatProperties2`, from VK_VERSION_1_1; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageFormatProperties2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImageFormatProperties2"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMAGE_FORMAT_PROPERTIES_2
-    image_format_properties: ImageFormatProperties = field(default_factory=ImageFormatProperties)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        image_format_properties: ImageFormatProperties | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.image_format_properties = ImageFormatProperties() if image_format_properties is None else image_format_properties
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExternalMemoryBufferCreateInfo(ChainStruct):
-    """`VkExternalMemoryBufferCreateInfo`, from VK_VERSION_1_1; chained to `VkBufferCreateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalMemoryBufferCreateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExternalMemoryBufferCreateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXTERNAL_MEMORY_BUFFER_CREATE_INFO
-    handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_types = handle_types
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExternalMemoryImageCreateInfo(ChainStruct):
-    """`VkExternalMemoryImageCreateInfo`, from VK_VERSION_1_1; chained to `VkImageCreateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalMemoryImageCreateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExternalMemoryImageCreateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXTERNAL_MEMORY_IMAGE_CREATE_INFO
-    handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_types = handle_types
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class BufferCreateInfo(ChainStruct):
-    """`VkBufferCreateInfo`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkBufferCreateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkBufferCreateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.BUFFER_CREATE_INFO
-    flags: BufferCreateFlagBits | int = BufferCreateFlagBits(0)
-    size: int = 0
-    usage: BufferUsageFlagBits | int = BufferUsageFlagBits(0)
-    sharing_mode: SharingMode | int = SharingMode(0)
-    queue_family_indices: Sequence[int] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        flags: BufferCreateFlagBits | int = BufferCreateFlagBits(0),
-        size: int = 0,
-        usage: BufferUsageFlagBits | int = BufferUsageFlagBits(0),
-        sharing_mode: SharingMode | int = SharingMode(0),
-        queue_family_indices: Sequence[int] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.flags = flags
-        self.size = size
-        self.usage = usage
-        self.sharing_mode = sharing_mode
-        self.queue_family_indices = queue_family_indices
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class BufferUsageFlags2CreateInfo(ChainStruct):
-    """`VkBufferUsageFlags2CreateInfo`, from VK_VERSION_1_4; chained to `VkBufferCreateInfo`, `VkBufferViewCreateInfo`, `VkDescriptorBufferBindingInfoEXT`, `VkPhysicalDeviceExternalBufferInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkBufferUsageFlags2CreateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkBufferUsageFlags2CreateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.BUFFER_USAGE_FLAGS_2_CREATE_INFO
-    usage: BufferUsageFlagBits2 | int = BufferUsageFlagBits2(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        usage: BufferUsageFlagBits2 | int = BufferUsageFlagBits2(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.usage = usage
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImageCreateInfo(ChainStruct):
-    """`VkImageCreateInfo`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageCreateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImageCreateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMAGE_CREATE_INFO
-    flags: ImageCreateFlagBits | int = ImageCreateFlagBits(0)
-    image_type: ImageType | int = ImageType(0)
-    format: Format | int = Format(0)
-    extent: Extent3D = field(default_factory=Extent3D)
-    mip_levels: int = 1
-    array_layers: int = 1
-    samples: SampleCountFlagBits | int = SampleCountFlagBits.COUNT_1
-    tiling: ImageTiling | int = ImageTiling(0)
-    usage: ImageUsageFlagBits | int = ImageUsageFlagBits(0)
-    sharing_mode: SharingMode | int = SharingMode(0)
-    queue_family_indices: Sequence[int] = ()
-    initial_layout: ImageLayout | int = ImageLayout(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        flags: ImageCreateFlagBits | int = ImageCreateFlagBits(0),
-        image_type: ImageType | int = ImageType(0),
-        format: Format | int = Format(0),
-        extent: Extent3D | None = None,
-        mip_levels: int = 1,
-        array_layers: int = 1,
-        samples: SampleCountFlagBits | int = SampleCountFlagBits.COUNT_1,
-        tiling: ImageTiling | int = ImageTiling(0),
-        usage: ImageUsageFlagBits | int = ImageUsageFlagBits(0),
-        sharing_mode: SharingMode | int = SharingMode(0),
-        queue_family_indices: Sequence[int] = (),
-        initial_layout: ImageLayout | int = ImageLayout(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.flags = flags
-        self.image_type = image_type
-        self.format = format
-        self.extent = Extent3D() if extent is None else extent
-        self.mip_levels = mip_levels
-        self.array_layers = array_layers
-        self.samples = samples
-        self.tiling = tiling
-        self.usage = usage
-        self.sharing_mode = sharing_mode
-        self.queue_family_indices = queue_family_indices
-        self.initial_layout = initial_layout
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImageSubresource(Struct):
-    """`VkImageSubresource`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageSubresource.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImageSubresource"
-    aspect_mask: ImageAspectFlagBits | int = ImageAspectFlagBits(0)
-    mip_level: int = 0
-    array_layer: int = 0
-
-    def __init__(
-        self,
-        aspect_mask: ImageAspectFlagBits | int = ImageAspectFlagBits(0),
-        mip_level: int = 0,
-        array_layer: int = 0,
-    ) -> None:
-        self.aspect_mask = aspect_mask
-        self.mip_level = mip_level
-        self.array_layer = array_layer
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class SubresourceLayout(Struct):
-    """`VkSubresourceLayout`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSubresourceLayout.html
-    """
-
-    C_NAME: ClassVar[str] = "VkSubresourceLayout"
-    offset: int = 0
-    size: int = 0
-    row_pitch: int = 0
-    array_pitch: int = 0
-    depth_pitch: int = 0
-
-    def __init__(
-        self,
-        offset: int = 0,
-        size: int = 0,
-        row_pitch: int = 0,
-        array_pitch: int = 0,
-        depth_pitch: int = 0,
-    ) -> None:
-        self.offset = offset
-        self.size = size
-        self.row_pitch = row_pitch
-        self.array_pitch = array_pitch
-        self.depth_pitch = depth_pitch
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImageSubresourceRange(Struct):
-    """`VkImageSubresourceRange`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageSubresourceRange.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImageSubresourceRange"
-    aspect_mask: ImageAspectFlagBits | int = ImageAspectFlagBits(0)
-    base_mip_level: int = 0
-    level_count: int = 0
-    base_array_layer: int = 0
-    layer_count: int = 0
-
-    def __init__(
-        self,
-        aspect_mask: ImageAspectFlagBits | int = ImageAspectFlagBits(0),
-        base_mip_level: int = 0,
-        level_count: int = 0,
-        base_array_layer: int = 0,
-        layer_count: int = 0,
-    ) -> None:
-        self.aspect_mask = aspect_mask
-        self.base_mip_level = base_mip_level
-        self.level_count = level_count
-        self.base_array_layer = base_array_layer
-        self.layer_count = layer_count
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class Offset3D(Struct):
-    """`VkOffset3D`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkOffset3D.html
-    """
-
-    C_NAME: ClassVar[str] = "VkOffset3D"
-    x: int = 0
-    y: int = 0
-    z: int = 0
-
-    def __init__(
-        self,
-        x: int = 0,
-        y: int = 0,
-        z: int = 0,
-    ) -> None:
-        self.x = x
-        self.y = y
-        self.z = z
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryRequirements(Struct):
-    """`VkMemoryRequirements`, core; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryRequirements.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryRequirements"
-    size: int = 0
-    alignment: int = 0
-    memory_type_bits: int = 0
-
-    def __init__(
-        self,
-        size: int = 0,
-        alignment: int = 0,
-        memory_type_bits: int = 0,
-    ) -> None:
-        self.size = size
-        self.alignment = alignment
-        self.memory_type_bits = memory_type_bits
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryRequirements2(ChainStruct):
-    """`VkMemoryRequirements2`, from VK_VERSION_1_1; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryRequirements2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryRequirements2"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_REQUIREMENTS_2
-    memory_requirements: MemoryRequirements = field(default_factory=MemoryRequirements)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        memory_requirements: MemoryRequirements | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.memory_requirements = MemoryRequirements() if memory_requirements is None else memory_requirements
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class BufferMemoryRequirementsInfo2(ChainStruct):
-    """`VkBufferMemoryRequirementsInfo2`, from VK_VERSION_1_1.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkBufferMemoryRequirementsInfo2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkBufferMemoryRequirementsInfo2"
-    S_TYPE: ClassVar[StructureType] = StructureType.BUFFER_MEMORY_REQUIREMENTS_INFO_2
-    buffer: Handle = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        buffer: Handle = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.buffer = buffer
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImageMemoryRequirementsInfo2(ChainStruct):
-    """`VkImageMemoryRequirementsInfo2`, from VK_VERSION_1_1.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageMemoryRequirementsInfo2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImageMemoryRequirementsInfo2"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMAGE_MEMORY_REQUIREMENTS_INFO_2
-    image: Handle = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        image: Handle = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.image = image
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class BindBufferMemoryInfo(ChainStruct):
-    """`VkBindBufferMemoryInfo`, from VK_VERSION_1_1.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkBindBufferMemoryInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkBindBufferMemoryInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.BIND_BUFFER_MEMORY_INFO
-    buffer: Handle = None
-    memory: Handle = None
-    memory_offset: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        buffer: Handle = None,
-        memory: Handle = None,
-        memory_offset: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.buffer = buffer
-        self.memory = memory
-        self.memory_offset = memory_offset
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class BindImageMemoryInfo(ChainStruct):
-    """`VkBindImageMemoryInfo`, from VK_VERSION_1_1.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkBindImageMemoryInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkBindImageMemoryInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.BIND_IMAGE_MEMORY_INFO
-    image: Handle = None
-    memory: Handle = None
-    memory_offset: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        image: Handle = None,
-        memory: Handle = None,
-        memory_offset: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.image = image
-        self.memory = memory
-        self.memory_offset = memory_offset
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class DrmFormatModifierPropertiesEXT(Struct):
-    """`VkDrmFormatModifierPropertiesEXT`, from VK_EXT_image_drm_format_modifier; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkDrmFormatModifierPropertiesEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkDrmFormatModifierPropertiesEXT"
-    drm_format_modifier: int = 0
-    drm_format_modifier_plane_count: int = 0
-    drm_format_modifier_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0)
-
-    def __init__(
-        self,
-        drm_format_modifier: int = 0,
-        drm_format_modifier_plane_count: int = 0,
-        drm_format_modifier_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0),
-    ) -> None:
-        self.drm_format_modifier = drm_format_modifier
-        self.drm_format_modifier_plane_count = drm_format_modifier_plane_count
-        self.drm_format_modifier_tiling_features = drm_format_modifier_tiling_features
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class DrmFormatModifierPropertiesListEXT(ChainStruct):
-    """`VkDrmFormatModifierPropertiesListEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkFormatProperties2`; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkDrmFormatModifierPropertiesListEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkDrmFormatModifierPropertiesListEXT"
-    S_TYPE: ClassVar[StructureType] = StructureType.DRM_FORMAT_MODIFIER_PROPERTIES_LIST_EXT
-    drm_format_modifier_properties: Sequence[DrmFormatModifierPropertiesEXT] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        drm_format_modifier_properties: Sequence[DrmFormatModifierPropertiesEXT] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.drm_format_modifier_properties = drm_format_modifier_properties
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class FormatProperties(Struct):
-    """`VkFormatProperties`, core; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkFormatProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkFormatProperties"
-    linear_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0)
-    optimal_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0)
-    buffer_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0)
-
-    def __init__(
-        self,
-        linear_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0),
-        optimal_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0),
-        buffer_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0),
-    ) -> None:
-        self.linear_tiling_features = linear_tiling_features
-        self.optimal_tiling_features = optimal_tiling_features
-        self.buffer_features = buffer_features
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class FormatProperties2(ChainStruct):
-    """`VkFormatProperties2`, from VK_VERSION_1_1; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkFormatProperties2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkFormatProperties2"
-    S_TYPE: ClassVar[StructureType] = StructureType.FORMAT_PROPERTIES_2
-    format_properties: FormatProperties = field(default_factory=FormatProperties)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        format_properties: FormatProperties | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.format_properties = FormatProperties() if format_properties is None else format_properties
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceImageDrmFormatModifierInfoEXT(ChainStruct):
-    """`VkPhysicalDeviceImageDrmFormatModifierInfoEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkPhysicalDeviceImageFormatInfo2`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceImageDrmFormatModifierInfoEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceImageDrmFormatModifierInfoEXT"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT
-    drm_format_modifier: int = 0
-    sharing_mode: SharingMode | int = SharingMode(0)
-    queue_family_indices: Sequence[int] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        drm_format_modifier: int = 0,
-        sharing_mode: SharingMode | int = SharingMode(0),
-        queue_family_indices: Sequence[int] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.drm_format_modifier = drm_format_modifier
-        self.sharing_mode = sharing_mode
-        self.queue_family_indices = queue_family_indices
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImageDrmFormatModifierListCreateInfoEXT(ChainStruct):
-    """`VkImageDrmFormatModifierListCreateInfoEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkImageCreateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageDrmFormatModifierListCreateInfoEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImageDrmFormatModifierListCreateInfoEXT"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMAGE_DRM_FORMAT_MODIFIER_LIST_CREATE_INFO_EXT
-    drm_format_modifiers: Sequence[int] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        drm_format_modifiers: Sequence[int] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.drm_format_modifiers = drm_format_modifiers
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImageDrmFormatModifierExplicitCreateInfoEXT(ChainStruct):
-    """`VkImageDrmFormatModifierExplicitCreateInfoEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkImageCreateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageDrmFormatModifierExplicitCreateInfoEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImageDrmFormatModifierExplicitCreateInfoEXT"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMAGE_DRM_FORMAT_MODIFIER_EXPLICIT_CREATE_INFO_EXT
-    drm_format_modifier: int = 0
-    plane_layouts: Sequence[SubresourceLayout] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        drm_format_modifier: int = 0,
-        plane_layouts: Sequence[SubresourceLayout] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.drm_format_modifier = drm_format_modifier
-        self.plane_layouts = plane_layouts
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImageDrmFormatModifierPropertiesEXT(ChainStruct):
-    """`VkImageDrmFormatModifierPropertiesEXT`, from VK_EXT_image_drm_format_modifier; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageDrmFormatModifierPropertiesEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImageDrmFormatModifierPropertiesEXT"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMAGE_DRM_FORMAT_MODIFIER_PROPERTIES_EXT
-    drm_format_modifier: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        drm_format_modifier: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.drm_format_modifier = drm_format_modifier
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryMapInfo(ChainStruct):
-    """`VkMemoryMapInfo`, from VK_VERSION_1_4.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryMapInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryMapInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_MAP_INFO
-    flags: MemoryMapFlagBits | int = MemoryMapFlagBits(0)
-    memory: Handle = None
-    offset: int = 0
-    size: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        flags: MemoryMapFlagBits | int = MemoryMapFlagBits(0),
-        memory: Handle = None,
-        offset: int = 0,
-        size: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.flags = flags
-        self.memory = memory
-        self.offset = offset
-        self.size = size
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryUnmapInfo(ChainStruct):
-    """`VkMemoryUnmapInfo`, from VK_VERSION_1_4.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryUnmapInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryUnmapInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_UNMAP_INFO
-    flags: MemoryUnmapFlagBits | int = MemoryUnmapFlagBits(0)
-    memory: Handle = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        flags: MemoryUnmapFlagBits | int = MemoryUnmapFlagBits(0),
-        memory: Handle = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.flags = flags
-        self.memory = memory
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryMapPlacedInfoEXT(ChainStruct):
-    """`VkMemoryMapPlacedInfoEXT`, from VK_EXT_map_memory_placed; chained to `VkMemoryMapInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryMapPlacedInfoEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryMapPlacedInfoEXT"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_MAP_PLACED_INFO_EXT
-    placed_address: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        placed_address: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.placed_address = placed_address
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MappedMemoryRange(ChainStruct):
-    """`VkMappedMemoryRange`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMappedMemoryRange.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMappedMemoryRange"
-    S_TYPE: ClassVar[StructureType] = StructureType.MAPPED_MEMORY_RANGE
-    memory: Handle = None
-    offset: int = 0
-    size: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        memory: Handle = None,
-        offset: int = 0,
-        size: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.memory = memory
-        self.offset = offset
-        self.size = size
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceIDProperties(ChainStruct):
-    """`VkPhysicalDeviceIDProperties`, from VK_VERSION_1_1; chained to `VkPhysicalDeviceProperties2`; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceIDProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceIDProperties"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_ID_PROPERTIES
-    device_uuid: bytes = bytes(16)
-    driver_uuid: bytes = bytes(16)
-    device_luid: bytes = bytes(8)
-    device_node_mask: int = 0
-    device_luid_valid: bool = False
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        device_uuid: bytes = bytes(16),
-        driver_uuid: bytes = bytes(16),
-        device_luid: bytes = bytes(8),
-        device_node_mask: int = 0,
-        device_luid_valid: bool = False,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.device_uuid = device_uuid
-        self.driver_uuid = driver_uuid
-        self.device_luid = device_luid
-        self.device_node_mask = device_node_mask
-        self.device_luid_valid = device_luid_valid
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceLimits(Struct):
-    """`VkPhysicalDeviceLimits`, core; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceLimits.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceLimits"
-    max_image_dimension_1d: int = 0
-    max_image_dimension_2d: int = 0
-    max_image_dimension_3d: int = 0
-    max_image_dimension_cube: int = 0
-    max_image_array_layers: int = 0
-    max_texel_buffer_elements: int = 0
-    max_uniform_buffer_range: int = 0
-    max_storage_buffer_range: int = 0
-    max_push_constants_size: int = 0
-    max_memory_allocation_count: int = 0
-    max_sampler_allocation_count: int = 0
-    buffer_image_granularity: int = 0
-    sparse_address_space_size: int = 0
-    max_bound_descriptor_sets: int = 0
-    max_per_stage_descriptor_samplers: int = 0
-    max_per_stage_descriptor_uniform_buffers: int = 0
-    max_per_stage_descriptor_storage_buffers: int = 0
-    max_per_stage_descriptor_sampled_images: int = 0
-    max_per_stage_descriptor_storage_images: int = 0
-    max_per_stage_descriptor_input_attachments: int = 0
-    max_per_stage_resources: int = 0
-    max_descriptor_set_samplers: int = 0
-    max_descriptor_set_uniform_buffers: int = 0
-    max_descriptor_set_uniform_buffers_dynamic: int = 0
-    max_descriptor_set_storage_buffers: int = 0
-    max_descriptor_set_storage_buffers_dynamic: int = 0
-    max_descriptor_set_sampled_images: int = 0
-    max_descriptor_set_storage_images: int = 0
-    max_descriptor_set_input_attachments: int = 0
-    max_vertex_input_attributes: int = 0
-    max_vertex_input_bindings: int = 0
-    max_vertex_input_attribute_offset: int = 0
-    max_vertex_input_binding_stride: int = 0
-    max_vertex_output_components: int = 0
-    max_tessellation_generation_level: int = 0
-    max_tessellation_patch_size: int = 0
-    max_tessellation_control_per_vertex_input_components: int = 0
-    max_tessellation_control_per_vertex_output_components: int = 0
-    max_tessellation_control_per_patch_output_components: int = 0
-    max_tessellation_control_total_output_components: int = 0
-    max_tessellation_evaluation_input_components: int = 0
-    max_tessellation_evaluation_output_components: int = 0
-    max_geometry_shader_invocations: int = 0
-    max_geometry_input_components: int = 0
-    max_geometry_output_components: int = 0
-    max_geometry_output_vertices: int = 0
-    max_geometry_total_output_components: int = 0
-    max_fragment_input_components: int = 0
-    max_fragment_output_attachments: int = 0
-    max_fragment_dual_src_attachments: int = 0
-    max_fragment_combined_output_resources: int = 0
-    max_compute_shared_memory_size: int = 0
-    max_compute_work_group_count: Sequence[int] = (0, 0, 0)
-    max_compute_work_group_invocations: int = 0
-    max_compute_work_group_size: Sequence[int] = (0, 0, 0)
-    sub_pixel_precision_bits: int = 0
-    sub_texel_precision_bits: int = 0
-    mipmap_precision_bits: int = 0
-    max_draw_indexed_index_value: int = 0
-    max_draw_indirect_count: int = 0
-    max_sampler_lod_bias: float = 0.0
-    max_sampler_anisotropy: float = 0.0
-    max_viewports: int = 0
-    max_viewport_dimensions: Sequence[int] = (0, 0)
-    viewport_bounds_range: Sequence[float] = (0.0, 0.0)
-    viewport_sub_pixel_bits: int = 0
-    min_memory_map_alignment: int = 0
-    min_texel_buffer_offset_alignment: int = 0
-    min_uniform_buffer_offset_alignment: int = 0
-    min_storage_buffer_offset_alignment: int = 0
-    min_texel_offset: int = 0
-    max_texel_offset: int = 0
-    min_texel_gather_offset: int = 0
-    max_texel_gather_offset: int = 0
-    min_interpolation_offset: float = 0.0
-    max_interpolation_offset: float = 0.0
-    sub_pixel_interpolation_offset_bits: int = 0
-    max_framebuffer_width: int = 0
-    max_framebuffer_height: int = 0
-    max_framebuffer_layers: int = 0
-    framebuffer_color_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0)
-    framebuffer_depth_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0)
-    framebuffer_stencil_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0)
-    framebuffer_no_attachments_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0)
-    max_color_attachments: int = 0
-    sampled_image_color_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0)
-    sampled_image_integer_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0)
-    sampled_image_depth_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0)
-    sampled_image_stencil_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0)
-    storage_image_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0)
-    max_sample_mask_words: int = 0
-    timestamp_compute_and_graphics: bool = False
-    timestamp_period: float = 0.0
-    max_clip_distances: int = 0
-    max_cull_distances: int = 0
-    max_combined_clip_and_cull_distances: int = 0
-    discrete_queue_priorities: int = 0
-    point_size_range: Sequence[float] = (0.0, 0.0)
-    line_width_range: Sequence[float] = (0.0, 0.0)
-    point_size_granularity: float = 0.0
-    line_width_granularity: float = 0.0
-    strict_lines: bool = False
-    standard_sample_locations: bool = False
-    optimal_buffer_copy_offset_alignment: int = 0
-    optimal_buffer_copy_row_pitch_alignment: int = 0
-    non_coherent_atom_size: int = 0
-
-    def __init__(
-        self,
-        max_image_dimension_1d: int = 0,
-        max_image_dimension_2d: int = 0,
-        max_image_dimension_3d: int = 0,
-        max_image_dimension_cube: int = 0,
-        max_image_array_layers: int = 0,
-        max_texel_buffer_elements: int = 0,
-        max_uniform_buffer_range: int = 0,
-        max_storage_buffer_range: int = 0,
-        max_push_constants_size: int = 0,
-        max_memory_allocation_count: int = 0,
-        max_sampler_allocation_count: int = 0,
-        buffer_image_granularity: int = 0,
-        sparse_address_space_size: int = 0,
-        max_bound_descriptor_sets: int = 0,
-        max_per_stage_descriptor_samplers: int = 0,
-        max_per_stage_descriptor_uniform_buffers: int = 0,
-        max_per_stage_descriptor_storage_buffers: int = 0,
-        max_per_stage_descriptor_sampled_images: int = 0,
-        max_per_stage_descriptor_storage_images: int = 0,
-        max_per_stage_descriptor_input_attachments: int = 0,
-        max_per_stage_resources: int = 0,
-        max_descriptor_set_samplers: int = 0,
-        max_descriptor_set_uniform_buffers: int = 0,
-        max_descriptor_set_uniform_buffers_dynamic: int = 0,
-        max_descriptor_set_storage_buffers: int = 0,
-        max_descriptor_set_storage_buffers_dynamic: int = 0,
-        max_descriptor_set_sampled_images: int = 0,
-        max_descriptor_set_storage_images: int = 0,
-        max_descriptor_set_input_attachments: int = 0,
-        max_vertex_input_attributes: int = 0,
-        max_vertex_input_bindings: int = 0,
-        max_vertex_input_attribute_offset: int = 0,
-        max_vertex_input_binding_stride: int = 0,
-        max_vertex_output_components: int = 0,
-        max_tessellation_generation_level: int = 0,
-        max_tessellation_patch_size: int = 0,
-        max_tessellation_control_per_vertex_input_components: int = 0,
-        max_tessellation_control_per_vertex_output_components: int = 0,
-        max_tessellation_control_per_patch_output_components: int = 0,
-        max_tessellation_control_total_output_components: int = 0,
-        max_tessellation_evaluation_input_components: int = 0,
-        max_tessellation_evaluation_output_components: int = 0,
-        max_geometry_shader_invocations: int = 0,
-        max_geometry_input_components: int = 0,
-        max_geometry_output_components: int = 0,
-        max_geometry_output_vertices: int = 0,
-        max_geometry_total_output_components: int = 0,
-        max_fragment_input_components: int = 0,
-        max_fragment_output_attachments: int = 0,
-        max_fragment_dual_src_attachments: int = 0,
-        max_fragment_combined_output_resources: int = 0,
-        max_compute_shared_memory_size: int = 0,
-        max_compute_work_group_count: Sequence[int] = (0, 0, 0),
-        max_compute_work_group_invocations: int = 0,
-        max_compute_work_group_size: Sequence[int] = (0, 0, 0),
-        sub_pixel_precision_bits: int = 0,
-        sub_texel_precision_bits: int = 0,
-        mipmap_precision_bits: int = 0,
-        max_draw_indexed_index_value: int = 0,
-        max_draw_indirect_count: int = 0,
-        max_sampler_lod_bias: float = 0.0,
-        max_sampler_anisotropy: float = 0.0,
-        max_viewports: int = 0,
-        max_viewport_dimensions: Sequence[int] = (0, 0),
-        viewport_bounds_range: Sequence[float] = (0.0, 0.0),
-        viewport_sub_pixel_bits: int = 0,
-        min_memory_map_alignment: int = 0,
-        min_texel_buffer_offset_alignment: int = 0,
-        min_uniform_buffer_offset_alignment: int = 0,
-        min_storage_buffer_offset_alignment: int = 0,
-        min_texel_offset: int = 0,
-        max_texel_offset: int = 0,
-        min_texel_gather_offset: int = 0,
-        max_texel_gather_offset: int = 0,
-        min_interpolation_offset: float = 0.0,
-        max_interpolation_offset: float = 0.0,
-        sub_pixel_interpolation_offset_bits: int = 0,
-        max_framebuffer_width: int = 0,
-        max_framebuffer_height: int = 0,
-        max_framebuffer_layers: int = 0,
-        framebuffer_color_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
-        framebuffer_depth_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
-        framebuffer_stencil_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
-        framebuffer_no_attachments_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
-        max_color_attachments: int = 0,
-        sampled_image_color_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
-        sampled_image_integer_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
-        sampled_image_depth_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
-        sampled_image_stencil_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
-        storage_image_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
-        max_sample_mask_words: int = 0,
-        timestamp_compute_and_graphics: bool = False,
-        timestamp_period: float = 0.0,
-        max_clip_distances: int = 0,
-        max_cull_distances: int = 0,
-        max_combined_clip_and_cull_distances: int = 0,
-        discrete_queue_priorities: int = 0,
-        point_size_range: Sequence[float] = (0.0, 0.0),
-        line_width_range: Sequence[float] = (0.0, 0.0),
-        point_size_granularity: float = 0.0,
-        line_width_granularity: float = 0.0,
-        strict_lines: bool = False,
-        standard_sample_locations: bool = False,
-        optimal_buffer_copy_offset_alignment: int = 0,
-        optimal_buffer_copy_row_pitch_alignment: int = 0,
-        non_coherent_atom_size: int = 0,
-    ) -> None:
-        self.max_image_dimension_1d = max_image_dimension_1d
-        self.max_image_dimension_2d = max_image_dimension_2d
-        self.max_image_dimension_3d = max_image_dimension_3d
-        self.max_image_dimension_cube = max_image_dimension_cube
-        self.max_image_array_layers = max_image_array_layers
-        self.max_texel_buffer_elements = max_texel_buffer_elements
-        self.max_uniform_buffer_range = max_uniform_buffer_range
-        self.max_storage_buffer_range = max_storage_buffer_range
-        self.max_push_constants_size = max_push_constants_size
-        self.max_memory_allocation_count = max_memory_allocation_count
-        self.max_sampler_allocation_count = max_sampler_allocation_count
-        self.buffer_image_granularity = buffer_image_granularity
-        self.sparse_address_space_size = sparse_address_space_size
-        self.max_bound_descriptor_sets = max_bound_descriptor_sets
-        self.max_per_stage_descriptor_samplers = max_per_stage_descriptor_samplers
-        self.max_per_stage_descriptor_uniform_buffers = max_per_stage_descriptor_uniform_buffers
-        self.max_per_stage_descriptor_storage_buffers = max_per_stage_descriptor_storage_buffers
-        self.max_per_stage_descriptor_sampled_images = max_per_stage_descriptor_sampled_images
-        self.max_per_stage_descriptor_storage_images = max_per_stage_descriptor_storage_images
-        self.max_per_stage_descriptor_input_attachments = max_per_stage_descriptor_input_attachments
-        self.max_per_stage_resources = max_per_stage_resources
-        self.max_descriptor_set_samplers = max_descriptor_set_samplers
-        self.max_descriptor_set_uniform_buffers = max_descriptor_set_uniform_buffers
-        self.max_descriptor_set_uniform_buffers_dynamic = max_descriptor_set_uniform_buffers_dynamic
-        self.max_descriptor_set_storage_buffers = max_descriptor_set_storage_buffers
-        self.max_descriptor_set_storage_buffers_dynamic = max_descriptor_set_storage_buffers_dynamic
-        self.max_descriptor_set_sampled_images = max_descriptor_set_sampled_images
-        self.max_descriptor_set_storage_images = max_descriptor_set_storage_images
-        self.max_descriptor_set_input_attachments = max_descriptor_set_input_attachments
-        self.max_vertex_input_attributes = max_vertex_input_attributes
-        self.max_vertex_input_bindings = max_vertex_input_bindings
-        self.max_vertex_input_attribute_offset = max_vertex_input_attribute_offset
-        self.max_vertex_input_binding_stride = max_vertex_input_binding_stride
-        self.max_vertex_output_components = max_vertex_output_components
-        self.max_tessellation_generation_level = max_tessellation_generation_level
-        self.max_tessellation_patch_size = max_tessellation_patch_size
-        self.max_tessellation_control_per_vertex_input_components = max_tessellation_control_per_vertex_input_components
-        self.max_tessellation_control_per_vertex_output_components = max_tessellation_control_per_vertex_output_components
-        self.max_tessellation_control_per_patch_output_components = max_tessellation_control_per_patch_output_components
-        self.max_tessellation_control_total_output_components = max_tessellation_control_total_output_components
-        self.max_tessellation_evaluation_input_components = max_tessellation_evaluation_input_components
-        self.max_tessellation_evaluation_output_components = max_tessellation_evaluation_output_components
-        self.max_geometry_shader_invocations = max_geometry_shader_invocations
-        self.max_geometry_input_components = max_geometry_input_components
-        self.max_geometry_output_components = max_geometry_output_components
-        self.max_geometry_output_vertices = max_geometry_output_vertices
-        self.max_geometry_total_output_components = max_geometry_total_output_components
-        self.max_fragment_input_components = max_fragment_input_components
-        self.max_fragment_output_attachments = max_fragment_output_attachments
-        self.max_fragment_dual_src_attachments = max_fragment_dual_src_attachments
-        self.max_fragment_combined_output_resources = max_fragment_combined_output_resources
-        self.max_compute_shared_memory_size = max_compute_shared_memory_size
-        self.max_compute_work_group_count = max_compute_work_group_count
-        self.max_compute_work_group_invocations = max_compute_work_group_invocations
-        self.max_compute_work_group_size = max_compute_work_group_size
-        self.sub_pixel_precision_bits = sub_pixel_precision_bits
-        self.sub_texel_precision_bits = sub_texel_precision_bits
-        self.mipmap_precision_bits = mipmap_precision_bits
-        self.max_draw_indexed_index_value = max_draw_indexed_index_value
-        self.max_draw_indirect_count = max_draw_indirect_count
-        self.max_sampler_lod_bias = max_sampler_lod_bias
-        self.max_sampler_anisotropy = max_sampler_anisotropy
-        self.max_viewports = max_viewports
-        self.max_viewport_dimensions = max_viewport_dimensions
-        self.viewport_bounds_range = viewport_bounds_range
-        self.viewport_sub_pixel_bits = viewport_sub_pixel_bits
-        self.min_memory_map_alignment = min_memory_map_alignment
-        self.min_texel_buffer_offset_alignment = min_texel_buffer_offset_alignment
-        self.min_uniform_buffer_offset_alignment = min_uniform_buffer_offset_alignment
-        self.min_storage_buffer_offset_alignment = min_storage_buffer_offset_alignment
-        self.min_texel_offset = min_texel_offset
-        self.max_texel_offset = max_texel_offset
-        self.min_texel_gather_offset = min_texel_gather_offset
-        self.max_texel_gather_offset = max_texel_gather_offset
-        self.min_interpolation_offset = min_interpolation_offset
-        self.max_interpolation_offset = max_interpolation_offset
-        self.sub_pixel_interpolation_offset_bits = sub_pixel_interpolation_offset_bits
-        self.max_framebuffer_width = max_framebuffer_width
-        self.max_framebuffer_height = max_framebuffer_height
-        self.max_framebuffer_layers = max_framebuffer_layers
-        self.framebuffer_color_sample_counts = framebuffer_color_sample_counts
-        self.framebuffer_depth_sample_counts = framebuffer_depth_sample_counts
-        self.framebuffer_stencil_sample_counts = framebuffer_stencil_sample_counts
-        self.framebuffer_no_attachments_sample_counts = framebuffer_no_attachments_sample_counts
-        self.max_color_attachments = max_color_attachments
-        self.sampled_image_color_sample_counts = sampled_image_color_sample_counts
-        self.sampled_image_integer_sample_counts = sampled_image_integer_sample_counts
-        self.sampled_image_depth_sample_counts = sampled_image_depth_sample_counts
-        self.sampled_image_stencil_sample_counts = sampled_image_stencil_sample_counts
-        self.storage_image_sample_counts = storage_image_sample_counts
-        self.max_sample_mask_words = max_sample_mask_words
-        self.timestamp_compute_and_graphics = timestamp_compute_and_graphics
-        self.timestamp_period = timestamp_period
-        self.max_clip_distances = max_clip_distances
-        self.max_cull_distances = max_cull_distances
-        self.max_combined_clip_and_cull_distances = max_combined_clip_and_cull_distances
-        self.discrete_queue_priorities = discrete_queue_priorities
-        self.point_size_range = point_size_range
-        self.line_width_range = line_width_range
-        self.point_size_granularity = point_size_granularity
-        self.line_width_granularity = line_width_granularity
-        self.strict_lines = strict_lines
-        self.standard_sample_locations = standard_sample_locations
-        self.optimal_buffer_copy_offset_alignment = optimal_buffer_copy_offset_alignment
-        self.optimal_buffer_copy_row_pitch_alignment = optimal_buffer_copy_row_pitch_alignment
-        self.non_coherent_atom_size = non_coherent_atom_size
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceSparseProperties(Struct):
-    """`VkPhysicalDeviceSparseProperties`, core; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceSparseProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceSparseProperties"
-    residency_standard_2d_block_shape: bool = False
-    residency_standard_2d_multisample_block_shape: bool = False
-    residency_standard_3d_block_shape: bool = False
-    residency_aligned_mip_size: bool = False
-    residency_non_resident_strict: bool = False
-
-    def __init__(
-        self,
-        residency_standard_2d_block_shape: bool = False,
-        residency_standard_2d_multisample_block_shape: bool = False,
-        residency_standard_3d_block_shape: bool = False,
-        residency_aligned_mip_size: bool = False,
-        residency_non_resident_strict: bool = False,
-    ) -> None:
-        self.residency_standard_2d_block_shape = residency_standard_2d_block_shape
-        self.residency_standard_2d_multisample_block_shape = residency_standard_2d_multisample_block_shape
-        self.residency_standard_3d_block_shape = residency_standard_3d_block_shape
-        self.residency_aligned_mip_size = residency_aligned_mip_size
-        self.residency_non_resident_strict = residency_non_resident_strict
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceProperties(Struct):
-    """`VkPhysicalDeviceProperties`, core; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceProperties"
-    api_version: int = 0
-    driver_version: int = 0
-    vendor_id: int = 0
-    device_id: int = 0
-    device_type: PhysicalDeviceType | int = PhysicalDeviceType(0)
-    device_name: str = ""
-    pipeline_cache_uuid: bytes = bytes(16)
-    limits: PhysicalDeviceLimits = field(default_factory=PhysicalDeviceLimits)
-    sparse_properties: PhysicalDeviceSparseProperties = field(default_factory=PhysicalDeviceSparseProperties)
-
-    def __init__(
-        self,
-        api_version: int = 0,
-        driver_version: int = 0,
-        vendor_id: int = 0,
-        device_id: int = 0,
-        device_type: PhysicalDeviceType | int = PhysicalDeviceType(0),
-        device_name: str = "",
-        pipeline_cache_uuid: bytes = bytes(16),
-        limits: PhysicalDeviceLimits | None = None,
-        sparse_properties: PhysicalDeviceSparseProperties | None = None,
-    ) -> None:
-        self.api_version = api_version
-        self.driver_version = driver_version
-        self.vendor_id = vendor_id
-        self.device_id = device_id
-        self.device_type = device_type
-        self.device_name = device_name
-        self.pipeline_cache_uuid = pipeline_cache_uuid
-        self.limits = PhysicalDeviceLimits() if limits is None else limits
-        self.sparse_properties = PhysicalDeviceSparseProperties() if sparse_properties is None else sparse_properties
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceProperties2(ChainStruct):
-    """`VkPhysicalDeviceProperties2`, from VK_VERSION_1_1; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceProperties2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceProperties2"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_PROPERTIES_2
-    properties: PhysicalDeviceProperties = field(default_factory=PhysicalDeviceProperties)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        properties: PhysicalDeviceProperties | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.properties = PhysicalDeviceProperties() if properties is None else properties
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryType(Struct):
-    """`VkMemoryType`, core; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryType.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryType"
-    property_flags: MemoryPropertyFlagBits | int = MemoryPropertyFlagBits(0)
-    heap_index: int = 0
-
-    def __init__(
-        self,
-        property_flags: MemoryPropertyFlagBits | int = MemoryPropertyFlagBits(0),
-        heap_index: int = 0,
-    ) -> None:
-        self.property_flags = property_flags
-        self.heap_index = heap_index
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryHeap(Struct):
-    """`VkMemoryHeap`, core; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryHeap.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryHeap"
-    size: int = 0
-    flags: MemoryHeapFlagBits | int = MemoryHeapFlagBits(0)
-
-    def __init__(
-        self,
-        size: int = 0,
-        flags: MemoryHeapFlagBits | int = MemoryHeapFlagBits(0),
-    ) -> None:
-        self.size = size
-        self.flags = flags
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceMemoryProperties(Struct):
-    """`VkPhysicalDeviceMemoryProperties`, core; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceMemoryProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceMemoryProperties"
-    memory_types: Sequence[MemoryType] = ()
-    memory_heaps: Sequence[MemoryHeap] = ()
-
-    def __init__(
-        self,
-        memory_types: Sequence[MemoryType] = (),
-        memory_heaps: Sequence[MemoryHeap] = (),
-    ) -> None:
-        self.memory_types = memory_types
-        self.memory_heaps = memory_heaps
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceMemoryProperties2(ChainStruct):
-    """`VkPhysicalDeviceMemoryProperties2`, from VK_VERSION_1_1; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceMemoryProperties2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceMemoryProperties2"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_MEMORY_PROPERTIES_2
-    memory_properties: PhysicalDeviceMemoryProperties = field(default_factory=PhysicalDeviceMemoryProperties)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        memory_properties: PhysicalDeviceMemoryProperties | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.memory_properties = PhysicalDeviceMemoryProperties() if memory_properties is None else memory_properties
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImageMemoryBarrier(ChainStruct):
-    """`VkImageMemoryBarrier`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageMemoryBarrier.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImageMemoryBarrier"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMAGE_MEMORY_BARRIER
-    src_access_mask: AccessFlagBits | int = AccessFlagBits(0)
-    dst_access_mask: AccessFlagBits | int = AccessFlagBits(0)
-    old_layout: ImageLayout | int = ImageLayout(0)
-    new_layout: ImageLayout | int = ImageLayout(0)
-    src_queue_family_index: int = 0
-    dst_queue_family_index: int = 0
-    image: Handle = None
-    subresource_range: ImageSubresourceRange = field(default_factory=ImageSubresourceRange)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        src_access_mask: AccessFlagBits | int = AccessFlagBits(0),
-        dst_access_mask: AccessFlagBits | int = AccessFlagBits(0),
-        old_layout: ImageLayout | int = ImageLayout(0),
-        new_layout: ImageLayout | int = ImageLayout(0),
-        src_queue_family_index: int = 0,
-        dst_queue_family_index: int = 0,
-        image: Handle = None,
-        subresource_range: ImageSubresourceRange | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.src_access_mask = src_access_mask
-        self.dst_access_mask = dst_access_mask
-        self.old_layout = old_layout
-        self.new_layout = new_layout
-        self.src_queue_family_index = src_queue_family_index
-        self.dst_queue_family_index = dst_queue_family_index
-        self.image = image
-        self.subresource_range = ImageSubresourceRange() if subresource_range is None else subresource_range
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImageMemoryBarrier2(ChainStruct):
-    """`VkImageMemoryBarrier2`, from VK_VERSION_1_3.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageMemoryBarrier2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImageMemoryBarrier2"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMAGE_MEMORY_BARRIER_2
-    src_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0)
-    src_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0)
-    dst_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0)
-    dst_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0)
-    old_layout: ImageLayout | int = ImageLayout(0)
-    new_layout: ImageLayout | int = ImageLayout(0)
-    src_queue_family_index: int = 0
-    dst_queue_family_index: int = 0
-    image: Handle = None
-    subresource_range: ImageSubresourceRange = field(default_factory=ImageSubresourceRange)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        src_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
-        src_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
-        dst_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
-        dst_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
-        old_layout: ImageLayout | int = ImageLayout(0),
-        new_layout: ImageLayout | int = ImageLayout(0),
-        src_queue_family_index: int = 0,
-        dst_queue_family_index: int = 0,
-        image: Handle = None,
-        subresource_range: ImageSubresourceRange | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.src_stage_mask = src_stage_mask
-        self.src_access_mask = src_access_mask
-        self.dst_stage_mask = dst_stage_mask
-        self.dst_access_mask = dst_access_mask
-        self.old_layout = old_layout
-        self.new_layout = new_layout
-        self.src_queue_family_index = src_queue_family_index
-        self.dst_queue_family_index = dst_queue_family_index
-        self.image = image
-        self.subresource_range = ImageSubresourceRange() if subresource_range is None else subresource_range
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class BufferMemoryBarrier(ChainStruct):
-    """`VkBufferMemoryBarrier`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkBufferMemoryBarrier.html
-    """
-
-    C_NAME: ClassVar[str] = "VkBufferMemoryBarrier"
-    S_TYPE: ClassVar[StructureType] = StructureType.BUFFER_MEMORY_BARRIER
-    src_access_mask: AccessFlagBits | int = AccessFlagBits(0)
-    dst_access_mask: AccessFlagBits | int = AccessFlagBits(0)
-    src_queue_family_index: int = 0
-    dst_queue_family_index: int = 0
-    buffer: Handle = None
-    offset: int = 0
-    size: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        src_access_mask: AccessFlagBits | int = AccessFlagBits(0),
-        dst_access_mask: AccessFlagBits | int = AccessFlagBits(0),
-        src_queue_family_index: int = 0,
-        dst_queue_family_index: int = 0,
-        buffer: Handle = None,
-        offset: int = 0,
-        size: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.src_access_mask = src_access_mask
-        self.dst_access_mask = dst_access_mask
-        self.src_queue_family_index = src_queue_family_index
-        self.dst_queue_family_index = dst_queue_family_index
-        self.buffer = buffer
-        self.offset = offset
-        self.size = size
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class BufferMemoryBarrier2(ChainStruct):
-    """`VkBufferMemoryBarrier2`, from VK_VERSION_1_3.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkBufferMemoryBarrier2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkBufferMemoryBarrier2"
-    S_TYPE: ClassVar[StructureType] = StructureType.BUFFER_MEMORY_BARRIER_2
-    src_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0)
-    src_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0)
-    dst_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0)
-    dst_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0)
-    src_queue_family_index: int = 0
-    dst_queue_family_index: int = 0
-    buffer: Handle = None
-    offset: int = 0
-    size: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        src_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
-        src_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
-        dst_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
-        dst_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
-        src_queue_family_index: int = 0,
-        dst_queue_family_index: int = 0,
-        buffer: Handle = None,
-        offset: int = 0,
-        size: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.src_stage_mask = src_stage_mask
-        self.src_access_mask = src_access_mask
-        self.dst_stage_mask = dst_stage_mask
-        self.dst_access_mask = dst_access_mask
-        self.src_queue_family_index = src_queue_family_index
-        self.dst_queue_family_index = dst_queue_family_index
-        self.buffer = buffer
-        self.offset = offset
-        self.size = size
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class Win32KeyedMutexAcquireReleaseInfoKHR(ChainStruct):
-    """`VkWin32KeyedMutexAcquireReleaseInfoKHR`, from VK_KHR_win32_keyed_mutex; chained to `VkSubmitInfo`, `VkSubmitInfo2`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkWin32KeyedMutexAcquireReleaseInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkWin32KeyedMutexAcquireReleaseInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.WIN32_KEYED_MUTEX_ACQUIRE_RELEASE_INFO_KHR
-    acquire_syncs: Sequence[Handle] = ()
-    acquire_keys: Sequence[int] = ()
-    acquire_timeouts: Sequence[int] = ()
-    release_syncs: Sequence[Handle] = ()
-    release_keys: Sequence[int] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        acquire_syncs: Sequence[Handle] = (),
-        acquire_keys: Sequence[int] = (),
-        acquire_timeouts: Sequence[int] = (),
-        release_syncs: Sequence[Handle] = (),
-        release_keys: Sequence[int] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.acquire_syncs = acquire_syncs
-        self.acquire_keys = acquire_keys
-        self.acquire_timeouts = acquire_timeouts
-        self.release_syncs = release_syncs
-        self.release_keys = release_keys
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExternalMemoryAcquireUnmodifiedEXT(ChainStruct):
-    """`VkExternalMemoryAcquireUnmodifiedEXT`, from VK_EXT_external_memory_acquire_unmodified; chained to `VkBufferMemoryBarrier`, `VkBufferMemoryBarrier2`, `VkImageMemoryBarrier`, `VkImageMemoryBarrier2`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalMemoryAcquireUnmodifiedEXT.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExternalMemoryAcquireUnmodifiedEXT"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXTERNAL_MEMORY_ACQUIRE_UNMODIFIED_EXT
-    acquire_unmodified_memory: bool = False
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        acquire_unmodified_memory: bool = False,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.acquire_unmodified_memory = acquire_unmodified_memory
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryBarrier(ChainStruct):
-    """`VkMemoryBarrier`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryBarrier.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryBarrier"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_BARRIER
-    src_access_mask: AccessFlagBits | int = AccessFlagBits(0)
-    dst_access_mask: AccessFlagBits | int = AccessFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        src_access_mask: AccessFlagBits | int = AccessFlagBits(0),
-        dst_access_mask: AccessFlagBits | int = AccessFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.src_access_mask = src_access_mask
-        self.dst_access_mask = dst_access_mask
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class MemoryBarrier2(ChainStruct):
-    """`VkMemoryBarrier2`, from VK_VERSION_1_3; chained to `VkSubpassDependency2`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryBarrier2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkMemoryBarrier2"
-    S_TYPE: ClassVar[StructureType] = StructureType.MEMORY_BARRIER_2
-    src_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0)
-    src_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0)
-    dst_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0)
-    dst_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        src_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
-        src_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
-        dst_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
-        dst_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.src_stage_mask = src_stage_mask
-        self.src_access_mask = src_access_mask
-        self.dst_stage_mask = dst_stage_mask
-        self.dst_access_mask = dst_access_mask
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class DependencyInfo(ChainStruct):
-    """`VkDependencyInfo`, from VK_VERSION_1_3.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkDependencyInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkDependencyInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.DEPENDENCY_INFO
-    dependency_flags: DependencyFlagBits | int = DependencyFlagBits(0)
-    memory_barriers: Sequence[MemoryBarrier2] = ()
-    buffer_memory_barriers: Sequence[BufferMemoryBarrier2] = ()
-    image_memory_barriers: Sequence[ImageMemoryBarrier2] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        dependency_flags: DependencyFlagBits | int = DependencyFlagBits(0),
-        memory_barriers: Sequence[MemoryBarrier2] = (),
-        buffer_memory_barriers: Sequence[BufferMemoryBarrier2] = (),
-        image_memory_barriers: Sequence[ImageMemoryBarrier2] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.dependency_flags = dependency_flags
-        self.memory_barriers = memory_barriers
-        self.buffer_memory_barriers = buffer_memory_barriers
-        self.image_memory_barriers = image_memory_barriers
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class SemaphoreCreateInfo(ChainStruct):
-    """`VkSemaphoreCreateInfo`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreCreateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkSemaphoreCreateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_CREATE_INFO
-    flags: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        flags: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.flags = flags
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class SemaphoreTypeCreateInfo(ChainStruct):
-    """`VkSemaphoreTypeCreateInfo`, from VK_VERSION_1_2; chained to `VkPhysicalDeviceExternalSemaphoreInfo`, `VkSemaphoreCreateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreTypeCreateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkSemaphoreTypeCreateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_TYPE_CREATE_INFO
-    semaphore_type: SemaphoreType | int = SemaphoreType(0)
-    initial_value: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        semaphore_type: SemaphoreType | int = SemaphoreType(0),
-        initial_value: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.semaphore_type = semaphore_type
-        self.initial_value = initial_value
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExportSemaphoreCreateInfo(ChainStruct):
-    """`VkExportSemaphoreCreateInfo`, from VK_VERSION_1_1; chained to `VkSemaphoreCreateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportSemaphoreCreateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExportSemaphoreCreateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_SEMAPHORE_CREATE_INFO
-    handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_types = handle_types
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class FenceCreateInfo(ChainStruct):
-    """`VkFenceCreateInfo`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceCreateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkFenceCreateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.FENCE_CREATE_INFO
-    flags: FenceCreateFlagBits | int = FenceCreateFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        flags: FenceCreateFlagBits | int = FenceCreateFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.flags = flags
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExportFenceCreateInfo(ChainStruct):
-    """`VkExportFenceCreateInfo`, from VK_VERSION_1_1; chained to `VkFenceCreateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportFenceCreateInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExportFenceCreateInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_FENCE_CREATE_INFO
-    handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_types = handle_types
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExportSemaphoreWin32HandleInfoKHR(ChainStruct):
-    """`VkExportSemaphoreWin32HandleInfoKHR`, from VK_KHR_external_semaphore_win32; chained to `VkSemaphoreCreateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportSemaphoreWin32HandleInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExportSemaphoreWin32HandleInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_SEMAPHORE_WIN32_HANDLE_INFO_KHR
-    attributes: SecurityAttributes | None = None
-    access: int = 0
-    name: str | None = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        attributes: SecurityAttributes | None = None,
-        access: int = 0,
-        name: str | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.attributes = attributes
-        self.access = access
-        self.name = name
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImportSemaphoreWin32HandleInfoKHR(ChainStruct):
-    """`VkImportSemaphoreWin32HandleInfoKHR`, from VK_KHR_external_semaphore_win32.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportSemaphoreWin32HandleInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImportSemaphoreWin32HandleInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_SEMAPHORE_WIN32_HANDLE_INFO_KHR
-    semaphore: Handle = None
-    flags: SemaphoreImportFlagBits | int = SemaphoreImportFlagBits(0)
-    handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
-    handle: Handle = None
-    name: str | None = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        semaphore: Handle = None,
-        flags: SemaphoreImportFlagBits | int = SemaphoreImportFlagBits(0),
-        handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
-        handle: Handle = None,
-        name: str | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.semaphore = semaphore
-        self.flags = flags
-        self.handle_type = handle_type
-        self.handle = handle
-        self.name = name
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class SemaphoreGetWin32HandleInfoKHR(ChainStruct):
-    """`VkSemaphoreGetWin32HandleInfoKHR`, from VK_KHR_external_semaphore_win32.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreGetWin32HandleInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkSemaphoreGetWin32HandleInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_GET_WIN32_HANDLE_INFO_KHR
-    semaphore: Handle = None
-    handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        semaphore: Handle = None,
-        handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.semaphore = semaphore
-        self.handle_type = handle_type
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class D3D12FenceSubmitInfoKHR(ChainStruct):
-    """`VkD3D12FenceSubmitInfoKHR`, from VK_KHR_external_semaphore_win32; chained to `VkSubmitInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkD3D12FenceSubmitInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkD3D12FenceSubmitInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.D3D12_FENCE_SUBMIT_INFO_KHR
-    wait_semaphore_values: Sequence[int] = ()
-    signal_semaphore_values: Sequence[int] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        wait_semaphore_values: Sequence[int] = (),
-        signal_semaphore_values: Sequence[int] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.wait_semaphore_values = wait_semaphore_values
-        self.signal_semaphore_values = signal_semaphore_values
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExportFenceWin32HandleInfoKHR(ChainStruct):
-    """`VkExportFenceWin32HandleInfoKHR`, from VK_KHR_external_fence_win32; chained to `VkFenceCreateInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportFenceWin32HandleInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExportFenceWin32HandleInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXPORT_FENCE_WIN32_HANDLE_INFO_KHR
-    attributes: SecurityAttributes | None = None
-    access: int = 0
-    name: str | None = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        attributes: SecurityAttributes | None = None,
-        access: int = 0,
-        name: str | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.attributes = attributes
-        self.access = access
-        self.name = name
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImportFenceWin32HandleInfoKHR(ChainStruct):
-    """`VkImportFenceWin32HandleInfoKHR`, from VK_KHR_external_fence_win32.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportFenceWin32HandleInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImportFenceWin32HandleInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_FENCE_WIN32_HANDLE_INFO_KHR
-    fence: Handle = None
-    flags: FenceImportFlagBits | int = FenceImportFlagBits(0)
-    handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
-    handle: Handle = None
-    name: str | None = None
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        fence: Handle = None,
-        flags: FenceImportFlagBits | int = FenceImportFlagBits(0),
-        handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
-        handle: Handle = None,
-        name: str | None = None,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.fence = fence
-        self.flags = flags
-        self.handle_type = handle_type
-        self.handle = handle
-        self.name = name
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class FenceGetWin32HandleInfoKHR(ChainStruct):
-    """`VkFenceGetWin32HandleInfoKHR`, from VK_KHR_external_fence_win32.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceGetWin32HandleInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkFenceGetWin32HandleInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.FENCE_GET_WIN32_HANDLE_INFO_KHR
-    fence: Handle = None
-    handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        fence: Handle = None,
-        handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.fence = fence
-        self.handle_type = handle_type
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImportSemaphoreFdInfoKHR(ChainStruct):
-    """`VkImportSemaphoreFdInfoKHR`, from VK_KHR_external_semaphore_fd.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportSemaphoreFdInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImportSemaphoreFdInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_SEMAPHORE_FD_INFO_KHR
-    semaphore: Handle = None
-    flags: SemaphoreImportFlagBits | int = SemaphoreImportFlagBits(0)
-    handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
-    fd: SupportsInt = -1
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        semaphore: Handle = None,
-        flags: SemaphoreImportFlagBits | int = SemaphoreImportFlagBits(0),
-        handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
-        fd: SupportsInt = -1,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.semaphore = semaphore
-        self.flags = flags
-        self.handle_type = handle_type
-        self.fd = fd
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class SemaphoreGetFdInfoKHR(ChainStruct):
-    """`VkSemaphoreGetFdInfoKHR`, from VK_KHR_external_semaphore_fd.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreGetFdInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkSemaphoreGetFdInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_GET_FD_INFO_KHR
-    semaphore: Handle = None
-    handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        semaphore: Handle = None,
-        handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.semaphore = semaphore
-        self.handle_type = handle_type
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ImportFenceFdInfoKHR(ChainStruct):
-    """`VkImportFenceFdInfoKHR`, from VK_KHR_external_fence_fd.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportFenceFdInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkImportFenceFdInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.IMPORT_FENCE_FD_INFO_KHR
-    fence: Handle = None
-    flags: FenceImportFlagBits | int = FenceImportFlagBits(0)
-    handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
-    fd: SupportsInt = -1
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        fence: Handle = None,
-        flags: FenceImportFlagBits | int = FenceImportFlagBits(0),
-        handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
-        fd: SupportsInt = -1,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.fence = fence
-        self.flags = flags
-        self.handle_type = handle_type
-        self.fd = fd
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class FenceGetFdInfoKHR(ChainStruct):
-    """`VkFenceGetFdInfoKHR`, from VK_KHR_external_fence_fd.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceGetFdInfoKHR.html
-    """
-
-    C_NAME: ClassVar[str] = "VkFenceGetFdInfoKHR"
-    S_TYPE: ClassVar[StructureType] = StructureType.FENCE_GET_FD_INFO_KHR
-    fence: Handle = None
-    handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        fence: Handle = None,
-        handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.fence = fence
-        self.handle_type = handle_type
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceExternalSemaphoreInfo(ChainStruct):
-    """`VkPhysicalDeviceExternalSemaphoreInfo`, from VK_VERSION_1_1.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalSemaphoreInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceExternalSemaphoreInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_EXTERNAL_SEMAPHORE_INFO
-    handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_type: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_type = handle_type
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExternalSemaphoreProperties(ChainStruct):
-    """`VkExternalSemaphoreProperties`, from VK_VERSION_1_1; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalSemaphoreProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExternalSemaphoreProperties"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXTERNAL_SEMAPHORE_PROPERTIES
-    export_from_imported_handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
-    compatible_handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0)
-    external_semaphore_features: ExternalSemaphoreFeatureFlagBits | int = ExternalSemaphoreFeatureFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        export_from_imported_handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
-        compatible_handle_types: ExternalSemaphoreHandleTypeFlagBits | int = ExternalSemaphoreHandleTypeFlagBits(0),
-        external_semaphore_features: ExternalSemaphoreFeatureFlagBits | int = ExternalSemaphoreFeatureFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.export_from_imported_handle_types = export_from_imported_handle_types
-        self.compatible_handle_types = compatible_handle_types
-        self.external_semaphore_features = external_semaphore_features
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceExternalFenceInfo(ChainStruct):
-    """`VkPhysicalDeviceExternalFenceInfo`, from VK_VERSION_1_1.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalFenceInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceExternalFenceInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_EXTERNAL_FENCE_INFO
-    handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        handle_type: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.handle_type = handle_type
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class ExternalFenceProperties(ChainStruct):
-    """`VkExternalFenceProperties`, from VK_VERSION_1_1; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalFenceProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkExternalFenceProperties"
-    S_TYPE: ClassVar[StructureType] = StructureType.EXTERNAL_FENCE_PROPERTIES
-    export_from_imported_handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
-    compatible_handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0)
-    external_fence_features: ExternalFenceFeatureFlagBits | int = ExternalFenceFeatureFlagBits(0)
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        export_from_imported_handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
-        compatible_handle_types: ExternalFenceHandleTypeFlagBits | int = ExternalFenceHandleTypeFlagBits(0),
-        external_fence_features: ExternalFenceFeatureFlagBits | int = ExternalFenceFeatureFlagBits(0),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.export_from_imported_handle_types = export_from_imported_handle_types
-        self.compatible_handle_types = compatible_handle_types
-        self.external_fence_features = external_fence_features
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceTimelineSemaphoreFeatures(ChainStruct):
-    """`VkPhysicalDeviceTimelineSemaphoreFeatures`, from VK_VERSION_1_2; chained to `VkDeviceCreateInfo`, `VkPhysicalDeviceFeatures2`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceTimelineSemaphoreFeatures.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceTimelineSemaphoreFeatures"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES
-    timeline_semaphore: bool = False
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        timeline_semaphore: bool = False,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.timeline_semaphore = timeline_semaphore
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceTimelineSemaphoreProperties(ChainStruct):
-    """`VkPhysicalDeviceTimelineSemaphoreProperties`, from VK_VERSION_1_2; chained to `VkPhysicalDeviceProperties2`; filled in by the device.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceTimelineSemaphoreProperties.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceTimelineSemaphoreProperties"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_PROPERTIES
-    max_timeline_semaphore_value_difference: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        max_timeline_semaphore_value_difference: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.max_timeline_semaphore_value_difference = max_timeline_semaphore_value_difference
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class PhysicalDeviceSynchronization2Features(ChainStruct):
-    """`VkPhysicalDeviceSynchronization2Features`, from VK_VERSION_1_3; chained to `VkDeviceCreateInfo`, `VkPhysicalDeviceFeatures2`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceSynchronization2Features.html
-    """
-
-    C_NAME: ClassVar[str] = "VkPhysicalDeviceSynchronization2Features"
-    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_SYNCHRONIZATION_2_FEATURES
-    synchronization2: bool = False
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        synchronization2: bool = False,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.synchronization2 = synchronization2
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class SemaphoreWaitInfo(ChainStruct):
-    """`VkSemaphoreWaitInfo`, from VK_VERSION_1_2.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreWaitInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkSemaphoreWaitInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_WAIT_INFO
-    flags: SemaphoreWaitFlagBits | int = SemaphoreWaitFlagBits(0)
-    semaphores: Sequence[Handle] = ()
-    values: Sequence[int] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        flags: SemaphoreWaitFlagBits | int = SemaphoreWaitFlagBits(0),
-        semaphores: Sequence[Handle] = (),
-        values: Sequence[int] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.flags = flags
-        self.semaphores = semaphores
-        self.values = values
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class SemaphoreSignalInfo(ChainStruct):
-    """`VkSemaphoreSignalInfo`, from VK_VERSION_1_2.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreSignalInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkSemaphoreSignalInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_SIGNAL_INFO
-    semaphore: Handle = None
-    value: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        semaphore: Handle = None,
-        value: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.semaphore = semaphore
-        self.value = value
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class SubmitInfo(ChainStruct):
-    """`VkSubmitInfo`, core.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSubmitInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkSubmitInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.SUBMIT_INFO
-    wait_semaphores: Sequence[Handle] = ()
-    wait_dst_stage_mask: Sequence[PipelineStageFlagBits | int] = ()
-    command_buffers: Sequence[Handle] = ()
-    signal_semaphores: Sequence[Handle] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        wait_semaphores: Sequence[Handle] = (),
-        wait_dst_stage_mask: Sequence[PipelineStageFlagBits | int] = (),
-        command_buffers: Sequence[Handle] = (),
-        signal_semaphores: Sequence[Handle] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.wait_semaphores = wait_semaphores
-        self.wait_dst_stage_mask = wait_dst_stage_mask
-        self.command_buffers = command_buffers
-        self.signal_semaphores = signal_semaphores
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class SemaphoreSubmitInfo(ChainStruct):
-    """`VkSemaphoreSubmitInfo`, from VK_VERSION_1_3.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreSubmitInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkSemaphoreSubmitInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.SEMAPHORE_SUBMIT_INFO
-    semaphore: Handle = None
-    value: int = 0
-    stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0)
-    device_index: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        semaphore: Handle = None,
-        value: int = 0,
-        stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
-        device_index: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.semaphore = semaphore
-        self.value = value
-        self.stage_mask = stage_mask
-        self.device_index = device_index
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class CommandBufferSubmitInfo(ChainStruct):
-    """`VkCommandBufferSubmitInfo`, from VK_VERSION_1_3.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkCommandBufferSubmitInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkCommandBufferSubmitInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.COMMAND_BUFFER_SUBMIT_INFO
-    command_buffer: Handle = None
-    device_mask: int = 0
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        command_buffer: Handle = None,
-        device_mask: int = 0,
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.command_buffer = command_buffer
-        self.device_mask = device_mask
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class SubmitInfo2(ChainStruct):
-    """`VkSubmitInfo2`, from VK_VERSION_1_3.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkSubmitInfo2.html
-    """
-
-    C_NAME: ClassVar[str] = "VkSubmitInfo2"
-    S_TYPE: ClassVar[StructureType] = StructureType.SUBMIT_INFO_2
-    flags: SubmitFlagBits | int = SubmitFlagBits(0)
-    wait_semaphore_infos: Sequence[SemaphoreSubmitInfo] = ()
-    command_buffer_infos: Sequence[CommandBufferSubmitInfo] = ()
-    signal_semaphore_infos: Sequence[SemaphoreSubmitInfo] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        flags: SubmitFlagBits | int = SubmitFlagBits(0),
-        wait_semaphore_infos: Sequence[SemaphoreSubmitInfo] = (),
-        command_buffer_infos: Sequence[CommandBufferSubmitInfo] = (),
-        signal_semaphore_infos: Sequence[SemaphoreSubmitInfo] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.flags = flags
-        self.wait_semaphore_infos = wait_semaphore_infos
-        self.command_buffer_infos = command_buffer_infos
-        self.signal_semaphore_infos = signal_semaphore_infos
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class TimelineSemaphoreSubmitInfo(ChainStruct):
-    """`VkTimelineSemaphoreSubmitInfo`, from VK_VERSION_1_2; chained to `VkBindSparseInfo`, `VkSubmitInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkTimelineSemaphoreSubmitInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkTimelineSemaphoreSubmitInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.TIMELINE_SEMAPHORE_SUBMIT_INFO
-    wait_semaphore_values: Sequence[int] = ()
-    signal_semaphore_values: Sequence[int] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        wait_semaphore_values: Sequence[int] = (),
-        signal_semaphore_values: Sequence[int] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.wait_semaphore_values = wait_semaphore_values
-        self.signal_semaphore_values = signal_semaphore_values
-        self.p_next = p_next
-
-
-@dataclass(init=False, repr=False, eq=False, slots=True)
-class DeviceGroupSubmitInfo(ChainStruct):
-    """`VkDeviceGroupSubmitInfo`, from VK_VERSION_1_1; chained to `VkSubmitInfo`.
-
-    https://registry.khronos.org/vulkan/specs/latest/man/html/VkDeviceGroupSubmitInfo.html
-    """
-
-    C_NAME: ClassVar[str] = "VkDeviceGroupSubmitInfo"
-    S_TYPE: ClassVar[StructureType] = StructureType.DEVICE_GROUP_SUBMIT_INFO
-    wait_semaphore_device_indices: Sequence[int] = ()
-    command_buffer_device_masks: Sequence[int] = ()
-    signal_semaphore_device_indices: Sequence[int] = ()
-    p_next: ChainStruct | None = None
-
-    def __init__(
-        self,
-        wait_semaphore_device_indices: Sequence[int] = (),
-        command_buffer_device_masks: Sequence[int] = (),
-        signal_semaphore_device_indices: Sequence[int] = (),
-        p_next: ChainStruct | None = None,
-    ) -> None:
-        self.wait_semaphore_device_indices = wait_semaphore_device_indices
-        self.command_buffer_device_masks = command_buffer_device_masks
-        self.signal_semaphore_device_indices = signal_semaphore_device_indices
-        self.p_next = p_next
-
-
-ExportMemoryAllocateInfoKHR = ExportMemoryAllocateInfo
-MemoryDedicatedAllocateInfoKHR = MemoryDedicatedAllocateInfo
-MemoryDedicatedRequirementsKHR = MemoryDedicatedRequirements
-MemoryAllocateFlagsInfoKHR = MemoryAllocateFlagsInfo
-MemoryOpaqueCaptureAddressAllocateInfoKHR = MemoryOpaqueCaptureAddressAllocateInfo
-ExternalMemoryPropertiesKHR = ExternalMemoryProperties
-PhysicalDeviceExternalBufferInfoKHR = PhysicalDeviceExternalBufferInfo
-ExternalBufferPropertiesKHR = ExternalBufferProperties
-PhysicalDeviceExternalImageFormatInfoKHR = PhysicalDeviceExternalImageFormatInfo
-ExternalImageFormatPropertiesKHR = ExternalImageFormatProperties
-PhysicalDeviceImageFormatInfo2KHR = PhysicalDeviceImageFormatInfo2
-ImageFormatProperties2KHR = ImageFormatProperties2
-ExternalMemoryBufferCreateInfoKHR = ExternalMemoryBufferCreateInfo
-ExternalMemoryImageCreateInfoKHR = ExternalMemoryImageCreateInfo
-BufferUsageFlags2CreateInfoKHR = BufferUsageFlags2CreateInfo
-MemoryRequirements2KHR = MemoryRequirements2
-BufferMemoryRequirementsInfo2KHR = BufferMemoryRequirementsInfo2
-ImageMemoryRequirementsInfo2KHR = ImageMemoryRequirementsInfo2
-BindBufferMemoryInfoKHR = BindBufferMemoryInfo
-BindImageMemoryInfoKHR = BindImageMemoryInfo
-FormatProperties2KHR = FormatProperties2
-MemoryMapInfoKHR = MemoryMapInfo
-MemoryUnmapInfoKHR = MemoryUnmapInfo
-PhysicalDeviceIDPropertiesKHR = PhysicalDeviceIDProperties
-PhysicalDeviceProperties2KHR = PhysicalDeviceProperties2
-PhysicalDeviceMemoryProperties2KHR = PhysicalDeviceMemoryProperties2
-ImageMemoryBarrier2KHR = ImageMemoryBarrier2
-BufferMemoryBarrier2KHR = BufferMemoryBarrier2
-MemoryBarrier2KHR = MemoryBarrier2
-DependencyInfoKHR = DependencyInfo
-SemaphoreTypeCreateInfoKHR = SemaphoreTypeCreateInfo
-ExportSemaphoreCreateInfoKHR = ExportSemaphoreCreateInfo
-ExportFenceCreateInfoKHR = ExportFenceCreateInfo
-PhysicalDeviceExternalSemaphoreInfoKHR = PhysicalDeviceExternalSemaphoreInfo
-ExternalSemaphorePropertiesKHR = ExternalSemaphoreProperties
-PhysicalDeviceExternalFenceInfoKHR = PhysicalDeviceExternalFenceInfo
-ExternalFencePropertiesKHR = ExternalFenceProperties
-PhysicalDeviceTimelineSemaphoreFeaturesKHR = PhysicalDeviceTimelineSemaphoreFeatures
-PhysicalDeviceTimelineSemaphorePropertiesKHR = PhysicalDeviceTimelineSemaphoreProperties
-PhysicalDeviceSynchronization2FeaturesKHR = PhysicalDeviceSynchronization2Features
-SemaphoreWaitInfoKHR = SemaphoreWaitInfo
-SemaphoreSignalInfoKHR = SemaphoreSignalInfo
-SemaphoreSubmitInfoKHR = SemaphoreSubmitInfo
-CommandBufferSubmitInfoKHR = CommandBufferSubmitInfo
-SubmitInfo2KHR = SubmitInfo2
-TimelineSemaphoreSubmitInfoKHR = TimelineSemaphoreSubmitInfo
-DeviceGroupSubmitInfoKHR = DeviceGroupSubmitInfo
+
+def _MemoryAllocateInfo():
+    class MemoryAllocateInfo(ChainStruct):
+        """`VkMemoryAllocateInfo`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryAllocateInfo.html
+        """
+
+        __slots__ = ("allocation_size", "memory_type_index",)
+        __match_args__ = ("allocation_size", "memory_type_index", "p_next",)
+        C_NAME = "VkMemoryAllocateInfo"
+        S_TYPE = enums.StructureType.MEMORY_ALLOCATE_INFO
+
+        def __init__(
+            self,
+            allocation_size=0,
+            memory_type_index=0,
+            p_next=None,
+        ):
+            self.allocation_size = allocation_size
+            self.memory_type_index = memory_type_index
+            self.p_next = p_next
+
+    return MemoryAllocateInfo
+
+
+def _ExportMemoryAllocateInfo():
+    class ExportMemoryAllocateInfo(ChainStruct):
+        """`VkExportMemoryAllocateInfo`, from VK_VERSION_1_1; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportMemoryAllocateInfo.html
+        """
+
+        __slots__ = ("handle_types",)
+        __match_args__ = ("handle_types", "p_next",)
+        C_NAME = "VkExportMemoryAllocateInfo"
+        S_TYPE = enums.StructureType.EXPORT_MEMORY_ALLOCATE_INFO
+
+        def __init__(
+            self,
+            handle_types=flags.ExternalMemoryHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.handle_types = handle_types
+            self.p_next = p_next
+
+    return ExportMemoryAllocateInfo
+
+
+def _MemoryDedicatedAllocateInfo():
+    class MemoryDedicatedAllocateInfo(ChainStruct):
+        """`VkMemoryDedicatedAllocateInfo`, from VK_VERSION_1_1; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryDedicatedAllocateInfo.html
+        """
+
+        __slots__ = ("image", "buffer",)
+        __match_args__ = ("image", "buffer", "p_next",)
+        C_NAME = "VkMemoryDedicatedAllocateInfo"
+        S_TYPE = enums.StructureType.MEMORY_DEDICATED_ALLOCATE_INFO
+
+        def __init__(
+            self,
+            image=None,
+            buffer=None,
+            p_next=None,
+        ):
+            self.image = image
+            self.buffer = buffer
+            self.p_next = p_next
+
+    return MemoryDedicatedAllocateInfo
+
+
+def _MemoryDedicatedRequirements():
+    class MemoryDedicatedRequirements(ChainStruct):
+        """`VkMemoryDedicatedRequirements`, from VK_VERSION_1_1; chained to `VkMemoryRequirements2`; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryDedicatedRequirements.html
+        """
+
+        __slots__ = ("prefers_dedicated_allocation", "requires_dedicated_allocation",)
+        __match_args__ = ("prefers_dedicated_allocation", "requires_dedicated_allocation", "p_next",)
+        C_NAME = "VkMemoryDedicatedRequirements"
+        S_TYPE = enums.StructureType.MEMORY_DEDICATED_REQUIREMENTS
+
+        def __init__(
+            self,
+            prefers_dedicated_allocation=False,
+            requires_dedicated_allocation=False,
+            p_next=None,
+        ):
+            self.prefers_dedicated_allocation = prefers_dedicated_allocation
+            self.requires_dedicated_allocation = requires_dedicated_allocation
+            self.p_next = p_next
+
+    return MemoryDedicatedRequirements
+
+
+def _MemoryAllocateFlagsInfo():
+    class MemoryAllocateFlagsInfo(ChainStruct):
+        """`VkMemoryAllocateFlagsInfo`, from VK_VERSION_1_1; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryAllocateFlagsInfo.html
+        """
+
+        __slots__ = ("flags", "device_mask",)
+        __match_args__ = ("flags", "device_mask", "p_next",)
+        C_NAME = "VkMemoryAllocateFlagsInfo"
+        S_TYPE = enums.StructureType.MEMORY_ALLOCATE_FLAGS_INFO
+
+        def __init__(
+            self,
+            flags=flags.MemoryAllocateFlagBits(0),
+            device_mask=0,
+            p_next=None,
+        ):
+            self.flags = flags
+            self.device_mask = device_mask
+            self.p_next = p_next
+
+    return MemoryAllocateFlagsInfo
+
+
+def _MemoryOpaqueCaptureAddressAllocateInfo():
+    class MemoryOpaqueCaptureAddressAllocateInfo(ChainStruct):
+        """`VkMemoryOpaqueCaptureAddressAllocateInfo`, from VK_VERSION_1_2; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryOpaqueCaptureAddressAllocateInfo.html
+        """
+
+        __slots__ = ("opaque_capture_address",)
+        __match_args__ = ("opaque_capture_address", "p_next",)
+        C_NAME = "VkMemoryOpaqueCaptureAddressAllocateInfo"
+        S_TYPE = enums.StructureType.MEMORY_OPAQUE_CAPTURE_ADDRESS_ALLOCATE_INFO
+
+        def __init__(
+            self,
+            opaque_capture_address=0,
+            p_next=None,
+        ):
+            self.opaque_capture_address = opaque_capture_address
+            self.p_next = p_next
+
+    return MemoryOpaqueCaptureAddressAllocateInfo
+
+
+def _MemoryPriorityAllocateInfoEXT():
+    class MemoryPriorityAllocateInfoEXT(ChainStruct):
+        """`VkMemoryPriorityAllocateInfoEXT`, from VK_EXT_memory_priority; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryPriorityAllocateInfoEXT.html
+        """
+
+        __slots__ = ("priority",)
+        __match_args__ = ("priority", "p_next",)
+        C_NAME = "VkMemoryPriorityAllocateInfoEXT"
+        S_TYPE = enums.StructureType.MEMORY_PRIORITY_ALLOCATE_INFO_EXT
+
+        def __init__(
+            self,
+            priority=0.0,
+            p_next=None,
+        ):
+            self.priority = priority
+            self.p_next = p_next
+
+    return MemoryPriorityAllocateInfoEXT
+
+
+def _ExportMemoryWin32HandleInfoKHR():
+    class ExportMemoryWin32HandleInfoKHR(ChainStruct):
+        """`VkExportMemoryWin32HandleInfoKHR`, from VK_KHR_external_memory_win32; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportMemoryWin32HandleInfoKHR.html
+        """
+
+        __slots__ = ("attributes", "access", "name",)
+        __match_args__ = ("attributes", "access", "name", "p_next",)
+        C_NAME = "VkExportMemoryWin32HandleInfoKHR"
+        S_TYPE = enums.StructureType.EXPORT_MEMORY_WIN32_HANDLE_INFO_KHR
+
+        def __init__(
+            self,
+            attributes=None,
+            access=0,
+            name=None,
+            p_next=None,
+        ):
+            self.attributes = attributes
+            self.access = access
+            self.name = name
+            self.p_next = p_next
+
+    return ExportMemoryWin32HandleInfoKHR
+
+
+def _ImportMemoryWin32HandleInfoKHR():
+    class ImportMemoryWin32HandleInfoKHR(ChainStruct):
+        """`VkImportMemoryWin32HandleInfoKHR`, from VK_KHR_external_memory_win32; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportMemoryWin32HandleInfoKHR.html
+        """
+
+        __slots__ = ("handle_type", "handle", "name",)
+        __match_args__ = ("handle_type", "handle", "name", "p_next",)
+        C_NAME = "VkImportMemoryWin32HandleInfoKHR"
+        S_TYPE = enums.StructureType.IMPORT_MEMORY_WIN32_HANDLE_INFO_KHR
+
+        def __init__(
+            self,
+            handle_type=flags.ExternalMemoryHandleTypeFlagBits(0),
+            handle=None,
+            name=None,
+            p_next=None,
+        ):
+            self.handle_type = handle_type
+            self.handle = handle
+            self.name = name
+            self.p_next = p_next
+
+    return ImportMemoryWin32HandleInfoKHR
+
+
+def _MemoryGetWin32HandleInfoKHR():
+    class MemoryGetWin32HandleInfoKHR(ChainStruct):
+        """`VkMemoryGetWin32HandleInfoKHR`, from VK_KHR_external_memory_win32.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryGetWin32HandleInfoKHR.html
+        """
+
+        __slots__ = ("memory", "handle_type",)
+        __match_args__ = ("memory", "handle_type", "p_next",)
+        C_NAME = "VkMemoryGetWin32HandleInfoKHR"
+        S_TYPE = enums.StructureType.MEMORY_GET_WIN32_HANDLE_INFO_KHR
+
+        def __init__(
+            self,
+            memory=None,
+            handle_type=flags.ExternalMemoryHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.memory = memory
+            self.handle_type = handle_type
+            self.p_next = p_next
+
+    return MemoryGetWin32HandleInfoKHR
+
+
+def _MemoryWin32HandlePropertiesKHR():
+    class MemoryWin32HandlePropertiesKHR(ChainStruct):
+        """`VkMemoryWin32HandlePropertiesKHR`, from VK_KHR_external_memory_win32; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryWin32HandlePropertiesKHR.html
+        """
+
+        __slots__ = ("memory_type_bits",)
+        __match_args__ = ("memory_type_bits", "p_next",)
+        C_NAME = "VkMemoryWin32HandlePropertiesKHR"
+        S_TYPE = enums.StructureType.MEMORY_WIN32_HANDLE_PROPERTIES_KHR
+
+        def __init__(
+            self,
+            memory_type_bits=0,
+            p_next=None,
+        ):
+            self.memory_type_bits = memory_type_bits
+            self.p_next = p_next
+
+    return MemoryWin32HandlePropertiesKHR
+
+
+def _ImportMemoryFdInfoKHR():
+    class ImportMemoryFdInfoKHR(ChainStruct):
+        """`VkImportMemoryFdInfoKHR`, from VK_KHR_external_memory_fd; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportMemoryFdInfoKHR.html
+        """
+
+        __slots__ = ("handle_type", "fd",)
+        __match_args__ = ("handle_type", "fd", "p_next",)
+        C_NAME = "VkImportMemoryFdInfoKHR"
+        S_TYPE = enums.StructureType.IMPORT_MEMORY_FD_INFO_KHR
+
+        def __init__(
+            self,
+            handle_type=flags.ExternalMemoryHandleTypeFlagBits(0),
+            fd=-1,
+            p_next=None,
+        ):
+            self.handle_type = handle_type
+            self.fd = fd
+            self.p_next = p_next
+
+    return ImportMemoryFdInfoKHR
+
+
+def _MemoryGetFdInfoKHR():
+    class MemoryGetFdInfoKHR(ChainStruct):
+        """`VkMemoryGetFdInfoKHR`, from VK_KHR_external_memory_fd.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryGetFdInfoKHR.html
+        """
+
+        __slots__ = ("memory", "handle_type",)
+        __match_args__ = ("memory", "handle_type", "p_next",)
+        C_NAME = "VkMemoryGetFdInfoKHR"
+        S_TYPE = enums.StructureType.MEMORY_GET_FD_INFO_KHR
+
+        def __init__(
+            self,
+            memory=None,
+            handle_type=flags.ExternalMemoryHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.memory = memory
+            self.handle_type = handle_type
+            self.p_next = p_next
+
+    return MemoryGetFdInfoKHR
+
+
+def _MemoryFdPropertiesKHR():
+    class MemoryFdPropertiesKHR(ChainStruct):
+        """`VkMemoryFdPropertiesKHR`, from VK_KHR_external_memory_fd; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryFdPropertiesKHR.html
+        """
+
+        __slots__ = ("memory_type_bits",)
+        __match_args__ = ("memory_type_bits", "p_next",)
+        C_NAME = "VkMemoryFdPropertiesKHR"
+        S_TYPE = enums.StructureType.MEMORY_FD_PROPERTIES_KHR
+
+        def __init__(
+            self,
+            memory_type_bits=0,
+            p_next=None,
+        ):
+            self.memory_type_bits = memory_type_bits
+            self.p_next = p_next
+
+    return MemoryFdPropertiesKHR
+
+
+def _ImportMemoryHostPointerInfoEXT():
+    class ImportMemoryHostPointerInfoEXT(ChainStruct):
+        """`VkImportMemoryHostPointerInfoEXT`, from VK_EXT_external_memory_host; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportMemoryHostPointerInfoEXT.html
+        """
+
+        __slots__ = ("handle_type", "host_pointer",)
+        __match_args__ = ("handle_type", "host_pointer", "p_next",)
+        C_NAME = "VkImportMemoryHostPointerInfoEXT"
+        S_TYPE = enums.StructureType.IMPORT_MEMORY_HOST_POINTER_INFO_EXT
+
+        def __init__(
+            self,
+            handle_type=flags.ExternalMemoryHandleTypeFlagBits(0),
+            host_pointer=0,
+            p_next=None,
+        ):
+            self.handle_type = handle_type
+            self.host_pointer = host_pointer
+            self.p_next = p_next
+
+    return ImportMemoryHostPointerInfoEXT
+
+
+def _MemoryHostPointerPropertiesEXT():
+    class MemoryHostPointerPropertiesEXT(ChainStruct):
+        """`VkMemoryHostPointerPropertiesEXT`, from VK_EXT_external_memory_host; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryHostPointerPropertiesEXT.html
+        """
+
+        __slots__ = ("memory_type_bits",)
+        __match_args__ = ("memory_type_bits", "p_next",)
+        C_NAME = "VkMemoryHostPointerPropertiesEXT"
+        S_TYPE = enums.StructureType.MEMORY_HOST_POINTER_PROPERTIES_EXT
+
+        def __init__(
+            self,
+            memory_type_bits=0,
+            p_next=None,
+        ):
+            self.memory_type_bits = memory_type_bits
+            self.p_next = p_next
+
+    return MemoryHostPointerPropertiesEXT
+
+
+def _PhysicalDeviceExternalMemoryHostPropertiesEXT():
+    class PhysicalDeviceExternalMemoryHostPropertiesEXT(ChainStruct):
+        """`VkPhysicalDeviceExternalMemoryHostPropertiesEXT`, from VK_EXT_external_memory_host; chained to `VkPhysicalDeviceProperties2`; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalMemoryHostPropertiesEXT.html
+        """
+
+        __slots__ = ("min_imported_host_pointer_alignment",)
+        __match_args__ = ("min_imported_host_pointer_alignment", "p_next",)
+        C_NAME = "VkPhysicalDeviceExternalMemoryHostPropertiesEXT"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT
+
+        def __init__(
+            self,
+            min_imported_host_pointer_alignment=0,
+            p_next=None,
+        ):
+            self.min_imported_host_pointer_alignment = min_imported_host_pointer_alignment
+            self.p_next = p_next
+
+    return PhysicalDeviceExternalMemoryHostPropertiesEXT
+
+
+def _ExportMemoryAllocateInfoNV():
+    class ExportMemoryAllocateInfoNV(ChainStruct):
+        """`VkExportMemoryAllocateInfoNV`, from VK_NV_external_memory; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportMemoryAllocateInfoNV.html
+        """
+
+        __slots__ = ("handle_types",)
+        __match_args__ = ("handle_types", "p_next",)
+        C_NAME = "VkExportMemoryAllocateInfoNV"
+        S_TYPE = enums.StructureType.EXPORT_MEMORY_ALLOCATE_INFO_NV
+
+        def __init__(
+            self,
+            handle_types=flags.ExternalMemoryHandleTypeFlagBitsNV(0),
+            p_next=None,
+        ):
+            self.handle_types = handle_types
+            self.p_next = p_next
+
+    return ExportMemoryAllocateInfoNV
+
+
+def _ExportMemoryWin32HandleInfoNV():
+    class ExportMemoryWin32HandleInfoNV(ChainStruct):
+        """`VkExportMemoryWin32HandleInfoNV`, from VK_NV_external_memory_win32; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportMemoryWin32HandleInfoNV.html
+        """
+
+        __slots__ = ("attributes", "access",)
+        __match_args__ = ("attributes", "access", "p_next",)
+        C_NAME = "VkExportMemoryWin32HandleInfoNV"
+        S_TYPE = enums.StructureType.EXPORT_MEMORY_WIN32_HANDLE_INFO_NV
+
+        def __init__(
+            self,
+            attributes=None,
+            access=0,
+            p_next=None,
+        ):
+            self.attributes = attributes
+            self.access = access
+            self.p_next = p_next
+
+    return ExportMemoryWin32HandleInfoNV
+
+
+def _ImportMemoryWin32HandleInfoNV():
+    class ImportMemoryWin32HandleInfoNV(ChainStruct):
+        """`VkImportMemoryWin32HandleInfoNV`, from VK_NV_external_memory_win32; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportMemoryWin32HandleInfoNV.html
+        """
+
+        __slots__ = ("handle_type", "handle",)
+        __match_args__ = ("handle_type", "handle", "p_next",)
+        C_NAME = "VkImportMemoryWin32HandleInfoNV"
+        S_TYPE = enums.StructureType.IMPORT_MEMORY_WIN32_HANDLE_INFO_NV
+
+        def __init__(
+            self,
+            handle_type=flags.ExternalMemoryHandleTypeFlagBitsNV(0),
+            handle=None,
+            p_next=None,
+        ):
+            self.handle_type = handle_type
+            self.handle = handle
+            self.p_next = p_next
+
+    return ImportMemoryWin32HandleInfoNV
+
+
+def _DedicatedAllocationMemoryAllocateInfoNV():
+    class DedicatedAllocationMemoryAllocateInfoNV(ChainStruct):
+        """`VkDedicatedAllocationMemoryAllocateInfoNV`, from VK_NV_dedicated_allocation; chained to `VkMemoryAllocateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkDedicatedAllocationMemoryAllocateInfoNV.html
+        """
+
+        __slots__ = ("image", "buffer",)
+        __match_args__ = ("image", "buffer", "p_next",)
+        C_NAME = "VkDedicatedAllocationMemoryAllocateInfoNV"
+        S_TYPE = enums.StructureType.DEDICATED_ALLOCATION_MEMORY_ALLOCATE_INFO_NV
+
+        def __init__(
+            self,
+            image=None,
+            buffer=None,
+            p_next=None,
+        ):
+            self.image = image
+            self.buffer = buffer
+            self.p_next = p_next
+
+    return DedicatedAllocationMemoryAllocateInfoNV
+
+
+def _ExternalMemoryImageCreateInfoNV():
+    class ExternalMemoryImageCreateInfoNV(ChainStruct):
+        """`VkExternalMemoryImageCreateInfoNV`, from VK_NV_external_memory; chained to `VkImageCreateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalMemoryImageCreateInfoNV.html
+        """
+
+        __slots__ = ("handle_types",)
+        __match_args__ = ("handle_types", "p_next",)
+        C_NAME = "VkExternalMemoryImageCreateInfoNV"
+        S_TYPE = enums.StructureType.EXTERNAL_MEMORY_IMAGE_CREATE_INFO_NV
+
+        def __init__(
+            self,
+            handle_types=flags.ExternalMemoryHandleTypeFlagBitsNV(0),
+            p_next=None,
+        ):
+            self.handle_types = handle_types
+            self.p_next = p_next
+
+    return ExternalMemoryImageCreateInfoNV
+
+
+def _ExternalMemoryProperties():
+    class ExternalMemoryProperties(Struct):
+        """`VkExternalMemoryProperties`, from VK_VERSION_1_1; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalMemoryProperties.html
+        """
+
+        __slots__ = ("external_memory_features", "export_from_imported_handle_types", "compatible_handle_types",)
+        __match_args__ = ("external_memory_features", "export_from_imported_handle_types", "compatible_handle_types",)
+        C_NAME = "VkExternalMemoryProperties"
+
+        def __init__(
+            self,
+            external_memory_features=flags.ExternalMemoryFeatureFlagBits(0),
+            export_from_imported_handle_types=flags.ExternalMemoryHandleTypeFlagBits(0),
+            compatible_handle_types=flags.ExternalMemoryHandleTypeFlagBits(0),
+        ):
+            self.external_memory_features = external_memory_features
+            self.export_from_imported_handle_types = export_from_imported_handle_types
+            self.compatible_handle_types = compatible_handle_types
+
+    return ExternalMemoryProperties
+
+
+def _PhysicalDeviceExternalBufferInfo():
+    class PhysicalDeviceExternalBufferInfo(ChainStruct):
+        """`VkPhysicalDeviceExternalBufferInfo`, from VK_VERSION_1_1.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalBufferInfo.html
+        """
+
+        __slots__ = ("flags", "usage", "handle_type",)
+        __match_args__ = ("flags", "usage", "handle_type", "p_next",)
+        C_NAME = "VkPhysicalDeviceExternalBufferInfo"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_EXTERNAL_BUFFER_INFO
+
+        def __init__(
+            self,
+            flags=flags.BufferCreateFlagBits(0),
+            usage=flags.BufferUsageFlagBits(0),
+            handle_type=flags.ExternalMemoryHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.flags = flags
+            self.usage = usage
+            self.handle_type = handle_type
+            self.p_next = p_next
+
+    return PhysicalDeviceExternalBufferInfo
+
+
+def _ExternalBufferProperties():
+    class ExternalBufferProperties(ChainStruct):
+        """`VkExternalBufferProperties`, from VK_VERSION_1_1; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalBufferProperties.html
+        """
+
+        __slots__ = ("external_memory_properties",)
+        __match_args__ = ("external_memory_properties", "p_next",)
+        C_NAME = "VkExternalBufferProperties"
+        S_TYPE = enums.StructureType.EXTERNAL_BUFFER_PROPERTIES
+
+        def __init__(
+            self,
+            external_memory_properties=None,
+            p_next=None,
+        ):
+            self.external_memory_properties = _own.ExternalMemoryProperties() if external_memory_properties is None else external_memory_properties
+            self.p_next = p_next
+
+    return ExternalBufferProperties
+
+
+def _PhysicalDeviceExternalImageFormatInfo():
+    class PhysicalDeviceExternalImageFormatInfo(ChainStruct):
+        """`VkPhysicalDeviceExternalImageFormatInfo`, from VK_VERSION_1_1; chained to `VkPhysicalDeviceImageFormatInfo2`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalImageFormatInfo.html
+        """
+
+        __slots__ = ("handle_type",)
+        __match_args__ = ("handle_type", "p_next",)
+        C_NAME = "VkPhysicalDeviceExternalImageFormatInfo"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_EXTERNAL_IMAGE_FORMAT_INFO
+
+        def __init__(
+            self,
+            handle_type=flags.ExternalMemoryHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.handle_type = handle_type
+            self.p_next = p_next
+
+    return PhysicalDeviceExternalImageFormatInfo
+
+
+def _ExternalImageFormatProperties():
+    class ExternalImageFormatProperties(ChainStruct):
+        """`VkExternalImageFormatProperties`, from VK_VERSION_1_1; chained to `VkImageFormatProperties2`; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalImageFormatProperties.html
+        """
+
+        __slots__ = ("external_memory_properties",)
+        __match_args__ = ("external_memory_properties", "p_next",)
+        C_NAME = "VkExternalImageFormatProperties"
+        S_TYPE = enums.StructureType.EXTERNAL_IMAGE_FORMAT_PROPERTIES
+
+        def __init__(
+            self,
+            external_memory_properties=None,
+            p_next=None,
+        ):
+            self.external_memory_properties = _own.ExternalMemoryProperties() if external_memory_properties is None else external_memory_properties
+            self.p_next = p_next
+
+    return ExternalImageFormatProperties
+
+
+def _PhysicalDeviceImageFormatInfo2():
+    class PhysicalDeviceImageFormatInfo2(ChainStruct):
+        """`VkPhysicalDeviceImageFormatInfo2`, from VK_VERSION_1_1.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceImageFormatInfo2.html
+        """
+
+        __slots__ = ("format", "type", "tiling", "usage", "flags",)
+        __match_args__ = ("format", "type", "tiling", "usage", "flags", "p_next",)
+        C_NAME = "VkPhysicalDeviceImageFormatInfo2"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_IMAGE_FORMAT_INFO_2
+
+        def __init__(
+            self,
+            format=enums.Format(0),
+            type=enums.ImageType(0),
+            tiling=enums.ImageTiling(0),
+            usage=flags.ImageUsageFlagBits(0),
+            flags=flags.ImageCreateFlagBits(0),
+            p_next=None,
+        ):
+            self.format = format
+            self.type = type
+            self.tiling = tiling
+            self.usage = usage
+            self.flags = flags
+            self.p_next = p_next
+
+    return PhysicalDeviceImageFormatInfo2
+
+
+def _Extent3D():
+    class Extent3D(Struct):
+        """`VkExtent3D`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExtent3D.html
+        """
+
+        __slots__ = ("width", "height", "depth",)
+        __match_args__ = ("width", "height", "depth",)
+        C_NAME = "VkExtent3D"
+
+        def __init__(
+            self,
+            width=0,
+            height=0,
+            depth=0,
+        ):
+            self.width = width
+            self.height = height
+            self.depth = depth
+
+    return Extent3D
+
+
+def _ImageFormatProperties():
+    class ImageFormatProperties(Struct):
+        """`VkImageFormatProperties`, core; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageFormatProperties.html
+        """
+
+        __slots__ = ("max_extent", "max_mip_levels", "max_array_layers", "sample_counts", "max_resource_size",)
+        __match_args__ = ("max_extent", "max_mip_levels", "max_array_layers", "sample_counts", "max_resource_size",)
+        C_NAME = "VkImageFormatProperties"
+
+        def __init__(
+            self,
+            max_extent=None,
+            max_mip_levels=0,
+            max_array_layers=0,
+            sample_counts=flags.SampleCountFlagBits(0),
+            max_resource_size=0,
+        ):
+            self.max_extent = _own.Extent3D() if max_extent is None else max_extent
+            self.max_mip_levels = max_mip_levels
+            self.max_array_layers = max_array_layers
+            self.sample_counts = sample_counts
+            self.max_resource_size = max_resource_size
+
+    return ImageFormatProperties
+
+
+def _ImageFormatProperties2():
+    class ImageFormatProperties2(ChainStruct):
+        """`VkImageFormatProperties2`, from VK_VERSION_1_1; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageFormatProperties2.html
+        """
+
+        __slots__ = ("image_format_properties",)
+        __match_args__ = ("image_format_properties", "p_next",)
+        C_NAME = "VkImageFormatProperties2"
+        S_TYPE = enums.StructureType.IMAGE_FORMAT_PROPERTIES_2
+
+        def __init__(
+            self,
+            image_format_properties=None,
+            p_next=None,
+        ):
+            self.image_format_properties = _own.ImageFormatProperties() if image_format_properties is None else image_format_properties
+            self.p_next = p_next
+
+    return ImageFormatProperties2
+
+
+def _ExternalMemoryBufferCreateInfo():
+    class ExternalMemoryBufferCreateInfo(ChainStruct):
+        """`VkExternalMemoryBufferCreateInfo`, from VK_VERSION_1_1; chained to `VkBufferCreateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalMemoryBufferCreateInfo.html
+        """
+
+        __slots__ = ("handle_types",)
+        __match_args__ = ("handle_types", "p_next",)
+        C_NAME = "VkExternalMemoryBufferCreateInfo"
+        S_TYPE = enums.StructureType.EXTERNAL_MEMORY_BUFFER_CREATE_INFO
+
+        def __init__(
+            self,
+            handle_types=flags.ExternalMemoryHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.handle_types = handle_types
+            self.p_next = p_next
+
+    return ExternalMemoryBufferCreateInfo
+
+
+def _ExternalMemoryImageCreateInfo():
+    class ExternalMemoryImageCreateInfo(ChainStruct):
+        """`VkExternalMemoryImageCreateInfo`, from VK_VERSION_1_1; chained to `VkImageCreateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalMemoryImageCreateInfo.html
+        """
+
+        __slots__ = ("handle_types",)
+        __match_args__ = ("handle_types", "p_next",)
+        C_NAME = "VkExternalMemoryImageCreateInfo"
+        S_TYPE = enums.StructureType.EXTERNAL_MEMORY_IMAGE_CREATE_INFO
+
+        def __init__(
+            self,
+            handle_types=flags.ExternalMemoryHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.handle_types = handle_types
+            self.p_next = p_next
+
+    return ExternalMemoryImageCreateInfo
+
+
+def _BufferCreateInfo():
+    class BufferCreateInfo(ChainStruct):
+        """`VkBufferCreateInfo`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkBufferCreateInfo.html
+        """
+
+        __slots__ = ("flags", "size", "usage", "sharing_mode", "queue_family_indices",)
+        __match_args__ = ("flags", "size", "usage", "sharing_mode", "queue_family_indices", "p_next",)
+        C_NAME = "VkBufferCreateInfo"
+        S_TYPE = enums.StructureType.BUFFER_CREATE_INFO
+
+        def __init__(
+            self,
+            flags=flags.BufferCreateFlagBits(0),
+            size=0,
+            usage=flags.BufferUsageFlagBits(0),
+            sharing_mode=enums.SharingMode(0),
+            queue_family_indices=(),
+            p_next=None,
+        ):
+            self.flags = flags
+            self.size = size
+            self.usage = usage
+            self.sharing_mode = sharing_mode
+            self.queue_family_indices = queue_family_indices
+            self.p_next = p_next
+
+    return BufferCreateInfo
+
+
+def _BufferUsageFlags2CreateInfo():
+    class BufferUsageFlags2CreateInfo(ChainStruct):
+        """`VkBufferUsageFlags2CreateInfo`, from VK_VERSION_1_4; chained to `VkBufferCreateInfo`, `VkBufferViewCreateInfo`, `VkDescriptorBufferBindingInfoEXT`, `VkPhysicalDeviceExternalBufferInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkBufferUsageFlags2CreateInfo.html
+        """
+
+        __slots__ = ("usage",)
+        __match_args__ = ("usage", "p_next",)
+        C_NAME = "VkBufferUsageFlags2CreateInfo"
+        S_TYPE = enums.StructureType.BUFFER_USAGE_FLAGS_2_CREATE_INFO
+
+        def __init__(
+            self,
+            usage=flags.BufferUsageFlagBits2(0),
+            p_next=None,
+        ):
+            self.usage = usage
+            self.p_next = p_next
+
+    return BufferUsageFlags2CreateInfo
+
+
+def _ImageCreateInfo():
+    class ImageCreateInfo(ChainStruct):
+        """`VkImageCreateInfo`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageCreateInfo.html
+        """
+
+        __slots__ = ("flags", "image_type", "format", "extent", "mip_levels", "array_layers", "samples", "tiling", "usage", "sharing_mode", "queue_family_indices", "initial_layout",)
+        __match_args__ = ("flags", "image_type", "format", "extent", "mip_levels", "array_layers", "samples", "tiling", "usage", "sharing_mode", "queue_family_indices", "initial_layout", "p_next",)
+        C_NAME = "VkImageCreateInfo"
+        S_TYPE = enums.StructureType.IMAGE_CREATE_INFO
+
+        def __init__(
+            self,
+            flags=flags.ImageCreateFlagBits(0),
+            image_type=enums.ImageType(0),
+            format=enums.Format(0),
+            extent=None,
+            mip_levels=1,
+            array_layers=1,
+            samples=flags.SampleCountFlagBits.COUNT_1,
+            tiling=enums.ImageTiling(0),
+            usage=flags.ImageUsageFlagBits(0),
+            sharing_mode=enums.SharingMode(0),
+            queue_family_indices=(),
+            initial_layout=enums.ImageLayout(0),
+            p_next=None,
+        ):
+            self.flags = flags
+            self.image_type = image_type
+            self.format = format
+            self.extent = _own.Extent3D() if extent is None else extent
+            self.mip_levels = mip_levels
+            self.array_layers = array_layers
+            self.samples = samples
+            self.tiling = tiling
+            self.usage = usage
+            self.sharing_mode = sharing_mode
+            self.queue_family_indices = queue_family_indices
+            self.initial_layout = initial_layout
+            self.p_next = p_next
+
+    return ImageCreateInfo
+
+
+def _ImageSubresource():
+    class ImageSubresource(Struct):
+        """`VkImageSubresource`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageSubresource.html
+        """
+
+        __slots__ = ("aspect_mask", "mip_level", "array_layer",)
+        __match_args__ = ("aspect_mask", "mip_level", "array_layer",)
+        C_NAME = "VkImageSubresource"
+
+        def __init__(
+            self,
+            aspect_mask=flags.ImageAspectFlagBits(0),
+            mip_level=0,
+            array_layer=0,
+        ):
+            self.aspect_mask = aspect_mask
+            self.mip_level = mip_level
+            self.array_layer = array_layer
+
+    return ImageSubresource
+
+
+def _SubresourceLayout():
+    class SubresourceLayout(Struct):
+        """`VkSubresourceLayout`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkSubresourceLayout.html
+        """
+
+        __slots__ = ("offset", "size", "row_pitch", "array_pitch", "depth_pitch",)
+        __match_args__ = ("offset", "size", "row_pitch", "array_pitch", "depth_pitch",)
+        C_NAME = "VkSubresourceLayout"
+
+        def __init__(
+            self,
+            offset=0,
+            size=0,
+            row_pitch=0,
+            array_pitch=0,
+            depth_pitch=0,
+        ):
+            self.offset = offset
+            self.size = size
+            self.row_pitch = row_pitch
+            self.array_pitch = array_pitch
+            self.depth_pitch = depth_pitch
+
+    return SubresourceLayout
+
+
+def _ImageSubresourceRange():
+    class ImageSubresourceRange(Struct):
+        """`VkImageSubresourceRange`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageSubresourceRange.html
+        """
+
+        __slots__ = ("aspect_mask", "base_mip_level", "level_count", "base_array_layer", "layer_count",)
+        __match_args__ = ("aspect_mask", "base_mip_level", "level_count", "base_array_layer", "layer_count",)
+        C_NAME = "VkImageSubresourceRange"
+
+        def __init__(
+            self,
+            aspect_mask=flags.ImageAspectFlagBits(0),
+            base_mip_level=0,
+            level_count=0,
+            base_array_layer=0,
+            layer_count=0,
+        ):
+            self.aspect_mask = aspect_mask
+            self.base_mip_level = base_mip_level
+            self.level_count = level_count
+            self.base_array_layer = base_array_layer
+            self.layer_count = layer_count
+
+    return ImageSubresourceRange
+
+
+def _Offset3D():
+    class Offset3D(Struct):
+        """`VkOffset3D`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkOffset3D.html
+        """
+
+        __slots__ = ("x", "y", "z",)
+        __match_args__ = ("x", "y", "z",)
+        C_NAME = "VkOffset3D"
+
+        def __init__(
+            self,
+            x=0,
+            y=0,
+            z=0,
+        ):
+            self.x = x
+            self.y = y
+            self.z = z
+
+    return Offset3D
+
+
+def _MemoryRequirements():
+    class MemoryRequirements(Struct):
+        """`VkMemoryRequirements`, core; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryRequirements.html
+        """
+
+        __slots__ = ("size", "alignment", "memory_type_bits",)
+        __match_args__ = ("size", "alignment", "memory_type_bits",)
+        C_NAME = "VkMemoryRequirements"
+
+        def __init__(
+            self,
+            size=0,
+            alignment=0,
+            memory_type_bits=0,
+        ):
+            self.size = size
+            self.alignment = alignment
+            self.memory_type_bits = memory_type_bits
+
+    return MemoryRequirements
+
+
+def _MemoryRequirements2():
+    class MemoryRequirements2(ChainStruct):
+        """`VkMemoryRequirements2`, from VK_VERSION_1_1; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryRequirements2.html
+        """
+
+        __slots__ = ("memory_requirements",)
+        __match_args__ = ("memory_requirements", "p_next",)
+        C_NAME = "VkMemoryRequirements2"
+        S_TYPE = enums.StructureType.MEMORY_REQUIREMENTS_2
+
+        def __init__(
+            self,
+            memory_requirements=None,
+            p_next=None,
+        ):
+            self.memory_requirements = _own.MemoryRequirements() if memory_requirements is None else memory_requirements
+            self.p_next = p_next
+
+    return MemoryRequirements2
+
+
+def _BufferMemoryRequirementsInfo2():
+    class BufferMemoryRequirementsInfo2(ChainStruct):
+        """`VkBufferMemoryRequirementsInfo2`, from VK_VERSION_1_1.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkBufferMemoryRequirementsInfo2.html
+        """
+
+        __slots__ = ("buffer",)
+        __match_args__ = ("buffer", "p_next",)
+        C_NAME = "VkBufferMemoryRequirementsInfo2"
+        S_TYPE = enums.StructureType.BUFFER_MEMORY_REQUIREMENTS_INFO_2
+
+        def __init__(
+            self,
+            buffer=None,
+            p_next=None,
+        ):
+            self.buffer = buffer
+            self.p_next = p_next
+
+    return BufferMemoryRequirementsInfo2
+
+
+def _ImageMemoryRequirementsInfo2():
+    class ImageMemoryRequirementsInfo2(ChainStruct):
+        """`VkImageMemoryRequirementsInfo2`, from VK_VERSION_1_1.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageMemoryRequirementsInfo2.html
+        """
+
+        __slots__ = ("image",)
+        __match_args__ = ("image", "p_next",)
+        C_NAME = "VkImageMemoryRequirementsInfo2"
+        S_TYPE = enums.StructureType.IMAGE_MEMORY_REQUIREMENTS_INFO_2
+
+        def __init__(
+            self,
+            image=None,
+            p_next=None,
+        ):
+            self.image = image
+            self.p_next = p_next
+
+    return ImageMemoryRequirementsInfo2
+
+
+def _BindBufferMemoryInfo():
+    class BindBufferMemoryInfo(ChainStruct):
+        """`VkBindBufferMemoryInfo`, from VK_VERSION_1_1.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkBindBufferMemoryInfo.html
+        """
+
+        __slots__ = ("buffer", "memory", "memory_offset",)
+        __match_args__ = ("buffer", "memory", "memory_offset", "p_next",)
+        C_NAME = "VkBindBufferMemoryInfo"
+        S_TYPE = enums.StructureType.BIND_BUFFER_MEMORY_INFO
+
+        def __init__(
+            self,
+            buffer=None,
+            memory=None,
+            memory_offset=0,
+            p_next=None,
+        ):
+            self.buffer = buffer
+            self.memory = memory
+            self.memory_offset = memory_offset
+            self.p_next = p_next
+
+    return BindBufferMemoryInfo
+
+
+def _BindImageMemoryInfo():
+    class BindImageMemoryInfo(ChainStruct):
+        """`VkBindImageMemoryInfo`, from VK_VERSION_1_1.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkBindImageMemoryInfo.html
+        """
+
+        __slots__ = ("image", "memory", "memory_offset",)
+        __match_args__ = ("image", "memory", "memory_offset", "p_next",)
+        C_NAME = "VkBindImageMemoryInfo"
+        S_TYPE = enums.StructureType.BIND_IMAGE_MEMORY_INFO
+
+        def __init__(
+            self,
+            image=None,
+            memory=None,
+            memory_offset=0,
+            p_next=None,
+        ):
+            self.image = image
+            self.memory = memory
+            self.memory_offset = memory_offset
+            self.p_next = p_next
+
+    return BindImageMemoryInfo
+
+
+def _DrmFormatModifierPropertiesEXT():
+    class DrmFormatModifierPropertiesEXT(Struct):
+        """`VkDrmFormatModifierPropertiesEXT`, from VK_EXT_image_drm_format_modifier; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkDrmFormatModifierPropertiesEXT.html
+        """
+
+        __slots__ = ("drm_format_modifier", "drm_format_modifier_plane_count", "drm_format_modifier_tiling_features",)
+        __match_args__ = ("drm_format_modifier", "drm_format_modifier_plane_count", "drm_format_modifier_tiling_features",)
+        C_NAME = "VkDrmFormatModifierPropertiesEXT"
+
+        def __init__(
+            self,
+            drm_format_modifier=0,
+            drm_format_modifier_plane_count=0,
+            drm_format_modifier_tiling_features=flags.FormatFeatureFlagBits(0),
+        ):
+            self.drm_format_modifier = drm_format_modifier
+            self.drm_format_modifier_plane_count = drm_format_modifier_plane_count
+            self.drm_format_modifier_tiling_features = drm_format_modifier_tiling_features
+
+    return DrmFormatModifierPropertiesEXT
+
+
+def _DrmFormatModifierPropertiesListEXT():
+    class DrmFormatModifierPropertiesListEXT(ChainStruct):
+        """`VkDrmFormatModifierPropertiesListEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkFormatProperties2`; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkDrmFormatModifierPropertiesListEXT.html
+        """
+
+        __slots__ = ("drm_format_modifier_properties",)
+        __match_args__ = ("drm_format_modifier_properties", "p_next",)
+        C_NAME = "VkDrmFormatModifierPropertiesListEXT"
+        S_TYPE = enums.StructureType.DRM_FORMAT_MODIFIER_PROPERTIES_LIST_EXT
+
+        def __init__(
+            self,
+            drm_format_modifier_properties=(),
+            p_next=None,
+        ):
+            self.drm_format_modifier_properties = drm_format_modifier_properties
+            self.p_next = p_next
+
+    return DrmFormatModifierPropertiesListEXT
+
+
+def _FormatProperties():
+    class FormatProperties(Struct):
+        """`VkFormatProperties`, core; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkFormatProperties.html
+        """
+
+        __slots__ = ("linear_tiling_features", "optimal_tiling_features", "buffer_features",)
+        __match_args__ = ("linear_tiling_features", "optimal_tiling_features", "buffer_features",)
+        C_NAME = "VkFormatProperties"
+
+        def __init__(
+            self,
+            linear_tiling_features=flags.FormatFeatureFlagBits(0),
+            optimal_tiling_features=flags.FormatFeatureFlagBits(0),
+            buffer_features=flags.FormatFeatureFlagBits(0),
+        ):
+            self.linear_tiling_features = linear_tiling_features
+            self.optimal_tiling_features = optimal_tiling_features
+            self.buffer_features = buffer_features
+
+    return FormatProperties
+
+
+def _FormatProperties2():
+    class FormatProperties2(ChainStruct):
+        """`VkFormatProperties2`, from VK_VERSION_1_1; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkFormatProperties2.html
+        """
+
+        __slots__ = ("format_properties",)
+        __match_args__ = ("format_properties", "p_next",)
+        C_NAME = "VkFormatProperties2"
+        S_TYPE = enums.StructureType.FORMAT_PROPERTIES_2
+
+        def __init__(
+            self,
+            format_properties=None,
+            p_next=None,
+        ):
+            self.format_properties = _own.FormatProperties() if format_properties is None else format_properties
+            self.p_next = p_next
+
+    return FormatProperties2
+
+
+def _PhysicalDeviceImageDrmFormatModifierInfoEXT():
+    class PhysicalDeviceImageDrmFormatModifierInfoEXT(ChainStruct):
+        """`VkPhysicalDeviceImageDrmFormatModifierInfoEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkPhysicalDeviceImageFormatInfo2`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceImageDrmFormatModifierInfoEXT.html
+        """
+
+        __slots__ = ("drm_format_modifier", "sharing_mode", "queue_family_indices",)
+        __match_args__ = ("drm_format_modifier", "sharing_mode", "queue_family_indices", "p_next",)
+        C_NAME = "VkPhysicalDeviceImageDrmFormatModifierInfoEXT"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT
+
+        def __init__(
+            self,
+            drm_format_modifier=0,
+            sharing_mode=enums.SharingMode(0),
+            queue_family_indices=(),
+            p_next=None,
+        ):
+            self.drm_format_modifier = drm_format_modifier
+            self.sharing_mode = sharing_mode
+            self.queue_family_indices = queue_family_indices
+            self.p_next = p_next
+
+    return PhysicalDeviceImageDrmFormatModifierInfoEXT
+
+
+def _ImageDrmFormatModifierListCreateInfoEXT():
+    class ImageDrmFormatModifierListCreateInfoEXT(ChainStruct):
+        """`VkImageDrmFormatModifierListCreateInfoEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkImageCreateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageDrmFormatModifierListCreateInfoEXT.html
+        """
+
+        __slots__ = ("drm_format_modifiers",)
+        __match_args__ = ("drm_format_modifiers", "p_next",)
+        C_NAME = "VkImageDrmFormatModifierListCreateInfoEXT"
+        S_TYPE = enums.StructureType.IMAGE_DRM_FORMAT_MODIFIER_LIST_CREATE_INFO_EXT
+
+        def __init__(
+            self,
+            drm_format_modifiers=(),
+            p_next=None,
+        ):
+            self.drm_format_modifiers = drm_format_modifiers
+            self.p_next = p_next
+
+    return ImageDrmFormatModifierListCreateInfoEXT
+
+
+def _ImageDrmFormatModifierExplicitCreateInfoEXT():
+    class ImageDrmFormatModifierExplicitCreateInfoEXT(ChainStruct):
+        """`VkImageDrmFormatModifierExplicitCreateInfoEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkImageCreateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageDrmFormatModifierExplicitCreateInfoEXT.html
+        """
+
+        __slots__ = ("drm_format_modifier", "plane_layouts",)
+        __match_args__ = ("drm_format_modifier", "plane_layouts", "p_next",)
+        C_NAME = "VkImageDrmFormatModifierExplicitCreateInfoEXT"
+        S_TYPE = enums.StructureType.IMAGE_DRM_FORMAT_MODIFIER_EXPLICIT_CREATE_INFO_EXT
+
+        def __init__(
+            self,
+            drm_format_modifier=0,
+            plane_layouts=(),
+            p_next=None,
+        ):
+            self.drm_format_modifier = drm_format_modifier
+            self.plane_layouts = plane_layouts
+            self.p_next = p_next
+
+    return ImageDrmFormatModifierExplicitCreateInfoEXT
+
+
+def _ImageDrmFormatModifierPropertiesEXT():
+    class ImageDrmFormatModifierPropertiesEXT(ChainStruct):
+        """`VkImageDrmFormatModifierPropertiesEXT`, from VK_EXT_image_drm_format_modifier; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageDrmFormatModifierPropertiesEXT.html
+        """
+
+        __slots__ = ("drm_format_modifier",)
+        __match_args__ = ("drm_format_modifier", "p_next",)
+        C_NAME = "VkImageDrmFormatModifierPropertiesEXT"
+        S_TYPE = enums.StructureType.IMAGE_DRM_FORMAT_MODIFIER_PROPERTIES_EXT
+
+        def __init__(
+            self,
+            drm_format_modifier=0,
+            p_next=None,
+        ):
+            self.drm_format_modifier = drm_format_modifier
+            self.p_next = p_next
+
+    return ImageDrmFormatModifierPropertiesEXT
+
+
+def _MemoryMapInfo():
+    class MemoryMapInfo(ChainStruct):
+        """`VkMemoryMapInfo`, from VK_VERSION_1_4.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryMapInfo.html
+        """
+
+        __slots__ = ("flags", "memory", "offset", "size",)
+        __match_args__ = ("flags", "memory", "offset", "size", "p_next",)
+        C_NAME = "VkMemoryMapInfo"
+        S_TYPE = enums.StructureType.MEMORY_MAP_INFO
+
+        def __init__(
+            self,
+            flags=flags.MemoryMapFlagBits(0),
+            memory=None,
+            offset=0,
+            size=0,
+            p_next=None,
+        ):
+            self.flags = flags
+            self.memory = memory
+            self.offset = offset
+            self.size = size
+            self.p_next = p_next
+
+    return MemoryMapInfo
+
+
+def _MemoryUnmapInfo():
+    class MemoryUnmapInfo(ChainStruct):
+        """`VkMemoryUnmapInfo`, from VK_VERSION_1_4.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryUnmapInfo.html
+        """
+
+        __slots__ = ("flags", "memory",)
+        __match_args__ = ("flags", "memory", "p_next",)
+        C_NAME = "VkMemoryUnmapInfo"
+        S_TYPE = enums.StructureType.MEMORY_UNMAP_INFO
+
+        def __init__(
+            self,
+            flags=flags.MemoryUnmapFlagBits(0),
+            memory=None,
+            p_next=None,
+        ):
+            self.flags = flags
+            self.memory = memory
+            self.p_next = p_next
+
+    return MemoryUnmapInfo
+
+
+def _MemoryMapPlacedInfoEXT():
+    class MemoryMapPlacedInfoEXT(ChainStruct):
+        """`VkMemoryMapPlacedInfoEXT`, from VK_EXT_map_memory_placed; chained to `VkMemoryMapInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryMapPlacedInfoEXT.html
+        """
+
+        __slots__ = ("placed_address",)
+        __match_args__ = ("placed_address", "p_next",)
+        C_NAME = "VkMemoryMapPlacedInfoEXT"
+        S_TYPE = enums.StructureType.MEMORY_MAP_PLACED_INFO_EXT
+
+        def __init__(
+            self,
+            placed_address=0,
+            p_next=None,
+        ):
+            self.placed_address = placed_address
+            self.p_next = p_next
+
+    return MemoryMapPlacedInfoEXT
+
+
+def _MappedMemoryRange():
+    class MappedMemoryRange(ChainStruct):
+        """`VkMappedMemoryRange`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMappedMemoryRange.html
+        """
+
+        __slots__ = ("memory", "offset", "size",)
+        __match_args__ = ("memory", "offset", "size", "p_next",)
+        C_NAME = "VkMappedMemoryRange"
+        S_TYPE = enums.StructureType.MAPPED_MEMORY_RANGE
+
+        def __init__(
+            self,
+            memory=None,
+            offset=0,
+            size=0,
+            p_next=None,
+        ):
+            self.memory = memory
+            self.offset = offset
+            self.size = size
+            self.p_next = p_next
+
+    return MappedMemoryRange
+
+
+def _PhysicalDeviceIDProperties():
+    class PhysicalDeviceIDProperties(ChainStruct):
+        """`VkPhysicalDeviceIDProperties`, from VK_VERSION_1_1; chained to `VkPhysicalDeviceProperties2`; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceIDProperties.html
+        """
+
+        __slots__ = ("device_uuid", "driver_uuid", "device_luid", "device_node_mask", "device_luid_valid",)
+        __match_args__ = ("device_uuid", "driver_uuid", "device_luid", "device_node_mask", "device_luid_valid", "p_next",)
+        C_NAME = "VkPhysicalDeviceIDProperties"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_ID_PROPERTIES
+
+        def __init__(
+            self,
+            device_uuid=bytes(16),
+            driver_uuid=bytes(16),
+            device_luid=bytes(8),
+            device_node_mask=0,
+            device_luid_valid=False,
+            p_next=None,
+        ):
+            self.device_uuid = device_uuid
+            self.driver_uuid = driver_uuid
+            self.device_luid = device_luid
+            self.device_node_mask = device_node_mask
+            self.device_luid_valid = device_luid_valid
+            self.p_next = p_next
+
+    return PhysicalDeviceIDProperties
+
+
+def _PhysicalDeviceLimits():
+    class PhysicalDeviceLimits(Struct):
+        """`VkPhysicalDeviceLimits`, core; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceLimits.html
+        """
+
+        __slots__ = ("max_image_dimension_1d", "max_image_dimension_2d", "max_image_dimension_3d", "max_image_dimension_cube", "max_image_array_layers", "max_texel_buffer_elements", "max_uniform_buffer_range", "max_storage_buffer_range", "max_push_constants_size", "max_memory_allocation_count", "max_sampler_allocation_count", "buffer_image_granularity", "sparse_address_space_size", "max_bound_descriptor_sets", "max_per_stage_descriptor_samplers", "max_per_stage_descriptor_uniform_buffers", "max_per_stage_descriptor_storage_buffers", "max_per_stage_descriptor_sampled_images", "max_per_stage_descriptor_storage_images", "max_per_stage_descriptor_input_attachments", "max_per_stage_resources", "max_descriptor_set_samplers", "max_descriptor_set_uniform_buffers", "max_descriptor_set_uniform_buffers_dynamic", "max_descriptor_set_storage_buffers", "max_descriptor_set_storage_buffers_dynamic", "max_descriptor_set_sampled_images", "max_descriptor_set_storage_images", "max_descriptor_set_input_attachments", "max_vertex_input_attributes", "max_vertex_input_bindings", "max_vertex_input_attribute_offset", "max_vertex_input_binding_stride", "max_vertex_output_components", "max_tessellation_generation_level", "max_tessellation_patch_size", "max_tessellation_control_per_vertex_input_components", "max_tessellation_control_per_vertex_output_components", "max_tessellation_control_per_patch_output_components", "max_tessellation_control_total_output_components", "max_tessellation_evaluation_input_components", "max_tessellation_evaluation_output_components", "max_geometry_shader_invocations", "max_geometry_input_components", "max_geometry_output_components", "max_geometry_output_vertices", "max_geometry_total_output_components", "max_fragment_input_components", "max_fragment_output_attachments", "max_fragment_dual_src_attachments", "max_fragment_combined_output_resources", "max_compute_shared_memory_size", "max_compute_work_group_count", "max_compute_work_group_invocations", "max_compute_work_group_size", "sub_pixel_precision_bits", "sub_texel_precision_bits", "mipmap_precision_bits", "max_draw_indexed_index_value", "max_draw_indirect_count", "max_sampler_lod_bias", "max_sampler_anisotropy", "max_viewports", "max_viewport_dimensions", "viewport_bounds_range", "viewport_sub_pixel_bits", "min_memory_map_alignment", "min_texel_buffer_offset_alignment", "min_uniform_buffer_offset_alignment", "min_storage_buffer_offset_alignment", "min_texel_offset", "max_texel_offset", "min_texel_gather_offset", "max_texel_gather_offset", "min_interpolation_offset", "max_interpolation_offset", "sub_pixel_interpolation_offset_bits", "max_framebuffer_width", "max_framebuffer_height", "max_framebuffer_layers", "framebuffer_color_sample_counts", "framebuffer_depth_sample_counts", "framebuffer_stencil_sample_counts", "framebuffer_no_attachments_sample_counts", "max_color_attachments", "sampled_image_color_sample_counts", "sampled_image_integer_sample_counts", "sampled_image_depth_sample_counts", "sampled_image_stencil_sample_counts", "storage_image_sample_counts", "max_sample_mask_words", "timestamp_compute_and_graphics", "timestamp_period", "max_clip_distances", "max_cull_distances", "max_combined_clip_and_cull_distances", "discrete_queue_priorities", "point_size_range", "line_width_range", "point_size_granularity", "line_width_granularity", "strict_lines", "standard_sample_locations", "optimal_buffer_copy_offset_alignment", "optimal_buffer_copy_row_pitch_alignment", "non_coherent_atom_size",)
+        __match_args__ = ("max_image_dimension_1d", "max_image_dimension_2d", "max_image_dimension_3d", "max_image_dimension_cube", "max_image_array_layers", "max_texel_buffer_elements", "max_uniform_buffer_range", "max_storage_buffer_range", "max_push_constants_size", "max_memory_allocation_count", "max_sampler_allocation_count", "buffer_image_granularity", "sparse_address_space_size", "max_bound_descriptor_sets", "max_per_stage_descriptor_samplers", "max_per_stage_descriptor_uniform_buffers", "max_per_stage_descriptor_storage_buffers", "max_per_stage_descriptor_sampled_images", "max_per_stage_descriptor_storage_images", "max_per_stage_descriptor_input_attachments", "max_per_stage_resources", "max_descriptor_set_samplers", "max_descriptor_set_uniform_buffers", "max_descriptor_set_uniform_buffers_dynamic", "max_descriptor_set_storage_buffers", "max_descriptor_set_storage_buffers_dynamic", "max_descriptor_set_sampled_images", "max_descriptor_set_storage_images", "max_descriptor_set_input_attachments", "max_vertex_input_attributes", "max_vertex_input_bindings", "max_vertex_input_attribute_offset", "max_vertex_input_binding_stride", "max_vertex_output_components", "max_tessellation_generation_level", "max_tessellation_patch_size", "max_tessellation_control_per_vertex_input_components", "max_tessellation_control_per_vertex_output_components", "max_tessellation_control_per_patch_output_components", "max_tessellation_control_total_output_components", "max_tessellation_evaluation_input_components", "max_tessellation_evaluation_output_components", "max_geometry_shader_invocations", "max_geometry_input_components", "max_geometry_output_components", "max_geometry_output_vertices", "max_geometry_total_output_components", "max_fragment_input_components", "max_fragment_output_attachments", "max_fragment_dual_src_attachments", "max_fragment_combined_output_resources", "max_compute_shared_memory_size", "max_compute_work_group_count", "max_compute_work_group_invocations", "max_compute_work_group_size", "sub_pixel_precision_bits", "sub_texel_precision_bits", "mipmap_precision_bits", "max_draw_indexed_index_value", "max_draw_indirect_count", "max_sampler_lod_bias", "max_sampler_anisotropy", "max_viewports", "max_viewport_dimensions", "viewport_bounds_range", "viewport_sub_pixel_bits", "min_memory_map_alignment", "min_texel_buffer_offset_alignment", "min_uniform_buffer_offset_alignment", "min_storage_buffer_offset_alignment", "min_texel_offset", "max_texel_offset", "min_texel_gather_offset", "max_texel_gather_offset", "min_interpolation_offset", "max_interpolation_offset", "sub_pixel_interpolation_offset_bits", "max_framebuffer_width", "max_framebuffer_height", "max_framebuffer_layers", "framebuffer_color_sample_counts", "framebuffer_depth_sample_counts", "framebuffer_stencil_sample_counts", "framebuffer_no_attachments_sample_counts", "max_color_attachments", "sampled_image_color_sample_counts", "sampled_image_integer_sample_counts", "sampled_image_depth_sample_counts", "sampled_image_stencil_sample_counts", "storage_image_sample_counts", "max_sample_mask_words", "timestamp_compute_and_graphics", "timestamp_period", "max_clip_distances", "max_cull_distances", "max_combined_clip_and_cull_distances", "discrete_queue_priorities", "point_size_range", "line_width_range", "point_size_granularity", "line_width_granularity", "strict_lines", "standard_sample_locations", "optimal_buffer_copy_offset_alignment", "optimal_buffer_copy_row_pitch_alignment", "non_coherent_atom_size",)
+        C_NAME = "VkPhysicalDeviceLimits"
+
+        def __init__(
+            self,
+            max_image_dimension_1d=0,
+            max_image_dimension_2d=0,
+            max_image_dimension_3d=0,
+            max_image_dimension_cube=0,
+            max_image_array_layers=0,
+            max_texel_buffer_elements=0,
+            max_uniform_buffer_range=0,
+            max_storage_buffer_range=0,
+            max_push_constants_size=0,
+            max_memory_allocation_count=0,
+            max_sampler_allocation_count=0,
+            buffer_image_granularity=0,
+            sparse_address_space_size=0,
+            max_bound_descriptor_sets=0,
+            max_per_stage_descriptor_samplers=0,
+            max_per_stage_descriptor_uniform_buffers=0,
+            max_per_stage_descriptor_storage_buffers=0,
+            max_per_stage_descriptor_sampled_images=0,
+            max_per_stage_descriptor_storage_images=0,
+            max_per_stage_descriptor_input_attachments=0,
+            max_per_stage_resources=0,
+            max_descriptor_set_samplers=0,
+            max_descriptor_set_uniform_buffers=0,
+            max_descriptor_set_uniform_buffers_dynamic=0,
+            max_descriptor_set_storage_buffers=0,
+            max_descriptor_set_storage_buffers_dynamic=0,
+            max_descriptor_set_sampled_images=0,
+            max_descriptor_set_storage_images=0,
+            max_descriptor_set_input_attachments=0,
+            max_vertex_input_attributes=0,
+            max_vertex_input_bindings=0,
+            max_vertex_input_attribute_offset=0,
+            max_vertex_input_binding_stride=0,
+            max_vertex_output_components=0,
+            max_tessellation_generation_level=0,
+            max_tessellation_patch_size=0,
+            max_tessellation_control_per_vertex_input_components=0,
+            max_tessellation_control_per_vertex_output_components=0,
+            max_tessellation_control_per_patch_output_components=0,
+            max_tessellation_control_total_output_components=0,
+            max_tessellation_evaluation_input_components=0,
+            max_tessellation_evaluation_output_components=0,
+            max_geometry_shader_invocations=0,
+            max_geometry_input_components=0,
+            max_geometry_output_components=0,
+            max_geometry_output_vertices=0,
+            max_geometry_total_output_components=0,
+            max_fragment_input_components=0,
+            max_fragment_output_attachments=0,
+            max_fragment_dual_src_attachments=0,
+            max_fragment_combined_output_resources=0,
+            max_compute_shared_memory_size=0,
+            max_compute_work_group_count=(0, 0, 0),
+            max_compute_work_group_invocations=0,
+            max_compute_work_group_size=(0, 0, 0),
+            sub_pixel_precision_bits=0,
+            sub_texel_precision_bits=0,
+            mipmap_precision_bits=0,
+            max_draw_indexed_index_value=0,
+            max_draw_indirect_count=0,
+            max_sampler_lod_bias=0.0,
+            max_sampler_anisotropy=0.0,
+            max_viewports=0,
+            max_viewport_dimensions=(0, 0),
+            viewport_bounds_range=(0.0, 0.0),
+            viewport_sub_pixel_bits=0,
+            min_memory_map_alignment=0,
+            min_texel_buffer_offset_alignment=0,
+            min_uniform_buffer_offset_alignment=0,
+            min_storage_buffer_offset_alignment=0,
+            min_texel_offset=0,
+            max_texel_offset=0,
+            min_texel_gather_offset=0,
+            max_texel_gather_offset=0,
+            min_interpolation_offset=0.0,
+            max_interpolation_offset=0.0,
+            sub_pixel_interpolation_offset_bits=0,
+            max_framebuffer_width=0,
+            max_framebuffer_height=0,
+            max_framebuffer_layers=0,
+            framebuffer_color_sample_counts=flags.SampleCountFlagBits(0),
+            framebuffer_depth_sample_counts=flags.SampleCountFlagBits(0),
+            framebuffer_stencil_sample_counts=flags.SampleCountFlagBits(0),
+            framebuffer_no_attachments_sample_counts=flags.SampleCountFlagBits(0),
+            max_color_attachments=0,
+            sampled_image_color_sample_counts=flags.SampleCountFlagBits(0),
+            sampled_image_integer_sample_counts=flags.SampleCountFlagBits(0),
+            sampled_image_depth_sample_counts=flags.SampleCountFlagBits(0),
+            sampled_image_stencil_sample_counts=flags.SampleCountFlagBits(0),
+            storage_image_sample_counts=flags.SampleCountFlagBits(0),
+            max_sample_mask_words=0,
+            timestamp_compute_and_graphics=False,
+            timestamp_period=0.0,
+            max_clip_distances=0,
+            max_cull_distances=0,
+            max_combined_clip_and_cull_distances=0,
+            discrete_queue_priorities=0,
+            point_size_range=(0.0, 0.0),
+            line_width_range=(0.0, 0.0),
+            point_size_granularity=0.0,
+            line_width_granularity=0.0,
+            strict_lines=False,
+            standard_sample_locations=False,
+            optimal_buffer_copy_offset_alignment=0,
+            optimal_buffer_copy_row_pitch_alignment=0,
+            non_coherent_atom_size=0,
+        ):
+            self.max_image_dimension_1d = max_image_dimension_1d
+            self.max_image_dimension_2d = max_image_dimension_2d
+            self.max_image_dimension_3d = max_image_dimension_3d
+            self.max_image_dimension_cube = max_image_dimension_cube
+            self.max_image_array_layers = max_image_array_layers
+            self.max_texel_buffer_elements = max_texel_buffer_elements
+            self.max_uniform_buffer_range = max_uniform_buffer_range
+            self.max_storage_buffer_range = max_storage_buffer_range
+            self.max_push_constants_size = max_push_constants_size
+            self.max_memory_allocation_count = max_memory_allocation_count
+            self.max_sampler_allocation_count = max_sampler_allocation_count
+            self.buffer_image_granularity = buffer_image_granularity
+            self.sparse_address_space_size = sparse_address_space_size
+            self.max_bound_descriptor_sets = max_bound_descriptor_sets
+            self.max_per_stage_descriptor_samplers = max_per_stage_descriptor_samplers
+            self.max_per_stage_descriptor_uniform_buffers = max_per_stage_descriptor_uniform_buffers
+            self.max_per_stage_descriptor_storage_buffers = max_per_stage_descriptor_storage_buffers
+            self.max_per_stage_descriptor_sampled_images = max_per_stage_descriptor_sampled_images
+            self.max_per_stage_descriptor_storage_images = max_per_stage_descriptor_storage_images
+            self.max_per_stage_descriptor_input_attachments = max_per_stage_descriptor_input_attachments
+            self.max_per_stage_resources = max_per_stage_resources
+            self.max_descriptor_set_samplers = max_descriptor_set_samplers
+            self.max_descriptor_set_uniform_buffers = max_descriptor_set_uniform_buffers
+            self.max_descriptor_set_uniform_buffers_dynamic = max_descriptor_set_uniform_buffers_dynamic
+            self.max_descriptor_set_storage_buffers = max_descriptor_set_storage_buffers
+            self.max_descriptor_set_storage_buffers_dynamic = max_descriptor_set_storage_buffers_dynamic
+            self.max_descriptor_set_sampled_images = max_descriptor_set_sampled_images
+            self.max_descriptor_set_storage_images = max_descriptor_set_storage_images
+            self.max_descriptor_set_input_attachments = max_descriptor_set_input_attachments
+            self.max_vertex_input_attributes = max_vertex_input_attributes
+            self.max_vertex_input_bindings = max_vertex_input_bindings
+            self.max_vertex_input_attribute_offset = max_vertex_input_attribute_offset
+            self.max_vertex_input_binding_stride = max_vertex_input_binding_stride
+            self.max_vertex_output_components = max_vertex_output_components
+            self.max_tessellation_generation_level = max_tessellation_generation_level
+            self.max_tessellation_patch_size = max_tessellation_patch_size
+            self.max_tessellation_control_per_vertex_input_components = max_tessellation_control_per_vertex_input_components
+            self.max_tessellation_control_per_vertex_output_components = max_tessellation_control_per_vertex_output_components
+            self.max_tessellation_control_per_patch_output_components = max_tessellation_control_per_patch_output_components
+            self.max_tessellation_control_total_output_components = max_tessellation_control_total_output_components
+            self.max_tessellation_evaluation_input_components = max_tessellation_evaluation_input_components
+            self.max_tessellation_evaluation_output_components = max_tessellation_evaluation_output_components
+            self.max_geometry_shader_invocations = max_geometry_shader_invocations
+            self.max_geometry_input_components = max_geometry_input_components
+            self.max_geometry_output_components = max_geometry_output_components
+            self.max_geometry_output_vertices = max_geometry_output_vertices
+            self.max_geometry_total_output_components = max_geometry_total_output_components
+            self.max_fragment_input_components = max_fragment_input_components
+            self.max_fragment_output_attachments = max_fragment_output_attachments
+            self.max_fragment_dual_src_attachments = max_fragment_dual_src_attachments
+            self.max_fragment_combined_output_resources = max_fragment_combined_output_resources
+            self.max_compute_shared_memory_size = max_compute_shared_memory_size
+            self.max_compute_work_group_count = max_compute_work_group_count
+            self.max_compute_work_group_invocations = max_compute_work_group_invocations
+            self.max_compute_work_group_size = max_compute_work_group_size
+            self.sub_pixel_precision_bits = sub_pixel_precision_bits
+            self.sub_texel_precision_bits = sub_texel_precision_bits
+            self.mipmap_precision_bits = mipmap_precision_bits
+            self.max_draw_indexed_index_value = max_draw_indexed_index_value
+            self.max_draw_indirect_count = max_draw_indirect_count
+            self.max_sampler_lod_bias = max_sampler_lod_bias
+            self.max_sampler_anisotropy = max_sampler_anisotropy
+            self.max_viewports = max_viewports
+            self.max_viewport_dimensions = max_viewport_dimensions
+            self.viewport_bounds_range = viewport_bounds_range
+            self.viewport_sub_pixel_bits = viewport_sub_pixel_bits
+            self.min_memory_map_alignment = min_memory_map_alignment
+            self.min_texel_buffer_offset_alignment = min_texel_buffer_offset_alignment
+            self.min_uniform_buffer_offset_alignment = min_uniform_buffer_offset_alignment
+            self.min_storage_buffer_offset_alignment = min_storage_buffer_offset_alignment
+            self.min_texel_offset = min_texel_offset
+            self.max_texel_offset = max_texel_offset
+            self.min_texel_gather_offset = min_texel_gather_offset
+            self.max_texel_gather_offset = max_texel_gather_offset
+            self.min_interpolation_offset = min_interpolation_offset
+            self.max_interpolation_offset = max_interpolation_offset
+            self.sub_pixel_interpolation_offset_bits = sub_pixel_interpolation_offset_bits
+            self.max_framebuffer_width = max_framebuffer_width
+            self.max_framebuffer_height = max_framebuffer_height
+            self.max_framebuffer_layers = max_framebuffer_layers
+            self.framebuffer_color_sample_counts = framebuffer_color_sample_counts
+            self.framebuffer_depth_sample_counts = framebuffer_depth_sample_counts
+            self.framebuffer_stencil_sample_counts = framebuffer_stencil_sample_counts
+            self.framebuffer_no_attachments_sample_counts = framebuffer_no_attachments_sample_counts
+            self.max_color_attachments = max_color_attachments
+            self.sampled_image_color_sample_counts = sampled_image_color_sample_counts
+            self.sampled_image_integer_sample_counts = sampled_image_integer_sample_counts
+            self.sampled_image_depth_sample_counts = sampled_image_depth_sample_counts
+            self.sampled_image_stencil_sample_counts = sampled_image_stencil_sample_counts
+            self.storage_image_sample_counts = storage_image_sample_counts
+            self.max_sample_mask_words = max_sample_mask_words
+            self.timestamp_compute_and_graphics = timestamp_compute_and_graphics
+            self.timestamp_period = timestamp_period
+            self.max_clip_distances = max_clip_distances
+            self.max_cull_distances = max_cull_distances
+            self.max_combined_clip_and_cull_distances = max_combined_clip_and_cull_distances
+            self.discrete_queue_priorities = discrete_queue_priorities
+            self.point_size_range = point_size_range
+            self.line_width_range = line_width_range
+            self.point_size_granularity = point_size_granularity
+            self.line_width_granularity = line_width_granularity
+            self.strict_lines = strict_lines
+            self.standard_sample_locations = standard_sample_locations
+            self.optimal_buffer_copy_offset_alignment = optimal_buffer_copy_offset_alignment
+            self.optimal_buffer_copy_row_pitch_alignment = optimal_buffer_copy_row_pitch_alignment
+            self.non_coherent_atom_size = non_coherent_atom_size
+
+    return PhysicalDeviceLimits
+
+
+def _PhysicalDeviceSparseProperties():
+    class PhysicalDeviceSparseProperties(Struct):
+        """`VkPhysicalDeviceSparseProperties`, core; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceSparseProperties.html
+        """
+
+        __slots__ = ("residency_standard_2d_block_shape", "residency_standard_2d_multisample_block_shape", "residency_standard_3d_block_shape", "residency_aligned_mip_size", "residency_non_resident_strict",)
+        __match_args__ = ("residency_standard_2d_block_shape", "residency_standard_2d_multisample_block_shape", "residency_standard_3d_block_shape", "residency_aligned_mip_size", "residency_non_resident_strict",)
+        C_NAME = "VkPhysicalDeviceSparseProperties"
+
+        def __init__(
+            self,
+            residency_standard_2d_block_shape=False,
+            residency_standard_2d_multisample_block_shape=False,
+            residency_standard_3d_block_shape=False,
+            residency_aligned_mip_size=False,
+            residency_non_resident_strict=False,
+        ):
+            self.residency_standard_2d_block_shape = residency_standard_2d_block_shape
+            self.residency_standard_2d_multisample_block_shape = residency_standard_2d_multisample_block_shape
+            self.residency_standard_3d_block_shape = residency_standard_3d_block_shape
+            self.residency_aligned_mip_size = residency_aligned_mip_size
+            self.residency_non_resident_strict = residency_non_resident_strict
+
+    return PhysicalDeviceSparseProperties
+
+
+def _PhysicalDeviceProperties():
+    class PhysicalDeviceProperties(Struct):
+        """`VkPhysicalDeviceProperties`, core; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceProperties.html
+        """
+
+        __slots__ = ("api_version", "driver_version", "vendor_id", "device_id", "device_type", "device_name", "pipeline_cache_uuid", "limits", "sparse_properties",)
+        __match_args__ = ("api_version", "driver_version", "vendor_id", "device_id", "device_type", "device_name", "pipeline_cache_uuid", "limits", "sparse_properties",)
+        C_NAME = "VkPhysicalDeviceProperties"
+
+        def __init__(
+            self,
+            api_version=0,
+            driver_version=0,
+            vendor_id=0,
+            device_id=0,
+            device_type=enums.PhysicalDeviceType(0),
+            device_name="",
+            pipeline_cache_uuid=bytes(16),
+            limits=None,
+            sparse_properties=None,
+        ):
+            self.api_version = api_version
+            self.driver_version = driver_version
+            self.vendor_id = vendor_id
+            self.device_id = device_id
+            self.device_type = device_type
+            self.device_name = device_name
+            self.pipeline_cache_uuid = pipeline_cache_uuid
+            self.limits = _own.PhysicalDeviceLimits() if limits is None else limits
+            self.sparse_properties = _own.PhysicalDeviceSparseProperties() if sparse_properties is None else sparse_properties
+
+    return PhysicalDeviceProperties
+
+
+def _PhysicalDeviceProperties2():
+    class PhysicalDeviceProperties2(ChainStruct):
+        """`VkPhysicalDeviceProperties2`, from VK_VERSION_1_1; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceProperties2.html
+        """
+
+        __slots__ = ("properties",)
+        __match_args__ = ("properties", "p_next",)
+        C_NAME = "VkPhysicalDeviceProperties2"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_PROPERTIES_2
+
+        def __init__(
+            self,
+            properties=None,
+            p_next=None,
+        ):
+            self.properties = _own.PhysicalDeviceProperties() if properties is None else properties
+            self.p_next = p_next
+
+    return PhysicalDeviceProperties2
+
+
+def _MemoryType():
+    class MemoryType(Struct):
+        """`VkMemoryType`, core; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryType.html
+        """
+
+        __slots__ = ("property_flags", "heap_index",)
+        __match_args__ = ("property_flags", "heap_index",)
+        C_NAME = "VkMemoryType"
+
+        def __init__(
+            self,
+            property_flags=flags.MemoryPropertyFlagBits(0),
+            heap_index=0,
+        ):
+            self.property_flags = property_flags
+            self.heap_index = heap_index
+
+    return MemoryType
+
+
+def _MemoryHeap():
+    class MemoryHeap(Struct):
+        """`VkMemoryHeap`, core; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryHeap.html
+        """
+
+        __slots__ = ("size", "flags",)
+        __match_args__ = ("size", "flags",)
+        C_NAME = "VkMemoryHeap"
+
+        def __init__(
+            self,
+            size=0,
+            flags=flags.MemoryHeapFlagBits(0),
+        ):
+            self.size = size
+            self.flags = flags
+
+    return MemoryHeap
+
+
+def _PhysicalDeviceMemoryProperties():
+    class PhysicalDeviceMemoryProperties(Struct):
+        """`VkPhysicalDeviceMemoryProperties`, core; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceMemoryProperties.html
+        """
+
+        __slots__ = ("memory_types", "memory_heaps",)
+        __match_args__ = ("memory_types", "memory_heaps",)
+        C_NAME = "VkPhysicalDeviceMemoryProperties"
+
+        def __init__(
+            self,
+            memory_types=(),
+            memory_heaps=(),
+        ):
+            self.memory_types = memory_types
+            self.memory_heaps = memory_heaps
+
+    return PhysicalDeviceMemoryProperties
+
+
+def _PhysicalDeviceMemoryProperties2():
+    class PhysicalDeviceMemoryProperties2(ChainStruct):
+        """`VkPhysicalDeviceMemoryProperties2`, from VK_VERSION_1_1; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceMemoryProperties2.html
+        """
+
+        __slots__ = ("memory_properties",)
+        __match_args__ = ("memory_properties", "p_next",)
+        C_NAME = "VkPhysicalDeviceMemoryProperties2"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_MEMORY_PROPERTIES_2
+
+        def __init__(
+            self,
+            memory_properties=None,
+            p_next=None,
+        ):
+            self.memory_properties = _own.PhysicalDeviceMemoryProperties() if memory_properties is None else memory_properties
+            self.p_next = p_next
+
+    return PhysicalDeviceMemoryProperties2
+
+
+def _ImageMemoryBarrier():
+    class ImageMemoryBarrier(ChainStruct):
+        """`VkImageMemoryBarrier`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageMemoryBarrier.html
+        """
+
+        __slots__ = ("src_access_mask", "dst_access_mask", "old_layout", "new_layout", "src_queue_family_index", "dst_queue_family_index", "image", "subresource_range",)
+        __match_args__ = ("src_access_mask", "dst_access_mask", "old_layout", "new_layout", "src_queue_family_index", "dst_queue_family_index", "image", "subresource_range", "p_next",)
+        C_NAME = "VkImageMemoryBarrier"
+        S_TYPE = enums.StructureType.IMAGE_MEMORY_BARRIER
+
+        def __init__(
+            self,
+            src_access_mask=flags.AccessFlagBits(0),
+            dst_access_mask=flags.AccessFlagBits(0),
+            old_layout=enums.ImageLayout(0),
+            new_layout=enums.ImageLayout(0),
+            src_queue_family_index=0,
+            dst_queue_family_index=0,
+            image=None,
+            subresource_range=None,
+            p_next=None,
+        ):
+            self.src_access_mask = src_access_mask
+            self.dst_access_mask = dst_access_mask
+            self.old_layout = old_layout
+            self.new_layout = new_layout
+            self.src_queue_family_index = src_queue_family_index
+            self.dst_queue_family_index = dst_queue_family_index
+            self.image = image
+            self.subresource_range = _own.ImageSubresourceRange() if subresource_range is None else subresource_range
+            self.p_next = p_next
+
+    return ImageMemoryBarrier
+
+
+def _ImageMemoryBarrier2():
+    class ImageMemoryBarrier2(ChainStruct):
+        """`VkImageMemoryBarrier2`, from VK_VERSION_1_3.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageMemoryBarrier2.html
+        """
+
+        __slots__ = ("src_stage_mask", "src_access_mask", "dst_stage_mask", "dst_access_mask", "old_layout", "new_layout", "src_queue_family_index", "dst_queue_family_index", "image", "subresource_range",)
+        __match_args__ = ("src_stage_mask", "src_access_mask", "dst_stage_mask", "dst_access_mask", "old_layout", "new_layout", "src_queue_family_index", "dst_queue_family_index", "image", "subresource_range", "p_next",)
+        C_NAME = "VkImageMemoryBarrier2"
+        S_TYPE = enums.StructureType.IMAGE_MEMORY_BARRIER_2
+
+        def __init__(
+            self,
+            src_stage_mask=flags.PipelineStageFlagBits2(0),
+            src_access_mask=flags.AccessFlagBits2(0),
+            dst_stage_mask=flags.PipelineStageFlagBits2(0),
+            dst_access_mask=flags.AccessFlagBits2(0),
+            old_layout=enums.ImageLayout(0),
+            new_layout=enums.ImageLayout(0),
+            src_queue_family_index=0,
+            dst_queue_family_index=0,
+            image=None,
+            subresource_range=None,
+            p_next=None,
+        ):
+            self.src_stage_mask = src_stage_mask
+            self.src_access_mask = src_access_mask
+            self.dst_stage_mask = dst_stage_mask
+            self.dst_access_mask = dst_access_mask
+            self.old_layout = old_layout
+            self.new_layout = new_layout
+            self.src_queue_family_index = src_queue_family_index
+            self.dst_queue_family_index = dst_queue_family_index
+            self.image = image
+            self.subresource_range = _own.ImageSubresourceRange() if subresource_range is None else subresource_range
+            self.p_next = p_next
+
+    return ImageMemoryBarrier2
+
+
+def _BufferMemoryBarrier():
+    class BufferMemoryBarrier(ChainStruct):
+        """`VkBufferMemoryBarrier`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkBufferMemoryBarrier.html
+        """
+
+        __slots__ = ("src_access_mask", "dst_access_mask", "src_queue_family_index", "dst_queue_family_index", "buffer", "offset", "size",)
+        __match_args__ = ("src_access_mask", "dst_access_mask", "src_queue_family_index", "dst_queue_family_index", "buffer", "offset", "size", "p_next",)
+        C_NAME = "VkBufferMemoryBarrier"
+        S_TYPE = enums.StructureType.BUFFER_MEMORY_BARRIER
+
+        def __init__(
+            self,
+            src_access_mask=flags.AccessFlagBits(0),
+            dst_access_mask=flags.AccessFlagBits(0),
+            src_queue_family_index=0,
+            dst_queue_family_index=0,
+            buffer=None,
+            offset=0,
+            size=0,
+            p_next=None,
+        ):
+            self.src_access_mask = src_access_mask
+            self.dst_access_mask = dst_access_mask
+            self.src_queue_family_index = src_queue_family_index
+            self.dst_queue_family_index = dst_queue_family_index
+            self.buffer = buffer
+            self.offset = offset
+            self.size = size
+            self.p_next = p_next
+
+    return BufferMemoryBarrier
+
+
+def _BufferMemoryBarrier2():
+    class BufferMemoryBarrier2(ChainStruct):
+        """`VkBufferMemoryBarrier2`, from VK_VERSION_1_3.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkBufferMemoryBarrier2.html
+        """
+
+        __slots__ = ("src_stage_mask", "src_access_mask", "dst_stage_mask", "dst_access_mask", "src_queue_family_index", "dst_queue_family_index", "buffer", "offset", "size",)
+        __match_args__ = ("src_stage_mask", "src_access_mask", "dst_stage_mask", "dst_access_mask", "src_queue_family_index", "dst_queue_family_index", "buffer", "offset", "size", "p_next",)
+        C_NAME = "VkBufferMemoryBarrier2"
+        S_TYPE = enums.StructureType.BUFFER_MEMORY_BARRIER_2
+
+        def __init__(
+            self,
+            src_stage_mask=flags.PipelineStageFlagBits2(0),
+            src_access_mask=flags.AccessFlagBits2(0),
+            dst_stage_mask=flags.PipelineStageFlagBits2(0),
+            dst_access_mask=flags.AccessFlagBits2(0),
+            src_queue_family_index=0,
+            dst_queue_family_index=0,
+            buffer=None,
+            offset=0,
+            size=0,
+            p_next=None,
+        ):
+            self.src_stage_mask = src_stage_mask
+            self.src_access_mask = src_access_mask
+            self.dst_stage_mask = dst_stage_mask
+            self.dst_access_mask = dst_access_mask
+            self.src_queue_family_index = src_queue_family_index
+            self.dst_queue_family_index = dst_queue_family_index
+            self.buffer = buffer
+            self.offset = offset
+            self.size = size
+            self.p_next = p_next
+
+    return BufferMemoryBarrier2
+
+
+def _Win32KeyedMutexAcquireReleaseInfoKHR():
+    class Win32KeyedMutexAcquireReleaseInfoKHR(ChainStruct):
+        """`VkWin32KeyedMutexAcquireReleaseInfoKHR`, from VK_KHR_win32_keyed_mutex; chained to `VkSubmitInfo`, `VkSubmitInfo2`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkWin32KeyedMutexAcquireReleaseInfoKHR.html
+        """
+
+        __slots__ = ("acquire_syncs", "acquire_keys", "acquire_timeouts", "release_syncs", "release_keys",)
+        __match_args__ = ("acquire_syncs", "acquire_keys", "acquire_timeouts", "release_syncs", "release_keys", "p_next",)
+        C_NAME = "VkWin32KeyedMutexAcquireReleaseInfoKHR"
+        S_TYPE = enums.StructureType.WIN32_KEYED_MUTEX_ACQUIRE_RELEASE_INFO_KHR
+
+        def __init__(
+            self,
+            acquire_syncs=(),
+            acquire_keys=(),
+            acquire_timeouts=(),
+            release_syncs=(),
+            release_keys=(),
+            p_next=None,
+        ):
+            self.acquire_syncs = acquire_syncs
+            self.acquire_keys = acquire_keys
+            self.acquire_timeouts = acquire_timeouts
+            self.release_syncs = release_syncs
+            self.release_keys = release_keys
+            self.p_next = p_next
+
+    return Win32KeyedMutexAcquireReleaseInfoKHR
+
+
+def _ExternalMemoryAcquireUnmodifiedEXT():
+    class ExternalMemoryAcquireUnmodifiedEXT(ChainStruct):
+        """`VkExternalMemoryAcquireUnmodifiedEXT`, from VK_EXT_external_memory_acquire_unmodified; chained to `VkBufferMemoryBarrier`, `VkBufferMemoryBarrier2`, `VkImageMemoryBarrier`, `VkImageMemoryBarrier2`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalMemoryAcquireUnmodifiedEXT.html
+        """
+
+        __slots__ = ("acquire_unmodified_memory",)
+        __match_args__ = ("acquire_unmodified_memory", "p_next",)
+        C_NAME = "VkExternalMemoryAcquireUnmodifiedEXT"
+        S_TYPE = enums.StructureType.EXTERNAL_MEMORY_ACQUIRE_UNMODIFIED_EXT
+
+        def __init__(
+            self,
+            acquire_unmodified_memory=False,
+            p_next=None,
+        ):
+            self.acquire_unmodified_memory = acquire_unmodified_memory
+            self.p_next = p_next
+
+    return ExternalMemoryAcquireUnmodifiedEXT
+
+
+def _MemoryBarrier():
+    class MemoryBarrier(ChainStruct):
+        """`VkMemoryBarrier`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryBarrier.html
+        """
+
+        __slots__ = ("src_access_mask", "dst_access_mask",)
+        __match_args__ = ("src_access_mask", "dst_access_mask", "p_next",)
+        C_NAME = "VkMemoryBarrier"
+        S_TYPE = enums.StructureType.MEMORY_BARRIER
+
+        def __init__(
+            self,
+            src_access_mask=flags.AccessFlagBits(0),
+            dst_access_mask=flags.AccessFlagBits(0),
+            p_next=None,
+        ):
+            self.src_access_mask = src_access_mask
+            self.dst_access_mask = dst_access_mask
+            self.p_next = p_next
+
+    return MemoryBarrier
+
+
+def _MemoryBarrier2():
+    class MemoryBarrier2(ChainStruct):
+        """`VkMemoryBarrier2`, from VK_VERSION_1_3; chained to `VkSubpassDependency2`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkMemoryBarrier2.html
+        """
+
+        __slots__ = ("src_stage_mask", "src_access_mask", "dst_stage_mask", "dst_access_mask",)
+        __match_args__ = ("src_stage_mask", "src_access_mask", "dst_stage_mask", "dst_access_mask", "p_next",)
+        C_NAME = "VkMemoryBarrier2"
+        S_TYPE = enums.StructureType.MEMORY_BARRIER_2
+
+        def __init__(
+            self,
+            src_stage_mask=flags.PipelineStageFlagBits2(0),
+            src_access_mask=flags.AccessFlagBits2(0),
+            dst_stage_mask=flags.PipelineStageFlagBits2(0),
+            dst_access_mask=flags.AccessFlagBits2(0),
+            p_next=None,
+        ):
+            self.src_stage_mask = src_stage_mask
+            self.src_access_mask = src_access_mask
+            self.dst_stage_mask = dst_stage_mask
+            self.dst_access_mask = dst_access_mask
+            self.p_next = p_next
+
+    return MemoryBarrier2
+
+
+def _DependencyInfo():
+    class DependencyInfo(ChainStruct):
+        """`VkDependencyInfo`, from VK_VERSION_1_3.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkDependencyInfo.html
+        """
+
+        __slots__ = ("dependency_flags", "memory_barriers", "buffer_memory_barriers", "image_memory_barriers",)
+        __match_args__ = ("dependency_flags", "memory_barriers", "buffer_memory_barriers", "image_memory_barriers", "p_next",)
+        C_NAME = "VkDependencyInfo"
+        S_TYPE = enums.StructureType.DEPENDENCY_INFO
+
+        def __init__(
+            self,
+            dependency_flags=flags.DependencyFlagBits(0),
+            memory_barriers=(),
+            buffer_memory_barriers=(),
+            image_memory_barriers=(),
+            p_next=None,
+        ):
+            self.dependency_flags = dependency_flags
+            self.memory_barriers = memory_barriers
+            self.buffer_memory_barriers = buffer_memory_barriers
+            self.image_memory_barriers = image_memory_barriers
+            self.p_next = p_next
+
+    return DependencyInfo
+
+
+def _SemaphoreCreateInfo():
+    class SemaphoreCreateInfo(ChainStruct):
+        """`VkSemaphoreCreateInfo`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreCreateInfo.html
+        """
+
+        __slots__ = ("flags",)
+        __match_args__ = ("flags", "p_next",)
+        C_NAME = "VkSemaphoreCreateInfo"
+        S_TYPE = enums.StructureType.SEMAPHORE_CREATE_INFO
+
+        def __init__(
+            self,
+            flags=0,
+            p_next=None,
+        ):
+            self.flags = flags
+            self.p_next = p_next
+
+    return SemaphoreCreateInfo
+
+
+def _SemaphoreTypeCreateInfo():
+    class SemaphoreTypeCreateInfo(ChainStruct):
+        """`VkSemaphoreTypeCreateInfo`, from VK_VERSION_1_2; chained to `VkPhysicalDeviceExternalSemaphoreInfo`, `VkSemaphoreCreateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreTypeCreateInfo.html
+        """
+
+        __slots__ = ("semaphore_type", "initial_value",)
+        __match_args__ = ("semaphore_type", "initial_value", "p_next",)
+        C_NAME = "VkSemaphoreTypeCreateInfo"
+        S_TYPE = enums.StructureType.SEMAPHORE_TYPE_CREATE_INFO
+
+        def __init__(
+            self,
+            semaphore_type=enums.SemaphoreType(0),
+            initial_value=0,
+            p_next=None,
+        ):
+            self.semaphore_type = semaphore_type
+            self.initial_value = initial_value
+            self.p_next = p_next
+
+    return SemaphoreTypeCreateInfo
+
+
+def _ExportSemaphoreCreateInfo():
+    class ExportSemaphoreCreateInfo(ChainStruct):
+        """`VkExportSemaphoreCreateInfo`, from VK_VERSION_1_1; chained to `VkSemaphoreCreateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportSemaphoreCreateInfo.html
+        """
+
+        __slots__ = ("handle_types",)
+        __match_args__ = ("handle_types", "p_next",)
+        C_NAME = "VkExportSemaphoreCreateInfo"
+        S_TYPE = enums.StructureType.EXPORT_SEMAPHORE_CREATE_INFO
+
+        def __init__(
+            self,
+            handle_types=flags.ExternalSemaphoreHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.handle_types = handle_types
+            self.p_next = p_next
+
+    return ExportSemaphoreCreateInfo
+
+
+def _FenceCreateInfo():
+    class FenceCreateInfo(ChainStruct):
+        """`VkFenceCreateInfo`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceCreateInfo.html
+        """
+
+        __slots__ = ("flags",)
+        __match_args__ = ("flags", "p_next",)
+        C_NAME = "VkFenceCreateInfo"
+        S_TYPE = enums.StructureType.FENCE_CREATE_INFO
+
+        def __init__(
+            self,
+            flags=flags.FenceCreateFlagBits(0),
+            p_next=None,
+        ):
+            self.flags = flags
+            self.p_next = p_next
+
+    return FenceCreateInfo
+
+
+def _ExportFenceCreateInfo():
+    class ExportFenceCreateInfo(ChainStruct):
+        """`VkExportFenceCreateInfo`, from VK_VERSION_1_1; chained to `VkFenceCreateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportFenceCreateInfo.html
+        """
+
+        __slots__ = ("handle_types",)
+        __match_args__ = ("handle_types", "p_next",)
+        C_NAME = "VkExportFenceCreateInfo"
+        S_TYPE = enums.StructureType.EXPORT_FENCE_CREATE_INFO
+
+        def __init__(
+            self,
+            handle_types=flags.ExternalFenceHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.handle_types = handle_types
+            self.p_next = p_next
+
+    return ExportFenceCreateInfo
+
+
+def _ExportSemaphoreWin32HandleInfoKHR():
+    class ExportSemaphoreWin32HandleInfoKHR(ChainStruct):
+        """`VkExportSemaphoreWin32HandleInfoKHR`, from VK_KHR_external_semaphore_win32; chained to `VkSemaphoreCreateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportSemaphoreWin32HandleInfoKHR.html
+        """
+
+        __slots__ = ("attributes", "access", "name",)
+        __match_args__ = ("attributes", "access", "name", "p_next",)
+        C_NAME = "VkExportSemaphoreWin32HandleInfoKHR"
+        S_TYPE = enums.StructureType.EXPORT_SEMAPHORE_WIN32_HANDLE_INFO_KHR
+
+        def __init__(
+            self,
+            attributes=None,
+            access=0,
+            name=None,
+            p_next=None,
+        ):
+            self.attributes = attributes
+            self.access = access
+            self.name = name
+            self.p_next = p_next
+
+    return ExportSemaphoreWin32HandleInfoKHR
+
+
+def _ImportSemaphoreWin32HandleInfoKHR():
+    class ImportSemaphoreWin32HandleInfoKHR(ChainStruct):
+        """`VkImportSemaphoreWin32HandleInfoKHR`, from VK_KHR_external_semaphore_win32.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportSemaphoreWin32HandleInfoKHR.html
+        """
+
+        __slots__ = ("semaphore", "flags", "handle_type", "handle", "name",)
+        __match_args__ = ("semaphore", "flags", "handle_type", "handle", "name", "p_next",)
+        C_NAME = "VkImportSemaphoreWin32HandleInfoKHR"
+        S_TYPE = enums.StructureType.IMPORT_SEMAPHORE_WIN32_HANDLE_INFO_KHR
+
+        def __init__(
+            self,
+            semaphore=None,
+            flags=flags.SemaphoreImportFlagBits(0),
+            handle_type=flags.ExternalSemaphoreHandleTypeFlagBits(0),
+            handle=None,
+            name=None,
+            p_next=None,
+        ):
+            self.semaphore = semaphore
+            self.flags = flags
+            self.handle_type = handle_type
+            self.handle = handle
+            self.name = name
+            self.p_next = p_next
+
+    return ImportSemaphoreWin32HandleInfoKHR
+
+
+def _SemaphoreGetWin32HandleInfoKHR():
+    class SemaphoreGetWin32HandleInfoKHR(ChainStruct):
+        """`VkSemaphoreGetWin32HandleInfoKHR`, from VK_KHR_external_semaphore_win32.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreGetWin32HandleInfoKHR.html
+        """
+
+        __slots__ = ("semaphore", "handle_type",)
+        __match_args__ = ("semaphore", "handle_type", "p_next",)
+        C_NAME = "VkSemaphoreGetWin32HandleInfoKHR"
+        S_TYPE = enums.StructureType.SEMAPHORE_GET_WIN32_HANDLE_INFO_KHR
+
+        def __init__(
+            self,
+            semaphore=None,
+            handle_type=flags.ExternalSemaphoreHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.semaphore = semaphore
+            self.handle_type = handle_type
+            self.p_next = p_next
+
+    return SemaphoreGetWin32HandleInfoKHR
+
+
+def _D3D12FenceSubmitInfoKHR():
+    class D3D12FenceSubmitInfoKHR(ChainStruct):
+        """`VkD3D12FenceSubmitInfoKHR`, from VK_KHR_external_semaphore_win32; chained to `VkSubmitInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkD3D12FenceSubmitInfoKHR.html
+        """
+
+        __slots__ = ("wait_semaphore_values", "signal_semaphore_values",)
+        __match_args__ = ("wait_semaphore_values", "signal_semaphore_values", "p_next",)
+        C_NAME = "VkD3D12FenceSubmitInfoKHR"
+        S_TYPE = enums.StructureType.D3D12_FENCE_SUBMIT_INFO_KHR
+
+        def __init__(
+            self,
+            wait_semaphore_values=(),
+            signal_semaphore_values=(),
+            p_next=None,
+        ):
+            self.wait_semaphore_values = wait_semaphore_values
+            self.signal_semaphore_values = signal_semaphore_values
+            self.p_next = p_next
+
+    return D3D12FenceSubmitInfoKHR
+
+
+def _ExportFenceWin32HandleInfoKHR():
+    class ExportFenceWin32HandleInfoKHR(ChainStruct):
+        """`VkExportFenceWin32HandleInfoKHR`, from VK_KHR_external_fence_win32; chained to `VkFenceCreateInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExportFenceWin32HandleInfoKHR.html
+        """
+
+        __slots__ = ("attributes", "access", "name",)
+        __match_args__ = ("attributes", "access", "name", "p_next",)
+        C_NAME = "VkExportFenceWin32HandleInfoKHR"
+        S_TYPE = enums.StructureType.EXPORT_FENCE_WIN32_HANDLE_INFO_KHR
+
+        def __init__(
+            self,
+            attributes=None,
+            access=0,
+            name=None,
+            p_next=None,
+        ):
+            self.attributes = attributes
+            self.access = access
+            self.name = name
+            self.p_next = p_next
+
+    return ExportFenceWin32HandleInfoKHR
+
+
+def _ImportFenceWin32HandleInfoKHR():
+    class ImportFenceWin32HandleInfoKHR(ChainStruct):
+        """`VkImportFenceWin32HandleInfoKHR`, from VK_KHR_external_fence_win32.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportFenceWin32HandleInfoKHR.html
+        """
+
+        __slots__ = ("fence", "flags", "handle_type", "handle", "name",)
+        __match_args__ = ("fence", "flags", "handle_type", "handle", "name", "p_next",)
+        C_NAME = "VkImportFenceWin32HandleInfoKHR"
+        S_TYPE = enums.StructureType.IMPORT_FENCE_WIN32_HANDLE_INFO_KHR
+
+        def __init__(
+            self,
+            fence=None,
+            flags=flags.FenceImportFlagBits(0),
+            handle_type=flags.ExternalFenceHandleTypeFlagBits(0),
+            handle=None,
+            name=None,
+            p_next=None,
+        ):
+            self.fence = fence
+            self.flags = flags
+            self.handle_type = handle_type
+            self.handle = handle
+            self.name = name
+            self.p_next = p_next
+
+    return ImportFenceWin32HandleInfoKHR
+
+
+def _FenceGetWin32HandleInfoKHR():
+    class FenceGetWin32HandleInfoKHR(ChainStruct):
+        """`VkFenceGetWin32HandleInfoKHR`, from VK_KHR_external_fence_win32.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceGetWin32HandleInfoKHR.html
+        """
+
+        __slots__ = ("fence", "handle_type",)
+        __match_args__ = ("fence", "handle_type", "p_next",)
+        C_NAME = "VkFenceGetWin32HandleInfoKHR"
+        S_TYPE = enums.StructureType.FENCE_GET_WIN32_HANDLE_INFO_KHR
+
+        def __init__(
+            self,
+            fence=None,
+            handle_type=flags.ExternalFenceHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.fence = fence
+            self.handle_type = handle_type
+            self.p_next = p_next
+
+    return FenceGetWin32HandleInfoKHR
+
+
+def _ImportSemaphoreFdInfoKHR():
+    class ImportSemaphoreFdInfoKHR(ChainStruct):
+        """`VkImportSemaphoreFdInfoKHR`, from VK_KHR_external_semaphore_fd.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportSemaphoreFdInfoKHR.html
+        """
+
+        __slots__ = ("semaphore", "flags", "handle_type", "fd",)
+        __match_args__ = ("semaphore", "flags", "handle_type", "fd", "p_next",)
+        C_NAME = "VkImportSemaphoreFdInfoKHR"
+        S_TYPE = enums.StructureType.IMPORT_SEMAPHORE_FD_INFO_KHR
+
+        def __init__(
+            self,
+            semaphore=None,
+            flags=flags.SemaphoreImportFlagBits(0),
+            handle_type=flags.ExternalSemaphoreHandleTypeFlagBits(0),
+            fd=-1,
+            p_next=None,
+        ):
+            self.semaphore = semaphore
+            self.flags = flags
+            self.handle_type = handle_type
+            self.fd = fd
+            self.p_next = p_next
+
+    return ImportSemaphoreFdInfoKHR
+
+
+def _SemaphoreGetFdInfoKHR():
+    class SemaphoreGetFdInfoKHR(ChainStruct):
+        """`VkSemaphoreGetFdInfoKHR`, from VK_KHR_external_semaphore_fd.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreGetFdInfoKHR.html
+        """
+
+        __slots__ = ("semaphore", "handle_type",)
+        __match_args__ = ("semaphore", "handle_type", "p_next",)
+        C_NAME = "VkSemaphoreGetFdInfoKHR"
+        S_TYPE = enums.StructureType.SEMAPHORE_GET_FD_INFO_KHR
+
+        def __init__(
+            self,
+            semaphore=None,
+            handle_type=flags.ExternalSemaphoreHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.semaphore = semaphore
+            self.handle_type = handle_type
+            self.p_next = p_next
+
+    return SemaphoreGetFdInfoKHR
+
+
+def _ImportFenceFdInfoKHR():
+    class ImportFenceFdInfoKHR(ChainStruct):
+        """`VkImportFenceFdInfoKHR`, from VK_KHR_external_fence_fd.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkImportFenceFdInfoKHR.html
+        """
+
+        __slots__ = ("fence", "flags", "handle_type", "fd",)
+        __match_args__ = ("fence", "flags", "handle_type", "fd", "p_next",)
+        C_NAME = "VkImportFenceFdInfoKHR"
+        S_TYPE = enums.StructureType.IMPORT_FENCE_FD_INFO_KHR
+
+        def __init__(
+            self,
+            fence=None,
+            flags=flags.FenceImportFlagBits(0),
+            handle_type=flags.ExternalFenceHandleTypeFlagBits(0),
+            fd=-1,
+            p_next=None,
+        ):
+            self.fence = fence
+            self.flags = flags
+            self.handle_type = handle_type
+            self.fd = fd
+            self.p_next = p_next
+
+    return ImportFenceFdInfoKHR
+
+
+def _FenceGetFdInfoKHR():
+    class FenceGetFdInfoKHR(ChainStruct):
+        """`VkFenceGetFdInfoKHR`, from VK_KHR_external_fence_fd.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceGetFdInfoKHR.html
+        """
+
+        __slots__ = ("fence", "handle_type",)
+        __match_args__ = ("fence", "handle_type", "p_next",)
+        C_NAME = "VkFenceGetFdInfoKHR"
+        S_TYPE = enums.StructureType.FENCE_GET_FD_INFO_KHR
+
+        def __init__(
+            self,
+            fence=None,
+            handle_type=flags.ExternalFenceHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.fence = fence
+            self.handle_type = handle_type
+            self.p_next = p_next
+
+    return FenceGetFdInfoKHR
+
+
+def _PhysicalDeviceExternalSemaphoreInfo():
+    class PhysicalDeviceExternalSemaphoreInfo(ChainStruct):
+        """`VkPhysicalDeviceExternalSemaphoreInfo`, from VK_VERSION_1_1.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalSemaphoreInfo.html
+        """
+
+        __slots__ = ("handle_type",)
+        __match_args__ = ("handle_type", "p_next",)
+        C_NAME = "VkPhysicalDeviceExternalSemaphoreInfo"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_EXTERNAL_SEMAPHORE_INFO
+
+        def __init__(
+            self,
+            handle_type=flags.ExternalSemaphoreHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.handle_type = handle_type
+            self.p_next = p_next
+
+    return PhysicalDeviceExternalSemaphoreInfo
+
+
+def _ExternalSemaphoreProperties():
+    class ExternalSemaphoreProperties(ChainStruct):
+        """`VkExternalSemaphoreProperties`, from VK_VERSION_1_1; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalSemaphoreProperties.html
+        """
+
+        __slots__ = ("export_from_imported_handle_types", "compatible_handle_types", "external_semaphore_features",)
+        __match_args__ = ("export_from_imported_handle_types", "compatible_handle_types", "external_semaphore_features", "p_next",)
+        C_NAME = "VkExternalSemaphoreProperties"
+        S_TYPE = enums.StructureType.EXTERNAL_SEMAPHORE_PROPERTIES
+
+        def __init__(
+            self,
+            export_from_imported_handle_types=flags.ExternalSemaphoreHandleTypeFlagBits(0),
+            compatible_handle_types=flags.ExternalSemaphoreHandleTypeFlagBits(0),
+            external_semaphore_features=flags.ExternalSemaphoreFeatureFlagBits(0),
+            p_next=None,
+        ):
+            self.export_from_imported_handle_types = export_from_imported_handle_types
+            self.compatible_handle_types = compatible_handle_types
+            self.external_semaphore_features = external_semaphore_features
+            self.p_next = p_next
+
+    return ExternalSemaphoreProperties
+
+
+def _PhysicalDeviceExternalFenceInfo():
+    class PhysicalDeviceExternalFenceInfo(ChainStruct):
+        """`VkPhysicalDeviceExternalFenceInfo`, from VK_VERSION_1_1.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceExternalFenceInfo.html
+        """
+
+        __slots__ = ("handle_type",)
+        __match_args__ = ("handle_type", "p_next",)
+        C_NAME = "VkPhysicalDeviceExternalFenceInfo"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_EXTERNAL_FENCE_INFO
+
+        def __init__(
+            self,
+            handle_type=flags.ExternalFenceHandleTypeFlagBits(0),
+            p_next=None,
+        ):
+            self.handle_type = handle_type
+            self.p_next = p_next
+
+    return PhysicalDeviceExternalFenceInfo
+
+
+def _ExternalFenceProperties():
+    class ExternalFenceProperties(ChainStruct):
+        """`VkExternalFenceProperties`, from VK_VERSION_1_1; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkExternalFenceProperties.html
+        """
+
+        __slots__ = ("export_from_imported_handle_types", "compatible_handle_types", "external_fence_features",)
+        __match_args__ = ("export_from_imported_handle_types", "compatible_handle_types", "external_fence_features", "p_next",)
+        C_NAME = "VkExternalFenceProperties"
+        S_TYPE = enums.StructureType.EXTERNAL_FENCE_PROPERTIES
+
+        def __init__(
+            self,
+            export_from_imported_handle_types=flags.ExternalFenceHandleTypeFlagBits(0),
+            compatible_handle_types=flags.ExternalFenceHandleTypeFlagBits(0),
+            external_fence_features=flags.ExternalFenceFeatureFlagBits(0),
+            p_next=None,
+        ):
+            self.export_from_imported_handle_types = export_from_imported_handle_types
+            self.compatible_handle_types = compatible_handle_types
+            self.external_fence_features = external_fence_features
+            self.p_next = p_next
+
+    return ExternalFenceProperties
+
+
+def _PhysicalDeviceTimelineSemaphoreFeatures():
+    class PhysicalDeviceTimelineSemaphoreFeatures(ChainStruct):
+        """`VkPhysicalDeviceTimelineSemaphoreFeatures`, from VK_VERSION_1_2; chained to `VkDeviceCreateInfo`, `VkPhysicalDeviceFeatures2`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceTimelineSemaphoreFeatures.html
+        """
+
+        __slots__ = ("timeline_semaphore",)
+        __match_args__ = ("timeline_semaphore", "p_next",)
+        C_NAME = "VkPhysicalDeviceTimelineSemaphoreFeatures"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES
+
+        def __init__(
+            self,
+            timeline_semaphore=False,
+            p_next=None,
+        ):
+            self.timeline_semaphore = timeline_semaphore
+            self.p_next = p_next
+
+    return PhysicalDeviceTimelineSemaphoreFeatures
+
+
+def _PhysicalDeviceTimelineSemaphoreProperties():
+    class PhysicalDeviceTimelineSemaphoreProperties(ChainStruct):
+        """`VkPhysicalDeviceTimelineSemaphoreProperties`, from VK_VERSION_1_2; chained to `VkPhysicalDeviceProperties2`; filled in by the device.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceTimelineSemaphoreProperties.html
+        """
+
+        __slots__ = ("max_timeline_semaphore_value_difference",)
+        __match_args__ = ("max_timeline_semaphore_value_difference", "p_next",)
+        C_NAME = "VkPhysicalDeviceTimelineSemaphoreProperties"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_PROPERTIES
+
+        def __init__(
+            self,
+            max_timeline_semaphore_value_difference=0,
+            p_next=None,
+        ):
+            self.max_timeline_semaphore_value_difference = max_timeline_semaphore_value_difference
+            self.p_next = p_next
+
+    return PhysicalDeviceTimelineSemaphoreProperties
+
+
+def _PhysicalDeviceSynchronization2Features():
+    class PhysicalDeviceSynchronization2Features(ChainStruct):
+        """`VkPhysicalDeviceSynchronization2Features`, from VK_VERSION_1_3; chained to `VkDeviceCreateInfo`, `VkPhysicalDeviceFeatures2`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceSynchronization2Features.html
+        """
+
+        __slots__ = ("synchronization2",)
+        __match_args__ = ("synchronization2", "p_next",)
+        C_NAME = "VkPhysicalDeviceSynchronization2Features"
+        S_TYPE = enums.StructureType.PHYSICAL_DEVICE_SYNCHRONIZATION_2_FEATURES
+
+        def __init__(
+            self,
+            synchronization2=False,
+            p_next=None,
+        ):
+            self.synchronization2 = synchronization2
+            self.p_next = p_next
+
+    return PhysicalDeviceSynchronization2Features
+
+
+def _SemaphoreWaitInfo():
+    class SemaphoreWaitInfo(ChainStruct):
+        """`VkSemaphoreWaitInfo`, from VK_VERSION_1_2.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreWaitInfo.html
+        """
+
+        __slots__ = ("flags", "semaphores", "values",)
+        __match_args__ = ("flags", "semaphores", "values", "p_next",)
+        C_NAME = "VkSemaphoreWaitInfo"
+        S_TYPE = enums.StructureType.SEMAPHORE_WAIT_INFO
+
+        def __init__(
+            self,
+            flags=flags.SemaphoreWaitFlagBits(0),
+            semaphores=(),
+            values=(),
+            p_next=None,
+        ):
+            self.flags = flags
+            self.semaphores = semaphores
+            self.values = values
+            self.p_next = p_next
+
+    return SemaphoreWaitInfo
+
+
+def _SemaphoreSignalInfo():
+    class SemaphoreSignalInfo(ChainStruct):
+        """`VkSemaphoreSignalInfo`, from VK_VERSION_1_2.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreSignalInfo.html
+        """
+
+        __slots__ = ("semaphore", "value",)
+        __match_args__ = ("semaphore", "value", "p_next",)
+        C_NAME = "VkSemaphoreSignalInfo"
+        S_TYPE = enums.StructureType.SEMAPHORE_SIGNAL_INFO
+
+        def __init__(
+            self,
+            semaphore=None,
+            value=0,
+            p_next=None,
+        ):
+            self.semaphore = semaphore
+            self.value = value
+            self.p_next = p_next
+
+    return SemaphoreSignalInfo
+
+
+def _SubmitInfo():
+    class SubmitInfo(ChainStruct):
+        """`VkSubmitInfo`, core.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkSubmitInfo.html
+        """
+
+        __slots__ = ("wait_semaphores", "wait_dst_stage_mask", "command_buffers", "signal_semaphores",)
+        __match_args__ = ("wait_semaphores", "wait_dst_stage_mask", "command_buffers", "signal_semaphores", "p_next",)
+        C_NAME = "VkSubmitInfo"
+        S_TYPE = enums.StructureType.SUBMIT_INFO
+
+        def __init__(
+            self,
+            wait_semaphores=(),
+            wait_dst_stage_mask=(),
+            command_buffers=(),
+            signal_semaphores=(),
+            p_next=None,
+        ):
+            self.wait_semaphores = wait_semaphores
+            self.wait_dst_stage_mask = wait_dst_stage_mask
+            self.command_buffers = command_buffers
+            self.signal_semaphores = signal_semaphores
+            self.p_next = p_next
+
+    return SubmitInfo
+
+
+def _SemaphoreSubmitInfo():
+    class SemaphoreSubmitInfo(ChainStruct):
+        """`VkSemaphoreSubmitInfo`, from VK_VERSION_1_3.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreSubmitInfo.html
+        """
+
+        __slots__ = ("semaphore", "value", "stage_mask", "device_index",)
+        __match_args__ = ("semaphore", "value", "stage_mask", "device_index", "p_next",)
+        C_NAME = "VkSemaphoreSubmitInfo"
+        S_TYPE = enums.StructureType.SEMAPHORE_SUBMIT_INFO
+
+        def __init__(
+            self,
+            semaphore=None,
+            value=0,
+            stage_mask=flags.PipelineStageFlagBits2(0),
+            device_index=0,
+            p_next=None,
+        ):
+            self.semaphore = semaphore
+            self.value = value
+            self.stage_mask = stage_mask
+            self.device_index = device_index
+            self.p_next = p_next
+
+    return SemaphoreSubmitInfo
+
+
+def _CommandBufferSubmitInfo():
+    class CommandBufferSubmitInfo(ChainStruct):
+        """`VkCommandBufferSubmitInfo`, from VK_VERSION_1_3.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkCommandBufferSubmitInfo.html
+        """
+
+        __slots__ = ("command_buffer", "device_mask",)
+        __match_args__ = ("command_buffer", "device_mask", "p_next",)
+        C_NAME = "VkCommandBufferSubmitInfo"
+        S_TYPE = enums.StructureType.COMMAND_BUFFER_SUBMIT_INFO
+
+        def __init__(
+            self,
+            command_buffer=None,
+            device_mask=0,
+            p_next=None,
+        ):
+            self.command_buffer = command_buffer
+            self.device_mask = device_mask
+            self.p_next = p_next
+
+    return CommandBufferSubmitInfo
+
+
+def _SubmitInfo2():
+    class SubmitInfo2(ChainStruct):
+        """`VkSubmitInfo2`, from VK_VERSION_1_3.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkSubmitInfo2.html
+        """
+
+        __slots__ = ("flags", "wait_semaphore_infos", "command_buffer_infos", "signal_semaphore_infos",)
+        __match_args__ = ("flags", "wait_semaphore_infos", "command_buffer_infos", "signal_semaphore_infos", "p_next",)
+        C_NAME = "VkSubmitInfo2"
+        S_TYPE = enums.StructureType.SUBMIT_INFO_2
+
+        def __init__(
+            self,
+            flags=flags.SubmitFlagBits(0),
+            wait_semaphore_infos=(),
+            command_buffer_infos=(),
+            signal_semaphore_infos=(),
+            p_next=None,
+        ):
+            self.flags = flags
+            self.wait_semaphore_infos = wait_semaphore_infos
+            self.command_buffer_infos = command_buffer_infos
+            self.signal_semaphore_infos = signal_semaphore_infos
+            self.p_next = p_next
+
+    return SubmitInfo2
+
+
+def _TimelineSemaphoreSubmitInfo():
+    class TimelineSemaphoreSubmitInfo(ChainStruct):
+        """`VkTimelineSemaphoreSubmitInfo`, from VK_VERSION_1_2; chained to `VkBindSparseInfo`, `VkSubmitInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkTimelineSemaphoreSubmitInfo.html
+        """
+
+        __slots__ = ("wait_semaphore_values", "signal_semaphore_values",)
+        __match_args__ = ("wait_semaphore_values", "signal_semaphore_values", "p_next",)
+        C_NAME = "VkTimelineSemaphoreSubmitInfo"
+        S_TYPE = enums.StructureType.TIMELINE_SEMAPHORE_SUBMIT_INFO
+
+        def __init__(
+            self,
+            wait_semaphore_values=(),
+            signal_semaphore_values=(),
+            p_next=None,
+        ):
+            self.wait_semaphore_values = wait_semaphore_values
+            self.signal_semaphore_values = signal_semaphore_values
+            self.p_next = p_next
+
+    return TimelineSemaphoreSubmitInfo
+
+
+def _DeviceGroupSubmitInfo():
+    class DeviceGroupSubmitInfo(ChainStruct):
+        """`VkDeviceGroupSubmitInfo`, from VK_VERSION_1_1; chained to `VkSubmitInfo`.
+
+        https://registry.khronos.org/vulkan/specs/latest/man/html/VkDeviceGroupSubmitInfo.html
+        """
+
+        __slots__ = ("wait_semaphore_device_indices", "command_buffer_device_masks", "signal_semaphore_device_indices",)
+        __match_args__ = ("wait_semaphore_device_indices", "command_buffer_device_masks", "signal_semaphore_device_indices", "p_next",)
+        C_NAME = "VkDeviceGroupSubmitInfo"
+        S_TYPE = enums.StructureType.DEVICE_GROUP_SUBMIT_INFO
+
+        def __init__(
+            self,
+            wait_semaphore_device_indices=(),
+            command_buffer_device_masks=(),
+            signal_semaphore_device_indices=(),
+            p_next=None,
+        ):
+            self.wait_semaphore_device_indices = wait_semaphore_device_indices
+            self.command_buffer_device_masks = command_buffer_device_masks
+            self.signal_semaphore_device_indices = signal_semaphore_device_indices
+            self.p_next = p_next
+
+    return DeviceGroupSubmitInfo
+
+
+ALIASES = {
+    "ExportMemoryAllocateInfoKHR": "ExportMemoryAllocateInfo",
+    "MemoryDedicatedAllocateInfoKHR": "MemoryDedicatedAllocateInfo",
+    "MemoryDedicatedRequirementsKHR": "MemoryDedicatedRequirements",
+    "MemoryAllocateFlagsInfoKHR": "MemoryAllocateFlagsInfo",
+    "MemoryOpaqueCaptureAddressAllocateInfoKHR": "MemoryOpaqueCaptureAddressAllocateInfo",
+    "ExternalMemoryPropertiesKHR": "ExternalMemoryProperties",
+    "PhysicalDeviceExternalBufferInfoKHR": "PhysicalDeviceExternalBufferInfo",
+    "ExternalBufferPropertiesKHR": "ExternalBufferProperties",
+    "PhysicalDeviceExternalImageFormatInfoKHR": "PhysicalDeviceExternalImageFormatInfo",
+    "ExternalImageFormatPropertiesKHR": "ExternalImageFormatProperties",
+    "PhysicalDeviceImageFormatInfo2KHR": "PhysicalDeviceImageFormatInfo2",
+    "ImageFormatProperties2KHR": "ImageFormatProperties2",
+    "ExternalMemoryBufferCreateInfoKHR": "ExternalMemoryBufferCreateInfo",
+    "ExternalMemoryImageCreateInfoKHR": "ExternalMemoryImageCreateInfo",
+    "BufferUsageFlags2CreateInfoKHR": "BufferUsageFlags2CreateInfo",
+    "MemoryRequirements2KHR": "MemoryRequirements2",
+    "BufferMemoryRequirementsInfo2KHR": "BufferMemoryRequirementsInfo2",
+    "ImageMemoryRequirementsInfo2KHR": "ImageMemoryRequirementsInfo2",
+    "BindBufferMemoryInfoKHR": "BindBufferMemoryInfo",
+    "BindImageMemoryInfoKHR": "BindImageMemoryInfo",
+    "FormatProperties2KHR": "FormatProperties2",
+    "MemoryMapInfoKHR": "MemoryMapInfo",
+    "MemoryUnmapInfoKHR": "MemoryUnmapInfo",
+    "PhysicalDeviceIDPropertiesKHR": "PhysicalDeviceIDProperties",
+    "PhysicalDeviceProperties2KHR": "PhysicalDeviceProperties2",
+    "PhysicalDeviceMemoryProperties2KHR": "PhysicalDeviceMemoryProperties2",
+    "ImageMemoryBarrier2KHR": "ImageMemoryBarrier2",
+    "BufferMemoryBarrier2KHR": "BufferMemoryBarrier2",
+    "MemoryBarrier2KHR": "MemoryBarrier2",
+    "DependencyInfoKHR": "DependencyInfo",
+    "SemaphoreTypeCreateInfoKHR": "SemaphoreTypeCreateInfo",
+    "ExportSemaphoreCreateInfoKHR": "ExportSemaphoreCreateInfo",
+    "ExportFenceCreateInfoKHR": "ExportFenceCreateInfo",
+    "PhysicalDeviceExternalSemaphoreInfoKHR": "PhysicalDeviceExternalSemaphoreInfo",
+    "ExternalSemaphorePropertiesKHR": "ExternalSemaphoreProperties",
+    "PhysicalDeviceExternalFenceInfoKHR": "PhysicalDeviceExternalFenceInfo",
+    "ExternalFencePropertiesKHR": "ExternalFenceProperties",
+    "PhysicalDeviceTimelineSemaphoreFeaturesKHR": "PhysicalDeviceTimelineSemaphoreFeatures",
+    "PhysicalDeviceTimelineSemaphorePropertiesKHR": "PhysicalDeviceTimelineSemaphoreProperties",
+    "PhysicalDeviceSynchronization2FeaturesKHR": "PhysicalDeviceSynchronization2Features",
+    "SemaphoreWaitInfoKHR": "SemaphoreWaitInfo",
+    "SemaphoreSignalInfoKHR": "SemaphoreSignalInfo",
+    "SemaphoreSubmitInfoKHR": "SemaphoreSubmitInfo",
+    "CommandBufferSubmitInfoKHR": "CommandBufferSubmitInfo",
+    "SubmitInfo2KHR": "SubmitInfo2",
+    "TimelineSemaphoreSubmitInfoKHR": "TimelineSemaphoreSubmitInfo",
+    "DeviceGroupSubmitInfoKHR": "DeviceGroupSubmitInfo",
+}
+
+__getattr__ = LateClasses(globals(), ALIASES, struct_class).of_name
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -15,6 +15,7 @@ from extmem.cli._bench.measure import (
     percentile,
     ratio,
     ratio_in_turns,
+    size_text,
     unbounded,
 )
 from extmem.cli.bench import figure_row
@@ -71,6 +72,13 @@ def test_a_ratio_in_turns_compares_neighbours() -> None:
 
 def test_a_ratio_is_of_medians_and_ignores_outliers() -> None:
     assert ratio([10, 10, 10_000], [5, 5, 90_000]) == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(4 << 30, "4 GiB"), (62 << 20, "62 MiB"), (3 << 29, "1.5 GiB"), (1 << 19, "0.5 MiB")]
+)
+def test_sizes_in_words(size: int, text: str) -> None:
+    assert size_text(size) == text
 
 
 def _order(rounds: int, names: str, turn: int = 1) -> tuple[str, list[list[int]]]:

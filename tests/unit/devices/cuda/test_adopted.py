@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -47,10 +47,11 @@ def test_other_memory_is_refused_with_the_remedy(cuda: Device) -> None:
 
 
 @contextlib.contextmanager
-def segment(fake: fake_cuda.FakeCuda, *granules: int) -> Iterator[int]:
+def segment(fake: fake_cuda.FakeCuda, *granules: int, kinds: Sequence[int] = ()) -> Iterator[int]:
     """Make one range of addresses with allocations of so many granules side by side, like expandable segments.
 
-    Each byte of an allocation is its number, from 1 on. Returns the address of the range.
+    Each byte of an allocation is its number, from 1 on. Returns the address of the range. kinds: the handle type of
+    each allocation, if that is not the usual one.
     """
     cu, granule = fake.module, fake.gpus[0].granularity
     properties = cu.CUmemAllocationProp()
@@ -64,6 +65,8 @@ def segment(fake: fake_cuda.FakeCuda, *granules: int) -> Iterator[int]:
     _, address = cu.cuMemAddressReserve(whole, 0, 0, 0)
     parts, at = [], int(address)
     for number, count in enumerate(granules, 1):
+        if kinds:
+            properties.requestedHandleTypes = cu.CUmemAllocationHandleType(kinds[number - 1])
         _, handle = cu.cuMemCreate(count * granule, properties, 0)
         access = cu.CUmemAccessDesc()
         access.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 import extmem
@@ -98,7 +99,9 @@ def test_S57_another_gpus_semaphore_is_refused_before_cuda_is_asked(cuda: Device
         native.import_payload(source)
     assert not fake.semaphore_imports
     with pytest.raises(extmem.DriverError, match="CUDA_ERROR_INVALID_VALUE"):
-        native.import_payload(source._replace(device_uuid=None))  # nobody says which device: a bare error
+        native.import_payload(
+            msgspec.structs.replace(source, device_uuid=None)
+        )  # nobody says which device: a bare error
     os.fstat(page.fd)
     page.close()
     native.close()

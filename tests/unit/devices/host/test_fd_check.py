@@ -133,7 +133,7 @@ def test_a_payload_without_a_description_reports_it(backend: HostBackend) -> Non
 
 def test_a_damaged_self_description_is_named_and_the_payload_still_imports(backend: HostBackend) -> None:
     allocation = backend.allocate(PAGE, 0, b"descriptor")
-    os.pwrite(allocation.fd, b"X", 2 * PAGE - PAGE + 20)
+    os.pwrite(allocation.fd, b"X", 2 * PAGE + 20)
     facts = backend.examine_fd(allocation.fd, FD)
     assert facts.valid and facts.descriptor == b"" and "checksum" in facts.descriptor_problem
     allocation.close()

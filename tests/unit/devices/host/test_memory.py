@@ -45,20 +45,22 @@ def bytes_at(address: int, size: int) -> bytes:
 def test_a_payload_is_zeroed_sealed_and_describes_itself(backend: HostBackend) -> None:
     allocation = backend.allocate(5000, 1, b"who I am")
     fd = allocation.fd
-    assert os.fstat(fd).st_size == 2 * PAGE + PAGE
+    assert os.fstat(fd).st_size == 2 * PAGE + 2 * PAGE  # the control page, and the descriptor
     assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) & memfd.SEALS == memfd.SEALS
     assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     assert os.pread(fd, 5000, 0) == bytes(5000)
     for size in (0, PAGE, 100 * PAGE):
         with pytest.raises(PermissionError):
             os.ftruncate(fd, size)
-    with pytest.raises(PermissionError):
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
     facts = backend.examine_fd(fd, FD)
     assert (facts.valid, facts.file_type, facts.writable) == (True, "memfd", True)
     assert (facts.capacity, facts.descriptor, facts.descriptor_problem) == (2 * PAGE, b"who I am", "")
     assert facts.identity == allocation.identity
     assert (allocation.size, allocation.memory_type_index, allocation.writable) == (5000, 1, True)
+    assert not allocation.frozen and allocation.freeze() and allocation.frozen and not allocation.writable
+    assert not backend.examine_fd(fd, FD).writable
+    with pytest.raises(PermissionError):
+        os.pwrite(fd, b"x", 0)
     allocation.close()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
+from msgspec.structs import replace
 
 from extmem import vk
 from extmem.devices.host import late
@@ -18,7 +19,7 @@ from extmem.testing import fake_vulkan
 from extmem.testing.waiting import wait_until
 from tests.unit.devices.vulkan.sync_steps import SECOND, fake_backend, fence, semaphore, sharing, signal, wait_for
 
-PLAIN = replace(
+PLAIN = dataclasses.replace(
     fake_vulkan.DISCRETE,
     extensions=tuple(name for name in fake_vulkan.DISCRETE.extensions if name != "VK_KHR_synchronization2"),
 )
@@ -170,7 +171,7 @@ def test_a_value_that_is_reached_defers_nothing() -> None:
 
 
 def test_a_deferred_submission_that_fails_is_an_error_of_the_next_call() -> None:
-    with fake_backend(replace(HOST, extensions=PLAIN.extensions)) as (fake, backend):
+    with fake_backend(dataclasses.replace(HOST, extensions=PLAIN.extensions)) as (fake, backend):
         gate, done = semaphore(backend, timeline=True, shared=True), fence(backend)
         wait_for(backend, gate, 1, done)
         fake.fail(1, vk.Result.ERROR_OUT_OF_DEVICE_MEMORY, command="vkQueueSubmit")
@@ -238,7 +239,7 @@ def test_who_waits_is_told_that_submitted_work_is_going_to_repair() -> None:
 
 
 def test_who_waits_is_told_that_a_repair_was_refused() -> None:
-    with fake_backend(replace(HOST, extensions=PLAIN.extensions)) as (fake, backend):
+    with fake_backend(dataclasses.replace(HOST, extensions=PLAIN.extensions)) as (fake, backend):
         after = semaphore(backend, timeline=True, shared=True)
         lose(after)
         fake.fail(1, vk.Result.ERROR_OUT_OF_DEVICE_MEMORY, command="vkQueueSubmit")

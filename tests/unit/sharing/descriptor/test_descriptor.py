@@ -68,6 +68,7 @@ FULL = {
     "device_group": (b"1" * 16, b"2" * 16),
     "made_by_vulkan": False,
     "memory_type_bits": 5,
+    "pages": (1, 2),
     "array": ArrayInfo((4, 8), "float32", (32, 4)),
     "image": ImageInfo(int(vk.Format.R8G8B8A8_UNORM), (8, 4, 1), int(vk.ImageTiling.LINEAR), None, 64),
 }
@@ -178,6 +179,8 @@ REFUSED: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"device_mask": 1 << 32}, "device_mask", {"device_mask": 1}),
     ({"memory_type_bits": 1 << 32}, "memory_type_bits", {"memory_type_bits": 0}),
     ({"memory_type_bits": -1}, "memory_type_bits", {"memory_type_bits": None}),
+    ({"pages": (1, 1)}, "companion pages", {"pages": (1, 2)}),
+    ({"pages": (9,)}, "companion pages", {"pages": (2,)}),
     ({"device_uuid": b"d" * 15}, "device_uuid has 15", {"device_uuid": b"e" * 16}),
     ({"driver_uuid": b""}, "driver_uuid has 0", {"driver_uuid": None}),
     ({"luid": b"l" * 16}, "luid has 16", {"luid": b"l" * 8}),
@@ -197,9 +200,9 @@ ARRAYS: list[tuple[ArrayInfo, str, ArrayInfo]] = [
     (ArrayInfo((-1,), "int8", (1,)), "out of range", ArrayInfo((0,), "int8", (1,))),
     (ArrayInfo((1 << 32, 1 << 32), "int8", (0, 0)), "bytes and the payload", ArrayInfo((64, 64), "int8", (0, 0))),
     (ArrayInfo((0, 1 << 62, 4), "int8", (1, 1, 1)), "takes", ArrayInfo((0, 1 << 62), "int8", (1, 1))),
-    (ArrayInfo((1,), "O", (8,)), "'O' is not a plain element type", ArrayInfo((1,), "complex128", (16,))),
-    (ArrayInfo((1,), "U8", (8,)), "not a plain", ArrayInfo((1,), "bool", (1,))),
-    (ArrayInfo((1,), "f4,f4", (8,)), "not a plain", ArrayInfo((1,), "float16", (2,))),
+    (ArrayInfo((1,), "O", (8,)), "'O' is not the text of an element type", ArrayInfo((1,), "complex128", (16,))),
+    (ArrayInfo((1,), "U8", (8,)), "not the text of", ArrayInfo((1,), "bool", (1,))),
+    (ArrayInfo((1,), "f4,f4", (8,)), "not the text of", ArrayInfo((1,), "float16", (2,))),
     (ArrayInfo((1, 1), "int8", (1,)), "2 axes and 1 strides", ArrayInfo((), "int8", ())),
     (ArrayInfo((1,) * 65, "int8", (1,) * 65), "65 axes", ArrayInfo((1,) * 64, "int8", (1,) * 64)),
 ]
@@ -294,6 +297,7 @@ def test_the_largest_descriptor_fits() -> None:
         device_group=(b"g" * 16,) * 32,
         made_by_vulkan=False,
         memory_type_bits=0xFFFFFFFF,
+        pages=(1, 2),
     )
     data = largest.encode()
     assert 3800 < len(data) <= DESCRIPTOR_LIMIT

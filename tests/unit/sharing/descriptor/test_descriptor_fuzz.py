@@ -13,7 +13,7 @@ from fuzz import fuzz_descriptor
 
 
 def test_a_short_run_finds_nothing_and_sees_every_outcome() -> None:
-    outcomes = fuzz_descriptor.run(4000, seed=7)
+    outcomes = fuzz_descriptor.run(4000, seed=1)
     assert sum(outcomes.values()) == 4000
     parsed = ("parsed", "parsed as sync", "refused")
     in_files = {f"{one} in a memfd" for one in parsed} if sys.platform == "linux" else set()
