@@ -30,7 +30,7 @@ from extmem.devices import select
 from extmem.errors import ExtmemError, HandleStateError
 from extmem.handles import Access, FdHandle, HandleEntry, NtHandle
 from extmem.handles.fd_payload import FdPayload
-from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
+from extmem.manager import Imported, Manager, Reference, manager
 from extmem.objects import Share
 from extmem.owning import copy_fd, out_of_descriptors
 from extmem.sharing.kinds import Backing, ObjectKind
@@ -51,12 +51,9 @@ __all__ = [
 def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
     """Reduce memory for pickling. The receiver gets another memory object with the same rights."""
     with memory.use() as record:
-        exporting.share_on_demand(record)
-        if not record.references:
-            # The memory was shared by fd only. The ticket alone refers to the unnamed object that is published here.
-            exporting.publish(record, ShareTerms(Share.NT, None, None))
+        number = exporting.sent_reference(record)
         owner = record.manager or manager()
-        return _pickles.receive_memory, (bound_ticket(owner, owner.offer(reference=record.references[0].number)),)
+        return _pickles.receive_memory, (bound_ticket(owner, owner.offer(reference=number)),)
 
 
 def receive_memory(ticket: bytes) -> DeviceMemory:

@@ -37,6 +37,7 @@ __all__ = [
     "payload_fd",
     "publish",
     "refuse_direct3d_types",
+    "sent_reference",
     "share_for",
     "share_on_demand",
     "terms_of",
@@ -183,7 +184,30 @@ class PayloadHandles:
 def share_on_demand(record: MemoryRecord) -> None:
     """Create the unnamed NT share of memory of the high-level API, when a handle is first requested."""
     if record.share_reference == 0 and record.lazy_share:
-        publish(record, _PLAIN[Share.NT])
+        with record.device.creation_lock:
+            if record.share_reference == 0:
+                publish(record, _PLAIN[Share.NT])
+
+
+def sent_reference(record: MemoryRecord) -> int:
+    """Return the number of a reference to the payload, which a ticket can be made for. The memory is in use.
+
+    Errors: as `publish`, for memory that is not shared yet.
+    """
+    share_on_demand(record)
+    number = _held_reference(record)
+    if not number:
+        # The memory was shared by fd only. The ticket alone refers to the unnamed object that is published here.
+        with record.device.creation_lock:
+            number = _held_reference(record)
+            if not number:
+                publish(record, _PLAIN[Share.NT])
+                number = _held_reference(record)
+    return number
+
+
+def _held_reference(record: MemoryRecord) -> int:
+    return next((reference.number for reference in record.references if reference.number), 0)
 
 
 def get_memory_fd(device: DeviceState, record: MemoryRecord, info: vk.MemoryGetFdInfoKHR) -> FdHandle:

@@ -10,7 +10,7 @@ from extmem.manager import Manager, ShareTerms, manager
 from extmem.objects import Share
 
 if TYPE_CHECKING:
-    from extmem.core.sync_record import SyncRecord
+    from extmem.core.sync_record import SharedPayload, SyncRecord
 
 __all__ = ["offered"]
 
@@ -21,11 +21,18 @@ def offered(record: SyncRecord) -> tuple[Manager, bytes]:
     Errors: UnsupportedError for an object that its device cannot export.
     """
     payload = sync_publishing.share_on_demand(record)
-    if not payload.references:
+    number = _held_reference(payload)
+    if not number:
         # It was shared by fd only. The ticket alone refers to the unnamed object that is published here.
         with record.device.creation_lock:
-            if not payload.references:
+            number = _held_reference(payload)
+            if not number:
                 sync_publishing.publish(record, payload, ShareTerms(Share.NT, None, None))
+                number = _held_reference(payload)
     sync_states().shared(record.state)
     owner = payload.manager or manager()
-    return owner, owner.offer(reference=payload.references[0].number)
+    return owner, owner.offer(reference=number)
+
+
+def _held_reference(payload: SharedPayload) -> int:
+    return next((reference.number for reference in payload.references if reference.number), 0)
