@@ -14,30 +14,23 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from extmem.core import views
 from extmem.core.memory_record import MemoryRecord
+from extmem.devices.copy_threads import copy_threads
 from extmem.devices.optional_protocols import WritesFrom
 from extmem.interop import positioned_reads
 from extmem.interop.safetensors_files import OpenFile, StoredTensor
 from extmem.interop.transfer import Progress
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
 __all__ = ["PIECE", "PlacedTensors", "read_into", "read_to"]
 
-PIECE: Final = 8 << 20
-"""Bytes that a thread reads at once."""
-_THREADS: Final = 8
-"""More than most machines have processors: a thread that waits for the disk uses none."""
+PIECE: Final = 64 << 20
+"""Bytes that the threads read together. Between two pieces a program's `progress` is called."""
 _WRITE: Final = 256 << 20
 """Bytes that a device writes at once: other copies of the program wait for them, as they use the same ring."""
-_REPORT: Final = 64 << 20
-"""Bytes between two calls of a program's `progress`."""
 
 
 class PlacedTensors:
@@ -109,7 +102,7 @@ def read_to(record: MemoryRecord, mapped: bool, placed: PlacedTensors, progress:
         read_into(whole[start : start + placed.size], placed, progress)
         backend.flush(record.allocation, 0, record.size)
     elif isinstance(backend, WritesFrom):
-        each = _WRITE if progress is None else _REPORT
+        each = _WRITE if progress is None else PIECE
         for at in range(0, placed.size, each):
             size = min(each, placed.size - at)
             backend.write_from(record.allocation, start + at, size, _from(placed, at))
@@ -138,29 +131,13 @@ def read_into(octets: memoryview, placed: PlacedTensors, progress: Progress | No
 
 def _in_threads(size: int, read: Callable[[int, int], None], progress: Progress | None) -> None:
     """Call `read` with the place and size of each piece. After an error no piece is begun, and none is unfinished."""
-    failed: list[bool] = []
-
-    def unless_failed(at: int, count: int) -> None:
-        if failed:
-            return
+    for at in range(0, size, PIECE):
+        count = min(PIECE, size - at)
+        reading = copy_threads.begin(0, at, count, None, lambda _, place, part: read(place, part))
         try:
-            read(at, count)
+            reading.finish()
         except BaseException:
-            failed.append(True)
+            reading.drop()
             raise
-
-    with ThreadPoolExecutor(_THREADS, "extmem-load") as threads:
-        try:
-            futures: list[Future[None]] = [
-                threads.submit(unless_failed, at, min(PIECE, size - at)) for at in range(0, size, PIECE)
-            ]
-            reported = 0
-            for number, future in enumerate(futures):
-                future.result()
-                done = min((number + 1) * PIECE, size)
-                if progress is not None and (done - reported >= _REPORT or done == size):
-                    reported = done
-                    progress(done, size)
-        except BaseException:
-            failed.append(True)
-            raise
+        if progress is not None:
+            progress(at + count, size)

@@ -99,18 +99,18 @@ def stopped(pid: int | None) -> Iterator[None]:
 @pytest.fixture
 def peer(start: Start) -> Peer:
     made = start()
-    made(IMPATIENT.format(timeout=0.3) + SETUP)
+    made(IMPATIENT.format(timeout=0.6) + SETUP)
     return made
 
 
 def as_before(peer: Peer) -> bool:
-    return bool(peer("(held(), there()) == before"))
+    # A busy machine may keep the broker from answering in time: then not yet.
+    return bool(peer("not unheard(m.snapshot) and (held(), there()) == before"))
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_a_call_made_that_was_given_up_is_undone(own_runtime: Runtime, peer: Peer, verb: str) -> None:
-    pid = own_runtime.broker_pid()
-    assert pid is not None
+    assert (pid := own_runtime.broker_pid()) is not None
     descriptors = broker_fds(pid)
     with stopped(pid):
         assert peer.fails(VERBS[verb]).is_a("PeerGoneError")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -60,7 +61,6 @@ def expected(path: Path) -> bytes:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make pieces, slots and parts so small that a file of one MiB has many."""
     monkeypatch.setattr(placed_reads, "PIECE", 70_001)
-    monkeypatch.setattr(placed_reads, "_REPORT", 200_000)
     monkeypatch.setattr(transfers, "_LONG", 1000)
     monkeypatch.setattr(transfers, "_UNPINNED", 90_001)
     monkeypatch.setattr(pinned_ring, "SLOT_SIZE", 1 << 17)
@@ -126,21 +126,26 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_refused(path: Path, expected
             placed_reads.read_into(memoryview(bytearray(len(expected))), tensors)
 
 
-def test_an_error_ends_all_threads(path: Path, expected: bytes, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = positioned_reads.read_into, [0]
+def test_an_error_ends_all_reads(path: Path, expected: bytes, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, numbers = positioned_reads.read_into, itertools.count(1)
+    begun: list[None] = []
+    ended: list[None] = []
 
     def fails(*arguments: Any) -> int:
-        calls[0] += 1
-        if calls[0] == 3:
-            raise OSError("planted")
-        return real(*arguments)
+        begun.append(None)
+        try:
+            if next(numbers) == 3:
+                raise OSError("planted")
+            return real(*arguments)
+        finally:
+            ended.append(None)
 
     with OpenFile(path) as file:
         tensors = placed(file)
         monkeypatch.setattr(positioned_reads, "read_into", fails)
         with pytest.raises(OSError, match="planted"):
             placed_reads.read_into(memoryview(bytearray(len(expected))), tensors)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("extmem-load")]
+        assert len(begun) == len(ended), "no thread reads any more"
 
 
 def test_an_exception_of_progress_ends_the_reading(path: Path, expected: bytes, small: None) -> None:
