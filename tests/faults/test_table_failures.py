@@ -37,7 +37,7 @@ create = late.page_system.create_page_file
 
 def lie(name, data, size, sealed=True, page=0, control=None):
     # Share a payload whose table has these bytes, in a page of this size; and a control page of these bytes. On Windows
-    # a page is as large as its bytes, and there is no control page.
+    # a page is as large as its bytes, without a control page.
     def create_page_file(first_bytes, *, final, sddl=None):
         length = page if final else 0 if control is None else len(control)
         if not length:

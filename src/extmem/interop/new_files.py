@@ -31,7 +31,7 @@ class NewFile:
         if mode is not None and not stat.S_ISREG(mode):
             raise ValueError(f"{os.fspath(path)!r} exists and is not a regular file; give the path of a file")
         if not os.path.isdir(folder):
-            raise FileNotFoundError(errno.ENOENT, "there is no such folder, in which a new file could be", folder)
+            raise FileNotFoundError(errno.ENOENT, "no such folder to make the file in", folder)
         # The limit of a name is 255 bytes.
         self._temporary = os.path.join(folder, f".{name[:60]}.{secrets.token_hex(4)}")
         # The contents of a private file are private from the first byte on.

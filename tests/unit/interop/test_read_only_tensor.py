@@ -10,7 +10,7 @@ from extmem.testing.children import Child
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from extmem.interop.read_only_tensor import ReadOnlyTensor  # noqa: E402
+from extmem.interop.read_only_tensor import ReadOnlyTensor  # noqa: E402  (after the check that PyTorch is here)
 
 
 def guarded(tensor: Any) -> Any:

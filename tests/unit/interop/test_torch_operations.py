@@ -8,7 +8,7 @@ import pytest
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from extmem.interop.torch_operations import REACHES, Effects, Reach, effects_of, reach_of  # noqa: E402
+from extmem.interop.torch_operations import REACHES, Effects, Reach, effects_of, reach_of  # noqa: E402  (after the check that PyTorch is here)
 
 ATEN = torch.ops.aten
 BASE = torch._C.TensorBase
