@@ -18,7 +18,7 @@ from extmem.devices.optional_protocols import ImportsHandles
 from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.handles.fd_payload import FdPayload
-from extmem.manager import Reference, ShareTerms, manager
+from extmem.manager import Reference, ShareTerms, held_number, manager
 from extmem.objects import Share
 from extmem.sharing.kinds import Backing
 from extmem.vk.handle_types import FROM_D3D, OPAQUE_WIN32, OPAQUE_WIN32_KMT, MemoryHandleType, union
@@ -195,19 +195,15 @@ def sent_reference(record: MemoryRecord) -> int:
     Errors: as `publish`, for memory that is not shared yet.
     """
     share_on_demand(record)
-    number = _held_reference(record)
+    number = held_number(record.references)
     if not number:
         # The memory was shared by fd only. The ticket alone refers to the unnamed object that is published here.
         with record.device.creation_lock:
-            number = _held_reference(record)
+            number = held_number(record.references)
             if not number:
                 publish(record, _PLAIN[Share.NT])
-                number = _held_reference(record)
+                number = held_number(record.references)
     return number
-
-
-def _held_reference(record: MemoryRecord) -> int:
-    return next((reference.number for reference in record.references if reference.number), 0)
 
 
 def get_memory_fd(device: DeviceState, record: MemoryRecord, info: vk.MemoryGetFdInfoKHR) -> FdHandle:

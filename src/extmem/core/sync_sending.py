@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from extmem.core import sync_publishing
 from extmem.core.sync_state import sync_states
-from extmem.manager import Manager, ShareTerms, manager
+from extmem.manager import Manager, ShareTerms, held_number, manager
 from extmem.objects import Share
 
 if TYPE_CHECKING:
-    from extmem.core.sync_record import SharedPayload, SyncRecord
+    from extmem.core.sync_record import SyncRecord
 
 __all__ = ["offered"]
 
@@ -21,18 +21,14 @@ def offered(record: SyncRecord) -> tuple[Manager, bytes]:
     Errors: UnsupportedError for an object that its device cannot export.
     """
     payload = sync_publishing.share_on_demand(record)
-    number = _held_reference(payload)
+    number = held_number(payload.references)
     if not number:
         # It was shared by fd only. The ticket alone refers to the unnamed object that is published here.
         with record.device.creation_lock:
-            number = _held_reference(payload)
+            number = held_number(payload.references)
             if not number:
                 sync_publishing.publish(record, payload, ShareTerms(Share.NT, None, None))
-                number = _held_reference(payload)
+                number = held_number(payload.references)
     sync_states().shared(record.state)
     owner = payload.manager or manager()
     return owner, owner.offer(reference=number)
-
-
-def _held_reference(payload: SharedPayload) -> int:
-    return next((reference.number for reference in payload.references if reference.number), 0)

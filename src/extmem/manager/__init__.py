@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from extmem.errors import UnsupportedError
-from extmem.manager.api import BrokerStatus, Lease, Manager, NameWait, Reference
+from extmem.manager.api import BrokerStatus, Lease, Manager, NameWait, Reference, held_number
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd
 from extmem.sharing.terms import Exported, Imported, ShareTerms
@@ -25,6 +25,7 @@ __all__ = [
     "PayloadFd",
     "Reference",
     "ShareTerms",
+    "held_number",
     "manager",
     "process_name",
     "start_time",

@@ -19,7 +19,7 @@ from extmem.sharing.kinds import Backing, ObjectKind, Share
 from extmem.sharing.payload import FilesAgain, Page
 from extmem.sharing.terms import Exported, Imported
 
-__all__ = ["BrokerStatus", "Lease", "Manager", "NameWait", "OtherBroker", "Reference"]
+__all__ = ["BrokerStatus", "Lease", "Manager", "NameWait", "OtherBroker", "Reference", "held_number"]
 
 
 class Reference(Owner):
@@ -50,6 +50,11 @@ class Reference(Owner):
             self.manager.release_once(self.number)
             self.forget()
         super().give_back()
+
+
+def held_number(references: Sequence[Reference]) -> int:
+    """Return the number of the first reference that exists; 0 if none does."""
+    return next((reference.number for reference in references if reference.number), 0)
 
 
 class OtherBroker(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ from extmem.manager.windows.references import HeldReference
 from extmem.manager.windows.section_frame import Description, pack, unpack
 from extmem.manager.windows.section_references import Sections
 from extmem.manager.windows.snapshot import list_payloads
-from extmem.manager.windows.sync_payloads import open_pages
+from extmem.manager.windows.sync_payloads import reopened_pages
 from extmem.objects import (
     READ_CONTROL,
     PayloadRow,
@@ -34,7 +34,6 @@ from extmem.objects import (
     Status,
     error_for,
 )
-from extmem.owning import OwnedFd
 from extmem.sharing.kinds import ObjectKind
 from extmem.sharing.terms import Imported
 
@@ -102,7 +101,7 @@ class WindowsManager(Sections):
             value, kind = find_entry(handle)
             description = self.description_of(value, kind)
             frame = pack(description) if description is not None and kind in driver_memory.TYPES else b""
-            pages = self._opened_pages(description)
+            pages = reopened_pages(description)
             sent = status_errors.duplicate(value, options=calls.SAME_ACCESS)
             return self._in_flight.send(
                 tickets.HANDLE_KIND, sent, description.object if description is not None else 0, frame, pages
@@ -119,18 +118,13 @@ class WindowsManager(Sections):
                 tickets.NUMBERED_KIND, os.getpid(), 0, found.number, found.object, zero, zero, frame
             ).pack()
         if found.from_driver:
-            pages = self._opened_pages(found.description)
+            pages = reopened_pages(found.description)
             sent = self._copy_driver_handle(found)
         else:
             described = found.kind is ObjectKind.MEMORY
-            pages = self._opened_pages(self.description_of(found.section, SECTION) if described else None)
+            pages = reopened_pages(self.description_of(found.section, SECTION) if described else None)
             sent = status_errors.duplicate(found.section, self._kernel_rights(found))
         return self._in_flight.send(tickets.MEMORY_KIND, sent, found.object, frame, pages)
-
-    def _opened_pages(self, description: Description | None) -> list[OwnedFd]:
-        pages: list[OwnedFd] = []
-        open_pages(description, False, pages)
-        return pages
 
     def claim(
         self, ticket: bytes, reference: Reference | None = None, entry: HandleEntry | None = None

@@ -422,8 +422,7 @@ class References(Manager):
 
     def keep_pages(self, handle: int, description: Description | None) -> None:
         """Keep the companion pages of a payload open until a program's handle of it is closed."""
-        pages: list[OwnedFd] = []
-        sync_payloads.open_pages(description, False, pages)
+        pages = sync_payloads.reopened_pages(description)
         if pages:
             self._keep(handle, pages)
 

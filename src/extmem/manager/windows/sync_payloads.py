@@ -171,6 +171,13 @@ def page_paths(pages: Sequence[Page]) -> tuple[str, ...]:
     return paths
 
 
+def reopened_pages(description: Description | None) -> list[OwnedFd]:
+    """Return owners of the companion pages of a payload that still exist, so that these outlive their other holders."""
+    opened: list[OwnedFd] = []
+    open_pages(description, False, opened)
+    return opened
+
+
 def open_pages(description: Description | None, writable: bool, opened: list[OwnedFd]) -> list[int]:
     """Open the companion pages of a payload that still exist. Return the mode of each: 1 read-only, 2 writable.
 
