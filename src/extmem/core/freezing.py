@@ -114,9 +114,11 @@ def _seal(record: MemoryRecord) -> bool:
 def _take_back(record: MemoryRecord) -> None:
     """Announce that the memory is not frozen, unless the kernel has sealed it before an exception came."""
     pages = record.pages
-    allocation: Any = record.allocation
-    page = pages is not None and PageRole.CONTROL in pages and pages.look_at_seal(PageRole.CONTROL)
-    if allocation.look_at_seal() if record.device.kind == "host" else page:
+    sealed = pages is not None and PageRole.CONTROL in pages and pages.look_at_seal(PageRole.CONTROL)
+    if record.device.kind == "host":  # the seal of its file decides, and not that of its page
+        allocation: Any = record.allocation
+        sealed = allocation.look_at_seal()
+    if sealed:
         record.writable = False
     else:
         changes.control_of(record).announce_freeze(False)
