@@ -2,8 +2,8 @@
 
 How this works. Work on one lane runs in the order in which it was given. Lanes are ordered by timelines: a lane waits
 for a value, and signals one when all its earlier work is done, and the host does not wait. A stream does so by an
-import of the timeline into CUDA, which is made once. The queue does so with a submission: that of the program's commands
-(`Commands.join`), or one of its own.
+import of the timeline into CUDA, which is made once. The queue does so with a submission: that of the program's
+commands (`Commands.join`), or one of its own.
 
 Commands of the program (`device.commands()`) are a lane of their own while they are recorded. The queue gets their work
 at the end of their block.

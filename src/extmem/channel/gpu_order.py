@@ -5,9 +5,9 @@ so does the host in `wait`. When the writer ends, the object manager marks the p
 was reached. What is above that value is lost: the work of a killed process ends at some point, or does not, and nobody
 tells which.
 
-A lane that waits for a frame that is lost would wait for ever. So a thread sleeps on the timeline `alive` from the first
-such wait on. When that is marked, it raises `written` to the highest value that lanes of this reader wait for. They go
-on, with bytes that are no frame; the reader is told at its next call.
+A lane that waits for a frame that is lost would wait for ever. So a thread sleeps on the timeline `alive` from the
+first such wait on. When that is marked, it raises `written` to the highest value that lanes of this reader wait for.
+They go on, with bytes that are no frame; the reader is told at its next call.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """`WriterOrder`: the order of the frames of a writer whose slots are memory of a GPU.
 
-How this works. The timeline `written` has the value n once frame n is complete, and each frame before it. It is signaled
-when a frame is published, by the lane that got the work for it: after all that work, and without a wait of the host. So
-a frame is published when it is submitted. If the frame before was written on another lane and is not complete, the lane
-waits for it first. If the host alone has written a frame, the host signals, or the lane of the frame before does.
+How this works. The timeline `written` has the value n once frame n is complete, and each frame before it. It is
+signaled when a frame is published, by the lane that got the work for it: after all that work, and without a wait of the
+host. So a frame is published when it is submitted. If the frame before was written on another lane and is not complete,
+the lane waits for it first. If the host alone has written a frame, the host signals, or the lane of the frame before
+does.
 
 The value is signaled before the number is published. If an exception ends the publication in between, the number is
 used for another frame, which is waited for on the host before it is published.
