@@ -457,6 +457,8 @@ class ChannelReader(FrameKeeper):
         """Return the frame that the writer has published just before its end. Raise the error if there is none."""
         frame = self._take()
         if frame is None:
+            if self._gpu is not None:
+                self._gpu.before_end()
             raise gone
         return frame
 
