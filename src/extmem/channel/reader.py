@@ -100,7 +100,7 @@ class ChannelReader(FrameKeeper):
         """Those of earlier epochs, of which frames are held."""
         self._frame_class: type[Frame] = Frame
         if source.order is not None:
-            self._use_gpu()
+            self._gpu, self._frame_class = source.order.used_by(self, None)
         self._current: Frame | None = None
         self._holds = Holds(page.locks)
         self._args = self._holds.args
@@ -430,23 +430,12 @@ class ChannelReader(FrameKeeper):
         if before.order is not None:
             self._orders.append(before.order)
         if source.order is not None:
-            self._use_gpu()
+            self._gpu, self._frame_class = source.order.used_by(self, self._gpu)
         for order in list(self._orders):
             if not any(slot.order is order for slot in list(self._held.values())):
                 self._orders.remove(order)
                 order.close()
         return source
-
-    # Slots of a GPU.
-
-    def _use_gpu(self) -> None:
-        with late_imports():
-            from extmem.channel.gpu_frames import GpuFrame
-            from extmem.channel.gpu_reading import ReaderOrder
-
-        self._frame_class = GpuFrame
-        if self._gpu is None:
-            self._gpu = ReaderOrder(self)
 
     # The writer's end.
 

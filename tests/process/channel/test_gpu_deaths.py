@@ -118,7 +118,8 @@ def test_a_stream_goes_on_when_the_writer_is_killed_and_the_reader_is_told(
             reader.read(timeout=20)
         assert (caught.value.first, caught.value.count) == (2, 1)
         del caught, array  # its traceback would keep the array, and that the memory
-        assert not reader.held and first.bytes == {1}
+        wait_until(lambda: reader.poll() is None and not reader.held, lambda: "the reader's stream")
+        assert first.bytes == {1}
         with pytest.raises(WriterGoneError):
             reader.read(timeout=20)
 
