@@ -89,7 +89,7 @@ class Used(NamedTuple):
 class ReaderOrder:
     """See the module. Used by the thread that has the reader's turn, or by calls of one frame."""
 
-    __slots__ = ("_lost", "_reader", "lanes", "pending", "used")
+    __slots__ = ("_lost", "_reader", "closed", "lanes", "pending", "used")
 
     def __init__(self, reader: _Reader) -> None:
         self._reader = reader
@@ -98,6 +98,8 @@ class ReaderOrder:
         """By the numbers of the frames."""
         self.used: dict[int, Used] = {}
         """By the numbers of the frames."""
+        self.closed = False
+        """Whether it was closed."""
         self._lost: list[tuple[int, EpochOrder]] = []
 
     def enter(self, slot: Slot, number: int, work: object) -> tuple[Lane, Any]:
@@ -218,6 +220,7 @@ class ReaderOrder:
                         mark.lane.released.timeline.wait(mark.value, left)
         with contextlib.suppress(GpuFrameLostError):  # nothing is read any more
             self.settle()
+        self.closed = True
         if self.pending:
             self._keep_stuck()
             return

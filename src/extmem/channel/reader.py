@@ -97,7 +97,6 @@ class ChannelReader(FrameKeeper):
         """The release that is being made: if an exception ends it, the next read makes it again."""
         self._gpu: ReaderOrder | None = None
         self._orders: list[EpochOrder] = []
-        """Those of earlier epochs, of which frames are held."""
         self._frame_class: type[Frame] = Frame
         if source.order is not None:
             self._gpu, self._frame_class = source.order.used_by(self, None)
@@ -276,12 +275,9 @@ class ChannelReader(FrameKeeper):
             self._settle()
             if self._gpu is not None:
                 self._gpu.close()
-                for order in self._orders:
-                    order.close()
+                self._leave_order(self._source.order)
             self._control.locks.unlock(self._control.place_range(self._place))
             self._source.close()
-            if self._source.order is not None:
-                self._source.order.close()
             self._own.close()
             self._frames.close()
             self._control.close()
@@ -427,14 +423,9 @@ class ChannelReader(FrameKeeper):
         except NameNotFoundError:
             return None
         before.close(self._held)
-        if before.order is not None:
-            self._orders.append(before.order)
         if source.order is not None:
             self._gpu, self._frame_class = source.order.used_by(self, self._gpu)
-        for order in list(self._orders):
-            if not any(slot.order is order for slot in list(self._held.values())):
-                self._orders.remove(order)
-                order.close()
+        self._leave_order(before.order)
         return source
 
     # The writer's end.

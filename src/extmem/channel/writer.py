@@ -198,18 +198,8 @@ class ChannelWriter(Channel):
 
     def replace_slots(self, form: SlotFormat, count: int) -> None:
         """Begin an epoch with new slots; no frame is being written (for the library itself)."""
-        if self._gpu is not None:
-            self._gpu.finish(self._slots)
         made = reclaiming.make_slots(self._control, self._device, form, count, self._security)
-        if self._gpu is not None:
-            try:
-                order = self._gpu.following(self._device, self._order.count)
-            except BaseException:
-                for slot in made:
-                    slot.close()
-                raise
-            self._gpu, before_gpu = order, self._gpu
-            before_gpu.close()
+        self._gpu = reclaiming.following(self._gpu, self._device, self._slots, made, self._order.count)
         reclaiming.begin_epoch(self._control, form.encoded, count)
         before, scratch = self._slots, self._scratch
         self._order = WriteOrder([0] * count, self._order.count)
