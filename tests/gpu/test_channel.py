@@ -200,6 +200,7 @@ def test_a_killed_writer_with_work_on_the_gpu(
                 reader.read(timeout=S)
             synchronize(cuda, stream)  # the stream goes on: it does not wait for ever
             assert first.bytes == {1}
+            del array  # the traceback of the error would keep it, and that the memory
             with pytest.raises(WriterGoneError):
                 reader.read(timeout=S)
 
