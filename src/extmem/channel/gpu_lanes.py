@@ -69,10 +69,12 @@ class GpuTimeline:
 class SlotUse:
     """What one side has of a slot for work on the GPU: the arrays and the buffer over it, which are made once."""
 
-    __slots__ = ("arrays", "buffer", "early", "lanes", "last", "number", "slot")
+    __slots__ = ("arrays", "buffer", "early", "lanes", "last", "number", "on_vulkan", "slot")
 
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
+        self.on_vulkan = slot.memory.device.kind == "vulkan"
+        """Whether the memory is of a Vulkan device, which may own it."""
         self.arrays: dict[str, Any] = {}
         """The arrays over the slot, by the method that makes them."""
         self.buffer: Any = None
@@ -180,8 +182,9 @@ class Lane:
 
     def enter(self, use: SlotUse, method: str) -> Any:
         """Begin to work on a slot, and return what the program works with."""
-        prepare_for_streams(use.slot.memory)
-        return use.array(method)
+        if use.on_vulkan:
+            prepare_for_streams(use.slot.memory)
+        return use.arrays.get(method) or use.array(method)
 
     def leave(self, use: SlotUse) -> None:
         """End to work on a slot."""
@@ -317,6 +320,10 @@ class Lanes:
 
         Errors: TypeError for something else; HandleStateError for another device than that of the slot.
         """
+        # The usual case first: a stream that was used before.
+        known = self._by_key.get(work if type(work) is int else getattr(work, "cuda_stream", work))
+        if known is not None:
+            return known
         if isinstance(work, Commands):
             check_queue(work.device, memory, name)
             if not work.is_open:

@@ -135,7 +135,9 @@ class EpochOrder:
             self._awaited = number  # first: who finds the writer gone after the check sees it
         if self._thread is None and self._alive is not None:
             self._watch()
-        self.check(number)
+        written = self.written
+        if self._reached is not _NEVER or (written is not None and written.page.marked):
+            self.check(number)
 
     def _watch(self) -> None:
         alive: Any = self._alive

@@ -76,7 +76,10 @@ class Pending(NamedTuple):
     @property
     def done(self) -> bool:
         """Whether all lanes are done with it."""
-        return all(mark.done for mark in self.marks)
+        for mark in self.marks:
+            if not mark.done:
+                return False
+        return True
 
 
 class Used(NamedTuple):
@@ -147,16 +150,17 @@ class ReaderOrder:
 
     def leave_to(self, used: Used, number: int, place: int) -> None:
         """Leave a frame to the lanes that still read it."""
-        marks = [lane.mark() for lane in used.lanes]
+        lanes = used.lanes
+        marks = [lane.mark() for lane in lanes]
         self.pending[number] = Pending(marks, used.slot.order, used.slot, place, [])
-        for lane, mark in zip(used.lanes, marks, strict=True):
-            lane.give(mark)
+        for index, lane in enumerate(lanes):
+            lane.give(marks[index])
 
     def settle(self) -> None:
         """Release the slots of which all lanes are done. Errors: GpuFrameLostError for frames that were lost."""
         if self.pending:
             for number, one in list(self.pending.items()):
-                if not one.told and one.order.is_lost(number):
+                if one.order.is_lost(number) and not one.told:
                     one.told.append(True)
                     self._lost.append((number, one.order))
                 if one.done and self.pending.pop(number, None) is not None:

@@ -104,10 +104,11 @@ class WriterOrder:
 
     def enter(self, slot: Slot, work: object) -> tuple[Lane, Any]:
         """Begin to write a frame on a lane. Return the lane, and the array or buffer. Errors: as `Lanes.of`."""
-        use = use_of(slot)
+        use = slot.gpu or use_of(slot)
         lane = self.lanes.of(work, slot.memory, self._name)
-        self._settle(use)
-        if use.number > self.written.page.value and use.last is not lane.base:
+        if use.lanes:
+            self._settle(use)
+        if use.last is not lane.base and use.number > self.written.page.value:
             lane.wait(self.written, use.number)  # the last frame in this slot is still being written
         use.lanes.append(lane)
         return lane, lane.enter(use, method_for(work))
@@ -162,12 +163,13 @@ class WriterOrder:
 
         Errors: HandleStateError for commands that are not submitted; DriverError. Nothing is published then.
         """
-        use, written = use_of(slot), self.written
+        use, written = slot.gpu or use_of(slot), self.written
         lane = None
         for lane in use.lanes:
             lane.check_given(self._name)
-        for other in use.lanes[:-1]:
-            other.finish()
+        if len(use.lanes) > 1:
+            for other in use.lanes[:-1]:
+                other.finish()
         if lane is None:
             prepare_for_streams(slot.memory)
         again, self._tried = number <= self._tried, number

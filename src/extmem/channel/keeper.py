@@ -109,6 +109,10 @@ class FrameKeeper(Channel):
             state[_HELD] = 0
         if self._held:
             self._forget(number)
+        self._tell_writer()
+
+    def _tell_writer(self) -> None:
+        """Wake the writer if it waits for slots."""
         if self._control.words[_WAITING] and not self._closed:
             page = self._own_page
             page.raise_to(page.value + 1)
@@ -157,7 +161,11 @@ class FrameKeeper(Channel):
         if place:
             self._state[_HELD + 2 * place] = 0
             self._free.append(place)
-        self._end(number)
+        self._holds.release(number)
+        slot = self._held.pop(number, None)
+        if slot is not None and slot.epoch != self._source.epoch:
+            slot.close()
+        self._tell_writer()
 
     def keep_stuck(self) -> Any:
         """Return what keeps the slots locked until the process ends (for the library itself)."""
