@@ -5,9 +5,9 @@ so does the host in `wait`. When the writer ends, the object manager marks the p
 was reached. What is above that value is lost: the work of a killed process ends at some point, or does not, and nobody
 tells which.
 
-A lane that waits for a frame that is lost would wait for ever. So a thread sleeps on the timeline `alive` from the first
-such wait on. When that is marked, it raises `written` to the highest value that lanes of this reader wait for. They go
-on, with bytes that are no frame; the reader is told at its next call.
+A lane that waits for a frame that is lost would wait for ever. So a thread sleeps on the timeline `alive` from the
+first such wait on. When that is marked, it raises `written` to the highest value that lanes of this reader wait for.
+They go on, with bytes that are no frame; the reader is told at its next call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from weakref import ref
 
 from extmem.api.sync_functions import open_timeline
 from extmem.channel import names
+from extmem.channel.gpu_frames import GpuFrame
 from extmem.channel.gpu_lanes import GpuTimeline
+from extmem.channel.gpu_reading import ReaderOrder
 from extmem.errors import ExtmemError, GpuFrameLostError, NameNotFoundError, PeerGoneError
 from extmem.handles import Access
 from extmem.owning import join_thread
@@ -83,6 +85,10 @@ class EpochOrder:
     def by_host(self) -> bool:
         """Whether the host orders the frames, since the queue cannot wait for `written`."""
         return self.written is not None and self.written.record.page is not None and self._kind == "vulkan"
+
+    def used_by(self, reader: Any, known: ReaderOrder | None) -> tuple[ReaderOrder, type[GpuFrame]]:
+        """Return what orders the lanes of a reader, and the class of its frames. known: of an earlier epoch."""
+        return known or ReaderOrder(reader), GpuFrame
 
     def check(self, number: int) -> None:
         """Raise GpuFrameLostError if a frame is lost."""

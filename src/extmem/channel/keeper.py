@@ -18,6 +18,7 @@ from extmem.sharing.channel_page import Words
 if TYPE_CHECKING:
     from extmem.api.device import DeviceMemory
     from extmem.channel.frame import Frame
+    from extmem.channel.gpu_order import EpochOrder
     from extmem.channel.gpu_reading import ReaderOrder
     from extmem.channel.slots import Slot
     from extmem.channel.source import ReadSource
@@ -46,6 +47,8 @@ class FrameKeeper(Channel):
     _lingering: int
     """How many frames were released, and have arrays that are alive."""
     _max_held: int
+    _orders: list[EpochOrder]
+    """Those of earlier epochs, of which frames are held."""
     _own_page: Any
     """The page of the reader's timeline."""
     _source: ReadSource
@@ -124,6 +127,11 @@ class FrameKeeper(Channel):
         used, state = gpu.used.pop(number, None), self._state
         if used is None:
             return
+        if gpu.closed:  # the last array of a frame has ended after the reader
+            for lane in used.lanes:
+                lane.finish()
+            self._end(number)
+            return
         self._held[number] = used.slot
         _, place = self._kept.pop(number, (None, 0))
         if not place:
@@ -134,6 +142,15 @@ class FrameKeeper(Channel):
         if state[_HELD] == number:
             state[_HELD] = 0
         gpu.leave_to(used, number, place)
+
+    def _leave_order(self, order: EpochOrder | None) -> None:
+        """Close what ordered the frames of earlier epochs, once none of them is held. order: of the last one."""
+        if order is not None and order not in self._orders:
+            self._orders.append(order)
+        for one in list(self._orders):
+            if self._closed or not any(slot.order is one for slot in list(self._held.values())):
+                self._orders.remove(one)
+                one.close()
 
     def end_pending(self, number: int, place: int) -> None:
         """Release a frame that no lane reads any more (for the library itself)."""
