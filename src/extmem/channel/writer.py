@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from extmem.channel.control import ControlPage
     from extmem.channel.info import ChannelInfo
     from extmem.channel.reclaiming import Readers
-    from extmem.channel.writer_lock import WriterLock
+    from extmem.channel.system import WriterLock
 
 __all__ = ["ChannelWriter", "WhenFull"]
 

@@ -17,8 +17,6 @@ from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 
-pytestmark = pytest.mark.linux_only("channels need locks of a file's bytes, which are Linux's so far")
-
 
 def put(writer: ChannelWriter, times: int = 1) -> None:
     for _ in range(times):

@@ -16,8 +16,6 @@ from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
 from tests.sigstop import stop
 
-pytestmark = pytest.mark.linux_only("channels need locks of a file's bytes, which are Linux's so far")
-
 SETUP = """
 import os, signal, time
 import numpy as np
