@@ -20,6 +20,7 @@ from extmem.errors import ChannelCorruptError, HandleStateError
 from extmem.handles import Access
 from extmem.handles.process_id import current_process
 from extmem.manager import Imported, Manager, Reference, manager
+from extmem.owning import OwnedFd
 from extmem.sharing.channel_page import META_LIMIT, Header, Words, parse_header
 from extmem.sharing.kinds import ObjectKind
 
@@ -35,6 +36,7 @@ class ControlPage:
     """See the module. Ownership: it owns its reference, mapping and locks until `close`."""
 
     __slots__ = (
+        "_file",
         "_imported",
         "_mapping",
         "_places",
@@ -63,12 +65,14 @@ class ControlPage:
         size: int,
         reference: Reference,
         imported: Imported | None,
+        file: OwnedFd | None = None,
         *,
         writable: bool,
     ) -> None:
         """fd: of the page, whose size does not change; borrowed. size: its bytes.
 
-        locks, reference, imported: owned from now on; after an error, the locks alone.
+        locks, reference, imported: owned from now on; after an error, the locks alone. file: of `fd`, where this
+        process has created it: a section of Windows keeps its name as long as a handle of it is open.
 
         Errors: ChannelCorruptError; UnsupportedError; OutOfMemoryError.
         """
@@ -76,6 +80,7 @@ class ControlPage:
         self.pid = current_process.pid
         self._reference = reference
         self._imported = imported
+        self._file = file
         self.locks = locks
         try:
             self._mapping = host.map_file(fd, size, writable)
@@ -191,6 +196,8 @@ class ControlPage:
         if imported is not None:
             imported.payload.close()
         self._reference.give_back()
+        if self._file is not None:
+            self._file.close()
 
 
 def _bytes_at(address: int, size: int) -> memoryview:
@@ -244,11 +251,8 @@ def publish(name: str, header: Header, arrays: bytes, security: str | None) -> C
 
     file, locks, reference = system.publish(name, size, header.identity, write, security)
     try:
-        with file.hold():
-            page = ControlPage(name, file.fd, locks, size, reference, None, writable=True)
+        return ControlPage(name, file.fd, locks, size, reference, None, file, writable=True)
     except BaseException:
         reference.give_back()
-        raise
-    finally:
         file.close()
-    return page
+        raise
