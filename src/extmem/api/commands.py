@@ -83,6 +83,10 @@ class Commands(CheckedWhenMade, OwnershipCommands):
         self._uses = Uses()
         """Holds everything that the commands use until they have completed."""
         self._layouts = LayoutTracker()
+        self._at_submit: list[Callable[[], tuple[object, int]]] = []
+        """What returns signals that are known at the submission (`join`)."""
+        self._ended = False
+        """Whether the block has ended, and what is in it was submitted or given up."""
         self._order: Any = None
         """The waits, the signals and the fence; None without any. Then no module of semaphores is loaded."""
         if wait is not None or signal is not None or fence is not None or returns_early:
@@ -112,6 +116,10 @@ class Commands(CheckedWhenMade, OwnershipCommands):
                 if self._device.check != "off":
                     for command, violations in self._layouts.check_again():
                         self._device.report(violations, command)
+                if self._at_submit:
+                    pairs = [signal() for signal in self._at_submit]
+                    added = sync_operations.submitting.order_of(self._device, None, pairs, None, self._uses)
+                    self._order = sync_operations.submitting.joined(self._order, added)
                 owners = [(record.allocation, owned) for record, owned in self._ownership]
                 with self._layouts.submitting():
                     if self._order is None:
@@ -126,7 +134,41 @@ class Commands(CheckedWhenMade, OwnershipCommands):
                 self._recorded.clear()
                 self._ownership.clear()
                 self._layouts.clear()
+                self._at_submit.clear()
                 self._uses.end()
+                self._ended = True
+
+    @property
+    def device(self) -> DeviceState:
+        """The device whose queue gets them."""
+        return self._device
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the block is open (for the library itself)."""
+        return self._open
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the block has ended, and what is in it was submitted or given up (for the library itself)."""
+        return self._ended
+
+    def join(self, *, wait: object = None, at_submit: Callable[[], tuple[object, int]] | None = None) -> None:
+        """Add waits and a signal to those of the block, whose end then does not wait (for the library itself).
+
+        at_submit: returns a pair to signal, at the submission. It is not called if nothing is submitted.
+
+        Errors: as `Device.commands`; HandleStateError outside the block.
+        """
+        with self._lock:
+            if not self._open:
+                raise HandleStateError("add waits and signals only inside `with device.commands() as commands:`")
+            added = sync_operations.submitting.order_of(self._device, wait, None, None, self._uses)
+            if self._order is not None:
+                added = sync_operations.submitting.joined(self._order, added)
+            self._order, self._returns_early = added, True
+            if at_submit is not None:
+                self._at_submit.append(at_submit)
 
     def _check_process(self) -> None:
         if self._pid != current_process.pid:

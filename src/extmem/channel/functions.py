@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from extmem.api.device import Device
 from extmem.api.sync_functions import open_timeline
 from extmem.arguments import a_type, check_flag
-from extmem.channel import control, names
+from extmem.channel import control, names, reclaiming
 from extmem.channel.format import SlotFormat
 from extmem.channel.reader import ChannelReader, Start
 from extmem.channel.slots import Slot, make_slot, open_slot
@@ -26,12 +26,11 @@ from extmem.errors import (
     NameNotFoundError,
     NameTakenError,
     ObjectTypeError,
-    UnsupportedError,
 )
 from extmem.handles import Access
 from extmem.manager import Reference, manager
 from extmem.objects import WINERROR, Status, error_for
-from extmem.owning import unsettled, work_off
+from extmem.owning import late_imports, unsettled, work_off
 from extmem.sharing.channel_page import CAPACITY_LIMIT, READERS_LIMIT, Header, Words
 from extmem.sharing.kinds import ObjectKind
 from extmem.sharing.reader_page import HELD_LIMIT
@@ -39,6 +38,7 @@ from extmem.sharing.reader_page import HELD_LIMIT
 if TYPE_CHECKING:
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
+    from extmem.channel.gpu_writing import WriterOrder
 
 __all__ = ["create_channel", "open_channel"]
 
@@ -134,7 +134,7 @@ def create_channel(
             else:
                 undo.callback(page.close)
                 made = _taken_over(undo, page, form, host, place, security)
-            page, frames, lock, ring = made
+            page, frames, lock, ring, gpu = made
             writer = ChannelWriter(
                 checked,
                 page,
@@ -143,6 +143,7 @@ def create_channel(
                 ring,
                 form=ring[0].format,
                 device=place,
+                gpu=gpu,
                 when_full=when_full,
                 timeout=timeout,
                 max_slots=page.layout.capacity,
@@ -233,7 +234,7 @@ def _fresh(
     host: Device,
     device: Device,
     security: str | None,
-) -> tuple[ControlPage, Timeline, WriterLock, list[Slot]]:
+) -> tuple[ControlPage, Timeline, WriterLock, list[Slot], WriterOrder | None]:
     """Create the parts of a new channel, and then its name."""
     header = Header(
         *limits, identity=secrets.token_bytes(16), slots=slots, arrays_size=len(form.encoded), **_self(host)
@@ -250,9 +251,24 @@ def _fresh(
         slot = make_slot(where, index, device, form, control.slot_range(header.capacity, header.epoch, index), security)
         undo.callback(slot.close)
         ring.append(slot)
+    gpu = _gpu_order(undo, name, where, device, 0, security)
     page = control.publish(name, header, form.encoded, security)
     undo.callback(page.close)
-    return page, frames, lock, ring
+    return page, frames, lock, ring, gpu
+
+
+def _gpu_order(
+    undo: contextlib.ExitStack, name: str, where: tuple[bytes, int], device: Device, count: int, security: str | None
+) -> WriterOrder | None:
+    """Return what orders the frames of slots on a GPU; None for the host. where: the identity, and the epoch."""
+    if device.kind == "host":
+        return None
+    with late_imports():
+        from extmem.channel.gpu_writing import WriterOrder
+
+    made = WriterOrder(name, *where, device, count, security)
+    undo.callback(made.close)
+    return made
 
 
 def _taken_over(
@@ -262,8 +278,11 @@ def _taken_over(
     host: Device,
     device: Device,
     security: str | None,
-) -> tuple[ControlPage, Timeline, WriterLock, list[Slot]]:
-    """Take over the parts of a channel whose writer has ended. Errors: ChannelTakenError."""
+) -> tuple[ControlPage, Timeline, WriterLock, list[Slot], WriterOrder | None]:
+    """Take over the parts of a channel whose writer has ended. Errors: ChannelTakenError.
+
+    Slots of a GPU are replaced: work of the writer before may still write to them, and nobody tells when it ends.
+    """
     lock = _lock_left(page, host, security)
     if lock is None:
         raise _taken(page.name, page.words64[Words.WRITER])
@@ -280,6 +299,14 @@ def _taken_over(
     page.words[Words.WAITING] = 0
     ring: list[Slot] = []
     encoded = page.arrays()
+    if device.kind != "host" or _is_on_gpu(page):
+        ring = reclaiming.make_slots(page, device, form, header.slots, security)
+        for made in ring:
+            undo.callback(made.close)
+        count = page.words64[Words.COUNT]
+        gpu = _gpu_order(undo, page.name, (page.identity, header.epoch + 1), device, count, security)
+        reclaiming.begin_epoch(page, form.encoded, header.slots)
+        return page, frames, lock, ring, gpu
     for index in range(header.slots):
         slot = open_slot(page, header.epoch, index, device, encoded, access=_READ_WRITE)
         if slot is None:  # no reader has kept it
@@ -289,7 +316,16 @@ def _taken_over(
             slot = make_slot((page.identity, header.epoch), index, device, like, place, security)
         undo.callback(slot.close)
         ring.append(slot)
-    return page, frames, lock, ring
+    return page, frames, lock, ring, None
+
+
+def _is_on_gpu(page: ControlPage) -> bool:
+    """Return whether the slots of this epoch are memory of a GPU, as far as somebody keeps them."""
+    try:
+        open_timeline(names.alive(page.identity, page.epoch), access=Access.READ).close()
+    except NameNotFoundError:
+        return False
+    return True
 
 
 def _lock_left(page: ControlPage, host: Device, security: str | None) -> WriterLock | None:
@@ -400,10 +436,4 @@ def _device(device: object) -> Device | None:
     if not isinstance(device, Device):
         raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")
     device.check_open()
-    if device.kind != "host":
-        raise UnsupportedError(
-            f"the slots of a channel are memory of the host in this release of extmem, and {device.name} is of the "
-            f"kind {device.kind!r}; omit device=",
-            requires_one_of=["the host device"],
-        )
     return device

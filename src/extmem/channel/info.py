@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from extmem.channel.control import ControlPage
     from extmem.objects import PayloadRow
 
-__all__ = ["ChannelInfo", "HeldFrame", "ReaderInfo", "of", "publishers", "reader_info"]
+__all__ = ["ChannelInfo", "HeldFrame", "ReaderInfo", "of", "publishers", "rate_of", "reader_info"]
 
 
 class HeldFrame(msgspec.Struct, frozen=True):
@@ -78,6 +78,10 @@ class ChannelInfo(msgspec.Struct, frozen=True):
     max_readers: int
     max_reliable: int
     readers: tuple[ReaderInfo, ...]
+    rate: float | None = None
+    """Frames per second, by the times of the frames in the ring; None if there are fewer than two. It falls while no
+    frame comes.
+    """
 
     @property
     def slowest(self) -> ReaderInfo | None:
@@ -115,7 +119,34 @@ def of(
         header.max_readers,
         header.max_reliable,
         tuple(one for one in readers if one is not None),
+        rate_of(_frames_in(control, header.slots), time.monotonic_ns()),
     )
+
+
+def _frames_in(control: ControlPage, slots: int) -> list[tuple[int, int]]:
+    """Return number and time of each frame in the ring, without those that are overwritten meanwhile."""
+    found = []
+    for slot in range(slots):
+        number = control.numbers[slot]
+        published = control.times[slot]
+        if number and control.numbers[slot] == number:
+            found.append((number, published))
+    return found
+
+
+def rate_of(frames: Iterable[tuple[int, int]], now: int) -> float | None:
+    """Return the frames per second. frames: their numbers and times. now: nanoseconds, as the times.
+
+    After a frame that is late, the silence counts, too: the rate falls with time.
+    """
+    numbered = sorted(frames)
+    if len(numbered) < 2:
+        return None
+    (first, begin), (last, end) = numbered[0], numbered[-1]
+    count, span = last - first, end - begin
+    if count <= 0 or span <= 0:
+        return None
+    return count / max(span, now - begin - span / count) * 1e9
 
 
 def publishers(identity: bytes, rows: Iterable[PayloadRow] | None = None) -> dict[str, int]:

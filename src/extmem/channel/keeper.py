@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from extmem.sharing.channel_page import Words
 if TYPE_CHECKING:
     from extmem.api.device import DeviceMemory
     from extmem.channel.frame import Frame
+    from extmem.channel.gpu_reading import ReaderOrder
     from extmem.channel.slots import Slot
     from extmem.channel.source import ReadSource
 
@@ -34,6 +36,8 @@ class FrameKeeper(Channel):
     """The frame that it gave last."""
     _free: list[int]
     """The places of kept frames in the reader's page. Place 0 is that of the frame that it gave last."""
+    _gpu: ReaderOrder | None
+    """What lanes of a GPU still read; None for slots of the host."""
     _held: dict[int, Slot]
     """The slots of frames that are kept, by their numbers."""
     _holds: Holds
@@ -92,6 +96,10 @@ class FrameKeeper(Channel):
         self._end(number)
 
     def _end(self, number: int) -> None:
+        gpu = self._gpu
+        if gpu is not None and number in gpu.used:
+            self._leave_to_lanes(gpu, number)
+            return
         self._holds.release(number)
         state = self._state
         if state[_HELD] == number:
@@ -101,6 +109,42 @@ class FrameKeeper(Channel):
         if self._control.words[_WAITING] and not self._closed:
             page = self._own_page
             page.raise_to(page.value + 1)
+
+    # What a GPU still reads.
+
+    @property
+    def gpu(self) -> ReaderOrder:
+        """What lanes of a GPU still read (for the library itself)."""
+        if self._gpu is None:
+            raise HandleStateError(f"the slots of {self._name!r} are memory of the host; use its frames as arrays")
+        return self._gpu
+
+    def _leave_to_lanes(self, gpu: ReaderOrder, number: int) -> None:
+        """Leave a frame that was released to the lanes that still read it."""
+        used, state = gpu.used.pop(number, None), self._state
+        if used is None:
+            return
+        self._held[number] = used.slot
+        _, place = self._kept.pop(number, (None, 0))
+        if not place:
+            with contextlib.suppress(IndexError):  # more than the page has room for are not listed
+                place = self._free.pop()
+                state[_HELD + 2 * place + 1] = monotonic_ns()
+                state[_HELD + 2 * place] = number
+        if state[_HELD] == number:
+            state[_HELD] = 0
+        gpu.leave_to(used, number, place)
+
+    def end_pending(self, number: int, place: int) -> None:
+        """Release a frame that no lane reads any more (for the library itself)."""
+        if place:
+            self._state[_HELD + 2 * place] = 0
+            self._free.append(place)
+        self._end(number)
+
+    def keep_stuck(self) -> Any:
+        """Return what keeps the slots locked until the process ends (for the library itself)."""
+        return self._control.locks.hold
 
     def _forget(self, number: int) -> None:
         """Forget a frame that was kept."""

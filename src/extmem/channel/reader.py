@@ -10,7 +10,6 @@ The reader's own timeline tells the writer what it holds (`sharing.reader_page`)
 
 from __future__ import annotations
 
-import contextlib
 from threading import get_ident
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from extmem.api.device import Device
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
+    from extmem.channel.gpu_order import EpochOrder
+    from extmem.channel.gpu_reading import ReaderOrder
     from extmem.channel.info import ChannelInfo
     from extmem.channel.slots import Slot
 
@@ -41,7 +42,7 @@ __all__ = ["ChannelReader", "Start"]
 Start = Literal["newest", "next", "oldest"]
 _HELD, _CURSOR, _LOST = reader_page.HELD, reader_page.CURSOR, reader_page.LOST
 _WAITING, _EPOCH, _CLOSED = Words.WAITING, Words.EPOCH, Words.CLOSED
-_SEQUENCE, _STATE = timeline_page.SEQUENCE // 4, timeline_page.STATE // 4
+_SEQUENCE = timeline_page.SEQUENCE // 4
 
 
 class ChannelReader(FrameKeeper):
@@ -93,6 +94,12 @@ class ChannelReader(FrameKeeper):
         self._words, self._words64, self._call = page.words, page.words64, page.locks.call
         self._ending: tuple[Any, ...] | None = None
         """The release that is being made: if an exception ends it, the next read makes it again."""
+        self._gpu: ReaderOrder | None = None
+        self._orders: list[EpochOrder] = []
+        """Those of earlier epochs, of which frames are held."""
+        self._frame_class: type[Frame] = Frame
+        if source.order is not None:
+            self._use_gpu()
         self._current: Frame | None = None
         self._holds = Holds(page.locks)
         self._args = self._holds.args
@@ -138,11 +145,11 @@ class ChannelReader(FrameKeeper):
             frame = self._take()
             if frame is not None:
                 return frame
-            if words[_STATE] or self._words[_CLOSED]:
+            if self._page.marked or self._words[_CLOSED]:
                 gone = self._gone()
                 if gone is not None:
                     return self._last_one(gone)
-            if not self._page.sleep(expected, deadline):
+            if not (self._gpu or self._page).sleep(expected, deadline):
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
             if words[_SEQUENCE] == expected:
                 self._look_for_writer()
@@ -168,7 +175,10 @@ class ChannelReader(FrameKeeper):
             left = waiting.SLICE if deadline is None else min(waiting.SLICE, (deadline - monotonic_ns()) / 1e9)
             if left <= 0:
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
-            await sleep_async(page, expected, left)
+            if self._gpu is None:
+                await sleep_async(page, expected, left)
+            else:
+                await self._gpu.sleep_async(expected, left)
             if page.sequence_number == expected:
                 self._look_for_writer()
 
@@ -263,8 +273,14 @@ class ChannelReader(FrameKeeper):
                 if frame is not None:
                     frame.release()
             self._settle()
+            if self._gpu is not None:
+                self._gpu.close()
+                for order in self._orders:
+                    order.close()
             self._control.locks.unlock(self._control.place_range(self._place))
             self._source.close()
+            if self._source.order is not None:
+                self._source.order.close()
             self._own.close()
             self._frames.close()
             self._control.close()
@@ -308,6 +324,8 @@ class ChannelReader(FrameKeeper):
                             self._own_page.raise_to(self._own_page.value + 1)
                     else:
                         current.release()
+            if self._gpu is not None:
+                self._gpu.settle()
             if self._kept:
                 self._settle()
                 if len(self._kept) >= self._max_held:
@@ -335,7 +353,9 @@ class ChannelReader(FrameKeeper):
                             if skipped:
                                 skipped = self._skip(source, count, slot, skipped)
                             meta = self._control.meta(slot) if self._sizes[slot] else b""
-                            self._current = frame = Frame(self, there, count, skipped, self._times[slot], meta)
+                            self._current = frame = self._frame_class(
+                                self, there, count, skipped, self._times[slot], meta
+                            )
                             self._args[count] = there.unlocking
                             source.taking = -1
                             self._started = True
@@ -372,7 +392,7 @@ class ChannelReader(FrameKeeper):
         self._started = True
         there = cast("Slot", source.slots[slot])  # it was locked
         meta = control.meta(slot) if control.sizes[slot] else b""
-        self._current = frame = Frame(self, there, number, skipped, control.times[slot], meta)
+        self._current = frame = self._frame_class(self, there, number, skipped, control.times[slot], meta)
         self._args[number] = there.unlocking
         source.taking = -1
         state[_HELD + 1] = monotonic_ns()
@@ -406,7 +426,26 @@ class ChannelReader(FrameKeeper):
         except NameNotFoundError:
             return None
         before.close(self._held)
+        if before.order is not None:
+            self._orders.append(before.order)
+        if source.order is not None:
+            self._use_gpu()
+        for order in list(self._orders):
+            if not any(slot.order is order for slot in list(self._held.values())):
+                self._orders.remove(order)
+                order.close()
         return source
+
+    # Slots of a GPU.
+
+    def _use_gpu(self) -> None:
+        with late_imports():
+            from extmem.channel.gpu_frames import GpuFrame
+            from extmem.channel.gpu_reading import ReaderOrder
+
+        self._frame_class = GpuFrame
+        if self._gpu is None:
+            self._gpu = ReaderOrder(self)
 
     # The writer's end.
 
@@ -423,5 +462,4 @@ class ChannelReader(FrameKeeper):
     def _look_for_writer(self) -> None:
         """After a long silence: raise WriterGoneError if the writer has ended, and nobody could tell."""
         if not self._reconnect:
-            with contextlib.suppress(OSError):
-                waiting.check_writer(self, self._awaited)
+            waiting.check_writer(self, self._awaited)

@@ -21,7 +21,7 @@ __all__ = ["Slot", "close_memory", "make_slot", "open_slot"]
 class Slot:
     """See the module. Ownership: it owns the memory until `close`."""
 
-    __slots__ = ("_numpy", "epoch", "format", "index", "locking", "memory", "range", "unlocking")
+    __slots__ = ("_numpy", "epoch", "format", "gpu", "index", "locking", "memory", "order", "range", "unlocking")
 
     def __init__(self, index: int, epoch: int, memory: DeviceMemory, form: SlotFormat, place: Range) -> None:
         self.index = index
@@ -34,6 +34,10 @@ class Slot:
         self.unlocking: tuple[Any, ...] = ()
         """The arguments that unlock it."""
         self._numpy: Any = None
+        self.gpu: Any = None
+        """What this side has of it for work on a GPU (`gpu_lanes.SlotUse`)."""
+        self.order: Any = None
+        """Of a reader, for memory of a GPU: which frames are complete (`gpu_order.EpochOrder`)."""
 
     def prepare(self, locks: RangeLocks, *, exclusive: bool) -> None:
         """Prepare the calls that lock the slot."""
@@ -56,7 +60,7 @@ class Slot:
 
     def close(self) -> None:
         """Close the memory. Arrays of it that are alive keep it. Safe to call twice."""
-        self._numpy = None
+        self._numpy = self.gpu = None
         close_memory(self.memory)
 
 

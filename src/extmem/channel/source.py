@@ -9,11 +9,13 @@ from extmem.channel.slots import Slot, open_slot
 from extmem.errors import ChannelCorruptError
 from extmem.handles import Access
 from extmem.objects import Status, error_for
+from extmem.owning import late_imports
 from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
     from extmem.api.device import Device
     from extmem.channel.control import ControlPage
+    from extmem.channel.gpu_order import EpochOrder
 
 __all__ = ["ReadSource"]
 
@@ -24,7 +26,19 @@ _ATTEMPTS = 100
 class ReadSource:
     """See the module, and `ring.Source`. Ownership: it owns the memory of the slots until `close`."""
 
-    __slots__ = ("_device", "_encoded", "_entries", "_page", "_table", "control", "epoch", "numbers", "slots", "taking")
+    __slots__ = (
+        "_device",
+        "_encoded",
+        "_entries",
+        "_page",
+        "_table",
+        "control",
+        "epoch",
+        "numbers",
+        "order",
+        "slots",
+        "taking",
+    )
 
     def __init__(self, control: ControlPage, page: Any, device: Device | None, epoch: int, encoded: bytes) -> None:
         self.control = control
@@ -36,6 +50,8 @@ class ReadSource:
         self.epoch = epoch
         self.numbers = control.numbers
         self.slots: list[Slot | None] = []
+        self.order: EpochOrder | None = None
+        """Which frames are complete, of slots that this reader has as memory of a GPU; None for those of the host."""
         self.taking = -1
         """The slot whose lock is being taken: if an exception ends that, the next read releases it."""
 
@@ -50,6 +66,7 @@ class ReadSource:
             found = cls(control, page, device, header.epoch, control.arrays())
             try:
                 found.open_up_to(header.slots)
+                found.set_order()
             except BaseException:
                 found.close()
                 raise
@@ -69,7 +86,20 @@ class ReadSource:
             slot = open_slot(self.control, self.epoch, len(self.slots), self._device, self._encoded, access=_READ)
             if slot is not None:
                 slot.prepare(self.control.locks, exclusive=False)
+                slot.order = self.order
             self.slots.append(slot)
+
+    def set_order(self) -> None:
+        """Open what orders the frames, if the slots are open on a GPU."""
+        open_now = [slot for slot in self.slots if slot is not None]
+        if open_now and open_now[0].memory.device.kind != "host":
+            with late_imports():
+                from extmem.channel.gpu_order import EpochOrder
+
+            kind = open_now[0].memory.device.kind
+            self.order = EpochOrder(self.control, self.epoch, self._device, kind)
+            for slot in open_now:
+                slot.order = self.order
 
     def count(self) -> int:
         """See `ring.Source`."""

@@ -29,12 +29,14 @@ from extmem.channel.slots import Slot, close_memory, make_slot
 from extmem.channel.turns import Turns, await_turn
 from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
 from extmem.handles.process_id import current_process
+from extmem.owning import late_imports
 from extmem.sharing.channel_page import META_LIMIT, Words
 
 if TYPE_CHECKING:
     from extmem.api.device import Device, DeviceMemory
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
+    from extmem.channel.gpu_writing import WriterOrder
     from extmem.channel.info import ChannelInfo
     from extmem.channel.reclaiming import Readers
     from extmem.channel.system import WriterLock
@@ -58,17 +60,26 @@ class ChannelWriter(Channel):
         *,
         form: SlotFormat,
         device: Device,
+        gpu: WriterOrder | None,
         when_full: WhenFull,
         timeout: float | None,
         max_slots: int,
         security: str | None,
     ) -> None:
-        """lock: that this process has as the writer. All that is passed is owned from now on."""
+        """lock: that this process has as the writer. gpu: of slots on a GPU. All is owned from now on."""
         super().__init__(name, page, frames)
         self._writer_lock = lock
         self._slots = slots
         self._format = form
         self._device = device
+        self._gpu = gpu
+        """What orders the frames of slots on a GPU; None for those of the host."""
+        self._frame_class: type[WritableFrame] = WritableFrame
+        if gpu is not None:
+            with late_imports():
+                from extmem.channel.gpu_frames import WritableGpuFrame
+
+            self._frame_class = WritableGpuFrame
         self._when_full = when_full
         self._timeout = timeout
         self._max_slots = max_slots
@@ -124,7 +135,7 @@ class ChannelWriter(Channel):
                         self._taking = -1
                     else:
                         self._numbers[slot] = 0
-                        frame = WritableFrame(self, there, there.memory)
+                        frame = self._frame_class(self, there, there.memory)
                         del ready[0]
                         self._writing[slot] = ref(frame)
                         self._taking = -1
@@ -193,7 +204,18 @@ class ChannelWriter(Channel):
 
     def replace_slots(self, form: SlotFormat, count: int) -> None:
         """Begin an epoch with new slots; no frame is being written (for the library itself)."""
+        if self._gpu is not None:
+            self._gpu.finish(self._slots)
         made = reclaiming.make_slots(self._control, self._device, form, count, self._security)
+        if self._gpu is not None:
+            try:
+                order = self._gpu.following(self._device, self._order.count)
+            except BaseException:
+                for slot in made:
+                    slot.close()
+                raise
+            self._gpu, before_gpu = order, self._gpu
+            before_gpu.close()
         reclaiming.begin_epoch(self._control, form.encoded, count)
         before, scratch = self._slots, self._scratch
         self._order = WriteOrder([0] * count, self._order.count)
@@ -243,12 +265,16 @@ class ChannelWriter(Channel):
         with self._taking_turns():
             self._control.words[Words.CLOSED] = 1
             self._page.wake()
+            if self._gpu is not None:
+                self._gpu.finish(self._slots)
             self._frames.close()
             self._readers.close()
             for slot in self._slots:
                 slot.close()
             if self._scratch is not None:
                 close_memory(self._scratch)
+            if self._gpu is not None:
+                self._gpu.close()
             self._control.close()
             self._writer_lock.close()
             self._ended = True
@@ -256,6 +282,13 @@ class ChannelWriter(Channel):
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self._order.count} frames published"
         return f"<ChannelWriter {self._name!r}: {self._format}, {len(self._slots)} slots, {state}>"
+
+    @property
+    def gpu(self) -> WriterOrder:
+        """What orders the frames of slots on a GPU (for the library itself)."""
+        if self._gpu is None:
+            raise HandleStateError(f"the slots of {self._name!r} are memory of the host")
+        return self._gpu
 
     # Parts of writing.
 
@@ -296,7 +329,7 @@ class ChannelWriter(Channel):
     def _made(self, slot: int) -> WritableFrame:
         """Return the frame of a slot that was claimed. The caller has the turn."""
         there = self._slots[slot]
-        frame = WritableFrame(self, there, there.memory)
+        frame = self._frame_class(self, there, there.memory)
         self._order.take(slot)
         self._writing[slot] = ref(frame)
         self._taking = -1
@@ -311,6 +344,8 @@ class ChannelWriter(Channel):
         try:
             if turns.setdefault(0, turn) is not turn:
                 await_turn(turns, turn)
+            if self._gpu is not None and index in self._writing:
+                self._gpu.publish(slot, order.count + 1)
             if self._writing.pop(index, None) is None:  # first, so that nobody publishes it twice
                 raise HandleStateError(f"this frame of {self._name!r} is published or given up; write the next one")
             order.count = number = order.count + 1
@@ -374,7 +409,8 @@ class ChannelWriter(Channel):
                         f"{self._full_error()} (And no memory for a frame to drop: {error})"
                     ) from None
             self._control.words64[_DROPPED] += 1
-            return WritableFrame(self, Slot(-1, 0, memory, self._format, self._slots[0].range), memory, True)
+            dropped = Slot(-1, 0, memory, self._format, self._slots[0].range)
+            return self._frame_class(self, dropped, memory, True)
 
     def _grown(self) -> WritableFrame | None:
         """Add a slot, and return a frame in it; None if there may be no more, or no memory is left."""

@@ -1,0 +1,242 @@
+"""Frames of slots that are memory of a GPU: `GpuFrame` of a reader, and `WritableGpuFrame` of the writer.
+
+How this works. `on` orders a lane (`gpu_lanes`) with the writer or the readers, without a wait of the host. Everything
+else that gives the program the memory waits on the host first, except arrays of frameworks with streams: these make
+the stream wait.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from extmem.channel.frame import Frame, WritableFrame
+from extmem.errors import HandleStateError
+
+if TYPE_CHECKING:
+    from extmem.api.device import DeviceMemory
+    from extmem.channel.gpu_lanes import Lane
+    from extmem.channel.gpu_reading import ReaderOrder
+    from extmem.channel.gpu_writing import WriterOrder
+
+__all__ = ["GpuFrame", "WritableGpuFrame"]
+
+_LEGACY_STREAM = 1
+"""CU_STREAM_LEGACY: what DLPack means by no stream."""
+
+
+class _GpuReader(Protocol):
+    """What a frame needs of its reader."""
+
+    @property
+    def gpu(self) -> ReaderOrder: ...
+
+
+class _GpuWriter(Protocol):
+    """What a frame needs of its writer."""
+
+    @property
+    def gpu(self) -> WriterOrder: ...
+
+
+class _Reading:
+    """The block of `GpuFrame.on`."""
+
+    __slots__ = ("_frame", "_lane", "_work")
+
+    def __init__(self, frame: GpuFrame, work: object) -> None:
+        self._frame = frame
+        self._work = work
+        self._lane: Lane | None = None
+
+    def __enter__(self) -> Any:
+        frame = self._frame
+        frame.begin_work()
+        try:
+            self._lane, given = frame.reader.gpu.enter(frame.ring_slot, frame.number, self._work)
+        except BaseException:
+            frame.in_block = False
+            raise
+        return given
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        frame, lane = self._frame, self._lane
+        if lane is None:
+            return
+        self._lane = None
+        gpu = frame.reader.gpu
+        gpu.note(frame.ring_slot, frame.number, lane)
+        try:
+            gpu.leave(frame.ring_slot, lane)
+        finally:
+            frame.release()
+
+
+class GpuFrame(Frame):
+    """A frame of a GPU's memory. See `Frame`."""
+
+    __slots__ = ("_in_block",)
+
+    @property
+    def reader(self) -> _GpuReader:
+        """The reader that it is of (for the library itself)."""
+        reader: Any = self._channel
+        return reader  # type: ignore[no-any-return]
+
+    @property
+    def in_block(self) -> bool:
+        """Whether a block of `on` has it (for the library itself)."""
+        return getattr(self, "_in_block", False)
+
+    @in_block.setter
+    def in_block(self, value: bool) -> None:
+        self._in_block = value
+
+    def begin_work(self) -> None:
+        """Begin a block of `on` (for the library itself). Errors: HandleStateError."""
+        if not self._live or self.in_block:
+            why = "is in a block of on() already" if self._live else "is released: a lane, or the writer, has its slot"
+            raise HandleStateError(
+                f"frame {self.number} of {self._channel.name!r} {why}; use one block of on() for each frame, and give "
+                "all its work in there"
+            )
+        self._in_block = True
+
+    def on(self, work: object = None) -> _Reading:
+        """See `Frame.on`."""
+        return _Reading(self, work)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """See `Frame.wait`."""
+        if not self._live:
+            Frame.memory.__get__(self)
+        self._slot.order.wait(self.number, timeout)
+
+    @property
+    def memory(self) -> DeviceMemory:
+        """See `Frame.memory`."""
+        found: DeviceMemory = Frame.memory.__get__(self)
+        self._slot.order.wait(self.number)
+        return found
+
+    def _given(self, method: str, stream: object) -> Any:
+        """Return the array or arrays of a framework, for work on a stream."""
+        memory, form = Frame.memory.__get__(self), self._slot.format
+        if form.entries is None:
+            found = getattr(memory, method)()
+        else:
+            found = {name: getattr(form.part(memory, name), method)() for name in form.entries}
+        self.reader.gpu.use(self._slot, self.number, method, stream)
+        return found
+
+    def torch(self, *, stream: object = None) -> Any:
+        """See `Frame.torch`."""
+        return self._given("torch", stream)
+
+    def cupy(self, *, stream: object = None) -> Any:
+        """See `Frame.cupy`."""
+        return self._given("cupy", stream)
+
+    def __dlpack__(self, *, stream: object = None, **options: Any) -> object:
+        memory = Frame.memory.__get__(self)
+        if stream == -1 or memory.__dlpack_device__()[0] == 1:
+            self.wait()
+        else:
+            self.reader.gpu.use(self._slot, self.number, "", _LEGACY_STREAM if stream is None else stream)
+        return memory.__dlpack__(stream=stream, **options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        found: tuple[int, int] = Frame.memory.__get__(self).__dlpack_device__()
+        return found
+
+
+class _Writing:
+    """The block of `WritableGpuFrame.on`."""
+
+    __slots__ = ("_frame", "_lane", "_work")
+
+    def __init__(self, frame: WritableGpuFrame, work: object) -> None:
+        self._frame = frame
+        self._work = work
+        self._lane: Lane | None = None
+
+    def __enter__(self) -> Any:
+        frame = self._frame
+        frame.begin_work()
+        try:
+            self._lane, given = frame.writer.gpu.enter(frame.ring_slot, self._work)
+        except BaseException:
+            frame.used = False
+            raise
+        return given
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            self._frame.writer.gpu.leave(self._frame.ring_slot, lane, failed=kind is not None)
+
+
+class WritableGpuFrame(WritableFrame):
+    """A slot of a GPU's memory that the writer fills. See `WritableFrame`."""
+
+    __slots__ = ("_used",)
+
+    @property
+    def writer(self) -> _GpuWriter:
+        """The writer that it is of (for the library itself)."""
+        writer: Any = self._channel
+        return writer  # type: ignore[no-any-return]
+
+    @property
+    def used(self) -> bool:
+        """Whether a block of `on` has it, or had it (for the library itself)."""
+        return getattr(self, "_used", False)
+
+    @used.setter
+    def used(self, value: bool) -> None:
+        self._used = value
+
+    def begin_work(self) -> None:
+        """Begin a block of `on` (for the library itself). Errors: HandleStateError."""
+        WritableFrame.memory.__get__(self)
+        if self.used:
+            raise HandleStateError(
+                f"this frame of {self._channel.name!r} has had a block of on() already; give all its work in one block"
+            )
+        self._used = True
+
+    def on(self, work: object = None) -> _Writing:
+        """See `WritableFrame.on`."""
+        return _Writing(self, work)
+
+    @property
+    def memory(self) -> DeviceMemory:
+        """See `WritableFrame.memory`."""
+        found: DeviceMemory = WritableFrame.memory.__get__(self)
+        self.writer.gpu.before_host(self._slot)
+        return found
+
+    def numpy(self) -> Any:
+        """See `WritableFrame.numpy`."""
+        return self.memory.numpy() if self._slot.format.entries is None else self._arrays("numpy")
+
+    def _given(self, method: str, stream: object) -> Any:
+        memory, form = WritableFrame.memory.__get__(self), self._slot.format
+        if form.entries is None:
+            found = getattr(memory, method)()
+        else:
+            found = {name: getattr(form.part(memory, name), method)() for name in form.entries}
+        self.writer.gpu.join(self._slot, method, stream)
+        return found
+
+    def torch(self, *, stream: object = None) -> Any:
+        """See `WritableFrame.torch`."""
+        return self._given("torch", stream)
+
+    def cupy(self, *, stream: object = None) -> Any:
+        """See `WritableFrame.cupy`."""
+        return self._given("cupy", stream)
