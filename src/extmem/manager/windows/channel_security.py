@@ -22,6 +22,8 @@ __all__ = ["access_list_of", "lock_directory_sddl", "root_directory_sddl"]
 _READING: Final = READ_CONTROL | GENERIC_READ | GENERIC_ALL | GENERIC_EXECUTE
 _OF_ROOT: Final = READ_CONTROL | directories.QUERY | directories.TRAVERSE
 _DACL: Final = 4
+_NO_PROTECTION: Final = "NO_ACCESS_CONTROL"
+"""In SDDL: everybody has every right, which the program has asked for."""
 _LIST = re.compile(r"D:(?:P|AI|AR)*(?=\(|$|S:)")
 
 
@@ -40,8 +42,8 @@ def lock_directory_sddl(sddl: str | None) -> str | None:
 
 
 def _for_readers(sddl: str | None, mask: Callable[[int], int]) -> str | None:
-    if sddl is None:
-        return None
+    if sddl is None or _NO_PROTECTION in sddl:
+        return sddl
     with security_descriptor(sddl, mask) as address:
         text = sddl_from(address)
     return _LIST.sub(lambda found: f"{found[0]}(A;;GA;;;{user_sid()})", text, count=1)
