@@ -10,7 +10,6 @@ The reader's own timeline tells the writer what it holds (`sharing.reader_page`)
 
 from __future__ import annotations
 
-import contextlib
 from threading import get_ident
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -43,7 +42,7 @@ __all__ = ["ChannelReader", "Start"]
 Start = Literal["newest", "next", "oldest"]
 _HELD, _CURSOR, _LOST = reader_page.HELD, reader_page.CURSOR, reader_page.LOST
 _WAITING, _EPOCH, _CLOSED = Words.WAITING, Words.EPOCH, Words.CLOSED
-_SEQUENCE, _STATE = timeline_page.SEQUENCE // 4, timeline_page.STATE // 4
+_SEQUENCE = timeline_page.SEQUENCE // 4
 
 
 class ChannelReader(FrameKeeper):
@@ -145,7 +144,7 @@ class ChannelReader(FrameKeeper):
             frame = self._take()
             if frame is not None:
                 return frame
-            if words[_STATE] or self._words[_CLOSED]:
+            if self._page.marked or self._words[_CLOSED]:
                 gone = self._gone()
                 if gone is not None:
                     return self._last_one(gone)
@@ -445,5 +444,4 @@ class ChannelReader(FrameKeeper):
     def _look_for_writer(self) -> None:
         """After a long silence: raise WriterGoneError if the writer has ended, and nobody could tell."""
         if not self._reconnect:
-            with contextlib.suppress(OSError):
-                waiting.check_writer(self, self._awaited)
+            waiting.check_writer(self, self._awaited)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from extmem.channel.gpu_writing import WriterOrder
     from extmem.channel.info import ChannelInfo
     from extmem.channel.reclaiming import Readers
-    from extmem.channel.writer_lock import WriterLock
+    from extmem.channel.system import WriterLock
 
 __all__ = ["ChannelWriter", "WhenFull"]
 
