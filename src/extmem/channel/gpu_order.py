@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from extmem.api.device import Device
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
+    from extmem.core.device_state import DeviceState
 
 __all__ = ["EpochOrder"]
 
@@ -51,17 +52,20 @@ class EpochOrder:
         "_reached",
         "_thread",
         "_where",
+        "device_name",
         "written",
     )
 
-    def __init__(self, control: ControlPage, epoch: int, device: Device | None, kind: str) -> None:
-        """device: that the reader opens the slots on; kind: of the device that they are open on.
+    def __init__(self, control: ControlPage, epoch: int, device: Device | None, opened_on: DeviceState) -> None:
+        """device: that the reader opens the slots on. opened_on: the device that they are open on.
 
         Errors: as `open_timeline`.
         """
         self._name = control.name
         self._where = (control.identity, epoch)
-        self._kind = kind
+        self._kind = opened_on.kind
+        self.device_name = opened_on.name
+        """The GPU that the slots are on."""
         self._awaited = 0
         """The highest value that lanes wait for."""
         self._reached = _NEVER

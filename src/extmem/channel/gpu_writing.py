@@ -81,6 +81,12 @@ class WriterOrder:
             raise
         self.written.page.announce_signal()
 
+    @property
+    def device_name(self) -> str:
+        """The GPU that the slots are on."""
+        name: str = self.written.record.device.name
+        return name
+
     def used_by(self, is_alone: Callable[[], bool]) -> type[WritableGpuFrame]:
         """Set the writer, and return the class of its frames.
 

@@ -237,7 +237,7 @@ class ChannelReader(FrameKeeper):
     def info(self) -> ChannelInfo:
         """See `Channel.info`."""
         self._check()
-        return info.of(self._control, self._page, self._place)
+        return info.of(self._control, self._page, self._place, gpu=self._source.order)
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of `open_channel` that it was opened with, as far as they can be pickled (for the

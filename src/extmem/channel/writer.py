@@ -236,7 +236,7 @@ class ChannelWriter(Channel):
     def info(self) -> ChannelInfo:
         """See `Channel.info`."""
         self._check()
-        return info.of(self._control, self._page)
+        return info.of(self._control, self._page, gpu=self._gpu)
 
     def close(self) -> None:
         """End the channel: readers get what is published, and then learn that it is closed. Safe to call twice.

@@ -54,6 +54,7 @@ def test_the_queue_of_a_reader(vulkan: Device, peer: Peer, name: str) -> None:
                 commands.release(copy.buffer())
             assert set(copy.read_bytes()) == {byte}
             assert peer(f"put({byte + 1})") == byte + 1
+        assert reader.info.device == vulkan.name
         peer("writer.close()\ndevice.close()\nNone")
         assert [bytes(frame.view())[:1] for frame in reader] == [bytes([9])]
 

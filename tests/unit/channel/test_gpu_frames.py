@@ -334,6 +334,13 @@ def test_a_frame_without_a_gpu_wait_calls_the_driver_as_seldom_as_it_can(
         assert read == ["cuStreamIsCapturing", "cuStreamWaitValue64", "cuEventRecord", *wrote]
 
 
+def test_info_tells_where_the_slots_are(writer: ChannelWriter, reader: ChannelReader, name: str) -> None:
+    for one in (writer, reader):
+        assert (one.info.device, one.info.order) == ("Fake Discrete GPU", "gpu")
+    with extmem.create_channel(f"{name} of the host", 8) as other:
+        assert (other.info.device, other.info.order) == ("", "host")
+
+
 def test_nothing_is_left(fake: fake_cuda.FakeCuda, name: str) -> None:
     with leaks.no_leaks(), shared_devices.fresh_devices(), extmem.open_device(kind="cuda") as device:
         with (

@@ -14,13 +14,18 @@ waited for. Without a GPU that Vulkan and CUDA have, each figure has the unit "n
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import extmem
 from extmem.cli._bench.channel_bounds import bounded
-from extmem.cli._bench.environment import Environment
 from extmem.cli._bench.measure import Figure, interleaved, microseconds, unbounded
+
+if sys.platform != "linux":
+    raise ImportError("this benchmark measures channels on Linux")
+
+from extmem.cli._bench.environment import Environment
 from extmem.cli._bench.ordering_gpu import gpu_of_both, new_stream
 
 __all__ = ["figures"]
