@@ -32,7 +32,8 @@ from tests.gpu.streams import new_stream
 from tests.gpu_frames import Streams
 device = cuda = extmem.open_device(kind="cuda")
 streams = Streams(cuda)
-stream = new_stream(cuda).__enter__()
+made = new_stream(cuda)  # kept: its end destroys the stream
+stream = made.__enter__()
 writer = extmem.create_channel(name, size, "uint8", device=device, slots=4)
 
 def put(byte):
@@ -69,7 +70,8 @@ from tests.gpu.streams import new_stream
 from tests.gpu_frames import Streams
 cuda = extmem.open_device(kind="cuda")
 streams = Streams(cuda)
-stream = new_stream(cuda).__enter__()
+made = new_stream(cuda)  # kept: its end destroys the stream
+stream = made.__enter__()
 reader = extmem.open_channel(name, device=cuda)
 gate = streams.gate(stream)
 gate.__enter__()
