@@ -67,10 +67,8 @@ class _Reading:
         if lane is None:
             return
         self._lane = None
-        gpu, slot = frame._channel.gpu, frame._slot
-        gpu.note(slot, frame.number, lane)
         try:
-            gpu.leave(slot, lane)
+            frame._channel.gpu.leave(frame._slot, lane)
         finally:
             frame.release()
 

@@ -308,7 +308,7 @@ class ChannelReader(FrameKeeper):
             if current is not None:
                 self._current = None
                 if not current._kept:
-                    if current._memory is None and current._live:
+                    if current._memory is None and current._live and self._gpu is None:
                         # As `Frame.release`, of a frame without arrays.
                         current._live = False
                         self._ending = ending = self._args.pop(current.number, None)

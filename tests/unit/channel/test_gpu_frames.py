@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import extmem
@@ -206,6 +207,32 @@ def test_several_arrays_in_a_frame(cuda: Device, name: str, streams: Streams) ->
             got = streams.taken(arrays["color"], R)
         wait_until(lambda: reader.poll() is None and not reader.held, lambda: "the stream")
         assert got.bytes == {3}
+
+
+def test_put_copies_several_arrays_to_a_gpu(cuda: Device, name: str) -> None:
+    shape = {"color": ((2, 4), "uint8"), "depth": (4, "float32")}
+    with (
+        extmem.create_channel(name, shape, device=cuda) as writer,
+        extmem.open_channel(name, device=cuda) as reader,
+    ):
+        assert writer.put(color=np.full((2, 4), 7, "uint8"), depth=np.arange(4, dtype="float32")) == 1
+        frame = reader.read(timeout=10)
+        assert (frame["color"].read() == 7).all() and frame["depth"].read().tolist() == [0, 1, 2, 3]
+
+
+def test_the_queue_reads_slots_of_cuda(cuda: Device, vulkan: Device, streams: Streams, name: str) -> None:
+    """`written` is a page of the host then, so the host waits before the submission."""
+    with (
+        extmem.create_channel(name, 8, device=cuda) as writer,
+        extmem.open_channel(name, device=vulkan) as reader,
+        vulkan.allocate(8) as copy,
+    ):
+        assert (writer.info.order, reader.info.order) == ("gpu", "host")
+        for byte in (1, 2, 3):
+            write(writer, streams, byte)
+            with vulkan.commands() as commands, reader.read(timeout=10).on(commands) as buffer:
+                _copy(commands, buffer, copy.buffer())
+            assert set(copy.read_bytes()) == {byte}
 
 
 def test_a_kept_frame_and_async_for(writer: ChannelWriter, reader: ChannelReader, streams: Streams) -> None:
