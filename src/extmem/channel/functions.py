@@ -17,8 +17,8 @@ from extmem.channel.format import SlotFormat
 from extmem.channel.reader import ChannelReader, Start
 from extmem.channel.slots import Slot, make_slot, open_slot
 from extmem.channel.source import ReadSource
+from extmem.channel.system import WriterLock
 from extmem.channel.writer import ChannelWriter, WhenFull
-from extmem.channel.writer_lock import WriterLock
 from extmem.core import name_waits, operations, shared_devices
 from extmem.core.everyday_names import everyday_name
 from extmem.errors import (
@@ -46,6 +46,7 @@ _POLICIES = ("drop", "wait", "raise", "grow")
 _STARTS = ("newest", "next", "oldest")
 _HEADROOM = 64
 _RETRY = 0.002
+_PATIENCE = 1.0
 _READ, _READ_WRITE = int(Access.READ), int(Access.READ_WRITE)
 
 
@@ -89,7 +90,7 @@ def create_channel(
         them (`ChannelWriter.reconfigure`).
     Errors: ChannelTakenError if the channel has a live writer; NameTakenError if the name is that of something else;
     NameInvalidError, AccessDeniedError, SecurityDescriptorError; OutOfMemoryError; those of `Device.allocate` for shape
-    and dtype; UnsupportedError on systems other than Linux.
+    and dtype; UnsupportedError for slots of GPUs, and on Windows for names of other sessions (`Global\\`).
     """
     if unsettled:
         work_off()
@@ -107,16 +108,13 @@ def create_channel(
         _check_count(max_slots, slots, CAPACITY_LIMIT, "max_slots")
     _check_count(max_readers, 1, READERS_LIMIT, "max_readers")
     _check_count(max_reliable, 0, READERS_LIMIT, "max_reliable")
-    owner = manager()
-    if not owner.has_broker:
-        raise control.no_channels()
     host = cast("Device", shared_devices.device_for(None))
     place = _device(device) or host
     most = max_slots if max_slots is not None else min(CAPACITY_LIMIT, max(_HEADROOM, 4 * slots))
     limits = (most, max_readers, min(max_reliable, max_readers) if reliable == "allow" else 0)
     while True:
         try:
-            page = control.find(checked, writable=True)
+            page = control.find(checked, writable=True, security=security)
         except NameNotFoundError:
             page = None
         except ObjectTypeError as error:
@@ -183,7 +181,7 @@ def open_channel(
     device: the device that the slots are opened on; None for the one that they are on.
     Errors: NameNotFoundError; NameTimeoutError; ObjectTypeError for the name of something else (it names the call that
     opens that); AccessDeniedError, also for `reliable=True` if the writer refuses it; QuotaError if there are as many
-    readers as the channel allows; ChannelCorruptError; UnsupportedError on systems other than Linux.
+    readers as the channel allows; ChannelCorruptError; UnsupportedError for slots of GPUs.
     """
     if unsettled:
         work_off()
@@ -194,8 +192,6 @@ def open_channel(
     )
     _device(device)
     owner = manager()
-    if not owner.has_broker:
-        raise control.no_channels()
     while True:
         if timeout is None:
             page = control.find(checked, writable=False)
@@ -243,7 +239,7 @@ def _fresh(
     header = Header(
         *limits, identity=secrets.token_bytes(16), slots=slots, arrays_size=len(form.encoded), **_self(host)
     )
-    lock = WriterLock.taken(header.identity)
+    lock = WriterLock.taken(header.identity, security)
     if lock is None:
         raise _taken(name, 0)
     undo.callback(lock.close)
@@ -287,7 +283,7 @@ def _taken_over(
 
     Slots of a GPU are replaced: work of the writer before may still write to them, and nobody tells when it ends.
     """
-    lock = WriterLock.taken(page.identity)
+    lock = _lock_left(page, host, security)
     if lock is None:
         raise _taken(page.name, page.words64[Words.WRITER])
     undo.callback(lock.close)
@@ -330,6 +326,21 @@ def _is_on_gpu(page: ControlPage) -> bool:
     except NameNotFoundError:
         return False
     return True
+
+
+def _lock_left(page: ControlPage, host: Device, security: str | None) -> WriterLock | None:
+    """Return the lock of the writer, once the last one has ended; None if there is one.
+
+    A process can be seen to have ended just before the kernel has released all that it had.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while (lock := WriterLock.taken(page.identity, security)) is None and time.monotonic() < deadline:
+        with host.timeline() as probe, probe.use() as record:
+            words = page.words64[Words.WRITER : Words.WRITER + 3]
+            if not record.page.has_ended(*words):
+                break
+        time.sleep(_RETRY)
+    return lock
 
 
 def _own_page(page: ControlPage, name: str, *, reliable: bool) -> tuple[Timeline, int]:

@@ -10,7 +10,6 @@ The reader's own timeline tells the writer what it holds (`sharing.reader_page`)
 
 from __future__ import annotations
 
-import contextlib
 from threading import get_ident
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -43,7 +42,7 @@ __all__ = ["ChannelReader", "Start"]
 Start = Literal["newest", "next", "oldest"]
 _HELD, _CURSOR, _LOST = reader_page.HELD, reader_page.CURSOR, reader_page.LOST
 _WAITING, _EPOCH, _CLOSED = Words.WAITING, Words.EPOCH, Words.CLOSED
-_SEQUENCE, _STATE = timeline_page.SEQUENCE // 4, timeline_page.STATE // 4
+_SEQUENCE = timeline_page.SEQUENCE // 4
 
 
 class ChannelReader(FrameKeeper):
@@ -97,10 +96,9 @@ class ChannelReader(FrameKeeper):
         """The release that is being made: if an exception ends it, the next read makes it again."""
         self._gpu: ReaderOrder | None = None
         self._orders: list[EpochOrder] = []
-        """Those of earlier epochs, of which frames are held."""
         self._frame_class: type[Frame] = Frame
         if source.order is not None:
-            self._use_gpu()
+            self._gpu, self._frame_class = source.order.used_by(self, None)
         self._current: Frame | None = None
         self._holds = Holds(page.locks)
         self._args = self._holds.args
@@ -146,7 +144,7 @@ class ChannelReader(FrameKeeper):
             frame = self._take()
             if frame is not None:
                 return frame
-            if words[_STATE] or self._words[_CLOSED]:
+            if self._page.marked or self._words[_CLOSED]:
                 gone = self._gone()
                 if gone is not None:
                     return self._last_one(gone)
@@ -239,7 +237,7 @@ class ChannelReader(FrameKeeper):
     def info(self) -> ChannelInfo:
         """See `Channel.info`."""
         self._check()
-        return info.of(self._control, self._page, self._place)
+        return info.of(self._control, self._page, self._place, gpu=self._source.order)
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of `open_channel` that it was opened with, as far as they can be pickled (for the
@@ -276,12 +274,9 @@ class ChannelReader(FrameKeeper):
             self._settle()
             if self._gpu is not None:
                 self._gpu.close()
-                for order in self._orders:
-                    order.close()
+                self._leave_order(self._source.order)
             self._control.locks.unlock(self._control.place_range(self._place))
             self._source.close()
-            if self._source.order is not None:
-                self._source.order.close()
             self._own.close()
             self._frames.close()
             self._control.close()
@@ -427,26 +422,10 @@ class ChannelReader(FrameKeeper):
         except NameNotFoundError:
             return None
         before.close(self._held)
-        if before.order is not None:
-            self._orders.append(before.order)
         if source.order is not None:
-            self._use_gpu()
-        for order in list(self._orders):
-            if not any(slot.order is order for slot in list(self._held.values())):
-                self._orders.remove(order)
-                order.close()
+            self._gpu, self._frame_class = source.order.used_by(self, self._gpu)
+        self._leave_order(before.order)
         return source
-
-    # Slots of a GPU.
-
-    def _use_gpu(self) -> None:
-        with late_imports():
-            from extmem.channel.gpu_frames import GpuFrame
-            from extmem.channel.gpu_reading import ReaderOrder
-
-        self._frame_class = GpuFrame
-        if self._gpu is None:
-            self._gpu = ReaderOrder(self)
 
     # The writer's end.
 
@@ -457,11 +436,12 @@ class ChannelReader(FrameKeeper):
         """Return the frame that the writer has published just before its end. Raise the error if there is none."""
         frame = self._take()
         if frame is None:
+            if self._gpu is not None:
+                self._gpu.before_end()
             raise gone
         return frame
 
     def _look_for_writer(self) -> None:
         """After a long silence: raise WriterGoneError if the writer has ended, and nobody could tell."""
         if not self._reconnect:
-            with contextlib.suppress(OSError):
-                waiting.check_writer(self, self._awaited)
+            waiting.check_writer(self, self._awaited)

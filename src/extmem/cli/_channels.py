@@ -43,7 +43,6 @@ __all__ = [
     "mode_of",
     "process_in_words",
     "rate_in_words",
-    "refuse_without_channels",
     "print_channel",
     "seconds_in_words",
     "slowest_in_words",
@@ -68,14 +67,6 @@ class ChannelLook(msgspec.Struct, frozen=True):
     """With this begin the names of the payloads that it consists of."""
 
 
-def refuse_without_channels() -> None:
-    """Raise UnsupportedError on systems that have no channels."""
-    from extmem.cli._top.reading import channel_provider
-
-    if channel_provider() is None:
-        raise control.no_channels()
-
-
 def channel_names(rows: Sequence[PayloadRow]) -> Iterator[str]:
     """Yield the names of the channels among these payloads."""
     for row in rows:
@@ -90,7 +81,7 @@ def look_at(name: str, rows: Sequence[PayloadRow]) -> ChannelLook:
     """Return what there is to know of the channel with this name. rows: of a snapshot of now.
 
     Errors: NameNotFoundError, ObjectTypeError, AccessDeniedError, ChannelCorruptError; PeerGoneError if the object
-    manager does not answer; UnsupportedError on systems without channels.
+    manager does not answer.
     """
     with (
         closing(control.find(name, writable=False)) as page,

@@ -22,11 +22,10 @@ _GRACE, _SOON = 3.0, 0.1
 
 def _look(name: str) -> dict[str, Any] | None:
     """Return the channel as plain data; None if there is none with this name. Starts no broker."""
-    from extmem.cli._channels import describe_channel, look_at, refuse_without_channels
+    from extmem.cli._channels import describe_channel, look_at
     from extmem.errors import NameNotFoundError
     from extmem.manager import manager
 
-    refuse_without_channels()
     owner = manager()
     if owner.has_broker and owner.status() is None:
         return None

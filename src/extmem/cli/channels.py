@@ -19,11 +19,10 @@ def _live_channels() -> tuple[list[dict[str, Any]], list[str]] | None:
     """
     import functools
 
-    from extmem.cli._channels import channel_names, describe_channel, look_at, refuse_without_channels
+    from extmem.cli._channels import channel_names, describe_channel, look_at
     from extmem.errors import ExtmemError, NameNotFoundError, PeerGoneError
     from extmem.manager import manager, process_name
 
-    refuse_without_channels()
     owner = manager()
     if owner.has_broker and owner.status() is None:
         return None

@@ -316,10 +316,8 @@ def demo(out: Path, frames: int, as_json: bool) -> None:
             param_hint="--out",
         )
     _require_parts()
-    from extmem.cli._channels import refuse_without_channels
     from extmem.manager import manager
 
-    refuse_without_channels()
     began = time.monotonic()
     run = _Demo(frames, quiet=as_json)
     manager().snapshot()  # connects, and starts a broker if none runs, before the open files are counted

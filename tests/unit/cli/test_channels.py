@@ -24,8 +24,6 @@ from extmem.cli._channels import (
 )
 from extmem.cli._watching import Watch, as_line
 
-CHANNELS = pytest.mark.linux_only("channels are Linux's in this release")
-
 
 def reader(place: int = 0, *, behind: int = 0, lost: int = 0, held: tuple[HeldFrame, ...] = ()) -> ReaderInfo:
     return ReaderInfo(place, 100 + place, False, False, 50 - behind, behind, lost, 1, held)
@@ -139,7 +137,6 @@ def camera() -> Iterator[extmem.ChannelWriter]:
         yield channel
 
 
-@CHANNELS
 def test_channels_lists_them_and_channel_shows_one(camera: extmem.ChannelWriter) -> None:
     with (
         extmem.open_channel(camera.name, every=True) as reader,
@@ -167,7 +164,6 @@ def test_channels_lists_them_and_channel_shows_one(camera: extmem.ChannelWriter)
         assert json.loads(run("channel", camera.name, "--json").stdout)["readers"][0]["place"] == shown["place"]
 
 
-@CHANNELS
 def test_a_name_of_nothing_and_one_of_something_else_are_told(camera: extmem.ChannelWriter) -> None:
     missing = run("channel", "cli/\x1b[2Jcamra", code=1)
     assert r"Did you mean cli/\x1b[2Jcamera?" in missing.stderr and missing.stdout == ""
@@ -178,7 +174,6 @@ def test_a_name_of_nothing_and_one_of_something_else_are_told(camera: extmem.Cha
     assert "NameInvalidError" in run("channel", "a@b", code=1).stderr
 
 
-@CHANNELS
 def test_watching_ends_with_the_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_channel, "_GRACE", 0.0)
     channel = extmem.create_channel("cli/ending", (4, 6))
@@ -192,7 +187,6 @@ def test_watching_ends_with_the_channel(monkeypatch: pytest.MonkeyPatch) -> None
     assert list(one_channel._looks("cli/ending", 0.1)) == []
 
 
-@CHANNELS
 def test_a_channel_that_cannot_be_read_is_told_and_the_others_are_listed(
     camera: extmem.ChannelWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

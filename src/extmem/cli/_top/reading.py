@@ -30,10 +30,8 @@ NO_OWN_BROKER: Final = "No broker of this version of extmem runs here; one of an
 _PAUSES: Final = 4
 
 
-def channel_provider() -> ChannelProvider | None:
-    """Return the function that tells of channels; None on systems without channels."""
-    if not manager().has_broker:
-        return None
+def channel_provider() -> ChannelProvider:
+    """Return the function that tells of channels."""
     from extmem.cli._top.channel_facts import channels_of
 
     return channels_of
