@@ -84,7 +84,8 @@ def write(frames: int, half: int | None) -> Iterator[Any]:
                 raise RuntimeError("the writer was to be killed, and was not")
             _fill(frame, pixels, height)
             frame.meta = pack(number - 1, pid, digest_of(pixels))
-        yield Written(number, pid, began, time.perf_counter_ns())
+            ended = time.perf_counter_ns()  # the end of the block publishes it, and readers have it at once
+        yield Written(number, pid, began, ended)
         due = max(due + _PACE, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
 
