@@ -211,7 +211,7 @@ class _Lock:
 class RangeLocks:
     """The locks of one opening of a channel's directories. Ownership: it owns them until `close`."""
 
-    __slots__ = ("_kept", "_locks", "_pinned", "_security", "hold", "owner")
+    __slots__ = ("_kept", "_locks", "_names", "_pinned", "_security", "hold", "owner")
 
     call: Callable[..., Any] = operator.call  # a C function, so no method
     """Locks and unlocks, with the arguments of `shared`, `exclusive` and `unlocking`: for the path of each frame. It
@@ -224,6 +224,8 @@ class RangeLocks:
         """The hold on the directories. Whoever keeps it keeps the locks, and may use `call`."""
         self._locks: WeakValueDictionary[int, _Lock] = WeakValueDictionary()
         """What this has of each range that is in use, by its start."""
+        self._names: dict[Range, list[tuple[int, OBJECT_ATTRIBUTES]]] = {}
+        """The names in the ranges that `has_foreign` was asked for: the writer asks for one, again and again."""
         self._pinned: dict[int, _Lock] = {}
         """Those that `try_shared` and `try_exclusive` have locked. The others are kept by the arguments of `call`."""
         try:
@@ -280,22 +282,32 @@ class RangeLocks:
         return (self._of(place).unlock,)
 
     def has_foreign(self, place: Range) -> bool:
-        """Return whether somebody else has a lock in this range."""
-        return self.any_foreign(place.start, place.length) is not None
+        """Return whether somebody else has a lock in this range. The path of each frame."""
+        names = self._names.get(place)
+        if names is None:
+            names = self._names[place] = self._names_of(place.start, place.length)
+        return self._first_foreign(names) is not None
 
     def any_foreign(self, start: int, length: int) -> int | None:
         """Return the least number in this range that is locked by somebody else; None without.
 
         One that this opening has locked is passed over.
         """
-        directory, own = self.owner.fd, self._locks
+        return self._first_foreign(self._names_of(start, length))
+
+    def _names_of(self, start: int, length: int) -> list[tuple[int, OBJECT_ATTRIBUTES]]:
+        directory = self.owner.fd
+        return [(number, directories.inside(directory, f"{number:x}")) for number in range(start, start + length)]
+
+    def _first_foreign(self, names: list[tuple[int, OBJECT_ATTRIBUTES]]) -> int | None:
+        own = self._locks
         made = (HANDLE * 1)()
-        for number in range(start, start + length):
+        for number, how in names:
             mine = own.get(number)
             if mine is not None and mine.owners:
                 continue
             # No lock is a semaphore, so this opens none: it tells whether there is an object of another type.
-            status = ntdll.NtOpenSemaphore(made, _OF_LOCK, directories.inside(directory, f"{number:x}")) & 0xFFFF_FFFF
+            status = ntdll.NtOpenSemaphore(made, _OF_LOCK, how) & 0xFFFF_FFFF
             if status != Status.OBJECT_NAME_NOT_FOUND:
                 if not status & 0x8000_0000:  # somebody else has made one
                     calls.close_handle(made[0])
