@@ -27,8 +27,8 @@ by a mutex in its name, as it can keep the writer from it.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import errno
 import operator
 import os
 import sys
@@ -170,7 +170,7 @@ class Range:
 class _Lock:
     """What one description has of one range. The methods are called in the path of each frame."""
 
-    __slots__ = ("__weakref__", "_event", "_mutex", "owners")
+    __slots__ = ("__weakref__", "_event", "_mutex", "owners", "unlock")
 
     def __init__(self, directory: int, start: int, security: int) -> None:
         name = f"{start:x}"
@@ -178,6 +178,8 @@ class _Lock:
         self._mutex = directories.inside(directory, name, security)
         self.owners: list[OwnedDescriptor] = []
         """The owners of its handles: none, or one."""
+        self.unlock: Callable[[], None] = self.owners.clear
+        """Releases the lock, if there is one: the handle is closed with its owner, in this one call of C code."""
 
     def shared(self) -> None:
         """Lock the range together with others. Errors: BlockingIOError if somebody has it alone."""
@@ -191,21 +193,19 @@ class _Lock:
         made = (HANDLE * 1)()
         owner = OwnedDescriptor()
         making = Making(call, (made, _OF_LOCK, how, *more), made, calls.close_handle)
-        self.owners.append(owner)  # first: whatever ends this, `unlock` releases what it has made
-        owner.owe(making.steps)
-        status = making.result & 0xFFFF_FFFF
-        if status & 0x8000_0000:
-            owner.forget()
-            with contextlib.suppress(ValueError):
-                self.owners.remove(owner)
-            if status in _BUSY:
-                raise BlockingIOError(11, "the range is locked by somebody else")
-            raise _failed(calls.StatusError(status))
-
-    def unlock(self) -> None:
-        """Release the lock, if there is one. Each handle is closed by one call."""
-        with contextlib.suppress(IndexError):
-            self.owners.pop().give_back()
+        try:
+            owner.owe(making.steps)
+            status = making.result & 0xFFFF_FFFF
+            if status & 0x8000_0000:
+                owner.forget()
+                if status in _BUSY:
+                    raise BlockingIOError(errno.EAGAIN, "the range is locked by somebody else")
+                raise _failed(calls.StatusError(status))
+            self.owners.append(owner)
+        except BaseException:
+            # The traceback of the exception refers to the owner, which must not have the lock until that is gone.
+            owner.give_back()
+            raise
 
 
 class RangeLocks:
@@ -313,6 +313,11 @@ class RangeLocks:
                     calls.close_handle(made[0])
                 return number
         return None
+
+    def end_if_closed(self) -> None:
+        """Close the directories if `close` has left them to a hold that has ended now."""
+        if self.owner.closing:
+            self.owner.try_to_end()
 
     def close(self) -> None:
         """End the hold. The locks end, and the directories are closed, when nobody else holds them. Safe to repeat."""
