@@ -83,7 +83,7 @@ class Commands(CheckedWhenMade, OwnershipCommands):
         self._uses = Uses()
         """Holds everything that the commands use until they have completed."""
         self._layouts = LayoutTracker()
-        self._at_submit: list[Callable[[], tuple[object, int]]] = []
+        self._at_submit: list[Callable[[], tuple[object, int] | None]] = []
         """What returns signals that are known at the submission (`join`)."""
         self._ended = False
         """Whether the block has ended, and what is in it was submitted or given up."""
@@ -117,7 +117,7 @@ class Commands(CheckedWhenMade, OwnershipCommands):
                     for command, violations in self._layouts.check_again():
                         self._device.report(violations, command)
                 if self._at_submit:
-                    pairs = [signal() for signal in self._at_submit]
+                    pairs = [pair for signal in self._at_submit if (pair := signal()) is not None]
                     added = sync_operations.submitting.order_of(self._device, None, pairs, None, self._uses)
                     self._order = sync_operations.submitting.joined(self._order, added)
                 owners = [(record.allocation, owned) for record, owned in self._ownership]
@@ -153,10 +153,10 @@ class Commands(CheckedWhenMade, OwnershipCommands):
         """Whether the block has ended, and what is in it was submitted or given up (for the library itself)."""
         return self._ended
 
-    def join(self, *, wait: object = None, at_submit: Callable[[], tuple[object, int]] | None = None) -> None:
+    def join(self, *, wait: object = None, at_submit: Callable[[], tuple[object, int] | None] | None = None) -> None:
         """Add waits and a signal to those of the block, whose end then does not wait (for the library itself).
 
-        at_submit: returns a pair to signal, at the submission. It is not called if nothing is submitted.
+        at_submit: returns a pair to signal, or None, at the submission. It is not called if nothing is submitted.
 
         Errors: as `Device.commands`; HandleStateError outside the block.
         """
@@ -206,7 +206,7 @@ class Commands(CheckedWhenMade, OwnershipCommands):
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
         afterwards: tuple[ResourceObject, bool] | None = None,
-    ) -> None:
+    ) -> Any:
         device = self._device
         masks = whole_number(src_stage_mask, "src_stage_mask"), whole_number(dst_stage_mask, "dst_stage_mask")
         memories = copied_structs(memory_barriers)
@@ -248,6 +248,18 @@ class Commands(CheckedWhenMade, OwnershipCommands):
             lambda recorder: recorder.pipeline_barrier(*masks, memories, of_buffers, of_images),
             *buffers,
             *images,
+            steps=steps,
+            afterwards=afterwards,
+        )
+        return None if violations else (masks, memories, of_buffers, of_images, [step for _, step in steps])
+
+    def _repeat(self, buffer: BufferObject, recorded: Any, afterwards: tuple[ResourceObject, bool] | None) -> None:
+        (before, after), memories, of_buffers, of_images, known = recorded
+        steps = [(buffer, step) for step in known]
+        self._check([], "vkCmdPipelineBarrier", steps)
+        self._add(
+            lambda recorder: recorder.pipeline_barrier(before, after, memories, of_buffers, of_images),
+            buffer,
             steps=steps,
             afterwards=afterwards,
         )

@@ -8,9 +8,9 @@ the stream wait.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from extmem.channel.frame import Frame, WritableFrame
+from extmem.channel.frame import Frame, WritableFrame, _Keeper, _Publisher
 from extmem.errors import HandleStateError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from extmem.channel.gpu_lanes import Lane
     from extmem.channel.gpu_reading import ReaderOrder
     from extmem.channel.gpu_writing import WriterOrder
+    from extmem.channel.slots import Slot
 
 __all__ = ["GpuFrame", "WritableGpuFrame"]
 
@@ -25,14 +26,14 @@ _LEGACY_STREAM = 1
 """CU_STREAM_LEGACY: what DLPack means by no stream."""
 
 
-class _GpuReader(Protocol):
+class _GpuReader(_Keeper, Protocol):
     """What a frame needs of its reader."""
 
     @property
     def gpu(self) -> ReaderOrder: ...
 
 
-class _GpuWriter(Protocol):
+class _GpuWriter(_Publisher, Protocol):
     """What a frame needs of its writer."""
 
     @property
@@ -51,9 +52,11 @@ class _Reading:
 
     def __enter__(self) -> Any:
         frame = self._frame
-        frame.begin_work()
+        if not frame._live or frame.in_block:
+            frame.refuse_work()
+        frame.in_block = True
         try:
-            self._lane, given = frame.reader.gpu.enter(frame.ring_slot, frame.number, self._work)
+            self._lane, given = frame._channel.gpu.enter(frame._slot, frame.number, self._work)
         except BaseException:
             frame.in_block = False
             raise
@@ -66,10 +69,10 @@ class _Reading:
         if lane is None:
             return
         self._lane = None
-        gpu = frame.reader.gpu
-        gpu.note(frame.ring_slot, frame.number, lane)
+        gpu, slot = frame._channel.gpu, frame._slot
+        gpu.note(slot, frame.number, lane)
         try:
-            gpu.leave(frame.ring_slot, lane)
+            gpu.leave(slot, lane)
         finally:
             frame.release()
 
@@ -77,32 +80,21 @@ class _Reading:
 class GpuFrame(Frame):
     """A frame of a GPU's memory. See `Frame`."""
 
-    __slots__ = ("_in_block",)
+    __slots__ = ("in_block",)
+    _channel: _GpuReader
 
-    @property
-    def reader(self) -> _GpuReader:
-        """The reader that it is of (for the library itself)."""
-        reader: Any = self._channel
-        return reader  # type: ignore[no-any-return]
-
-    @property
-    def in_block(self) -> bool:
+    def __init__(self, channel: _GpuReader, slot: Slot, number: int, skipped: int, time_ns: int, meta: bytes) -> None:
+        super().__init__(channel, slot, number, skipped, time_ns, meta)
+        self.in_block = False
         """Whether a block of `on` has it (for the library itself)."""
-        return getattr(self, "_in_block", False)
 
-    @in_block.setter
-    def in_block(self, value: bool) -> None:
-        self._in_block = value
-
-    def begin_work(self) -> None:
-        """Begin a block of `on` (for the library itself). Errors: HandleStateError."""
-        if not self._live or self.in_block:
-            why = "is in a block of on() already" if self._live else "is released: a lane, or the writer, has its slot"
-            raise HandleStateError(
-                f"frame {self.number} of {self._channel.name!r} {why}; use one block of on() for each frame, and give "
-                "all its work in there"
-            )
-        self._in_block = True
+    def refuse_work(self) -> NoReturn:
+        """Raise HandleStateError for a frame that is released, or in a block (for the library itself)."""
+        why = "is in a block of on() already" if self._live else "is released: a lane, or the writer, has its slot"
+        raise HandleStateError(
+            f"frame {self.number} of {self._channel.name!r} {why}; use one block of on() for each frame, and give all "
+            "its work in there"
+        )
 
     def on(self, work: object = None) -> _Reading:
         """See `Frame.on`."""
@@ -128,7 +120,7 @@ class GpuFrame(Frame):
             found = getattr(memory, method)()
         else:
             found = {name: getattr(form.part(memory, name), method)() for name in form.entries}
-        self.reader.gpu.use(self._slot, self.number, method, stream)
+        self._channel.gpu.use(self._slot, self.number, method, stream)
         return found
 
     def torch(self, *, stream: object = None) -> Any:
@@ -144,7 +136,7 @@ class GpuFrame(Frame):
         if stream == -1 or memory.__dlpack_device__()[0] == 1:
             self.wait()
         else:
-            self.reader.gpu.use(self._slot, self.number, "", _LEGACY_STREAM if stream is None else stream)
+            self._channel.gpu.use(self._slot, self.number, "", _LEGACY_STREAM if stream is None else stream)
         return memory.__dlpack__(stream=stream, **options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -166,7 +158,7 @@ class _Writing:
         frame = self._frame
         frame.begin_work()
         try:
-            self._lane, given = frame.writer.gpu.enter(frame.ring_slot, self._work)
+            self._lane, given = frame._channel.gpu.enter(frame._slot, self._work)
         except BaseException:
             frame.used = False
             raise
@@ -177,37 +169,30 @@ class _Writing:
     ) -> None:
         lane, self._lane = self._lane, None
         if lane is not None:
-            self._frame.writer.gpu.leave(self._frame.ring_slot, lane, failed=kind is not None)
+            frame = self._frame
+            frame._channel.gpu.leave(frame._slot, lane, failed=kind is not None)
 
 
 class WritableGpuFrame(WritableFrame):
     """A slot of a GPU's memory that the writer fills. See `WritableFrame`."""
 
-    __slots__ = ("_used",)
+    __slots__ = ("used",)
+    _channel: _GpuWriter
 
-    @property
-    def writer(self) -> _GpuWriter:
-        """The writer that it is of (for the library itself)."""
-        writer: Any = self._channel
-        return writer  # type: ignore[no-any-return]
-
-    @property
-    def used(self) -> bool:
+    def __init__(self, channel: _GpuWriter, slot: Slot, memory: DeviceMemory, dropped: bool = False) -> None:
+        super().__init__(channel, slot, memory, dropped)
+        self.used = False
         """Whether a block of `on` has it, or had it (for the library itself)."""
-        return getattr(self, "_used", False)
-
-    @used.setter
-    def used(self, value: bool) -> None:
-        self._used = value
 
     def begin_work(self) -> None:
         """Begin a block of `on` (for the library itself). Errors: HandleStateError."""
-        WritableFrame.memory.__get__(self)
+        if self._memory is None:
+            WritableFrame.memory.__get__(self)
         if self.used:
             raise HandleStateError(
                 f"this frame of {self._channel.name!r} has had a block of on() already; give all its work in one block"
             )
-        self._used = True
+        self.used = True
 
     def on(self, work: object = None) -> _Writing:
         """See `WritableFrame.on`."""
@@ -217,7 +202,7 @@ class WritableGpuFrame(WritableFrame):
     def memory(self) -> DeviceMemory:
         """See `WritableFrame.memory`."""
         found: DeviceMemory = WritableFrame.memory.__get__(self)
-        self.writer.gpu.before_host(self._slot)
+        self._channel.gpu.before_host(self._slot)
         return found
 
     def numpy(self) -> Any:
@@ -230,7 +215,7 @@ class WritableGpuFrame(WritableFrame):
             found = getattr(memory, method)()
         else:
             found = {name: getattr(form.part(memory, name), method)() for name in form.entries}
-        self.writer.gpu.join(self._slot, method, stream)
+        self._channel.gpu.join(self._slot, method, stream)
         return found
 
     def torch(self, *, stream: object = None) -> Any:

@@ -2,8 +2,8 @@
 
 How this works. Work on one lane runs in the order in which it was given. Lanes are ordered by timelines: a lane waits
 for a value, and signals one when all its earlier work is done, and the host does not wait. A stream does so by an
-import of the timeline into CUDA, which is made once. The queue does so with a submission: that of the program's commands
-(`Commands.join`), or one of its own.
+import of the timeline into CUDA, which is made once. The queue does so with a submission: that of the program's
+commands (`Commands.join`), or one of its own.
 
 Commands of the program (`device.commands()`) are a lane of their own while they are recorded. The queue gets their work
 at the end of their block.
@@ -69,10 +69,12 @@ class GpuTimeline:
 class SlotUse:
     """What one side has of a slot for work on the GPU: the arrays and the buffer over it, which are made once."""
 
-    __slots__ = ("arrays", "buffer", "lanes", "last", "number", "slot")
+    __slots__ = ("arrays", "buffer", "early", "lanes", "last", "number", "on_vulkan", "slot")
 
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
+        self.on_vulkan = slot.memory.device.kind == "vulkan"
+        """Whether the memory is of a Vulkan device, which may own it."""
         self.arrays: dict[str, Any] = {}
         """The arrays over the slot, by the method that makes them."""
         self.buffer: Any = None
@@ -82,6 +84,8 @@ class SlotUse:
         """Of the writer: the lane that wrote the last frame in the slot; None for the host."""
         self.number = 0
         """Of the writer: the number of that frame."""
+        self.early = 0
+        """Of the writer: the number that the submission of the frame signals; 0 if it signals none."""
 
     def array(self, method: str) -> Any:
         """Return the array of the frame, or a dictionary of them: `torch`, `cupy`, `jax` or `device_array`."""
@@ -178,11 +182,15 @@ class Lane:
 
     def enter(self, use: SlotUse, method: str) -> Any:
         """Begin to work on a slot, and return what the program works with."""
-        prepare_for_streams(use.slot.memory)
-        return use.array(method)
+        if use.on_vulkan:
+            prepare_for_streams(use.slot.memory)
+        return use.arrays.get(method) or use.array(method)
 
     def leave(self, use: SlotUse) -> None:
         """End to work on a slot."""
+
+    def signal_later(self, signal: Callable[[], tuple[object, int] | None]) -> None:
+        """Have what is submitted later signal a pair, which is known then. Streams have nothing to submit later."""
 
     def check_given(self, name: str) -> None:
         """Refuse to go on if the work was not given to the device yet. name: of the channel."""
@@ -287,6 +295,9 @@ class _Joined(_Queue):
     def leave(self, use: SlotUse) -> None:
         self.commands.release(use.buffer_of())
 
+    def signal_later(self, signal: Callable[[], tuple[object, int] | None]) -> None:
+        self.commands.join(at_submit=signal)
+
     def check_given(self, name: str) -> None:
         if self.commands.is_open:
             raise HandleStateError(
@@ -309,6 +320,10 @@ class Lanes:
 
         Errors: TypeError for something else; HandleStateError for another device than that of the slot.
         """
+        # The usual case first: a stream that was used before.
+        known = self._by_key.get(work if type(work) is int else getattr(work, "cuda_stream", work))
+        if known is not None:
+            return known
         if isinstance(work, Commands):
             check_queue(work.device, memory, name)
             if not work.is_open:

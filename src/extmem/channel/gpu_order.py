@@ -5,9 +5,9 @@ so does the host in `wait`. When the writer ends, the object manager marks the p
 was reached. What is above that value is lost: the work of a killed process ends at some point, or does not, and nobody
 tells which.
 
-A lane that waits for a frame that is lost would wait for ever. So a thread sleeps on the timeline `alive` from the first
-such wait on. When that is marked, it raises `written` to the highest value that lanes of this reader wait for. They go
-on, with bytes that are no frame; the reader is told at its next call.
+A lane that waits for a frame that is lost would wait for ever. So a thread sleeps on the timeline `alive` from the
+first such wait on. When that is marked, it raises `written` to the highest value that lanes of this reader wait for.
+They go on, with bytes that are no frame; the reader is told at its next call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from weakref import ref
 
 from extmem.api.sync_functions import open_timeline
 from extmem.channel import names
+from extmem.channel.gpu_frames import GpuFrame
 from extmem.channel.gpu_lanes import GpuTimeline
+from extmem.channel.gpu_reading import ReaderOrder
 from extmem.errors import ExtmemError, GpuFrameLostError, NameNotFoundError, PeerGoneError
 from extmem.handles import Access
 from extmem.owning import join_thread
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from extmem.api.device import Device
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
+    from extmem.core.device_state import DeviceState
 
 __all__ = ["EpochOrder"]
 
@@ -49,17 +52,20 @@ class EpochOrder:
         "_reached",
         "_thread",
         "_where",
+        "device_name",
         "written",
     )
 
-    def __init__(self, control: ControlPage, epoch: int, device: Device | None, kind: str) -> None:
-        """device: that the reader opens the slots on; kind: of the device that they are open on.
+    def __init__(self, control: ControlPage, epoch: int, device: Device | None, opened_on: DeviceState) -> None:
+        """device: that the reader opens the slots on. opened_on: the device that they are open on.
 
         Errors: as `open_timeline`.
         """
         self._name = control.name
         self._where = (control.identity, epoch)
-        self._kind = kind
+        self._kind = opened_on.kind
+        self.device_name = opened_on.name
+        """The GPU that the slots are on."""
         self._awaited = 0
         """The highest value that lanes wait for."""
         self._reached = _NEVER
@@ -83,6 +89,10 @@ class EpochOrder:
     def by_host(self) -> bool:
         """Whether the host orders the frames, since the queue cannot wait for `written`."""
         return self.written is not None and self.written.record.page is not None and self._kind == "vulkan"
+
+    def used_by(self, reader: Any, known: ReaderOrder | None) -> tuple[ReaderOrder, type[GpuFrame]]:
+        """Return what orders the lanes of a reader, and the class of its frames. known: of an earlier epoch."""
+        return known or ReaderOrder(reader), GpuFrame
 
     def check(self, number: int) -> None:
         """Raise GpuFrameLostError if a frame is lost."""
@@ -129,7 +139,9 @@ class EpochOrder:
             self._awaited = number  # first: who finds the writer gone after the check sees it
         if self._thread is None and self._alive is not None:
             self._watch()
-        self.check(number)
+        written = self.written
+        if self._reached is not _NEVER or (written is not None and written.page.marked):
+            self.check(number)
 
     def _watch(self) -> None:
         alive: Any = self._alive

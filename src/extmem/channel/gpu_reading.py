@@ -41,6 +41,8 @@ __all__ = ["Pending", "ReaderOrder", "Used"]
 
 _CLOSE_S: Final = 5.0
 """Seconds for which `close` waits for the GPU."""
+_MARKED_NS: Final = 1_000_000_000
+"""The longest wait of `before_end`."""
 _stuck: list[Any] = []
 """What a GPU that does not finish still uses: it is kept until the process ends."""
 
@@ -68,11 +70,16 @@ class Pending(NamedTuple):
     slot: Slot
     place: int
     """Where the reader's page lists it; 0 for nowhere."""
+    told: list[bool]
+    """Not empty once the program was told that the frame is lost."""
 
     @property
     def done(self) -> bool:
         """Whether all lanes are done with it."""
-        return all(mark.done for mark in self.marks)
+        for mark in self.marks:
+            if not mark.done:
+                return False
+        return True
 
 
 class Used(NamedTuple):
@@ -85,7 +92,7 @@ class Used(NamedTuple):
 class ReaderOrder:
     """See the module. Used by the thread that has the reader's turn, or by calls of one frame."""
 
-    __slots__ = ("_lost", "_reader", "lanes", "pending", "used")
+    __slots__ = ("_lost", "_reader", "closed", "lanes", "pending", "used")
 
     def __init__(self, reader: _Reader) -> None:
         self._reader = reader
@@ -94,6 +101,8 @@ class ReaderOrder:
         """By the numbers of the frames."""
         self.used: dict[int, Used] = {}
         """By the numbers of the frames."""
+        self.closed = False
+        """Whether it was closed."""
         self._lost: list[tuple[int, EpochOrder]] = []
 
     def enter(self, slot: Slot, number: int, work: object) -> tuple[Lane, Any]:
@@ -141,23 +150,39 @@ class ReaderOrder:
 
     def leave_to(self, used: Used, number: int, place: int) -> None:
         """Leave a frame to the lanes that still read it."""
-        marks = [lane.mark() for lane in used.lanes]
-        self.pending[number] = Pending(marks, used.slot.order, used.slot, place)
-        for lane, mark in zip(used.lanes, marks, strict=True):
-            lane.give(mark)
+        lanes = used.lanes
+        marks = [lane.mark() for lane in lanes]
+        self.pending[number] = Pending(marks, used.slot.order, used.slot, place, [])
+        for index, lane in enumerate(lanes):
+            lane.give(marks[index])
 
     def settle(self) -> None:
         """Release the slots of which all lanes are done. Errors: GpuFrameLostError for frames that were lost."""
         if self.pending:
             for number, one in list(self.pending.items()):
+                if one.order.is_lost(number) and not one.told:
+                    one.told.append(True)
+                    self._lost.append((number, one.order))
                 if one.done and self.pending.pop(number, None) is not None:
-                    if one.order.is_lost(number):
-                        self._lost.append((number, one.order))
                     self._reader.end_pending(number, one.place)
         if self._lost:
             lost, self._lost = self._lost, []
             numbers = sorted(number for number, _ in lost)
             raise lost[0][1].lost_error(numbers[0], numbers[-1] - numbers[0] + 1)
+
+    def before_end(self) -> None:
+        """Raise GpuFrameLostError if lanes read frames that are lost, before the end of the writer is told.
+
+        It waits a moment for the object manager to say what was complete.
+        """
+        deadline = monotonic_ns() + _MARKED_NS
+        for one in list(self.pending.values()):
+            written = one.order.written
+            while written is not None:
+                expected = written.page.sequence_number
+                if written.page.marked or not written.page.sleep(expected, deadline):
+                    break
+        self.settle()
 
     def pages(self) -> list[tuple[Any, int]]:
         """Return the pages to sleep on, with their sequences: a change tells that a lane is done with something."""
@@ -199,6 +224,7 @@ class ReaderOrder:
                         mark.lane.released.timeline.wait(mark.value, left)
         with contextlib.suppress(GpuFrameLostError):  # nothing is read any more
             self.settle()
+        self.closed = True
         if self.pending:
             self._keep_stuck()
             return

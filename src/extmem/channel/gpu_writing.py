@@ -1,9 +1,13 @@
 """`WriterOrder`: the order of the frames of a writer whose slots are memory of a GPU.
 
-How this works. The timeline `written` has the value n once frame n is complete, and each frame before it. It is signaled
-when a frame is published, by the lane that got the work for it: after all that work, and without a wait of the host. So
-a frame is published when it is submitted. If the frame before was written on another lane and is not complete, the lane
-waits for it first. If the host alone has written a frame, the host signals, or the lane of the frame before does.
+How this works. The timeline `written` has the value n once frame n is complete, and each frame before it. It is
+signaled when a frame is published, by the lane that got the work for it: after all that work, and without a wait of the
+host. So a frame is published when it is submitted. If the frame before was written on another lane and is not complete,
+the lane waits for it first. If the host alone has written a frame, the host signals, or the lane of the frame before
+does.
+
+Commands of the program signal the value with their own submission if no other frame is being written: it is known then
+which number the frame will have.
 
 The value is signaled before the number is published. If an exception ends the publication in between, the number is
 used for another frame, which is waited for on the host before it is published.
@@ -20,6 +24,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from extmem.channel import names
+from extmem.channel.gpu_frames import WritableGpuFrame
 from extmem.channel.gpu_lanes import (
     GpuTimeline,
     Lane,
@@ -34,6 +39,8 @@ from extmem.core import shared_devices
 from extmem.errors import WaitTimeoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from extmem.api.device import Device
     from extmem.api.timeline import Timeline
     from extmem.channel.gpu_lanes import SlotUse
@@ -48,13 +55,14 @@ _CLOSE_S: Final = 5.0
 class WriterOrder:
     """See the module. Used in one thread at a time, but for `enter` and `leave`, which concern one frame."""
 
-    __slots__ = ("_alive", "_last", "_name", "_security", "_tried", "_where", "lanes", "written")
+    __slots__ = ("_alive", "_is_alone", "_last", "_name", "_security", "_tried", "_where", "lanes", "written")
 
     def __init__(
         self, name: str, identity: bytes, epoch: int, device: Device, count: int, security: str | None
     ) -> None:
         """name: of the channel. device: of the slots. count: the number of the last frame. Errors: NameTakenError."""
         self._name = name
+        self._is_alone: Callable[[], bool] = bool  # until the writer is there
         self._where = (identity, epoch)
         self._security = security
         self.lanes = Lanes()
@@ -73,10 +81,26 @@ class WriterOrder:
             raise
         self.written.page.announce_signal()
 
+    @property
+    def device_name(self) -> str:
+        """The GPU that the slots are on."""
+        name: str = self.written.record.device.name
+        return name
+
+    def used_by(self, is_alone: Callable[[], bool]) -> type[WritableGpuFrame]:
+        """Set the writer, and return the class of its frames.
+
+        is_alone: whether just one frame is being written, so that it is the next that is published.
+        """
+        self._is_alone = is_alone
+        return WritableGpuFrame
+
     def following(self, device: Device, count: int) -> WriterOrder:
         """Return the order of the next epoch; this one is finished, and stays as it is. Errors: as the constructor."""
         identity, epoch = self._where
-        return WriterOrder(self._name, identity, epoch + 1, device, count, self._security)
+        made = WriterOrder(self._name, identity, epoch + 1, device, count, self._security)
+        made.used_by(self._is_alone)
+        return made
 
     @property
     def by_host(self) -> bool:
@@ -86,19 +110,32 @@ class WriterOrder:
 
     def enter(self, slot: Slot, work: object) -> tuple[Lane, Any]:
         """Begin to write a frame on a lane. Return the lane, and the array or buffer. Errors: as `Lanes.of`."""
-        use = use_of(slot)
+        use = slot.gpu or use_of(slot)
         lane = self.lanes.of(work, slot.memory, self._name)
-        self._settle(use)
-        if use.number > self.written.page.value and use.last is not lane.base:
+        if use.lanes:
+            self._settle(use)
+        if use.last is not lane.base and use.number > self.written.page.value:
             lane.wait(self.written, use.number)  # the last frame in this slot is still being written
         use.lanes.append(lane)
         return lane, lane.enter(use, method_for(work))
 
     def leave(self, slot: Slot, lane: Lane, *, failed: bool) -> None:
         """End to write a frame on a lane. failed: whether an exception ended the block: its work is waited for."""
-        lane.leave(use_of(slot))
+        use = use_of(slot)
+        lane.leave(use)
         if failed:
             lane.finish()
+            return
+        lane.signal_later(lambda: self._signal_early(use, lane.base))
+
+    def _signal_early(self, use: SlotUse, lane: Lane) -> tuple[object, int] | None:
+        """Return what the submission of a frame signals, if no other frame can be published before it."""
+        number = self._tried + 1
+        if self._is_alone() and (self._last is lane or self.written.page.value >= number - 1):
+            self._tried, use.early = number, number
+            self._last = lane
+            return self.written.timeline, number
+        return None
 
     def join(self, slot: Slot, method: str, stream: object) -> None:
         """Order a stream of a framework, whose array of the slot was given out: what it gets is part of the frame.
@@ -132,17 +169,21 @@ class WriterOrder:
 
         Errors: HandleStateError for commands that are not submitted; DriverError. Nothing is published then.
         """
-        use, written = use_of(slot), self.written
+        use, written = slot.gpu or use_of(slot), self.written
         lane = None
         for lane in use.lanes:
             lane.check_given(self._name)
-        for other in use.lanes[:-1]:
-            other.finish()
+        if len(use.lanes) > 1:
+            for other in use.lanes[:-1]:
+                other.finish()
         if lane is None:
             prepare_for_streams(slot.memory)
         again, self._tried = number <= self._tried, number
         complete = written.page.value >= number - 1
-        if again:
+        early, use.early = use.early, 0
+        if early == number:
+            pass  # the submission of the frame signals it
+        elif again:
             self._publish_again(lane, number)
         elif lane is None and (complete or self._last is None):
             written.timeline.signal(number)

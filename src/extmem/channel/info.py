@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -82,6 +82,12 @@ class ChannelInfo(msgspec.Struct, frozen=True):
     """Frames per second, by the times of the frames in the ring; None if there are fewer than two. It falls while no
     frame comes.
     """
+    device: str = ""
+    """The name of the GPU on which this side has the slots; empty for memory of the host."""
+    order: str = "host"
+    """What orders frames on a GPU: "gpu", or "host" where the driver exports no timelines: the host then waits before
+    work that waits is submitted. Always "host" for memory of the host.
+    """
 
     @property
     def slowest(self) -> ReaderInfo | None:
@@ -89,12 +95,28 @@ class ChannelInfo(msgspec.Struct, frozen=True):
         return max(self.readers, key=lambda one: one.behind, default=None)
 
 
+class GpuFacts(Protocol):
+    """What is known of slots on a GPU."""
+
+    @property
+    def device_name(self) -> str:
+        """The GPU."""
+
+    @property
+    def by_host(self) -> bool:
+        """Whether the host orders the frames."""
+
+
 def of(
-    control: ControlPage, page: Any, own: int | None = None, rows: Iterable[PayloadRow] | None = None
+    control: ControlPage,
+    page: Any,
+    own: int | None = None,
+    rows: Iterable[PayloadRow] | None = None,
+    gpu: GpuFacts | None = None,
 ) -> ChannelInfo:
     """Return the facts of a channel. page: of its timeline. own: the place of this reader.
 
-    rows: of a snapshot; one is taken if they are not given.
+    rows: of a snapshot; one is taken if they are not given. gpu: what orders slots on a GPU.
 
     Errors: ChannelCorruptError; PeerGoneError if the object manager does not answer.
     """
@@ -120,6 +142,8 @@ def of(
         header.max_reliable,
         tuple(one for one in readers if one is not None),
         rate_of(_frames_in(control, header.slots), time.monotonic_ns()),
+        gpu.device_name if gpu is not None else "",
+        "gpu" if gpu is not None and not gpu.by_host else "host",
     )
 
 

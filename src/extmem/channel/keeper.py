@@ -18,6 +18,7 @@ from extmem.sharing.channel_page import Words
 if TYPE_CHECKING:
     from extmem.api.device import DeviceMemory
     from extmem.channel.frame import Frame
+    from extmem.channel.gpu_order import EpochOrder
     from extmem.channel.gpu_reading import ReaderOrder
     from extmem.channel.slots import Slot
     from extmem.channel.source import ReadSource
@@ -46,6 +47,8 @@ class FrameKeeper(Channel):
     _lingering: int
     """How many frames were released, and have arrays that are alive."""
     _max_held: int
+    _orders: list[EpochOrder]
+    """Those of earlier epochs, of which frames are held."""
     _own_page: Any
     """The page of the reader's timeline."""
     _source: ReadSource
@@ -106,6 +109,10 @@ class FrameKeeper(Channel):
             state[_HELD] = 0
         if self._held:
             self._forget(number)
+        self._tell_writer()
+
+    def _tell_writer(self) -> None:
+        """Wake the writer if it waits for slots."""
         if self._control.words[_WAITING] and not self._closed:
             page = self._own_page
             page.raise_to(page.value + 1)
@@ -124,6 +131,11 @@ class FrameKeeper(Channel):
         used, state = gpu.used.pop(number, None), self._state
         if used is None:
             return
+        if gpu.closed:  # the last array of a frame has ended after the reader
+            for lane in used.lanes:
+                lane.finish()
+            self._end(number)
+            return
         self._held[number] = used.slot
         _, place = self._kept.pop(number, (None, 0))
         if not place:
@@ -135,12 +147,25 @@ class FrameKeeper(Channel):
             state[_HELD] = 0
         gpu.leave_to(used, number, place)
 
+    def _leave_order(self, order: EpochOrder | None) -> None:
+        """Close what ordered the frames of earlier epochs, once none of them is held. order: of the last one."""
+        if order is not None and order not in self._orders:
+            self._orders.append(order)
+        for one in list(self._orders):
+            if self._closed or not any(slot.order is one for slot in list(self._held.values())):
+                self._orders.remove(one)
+                one.close()
+
     def end_pending(self, number: int, place: int) -> None:
         """Release a frame that no lane reads any more (for the library itself)."""
         if place:
             self._state[_HELD + 2 * place] = 0
             self._free.append(place)
-        self._end(number)
+        self._holds.release(number)
+        slot = self._held.pop(number, None)
+        if slot is not None and slot.epoch != self._source.epoch:
+            slot.close()
+        self._tell_writer()
 
     def keep_stuck(self) -> Any:
         """Return what keeps the slots locked until the process ends (for the library itself)."""

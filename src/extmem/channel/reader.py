@@ -96,10 +96,9 @@ class ChannelReader(FrameKeeper):
         """The release that is being made: if an exception ends it, the next read makes it again."""
         self._gpu: ReaderOrder | None = None
         self._orders: list[EpochOrder] = []
-        """Those of earlier epochs, of which frames are held."""
         self._frame_class: type[Frame] = Frame
         if source.order is not None:
-            self._use_gpu()
+            self._gpu, self._frame_class = source.order.used_by(self, None)
         self._current: Frame | None = None
         self._holds = Holds(page.locks)
         self._args = self._holds.args
@@ -238,7 +237,7 @@ class ChannelReader(FrameKeeper):
     def info(self) -> ChannelInfo:
         """See `Channel.info`."""
         self._check()
-        return info.of(self._control, self._page, self._place)
+        return info.of(self._control, self._page, self._place, gpu=self._source.order)
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of `open_channel` that it was opened with, as far as they can be pickled (for the
@@ -275,12 +274,9 @@ class ChannelReader(FrameKeeper):
             self._settle()
             if self._gpu is not None:
                 self._gpu.close()
-                for order in self._orders:
-                    order.close()
+                self._leave_order(self._source.order)
             self._control.locks.unlock(self._control.place_range(self._place))
             self._source.close()
-            if self._source.order is not None:
-                self._source.order.close()
             self._own.close()
             self._frames.close()
             self._control.close()
@@ -426,26 +422,10 @@ class ChannelReader(FrameKeeper):
         except NameNotFoundError:
             return None
         before.close(self._held)
-        if before.order is not None:
-            self._orders.append(before.order)
         if source.order is not None:
-            self._use_gpu()
-        for order in list(self._orders):
-            if not any(slot.order is order for slot in list(self._held.values())):
-                self._orders.remove(order)
-                order.close()
+            self._gpu, self._frame_class = source.order.used_by(self, self._gpu)
+        self._leave_order(before.order)
         return source
-
-    # Slots of a GPU.
-
-    def _use_gpu(self) -> None:
-        with late_imports():
-            from extmem.channel.gpu_frames import GpuFrame
-            from extmem.channel.gpu_reading import ReaderOrder
-
-        self._frame_class = GpuFrame
-        if self._gpu is None:
-            self._gpu = ReaderOrder(self)
 
     # The writer's end.
 
@@ -456,6 +436,8 @@ class ChannelReader(FrameKeeper):
         """Return the frame that the writer has published just before its end. Raise the error if there is none."""
         frame = self._take()
         if frame is None:
+            if self._gpu is not None:
+                self._gpu.before_end()
             raise gone
         return frame
 

@@ -96,8 +96,8 @@ class ReadSource:
             with late_imports():
                 from extmem.channel.gpu_order import EpochOrder
 
-            kind = open_now[0].memory.device.kind
-            self.order = EpochOrder(self.control, self.epoch, self._device, kind)
+            opened_on = open_now[0].memory.device
+            self.order = EpochOrder(self.control, self.epoch, self._device, opened_on)
             for slot in open_now:
                 slot.order = self.order
 

@@ -29,7 +29,6 @@ from extmem.channel.slots import Slot, close_memory, make_slot
 from extmem.channel.turns import Turns, await_turn
 from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
 from extmem.handles.process_id import current_process
-from extmem.owning import late_imports
 from extmem.sharing.channel_page import META_LIMIT, Words
 
 if TYPE_CHECKING:
@@ -74,12 +73,7 @@ class ChannelWriter(Channel):
         self._device = device
         self._gpu = gpu
         """What orders the frames of slots on a GPU; None for those of the host."""
-        self._frame_class: type[WritableFrame] = WritableFrame
-        if gpu is not None:
-            with late_imports():
-                from extmem.channel.gpu_frames import WritableGpuFrame
-
-            self._frame_class = WritableGpuFrame
+        self._frame_class = WritableFrame if gpu is None else gpu.used_by(self._writes_one)
         self._when_full = when_full
         self._timeout = timeout
         self._max_slots = max_slots
@@ -204,18 +198,8 @@ class ChannelWriter(Channel):
 
     def replace_slots(self, form: SlotFormat, count: int) -> None:
         """Begin an epoch with new slots; no frame is being written (for the library itself)."""
-        if self._gpu is not None:
-            self._gpu.finish(self._slots)
         made = reclaiming.make_slots(self._control, self._device, form, count, self._security)
-        if self._gpu is not None:
-            try:
-                order = self._gpu.following(self._device, self._order.count)
-            except BaseException:
-                for slot in made:
-                    slot.close()
-                raise
-            self._gpu, before_gpu = order, self._gpu
-            before_gpu.close()
+        self._gpu = reclaiming.following(self._gpu, self._device, self._slots, made, self._order.count)
         reclaiming.begin_epoch(self._control, form.encoded, count)
         before, scratch = self._slots, self._scratch
         self._order = WriteOrder([0] * count, self._order.count)
@@ -252,7 +236,7 @@ class ChannelWriter(Channel):
     def info(self) -> ChannelInfo:
         """See `Channel.info`."""
         self._check()
-        return info.of(self._control, self._page)
+        return info.of(self._control, self._page, gpu=self._gpu)
 
     def close(self) -> None:
         """End the channel: readers get what is published, and then learn that it is closed. Safe to call twice.
@@ -282,6 +266,9 @@ class ChannelWriter(Channel):
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self._order.count} frames published"
         return f"<ChannelWriter {self._name!r}: {self._format}, {len(self._slots)} slots, {state}>"
+
+    def _writes_one(self) -> bool:
+        return len(self._writing) == 1 and len(self._order.order) == len(self._slots) - 1
 
     @property
     def gpu(self) -> WriterOrder:
