@@ -92,6 +92,16 @@ class GpuFrame(Frame):
             "its work in there"
         )
 
+    def release(self) -> None:
+        """See `Frame.release`."""
+        if self._live:
+            self._channel.gpu.ending[self.number] = self
+            super().release()
+
+    def end(self) -> None:
+        """Let it be released, whose release an exception has ended (for the library itself)."""
+        self._live = False
+
     def on(self, work: object = None) -> _Reading:
         """See `Frame.on`."""
         return _Reading(self, work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -94,6 +93,8 @@ class FrameKeeper(Channel):
             views = memory.live_views()
             if views:
                 self._linger(number, memory, views)
+                if self._gpu is not None:
+                    self._gpu.ending.pop(number, None)
                 return
             close_memory(memory)
         self._end(number)
@@ -102,6 +103,7 @@ class FrameKeeper(Channel):
         gpu = self._gpu
         if gpu is not None and number in gpu.used:
             self._leave_to_lanes(gpu, number)
+            gpu.ending.pop(number, None)
             return
         self._holds.release(number)
         state = self._state
@@ -109,6 +111,8 @@ class FrameKeeper(Channel):
             state[_HELD] = 0
         if self._held:
             self._forget(number)
+        if gpu is not None:
+            gpu.ending.pop(number, None)
         self._tell_writer()
 
     def _tell_writer(self) -> None:
@@ -126,8 +130,8 @@ class FrameKeeper(Channel):
             raise HandleStateError(f"the slots of {self._name!r} are memory of the host; use its frames as arrays")
         return self._gpu
 
-    def _leave_to_lanes(self, gpu: ReaderOrder, number: int) -> None:
-        """Leave a frame that was released to the lanes that still read it."""
+    def _leave_to_lanes(self, gpu: ReaderOrder, number: int, *, again: bool = False) -> None:
+        """Leave a frame that was released to the lanes that still read it. again: after an exception ended that."""
         used, state = gpu.used.get(number), self._state
         if used is None:
             return
@@ -138,15 +142,29 @@ class FrameKeeper(Channel):
             self._end(number)
             return
         self._held[number] = used.slot
-        _, place = self._kept.pop(number, (None, 0))
-        if not place:
-            with contextlib.suppress(IndexError):  # more than the page has room for are not listed
-                place = self._free.pop()
-                state[_HELD + 2 * place + 1] = monotonic_ns()
-                state[_HELD + 2 * place] = number
+        place = self._kept[number][1] if number in self._kept else 0
+        if again and not place:
+            listed = (one for one in range(1, reader_page.HELD_LIMIT) if state[_HELD + 2 * one] == number)
+            place = next(listed, 0)
+        if not place and self._free:  # more than the page has room for are not listed
+            place = self._free[-1]
+            state[_HELD + 2 * place + 1] = monotonic_ns()
+            state[_HELD + 2 * place] = number
+        if place in self._free:
+            self._free.remove(place)
+        self._kept.pop(number, None)
         if state[_HELD] == number:
             state[_HELD] = 0
         gpu.leave_to(used, number, place)
+
+    def end_again(self, number: int) -> None:
+        """Make a release again that an exception has ended (for the library itself)."""
+        gpu = self.gpu
+        if number in gpu.used and not gpu.closed:
+            self._leave_to_lanes(gpu, number, again=True)
+        elif number not in gpu.pending:
+            self._end(number)
+        gpu.ending.pop(number, None)
 
     def _leave_order(self, order: EpochOrder | None) -> None:
         """Close what ordered the frames of earlier epochs, once none of them is held. order: of the last one."""
@@ -161,7 +179,8 @@ class FrameKeeper(Channel):
         """Release a frame that no lane reads any more (for the library itself)."""
         if place:
             self._state[_HELD + 2 * place] = 0
-            self._free.append(place)
+            if place not in self._free:
+                self._free.append(place)
         self._holds.release(number)
         slot = self._held.pop(number, None)
         if slot is not None and slot.epoch != self._source.epoch:
