@@ -1,8 +1,8 @@
 """`ChannelReader`: the side of a reader: it takes frames, holds their slots, and waits for new ones.
 
-How this works. `ring.take` decides which frame is next, and locks its slot. `Holds` releases the lock with the frame.
-The reader refers to the frame that it gave last, so a frame can be lost without a release only after `Frame.hold`; a
-weak reference tells of that. `ReadSource` is what the reader sees of the ring in one epoch. If the writer has replaced
+How this works. `ring.take` decides which frame is next, and locks its slot. The frame releases the lock (`keeper`). The
+reader refers to the frame that it gave last, so a frame can be lost without a release only after `Frame.hold`; a weak
+reference tells of that. `ReadSource` is what the reader sees of the ring in one epoch. If the writer has replaced
 the slots, the reader opens the new ones at its next read; frames of the old ones keep theirs.
 
 The reader's own timeline tells the writer what it holds (`sharing.reader_page`), and wakes a writer that waits.
@@ -11,6 +11,7 @@ The reader's own timeline tells the writer what it holds (`sharing.reader_page`)
 from __future__ import annotations
 
 import contextlib
+from itertools import starmap
 from threading import get_ident
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -18,11 +19,10 @@ from weakref import ref
 
 from extmem.channel import info, waiting
 from extmem.channel.frame import Frame
-from extmem.channel.holds import Holds
 from extmem.channel.keeper import FrameKeeper
 from extmem.channel.ring import first_cursor, take
 from extmem.channel.source import ReadSource
-from extmem.channel.turns import Turns, await_turn
+from extmem.channel.turns import ENDED, NEXT, THREAD, await_turn, in_turn
 from extmem.errors import FramesLostError, NameNotFoundError, WriterGoneError
 from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
@@ -30,6 +30,8 @@ from extmem.sharing import reader_page, timeline_page
 from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from extmem.api.device import Device
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
@@ -85,24 +87,18 @@ class ChannelReader(FrameKeeper):
         self._strict = strict
         self._reconnect = reconnect
         self._device = device
-        self._turns: Turns = {}
         self._values = self._page.contents.cast("Q")
         """The words of the timeline's page: the first one is the number of the last frame."""
         self._page_words = self._page.contents.cast("I")
         self._table, self._entries, self._times, self._sizes = page.table, page.layout.entries, page.times, page.sizes
         self._words, self._words64, self._call = page.words, page.words64, page.locks.call
-        self._ending: tuple[Any, ...] | None = None
-        """The release that is being made: if an exception ends it, the next read makes it again."""
         self._current: Frame | None = None
-        self._holds = Holds(page.locks)
-        self._args = self._holds.args
         self._held: dict[int, Slot] = {}
-        """The slots of frames that are kept, or whose arrays are alive, by their numbers."""
-        self._kept: dict[int, tuple[ref[Frame], int]] = {}
-        """The frames that are kept beyond the next read, and where its page lists them."""
+        self._kept: dict[int, tuple[ref[Frame], Iterator[Any]]] = {}
+        self._places: dict[int, int] = {}
         self._free = list(range(1, reader_page.HELD_LIMIT))
-        """The places of kept frames in its page. Place 0 is that of the frame that it gave last."""
-        self._lingering = 0
+        self._lingering: dict[int, list[Any]] = {}
+        self._waits: waiting.Waits = {}
         self._started = False
         self._lost = 0
         self._awaited = 1
@@ -142,15 +138,24 @@ class ChannelReader(FrameKeeper):
                 gone = self._gone()
                 if gone is not None:
                     return self._last_one(gone)
-            if not self._page.sleep(expected, deadline):
+            if not self._sleep(expected, deadline):
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
             if words[_SEQUENCE] == expected:
                 self._look_for_writer()
 
+    def _sleep(self, expected: int, deadline: int | None) -> bool:
+        """Sleep until somebody signals the page of the frames, or `close` wakes. Return False after the deadline."""
+        waits, mark = self._waits, object()
+        try:
+            waits[mark] = get_ident()
+            return bool(self._closed or self._page.sleep(expected, deadline))
+        finally:
+            waits.pop(mark, None)
+
     async def read_async(self, timeout: float | None = None) -> Frame:
         """`read` for coroutines: others run meanwhile. If it is cancelled, nothing of it remains."""
         with late_imports():
-            from extmem.devices.host.sync_async import sleep_async
+            from extmem.channel.async_waits import sleep_async
 
         if self._closed:
             self._check()
@@ -168,7 +173,7 @@ class ChannelReader(FrameKeeper):
             left = waiting.SLICE if deadline is None else min(waiting.SLICE, (deadline - monotonic_ns()) / 1e9)
             if left <= 0:
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
-            await sleep_async(page, expected, left)
+            await sleep_async(self, expected, left, self._waits)
             if page.sequence_number == expected:
                 self._look_for_writer()
 
@@ -222,7 +227,8 @@ class ChannelReader(FrameKeeper):
     def held(self) -> int:
         """How many frames it holds now, the one of the loop included."""
         self._settle()
-        return len(self._args) + self._lingering
+        current = self._current
+        return (current is not None and not current.released) + len(self._kept) + len(self._lingering)
 
     @property
     def info(self) -> ChannelInfo:
@@ -250,28 +256,28 @@ class ChannelReader(FrameKeeper):
         """
         if self._ended:
             return
-        self._closed = True
-        self._page.nudge()
-        turns, turn = self._turns, (get_ident(),)
-        try:
-            await_turn(turns, turn)
-            current, self._current = self._current, None
-            if current is not None:
-                current.release()
-            for kept, _ in list(self._kept.values()):
-                frame = kept()
-                if frame is not None:
-                    frame.release()
-            self._settle()
-            self._control.locks.unlock(self._control.place_range(self._place))
-            self._source.close()
-            self._own.close()
-            self._frames.close()
-            self._control.close()
-            self._ended = True
-        finally:
-            if turns.get(0) is turn:
-                del turns[0]
+        self._set_closed()
+        waiting.end_waits(self._page, self._waits)
+        self._close()
+
+    @in_turn
+    def _close(self) -> None:
+        if self._ended:
+            return
+        current, self._current = self._current, None
+        if current is not None:
+            current.release()
+        for kept, _ in list(self._kept.values()):
+            frame = kept()
+            if frame is not None:
+                frame.release()
+        self._settle()
+        self._control.locks.unlock(self._control.place_range(self._place))
+        self._source.close()
+        self._own.close()
+        self._frames.close()
+        self._control.close()
+        self._ended = True
 
     def __repr__(self) -> str:
         if self._closed:
@@ -283,32 +289,31 @@ class ChannelReader(FrameKeeper):
 
     def _take(self) -> Frame | None:
         """Release the frame before, and return the next one; None if there is none now. The path of each frame."""
-        if self._closed or self._pid != current_process.pid:
+        if self._pid != current_process.pid:
             self._check()
-        turns, turn = self._turns, (get_ident(),)
+        turns, turn = self._turns, {THREAD: get_ident()}
         try:
-            if turns.setdefault(0, turn) is not turn:
-                await_turn(turns, turn)
-            if self._ending is not None:
-                self._call(*self._ending)  # an exception ended the release
-                self._ending = None
-            current, state = self._current, self._state
+            last = turns.last
+            if ENDED not in last or last.setdefault(NEXT, turn) is not turn:
+                await_turn(last, turn)
+            turns.last = turn
+            current = self._current
             if current is not None:
-                self._current = None
-                if not current._kept:
-                    if current._memory is None and current._live:
-                        # As `Frame.release`, of a frame without arrays.
-                        current._live = False
-                        self._ending = ending = self._args.pop(current.number, None)
-                        if ending is not None:
-                            self._call(*ending)
-                            self._ending = None
-                        state[_HELD] = 0
-                        if self._words[_WAITING]:
-                            self._own_page.raise_to(self._own_page.value + 1)
-                    else:
-                        current.release()
-            if self._kept:
+                if not current._live:
+                    self._current = None
+                elif current._kept:
+                    self.keep(current)
+                elif current._memory is None and not current._exporters:
+                    # As `Frame.release`, of a frame without arrays.
+                    current._live = False
+                    next(current._unlock, None)
+                    self._current = None
+                    if self._words[_WAITING]:
+                        self._wake_writer()
+                else:
+                    current.release()
+                    self._current = None
+            if self._places:
                 self._settle()
                 if len(self._kept) >= self._max_held:
                     self._refuse_more()
@@ -317,6 +322,7 @@ class ChannelReader(FrameKeeper):
                 source.reconcile(self._held)
             count = self._values[0]
             if count <= cursor:
+                self._state[_HELD] = 0
                 self._awaited = cursor + 1
                 return None
             if not self._every or count == cursor + 1:
@@ -331,29 +337,18 @@ class ChannelReader(FrameKeeper):
                         pass
                     else:
                         if source.numbers[slot] == count and self._words64[_EPOCH] == source.epoch:
-                            skipped = count - cursor - 1
-                            if skipped:
-                                skipped = self._skip(source, count, slot, skipped)
-                            meta = self._control.meta(slot) if self._sizes[slot] else b""
-                            self._current = frame = Frame(self, there, count, skipped, self._times[slot], meta)
-                            self._args[count] = there.unlocking
-                            source.taking = -1
-                            self._started = True
-                            state[_HELD + 1] = monotonic_ns()
-                            state[_HELD] = state[_CURSOR] = self._cursor = count
-                            return frame
+                            return self._made(source, count, there)
                         source.unlock(slot)
             return self._search(source, cursor)
         finally:
-            if turns.get(0) is turn:
-                del turns[0]
+            turn[ENDED] = True
 
     def _search(self, source: ReadSource, cursor: int) -> Frame | None:
         """Return the next frame in any case. The caller has the turn."""
         while True:
             number, slot = take(source, cursor, self._every)
             if slot >= 0:
-                return self._made(source, number, slot)
+                return self._made(source, number, cast("Slot", source.slots[slot]))  # it was locked
             if number != cursor:
                 self._awaited = number
                 return None
@@ -363,21 +358,22 @@ class ChannelReader(FrameKeeper):
                 return None
             source = moved
 
-    def _made(self, source: ReadSource, number: int, slot: int) -> Frame:
+    def _made(self, source: ReadSource, number: int, there: Slot) -> Frame:
         """Return the frame in a slot that was locked."""
-        control, state = self._control, self._state
+        state, slot = self._state, there.index
         skipped = number - self._cursor - 1
         if skipped:
             skipped = self._skip(source, number, slot, skipped)
-        self._started = True
-        there = cast("Slot", source.slots[slot])  # it was locked
-        meta = control.meta(slot) if control.sizes[slot] else b""
-        self._current = frame = Frame(self, there, number, skipped, control.times[slot], meta)
-        self._args[number] = there.unlocking
-        source.taking = -1
+        meta = self._control.meta(slot) if self._sizes[slot] else b""
+        unlock = starmap(self._call, there.unlocking_once)
+        frame = Frame(self, there, number, skipped, self._times[slot], meta, unlock)
         state[_HELD + 1] = monotonic_ns()
-        state[_HELD] = number
-        state[_CURSOR] = self._cursor = number
+        state[_HELD] = state[_CURSOR] = number
+        # No handler runs between these: the frame releases the slot from here on, and before, the next read does.
+        self._current = frame
+        source.taking = -1
+        self._cursor = number
+        self._started = True
         return frame
 
     def _skip(self, source: ReadSource, number: int, slot: int, skipped: int) -> int:

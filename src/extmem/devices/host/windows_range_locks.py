@@ -83,5 +83,8 @@ class RangeLocks:
         """Raise UnsupportedError."""
         raise _refuse()
 
+    def end_if_closed(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Do nothing."""
