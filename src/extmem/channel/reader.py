@@ -237,9 +237,7 @@ class ChannelReader(FrameKeeper):
         return info.of(self._control, self._page, self._place)
 
     def options(self) -> dict[str, Any]:
-        """Return the arguments of `open_channel` that it was opened with, as far as they can be pickled (for the
-        library itself).
-        """
+        """Return the arguments of `open_channel` that can be pickled (for the library itself)."""
         return {
             "every": self._every,
             "reliable": self._reliable,

@@ -128,7 +128,7 @@ class ChannelWriter(Channel):
                     except BlockingIOError:
                         self._taking = -1
                     else:
-                        self._numbers[slot] = 0
+                        self._numbers[slot] = order.numbers[slot] = 0
                         frame = WritableFrame(self, there, there.memory)
                         del ready[0]
                         self._writing[slot] = ref(frame)
@@ -329,7 +329,6 @@ class ChannelWriter(Channel):
             if self._writing.pop(index, None) is None:  # first, so that nobody publishes it twice
                 raise HandleStateError(f"this frame of {self._name!r} is published or given up; write the next one")
             number = order.count + 1
-            order.numbers[index] = number
             order.order.append(index)
             self._times[index] = monotonic_ns()
             if meta or slot.has_meta:
@@ -340,9 +339,9 @@ class ChannelWriter(Channel):
             self._call(*slot.unlocking)
             if self._page_words[_STATE]:
                 self._page.announce_signal()
-            # No handler runs between the two stores. So a number that was not published is that of the next frame.
+            # No handler runs between these stores. So a number that was not published is that of the next frame.
             self._values[0] = number
-            order.count = number
+            order.count = order.numbers[index] = number
             self._ring(self._bell)
         finally:
             turn[ENDED] = True
