@@ -175,14 +175,15 @@ class Frame(_Frame):
     ) -> None:
         """unlock: releases the lock of the slot when it is advanced, and does nothing after that."""
         self._memory = None
-        self._exporters: list[ref[Any]] | None = None
-        """What keeps the views of this frame alive, while there are any."""
+        self._exporters: list[ref[Any]] = []
+        """References to what the views of this frame keep alive, while there are any."""
         self._live = True
         self._channel = channel
         self._slot = slot
         self._kept = False
         self._time = time_ns
-        self._unlock = unlock
+        self._unlock: Iterator[Any] | None = unlock
+        """Releases the slot. None after that: an exception of a signal handler can end a release that has begun."""
         self.number = number
         """Its number. Numbers begin at 1, grow by 1, and are never used twice."""
         self.skipped = skipped
@@ -212,7 +213,7 @@ class Frame(_Frame):
         if not self._live:
             raise self._released()
         if memory is None:
-            memory = self._memory = self._slot.another_memory()
+            memory = self._memory = self._slot.another_memory(self._exporters)
             if not self._live:  # another thread has released it, and may not have seen the memory
                 memory.close()
                 raise self._released()
@@ -229,10 +230,7 @@ class Frame(_Frame):
         # Not by `memory`, which takes several times as long. What is alive of it is looked for at the release.
         if not self._live:
             raise self._released()
-        exporters = self._exporters
-        if exporters is None:
-            exporters = self._exporters = []
-        view = self._slot.view(exporters)
+        view = self._slot.view(self._exporters)
         if not self._live:
             raise self._released()
         return view
@@ -264,7 +262,7 @@ class Frame(_Frame):
 
         While arrays of the frame are alive, the slot stays as it is: the last of them releases it.
         """
-        if self._live:
+        if self._unlock is not None:
             self._live = False
             self._channel.release(self)
 
@@ -278,7 +276,7 @@ class Frame(_Frame):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live:
+        if self._unlock is not None:
             self._live = False
             self._channel.release(self)
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameKeeper"]
 
+Views = list[ref[Any]]
+"""References to what the views of a frame keep alive."""
 _HELD, _WAITING = reader_page.HELD, Words.WAITING
 
 
@@ -40,13 +42,12 @@ class FrameKeeper(Channel):
     """The places of kept frames in the reader's page. Place 0 is that of the frame that it gave last."""
     _held: dict[int, Slot]
     """The slots of frames that are kept, by their numbers."""
-    _kept: dict[int, tuple[ref[Frame], Iterator[Any]]]
-    """The frames that are kept beyond the next read, and what releases their locks."""
+    _kept: dict[int, tuple[ref[Frame], Iterator[Any], Views]]
+    """The frames that are kept beyond the next read, what releases their locks, and their views."""
     _places: dict[int, int]
     """The places of frames in the reader's page, by their numbers."""
-    _lingering: dict[int, list[Any]]
-    """For each frame that was released and has arrays that are alive: what is kept for them, empty when they are gone.
-    """
+    _lingering: dict[int, tuple[Iterator[Any], Views]]
+    """The frames that were released, and have arrays that are alive."""
     _max_held: int
     _own_page: Any
     """The page of the reader's timeline."""
@@ -58,13 +59,16 @@ class FrameKeeper(Channel):
 
     def _settle(self) -> None:
         """Release the frames that were kept, and lost without a release; forget those whose arrays are gone."""
-        for number, (kept, unlock) in list(self._kept.items()):
+        for number, (kept, unlock, views) in list(self._kept.items()):
             if kept() is None:
-                self._end(number, unlock)
-        for number, keep in list(self._lingering.items()):
-            if not keep:
+                self._end_or_linger(number, unlock, views)
+        for number, (unlock, views) in list(self._lingering.items()):
+            if not _alive(views):
                 del self._lingering[number]
-                self._end(number, iter(()))
+                self._end(number, unlock)
+        for number in list(self._places):
+            if number not in self._kept and number not in self._lingering:
+                self._forget(number)  # an exception has ended that before
 
     def _refuse_more(self) -> None:
         numbers = sorted(self._kept)
@@ -82,7 +86,7 @@ class FrameKeeper(Channel):
         if number in self._kept:
             return
         self._held[number] = frame.ring_slot
-        self._kept[number] = (ref(frame), frame._unlock)
+        self._kept[number] = (ref(frame), frame._unlock or iter(()), frame._exporters)
         self._give_place(number)
         if self._current is frame:
             self._current = None
@@ -101,16 +105,19 @@ class FrameKeeper(Channel):
 
     def release(self, frame: Frame) -> None:
         """Release a frame, or leave it to its arrays that are alive (for the library itself)."""
-        memory = frame._memory
-        if memory is not None or frame._exporters:
-            views = [one for one in frame._exporters or () if one() is not None]
-            if memory is not None:
-                views += memory.live_views()
-                close_memory(memory)
-            if views:
-                self._linger(frame, views)
-                return
-        self._end(frame.number, frame._unlock)
+        if frame._memory is not None:
+            close_memory(frame._memory)
+        unlock = frame._unlock
+        if unlock is not None:
+            self._end_or_linger(frame.number, unlock, frame._exporters)
+            frame._unlock = None
+
+    def _end_or_linger(self, number: int, unlock: Iterator[Any], views: Views) -> None:
+        """Release the lock of a frame now, or with the last of its arrays."""
+        if views and _alive(views):
+            self._linger(number, unlock, views)
+        else:
+            self._end(number, unlock)
 
     def _end(self, number: int, unlock: Iterator[Any]) -> None:
         keep = self._control.locks.hold
@@ -119,7 +126,7 @@ class FrameKeeper(Channel):
         del keep
         if self._state[_HELD] == number:
             self._state[_HELD] = 0
-        if self._places:
+        if self._kept or self._places:
             self._forget(number)
         if self._words[_WAITING]:
             self._wake_writer()
@@ -141,19 +148,24 @@ class FrameKeeper(Channel):
         if slot is not None and slot.epoch != self._source.epoch:
             slot.close()
 
-    def _linger(self, frame: Frame, views: list[ref[Any]]) -> None:
+    def _linger(self, number: int, unlock: Iterator[Any], views: Views) -> None:
         """Keep the slot until the arrays of a frame that was released are gone."""
-        number, locks = frame.number, self._control.locks
+        self._lingering[number] = (unlock, views)
         self._give_place(number)
         self._kept.pop(number, None)
-        keep = self._lingering[number] = [locks.hold]  # the description stays open, also when the channel is closed
-        end_with(views, frame._unlock, keep, locks.end_if_closed)
-        lingering = sum(1 for one in self._lingering.values() if one)
+        locks = self._control.locks
+        keep = [locks.hold]  # the description stays open, also when the channel is closed
+        end_with(list(views), unlock, keep, locks.end_if_closed)
+        lingering = sum(1 for _, others in self._lingering.values() if _alive(others))
         if lingering > self._max_held:
             warnings.warn(
                 f"{lingering} released frames of {self._name!r} have arrays that are alive, and keep their "
                 "slots; delete the arrays (or copy what you need) before the next read, or open the channel with a "
                 f"greater max_held than {self._max_held}",
                 ResourceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
+
+
+def _alive(views: Views) -> bool:
+    return any(one() is not None for one in list(views))

@@ -15,7 +15,6 @@ from itertools import starmap
 from threading import get_ident
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
-from weakref import ref
 
 from extmem.channel import info, waiting
 from extmem.channel.frame import Frame
@@ -30,8 +29,6 @@ from extmem.sharing import reader_page, timeline_page
 from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from extmem.api.device import Device
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
@@ -94,10 +91,10 @@ class ChannelReader(FrameKeeper):
         self._words, self._words64, self._call = page.words, page.words64, page.locks.call
         self._current: Frame | None = None
         self._held: dict[int, Slot] = {}
-        self._kept: dict[int, tuple[ref[Frame], Iterator[Any]]] = {}
+        self._kept = {}
         self._places: dict[int, int] = {}
         self._free = list(range(1, reader_page.HELD_LIMIT))
-        self._lingering: dict[int, list[Any]] = {}
+        self._lingering = {}
         self._waits: waiting.Waits = {}
         self._started = False
         self._lost = 0
@@ -262,13 +259,10 @@ class ChannelReader(FrameKeeper):
     def _close(self) -> None:
         if self._ended:
             return
-        current, self._current = self._current, None
-        if current is not None:
-            current.release()
-        for kept, _ in list(self._kept.values()):
-            frame = kept()
+        for frame in (self._current, *[kept() for kept, _, _ in list(self._kept.values())]):
             if frame is not None:
                 frame.release()
+        self._current = None
         self._settle()
         self._control.locks.unlock(self._control.place_range(self._place))
         self._source.close()
@@ -298,20 +292,24 @@ class ChannelReader(FrameKeeper):
             current = self._current
             if current is not None:
                 if not current._live:
+                    if current._unlock is not None:
+                        self.release(current)  # an exception has ended that before
                     self._current = None
                 elif current._kept:
                     self.keep(current)
                 elif current._memory is None and not current._exporters:
                     # As `Frame.release`, of a frame without arrays.
                     current._live = False
-                    next(current._unlock, None)
-                    self._current = None
+                    unlock = current._unlock
+                    if unlock is not None:
+                        next(unlock, None)
+                    current._unlock = self._current = None
                     if self._words[_WAITING]:
                         self._wake_writer()
                 else:
                     current.release()
                     self._current = None
-            if self._places:
+            if self._kept or self._places:
                 self._settle()
                 if len(self._kept) >= self._max_held:
                     self._refuse_more()

@@ -66,10 +66,13 @@ class Slot:
         self.unlocking = locks.unlocking(self.range)
         self.unlocking_once = (self.unlocking,)
 
-    def another_memory(self) -> DeviceMemory:
-        """Return another memory object of the slot, whose views are those of one frame."""
+    def another_memory(self, exporters: list[ref[Any]]) -> DeviceMemory:
+        """Return another memory object of the slot, whose views are those of one frame.
+
+        exporters: gets references to what its views, and the holds of its GPU arrays, keep alive.
+        """
         record = self.memory.record
-        return DeviceMemory(record, record.hold())
+        return DeviceMemory(record, record.hold()).listing_views(exporters)
 
     def cached_numpy(self, memory: DeviceMemory) -> Any:
         """Return the array over the slot, which is made once. memory: this slot's."""
@@ -89,12 +92,12 @@ class Slot:
             view = self._view = memory.map()
         return view
 
-    def view(self, arrays: list[ref[Any]]) -> memoryview:
-        """Return the bytes of the slot, zero copy. arrays: gets a reference to what keeps them alive, for `views`.
+    def view(self, exporters: list[ref[Any]]) -> memoryview:
+        """Return the bytes of the slot, zero copy. exporters: gets a reference to what the view keeps alive.
 
         Errors: as `DeviceMemory.map`.
         """
-        return views.view(self.memory.record, arrays)
+        return views.view(self.memory.record, exporters)
 
     def array(self, view: memoryview, entry: Entry | None = None) -> Any:
         """Return a NumPy array over the bytes of the slot. entry: of one of several arrays in it.
