@@ -16,8 +16,10 @@ from weakref import ref
 __all__ = ["end_with"]
 
 _never: Final = repeat(False)
-_watches: Final[dict[int, list[ref[Any]]]] = {}
-"""The references to the arrays, by the id of what is kept for them."""
+_watches: Final[dict[int, tuple[list[ref[Any]], list[bool]]]] = {}
+"""The references to arrays, and a list that is not empty once they have ended. A reference must not end in its own
+callback, so the next call of `end_with` forgets them.
+"""
 
 
 def end_with(arrays: Iterable[ref[Any]], unlock: Iterator[Any], keep: list[Any], then: Callable[[], object]) -> None:
@@ -25,12 +27,16 @@ def end_with(arrays: Iterable[ref[Any]], unlock: Iterator[Any], keep: list[Any],
 
     keep: what must exist until then. then: is called after that; the lock is released also if it fails.
     """
-    key = id(keep)
-    watches = _watches[key] = []
-    calls = chain(unlock, starmap(_watches.pop, ((key, None),)), starmap(keep.clear, ((),)), starmap(then, ((),)))
+    for key, (_, over) in list(_watches.items()):
+        if over:
+            _watches.pop(key, None)
+    watches: list[ref[Any]] = []
+    ended: list[bool] = []
+    calls = chain(unlock, starmap(keep.clear, ((),)), starmap(then, ((),)), starmap(ended.append, ((True,),)))
     last = compress(calls, _never)  # taking one step makes all calls
     live = [array for array in [one() for one in arrays] if array is not None]
     steps = chain(repeat(None, len(live)), last)  # one step for each array, and one for the end of this function
+    _watches[id(watches)] = (watches, ended)
     while live:
         watches.append(ref(live[-1], partial(next, steps)))
         live.pop()
