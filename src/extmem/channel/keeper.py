@@ -105,9 +105,21 @@ class FrameKeeper(Channel):
 
     def release(self, frame: Frame) -> None:
         """Release a frame, or leave it to its arrays that are alive (for the library itself)."""
+        unlock = frame._unlock
+        if frame._memory is None and not frame._exporters and not self._kept and not self._places:
+            # The usual case of what follows.
+            keep = self._control.locks.hold
+            if keep is not None and unlock is not None:
+                next(unlock, None)
+            del keep
+            frame._unlock = None
+            if self._state[_HELD] == frame.number:
+                self._state[_HELD] = 0
+            if self._words[_WAITING]:
+                self._wake_writer()
+            return
         if frame._memory is not None:
             close_memory(frame._memory)
-        unlock = frame._unlock
         if unlock is not None:
             self._end_or_linger(frame.number, unlock, frame._exporters)
             frame._unlock = None

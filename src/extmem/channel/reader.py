@@ -125,7 +125,7 @@ class ChannelReader(FrameKeeper):
         if self._closed:
             self._check()
         deadline = None if timeout is None else waiting.deadline_after(timeout)
-        words = self._page_words
+        words, waits = self._page_words, self._waits
         while True:
             expected = words[_SEQUENCE]  # before the look: a frame that comes after it changes the number
             frame = self._take()
@@ -135,19 +135,16 @@ class ChannelReader(FrameKeeper):
                 gone = self._gone()
                 if gone is not None:
                     return self._last_one(gone)
-            if not self._sleep(expected, deadline):
+            mark = object()
+            try:
+                waits[mark] = get_ident()
+                in_time = self._closed or self._page.sleep(expected, deadline)
+            finally:
+                waits.pop(mark, None)
+            if not in_time:
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
             if words[_SEQUENCE] == expected:
                 self._look_for_writer()
-
-    def _sleep(self, expected: int, deadline: int | None) -> bool:
-        """Sleep until somebody signals the page of the frames, or `close` wakes. Return False after the deadline."""
-        waits, mark = self._waits, object()
-        try:
-            waits[mark] = get_ident()
-            return bool(self._closed or self._page.sleep(expected, deadline))
-        finally:
-            waits.pop(mark, None)
 
     async def read_async(self, timeout: float | None = None) -> Frame:
         """`read` for coroutines: others run meanwhile. If it is cancelled, nothing of it remains."""
