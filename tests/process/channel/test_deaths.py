@@ -133,7 +133,8 @@ def test_a_writer_killed_at_any_step_leaves_whole_frames_and_the_next_goes_on(
                 assert whole(frame)
                 found.append(frame.number)
         done = step in ("before the wake", "after the wake")
-        assert found == list(range(found[0], 7 + done)) and found[0] <= 6
+        # It may have overwritten the frame after the one that the reader held.
+        assert found == sorted(set(found)) and found[0] > 3 and found[-1] == 6 + done
         with create(name, slots=4) as writer:
             assert writer.count == 6 + done
             put(writer, 4)
