@@ -2,7 +2,7 @@
 .PHONY: demo test test-all test-rest test-frameworks test-gpu test-windows docs lint types unit bench soak gen clean
 PY = .venv/bin/python
 
-demo:                ## set up a .venv and run the demo: two processes share a rendered animation by name
+demo:                ## set up a .venv and run the demo: an animation goes to two processes while its writer is killed
 	@scripts/setup.sh demo
 	@.venv/bin/extmem demo
 

@@ -108,6 +108,8 @@ ONLY = {
     },
     "windows": {
         "windows": "kernel objects, which Windows alone has",
+        "unit/devices/host/test_windows_range_locks.py": "kernel objects, which Windows alone has",
+        "unit/manager/windows/test_channel_security.py": "security descriptors of the Windows kernel",
     },
 }
 """Files and folders below tests/ that belong to one system, and why."""

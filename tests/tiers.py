@@ -46,6 +46,7 @@ SLOW = {
     "unit/cli/_top/test_app.py": "draws whole screens, half a second for each",
     "unit/cli/_top/test_web.py": "starts a server, and programs for its pages",
     "process/cli/test_top.py": "starts the command line a dozen times",
+    "process/cli/test_channels.py": "starts the command line, and the processes of channels, for every test",
     "process/cli/test_kept.py": "starts the command line a dozen times",
     "process/broker/test_namespaces.py": _RESTARTS,
     "process/broker/test_recovery.py": _RESTARTS,

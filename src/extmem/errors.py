@@ -26,6 +26,7 @@
     ├── ChannelFullError                   no slot of a channel is free: `holders`
     │   └── ReaderTooSlowError             because reliable readers have not read their frames yet
     ├── FramesLostError                    frames were overwritten before this reader read them (`strict=True`)
+    │   └── GpuFrameLostError                 the writer ended before its GPU completed a frame
     ├── PeerError                          the other process caused it
     │   ├── PeerGoneError (ConnectionError)       it ended or closed the connection
     │   │   └── WriterGoneError                   the writer of a channel has ended, and nothing newer will come
@@ -51,6 +52,7 @@ __all__ = [
     "DriverError",
     "ExtmemError",
     "FramesLostError",
+    "GpuFrameLostError",
     "HandleStateError",
     "InternalError",
     "InvalidHandleError",
@@ -289,6 +291,14 @@ class FramesLostError(ExtmemError):
         """The number of the first frame that was lost."""
         self.count = count
         """How many were lost."""
+
+
+class GpuFrameLostError(FramesLostError):
+    """The writer of a channel ended, or its device was lost, before the GPU had completed frames that it published.
+
+    What is in their slots is not a frame. What a reader has computed from them on a GPU is worthless: `first` and
+    `count` tell which. The reader goes on behind them.
+    """
 
 
 class PeerError(ExtmemError):

@@ -12,6 +12,7 @@ these is closed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dis
 import functools
@@ -32,6 +33,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Self
 
+import extmem
 from extmem.errors import HandleStateError
 from extmem.testing.leaks import Census
 from extmem.testing.waiting import DeadlineError, wait_until
@@ -43,6 +45,7 @@ __all__ = ["Findings", "Interrupted", "compiler", "interrupt", "points", "signal
 _SIGNAL = getattr(signal, "SIGUSR2", signal.SIGINT)  # Windows has no other signal, and none of this runs there
 _CANARIES = 8
 _PATIENCE = 10.0
+_EXTMEM, _ASYNCIO = (os.path.dirname(package.__file__) + os.sep for package in (extmem, asyncio))
 _CHECKED = ("CALL", "RESUME", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")
 """The beginnings of the names of the instructions at whose end, or beginning, the interpreter runs signal handlers."""
 
@@ -290,7 +293,8 @@ def signal_before(point: int) -> Iterator[None]:
     """Within the block a signal becomes pending before that instruction; its handler raises Interrupted."""
 
     def handler(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
+        if not _is_asyncio_alone(frame):
+            raise Interrupted
 
     before = signal.signal(_SIGNAL, handler)
     try:
@@ -298,6 +302,21 @@ def signal_before(point: int) -> Iterator[None]:
             yield
     finally:
         signal.signal(_SIGNAL, before)
+
+
+def _is_asyncio_alone(frame: FrameType | None) -> bool:
+    """Return whether asyncio runs, and no code of extmem that it has called, or that calls it.
+
+    An exception in asyncio's own code loses its sockets, and makes `__del__` of its event loop fail.
+    """
+    found = False
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path.startswith(_EXTMEM):
+            return False
+        found = found or path.startswith(_ASYNCIO)
+        frame = frame.f_back
+    return found
 
 
 def _without_frames(error: BaseException) -> None:

@@ -5,6 +5,7 @@ Here it is raised at a few points of each operation, drawn from a seed; `make so
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -119,6 +120,31 @@ def test_an_operation_that_loses_what_it_took_is_found_out(
     assert case is not None
     found = points.interrupt(world, case, "planted", _all)
     assert any("fd: " in thing for thing in found.lost) and not found.closed_twice
+
+
+@pytest.mark.parametrize("world", ["host"], indirect=True)
+def test_an_event_loop_of_an_operation_is_not_interrupted(
+    world: tagged_payloads.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planted(memory: DeviceMemory) -> bytes:
+        asyncio.run(asyncio.sleep(0))
+        return memory.read_bytes()
+
+    monkeypatch.setattr(DeviceMemory, "planted", planted, raising=False)
+    case = operations.case(world, "DeviceMemory")
+    assert case is not None
+    found = points.interrupt(world, case, "planted", lambda listed: [*listed[:60], *listed[-10:]])
+    assert found.interrupts and not found.all
+
+
+def test_asyncio_alone_is_told_from_asyncio_that_extmem_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def alone() -> bool:
+        return points._is_asyncio_alone(sys._getframe())
+
+    assert not points._is_asyncio_alone(sys._getframe())
+    assert asyncio.run(alone())
+    monkeypatch.setattr(points, "_EXTMEM", __file__)
+    assert not asyncio.run(alone())
 
 
 @pytest.mark.parametrize("world", ["host"], indirect=True)

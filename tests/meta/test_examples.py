@@ -29,16 +29,23 @@ NEED_VULKAN = {
     "slangpy_buffer.py",
 }
 IN_ORDER = ("frames_in_order.py", "render_to_torch_in_order.py")
+WITHOUT = {"camera_and_viewer.py": "FramesLostError", "writer_restarted.py": "WriterGoneError"}
+"""Examples of channels, and the error that ends them with `--without`."""
 NEED_CUDA = {"render_to_torch_in_order.py"}
 NEED_TORCH = {
     "frames_to_torch.py",
+    "render_to_torch_channel.py",
     "render_to_torch_in_order.py",
     "trainer_and_workers.py",
     "weights_from_safetensors.py",
 }
 NEED_SLANGPY = {"slangpy_buffer.py"}
 
+CHANNELS = pytest.mark.linux_only("channels are Linux's in this release")
+
 MARKS = {
+    "camera_and_viewer.py": CHANNELS,
+    "writer_restarted.py": CHANNELS,
     "foreign_binding.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "slangpy_buffer.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "readonly_publish.py": pytest.mark.linux_only("passes the payload's fd to an unrelated program"),
@@ -103,6 +110,14 @@ def test_an_example_of_order_fails_without_one_signal(path: Path, tmp_path: Path
     _skip_without_cuda(path)
     problem = run_example(path, tmp_path, "--without")
     assert "ended with 1" in problem and "WaitTimeoutError" in problem, problem
+
+
+@CHANNELS
+@pytest.mark.parametrize("name", sorted(WITHOUT))
+def test_an_example_of_channels_fails_without_its_option(name: str, tmp_path: Path) -> None:
+    """It runs with the option (above): so it is the option that makes it right."""
+    problem = run_example(ROOT / "examples" / name, tmp_path, "--without")
+    assert "ended with 1" in problem and WITHOUT[name] in problem, problem
 
 
 @pytest.mark.parametrize("name", sorted(NEED_TORCH))

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from extmem import rules, vk
+from extmem.api.joined_commands import JoinedCommands
 from extmem.api.ownership_commands import OwnershipCommands
 from extmem.arguments import CheckedWhenMade, whole_number
 from extmem.core import sync_operations
@@ -50,7 +51,7 @@ _Layout = vk.ImageLayout
 _WORD = 1 << 32
 
 
-class Commands(CheckedWhenMade, OwnershipCommands):
+class Commands(CheckedWhenMade, JoinedCommands, OwnershipCommands):
     """The commands of one submission. Made by `Device.commands`; usable only inside its `with` block.
 
     Commands run in order, and the writes of each are visible to those after it. Offsets and sizes are in bytes.
@@ -83,6 +84,8 @@ class Commands(CheckedWhenMade, OwnershipCommands):
         self._uses = Uses()
         """Holds everything that the commands use until they have completed."""
         self._layouts = LayoutTracker()
+        self._at_submit = []
+        self._ended = False
         self._order: Any = None
         """The waits, the signals and the fence; None without any. Then no module of semaphores is loaded."""
         if wait is not None or signal is not None or fence is not None or returns_early:
@@ -112,6 +115,8 @@ class Commands(CheckedWhenMade, OwnershipCommands):
                 if self._device.check != "off":
                     for command, violations in self._layouts.check_again():
                         self._device.report(violations, command)
+                if self._at_submit:
+                    self._add_signals()
                 owners = [(record.allocation, owned) for record, owned in self._ownership]
                 with self._layouts.submitting():
                     if self._order is None:
@@ -126,7 +131,9 @@ class Commands(CheckedWhenMade, OwnershipCommands):
                 self._recorded.clear()
                 self._ownership.clear()
                 self._layouts.clear()
+                self._at_submit.clear()
                 self._uses.end()
+                self._ended = True
 
     def _check_process(self) -> None:
         if self._pid != current_process.pid:
@@ -164,7 +171,7 @@ class Commands(CheckedWhenMade, OwnershipCommands):
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
         afterwards: tuple[ResourceObject, bool] | None = None,
-    ) -> None:
+    ) -> Any:
         device = self._device
         masks = whole_number(src_stage_mask, "src_stage_mask"), whole_number(dst_stage_mask, "dst_stage_mask")
         memories = copied_structs(memory_barriers)
@@ -206,6 +213,18 @@ class Commands(CheckedWhenMade, OwnershipCommands):
             lambda recorder: recorder.pipeline_barrier(*masks, memories, of_buffers, of_images),
             *buffers,
             *images,
+            steps=steps,
+            afterwards=afterwards,
+        )
+        return None if violations else (masks, memories, of_buffers, of_images, [step for _, step in steps])
+
+    def _repeat(self, buffer: BufferObject, recorded: Any, afterwards: tuple[ResourceObject, bool] | None) -> None:
+        (before, after), memories, of_buffers, of_images, known = recorded
+        steps = [(buffer, step) for step in known]
+        self._check([], "vkCmdPipelineBarrier", steps)
+        self._add(
+            lambda recorder: recorder.pipeline_barrier(before, after, memories, of_buffers, of_images),
+            buffer,
             steps=steps,
             afterwards=afterwards,
         )

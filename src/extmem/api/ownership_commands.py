@@ -8,7 +8,7 @@ from typing import Any
 
 from extmem import rules, vk
 from extmem.core.device_state import DeviceState
-from extmem.core.resources import ImageObject, ResourceObject
+from extmem.core.resources import BufferObject, ImageObject, ResourceObject
 
 __all__ = ["OwnershipCommands"]
 
@@ -36,8 +36,15 @@ class OwnershipCommands(abc.ABC):
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
         afterwards: tuple[ResourceObject, bool] | None = None,
-    ) -> None:
-        """Record a barrier. afterwards: a resource, and whether the device owns its memory then."""
+    ) -> Any:
+        """Record a barrier. afterwards: a resource, and whether the device owns its memory then.
+
+        Return what `_repeat` takes; None for a barrier that breaks rules.
+        """
+
+    @abc.abstractmethod
+    def _repeat(self, buffer: BufferObject, recorded: Any, afterwards: tuple[ResourceObject, bool] | None) -> None:
+        """Record a barrier of a buffer once more, which can be used. recorded: what `_barrier` returned."""
 
     def acquire(
         self,
@@ -87,7 +94,16 @@ class OwnershipCommands(abc.ABC):
         *,
         owned: bool | None = None,
     ) -> None:
-        """Record a barrier. owned: whether this device owns the memory afterwards; None if the owner stays the same."""
+        """Record a barrier. owned: whether this device owns the memory afterwards; None if the owner stays the same.
+
+        The barrier of a buffer is always the same, so the rules are checked for the first one alone.
+        """
+        afterwards = None if owned is None else (resource, owned)
+        if isinstance(resource, BufferObject):
+            known = resource.transfers.get((source, target))
+            if known is not None and self._check_usable(resource, BufferObject) is resource:
+                self._repeat(resource, known, afterwards)
+                return
         buffers: list[vk.BufferMemoryBarrier] = []
         images: list[vk.ImageMemoryBarrier] = []
         if isinstance(resource, ImageObject):
@@ -96,4 +112,6 @@ class OwnershipCommands(abc.ABC):
         else:
             buffers = [vk.BufferMemoryBarrier(before, after, source, target, resource, 0, int(vk.WHOLE_SIZE))]
         stage = _Stage.TRANSFER if before == after else _Stage.ALL_COMMANDS
-        self._barrier(stage, stage, (), buffers, images, None if owned is None else (resource, owned))
+        recorded = self._barrier(stage, stage, (), buffers, images, afterwards)
+        if isinstance(resource, BufferObject) and recorded is not None:
+            resource.transfers[source, target] = recorded

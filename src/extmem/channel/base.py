@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from extmem import _pickles
+from extmem.arguments import CheckedWhenMade
 from extmem.channel.turns import Turns
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Channel"]
 
 
-class Channel(abc.ABC):
+class Channel(CheckedWhenMade, abc.ABC):
     """A channel: one name, a ring of slots, one writer, many readers. `extmem.create_channel` returns the side of the
     writer, `extmem.open_channel` that of a reader.
 
@@ -30,6 +31,8 @@ class Channel(abc.ABC):
     method: HandleStateError once closed, and in a forked child; ChannelCorruptError if a faulty writer has left numbers
     in the control page that cannot be true.
     """
+
+    _made_by = "extmem.create_channel(…) or extmem.open_channel(…)"
 
     def __init__(self, name: str, page: ControlPage, frames: Timeline) -> None:
         """page, frames: owned from now on."""
@@ -46,6 +49,12 @@ class Channel(abc.ABC):
         self._ended = False
         """Whether `close` has done everything: after an exception, it can be called again."""
         self._closed_why = ""
+
+    @classmethod
+    def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
+        from extmem.channel.control import ControlPage
+
+        return len(given) > 1 and isinstance(given[1], ControlPage)
 
     def set_closed(self, name: str, why: str) -> None:
         """Make it a channel that could not be received (for the library itself). why: continues a sentence."""

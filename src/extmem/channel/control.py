@@ -1,9 +1,8 @@
 """`ControlPage`: the control page of a channel in this process, mapped, with this process's locks of it.
 
-How this works. The user's name leads to this page, a shared object of its own kind. It is a sealed memory file: the
-writer has it mapped for writing, a reader has a descriptor for reading alone. Its companion page is a file for locks
-alone, which is sealed against writing. Each `ControlPage` has an open file description of its own of that file, to
-which its locks belong. The bytes that are locked are beyond the end of the file:
+How this works. The user's name leads to this page, a shared object of its own kind. The writer has it mapped for
+writing; a reader has the right to read it, and the kernel refuses it others. Each `ControlPage` has locks of its own
+(`system`, `range_lock_system`), which the kernel releases with the process. What is locked are ranges of numbers:
 
     2**40 + e * capacity + i    slot i of epoch e: shared by readers that hold it, exclusive by the writer
     2**50 + k                   the reader in place k is there; the first `max_reliable` places are for reliable ones
@@ -13,22 +12,19 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from extmem.core.describing import start_time_of
+from extmem.channel import system
 from extmem.devices import host
-from extmem.devices.host import late
 from extmem.devices.host._libc import ffi
-from extmem.devices.host.range_lock_system import Range, RangeLocks, create, reopen
-from extmem.errors import ChannelCorruptError, HandleStateError, UnsupportedError
+from extmem.devices.host.range_lock_system import Range, RangeLocks
+from extmem.errors import ChannelCorruptError, HandleStateError
 from extmem.handles import Access
 from extmem.handles.process_id import current_process
 from extmem.manager import Imported, Manager, Reference, manager
 from extmem.owning import OwnedFd
 from extmem.sharing.channel_page import META_LIMIT, Header, Words, parse_header
-from extmem.sharing.descriptor.channel import ChannelDescriptor
-from extmem.sharing.kinds import ObjectKind, Share
-from extmem.sharing.payload import Page
+from extmem.sharing.kinds import ObjectKind
 
-__all__ = ["ControlPage", "adopt", "find", "no_channels", "publish", "publish_lock", "slot_range"]
+__all__ = ["ControlPage", "adopt", "find", "publish", "slot_range"]
 
 _SLOTS: Final = 1 << 40
 _PLACES: Final = 1 << 50
@@ -40,6 +36,7 @@ class ControlPage:
     """See the module. Ownership: it owns its reference, mapping and locks until `close`."""
 
     __slots__ = (
+        "_file",
         "_imported",
         "_mapping",
         "_places",
@@ -64,16 +61,18 @@ class ControlPage:
         self,
         name: str,
         fd: int,
-        lock_fd: int,
+        locks: RangeLocks,
         size: int,
         reference: Reference,
         imported: Imported | None,
+        file: OwnedFd | None = None,
         *,
         writable: bool,
     ) -> None:
-        """fd, lock_fd: of the page, and of the file for its locks; borrowed. size: bytes of the sealed page.
+        """fd: of the page, whose size does not change; borrowed. size: its bytes.
 
-        reference, imported: owned from now on.
+        locks, reference, imported: owned from now on; after an error, the locks alone. file: of `fd`, where this
+        process has created it: a section of Windows keeps its name as long as a handle of it is open.
 
         Errors: ChannelCorruptError; UnsupportedError; OutOfMemoryError.
         """
@@ -81,14 +80,15 @@ class ControlPage:
         self.pid = current_process.pid
         self._reference = reference
         self._imported = imported
-        self.locks = RangeLocks(reopen(lock_fd, writable=writable))
+        self._file = file
+        self.locks = locks
         try:
             self._mapping = host.map_file(fd, size, writable)
             view = _bytes_at(self._mapping.address, size)
             self._whole = view if writable else view.toreadonly()
             self.header = header = parse_header(self._whole, size, repr(name))
         except BaseException:
-            self.locks.close()
+            locks.close()
             raise
         self.identity = header.identity
         self.layout = layout = header.layout
@@ -146,6 +146,12 @@ class ControlPage:
         at = slot * META_LIMIT
         return bytes(self.metas[at : at + size])
 
+    def set_meta(self, slot: int, meta: bytes) -> None:
+        """Store the metadata of the frame in a slot that is being written."""
+        at = slot * META_LIMIT
+        self.sizes[slot] = len(meta)
+        self.metas[at : at + len(meta)] = meta
+
     def slot_range(self, epoch: int, slot: int) -> Range:
         """Return the bytes that are locked for a slot."""
         return slot_range(self.layout.capacity, epoch, slot)
@@ -196,6 +202,8 @@ class ControlPage:
         if imported is not None:
             imported.payload.close()
         self._reference.give_back()
+        if self._file is not None:
+            self._file.close()
 
 
 def _bytes_at(address: int, size: int) -> memoryview:
@@ -208,113 +216,49 @@ def slot_range(capacity: int, epoch: int, slot: int) -> Range:
     return Range(_SLOTS + epoch * capacity + slot)
 
 
-def find(name: str, *, writable: bool) -> ControlPage:
+def find(name: str, *, writable: bool, security: str | None = None) -> ControlPage:
     """Open the control page of the channel with this name.
 
+    security: SDDL, of a new writer, for parts that nobody has kept.
     Errors: NameNotFoundError, ObjectTypeError (another object has the name), AccessDeniedError; ChannelCorruptError;
-    UnsupportedError on systems without these locks.
+    UnsupportedError.
     """
     owner = manager()
-    if not owner.has_broker:
-        raise no_channels()
     reference = Reference(owner)
     desired = _READ_WRITE if writable else _READ
-    return adopt(name, owner.import_by_name(name, desired, reference, object_kind=ObjectKind.CHANNEL), writable)
+    imported = owner.import_by_name(name, desired, reference, object_kind=ObjectKind.CHANNEL)
+    return adopt(name, imported, writable, security)
 
 
-def adopt(name: str, imported: Imported, writable: bool = False) -> ControlPage:
+def adopt(name: str, imported: Imported, writable: bool = False, security: str | None = None) -> ControlPage:
     """Return the control page that was imported, which owns the import. Errors: as `find`."""
     try:
-        pages = imported.payload.pages
-        if len(pages) != 1:
-            raise ChannelCorruptError(
-                f"the channel {name!r} has {len(pages)} companion pages, and a channel has one; its writer is faulty, "
-                "or of another version of extmem. Restart the writer, or open another channel"
-            )
+        locks = system.locks_of(name, imported, security, writable=writable)
         fd, size = imported.payload.fd, imported.capacity
-        return ControlPage(name, fd, pages[0].handle, size, imported.reference, imported, writable=writable)
+        return ControlPage(name, fd, locks, size, imported.reference, imported, writable=writable)
     except BaseException:
         imported.give_back()
         raise
 
 
-def no_channels() -> UnsupportedError:
-    """Return the error to raise on Windows."""
-    return UnsupportedError(
-        "channels need locks of a file's bytes that end with their process, and this release of extmem has them for "
-        "Linux alone; share memory and a timeline (extmem.share, Device.timeline) instead",
-        requires_one_of=["Linux"],
-    )
-
-
 def publish(name: str, header: Header, arrays: bytes, security: str | None) -> ControlPage:
     """Create the control page of a new channel, and give it the name. Return it, open for writing.
 
-    Errors: NameTakenError, NameInvalidError, SecurityDescriptorError; OutOfMemoryError.
+    Errors: NameTakenError, NameInvalidError, SecurityDescriptorError; OutOfMemoryError; UnsupportedError.
     """
-    owner = manager()
-    layout = header.layout
-    file: OwnedFd = late.system.create(layout.size, b"")
-    lock_file = create()
-    reference = Reference(owner)
-    with file.hold(), lock_file.hold():
-        _write(file.fd, header, arrays)
-        owner.export(
-            (file.fd,),
-            _described(header.identity),
-            share=Share.NT,
-            name=name,
-            access=int(Access.ALL),
-            sddl=security,
-            inherit=False,
-            object_kind=ObjectKind.CHANNEL,
-            pages=(Page(lock_file.fd, False),),
-            reference=reference,
-        )
-        try:
-            page = ControlPage(name, file.fd, lock_file.fd, layout.size, reference, None, writable=True)
-        except BaseException:
-            reference.give_back()
-            raise
-    file.close()
-    lock_file.close()
-    return page
+    size = header.layout.size
 
+    def write(fd: int) -> None:
+        mapping = host.map_file(fd, size, True)
+        view = _bytes_at(mapping.address, size)
+        packed, at = header.pack(), header.layout.arrays
+        view[: len(packed)] = packed
+        view[at : at + len(arrays)] = arrays
 
-def publish_lock(identity: bytes, name: str) -> tuple[OwnedFd, Reference]:
-    """Create a file for locks under this name, which this user alone can open. Return its fd, and the reference.
-
-    Errors: NameTakenError; OutOfMemoryError.
-    """
-    owner = manager()
-    file = create()
-    reference = Reference(owner)
-    with file.hold():
-        owner.export(
-            (file.fd,),
-            _described(identity, lock=True),
-            share=Share.NT,
-            name=name,
-            access=int(Access.ALL),
-            sddl=None,
-            inherit=False,
-            object_kind=ObjectKind.CHANNEL,
-            reference=reference,
-        )
-    return file, reference
-
-
-def _described(identity: bytes, *, lock: bool = False) -> bytes:
-    pid = current_process.pid
-    return ChannelDescriptor(
-        identity=identity, lock=lock, share=int(Share.NT), owner_pid=pid, owner_start_time=start_time_of(pid)
-    ).encode()
-
-
-def _write(fd: int, header: Header, arrays: bytes) -> None:
-    """Write the first contents of the page, before anybody can open it."""
-    mapping = host.map_file(fd, header.layout.size, True)
-    view = _bytes_at(mapping.address, header.layout.size)
-    view[: len(header.pack())] = header.pack()
-    at = header.layout.arrays
-    view[at : at + len(arrays)] = arrays
+    file, locks, reference = system.publish(name, size, header.identity, write, security)
+    try:
+        return ControlPage(name, file.fd, locks, size, reference, None, file, writable=True)
+    except BaseException:
+        reference.give_back()
+        file.close()
+        raise

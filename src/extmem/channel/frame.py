@@ -11,11 +11,12 @@ from weakref import ref
 
 from extmem.api.device import DeviceMemory
 from extmem.arguments import a_type
-from extmem.errors import HandleStateError
+from extmem.errors import HandleStateError, UnsupportedError
 from extmem.sharing.channel_page import META_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from extmem.api.slices import MemorySlice
     from extmem.channel.slots import Slot
@@ -113,6 +114,28 @@ class _Frame:
         memory, found = self.memory, self._slot.format
         return {name: getattr(found.part(memory, name), method)() for name in found.entries or ()}
 
+    def on(self, work: object = None) -> AbstractContextManager[Any]:
+        """Return a context manager. In its block, a stream or queue uses the frame, and the host does not wait.
+
+        Example: `with frame.on(torch.cuda.current_stream()) as tensor:`. For slots that are memory of a GPU.
+
+        work: a stream of PyTorch, CuPy or cuda-core, or its address (None: the default stream); commands of the Vulkan
+            device of the slots (`device.commands()`); or that device, whose queue gets two submissions.
+        A frame of a reader: the work begins when the writer's work on the frame is done, and the frame is released at
+        the end of the block. Its slot stays held until the stream or queue is done with what it got in the block.
+        A frame of the writer: what the stream or queue gets in the block is part of the frame. The frame is published
+        when that is submitted.
+        Yields an array of the stream's framework (a dictionary of several; a GPU array for an address), or the buffer
+        over the slot, which the queue owns in the block. Use it in the block alone: afterwards the slot changes.
+        Errors: GpuFrameLostError; HandleStateError for a frame that is released, for a second block, and for a stream
+        or commands of another device; UnsupportedError for slots of the host; TypeError.
+        """
+        raise UnsupportedError(
+            "the slots of this channel are memory of the host, which no stream or queue uses; use frame.numpy(), or "
+            "frame.torch(), or create the channel with device= a GPU, or open it with device= a CUDA device",
+            requires_one_of=["a channel whose slots are on a GPU"],
+        )
+
     def numpy(self) -> Any:
         """Return a NumPy array over the frame, zero copy, read-only for readers; a dictionary of several arrays.
 
@@ -120,8 +143,12 @@ class _Frame:
         """
         return self.memory.numpy() if self._slot.format.entries is None else self._arrays("numpy")
 
-    def torch(self) -> Any:
-        """Return a PyTorch tensor over the frame, zero copy; a dictionary of several. As `DeviceMemory.torch`."""
+    def torch(self, *, stream: object = None) -> Any:
+        """Return a PyTorch tensor over the frame, zero copy; a dictionary of several. As `DeviceMemory.torch`.
+
+        stream: of slots on a GPU: the stream that uses the tensor (None: the current one of PyTorch). It waits for the
+            frame, and the slot stays held until the stream is done with what it got before the release of the frame.
+        """
         return self.memory.torch() if self._slot.format.entries is None else self._arrays("torch")
 
     def jax(self) -> Any:
@@ -131,8 +158,11 @@ class _Frame:
         """
         return self.memory.jax() if self._slot.format.entries is None else self._arrays("jax")
 
-    def cupy(self) -> Any:
-        """Return a CuPy array over the frame, zero copy; a dictionary of several. As `DeviceMemory.cupy`."""
+    def cupy(self, *, stream: object = None) -> Any:
+        """Return a CuPy array over the frame, zero copy; a dictionary of several. As `DeviceMemory.cupy`.
+
+        stream: as for `torch`.
+        """
         return self.memory.cupy() if self._slot.format.entries is None else self._arrays("cupy")
 
     def view(self) -> memoryview:
@@ -241,6 +271,15 @@ class Frame(_Frame):
         entries = slot.format.entries
         view = self.view()
         return slot.array(view) if entries is None else {name: slot.array(view, one) for name, one in entries.items()}
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait on the host until the writer's work on the frame is done. Returns at once for slots of the host.
+
+        timeout: seconds; None for no limit. Arrays of NumPy, and `memory`, wait so by themselves.
+        Errors: GpuFrameLostError if the writer ended before; WaitTimeoutError; HandleStateError after the release.
+        """
+        if not self._live:
+            _ = self.memory
 
     def hold(self) -> Frame:
         """Keep the frame beyond the next read, until `release`. Return it.

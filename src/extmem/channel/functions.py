@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 from extmem.api.device import Device
 from extmem.api.sync_functions import open_timeline
 from extmem.arguments import a_type, check_flag
-from extmem.channel import control, names
+from extmem.channel import control, names, reclaiming
 from extmem.channel.format import SlotFormat
 from extmem.channel.reader import ChannelReader, Start
 from extmem.channel.slots import Slot, make_slot, open_slot
 from extmem.channel.source import ReadSource
+from extmem.channel.system import WriterLock
 from extmem.channel.writer import ChannelWriter, WhenFull
-from extmem.channel.writer_lock import WriterLock
 from extmem.core import name_waits, operations, shared_devices
 from extmem.core.everyday_names import everyday_name
 from extmem.errors import (
@@ -26,12 +26,11 @@ from extmem.errors import (
     NameNotFoundError,
     NameTakenError,
     ObjectTypeError,
-    UnsupportedError,
 )
 from extmem.handles import Access
 from extmem.manager import Reference, manager
 from extmem.objects import WINERROR, Status, error_for
-from extmem.owning import unsettled, work_off
+from extmem.owning import late_imports, unsettled, work_off
 from extmem.sharing.channel_page import CAPACITY_LIMIT, READERS_LIMIT, Header, Words
 from extmem.sharing.kinds import ObjectKind
 from extmem.sharing.reader_page import HELD_LIMIT
@@ -39,6 +38,7 @@ from extmem.sharing.reader_page import HELD_LIMIT
 if TYPE_CHECKING:
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
+    from extmem.channel.gpu_writing import WriterOrder
 
 __all__ = ["create_channel", "open_channel"]
 
@@ -46,6 +46,7 @@ _POLICIES = ("drop", "wait", "raise", "grow")
 _STARTS = ("newest", "next", "oldest")
 _HEADROOM = 64
 _RETRY = 0.002
+_PATIENCE = 1.0
 _READ, _READ_WRITE = int(Access.READ), int(Access.READ_WRITE)
 
 
@@ -82,14 +83,15 @@ def create_channel(
     timeout: seconds of `when_full="wait"`; None for no limit.
     reliable: "allow" or "refuse" readers that the writer waits for; at most `max_reliable` at once.
     max_readers: the most readers at once, reliable ones included.
-    device: where the slots are; None for the memory of the host.
+    device: where the slots are: a host, Vulkan or CUDA device; None for the memory of the host. Frames of a GPU are
+        ordered by `Frame.on`. A writer that takes over such a channel replaces its slots.
     security: SDDL for the channel. By default this user alone has access. Others who may read can wait, map and hold,
         and the kernel refuses them everything else. Only this user can be the writer.
     resume: whether to go on with the slots of a writer that has ended, if they have this shape and type. False replaces
         them (`ChannelWriter.reconfigure`).
     Errors: ChannelTakenError if the channel has a live writer; NameTakenError if the name is that of something else;
     NameInvalidError, AccessDeniedError, SecurityDescriptorError; OutOfMemoryError; those of `Device.allocate` for shape
-    and dtype; UnsupportedError on systems other than Linux.
+    and dtype; UnsupportedError for slots of GPUs, and on Windows for names of other sessions (`Global\\`).
     """
     if unsettled:
         work_off()
@@ -107,16 +109,13 @@ def create_channel(
         _check_count(max_slots, slots, CAPACITY_LIMIT, "max_slots")
     _check_count(max_readers, 1, READERS_LIMIT, "max_readers")
     _check_count(max_reliable, 0, READERS_LIMIT, "max_reliable")
-    owner = manager()
-    if not owner.has_broker:
-        raise control.no_channels()
     host = cast("Device", shared_devices.device_for(None))
     place = _device(device) or host
     most = max_slots if max_slots is not None else min(CAPACITY_LIMIT, max(_HEADROOM, 4 * slots))
     limits = (most, max_readers, min(max_reliable, max_readers) if reliable == "allow" else 0)
     while True:
         try:
-            page = control.find(checked, writable=True)
+            page = control.find(checked, writable=True, security=security)
         except NameNotFoundError:
             page = None
         except ObjectTypeError as error:
@@ -136,7 +135,7 @@ def create_channel(
             else:
                 undo.callback(page.close)
                 made = _taken_over(undo, page, form, host, place, security)
-            page, frames, lock, ring = made
+            page, frames, lock, ring, gpu = made
             writer = ChannelWriter(
                 checked,
                 page,
@@ -145,6 +144,7 @@ def create_channel(
                 ring,
                 form=ring[0].format,
                 device=place,
+                gpu=gpu,
                 when_full=when_full,
                 timeout=timeout,
                 max_slots=page.layout.capacity,
@@ -180,10 +180,11 @@ def open_channel(
         frame of a loop can be kept (`Frame.hold`), and has to be released before the next read.
     strict: whether frames that were lost are an error (FramesLostError).
     reconnect: whether to wait for another writer when the writer has ended.
-    device: the device that the slots are opened on; None for the one that they are on.
+    device: the device that the slots are opened on; None for the one that they are on. Slots of a Vulkan or CUDA device
+        open on the devices of the same GPU; slots of the host on CUDA devices, too.
     Errors: NameNotFoundError; NameTimeoutError; ObjectTypeError for the name of something else (it names the call that
     opens that); AccessDeniedError, also for `reliable=True` if the writer refuses it; QuotaError if there are as many
-    readers as the channel allows; ChannelCorruptError; UnsupportedError on systems other than Linux.
+    readers as the channel allows; ChannelCorruptError; UnsupportedError for slots of GPUs.
     """
     if unsettled:
         work_off()
@@ -194,8 +195,6 @@ def open_channel(
     )
     _device(device)
     owner = manager()
-    if not owner.has_broker:
-        raise control.no_channels()
     while True:
         if timeout is None:
             page = control.find(checked, writable=False)
@@ -238,12 +237,12 @@ def _fresh(
     host: Device,
     device: Device,
     security: str | None,
-) -> tuple[ControlPage, Timeline, WriterLock, list[Slot]]:
+) -> tuple[ControlPage, Timeline, WriterLock, list[Slot], WriterOrder | None]:
     """Create the parts of a new channel, and then its name."""
     header = Header(
         *limits, identity=secrets.token_bytes(16), slots=slots, arrays_size=len(form.encoded), **_self(host)
     )
-    lock = WriterLock.taken(header.identity)
+    lock = WriterLock.taken(header.identity, security)
     if lock is None:
         raise _taken(name, 0)
     undo.callback(lock.close)
@@ -255,9 +254,24 @@ def _fresh(
         slot = make_slot(where, index, device, form, control.slot_range(header.capacity, header.epoch, index), security)
         undo.callback(slot.close)
         ring.append(slot)
+    gpu = _gpu_order(undo, name, where, device, 0, security)
     page = control.publish(name, header, form.encoded, security)
     undo.callback(page.close)
-    return page, frames, lock, ring
+    return page, frames, lock, ring, gpu
+
+
+def _gpu_order(
+    undo: contextlib.ExitStack, name: str, where: tuple[bytes, int], device: Device, count: int, security: str | None
+) -> WriterOrder | None:
+    """Return what orders the frames of slots on a GPU; None for the host. where: the identity, and the epoch."""
+    if device.kind == "host":
+        return None
+    with late_imports():
+        from extmem.channel.gpu_writing import WriterOrder
+
+    made = WriterOrder(name, *where, device, count, security)
+    undo.callback(made.close)
+    return made
 
 
 def _taken_over(
@@ -267,9 +281,12 @@ def _taken_over(
     host: Device,
     device: Device,
     security: str | None,
-) -> tuple[ControlPage, Timeline, WriterLock, list[Slot]]:
-    """Take over the parts of a channel whose writer has ended. Errors: ChannelTakenError."""
-    lock = WriterLock.taken(page.identity)
+) -> tuple[ControlPage, Timeline, WriterLock, list[Slot], WriterOrder | None]:
+    """Take over the parts of a channel whose writer has ended. Errors: ChannelTakenError.
+
+    Slots of a GPU are replaced: work of the writer before may still write to them, and nobody tells when it ends.
+    """
+    lock = _lock_left(page, host, security)
     if lock is None:
         raise _taken(page.name, page.words64[Words.WRITER])
     undo.callback(lock.close)
@@ -285,6 +302,14 @@ def _taken_over(
     page.words[Words.WAITING] = 0
     ring: list[Slot] = []
     encoded = page.arrays()
+    if device.kind != "host" or _is_on_gpu(page):
+        ring = reclaiming.make_slots(page, device, form, header.slots, security)
+        for made in ring:
+            undo.callback(made.close)
+        count = page.words64[Words.COUNT]
+        gpu = _gpu_order(undo, page.name, (page.identity, header.epoch + 1), device, count, security)
+        reclaiming.begin_epoch(page, form.encoded, header.slots)
+        return page, frames, lock, ring, gpu
     for index in range(header.slots):
         slot = open_slot(page, header.epoch, index, device, encoded, access=_READ_WRITE)
         if slot is None:  # no reader has kept it
@@ -294,7 +319,31 @@ def _taken_over(
             slot = make_slot((page.identity, header.epoch), index, device, like, place, security)
         undo.callback(slot.close)
         ring.append(slot)
-    return page, frames, lock, ring
+    return page, frames, lock, ring, None
+
+
+def _is_on_gpu(page: ControlPage) -> bool:
+    """Return whether the slots of this epoch are memory of a GPU, as far as somebody keeps them."""
+    try:
+        open_timeline(names.alive(page.identity, page.epoch), access=Access.READ).close()
+    except NameNotFoundError:
+        return False
+    return True
+
+
+def _lock_left(page: ControlPage, host: Device, security: str | None) -> WriterLock | None:
+    """Return the lock of the writer, once the last one has ended; None if there is one.
+
+    A process can be seen to have ended just before the kernel has released all that it had.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while (lock := WriterLock.taken(page.identity, security)) is None and time.monotonic() < deadline:
+        with host.timeline() as probe, probe.use() as record:
+            words = page.words64[Words.WRITER : Words.WRITER + 3]
+            if not record.page.has_ended(*words):
+                break
+        time.sleep(_RETRY)
+    return lock
 
 
 def _own_page(page: ControlPage, name: str, *, reliable: bool) -> tuple[Timeline, int]:
@@ -390,10 +439,4 @@ def _device(device: object) -> Device | None:
     if not isinstance(device, Device):
         raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")
     device.check_open()
-    if device.kind != "host":
-        raise UnsupportedError(
-            f"the slots of a channel are memory of the host in this release of extmem, and {device.name} is of the "
-            f"kind {device.kind!r}; omit device=",
-            requires_one_of=["the host device"],
-        )
     return device

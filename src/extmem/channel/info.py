@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from extmem.channel.control import ControlPage
     from extmem.objects import PayloadRow
 
-__all__ = ["ChannelInfo", "HeldFrame", "ReaderInfo", "of", "openers", "publishers", "reader_info"]
+__all__ = ["ChannelInfo", "HeldFrame", "ReaderInfo", "of", "openers", "publishers", "rate_of", "reader_info"]
 
 
 class HeldFrame(msgspec.Struct, frozen=True):
@@ -80,6 +80,16 @@ class ChannelInfo(msgspec.Struct, frozen=True):
     max_readers: int
     max_reliable: int
     readers: tuple[ReaderInfo, ...]
+    rate: float | None = None
+    """Frames per second, by the times of the frames in the ring; None if there are fewer than two. It falls while no
+    frame comes.
+    """
+    device: str = ""
+    """The name of the GPU on which this side has the slots; empty for memory of the host."""
+    order: str = "host"
+    """What orders frames on a GPU: "gpu", or "host" where the driver exports no timelines: the host then waits before
+    work that waits is submitted. Always "host" for memory of the host.
+    """
 
     @property
     def slowest(self) -> ReaderInfo | None:
@@ -87,12 +97,28 @@ class ChannelInfo(msgspec.Struct, frozen=True):
         return max(self.readers, key=lambda one: one.behind, default=None)
 
 
+class GpuFacts(Protocol):
+    """What is known of slots on a GPU."""
+
+    @property
+    def device_name(self) -> str:
+        """The GPU."""
+
+    @property
+    def by_host(self) -> bool:
+        """Whether the host orders the frames."""
+
+
 def of(
-    control: ControlPage, page: Any, own: int | None = None, rows: Iterable[PayloadRow] | None = None
+    control: ControlPage,
+    page: Any,
+    own: int | None = None,
+    rows: Iterable[PayloadRow] | None = None,
+    gpu: GpuFacts | None = None,
 ) -> ChannelInfo:
     """Return the facts of a channel. page: of its timeline. own: the place of this reader.
 
-    rows: of a snapshot; one is taken if they are not given.
+    rows: of a snapshot; one is taken if they are not given. gpu: what orders slots on a GPU.
 
     Errors: ChannelCorruptError; PeerGoneError if the object manager does not answer.
     """
@@ -117,7 +143,36 @@ def of(
         header.max_readers,
         header.max_reliable,
         tuple(one for one in readers if one is not None),
+        rate_of(_frames_in(control, header.slots), time.monotonic_ns()),
+        gpu.device_name if gpu is not None else "",
+        "gpu" if gpu is not None and not gpu.by_host else "host",
     )
+
+
+def _frames_in(control: ControlPage, slots: int) -> list[tuple[int, int]]:
+    """Return number and time of each frame in the ring, without those that are overwritten meanwhile."""
+    found = []
+    for slot in range(slots):
+        number = control.numbers[slot]
+        published = control.times[slot]
+        if number and control.numbers[slot] == number:
+            found.append((number, published))
+    return found
+
+
+def rate_of(frames: Iterable[tuple[int, int]], now: int) -> float | None:
+    """Return the frames per second. frames: their numbers and times. now: nanoseconds, as the times.
+
+    After a frame that is late, the silence counts, too: the rate falls with time.
+    """
+    numbered = sorted(frames)
+    if len(numbered) < 2:
+        return None
+    (first, begin), (last, end) = numbered[0], numbered[-1]
+    count, span = last - first, end - begin
+    if count <= 0 or span <= 0:
+        return None
+    return count / max(span, now - begin - span / count) * 1e9
 
 
 def publishers(identity: bytes, rows: Iterable[PayloadRow] | None = None) -> dict[str, int]:

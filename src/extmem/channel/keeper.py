@@ -8,6 +8,7 @@ and no signal handler runs between the two. Meanwhile the description to which t
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from extmem.channel.frame import Frame
+    from extmem.channel.gpu_order import EpochOrder
+    from extmem.channel.gpu_reading import ReaderOrder
     from extmem.channel.slots import Slot
     from extmem.channel.source import ReadSource
 
@@ -40,6 +43,8 @@ class FrameKeeper(Channel):
     """The frame that it gave last, unless `Frame.hold` keeps it."""
     _free: list[int]
     """The places of kept frames in the reader's page. Place 0 is that of the frame that it gave last."""
+    _gpu: ReaderOrder | None
+    """What lanes of a GPU still read; None for slots of the host."""
     _held: dict[int, Slot]
     """The slots of frames that are kept, by their numbers."""
     _kept: dict[int, tuple[ref[Frame], Iterator[Any], Views]]
@@ -49,6 +54,10 @@ class FrameKeeper(Channel):
     _lingering: dict[int, tuple[Iterator[Any], Views]]
     """The frames that were released, and have arrays that are alive."""
     _max_held: int
+    _pending: dict[int, Iterator[Any]]
+    """What releases the locks of frames that were released, and that lanes of a GPU still read."""
+    _orders: list[EpochOrder]
+    """Those of earlier epochs, of which frames are held."""
     _own_page: Any
     """The page of the reader's timeline."""
     _source: ReadSource
@@ -66,8 +75,8 @@ class FrameKeeper(Channel):
             if not _alive(views):
                 del self._lingering[number]
                 self._end(number, unlock)
-        for number in list(self._places):
-            if number not in self._kept and number not in self._lingering:
+        if len(self._places) > len(self._kept) + len(self._lingering) + len(self._pending):
+            for number in self._places.keys() - self._kept.keys() - self._lingering.keys() - self._pending.keys():
                 self._forget(number)  # an exception has ended that before
 
     def _refuse_more(self) -> None:
@@ -106,7 +115,7 @@ class FrameKeeper(Channel):
     def release(self, frame: Frame) -> None:
         """Release a frame, or leave it to its arrays that are alive (for the library itself)."""
         unlock = frame._unlock
-        if frame._memory is None and not frame._exporters and not self._kept and not self._places:
+        if self._gpu is None and frame._memory is None and not (frame._exporters or self._kept or self._places):
             # The usual case of what follows.
             keep = self._control.locks.hold
             if keep is not None and unlock is not None:
@@ -132,6 +141,10 @@ class FrameKeeper(Channel):
             self._end(number, unlock)
 
     def _end(self, number: int, unlock: Iterator[Any]) -> None:
+        gpu = self._gpu
+        if gpu is not None and (number in gpu.used or number in gpu.pending):
+            self._leave_to_lanes(gpu, number, unlock)
+            return
         keep = self._control.locks.hold
         if keep is not None:  # else the description is closed, and its locks have ended
             next(unlock, None)
@@ -148,6 +161,57 @@ class FrameKeeper(Channel):
         page = self._own_page
         if not self._closed:
             page.raise_to(page.value + 1)
+
+    # What a GPU still reads.
+
+    @property
+    def gpu(self) -> ReaderOrder:
+        """What lanes of a GPU still read (for the library itself)."""
+        if self._gpu is None:
+            raise HandleStateError(f"the slots of {self._name!r} are memory of the host; use its frames as arrays")
+        return self._gpu
+
+    def _leave_to_lanes(self, gpu: ReaderOrder, number: int, unlock: Iterator[Any]) -> None:
+        """Leave a frame that was released to the lanes that still read it."""
+        used = gpu.used.get(number)
+        if used is None:
+            return
+        if gpu.closed:  # the last array of a frame has ended after the reader
+            for lane in used.lanes:
+                lane.finish()
+            gpu.used.pop(number, None)
+            self._end(number, unlock)
+            return
+        self._held[number] = used.slot
+        self._pending[number] = unlock
+        self._give_place(number)
+        self._kept.pop(number, None)
+        if self._state[_HELD] == number:
+            self._state[_HELD] = 0
+        gpu.leave_to(used, number, self._places.get(number, 0))
+
+    def _leave_order(self, order: EpochOrder | None) -> None:
+        """Close what ordered the frames of earlier epochs, once none of them is held. order: of the last one."""
+        if order is not None and order not in self._orders:
+            self._orders.append(order)
+        for one in list(self._orders):
+            if self._closed or not any(slot.order is one for slot in list(self._held.values())):
+                self._orders.remove(one)
+                one.close()
+
+    def end_pending(self, number: int, place: int) -> None:
+        """Release a frame that no lane reads any more (for the library itself). place: that was given to `leave_to`."""
+        keep, unlock = self._control.locks.hold, self._pending.pop(number, None)
+        if keep is not None and unlock is not None:
+            next(unlock, None)
+        del keep
+        self._forget(number)
+        if self._words[_WAITING]:
+            self._wake_writer()
+
+    def keep_stuck(self) -> Any:
+        """Return what keeps the slots locked until the process ends (for the library itself)."""
+        return self._control.locks.hold
 
     def _forget(self, number: int) -> None:
         """Forget a frame that was kept, or had arrays."""
@@ -167,7 +231,10 @@ class FrameKeeper(Channel):
         self._kept.pop(number, None)
         locks = self._control.locks
         keep = [locks.hold]  # the description stays open, also when the channel is closed
-        end_with(list(views), unlock, keep, locks.end_if_closed)
+        if self._gpu is None:
+            end_with(list(views), unlock, keep, locks.end_if_closed)
+        else:
+            end_with(list(views), iter(()), keep, partial(self._end_lingering, number, unlock))
         lingering = sum(1 for _, others in self._lingering.values() if _alive(others))
         if lingering > self._max_held:
             warnings.warn(
@@ -177,6 +244,12 @@ class FrameKeeper(Channel):
                 ResourceWarning,
                 stacklevel=6,
             )
+
+    def _end_lingering(self, number: int, unlock: Iterator[Any]) -> None:
+        """Release a frame whose arrays are gone, or leave it to the lanes that still read it."""
+        if self._lingering.pop(number, None) is not None:
+            self._end(number, unlock)
+        self._control.locks.end_if_closed()
 
 
 def _alive(views: Views) -> bool:

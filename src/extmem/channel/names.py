@@ -6,7 +6,7 @@ from typing import Final
 
 from extmem.core.naming import CHANNEL_PARTS
 
-__all__ = ["PREFIX", "frames", "parts", "reader", "slot", "writer"]
+__all__ = ["PREFIX", "alive", "frames", "parts", "reader", "slot", "written", "writer"]
 
 PREFIX: Final = CHANNEL_PARTS
 """With this begin the names of the parts. Programs open channels by the name that they gave."""
@@ -39,3 +39,13 @@ def reader(identity: bytes, place: int) -> str:
 def writer(identity: bytes) -> str:
     """The memory whose lock the writer has."""
     return _of(identity, "writer")
+
+
+def written(identity: bytes, epoch: int) -> str:
+    """The timeline of a GPU whose value is the number of the last frame that is complete there."""
+    return _of(identity, f"{epoch}.written")
+
+
+def alive(identity: bytes, epoch: int) -> str:
+    """The timeline that is marked when the writer of slots on a GPU ends. Nobody signals it."""
+    return _of(identity, f"{epoch}.alive")

@@ -61,6 +61,6 @@ def receive(data: bytes) -> ChannelReader:
 
 
 def _unclaimed(name: str, reason: Exception) -> ChannelReader:
-    reader = ChannelReader.__new__(ChannelReader)
+    reader = object.__new__(ChannelReader)
     reader.set_closed(name, f": it could not be received: {reason}")
     return reader

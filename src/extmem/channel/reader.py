@@ -10,7 +10,6 @@ The reader's own timeline tells the writer what it holds (`sharing.reader_page`)
 
 from __future__ import annotations
 
-import contextlib
 from itertools import starmap
 from threading import get_ident
 from time import monotonic_ns
@@ -20,7 +19,7 @@ from extmem.channel import info, waiting
 from extmem.channel.frame import Frame
 from extmem.channel.keeper import FrameKeeper
 from extmem.channel.ring import first_cursor, take
-from extmem.channel.source import ReadSource
+from extmem.channel.source import ReadSource, gpu_parts
 from extmem.channel.turns import ENDED, NEXT, THREAD, await_turn, in_turn
 from extmem.errors import FramesLostError, NameNotFoundError, WriterGoneError
 from extmem.handles.process_id import current_process
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from extmem.api.device import Device
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
+    from extmem.channel.gpu_order import EpochOrder
+    from extmem.channel.gpu_reading import ReaderOrder
     from extmem.channel.info import ChannelInfo
     from extmem.channel.slots import Slot
 
@@ -40,7 +41,7 @@ __all__ = ["ChannelReader", "Start"]
 Start = Literal["newest", "next", "oldest"]
 _HELD, _CURSOR, _LOST = reader_page.HELD, reader_page.CURSOR, reader_page.LOST
 _WAITING, _EPOCH, _CLOSED = Words.WAITING, Words.EPOCH, Words.CLOSED
-_SEQUENCE, _STATE = timeline_page.SEQUENCE // 4, timeline_page.STATE // 4
+_SEQUENCE = timeline_page.SEQUENCE // 4
 
 
 class ChannelReader(FrameKeeper):
@@ -89,12 +90,18 @@ class ChannelReader(FrameKeeper):
         self._page_words = self._page.contents.cast("I")
         self._table, self._entries, self._times, self._sizes = page.table, page.layout.entries, page.times, page.sizes
         self._words, self._words64, self._call = page.words, page.words64, page.locks.call
+        self._gpu: ReaderOrder | None = None
+        self._orders: list[EpochOrder] = []
+        self._frame_class: type[Frame] = Frame
+        if source.order is not None:
+            self._gpu, self._frame_class = gpu_parts(self, None)
         self._current: Frame | None = None
         self._held: dict[int, Slot] = {}
         self._kept = {}
         self._places: dict[int, int] = {}
         self._free = list(range(1, reader_page.HELD_LIMIT))
         self._lingering = {}
+        self._pending = {}
         self._waits: waiting.Waits = {}
         self._started = False
         self._lost = 0
@@ -131,14 +138,14 @@ class ChannelReader(FrameKeeper):
             frame = self._take()
             if frame is not None:
                 return frame
-            if words[_STATE] or self._words[_CLOSED]:
+            if self._page.marked or self._words[_CLOSED]:
                 gone = self._gone()
                 if gone is not None:
                     return self._last_one(gone)
             mark = object()
             try:
                 waits[mark] = get_ident()
-                in_time = self._closed or self._page.sleep(expected, deadline)
+                in_time = self._closed or (self._gpu or self._page).sleep(expected, deadline)
             finally:
                 waits.pop(mark, None)
             if not in_time:
@@ -167,7 +174,10 @@ class ChannelReader(FrameKeeper):
             left = waiting.SLICE if deadline is None else min(waiting.SLICE, (deadline - monotonic_ns()) / 1e9)
             if left <= 0:
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
-            await sleep_async(self, expected, left, self._waits)
+            if self._gpu is None:
+                await sleep_async(self, expected, left, self._waits)
+            else:
+                await self._gpu.sleep_async(expected, left)
             if page.sequence_number == expected:
                 self._look_for_writer()
 
@@ -222,13 +232,15 @@ class ChannelReader(FrameKeeper):
         """How many frames it holds now, the one of the loop included."""
         self._settle()
         current = self._current
-        return (current is not None and not current.released) + len(self._kept) + len(self._lingering)
+        return (
+            (current is not None and not current.released) + len(self._kept) + len(self._lingering) + len(self._pending)
+        )
 
     @property
     def info(self) -> ChannelInfo:
         """See `Channel.info`."""
         self._check()
-        return info.of(self._control, self._page, self._place)
+        return info.of(self._control, self._page, self._place, gpu=self._source.order)
 
     def options(self) -> dict[str, Any]:
         """Return the arguments of `open_channel` that can be pickled (for the library itself)."""
@@ -261,6 +273,9 @@ class ChannelReader(FrameKeeper):
                 frame.release()
         self._current = None
         self._settle()
+        if self._gpu is not None:
+            self._gpu.close()
+            self._leave_order(self._source.order)
         self._control.locks.unlock(self._control.place_range(self._place))
         self._source.close()
         self._own.close()
@@ -306,6 +321,8 @@ class ChannelReader(FrameKeeper):
                 else:
                     current.release()
                     self._current = None
+            if self._gpu is not None:
+                self._gpu.settle()
             if self._kept or self._places:
                 self._settle()
                 if len(self._kept) >= self._max_held:
@@ -359,7 +376,7 @@ class ChannelReader(FrameKeeper):
             skipped = self._skip(source, number, slot, skipped)
         meta = self._control.meta(slot) if self._sizes[slot] else b""
         unlock = starmap(self._call, there.unlocking_once)
-        frame = Frame(self, there, number, skipped, self._times[slot], meta, unlock)
+        frame = self._frame_class(self, there, number, skipped, self._times[slot], meta, unlock)
         state[_HELD + 1] = monotonic_ns()
         state[_HELD] = state[_CURSOR] = number
         # No handler runs between these: the frame releases the slot from here on, and before, the next read does.
@@ -395,6 +412,9 @@ class ChannelReader(FrameKeeper):
         except NameNotFoundError:
             return None
         before.close(self._held)
+        if source.order is not None:
+            self._gpu, self._frame_class = gpu_parts(self, self._gpu)
+        self._leave_order(before.order)
         return source
 
     # The writer's end.
@@ -406,11 +426,12 @@ class ChannelReader(FrameKeeper):
         """Return the frame that the writer has published just before its end. Raise the error if there is none."""
         frame = self._take()
         if frame is None:
+            if self._gpu is not None:
+                self._gpu.before_end()
             raise gone
         return frame
 
     def _look_for_writer(self) -> None:
         """After a long silence: raise WriterGoneError if the writer has ended, and nobody could tell."""
         if not self._reconnect:
-            with contextlib.suppress(OSError):
-                waiting.check_writer(self, self._awaited)
+            waiting.check_writer(self, self._awaited)

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
     from extmem.channel.format import SlotFormat
+    from extmem.channel.gpu_writing import WriterOrder
     from extmem.channel.slots import Slot
 
-__all__ = ["Readers", "begin_epoch", "full_error", "make_slots"]
+__all__ = ["Readers", "begin_epoch", "following", "full_error", "make_slots"]
 
 _SLICE_NS: Final = 20_000_000
 """The longest sleep of a writer that waits. A reader that loses a frame, instead of releasing it, does not wake it."""
@@ -151,6 +152,26 @@ def make_slots(control: ControlPage, device: Device, form: SlotFormat, count: in
             slot.close()
         raise
     return made
+
+
+def following(
+    order: WriterOrder | None, device: Device, before: list[Slot], made: list[Slot], count: int
+) -> WriterOrder | None:
+    """Return what orders the frames of new slots on a GPU, when the GPU is done with those before; None for the host.
+
+    The new slots are closed after an error. count: the number of the last frame.
+    """
+    if order is None:
+        return None
+    try:
+        order.finish(before)
+        new = order.following(device, count)
+    except BaseException:
+        for slot in made:
+            slot.close()
+        raise
+    order.close()
+    return new
 
 
 def begin_epoch(control: ControlPage, encoded: bytes, count: int) -> None:

@@ -33,10 +33,12 @@ class Slot:
         "_view",
         "epoch",
         "format",
+        "gpu",
         "has_meta",
         "index",
         "locking",
         "memory",
+        "order",
         "range",
         "unlocking",
         "unlocking_once",
@@ -59,6 +61,10 @@ class Slot:
         self._numpy: Any = None
         self._view: memoryview | None = None
         self._layout: Any = None
+        self.gpu: Any = None
+        """What this side has of it for work on a GPU (`gpu_lanes.SlotUse`)."""
+        self.order: Any = None
+        """Of a reader, for memory of a GPU: which frames are complete (`gpu_order.EpochOrder`)."""
 
     def prepare(self, locks: RangeLocks, *, exclusive: bool) -> None:
         """Prepare the calls that lock the slot."""
@@ -113,7 +119,7 @@ class Slot:
 
     def close(self) -> None:
         """Close the memory. Arrays of it that are alive keep it. Safe to call twice."""
-        self._numpy = self._view = None
+        self._numpy = self._view = self.gpu = None
         close_memory(self.memory)
 
 

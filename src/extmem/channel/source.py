@@ -9,13 +9,17 @@ from extmem.channel.slots import Slot, open_slot
 from extmem.errors import ChannelCorruptError
 from extmem.handles import Access
 from extmem.objects import Status, error_for
+from extmem.owning import late_imports
 from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
     from extmem.api.device import Device
     from extmem.channel.control import ControlPage
+    from extmem.channel.gpu_frames import GpuFrame
+    from extmem.channel.gpu_order import EpochOrder
+    from extmem.channel.gpu_reading import ReaderOrder
 
-__all__ = ["ReadSource"]
+__all__ = ["ReadSource", "gpu_parts"]
 
 _READ = int(Access.READ)
 _ATTEMPTS = 100
@@ -24,7 +28,19 @@ _ATTEMPTS = 100
 class ReadSource:
     """See the module, and `ring.Source`. Ownership: it owns the memory of the slots until `close`."""
 
-    __slots__ = ("_device", "_encoded", "_entries", "_page", "_table", "control", "epoch", "numbers", "slots", "taking")
+    __slots__ = (
+        "_device",
+        "_encoded",
+        "_entries",
+        "_page",
+        "_table",
+        "control",
+        "epoch",
+        "numbers",
+        "order",
+        "slots",
+        "taking",
+    )
 
     def __init__(self, control: ControlPage, page: Any, device: Device | None, epoch: int, encoded: bytes) -> None:
         self.control = control
@@ -36,6 +52,8 @@ class ReadSource:
         self.epoch = epoch
         self.numbers = control.numbers
         self.slots: list[Slot | None] = []
+        self.order: EpochOrder | None = None
+        """Which frames are complete, of slots that this reader has as memory of a GPU; None for those of the host."""
         self.taking = -1
         """The slot whose lock is being taken: if an exception ends that, the next read releases it."""
 
@@ -50,6 +68,7 @@ class ReadSource:
             found = cls(control, page, device, header.epoch, control.arrays())
             try:
                 found.open_up_to(header.slots)
+                found.set_order()
             except BaseException:
                 found.close()
                 raise
@@ -69,7 +88,20 @@ class ReadSource:
             slot = open_slot(self.control, self.epoch, len(self.slots), self._device, self._encoded, access=_READ)
             if slot is not None:
                 slot.prepare(self.control.locks, exclusive=False)
+                slot.order = self.order
             self.slots.append(slot)
+
+    def set_order(self) -> None:
+        """Open what orders the frames, if the slots are open on a GPU."""
+        open_now = [slot for slot in self.slots if slot is not None]
+        if open_now and open_now[0].memory.device.kind != "host":
+            with late_imports():
+                from extmem.channel.gpu_order import EpochOrder
+
+            opened_on = open_now[0].memory.device
+            self.order = EpochOrder(self.control, self.epoch, self._device, opened_on)
+            for slot in open_now:
+                slot.order = self.order
 
     def count(self) -> int:
         """See `ring.Source`."""
@@ -129,6 +161,15 @@ class ReadSource:
                 f"at most {self.control.layout.capacity}; its writer is faulty. Restart it, or open another channel"
             )
         self.open_up_to(there)
+
+
+def gpu_parts(reader: Any, known: ReaderOrder | None) -> tuple[ReaderOrder, type[GpuFrame]]:
+    """Return what orders the lanes of a reader on a GPU, and the class of its frames. known: of an earlier epoch."""
+    with late_imports():
+        from extmem.channel.gpu_frames import GpuFrame
+        from extmem.channel.gpu_reading import ReaderOrder
+
+    return known or ReaderOrder(reader), GpuFrame
 
 
 def is_held(slot: int, epoch: int, slots: Mapping[int, Slot]) -> bool:

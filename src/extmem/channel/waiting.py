@@ -85,7 +85,11 @@ def check_writer(channel: Channel, awaited: int) -> None:
     """Raise WriterGoneError if the process of the writer has ended, whoever may have missed that."""
     words = channel.control.words64
     pid, start, namespace = words[Words.WRITER], words[Words.WRITER + 1], words[Words.WRITER + 2]
-    if channel.frames_page.has_ended(pid, start, namespace) and words[Words.WRITER] == pid:
+    try:
+        ended = channel.frames_page.has_ended(pid, start, namespace)
+    except OSError:  # this process cannot find out now
+        return
+    if ended and words[Words.WRITER] == pid:
         raise _gone(channel, awaited, pid, False)
 
 

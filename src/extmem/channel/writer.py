@@ -29,15 +29,16 @@ from extmem.channel.turns import ENDED, NEXT, THREAD, await_turn, in_turn
 from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
 from extmem.handles.process_id import current_process
 from extmem.sharing import timeline_page
-from extmem.sharing.channel_page import META_LIMIT, Words
+from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
     from extmem.api.device import Device, DeviceMemory
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
+    from extmem.channel.gpu_writing import WriterOrder
     from extmem.channel.info import ChannelInfo
     from extmem.channel.reclaiming import Readers
-    from extmem.channel.writer_lock import WriterLock
+    from extmem.channel.system import WriterLock
 
 __all__ = ["ChannelWriter", "WhenFull"]
 
@@ -59,17 +60,21 @@ class ChannelWriter(Channel):
         *,
         form: SlotFormat,
         device: Device,
+        gpu: WriterOrder | None,
         when_full: WhenFull,
         timeout: float | None,
         max_slots: int,
         security: str | None,
     ) -> None:
-        """lock: that this process has as the writer. All that is passed is owned from now on."""
+        """lock: that this process has as the writer. gpu: of slots on a GPU. All is owned from now on."""
         super().__init__(name, page, frames)
         self._writer_lock = lock
         self._slots = slots
         self._format = form
         self._device = device
+        self._gpu = gpu
+        """What orders the frames of slots on a GPU; None for those of the host."""
+        self._frame_class = WritableFrame if gpu is None else gpu.used_by(self._writes_one)
         self._when_full = when_full
         self._timeout = timeout
         self._max_slots = max_slots
@@ -129,7 +134,7 @@ class ChannelWriter(Channel):
                         self._taking = -1
                     else:
                         self._numbers[slot] = order.numbers[slot] = 0
-                        frame = WritableFrame(self, there, there.memory)
+                        frame = self._frame_class(self, there, there.memory)
                         del ready[0]
                         self._writing[slot] = ref(frame)
                         self._taking = -1
@@ -148,21 +153,14 @@ class ChannelWriter(Channel):
         dictionary of the arrays of a frame with several. arrays: the same, by keywords.
         Errors: as `write`; TypeError and ValueError for other arrays.
         """
-        given = {**(array if isinstance(array, dict) else {}), **arrays}
-        if (array is None or isinstance(array, dict)) != bool(self._format.entries):
-            raise TypeError(f"put() takes what a frame of {self._name!r} holds: {self._format}")
-        if self._format.entries is not None and given.keys() != self._format.entries.keys():
-            raise ValueError(
-                f"put() got the arrays {sorted(given)}, and a frame of {self._name!r} holds "
-                f"{sorted(self._format.entries)}; give each of them"
-            )
+        given = self._format.arrays_of(self._name, array, arrays)
         with self.write() as frame:
             frame.meta = meta
             if not frame.dropped:
                 if self._format.entries is None:
                     frame.memory.write(array)
-                for name, one in given.items():
-                    self._format.fill(frame.memory, name, one)
+                else:
+                    self._format.fill(frame.memory, given)
         return frame.number
 
     def reconfigure(self, shape: Any = None, dtype: Any = None, *, slots: int | None = None) -> None:
@@ -202,6 +200,7 @@ class ChannelWriter(Channel):
     def replace_slots(self, form: SlotFormat, count: int) -> None:
         """Begin an epoch with new slots; no frame is being written (for the library itself)."""
         made = reclaiming.make_slots(self._control, self._device, form, count, self._security)
+        self._gpu = reclaiming.following(self._gpu, self._device, self._slots, made, self._order.count)
         reclaiming.begin_epoch(self._control, form.encoded, count)
         before, scratch = self._slots, self._scratch
         self._order = WriteOrder([0] * count, self._order.count)
@@ -238,7 +237,7 @@ class ChannelWriter(Channel):
     def info(self) -> ChannelInfo:
         """See `Channel.info`."""
         self._check()
-        return info.of(self._control, self._page)
+        return info.of(self._control, self._page, gpu=self._gpu)
 
     def close(self) -> None:
         """End the channel: readers get what is published, and then learn that it is closed. Safe to call twice.
@@ -256,12 +255,16 @@ class ChannelWriter(Channel):
             return
         self._control.words[Words.CLOSED] = 1
         self._page.wake()
+        if self._gpu is not None:
+            self._gpu.finish(self._slots)
         self._frames.close()
         self._readers.close()
         for slot in self._slots:
             slot.close()
         if self._scratch is not None:
             close_memory(self._scratch)
+        if self._gpu is not None:
+            self._gpu.close()
         self._control.close()
         self._writer_lock.close()
         self._ended = True
@@ -270,7 +273,15 @@ class ChannelWriter(Channel):
         state = "closed" if self._closed else f"{self._order.count} frames published"
         return f"<ChannelWriter {self._name!r}: {self._format}, {len(self._slots)} slots, {state}>"
 
-    # Parts of writing.
+    def _writes_one(self) -> bool:
+        return len(self._writing) == 1 and len(self._order.order) == len(self._slots) - 1
+
+    @property
+    def gpu(self) -> WriterOrder:
+        """What orders the frames of slots on a GPU (for the library itself)."""
+        if self._gpu is None:
+            raise HandleStateError(f"the slots of {self._name!r} are memory of the host")
+        return self._gpu
 
     def _claim(self) -> int:
         """Lock a slot that may be overwritten, and return it; -1 if there is none. The caller has the turn."""
@@ -309,7 +320,7 @@ class ChannelWriter(Channel):
     def _made(self, slot: int) -> WritableFrame:
         """Return the frame of a slot that was claimed. The caller has the turn."""
         there = self._slots[slot]
-        frame = WritableFrame(self, there, there.memory)
+        frame = self._frame_class(self, there, there.memory)
         self._order.take(slot)
         self._writing[slot] = ref(frame)
         self._taking = -1
@@ -326,20 +337,24 @@ class ChannelWriter(Channel):
             if ENDED not in last or last.setdefault(NEXT, turn) is not turn:
                 await_turn(last, turn)
             turns.last = turn
+            if self._gpu is not None and index in self._writing:
+                self._gpu.publish(slot, order.count + 1)
             if self._writing.pop(index, None) is None:  # first, so that nobody publishes it twice
                 raise HandleStateError(f"this frame of {self._name!r} is published or given up; write the next one")
             number = order.count + 1
             order.order.append(index)
             self._times[index] = monotonic_ns()
             if meta or slot.has_meta:
-                self._put_meta(slot, meta)
+                slot.has_meta = True
+                self._control.set_meta(index, meta)
+                slot.has_meta = bool(meta)
             self._numbers[index] = number
             self._table[number % self._entries] = index
             self._words64[_COUNT] = number
             self._call(*slot.unlocking)
             if self._page_words[_STATE]:
                 self._page.announce_signal()
-            # No handler runs between these stores. So a number that was not published is that of the next frame.
+            # No handler runs between these stores: a number that was not published is that of the next frame.
             self._values[0] = number
             order.count = order.numbers[index] = number
             self._ring(self._bell)
@@ -347,22 +362,12 @@ class ChannelWriter(Channel):
             turn[ENDED] = True
         return number
 
-    def _put_meta(self, slot: Slot, meta: bytes) -> None:
-        """Store the metadata of a slot that is being written."""
-        size, at = len(meta), slot.index * META_LIMIT
-        slot.has_meta = True
-        self._sizes[slot.index] = size
-        self._control.metas[at : at + size] = meta
-        slot.has_meta = size > 0
-
     @in_turn
     def give_up(self, slot: Slot) -> None:
         """Give up a slot that was being filled (for the library itself)."""
         if self._writing.pop(slot.index, None) is not None and not self._closed:
             self._control.locks.unlock(slot.range)
             self._order.give_back(slot.index)
-
-    # No slot is free.
 
     def _full(self) -> WritableFrame:
         policy = self._when_full
@@ -387,7 +392,8 @@ class ChannelWriter(Channel):
                 full.add_note(f"There is no memory for a frame to drop, either: {error}")
                 raise full from None
         self._control.words64[_DROPPED] += 1
-        return WritableFrame(self, Slot(-1, 0, memory, self._format, self._slots[0].range), memory, True)
+        dropped = Slot(-1, 0, memory, self._format, self._slots[0].range)
+        return self._frame_class(self, dropped, memory, True)
 
     @in_turn
     def _grown(self) -> WritableFrame | None:

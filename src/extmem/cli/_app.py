@@ -7,7 +7,7 @@ import os
 import click
 
 import extmem
-from extmem.cli import bench, broker, demo, devices, explain, forget, ps, rules, top
+from extmem.cli import bench, broker, channel, channels, demo, devices, explain, forget, ps, rules, top
 
 __all__ = ["app", "run"]
 
@@ -34,6 +34,8 @@ for command in (
     devices.devices,
     ps.ps,
     top.top,
+    channels.channels,
+    channel.channel,
     forget.forget,
     rules.rules,
     explain.explain,

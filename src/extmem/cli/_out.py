@@ -89,14 +89,17 @@ def width(stream: IO[str]) -> int:
     return shutil.get_terminal_size().columns if stream.isatty() else _UNBOUNDED
 
 
-def console(stream: IO[str]) -> Console:
-    """Return a Rich console for a stream, as wide as `width` returns. Markup is off: names may contain brackets."""
+def console(stream: IO[str], columns: int | None = None) -> Console:
+    """Return a Rich console for a stream. Markup is off: names may contain brackets.
+
+    columns: its width; None for what `width` returns.
+    """
     from rich.console import Console
 
     # With both sizes given, Rich does not read COLUMNS and LINES, which it requires to be numbers.
     return Console(
         file=stream,
-        width=width(stream),
+        width=width(stream) if columns is None else columns,
         height=shutil.get_terminal_size().lines,
         highlight=False,
         markup=False,
@@ -106,17 +109,23 @@ def console(stream: IO[str]) -> Console:
 
 
 def table(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", stream: IO[str] | None = None
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str = "",
+    stream: IO[str] | None = None,
+    columns: int | None = None,
 ) -> None:
     """Print rows under headers. Cells may have several lines; those of the last column are wrapped if necessary.
 
     Lines are cleaned, but a line break in a cell is kept: a caller that joins text of other programs cleans each part.
 
-    In a window that is too narrow, each cell is printed as a line `header: cell`.
+    In a window that is too narrow, each cell is printed as a line `header: cell`. columns: of the window, if it is not
+    that of the stream.
     """
     target = sys.stdout if stream is None else stream
     rows = [[_cleaned(cell) for cell in row] for row in rows]
-    screen = console(target)
+    screen = console(target, columns)
     *others, last = _natural_widths(headers, rows)
     if screen.width - sum(others) < min(last, _READABLE):
         _records(headers, rows, title, target)

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["end_output", "open_streams", "without_broken_pipes"]
+__all__ = ["end_output", "open_streams", "reader_has_gone", "without_broken_pipes"]
 
 _READER_GONE = (errno.EPIPE, errno.EINVAL)
 """Errors of a write to a pipe without a reader: EPIPE; in the C runtime of Windows also EINVAL."""
@@ -29,6 +29,8 @@ class _Pipe(io.FileIO):
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, "wb", closefd=False)
+        self.reader_gone = False
+        """Whether a write has found no reader."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write as `FileIO.write`. If there is no reader, return the length of `data`."""
@@ -37,6 +39,7 @@ class _Pipe(io.FileIO):
         except OSError as error:
             if error.errno not in _READER_GONE:
                 raise
+            self.reader_gone = True
             return memoryview(data).nbytes
 
 
@@ -58,6 +61,13 @@ def without_broken_pipes(stream: IO[str]) -> IO[str]:
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+
+
+def reader_has_gone() -> bool:
+    """Return whether stdout is a pipe whose reader has closed it, as a write has found out: an endless command ends."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
+    return isinstance(raw, _Pipe) and raw.reader_gone
 
 
 def open_streams() -> None:

@@ -51,7 +51,7 @@ _PARTS = {
         "start",
         "copies",
     ),
-    "channel": ("hops", "fan-out", "calls", "opens", "deaths", "holders", "storm"),
+    "channel": ("hops", "fan-out", "calls", "opens", "gpu", "deaths", "holders", "storm"),
 }
 """The parts of the subjects that have some."""
 _QUICK = 20

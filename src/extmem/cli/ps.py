@@ -10,7 +10,7 @@ import click
 from extmem.cli._guard import guarded
 from extmem.cli._out import counted, emit_json, words
 
-__all__ = ["live_payloads", "ps"]
+__all__ = ["live_payloads", "ps", "tell_of_no_broker"]
 
 _NO_BROKER = "No broker runs here, so nothing is shared. One starts when a program shares memory."
 _NO_OWN_BROKER = (
@@ -31,6 +31,17 @@ def live_payloads() -> list[dict[str, Any]] | None:
     return [describe_payload(row, processes) for row in owner.snapshot()]
 
 
+def tell_of_no_broker() -> None:
+    """Say on stderr that no broker runs, and which of another version does."""
+    from extmem.cli._payloads import other_broker_in_words
+    from extmem.manager import manager
+
+    others = manager().other_brokers()
+    for other in others:
+        words(other_broker_in_words(other.version, other.pid, other.socket))
+    words(_NO_OWN_BROKER if others else _NO_BROKER)
+
+
 @click.command(short_help="List live payloads and their holders.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
@@ -49,13 +60,7 @@ def ps(as_json: bool) -> None:
 
         payload_table(payloads)
     if payloads is None:
-        from extmem.cli._payloads import other_broker_in_words
-        from extmem.manager import manager
-
-        others = manager().other_brokers()
-        for other in others:
-            words(other_broker_in_words(other.version, other.pid, other.socket))
-        words(_NO_OWN_BROKER if others else _NO_BROKER)
+        tell_of_no_broker()
     else:
         processes = {holder["pid"] for payload in payloads for holder in payload["holders"]}
         words(f"{counted(len(payloads), 'payload')}, held by {counted(len(processes), 'process')}.")

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -209,7 +209,7 @@ class ResourceObject(CheckedWhenMade, Held, abc.ABC):
 class BufferObject(ResourceObject):
     """A VkBuffer."""
 
-    __slots__ = ("validation_key",)
+    __slots__ = ("transfers", "validation_key")
     _info: vk.BufferCreateInfo
     _word = "buffer"
     _made_by = "Device.create_buffer(…)"
@@ -232,6 +232,8 @@ class BufferObject(ResourceObject):
         """The part of the keys of calls with this buffer, in the validation cache (for the library itself)."""
         self._info = info
         self.submitted_state = rules.Ownership() if native is None else None
+        self.transfers: dict[tuple[int, int], Any] = {}
+        """The barriers that have transferred its ownership, by both owners (for the library itself)."""
         if validation_key is None:  # calls with a key are cached, so the facts are rarely needed
             self._store_facts()
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation, Recorder
 
-__all__ = ["Order", "Planned", "order_of", "queue_submit", "queue_submit2", "submit", "submit_in_order"]
+__all__ = ["Order", "Planned", "joined", "order_of", "queue_submit", "queue_submit2", "submit", "submit_in_order"]
 
 _ALL_COMMANDS = 0x10000
 Operation = tuple[SemaphoreRecord, int, int]
@@ -115,6 +115,11 @@ def order_of(device: DeviceState, wait: object, signal: object, fence: object, u
         check_device(device, record)
         record.check_writable()
     return Order(waits, signals, _fence(device, fence, uses))
+
+
+def joined(order: Order, added: Order) -> Order:
+    """Return an order with the waits and signals of both, and the fence of the first one."""
+    return Order([*order.waits, *added.waits], [*order.signals, *added.signals], order.fence)
 
 
 def submit_in_order(

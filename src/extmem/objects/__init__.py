@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from extmem.objects.lifetimes import KEEPS, Holder, Keeps
     from extmem.objects.model import ObjectManager
     from extmem.objects.names import MAX_UNITS, NameKey, parse_path, resolve_name, session_directory
-    from extmem.objects.object_types import MEMORY, OBJECT_TYPES, RESOURCE_WRITE, ObjectType, known_kind
+    from extmem.objects.object_types import MEMORY, OBJECT_TYPES, OPENED_BY, RESOURCE_WRITE, ObjectType, known_kind
     from extmem.objects.records import (
         HandleRecord,
         ObjectRecord,
@@ -72,6 +72,7 @@ __all__ = [
     "MEMORY",
     "NameKey",
     "OBJECT_TYPES",
+    "OPENED_BY",
     "ObjectKind",
     "ObjectManager",
     "ObjectRecord",
@@ -136,7 +137,14 @@ if not TYPE_CHECKING:  # a type checker would take this to mean that every name 
             "extmem.objects.lifetimes": ("Holder", "KEEPS", "Keeps"),
             "extmem.objects.model": ("ObjectManager",),
             "extmem.objects.names": ("MAX_UNITS", "NameKey", "parse_path", "resolve_name", "session_directory"),
-            "extmem.objects.object_types": ("MEMORY", "OBJECT_TYPES", "ObjectType", "RESOURCE_WRITE", "known_kind"),
+            "extmem.objects.object_types": (
+                "MEMORY",
+                "OBJECT_TYPES",
+                "OPENED_BY",
+                "ObjectType",
+                "RESOURCE_WRITE",
+                "known_kind",
+            ),
             "extmem.objects.records": (
                 "HandleRecord",
                 "ObjectRecord",

@@ -28,6 +28,7 @@ from extmem.sharing.kinds import ObjectKind
 __all__ = [
     "MEMORY",
     "OBJECT_TYPES",
+    "OPENED_BY",
     "RESOURCE_WRITE",
     "SYNC_SIGNAL",
     "SYNC_WAIT",
@@ -149,6 +150,15 @@ _TYPES: Final = {
 }
 OBJECT_TYPES: Final[Mapping[ObjectKind, ObjectType]] = MappingProxyType(_TYPES)
 """The type of each kind of shareable object."""
+OPENED_BY: Final[Mapping[ObjectKind, str]] = MappingProxyType(
+    {
+        ObjectKind.MEMORY: "extmem.open",
+        ObjectKind.SEMAPHORE: "extmem.open_timeline, if it is a timeline",
+        ObjectKind.FENCE: "Device.import_fence_win32_handle",
+        ObjectKind.CHANNEL: "extmem.open_channel",
+    }
+)
+"""The calls of the public API that import an object of each kind by its name, for messages."""
 MEMORY: Final = OBJECT_TYPES[ObjectKind.MEMORY]
 """The type of memory."""
 

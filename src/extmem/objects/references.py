@@ -11,7 +11,7 @@ from extmem.objects.entities import Identity, Payload, Process, Reference, Repla
 from extmem.objects.keeping import Keeping
 from extmem.objects.lifetimes import EXPORTER, IMPORTED_KMT, IMPORTED_NT
 from extmem.objects.names import NameKey
-from extmem.objects.object_types import OBJECT_TYPES, known_kind
+from extmem.objects.object_types import OBJECT_TYPES, OPENED_BY, known_kind
 from extmem.objects.results import Exported, Imported
 from extmem.objects.sddl import format_sddl, parse_sddl
 from extmem.objects.security import SecurityDescriptor, default_descriptor, grant
@@ -22,14 +22,6 @@ from extmem.sharing.kinds import ObjectKind, Share
 __all__ = ["References"]
 
 _ON_PAYLOAD, _ON_OBJECT, _ON_KMT = IMPORTED_NT.payload, IMPORTED_NT.object, IMPORTED_NT.kmt
-
-_OPENED_BY = {
-    ObjectKind.MEMORY: "extmem.open",
-    ObjectKind.SEMAPHORE: "extmem.open_timeline, if it is a timeline",
-    ObjectKind.FENCE: "Device.import_fence_win32_handle",
-    ObjectKind.CHANNEL: "extmem.open_channel",
-}
-"""The calls of the public API that import an object of each kind by its name, for messages."""
 
 
 class References(Keeping):
@@ -230,7 +222,7 @@ class References(Keeping):
             raise Refused(
                 Status.OBJECT_TYPE_MISMATCH,
                 f"{what} refers to {type_name}, not {wanted_name}. Import it as {shared.type.noun} "
-                f"({_OPENED_BY[known_kind(shared.payload.object_kind)]}), or pass another.",
+                f"({OPENED_BY[known_kind(shared.payload.object_kind)]}), or pass another.",
             )
 
     def _export_kmt(

@@ -107,6 +107,12 @@ CLASSES: dict[str, ErrorText] = {
         _TWO_EXPORTS,
         "first = device.allocate(1024, name='frames')\nsame = extmem.open('frames')  # or export under another name",
     ),
+    "ChannelTakenError": ErrorText(
+        "A channel has one writer at a time, and a live process is the writer of this one. After its end, the next "
+        "`create_channel` goes on with the channel. It is a NameTakenError.",
+        "first = extmem.create_channel('camera', (480, 640))\nsecond = extmem.create_channel('camera', (480, 640))",
+        "first = extmem.create_channel('camera', (480, 640))\nreader = extmem.open_channel('camera')",
+    ),
     "NameNotFoundError": ErrorText(
         "No live object has that name. A name exists as long as the memory and handles of its object; case does not "
         "matter, the namespace (Local, Global) does.",
@@ -161,6 +167,32 @@ CLASSES: dict[str, ErrorText] = {
         "descriptor = extmem.Descriptor.parse(b'not a descriptor')",
         "descriptor = memory.descriptor",
     ),
+    "ChannelCorruptError": ErrorText(
+        "The control page of a channel has numbers that its writer never writes: the writer is faulty or hostile. "
+        "Other channels are not concerned. It is a DescriptorError.",
+        "frame = extmem.open_channel('camera').read()  # of a program that one does not trust",
+        "frame = extmem.open_channel('my.camera').read()  # restart the writer, or open another channel",
+    ),
+    "ChannelFullError": ErrorText(
+        "Each slot of the channel is held by a reader, or by a frame that is being written. `holders` are the readers, "
+        "each with its pid, what it holds, and for how long.",
+        "channel = extmem.create_channel('camera', 16, slots=1, when_full='raise')\n"
+        "one, two = channel.write(), channel.write()",
+        "channel = extmem.create_channel('camera', 16, slots=3, when_full='raise')\n"
+        "one, two = channel.write(), channel.write()",
+    ),
+    "ReaderTooSlowError": ErrorText(
+        "Each slot that is not held has a frame that a reliable reader has not read yet. `holders` are these readers. "
+        "It is a ChannelFullError.",
+        "channel = extmem.create_channel('camera', 16, when_full='raise')",
+        "channel = extmem.create_channel('camera', 16, when_full='wait', timeout=1, reliable='refuse')",
+    ),
+    "FramesLostError": ErrorText(
+        "Frames were overwritten before this reader read them, and it was opened with `strict=True`. `first` and "
+        "`count` tell which. The next read returns the frame that is there.",
+        "reader = extmem.open_channel('camera', every=True, strict=True)  # and it takes longer than the writer",
+        "reader = extmem.open_channel('camera', every=True, reliable=True)  # the writer waits for it",
+    ),
     "PeerError": ErrorText(
         "The other process caused the error: it ended, or broke the protocol.",
         "memory = extmem.open('frames')  # its exporter breaks the protocol",
@@ -173,6 +205,12 @@ CLASSES: dict[str, ErrorText] = {
         "timeline.wait(2)  # the process that was to signal 2 was killed",
         "try:\n    timeline.wait(2)\nexcept extmem.PeerGoneError:\n    timeline.signal(2)  "
         "# after this process has made the memory valid again",
+    ),
+    "WriterGoneError": ErrorText(
+        "The writer of a channel has ended, or has closed the channel (`closed` tells which), and there is no newer "
+        "frame. It is a PeerGoneError.",
+        "for frame in extmem.open_channel('camera'):\n    print(frame.number)  # until the writer is killed",
+        "for frame in extmem.open_channel('camera', reconnect=True):\n    print(frame.number)",
     ),
     "PeerProtocolError": ErrorText(
         "The other process broke the wire format: another version of extmem, or not extmem at all.",

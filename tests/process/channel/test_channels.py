@@ -17,8 +17,6 @@ from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 
-pytestmark = pytest.mark.linux_only("channels need locks of a file's bytes, which are Linux's so far")
-
 
 def put(writer: ChannelWriter, times: int = 1) -> None:
     for _ in range(times):
@@ -49,6 +47,7 @@ found
     assert found == [(number, 8 * number, bytes([number])) for number in range(found[0][0], 21)]
 
 
+@pytest.mark.linux_only("by file descriptors; windows/test_channels.py has the rights of handles")
 def test_N12_the_kernel_keeps_a_reader_from_writing(peer: Peer, name: str) -> None:
     with extmem.create_channel(name, 8) as writer:
         put(writer)
@@ -120,6 +119,7 @@ def test_a_pickle_of_a_channel_that_is_gone_is_a_closed_reader(name: str) -> Non
         frame.discard()
 
 
+@pytest.mark.linux_only("Windows has no fork")
 def test_a_forked_child_may_not_use_the_channels_of_its_parent(name: str) -> None:
     with extmem.create_channel(name, 8) as writer, extmem.open_channel(name) as reader:
         put(writer)
@@ -145,6 +145,7 @@ def test_a_forked_child_may_not_use_the_channels_of_its_parent(name: str) -> Non
 
 
 @pytest.mark.slow("starts and ends brokers")
+@pytest.mark.linux_only("the broker is Linux's object manager; Windows has one in its kernel")
 def test_a_channel_goes_on_without_its_broker(own_runtime: Runtime, name: str) -> None:
     environment = own_runtime.environment
     with Peer(env=environment) as writer, Peer(env=environment) as reader:
@@ -163,6 +164,7 @@ def test_a_channel_goes_on_without_its_broker(own_runtime: Runtime, name: str) -
         assert reader("[frame.number for frame in reader]") == [3]
 
 
+@pytest.mark.linux_only("the broker is Linux's object manager; Windows has one in its kernel")
 @pytest.mark.slow("starts and ends brokers, and waits for what nobody can tell")
 def test_a_reader_finds_out_when_writer_and_broker_are_killed_together(own_runtime: Runtime, name: str) -> None:
     environment = own_runtime.environment

@@ -17,7 +17,7 @@ DEADLINE = 300
 NAMES = ["\x1b]0;x\x07", "\x1b[2Jwiped", "one\ntwo", "\u65e5\u672c", "\u202egpj.exe", "plain"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def house() -> Iterator[Runtime]:
     """A private runtime directory."""
     with Runtime() as private:
@@ -25,6 +25,13 @@ def house() -> Iterator[Runtime]:
 
 
 @pytest.fixture
+def empty_house() -> Iterator[Runtime]:
+    """A private runtime directory of one test, where no broker runs."""
+    with Runtime() as private:
+        yield private
+
+
+@pytest.fixture(scope="module")
 def evil(house: Runtime) -> Iterator[Peer]:
     """Start a process with a name, which shares memory with names."""
     with Peer(env=house.environment) as peer:
@@ -102,7 +109,7 @@ def test_ps_as_json_has_them_as_they_are(house: Runtime, evil: Peer) -> None:
 
 
 @pytest.mark.linux_only("on Windows a program without streams is one without a console")
-def test_a_command_whose_output_is_closed_reports_it(house: Runtime) -> None:
+def test_a_command_whose_output_is_closed_reports_it(empty_house: Runtime) -> None:
     command = f'exec {sys.executable} -m extmem "$@"'
     for redirection, arguments, code, message in (
         (">&-", ["ps"], 1, "error: the standard output is closed"),
@@ -113,7 +120,7 @@ def test_a_command_whose_output_is_closed_reports_it(house: Runtime) -> None:
     ):
         done = subprocess.run(
             ["sh", "-c", f"{command} {redirection}", "sh", *arguments],
-            env=python_environment(house.environment),
+            env=python_environment(empty_house.environment),
             capture_output=True,
             text=True,
             timeout=DEADLINE,

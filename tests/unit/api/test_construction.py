@@ -14,11 +14,13 @@ from extmem.arguments import MadeByFunctions
 CALLED_BY_PROGRAMS = {
     "Access",
     "ArrayInfo",
+    "ChannelInfo",
     "Descriptor",
     "FdHandle",
     "ImageInfo",
     "KmtHandle",
     "PlaneInfo",
+    "ReaderInfo",
     "SharedName",
     "SyncDescriptor",
 }

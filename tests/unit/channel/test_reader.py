@@ -17,8 +17,6 @@ import extmem
 from extmem import ChannelReader, ChannelWriter, FramesLostError, HandleStateError, WriterGoneError
 from extmem.testing.waiting import wait_until
 
-pytestmark = pytest.mark.linux_only("channels need locks of a file's bytes, which are Linux's so far")
-
 
 @pytest.fixture
 def writer(name: str) -> Iterator[ChannelWriter]:

@@ -24,8 +24,6 @@ from extmem.errors import AccessDeniedError, QuotaError, ReaderTooSlowError
 from extmem.testing.leaks import descriptors, mappings
 from extmem.testing.waiting import wait_until
 
-pytestmark = pytest.mark.linux_only("channels need locks of a file's bytes, which are Linux's so far")
-
 
 def publish(writer: ChannelWriter, count: int = 1) -> list[int]:
     numbers = []

@@ -19,6 +19,8 @@ COMMANDS = (
     "devices",
     "ps",
     "top",
+    "channels",
+    "channel",
     "rules",
     "explain",
     "demo",

@@ -5,8 +5,9 @@ How this works. Each part has a module, whose docstring tells what is compared:
 1. `channel_hops`: one hop between two processes that wait for each other, of 8 bytes and of 8 MiB.
 2. `channel_fan`: 500 frames a second to 1, 4 and 8 readers.
 3. `channel_calls`: single calls; what opening and closing leaves.
-4. `channel_deaths`: a killed writer, and the slot of a killed reader.
-5. `channel_storm`: whole frames, and nothing left, while processes are killed at any moment.
+4. `channel_gpu`: the time of the host for a frame on a GPU.
+5. `channel_deaths`: a killed writer, and the slot of a killed reader.
+6. `channel_storm`: whole frames, and nothing left, while processes are killed at any moment.
 
 The libraries are optional: iceoryx2, pyzmq. Where one is not installed, or cannot be imported, each figure that needs
 it has the unit "not measured" and a name that ends with the reason; it has no bound. `channel_bounds` has all bounds.
@@ -22,7 +23,7 @@ from extmem.cli._bench.measure import Figure, measured_parts
 if sys.platform != "linux":
     raise ImportError("this benchmark measures channels on Linux")
 
-from extmem.cli._bench import channel_calls, channel_deaths, channel_fan, channel_hops, channel_storm
+from extmem.cli._bench import channel_calls, channel_deaths, channel_fan, channel_gpu, channel_hops, channel_storm
 from extmem.cli._bench.channel_peers import lacking, remove_iceoryx
 from extmem.cli._bench.environment import Environment
 
@@ -57,6 +58,7 @@ def figures(
         "fan-out": lambda: channel_fan.figures(env, absent, runs, rounds // 2, report),
         "calls": lambda: channel_calls.calls(env, absent, rounds, report),
         "opens": lambda: channel_calls.opens(env, rounds, report),
+        "gpu": lambda: channel_gpu.figures(env, rounds, report),
         "deaths": lambda: channel_deaths.deaths(env, killed, report),
         "holders": lambda: channel_deaths.holders(env, killed, report),
         "storm": lambda: channel_storm.figures(env, absent, killed, 200 if quick else _READS, report),

@@ -29,6 +29,8 @@ BOUNDS = {
     "kill -9 of the writer to WriterGoneError, p50": Bound("at most", 5, "ms"),
     "kill -9 of the writer to WriterGoneError, max": Bound("at most", 50, "ms"),
     "writes without the slot of a killed holder": Bound("at most", 0, "writes"),
+    "host time to write a frame of a GPU": Bound("at most", 20, "µs"),
+    "host time to read a frame of a GPU": Bound("at most", 20, "µs"),
     "torn frames": Bound("at most", 0, "torn"),
     "left after kill -9": Bound("at most", 0, "left"),
     "more after open and close": Bound("at most", 0, "more"),

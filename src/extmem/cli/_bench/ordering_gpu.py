@@ -48,7 +48,7 @@ if sys.platform != "linux":
 from extmem.cli._bench.environment import Environment
 from extmem.cli._bench.machine import broker_of, descriptors_at_rest, holdings
 
-__all__ = ["gpu_of_both", "parts"]
+__all__ = ["gpu_of_both", "new_stream", "parts"]
 
 _ROUNDS = 20
 """Rounds in one step: the time of one is short."""
@@ -203,7 +203,7 @@ def order_in_turns(floor: OrderFloor, uuid: bytes, turns: int) -> list[list[int]
     with (
         extmem.open_device(kind="cuda", uuid=uuid) as cuda,  # the timeline is on it, until its queue is done
         extmem.open_device(kind="vulkan", uuid=uuid) as vulkan,
-        _new_stream(cuda) as (stream, synchronize),
+        new_stream(cuda) as (stream, synchronize),
         vulkan.timeline() as timeline,
         vulkan.fence() as fence,
     ):
@@ -260,7 +260,7 @@ def order_in_turns(floor: OrderFloor, uuid: bytes, turns: int) -> list[list[int]
 
 
 @contextlib.contextmanager
-def _new_stream(cuda: extmem.Device) -> Iterator[tuple[int, Callable[[], None]]]:
+def new_stream(cuda: extmem.Device) -> Iterator[tuple[int, Callable[[], None]]]:
     """Yield a new CUDA stream, and a function that waits for it."""
     backend: Any = cuda.backend
     module, current = backend.device.module, backend.device.gpu.current
@@ -292,7 +292,7 @@ def make_timeline(uuid: bytes, name: str) -> None:
     stack: contextlib.ExitStack = _at.setdefault("stack", contextlib.ExitStack())
     cuda = stack.enter_context(extmem.open_device(kind="cuda", uuid=uuid))
     vulkan = stack.enter_context(extmem.open_device(kind="vulkan", uuid=uuid))
-    _at["stream"], _ = stack.enter_context(_new_stream(cuda))
+    _at["stream"], _ = stack.enter_context(new_stream(cuda))
     timeline = stack.enter_context(vulkan.timeline(name=name))
     _at["timeline"] = raw.stream_timeline(cuda, timeline)
 

@@ -1,1 +1,1 @@
-"""The parts of `extmem demo`: the animation, and the tasks of its two processes."""
+"""The parts of `extmem demo`: the animation, the tasks of its processes, and the picture of the run."""

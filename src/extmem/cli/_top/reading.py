@@ -15,6 +15,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from extmem.cli._top.channels import ChannelProvider
@@ -29,10 +30,8 @@ NO_OWN_BROKER: Final = "No broker of this version of extmem runs here; one of an
 _PAUSES: Final = 4
 
 
-def channel_provider() -> ChannelProvider | None:
-    """Return the function that tells of channels; None on systems without channels."""
-    if not manager().has_broker:
-        return None
+def channel_provider() -> ChannelProvider:
+    """Return the function that tells of channels."""
     from extmem.cli._top.channel_facts import channels_of
 
     return channels_of
@@ -95,7 +94,7 @@ class Reading:
         self._interval = interval
         self._looking = looking
         self._processes = processes
-        self._wake = threading.Event()
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._stopped = False
         self._paused = False
         self._asked: float | None = None
@@ -108,16 +107,16 @@ class Reading:
     def stop(self) -> None:
         """Begin no other look. A look that is under way is not waited for."""
         self._stopped = True
-        self._wake.set()
+        self._wake.put(None)
 
     def pause(self, paused: bool) -> None:
         """Begin no other look until this is called with False, which makes the thread look at once."""
         self._paused = paused
-        self._wake.set()
+        self._wake.put(None)
 
     def again(self) -> None:
         """Look now, without the rest of the pause."""
-        self._wake.set()
+        self._wake.put(None)
 
     @property
     def asking_for(self) -> float:
@@ -134,8 +133,7 @@ class Reading:
     def _look_again_and_again(self, model: Model) -> None:
         while not self._stopped:
             if self._paused:
-                self._wake.wait()
-                self._wake.clear()
+                self._sleep(None)
                 continue
             began = self._asked = time.monotonic()
             state = model.update(self._looking())
@@ -143,5 +141,11 @@ class Reading:
             if self._stopped:
                 return
             self._show(state)
-            self._wake.wait(pause_after(time.monotonic() - began, self._interval))
-            self._wake.clear()
+            self._sleep(pause_after(time.monotonic() - began, self._interval))
+
+    def _sleep(self, seconds: float | None) -> None:
+        """Wait until another thread wakes this one; at most for these seconds."""
+        with contextlib.suppress(Empty):
+            self._wake.get(timeout=seconds)
+            while True:
+                self._wake.get_nowait()

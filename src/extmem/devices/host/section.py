@@ -16,6 +16,7 @@ from extmem.handles._win32 import sections
 from extmem.handles._win32.tables import MEMORYSTATUSEX, kernel32
 from extmem.manager.windows import payloads
 from extmem.owning import OwnedDescriptor, OwnedFd
+from extmem.sharing.kinds import ObjectKind
 from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from extmem.sharing.terms import ShareTerms
 from extmem.vk.handle_types import OPAQUE_FD, MemoryHandleType
@@ -44,10 +45,11 @@ def create(
     *,
     control_page: bool = False,
     freezable: bool = False,
+    kind: ObjectKind = ObjectKind.MEMORY,
 ) -> OwnedFd:
     """Create a payload; return its handle, owned by the caller. Errors: as `manager.windows.payloads.create`.
 
-    control_page, freezable: unused: sections have no control page, and no seals.
+    control_page, freezable: unused: sections have no control page, and no seals. kind: what it is.
     """
     if len(descriptor) > DESCRIPTOR_LIMIT:
         raise ValueError(f"a descriptor of {len(descriptor)} bytes does not fit; {DESCRIPTOR_LIMIT} is the limit")
@@ -60,7 +62,7 @@ def create(
                 result=vk.Result.ERROR_OUT_OF_DEVICE_MEMORY,
                 command="vkAllocateMemory",
             )
-    return OwnedDescriptor(payloads.create(size, descriptor, terms))
+    return OwnedDescriptor(payloads.create(size, descriptor, terms, kind))
 
 
 def control_page_at(handle: int) -> int | None:

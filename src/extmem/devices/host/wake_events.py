@@ -34,7 +34,7 @@ if sys.platform != "win32":
 
 import ctypes
 
-__all__ = ["ID_SIZE", "event_of_step", "mutex_of", "path_of", "set_event_of_step", "table_locked"]
+__all__ = ["ID_SIZE", "event_of_step", "mutex_of", "path_of", "security", "set_event_of_step", "table_locked"]
 
 ID_SIZE: Final = 16
 """Bytes of the id of a page."""
@@ -54,7 +54,7 @@ def event_of_step(path: str, sequence: int) -> int:
     return waitables.create_event(
         f"{path}{sequence:08x}",
         signaled=False,
-        security=_security(),
+        security=security(),
         flags=waitables.OPEN_IF,
         access=waitables.SYNCHRONIZE,
     )
@@ -76,7 +76,7 @@ def set_event_of_step(path: str, sequence: int) -> None:
 
 def mutex_of(path: str) -> int:
     """Return a handle to a mutex of the page, which the caller owns. path: its whole path. Errors: StatusError."""
-    return waitables.create_mutex(path, security=_security(), flags=waitables.OPEN_IF)
+    return waitables.create_mutex(path, security=security(), flags=waitables.OPEN_IF)
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ def table_locked(path: str) -> Iterator[None]:
 
 
 @cache
-def _security() -> int:
+def security() -> int:
     """Return the address of a security descriptor for the events, which is kept."""
     with security_descriptor(_SECURITY) as address:
         kept = ctypes.create_string_buffer(ctypes.string_at(address, advapi32.GetSecurityDescriptorLength(address)))

@@ -164,6 +164,8 @@ _NTDLL: dict[str, tuple[Any, ...]] = {
     "NtDuplicateObject": (LONG, HANDLE, HANDLE, HANDLE, _HANDLES, ULONG, ULONG, ULONG),
     "NtClose": (LONG, HANDLE),
     "NtQueryObject": (LONG, HANDLE, ULONG, c_void_p, ULONG, POINTER(ULONG)),
+    "NtCreateDirectoryObject": (LONG, _HANDLES, ULONG, _ATTRIBUTES),
+    "NtOpenDirectoryObject": (LONG, _HANDLES, ULONG, _ATTRIBUTES),
     "NtCreateEvent": (LONG, _HANDLES, ULONG, _ATTRIBUTES, ULONG, BOOLEAN),
     "NtOpenEvent": (LONG, _HANDLES, ULONG, _ATTRIBUTES),
     "NtResetEvent": (LONG, HANDLE, POINTER(LONG)),

@@ -11,7 +11,7 @@ from extmem.manager.windows import driver_memory, exporter_names, names, payload
 from extmem.manager.windows.references import References
 from extmem.manager.windows.section_frame import Description, pack
 from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, MEMORY, READ_CONTROL, Refused, Status, error_for
-from extmem.sharing.kinds import Backing, ObjectKind
+from extmem.sharing.kinds import SYNC_KINDS, Backing, ObjectKind
 
 __all__ = ["EVENT", "SECTION", "SEMAPHORE", "Handles", "conversion", "find_entry", "recorded"]
 
@@ -53,7 +53,7 @@ def find_entry(value: int) -> tuple[int, str]:
 def conversion(type_name: str, kind: ObjectKind) -> rights.Conversion:
     """Return how the rights of an object become those of the kernel's object of this type, and back."""
     if type_name == SECTION:
-        return rights.MEMORY_SECTION if kind is ObjectKind.MEMORY else rights.TIMELINE
+        return rights.TIMELINE if kind in SYNC_KINDS else rights.MEMORY_SECTION
     if type_name in (EVENT, SEMAPHORE):
         return rights.EVENT
     objects = driver_memory.kernel()

@@ -34,7 +34,7 @@ from extmem.objects import (
     Status,
     error_for,
 )
-from extmem.sharing.kinds import ObjectKind
+from extmem.sharing.kinds import SYNC_KINDS, ObjectKind
 from extmem.sharing.terms import Imported
 
 __all__ = ["WindowsManager", "manager"]
@@ -65,7 +65,7 @@ class WindowsManager(Sections):
             return made
         made = status_errors.duplicate(found.section, self._kernel_rights(found), flags)
         with calls.closed_on_error(made):
-            if found.kind is ObjectKind.MEMORY:
+            if found.kind not in SYNC_KINDS:
                 self.keep_pages(made, self.description_of(made, SECTION))
             else:
                 self.keep_description(made, calls.name_of(made))
@@ -73,7 +73,7 @@ class WindowsManager(Sections):
 
     def _kernel_rights(self, found: HeldReference) -> int:
         """Return the rights of handles of a host payload, as the kernel's object has them."""
-        if found.kind is ObjectKind.MEMORY:
+        if found.kind not in SYNC_KINDS:
             return rights.to_section(found.granted)
         return conversion(driver_memory.kernel().kind_of(found.section), found.kind).to_kernel(found.granted)
 
@@ -121,7 +121,7 @@ class WindowsManager(Sections):
             pages = reopened_pages(found.description)
             sent = self._copy_driver_handle(found)
         else:
-            described = found.kind is ObjectKind.MEMORY
+            described = found.kind not in SYNC_KINDS
             pages = reopened_pages(self.description_of(found.section, SECTION) if described else None)
             sent = status_errors.duplicate(found.section, self._kernel_rights(found))
         return self._in_flight.send(tickets.MEMORY_KIND, sent, found.object, frame, pages)
@@ -159,9 +159,9 @@ class WindowsManager(Sections):
             # Each of these owns the handle, also after an error.
             if from_driver:
                 return self._import_driver_memory(value, None, "importing what was sent", description, reference, kind)
-            if kind is not ObjectKind.MEMORY:
+            if kind in SYNC_KINDS:
                 return self._import_sync(value, type_name, kind, "importing what was sent", None, reference)
-            return self._import(value, "importing what was sent", reference=reference)
+            return self._import(value, "importing what was sent", reference=reference, kind=kind)
 
         return tickets.fetch(sent, fits, take)
 

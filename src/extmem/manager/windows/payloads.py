@@ -21,6 +21,7 @@ from extmem.manager.windows import names, status_errors
 from extmem.manager.windows.section_frame import FRAME, Description, pack, unpack
 from extmem.manager.windows.security_descriptors import security_descriptor
 from extmem.objects import SLOTS, Share, Status, error_for, number_at
+from extmem.sharing.kinds import ObjectKind
 from extmem.sharing.terms import ShareTerms
 
 __all__ = [
@@ -60,10 +61,10 @@ def capacity_for(size: int) -> int:
     return -(-size // sections.PAGE) * sections.PAGE
 
 
-def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
+def create(size: int, descriptor: bytes, terms: ShareTerms | None, kind: ObjectKind = ObjectKind.MEMORY) -> int:
     """Create a payload, and return its section's handle with every right (B32), which the caller owns.
 
-    terms: name and security, if it is shared from the start; None for memory of this process only.
+    terms: name and security, if it is shared from the start; None for memory of this process only. kind: what it is.
     Errors: NameTakenError, NameInvalidError, NameNotFoundError, ObjectTypeError, AccessDeniedError,
     SecurityDescriptorError; OutOfMemoryError; ValueError for too long a descriptor.
     """
@@ -74,7 +75,9 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
     key = names.resolve(name, session) if name is not None else None
     display = key.display if key is not None else ""
     pending = terms is not None and terms.late
-    made = Description(secrets.randbits(62) + 1, _KIND_HOST, False, display, descriptor, pending=pending)
+    made = Description(
+        secrets.randbits(62) + 1, _KIND_HOST, False, display, descriptor, kind=int(kind), pending=pending
+    )
     frame = pack(made)
     room = capacity_for(size)
     with security_descriptor(terms.sddl if terms is not None else None) as security:

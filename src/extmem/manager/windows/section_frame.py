@@ -44,7 +44,7 @@ class Description(msgspec.Struct, array_like=True, frozen=True):
     exporter_handle: tuple[int, int, int] | None = None
     """For an object of which only the companion has the name (`exporter_names`): the exporter's pid and creation time,
     and the value of the exporter's handle."""
-    kind: Annotated[int, msgspec.Meta(ge=1, le=3)] = 1
+    kind: Annotated[int, msgspec.Meta(ge=1, le=4)] = 1
     """What the object is (`sharing.kinds.ObjectKind`)."""
     pages: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=200)], ...], msgspec.Meta(max_length=4)] = ()
     """The full paths of the sections of its companion pages."""

@@ -36,7 +36,7 @@ from extmem.objects import (
 )
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.sharing.keeping import NOT_KEPT, Keep
-from extmem.sharing.kinds import Backing, ObjectKind
+from extmem.sharing.kinds import SYNC_KINDS, Backing, ObjectKind
 from extmem.sharing.payload import Page, PayloadFd
 from extmem.sharing.terms import Exported, Imported
 from extmem.wire import MAX_DESCRIPTOR
@@ -88,7 +88,7 @@ class Sections(naming.Naming):
                 fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, backing, reference, object_kind, pages
             )
             return self.told(name, exported)
-        if object_kind is not ObjectKind.MEMORY:
+        if object_kind in SYNC_KINDS:
             exported = self.export_sync(
                 fd,
                 descriptor,
@@ -112,10 +112,13 @@ class Sections(naming.Naming):
         companion = None
         if name is not None or number:
             display = names.resolve(name, self.session()).display if name is not None else ""
-            description = Description(shared or 1, int(backing), strict_kmt, display, descriptor, pages=paths)
+            kind = int(object_kind)
+            description = Description(
+                shared or 1, int(backing), strict_kmt, display, descriptor, kind=kind, pages=paths
+            )
             companion = OwnedDescriptor(payloads.create_companion(path, description, name, sddl))
         # A payload with a KMT number does not have an NT object that a program could have a handle to.
-        memory = HeldReference(value, shared, granted, None, companion, True, share, inherit)
+        memory = HeldReference(value, shared, granted, None, companion, True, share, inherit, kind=object_kind)
         return self.told(name, Exported(self._add(memory, reference), shared, 0 if number else shared, number))
 
     def security_text(self, security: str | bytes | int | None) -> str | None:
@@ -143,7 +146,7 @@ class Sections(naming.Naming):
         object_kind: ObjectKind = ObjectKind.MEMORY,
     ) -> Imported:
         """See `Manager`."""
-        if object_kind is not ObjectKind.MEMORY:
+        if object_kind in SYNC_KINDS:
             return self.import_sync_by_name(name, desired, object_kind, reference)
         what = f"opening {name!r}"
         if of_a_gpu and (found := self.open_driver_memory(name, desired)) is not None:
@@ -157,9 +160,11 @@ class Sections(naming.Naming):
                     if error.status != Status.ACCESS_DENIED:
                         raise status_errors.of_opening(error, name, path, desired) from None
                 else:  # most programs have all rights: then they need not be queried
-                    return self._import(section, what, path, MEMORY.all, reference)
-            return self._import(self.open_path(name, path, desired), what, path, reference=reference)
+                    return self._import(section, what, path, MEMORY.all, reference, object_kind)
+            return self._import(self.open_path(name, path, desired), what, path, reference=reference, kind=object_kind)
         except NameNotFoundError:
+            if object_kind is not ObjectKind.MEMORY:
+                raise
             found = self.open_driver_memory(name, desired)
             if found is not None:
                 return self._import_driver_memory(found, name, what, reference=reference)
@@ -172,7 +177,7 @@ class Sections(naming.Naming):
         self, handle: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
     ) -> Imported:
         """See `Manager`."""
-        if object_kind is not ObjectKind.MEMORY:
+        if object_kind in SYNC_KINDS:
             return self.import_sync_by_handle(handle, object_kind, reference)
         value, kind = find_entry(handle)
         if kind != SECTION:
@@ -180,7 +185,7 @@ class Sections(naming.Naming):
         copied = status_errors.duplicate(value, options=calls.SAME_ACCESS)
         what = f"importing handle {value:#x}"
         if kind == SECTION:
-            return self._import(copied, what, reference=reference)
+            return self._import(copied, what, reference=reference, kind=object_kind)
         description, _ = self._descriptions.get(value, (None, None))
         return self._import_driver_memory(copied, None, what, description, reference)
 
@@ -188,7 +193,7 @@ class Sections(naming.Naming):
         self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
     ) -> Imported:
         """See `Manager`."""
-        if object_kind is not ObjectKind.MEMORY:
+        if object_kind in SYNC_KINDS:
             return self.import_sync_by_kmt(number, object_kind, reference)
         description = self.describe_driver_number(number) if 0 <= number <= 0xFFFF_FFFF else None
         if description is not None and description.kind != object_kind:
@@ -202,7 +207,7 @@ class Sections(naming.Naming):
             if error.status == Status.ACCESS_DENIED:
                 raise status_errors.denied(READ_CONTROL, f"opening KMT number {number:#x}") from None
             raise error_for(Status.INVALID_PARAMETER, bad_number(number)) from None
-        return self._import(section, f"importing KMT number {number:#x}", reference=reference)
+        return self._import(section, f"importing KMT number {number:#x}", reference=reference, kind=object_kind)
 
     def _import(
         self,
@@ -211,10 +216,12 @@ class Sections(naming.Naming):
         path: str | None = None,
         granted: int | None = None,
         reference: Reference | None = None,
+        kind: ObjectKind = ObjectKind.MEMORY,
     ) -> Imported:
         """Create a reference with a section's handle, which it owns from now on, also after an error.
 
-        path, granted: the section's name and rights, if they are known; otherwise the kernel is queried.
+        path, granted: the section's name and rights, if they are known; otherwise the kernel is queried. kind:
+        ObjectTypeError if the description has another one.
         """
         kept: OwnedFd = OwnedDescriptor(section)
         pages: list[OwnedFd] = []
@@ -233,7 +240,7 @@ class Sections(naming.Naming):
             if (description is None or description.pending) and named:
                 description, capacity = payloads.describe_named(section, path)
             if description is not None:
-                status_errors.check_memory(what, description.kind, description.pending)
+                status_errors.check_kind(what, ObjectKind(description.kind), kind, pending=description.pending)
             number = names.find_number(path)
             shared = (
                 description.object
@@ -256,7 +263,7 @@ class Sections(naming.Naming):
                 section, kept = like.section, others
         if payload is None:
             payload = PayloadFd(kept, writable, pages, modes)
-        memory = HeldReference(section, shared, granted, PayloadFd(kept, writable))
+        memory = HeldReference(section, shared, granted, PayloadFd(kept, writable), kind=kind)
         if number:
             memory.shared_by = Share.KMT
             ends_with_exporter = description is not None and description.strict_kmt
@@ -272,6 +279,7 @@ class Sections(naming.Naming):
             (description.name if description is not None else "") or None,
             int(Backing.HOST_FILE),
             capacity,
+            object_kind=int(kind),
             reference=reference,
         )
 

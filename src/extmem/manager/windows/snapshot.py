@@ -27,7 +27,8 @@ from extmem.manager.windows.section_frame import Description
 from extmem.objects import HandleRow, HolderRow, ObjectRow, PayloadRow, Share
 from extmem.owning import OwnedDescriptor
 from extmem.sharing import timeline_page
-from extmem.sharing.kinds import ObjectKind
+from extmem.sharing.descriptor.wire import owner_pid_of
+from extmem.sharing.kinds import SYNC_KINDS, ObjectKind
 
 __all__ = ["list_payloads", "own_handles", "system_handles"]
 
@@ -224,14 +225,16 @@ def _row(payload: _Found) -> PayloadRow:
     description = payload.description
     number = names.find_number(payload.path)
     handles = sum(len(rows) for rows in payload.holders.values())
+    pids = sorted({*payload.holders, *payload.references, *payload.tickets})
+    publisher = owner_pid_of(description.descriptor)
     shared = ObjectRow(
         description.object,
         description.name or None,
         security_descriptors.sddl_of(payload.handle),
         handles,
         handles + sum(payload.references.values()) + sum(payload.tickets.values()),
+        publisher=publisher if publisher in pids else 0,
     )
-    pids = sorted({*payload.holders, *payload.references, *payload.tickets})
     return PayloadRow(
         description.object,
         Share.KMT if number else Share.NT,
@@ -251,7 +254,7 @@ def _row(payload: _Found) -> PayloadRow:
 
 def _counter(payload: _Found) -> int | None:
     """Return the value of a timeline of the host that this process may read; None for other payloads."""
-    if payload.type_name != SECTION or payload.kind is ObjectKind.MEMORY:
+    if payload.type_name != SECTION or payload.kind not in SYNC_KINDS:
         return None
     try:
         return int.from_bytes(sections.peek(payload.handle, timeline_page.VALUE, 8), sys.byteorder)

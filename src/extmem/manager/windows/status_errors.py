@@ -12,12 +12,12 @@ from extmem.errors import (
 from extmem.handles._win32 import calls
 from extmem.handles._win32.tables import ntdll
 from extmem.manager.windows import names
-from extmem.objects import OBJECT_TYPES, NameKey, Status, error_for, no_entry
+from extmem.objects import OBJECT_TYPES, OPENED_BY, NameKey, Status, error_for, no_entry
 from extmem.sharing.kinds import ObjectKind
 
 __all__ = [
     "bad_handle",
-    "check_memory",
+    "check_kind",
     "denied",
     "duplicate",
     "not_one_handle",
@@ -146,8 +146,8 @@ def not_one_handle(count: int) -> UnsupportedError:
     )
 
 
-def check_memory(what: str, kind: int, pending: bool) -> None:
-    """Refuse what is not memory, and memory whose exporter has not shared it yet. what: a name, a handle, …
+def check_kind(what: str, found: ObjectKind, needed: ObjectKind, *, pending: bool) -> None:
+    """Refuse an object of another kind, and memory whose exporter has not shared it yet. what: a name, a handle, …
 
     Errors: NameNotFoundError, ObjectTypeError.
     """
@@ -156,8 +156,8 @@ def check_memory(what: str, kind: int, pending: bool) -> None:
             Status.OBJECT_NAME_NOT_FOUND,
             f"{what} finds memory whose exporter is still writing its contents. Open it with a timeout, which waits.",
         )
-    if kind != ObjectKind.MEMORY:
-        raise wrong_kind(what, ObjectKind(kind), ObjectKind.MEMORY)
+    if found != needed:
+        raise wrong_kind(what, found, needed)
 
 
 def wrong_kind(what: str, found: ObjectKind, needed: ObjectKind) -> ObjectManagerError:
@@ -165,7 +165,8 @@ def wrong_kind(what: str, found: ObjectKind, needed: ObjectKind) -> ObjectManage
     return error_for(
         Status.OBJECT_TYPE_MISMATCH,
         f"{what[0].upper()}{what[1:]}: this is {OBJECT_TYPES[found].noun} ({OBJECT_TYPES[found].name}), and "
-        f"{OBJECT_TYPES[needed].noun} is needed. Pass what its exporter shared as that, or import it as what it is.",
+        f"{OBJECT_TYPES[needed].noun} is needed. Import it as {OBJECT_TYPES[found].noun} ({OPENED_BY[found]}), or "
+        "pass another.",
     )
 
 

@@ -25,7 +25,7 @@ from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo
 from extmem.sharing.kinds import ObjectKind
 from extmem.sharing.limits import DESCRIPTOR_LIMIT, PAGES_LIMIT, PARTS_LIMIT
 
-__all__ = ["VERSION", "Form", "WireBuffer", "WireImage", "decode", "encode"]
+__all__ = ["VERSION", "Form", "WireBuffer", "WireImage", "decode", "encode", "owner_pid_of"]
 
 VERSION = 5
 
@@ -107,6 +107,13 @@ class _Memory(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     parts: Annotated[tuple[tuple[int, int], ...], Meta(max_length=PARTS_LIMIT)]
 
 
+class _AnyKind(msgspec.Struct, array_like=True):
+    """The version and the header, of any kind."""
+
+    version: int
+    header: _Header
+
+
 class _KindAlone(msgspec.Struct, array_like=True):
     """The first element of a header."""
 
@@ -129,6 +136,7 @@ class _Head(msgspec.Struct, array_like=True):
 _encoder = msgspec.msgpack.Encoder()
 _head = msgspec.msgpack.Decoder(_Head)
 _kind = msgspec.msgpack.Decoder(_Kind)
+_any_kind = msgspec.msgpack.Decoder(_AnyKind)
 _OPENED_BY = {
     ObjectKind.MEMORY: ("memory", "extmem.open or Device.allocate_memory"),
     ObjectKind.SEMAPHORE: ("a semaphore", "extmem.open_timeline (a timeline) or Device.import_semaphore_fd"),
@@ -137,6 +145,18 @@ _OPENED_BY = {
 }
 """The nouns of the kinds, and the calls that open or import one."""
 _header_of = itemgetter(*_Header.__struct_fields__[1:])
+
+
+def owner_pid_of(data: bytes) -> int:
+    """Return the pid of the process that shared an object of any kind, as its descriptor states it; 0 if it does not.
+
+    data: the bytes, whoever wrote them.
+    """
+    try:
+        found = _any_kind.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+    return found.header.owner_pid if found.version == VERSION else 0
 
 
 class Form:

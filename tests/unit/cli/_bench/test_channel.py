@@ -18,11 +18,14 @@ from extmem.cli._bench import (
     channel_calls,
     channel_ends,
     channel_fan,
+    channel_gpu,
     channel_hops,
     channel_peers,
     channel_storm,
 )
 from extmem.cli._bench.channel_hops import Hop
+from extmem.core import shared_devices
+from tests import cuda_bed
 
 SOURCES = Path(channel.__file__).parent
 SIZE = 64
@@ -86,6 +89,36 @@ def test_every_bound_is_used_and_every_figure_with_a_bound_has_one() -> None:
     with pytest.raises(KeyError):
         channel_bounds.bounded("nothing", "nothing", 1)
     assert not re.search(r"\bat_(most|least)\(", text), "the bounds are in one table"
+
+
+class _Here:
+    """Workers in this process."""
+
+    def worker(self, _: str) -> _Here:
+        return self
+
+    def dismiss(self, _: _Here) -> None: ...
+
+    def name(self, label: str) -> str:
+        return f"{label} of a test"
+
+    def call(self, task: str, *arguments: Any, deadline: float = 0) -> Any:
+        return getattr(channel_gpu, task.partition(":")[2])(*arguments)
+
+
+def test_frames_of_a_gpu_are_measured_on_both_sides() -> None:
+    here: Any = _Here()
+    with cuda_bed.both(), shared_devices.fresh_devices():
+        rows = list(channel_gpu.figures(here, 3, lambda _: None))
+    bounds = {row.bound for row in rows[:4]}
+    assert len(rows) == 6 and bounds == {20} and all(row.unit == "µs" for row in rows)
+
+
+def test_without_a_gpu_its_frames_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel_gpu, "gpu_of_both", lambda: None)
+    here: Any = _Here()
+    rows = list(channel_gpu.figures(here, 3, lambda _: None))
+    assert [(row.unit, row.bound) for row in rows] == [("not measured", None)] * 2
 
 
 def hops(own: float, theirs: float, factor: float = 1.0) -> dict[tuple[str, str], Hop]:

@@ -50,7 +50,6 @@ def test_the_mode_of_a_reader_is_a_word(every: bool, reliable: bool, mode: str) 
     assert (found.mode, found.held, found.held_for) == (mode, 0, None)
 
 
-@pytest.mark.linux_only("channels are Linux's in this release")
 def test_a_look_at_a_channel_neither_joins_it_nor_keeps_it() -> None:
     with Peer() as writer, Peer() as reader:
         writer("channel = extmem.create_channel('facts', (4, 4), 'uint8')")
