@@ -161,7 +161,8 @@ def test_the_broker_is_killed_at_every_request(operation: str, moment: Any, worl
 
     # What this process has opened for reading and for writing, it opens once more for the first new broker, and keeps.
     with contextlib.suppress(extmem.ExtmemError), faults.killing_broker(faults.Countdown(1), moment):
-        _described(world)
+        OPERATIONS[operation](world)
+    OPERATIONS[operation](world)
     world.check()
     failed = faults.fail_each(run, lambda countdown: faults.killing_broker(countdown, moment), check=world.check)
     assert failed or operation in WITHOUT_REQUESTS
