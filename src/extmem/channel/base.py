@@ -11,6 +11,7 @@ from extmem.arguments import CheckedWhenMade
 from extmem.channel.turns import Turns
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
+from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.api.timeline import Timeline
@@ -52,7 +53,8 @@ class Channel(CheckedWhenMade, abc.ABC):
 
     @classmethod
     def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
-        from extmem.channel.control import ControlPage
+        with late_imports():
+            from extmem.channel.control import ControlPage
 
         return len(given) > 1 and isinstance(given[1], ControlPage)
 
