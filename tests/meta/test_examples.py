@@ -41,11 +41,8 @@ NEED_TORCH = {
 }
 NEED_SLANGPY = {"slangpy_buffer.py"}
 
-CHANNELS = pytest.mark.linux_only("channels are Linux's in this release")
 
 MARKS = {
-    "camera_and_viewer.py": CHANNELS,
-    "writer_restarted.py": CHANNELS,
     "foreign_binding.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "slangpy_buffer.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "readonly_publish.py": pytest.mark.linux_only("passes the payload's fd to an unrelated program"),
@@ -112,7 +109,6 @@ def test_an_example_of_order_fails_without_one_signal(path: Path, tmp_path: Path
     assert "ended with 1" in problem and "WaitTimeoutError" in problem, problem
 
 
-@CHANNELS
 @pytest.mark.parametrize("name", sorted(WITHOUT))
 def test_an_example_of_channels_fails_without_its_option(name: str, tmp_path: Path) -> None:
     """It runs with the option (above): so it is the option that makes it right."""

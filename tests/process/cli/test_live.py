@@ -25,7 +25,6 @@ DEADLINE = 300
 LINUX = sys.platform == "linux"
 BROKER = pytest.mark.linux_only("Windows has no broker")
 BY_FD = pytest.mark.linux_only("a GPU is measured by fd and by /proc")
-CHANNELS = pytest.mark.linux_only("channels are Linux's in this release")
 SIGNALS = pytest.mark.linux_only("on Windows Ctrl-C comes from a console, and no test has one")
 
 
@@ -164,7 +163,6 @@ def test_broker_run_serves_in_the_foreground_until_ctrl_c(house: Runtime) -> Non
 # demo
 
 
-@CHANNELS
 def test_the_demo_shows_all_that_it_promises_and_leaves_nothing(house: Runtime, tmp_path: Path) -> None:
     picture = tmp_path / "demo.png"
     done = _extmem(house, "demo", "--frames", "6", "--out", str(picture), "--json")
@@ -190,7 +188,6 @@ def test_the_demo_shows_all_that_it_promises_and_leaves_nothing(house: Runtime, 
 
 
 @pytest.mark.slow("a second run of five processes, which load NumPy")
-@CHANNELS
 def test_the_demos_story_is_told_on_stdout_and_its_progress_on_stderr(house: Runtime, tmp_path: Path) -> None:
     done = _extmem(house, "demo", "--frames", "1", "--out", str(tmp_path / "p.png"), COLUMNS="40")
     assert done.returncode == 0, done.stderr
@@ -233,7 +230,6 @@ def test_a_demo_that_is_interrupted_leaves_nothing(house: Runtime, tmp_path: Pat
     wait_until(lambda: _json(house, "ps") == [], "the payload to go")
 
 
-@CHANNELS
 def test_a_demo_that_is_killed_leaves_nothing(house: Runtime, tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "extmem", "demo", "--frames", "512", "--out", str(tmp_path / "demo.png")],

@@ -20,7 +20,6 @@ def test_metadata_survive_the_way() -> None:
     assert digest != digest_of(np.arange(1, 9, dtype="uint8"))
 
 
-@pytest.mark.linux_only("channels are Linux's in this release")
 def test_writer_and_reader_play_their_parts_in_one_process(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = writing.begin(name, 27, 48)
     assert facts["kind"] == "host" and facts["slot"] == 27 * 48 * 4 and facts["count"] == 0
@@ -49,7 +48,6 @@ def test_writer_and_reader_play_their_parts_in_one_process(name: str, monkeypatc
         writing.end()
 
 
-@pytest.mark.linux_only("channels are Linux's in this release")
 def test_a_frame_that_is_not_as_it_was_drawn_is_found(name: str) -> None:
     """Both checks: the checksum that travels with the frame, and the frame that the reader draws itself."""
     with extmem.create_channel(name, (27, 48, 4), "uint8") as channel:
