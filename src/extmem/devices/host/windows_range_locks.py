@@ -317,10 +317,16 @@ class RangeLocks:
         """Close the directories if `close` has left them to a hold that has ended now."""
         if self.owner.closing:
             self.owner.try_to_end()
+            self._end_locks()
 
     def close(self) -> None:
         """End the hold. The locks end, and the directories are closed, when nobody else holds them. Safe to repeat."""
         self.hold = None
-        if self.owner.end():
+        self.owner.end()
+        self._end_locks()
+
+    def _end_locks(self) -> None:
+        """End all locks, once the directories are closed."""
+        if not self.owner.owes:
             for lock in list(self._locks.values()):
                 lock.unlock()
