@@ -1,9 +1,11 @@
 """A renderer sends frames through a channel to PyTorch in another process, and gets the results back by another one.
 
-A frame is a picture and its depth: two arrays in one slot. PyTorch's tensors are that memory; if PyTorch has a GPU, it
-copies them there once, and computes on it. It sends the place of the brightest point back.
+The slots are memory of the GPU if there is one. The renderer draws with NumPy, and copies each picture with its depth
+into a slot. PyTorch's tensor is that slot: nothing is copied again, and no wait of the host orders the two on a GPU.
+PyTorch sends the place of the brightest point back.
 """
 
+import contextlib
 import importlib.util
 import subprocess
 import sys
@@ -26,15 +28,17 @@ def render(number: int, picture: np.ndarray, depth: np.ndarray) -> tuple[int, in
 def renderer() -> None:
     if importlib.util.find_spec("torch") is None:
         sys.exit("this example needs PyTorch: pip install torch")
-    arrays, drawn = {"picture": (SHAPE, "float32"), "depth": (SHAPE, "float32")}, {}
-    with (
-        subprocess.Popen([sys.executable, __file__, "torch"]) as child,
-        extmem.create_channel("example frames", arrays, when_full="wait", timeout=WAIT) as frames,
-        extmem.open_channel("example points", timeout=WAIT, every=True, reliable=True, start="oldest") as points,
-    ):
+    both, drawn, gpu = np.empty((2, *SHAPE), "float32"), {}, None
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(extmem.UnsupportedError):
+            gpu = stack.enter_context(extmem.open_device(kind="cuda"))
+        child = stack.enter_context(subprocess.Popen([sys.executable, __file__, "torch"]))
+        options = {"when_full": "wait", "timeout": WAIT, "device": gpu}
+        frames = stack.enter_context(extmem.create_channel("example frames", both.shape, both.dtype, **options))
+        points = stack.enter_context(extmem.open_channel("example points", timeout=WAIT, every=True, start="oldest"))
         for number in range(1, FRAMES + 1):
-            with frames.write() as frame:
-                drawn[number] = render(number, *frame.numpy().values())
+            drawn[number] = render(number, *both)
+            frames.put(both)
             found = points.read(timeout=WAIT)
             if tuple(found.numpy()) != drawn[int(found.meta)]:
                 sys.exit(f"renderer: in frame {number} PyTorch found {found.numpy()}, not {drawn[number]}")
@@ -43,18 +47,14 @@ def renderer() -> None:
 
 
 def consumer() -> None:
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     with (
         extmem.create_channel("example points", (2,), "int64", slots=8, when_full="wait", timeout=WAIT) as points,
         extmem.open_channel("example frames", timeout=WAIT, every=True, reliable=True, start="oldest") as frames,
     ):
         for frame in frames:
-            arrays = {name: tensor.to(device) for name, tensor in frame.torch().items()}
-            brightest = int((arrays["picture"] - arrays["depth"]).argmax())
-            points.put(np.array(divmod(brightest, SHAPE[1])), meta=b"%d" % frame.number)
-        print(f"torch: {frames.cursor} frames on {device}, {frames.lost} lost", flush=True)
+            picture, depth = tensor = frame.torch()  # on a GPU, the current stream waits for the frame
+            points.put(np.array(divmod(int((picture - depth).argmax()), SHAPE[1])), meta=b"%d" % frame.number)
+        print(f"torch: {frames.cursor} frames on {tensor.device}, {frames.lost} lost", flush=True)
 
 
 consumer() if sys.argv[1:] == ["torch"] else renderer()

@@ -41,7 +41,6 @@ NEED_TORCH = {
 }
 NEED_SLANGPY = {"slangpy_buffer.py"}
 
-
 MARKS = {
     "foreign_binding.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "slangpy_buffer.py": pytest.mark.linux_only("shares the other binding's memory by fd"),

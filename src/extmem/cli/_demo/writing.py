@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -80,11 +79,12 @@ def write(frames: int, half: int | None) -> Iterator[Any]:
             if number == half:
                 _fill(frame, pixels, height // 2)
                 yield HALF, Written(number, pid, began, time.perf_counter_ns())
-                threading.Event().wait(_KILLED_WITHIN)
+                time.sleep(_KILLED_WITHIN)
                 raise RuntimeError("the writer was to be killed, and was not")
             _fill(frame, pixels, height)
             frame.meta = pack(number - 1, pid, digest_of(pixels))
-        yield Written(number, pid, began, time.perf_counter_ns())
+            ended = time.perf_counter_ns()  # the end of the block publishes it, and readers have it at once
+        yield Written(number, pid, began, ended)
         due = max(due + _PACE, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
 
