@@ -31,7 +31,7 @@ def reader(place: int = 0, *, behind: int = 0, lost: int = 0, held: tuple[HeldFr
 
 def described(*readers: ReaderInfo, state: str = "alive", count: int = 50, dropped: int = 0) -> dict[str, Any]:
     info = ChannelInfo("feed", 99, state, 1, 4, 64, count, 0.02, dropped, 64, 8, readers, 60.0)
-    return describe_channel(ChannelLook(info, ((None, (2, 3), "uint8"),), 6, "parts"), lambda pid: f"p{pid}")
+    return describe_channel(ChannelLook(info, ((None, (2, 3), "uint8"),), 6, "GPU", "parts"), lambda pid: f"p{pid}")
 
 
 def run(*arguments: str, code: int = 0, **environment: str) -> Result:
@@ -148,6 +148,7 @@ def test_channels_lists_them_and_channel_shows_one(camera: extmem.ChannelWriter)
         found = {one["name"]: one for one in json.loads(run("channels", "--json").stdout)}
         one = found[camera.name]
         assert (one["frames"], one["slots"], one["slot_size"], one["state"]) == (6, 4, 24, "alive")
+        assert one["device"].startswith("extmem host memory")
         assert one["arrays"] == [{"name": None, "shape": [4, 6], "dtype": "uint8"}]
         assert {array["name"] for array in found["cli/many"]["arrays"]} == {"depth", "color"}
         (shown,) = one["readers"]
