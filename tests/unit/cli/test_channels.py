@@ -175,6 +175,16 @@ def test_a_name_of_nothing_and_one_of_something_else_are_told(camera: extmem.Cha
     assert "NameInvalidError" in run("channel", "a@b", code=1).stderr
 
 
+def test_names_of_channels_are_completed(camera: extmem.ChannelWriter) -> None:
+    with extmem.create_channel("cli/plain", 4):
+        for words, expected in (("extmem channel cli/pl", "plain,cli/plain\n"), ("extmem channel other", "")):
+            variables = {"COMP_WORDS": words, "COMP_CWORD": "2", "_EXTMEM_COMPLETE": "bash_complete"}
+            assert CliRunner().invoke(app, [], prog_name="extmem", env=variables).stdout.strip() == expected.strip()
+        variables["COMP_WORDS"] = "extmem channel cli/"
+        shown = CliRunner().invoke(app, [], prog_name="extmem", env=variables).stdout
+        assert shown == "plain,cli/plain\n", "a name that would be read as another line or as a control is left out"
+
+
 def test_watching_ends_with_the_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_channel, "_GRACE", 0.0)
     channel = extmem.create_channel("cli/ending", (4, 6))
