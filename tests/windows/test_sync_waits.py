@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,9 @@ import extmem
 from extmem import errors
 from extmem.api import Device
 from extmem.api.timeline import Timeline
+from extmem.devices.host import wake_events
 from extmem.devices.host.windows_timeline_page import TimelinePage
+from extmem.handles._win32 import calls, waitables
 from extmem.sharing import timeline_page as layout
 from extmem.testing.children import Peer, python_environment
 from extmem.testing.waiting import DEADLINE
@@ -299,3 +302,25 @@ def test_a_page_full_of_nonsense_does_no_harm(timeline: Timeline, device: Device
         with pytest.raises((errors.ExtmemError, TimeoutError)):
             opened.wait((1 << 64) - 1, timeout=0.05)
         page._words[:] = memoryview(bytes(4096)).cast("I")
+
+
+def test_a_nudge_wakes_who_sleeps_and_leaves_no_event_set(device: Device, name: str) -> None:
+    with device.timeline(name=name) as timeline, timeline.use() as record:
+        page = record.page
+        expected = page.sequence_number
+        woken: list[bool] = []
+        thread = threading.Thread(target=lambda: woken.append(page.sleep(expected, time.monotonic_ns() + 60 * 10**9)))
+        thread.start()
+        while thread.is_alive():  # it may not sleep yet
+            page.nudge()
+            thread.join(0.001)
+        assert woken == [True] and page.sequence_number == expected
+        event = wake_events.event_of_step(page.path, expected)
+        try:
+            assert not waitables.take(event)
+            page.nudge()
+            assert not waitables.take(event)
+            wake_events.nudge_step(page.path, expected, lambda: expected + 1)
+            assert waitables.take(event)
+        finally:
+            calls.close_handle(event)

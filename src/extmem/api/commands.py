@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from extmem import rules, vk
+from extmem.api.joined_commands import JoinedCommands
 from extmem.api.ownership_commands import OwnershipCommands
 from extmem.arguments import CheckedWhenMade, whole_number
 from extmem.core import sync_operations
@@ -50,7 +51,7 @@ _Layout = vk.ImageLayout
 _WORD = 1 << 32
 
 
-class Commands(CheckedWhenMade, OwnershipCommands):
+class Commands(CheckedWhenMade, JoinedCommands, OwnershipCommands):
     """The commands of one submission. Made by `Device.commands`; usable only inside its `with` block.
 
     Commands run in order, and the writes of each are visible to those after it. Offsets and sizes are in bytes.
@@ -83,10 +84,8 @@ class Commands(CheckedWhenMade, OwnershipCommands):
         self._uses = Uses()
         """Holds everything that the commands use until they have completed."""
         self._layouts = LayoutTracker()
-        self._at_submit: list[Callable[[], tuple[object, int] | None]] = []
-        """What returns signals that are known at the submission (`join`)."""
+        self._at_submit = []
         self._ended = False
-        """Whether the block has ended, and what is in it was submitted or given up."""
         self._order: Any = None
         """The waits, the signals and the fence; None without any. Then no module of semaphores is loaded."""
         if wait is not None or signal is not None or fence is not None or returns_early:
@@ -117,9 +116,7 @@ class Commands(CheckedWhenMade, OwnershipCommands):
                     for command, violations in self._layouts.check_again():
                         self._device.report(violations, command)
                 if self._at_submit:
-                    pairs = [pair for signal in self._at_submit if (pair := signal()) is not None]
-                    added = sync_operations.submitting.order_of(self._device, None, pairs, None, self._uses)
-                    self._order = sync_operations.submitting.joined(self._order, added)
+                    self._add_signals()
                 owners = [(record.allocation, owned) for record, owned in self._ownership]
                 with self._layouts.submitting():
                     if self._order is None:
@@ -137,38 +134,6 @@ class Commands(CheckedWhenMade, OwnershipCommands):
                 self._at_submit.clear()
                 self._uses.end()
                 self._ended = True
-
-    @property
-    def device(self) -> DeviceState:
-        """The device whose queue gets them."""
-        return self._device
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the block is open (for the library itself)."""
-        return self._open
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the block has ended, and what is in it was submitted or given up (for the library itself)."""
-        return self._ended
-
-    def join(self, *, wait: object = None, at_submit: Callable[[], tuple[object, int] | None] | None = None) -> None:
-        """Add waits and a signal to those of the block, whose end then does not wait (for the library itself).
-
-        at_submit: returns a pair to signal, or None, at the submission. It is not called if nothing is submitted.
-
-        Errors: as `Device.commands`; HandleStateError outside the block.
-        """
-        with self._lock:
-            if not self._open:
-                raise HandleStateError("add waits and signals only inside `with device.commands() as commands:`")
-            added = sync_operations.submitting.order_of(self._device, wait, None, None, self._uses)
-            if self._order is not None:
-                added = sync_operations.submitting.joined(self._order, added)
-            self._order, self._returns_early = added, True
-            if at_submit is not None:
-                self._at_submit.append(at_submit)
 
     def _check_process(self) -> None:
         if self._pid != current_process.pid:

@@ -86,8 +86,23 @@ class SlotFormat:
             raise KeyError(f"there is no array {name!r} in this frame; it holds {names}")
         return MemorySlice(memory, ArrayLayout(entry.shape, entry.dtype, strides_of(entry), entry.offset), entry.name)
 
-    def fill(self, memory: DeviceMemory, name: str, value: Any) -> None:
-        """Copy an array into one of several in a slot.
+    def fill(self, memory: DeviceMemory, arrays: Mapping[str, Any]) -> None:
+        """Copy all of several arrays into a slot: onto a GPU by one copy, of bytes that are put together here.
+
+        Errors: as `fill_part`; OutOfMemoryError; DriverError.
+        """
+        if memory.host_visible:
+            target = memory.map()
+            for name, value in arrays.items():
+                self.fill_part(target, name, value)
+            return
+        whole = bytearray(self.size)
+        for name, value in arrays.items():
+            self.fill_part(memoryview(whole), name, value)
+        memory.write(whole)
+
+    def fill_part(self, target: memoryview, name: str, value: Any) -> None:
+        """Copy an array to its place in the bytes of a frame.
 
         Errors: TypeError, ValueError for an array of another shape or element type; UnsupportedError for one of a GPU.
         """
@@ -100,12 +115,12 @@ class SlotFormat:
             )
         if source.device != array_sources.HOST:
             raise UnsupportedError(
-                f"{source.what} is on {source.device}, and the slots of this channel are memory of the host; copy it "
-                "first (tensor.cpu())",
+                f"{source.what} is on {source.device}, and put() copies arrays of the host; copy it first "
+                "(tensor.cpu()), or write it to the frame of a GPU by frame.on(stream)",
                 requires_one_of=["an array of the host"],
             )
         if source.nbytes:
-            source.copy_to(memory.map()[entry.offset : entry.offset + entry.nbytes], source)
+            source.copy_to(target[entry.offset : entry.offset + entry.nbytes], source)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SlotFormat) and (self.shape, self.dtype, self.encoded) == (

@@ -83,7 +83,8 @@ def create_channel(
     timeout: seconds of `when_full="wait"`; None for no limit.
     reliable: "allow" or "refuse" readers that the writer waits for; at most `max_reliable` at once.
     max_readers: the most readers at once, reliable ones included.
-    device: where the slots are; None for the memory of the host.
+    device: where the slots are: a host, Vulkan or CUDA device; None for the memory of the host. Frames of a GPU are
+        ordered by `Frame.on`. A writer that takes over such a channel replaces its slots.
     security: SDDL for the channel. By default this user alone has access. Others who may read can wait, map and hold,
         and the kernel refuses them everything else. Only this user can be the writer.
     resume: whether to go on with the slots of a writer that has ended, if they have this shape and type. False replaces
@@ -178,7 +179,8 @@ def open_channel(
     max_held: the most frames that this reader keeps at once, the one of its loop included. At most 32.
     strict: whether frames that were lost are an error (FramesLostError).
     reconnect: whether to wait for another writer when the writer has ended.
-    device: the device that the slots are opened on; None for the one that they are on.
+    device: the device that the slots are opened on; None for the one that they are on. Slots of a Vulkan or CUDA device
+        open on the devices of the same GPU; slots of the host on CUDA devices, too.
     Errors: NameNotFoundError; NameTimeoutError; ObjectTypeError for the name of something else (it names the call that
     opens that); AccessDeniedError, also for `reliable=True` if the writer refuses it; QuotaError if there are as many
     readers as the channel allows; ChannelCorruptError; UnsupportedError for slots of GPUs.

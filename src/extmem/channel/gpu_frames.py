@@ -16,8 +16,6 @@ from extmem.errors import HandleStateError
 if TYPE_CHECKING:
     from extmem.api.device import DeviceMemory
     from extmem.channel.gpu_lanes import Lane
-    from extmem.channel.gpu_reading import ReaderOrder
-    from extmem.channel.gpu_writing import WriterOrder
     from extmem.channel.slots import Slot
 
 __all__ = ["GpuFrame", "WritableGpuFrame"]
@@ -27,17 +25,17 @@ _LEGACY_STREAM = 1
 
 
 class _GpuReader(_Keeper, Protocol):
-    """What a frame needs of its reader."""
+    """What a frame needs of its reader: also a `gpu_reading.ReaderOrder`."""
 
     @property
-    def gpu(self) -> ReaderOrder: ...
+    def gpu(self) -> Any: ...
 
 
 class _GpuWriter(_Publisher, Protocol):
-    """What a frame needs of its writer."""
+    """What a frame needs of its writer: also a `gpu_writing.WriterOrder`."""
 
     @property
-    def gpu(self) -> WriterOrder: ...
+    def gpu(self) -> Any: ...
 
 
 class _Reading:
@@ -69,10 +67,8 @@ class _Reading:
         if lane is None:
             return
         self._lane = None
-        gpu, slot = frame._channel.gpu, frame._slot
-        gpu.note(slot, frame.number, lane)
         try:
-            gpu.leave(slot, lane)
+            frame._channel.gpu.leave(frame._slot, lane)
         finally:
             frame.release()
 

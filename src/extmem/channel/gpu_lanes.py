@@ -139,6 +139,8 @@ class Lane:
     """See the module. A lane of streams; `_Queue` and `_Joined` are those of Vulkan."""
 
     __slots__ = ("address", "backend", "device", "released", "signaled")
+    is_queue = False
+    """Whether it is the queue of a Vulkan device."""
 
     def __init__(self, device: DeviceState, address: int) -> None:
         """device: whose stream it is. address: CUstream as a number."""
@@ -217,6 +219,7 @@ class _Queue(Lane):
     """The queue of a Vulkan device, with submissions of its own: `frame.on(device)`."""
 
     __slots__ = ()
+    is_queue = True
 
     def __init__(self, device: DeviceState) -> None:
         super().__init__(device, 0)

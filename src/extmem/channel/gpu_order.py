@@ -19,9 +19,7 @@ from weakref import ref
 
 from extmem.api.sync_functions import open_timeline
 from extmem.channel import names
-from extmem.channel.gpu_frames import GpuFrame
 from extmem.channel.gpu_lanes import GpuTimeline
-from extmem.channel.gpu_reading import ReaderOrder
 from extmem.errors import ExtmemError, GpuFrameLostError, NameNotFoundError, PeerGoneError
 from extmem.handles import Access
 from extmem.owning import join_thread
@@ -89,10 +87,6 @@ class EpochOrder:
     def by_host(self) -> bool:
         """Whether the host orders the frames, since the queue cannot wait for `written`."""
         return self.written is not None and self.written.record.page is not None and self._kind == "vulkan"
-
-    def used_by(self, reader: Any, known: ReaderOrder | None) -> tuple[ReaderOrder, type[GpuFrame]]:
-        """Return what orders the lanes of a reader, and the class of its frames. known: of an earlier epoch."""
-        return known or ReaderOrder(reader), GpuFrame
 
     def check(self, number: int) -> None:
         """Raise GpuFrameLostError if a frame is lost."""

@@ -113,6 +113,7 @@ class ReaderOrder:
         use, order = use_of(slot), slot.order
         lane = self.lanes.of(work, slot.memory, self._reader.name)
         self._wait(lane, order, number)
+        self.note(slot, number, lane)
         return lane, lane.enter(use, method_for(work))
 
     @staticmethod
@@ -120,7 +121,7 @@ class ReaderOrder:
         if order.written is None:
             return
         order.note_wait(number)
-        if order.by_host and not lane.address:
+        if lane.is_queue and order.by_host:
             order.wait(number)  # so that the end of the writer is this error, and not that of the submission
         lane.wait(order.written, number)
 
@@ -153,6 +154,7 @@ class ReaderOrder:
         lanes = used.lanes
         marks = [lane.mark() for lane in lanes]
         self.pending[number] = Pending(marks, used.slot.order, used.slot, place, [])
+        del self.used[number]  # after that: a release that an exception ends is made again, or settled
         for index, lane in enumerate(lanes):
             lane.give(marks[index])
 

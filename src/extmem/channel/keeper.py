@@ -128,12 +128,13 @@ class FrameKeeper(Channel):
 
     def _leave_to_lanes(self, gpu: ReaderOrder, number: int) -> None:
         """Leave a frame that was released to the lanes that still read it."""
-        used, state = gpu.used.pop(number, None), self._state
+        used, state = gpu.used.get(number), self._state
         if used is None:
             return
         if gpu.closed:  # the last array of a frame has ended after the reader
             for lane in used.lanes:
                 lane.finish()
+            gpu.used.pop(number, None)
             self._end(number)
             return
         self._held[number] = used.slot

@@ -20,7 +20,7 @@ from extmem.channel.frame import Frame
 from extmem.channel.holds import Holds
 from extmem.channel.keeper import FrameKeeper
 from extmem.channel.ring import first_cursor, take
-from extmem.channel.source import ReadSource
+from extmem.channel.source import ReadSource, gpu_parts
 from extmem.channel.turns import Turns, await_turn
 from extmem.errors import FramesLostError, NameNotFoundError, WriterGoneError
 from extmem.handles.process_id import current_process
@@ -98,7 +98,7 @@ class ChannelReader(FrameKeeper):
         self._orders: list[EpochOrder] = []
         self._frame_class: type[Frame] = Frame
         if source.order is not None:
-            self._gpu, self._frame_class = source.order.used_by(self, None)
+            self._gpu, self._frame_class = gpu_parts(self, None)
         self._current: Frame | None = None
         self._holds = Holds(page.locks)
         self._args = self._holds.args
@@ -308,7 +308,7 @@ class ChannelReader(FrameKeeper):
             if current is not None:
                 self._current = None
                 if not current._kept:
-                    if current._memory is None and current._live:
+                    if current._memory is None and current._live and self._gpu is None:
                         # As `Frame.release`, of a frame without arrays.
                         current._live = False
                         self._ending = ending = self._args.pop(current.number, None)
@@ -423,7 +423,7 @@ class ChannelReader(FrameKeeper):
             return None
         before.close(self._held)
         if source.order is not None:
-            self._gpu, self._frame_class = source.order.used_by(self, self._gpu)
+            self._gpu, self._frame_class = gpu_parts(self, self._gpu)
         self._leave_order(before.order)
         return source
 

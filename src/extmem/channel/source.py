@@ -15,9 +15,11 @@ from extmem.sharing.channel_page import Words
 if TYPE_CHECKING:
     from extmem.api.device import Device
     from extmem.channel.control import ControlPage
+    from extmem.channel.gpu_frames import GpuFrame
     from extmem.channel.gpu_order import EpochOrder
+    from extmem.channel.gpu_reading import ReaderOrder
 
-__all__ = ["ReadSource"]
+__all__ = ["ReadSource", "gpu_parts"]
 
 _READ = int(Access.READ)
 _ATTEMPTS = 100
@@ -159,6 +161,15 @@ class ReadSource:
                 f"at most {self.control.layout.capacity}; its writer is faulty. Restart it, or open another channel"
             )
         self.open_up_to(there)
+
+
+def gpu_parts(reader: Any, known: ReaderOrder | None) -> tuple[ReaderOrder, type[GpuFrame]]:
+    """Return what orders the lanes of a reader on a GPU, and the class of its frames. known: of an earlier epoch."""
+    with late_imports():
+        from extmem.channel.gpu_frames import GpuFrame
+        from extmem.channel.gpu_reading import ReaderOrder
+
+    return known or ReaderOrder(reader), GpuFrame
 
 
 def is_held(slot: int, epoch: int, slots: Mapping[int, Slot]) -> bool:

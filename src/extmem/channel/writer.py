@@ -162,8 +162,8 @@ class ChannelWriter(Channel):
             if not frame.dropped:
                 if self._format.entries is None:
                     frame.memory.write(array)
-                for name, one in given.items():
-                    self._format.fill(frame.memory, name, one)
+                else:
+                    self._format.fill(frame.memory, given)
         return frame.number
 
     def reconfigure(self, shape: Any = None, dtype: Any = None, *, slots: int | None = None) -> None:

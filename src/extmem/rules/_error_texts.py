@@ -193,6 +193,13 @@ CLASSES: dict[str, ErrorText] = {
         "reader = extmem.open_channel('camera', every=True, strict=True)  # and it takes longer than the writer",
         "reader = extmem.open_channel('camera', every=True, reliable=True)  # the writer waits for it",
     ),
+    "GpuFrameLostError": ErrorText(
+        "The writer of a channel ended, or its device was lost, before the GPU had completed this frame: its bytes are "
+        "not a frame. The next read returns a later one.",
+        "with reader.read().on(stream) as tensor:  # of a writer that was killed\n    model(tensor)",
+        "try:\n    with reader.read().on(stream) as tensor:\n        model(tensor)\n"
+        "except extmem.GpuFrameLostError:\n    pass  # read the next frame",
+    ),
     "PeerError": ErrorText(
         "The other process caused the error: it ended, or broke the protocol.",
         "memory = extmem.open('frames')  # its exporter breaks the protocol",

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import extmem
@@ -208,6 +209,32 @@ def test_several_arrays_in_a_frame(cuda: Device, name: str, streams: Streams) ->
         assert got.bytes == {3}
 
 
+def test_put_copies_several_arrays_to_a_gpu(cuda: Device, name: str) -> None:
+    shape = {"color": ((2, 4), "uint8"), "depth": (4, "float32")}
+    with (
+        extmem.create_channel(name, shape, device=cuda) as writer,
+        extmem.open_channel(name, device=cuda) as reader,
+    ):
+        assert writer.put(color=np.full((2, 4), 7, "uint8"), depth=np.arange(4, dtype="float32")) == 1
+        frame = reader.read(timeout=10)
+        assert (frame["color"].read() == 7).all() and frame["depth"].read().tolist() == [0, 1, 2, 3]
+
+
+def test_the_queue_reads_slots_of_cuda(cuda: Device, vulkan: Device, streams: Streams, name: str) -> None:
+    """`written` is a page of the host then, so the host waits before the submission."""
+    with (
+        extmem.create_channel(name, 8, device=cuda) as writer,
+        extmem.open_channel(name, device=vulkan) as reader,
+        vulkan.allocate(8) as copy,
+    ):
+        assert (writer.info.order, reader.info.order) == ("gpu", "host")
+        for byte in (1, 2, 3):
+            write(writer, streams, byte)
+            with vulkan.commands() as commands, reader.read(timeout=10).on(commands) as buffer:
+                _copy(commands, buffer, copy.buffer())
+            assert set(copy.read_bytes()) == {byte}
+
+
 def test_a_kept_frame_and_async_for(writer: ChannelWriter, reader: ChannelReader, streams: Streams) -> None:
     async def read_two() -> list[int]:
         numbers = []
@@ -305,6 +332,18 @@ class TestRefused:
                 cuda.close()
             assert write(writer, streams, 1) == 1
 
+    def test_a_device_of_another_gpu(self, cuda: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
+        first = fake.gpus[0]
+        with extmem.create_channel(name, 8, device=cuda):
+            other = fake_cuda.FakeCuda([fake_cuda.Gpu(uuid=b"another gpu uuid", name="Another GPU")])
+            with fake_cuda.installed(other), extmem.open_device(kind="cuda") as device:
+                other.calls.clear()
+                with pytest.raises(extmem.ExtmemError) as caught:
+                    extmem.open_channel(name, device=device)
+                text = str(caught.value)
+                assert first.name in text and "Another GPU" in text
+                assert not [call for call in other.calls if "Import" in call]
+
     def test_a_device_that_cannot_import_the_slots(self, cuda: Device, name: str) -> None:
         with extmem.create_channel(name, 8, device=cuda), extmem.open_device(kind="host") as host:
             with pytest.raises(extmem.ExtmemError) as caught:
@@ -332,6 +371,35 @@ def test_a_frame_without_a_gpu_wait_calls_the_driver_as_seldom_as_it_can(
             read: list[Any] = list(fake.calls)
         assert wrote == ["cuStreamIsCapturing", "cuStreamWriteValue64", "cuLaunchHostFunc"]
         assert read == ["cuStreamIsCapturing", "cuStreamWaitValue64", "cuEventRecord", *wrote]
+
+
+def test_slots_of_the_host_are_read_by_streams(cuda: Device, vulkan: Device, streams: Streams, name: str) -> None:
+    with extmem.create_channel(name, 8) as writer, extmem.open_channel(name, device=cuda) as reader:
+        for byte in (1, 2, 3):
+            with writer.write() as frame:
+                frame.numpy()[:] = byte
+            with reader.read(timeout=10).on(R) as array:
+                got = streams.taken(array, R)
+            wait_until(lambda: reader.poll() is None and not reader.held, lambda: "the stream")
+            assert got.bytes == {byte}
+        with pytest.raises(extmem.UnsupportedError, match="read-only here; open it on the host device"):
+            extmem.open_channel(name, device=vulkan)
+        del array, got
+
+
+def test_an_array_that_outlives_its_frame_keeps_the_slot_until_its_stream_is_done(
+    writer: ChannelWriter, reader: ChannelReader, streams: Streams
+) -> None:
+    write(writer, streams, 7)
+    frame = reader.read(timeout=10)
+    capsule = frame.__dlpack__(stream=R, max_version=(1, 0))
+    with streams.gate(R) as held:
+        frame.release()
+        assert reader.poll() is None and reader.held == 1, "the capsule is alive"
+        del capsule
+        assert reader.poll() is None and reader.held == 1, "the stream is not done"
+        held.signal(1)
+    wait_until(lambda: reader.poll() is None and not reader.held, lambda: "the stream")
 
 
 def test_info_tells_where_the_slots_are(writer: ChannelWriter, reader: ChannelReader, name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -80,7 +79,7 @@ def write(frames: int, half: int | None) -> Iterator[Any]:
             if number == half:
                 _fill(frame, pixels, height // 2)
                 yield HALF, Written(number, pid, began, time.perf_counter_ns())
-                threading.Event().wait(_KILLED_WITHIN)
+                time.sleep(_KILLED_WITHIN)
                 raise RuntimeError("the writer was to be killed, and was not")
             _fill(frame, pixels, height)
             frame.meta = pack(number - 1, pid, digest_of(pixels))

@@ -317,7 +317,7 @@ class PageSignals:
     def nudge(self) -> None:
         """Wake those who sleep on the sequence, without changing it: they look again. Without the right to signal, too.
 
-        Where the system wakes only who it was told of, nothing happens: sleeps end by themselves.
+        Who is just about to sleep may miss it, and sleeps until the end of its slice.
         """
 
     def check_signaler(self, value: int) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Final
 
@@ -34,7 +34,15 @@ if sys.platform != "win32":
 
 import ctypes
 
-__all__ = ["ID_SIZE", "event_of_step", "mutex_of", "path_of", "security", "set_event_of_step", "table_locked"]
+__all__ = [
+    "ID_SIZE",
+    "event_of_step",
+    "mutex_of",
+    "nudge_step",
+    "path_of",
+    "set_event_of_step",
+    "table_locked",
+]
 
 ID_SIZE: Final = 16
 """Bytes of the id of a page."""
@@ -54,7 +62,7 @@ def event_of_step(path: str, sequence: int) -> int:
     return waitables.create_event(
         f"{path}{sequence:08x}",
         signaled=False,
-        security=security(),
+        security=_security(),
         flags=waitables.OPEN_IF,
         access=waitables.SYNCHRONIZE,
     )
@@ -74,9 +82,29 @@ def set_event_of_step(path: str, sequence: int) -> None:
         calls.close_handle(event)
 
 
+def nudge_step(path: str, sequence: int, now: Callable[[], int]) -> None:
+    """Wake those who wait for a step that has not been made. Who begins to wait for it now is not woken.
+
+    now: returns the sequence. If the step has been made meanwhile, its event stays set. Errors: StatusError.
+    """
+    try:
+        event = waitables.open_event(f"{path}{sequence:08x}", waitables.MODIFY)
+    except calls.StatusError as error:
+        if error.status == Status.OBJECT_NAME_NOT_FOUND:
+            return  # nobody waits
+        raise
+    try:
+        waitables.set_event(event)
+        waitables.reset(event)
+        if now() != sequence:
+            waitables.set_event(event)  # the reset may have come after the event was set for the step
+    finally:
+        calls.close_handle(event)
+
+
 def mutex_of(path: str) -> int:
     """Return a handle to a mutex of the page, which the caller owns. path: its whole path. Errors: StatusError."""
-    return waitables.create_mutex(path, security=security(), flags=waitables.OPEN_IF)
+    return waitables.create_mutex(path, security=_security(), flags=waitables.OPEN_IF)
 
 
 @contextlib.contextmanager
@@ -103,7 +131,7 @@ def table_locked(path: str) -> Iterator[None]:
 
 
 @cache
-def security() -> int:
+def _security() -> int:
     """Return the address of a security descriptor for the events, which is kept."""
     with security_descriptor(_SECURITY) as address:
         kept = ctypes.create_string_buffer(ctypes.string_at(address, advapi32.GetSecurityDescriptorLength(address)))

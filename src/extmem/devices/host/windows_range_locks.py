@@ -27,8 +27,8 @@ by a mutex in its name, as it can keep the writer from it.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import errno
 import operator
 import os
 import sys
@@ -170,7 +170,7 @@ class Range:
 class _Lock:
     """What one description has of one range. The methods are called in the path of each frame."""
 
-    __slots__ = ("__weakref__", "_event", "_mutex", "owners")
+    __slots__ = ("__weakref__", "_event", "_mutex", "owners", "unlock")
 
     def __init__(self, directory: int, start: int, security: int) -> None:
         name = f"{start:x}"
@@ -178,6 +178,8 @@ class _Lock:
         self._mutex = directories.inside(directory, name, security)
         self.owners: list[OwnedDescriptor] = []
         """The owners of its handles: none, or one."""
+        self.unlock: Callable[[], None] = self.owners.clear
+        """Releases the lock, if there is one: the handle is closed with its owner, in this one call of C code."""
 
     def shared(self) -> None:
         """Lock the range together with others. Errors: BlockingIOError if somebody has it alone."""
@@ -191,27 +193,25 @@ class _Lock:
         made = (HANDLE * 1)()
         owner = OwnedDescriptor()
         making = Making(call, (made, _OF_LOCK, how, *more), made, calls.close_handle)
-        self.owners.append(owner)  # first: whatever ends this, `unlock` releases what it has made
-        owner.owe(making.steps)
-        status = making.result & 0xFFFF_FFFF
-        if status & 0x8000_0000:
-            owner.forget()
-            with contextlib.suppress(ValueError):
-                self.owners.remove(owner)
-            if status in _BUSY:
-                raise BlockingIOError(11, "the range is locked by somebody else")
-            raise _failed(calls.StatusError(status))
-
-    def unlock(self) -> None:
-        """Release the lock, if there is one. Each handle is closed by one call."""
-        with contextlib.suppress(IndexError):
-            self.owners.pop().give_back()
+        try:
+            owner.owe(making.steps)
+            status = making.result & 0xFFFF_FFFF
+            if status & 0x8000_0000:
+                owner.forget()
+                if status in _BUSY:
+                    raise BlockingIOError(errno.EAGAIN, "the range is locked by somebody else")
+                raise _failed(calls.StatusError(status))
+            self.owners.append(owner)
+        except BaseException:
+            # The traceback of the exception refers to the owner, which must not have the lock until that is gone.
+            owner.give_back()
+            raise
 
 
 class RangeLocks:
     """The locks of one opening of a channel's directories. Ownership: it owns them until `close`."""
 
-    __slots__ = ("_kept", "_locks", "_pinned", "_security", "hold", "owner")
+    __slots__ = ("_kept", "_locks", "_names", "_pinned", "_security", "hold", "owner")
 
     call: Callable[..., Any] = operator.call  # a C function, so no method
     """Locks and unlocks, with the arguments of `shared`, `exclusive` and `unlocking`: for the path of each frame. It
@@ -224,6 +224,8 @@ class RangeLocks:
         """The hold on the directories. Whoever keeps it keeps the locks, and may use `call`."""
         self._locks: WeakValueDictionary[int, _Lock] = WeakValueDictionary()
         """What this has of each range that is in use, by its start."""
+        self._names: dict[Range, list[tuple[int, OBJECT_ATTRIBUTES]]] = {}
+        """The names in the ranges that `has_foreign` was asked for: the writer asks for one, again and again."""
         self._pinned: dict[int, _Lock] = {}
         """Those that `try_shared` and `try_exclusive` have locked. The others are kept by the arguments of `call`."""
         try:
@@ -280,27 +282,42 @@ class RangeLocks:
         return (self._of(place).unlock,)
 
     def has_foreign(self, place: Range) -> bool:
-        """Return whether somebody else has a lock in this range."""
-        return self.any_foreign(place.start, place.length) is not None
+        """Return whether somebody else has a lock in this range. The path of each frame."""
+        names = self._names.get(place)
+        if names is None:
+            names = self._names[place] = self._names_of(place.start, place.length)
+        return self._first_foreign(names) is not None
 
     def any_foreign(self, start: int, length: int) -> int | None:
         """Return the least number in this range that is locked by somebody else; None without.
 
         One that this opening has locked is passed over.
         """
-        directory, own = self.owner.fd, self._locks
+        return self._first_foreign(self._names_of(start, length))
+
+    def _names_of(self, start: int, length: int) -> list[tuple[int, OBJECT_ATTRIBUTES]]:
+        directory = self.owner.fd
+        return [(number, directories.inside(directory, f"{number:x}")) for number in range(start, start + length)]
+
+    def _first_foreign(self, names: list[tuple[int, OBJECT_ATTRIBUTES]]) -> int | None:
+        own = self._locks
         made = (HANDLE * 1)()
-        for number in range(start, start + length):
+        for number, how in names:
             mine = own.get(number)
             if mine is not None and mine.owners:
                 continue
             # No lock is a semaphore, so this opens none: it tells whether there is an object of another type.
-            status = ntdll.NtOpenSemaphore(made, _OF_LOCK, directories.inside(directory, f"{number:x}")) & 0xFFFF_FFFF
+            status = ntdll.NtOpenSemaphore(made, _OF_LOCK, how) & 0xFFFF_FFFF
             if status != Status.OBJECT_NAME_NOT_FOUND:
                 if not status & 0x8000_0000:  # somebody else has made one
                     calls.close_handle(made[0])
                 return number
         return None
+
+    def end_if_closed(self) -> None:
+        """Close the directories if `close` has left them to a hold that has ended now."""
+        if self.owner.closing:
+            self.owner.try_to_end()
 
     def close(self) -> None:
         """End the hold. The locks end, and the directories are closed, when nobody else holds them. Safe to repeat."""

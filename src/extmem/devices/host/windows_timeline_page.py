@@ -256,6 +256,11 @@ class TimelinePage(PageSignals):
 
     # Waiting.
 
+    def nudge(self) -> None:
+        """See `PageSignals`."""
+        with contextlib.suppress(calls.StatusError):
+            wake_events.nudge_step(self.path, self.sequence_number, lambda: self.sequence_number)
+
     def sleep(self, expected: int, deadline: int | None = None) -> bool:
         """See `PageSignals`."""
         return sleep_on_pages([(self, expected)], deadline)
