@@ -1,8 +1,7 @@
 """A renderer sends frames through a channel to PyTorch in another process, and gets the results back by another one.
 
 The slots are memory of the GPU if PyTorch has one. The renderer draws with NumPy, and copies each frame into a slot.
-PyTorch's tensor is that slot: nothing is copied again, and on a GPU no wait of the host orders the two. PyTorch sends
-the place of the brightest point back.
+PyTorch's tensor is that slot, and on a GPU no wait of the host orders the two. It sends the brightest point back.
 """
 
 import contextlib
