@@ -34,7 +34,6 @@ from extmem.owning import late_imports
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from extmem.channel.gpu_frames import GpuFrame
     from extmem.channel.gpu_order import EpochOrder
     from extmem.channel.slots import Slot
 
@@ -58,8 +57,6 @@ class _Reader(Protocol):
     def frames_page(self) -> Any: ...
 
     def end_pending(self, number: int, place: int) -> None: ...
-
-    def end_again(self, number: int) -> None: ...
 
     def keep_stuck(self) -> Any: ...
 
@@ -95,7 +92,7 @@ class Used(NamedTuple):
 class ReaderOrder:
     """See the module. Used by the thread that has the reader's turn, or by calls of one frame."""
 
-    __slots__ = ("_lost", "_reader", "closed", "ending", "lanes", "pending", "used")
+    __slots__ = ("_lost", "_reader", "closed", "lanes", "pending", "used")
 
     def __init__(self, reader: _Reader) -> None:
         self._reader = reader
@@ -104,8 +101,6 @@ class ReaderOrder:
         """By the numbers of the frames."""
         self.used: dict[int, Used] = {}
         """By the numbers of the frames."""
-        self.ending: dict[int, GpuFrame] = {}
-        """The frames whose release has begun: if an exception ends one, the next call makes it again."""
         self.closed = False
         """Whether it was closed."""
         self._lost: list[tuple[int, EpochOrder]] = []
@@ -164,13 +159,7 @@ class ReaderOrder:
             lane.give(marks[index])
 
     def settle(self) -> None:
-        """Release the slots of which all lanes are done. Errors: GpuFrameLostError for frames that were lost.
-
-        One thread at a time calls it.
-        """
-        for number, frame in list(self.ending.items()):
-            frame.end()
-            self._reader.end_again(number)
+        """Release the slots of which all lanes are done. Errors: GpuFrameLostError for frames that were lost."""
         if self.pending:
             for number, one in list(self.pending.items()):
                 if one.order.is_lost(number) and not one.told:
