@@ -1,8 +1,7 @@
 """A renderer sends frames through a channel to PyTorch in another process, and gets the results back by another one.
 
-The slots are memory of the GPU if there is one. The renderer draws with NumPy, and copies each picture with its depth
-into a slot. PyTorch's tensor is that slot: nothing is copied again, and no wait of the host orders the two on a GPU.
-PyTorch sends the place of the brightest point back.
+The slots are memory of the GPU if PyTorch has one. The renderer draws with NumPy, and copies each frame into a slot.
+PyTorch's tensor is that slot, and on a GPU no wait of the host orders the two. It sends the brightest point back.
 """
 
 import contextlib
@@ -28,12 +27,13 @@ def render(number: int, picture: np.ndarray, depth: np.ndarray) -> tuple[int, in
 def renderer() -> None:
     if importlib.util.find_spec("torch") is None:
         sys.exit("this example needs PyTorch: pip install torch")
-    both, drawn, gpu = np.empty((2, *SHAPE), "float32"), {}, None
+    import torch
+
+    both, drawn = np.empty((2, *SHAPE), "float32"), {}
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(extmem.UnsupportedError):
-            gpu = stack.enter_context(extmem.open_device(kind="cuda"))
+        device = stack.enter_context(extmem.open_device(kind="cuda" if torch.cuda.is_available() else "host"))
         child = stack.enter_context(subprocess.Popen([sys.executable, __file__, "torch"]))
-        options = {"when_full": "wait", "timeout": WAIT, "device": gpu}
+        options = {"when_full": "wait", "timeout": WAIT, "device": device}
         frames = stack.enter_context(extmem.create_channel("example frames", both.shape, both.dtype, **options))
         points = stack.enter_context(extmem.open_channel("example points", timeout=WAIT, every=True, start="oldest"))
         for number in range(1, FRAMES + 1):

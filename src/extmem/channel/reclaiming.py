@@ -18,7 +18,7 @@ from extmem.sharing import reader_page
 from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.api.device import Device, DeviceMemory
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
     from extmem.channel.format import SlotFormat
@@ -155,16 +155,22 @@ def make_slots(control: ControlPage, device: Device, form: SlotFormat, count: in
 
 
 def following(
-    order: WriterOrder | None, device: Device, before: list[Slot], made: list[Slot], count: int
+    order: WriterOrder | None,
+    device: Device,
+    before: list[Slot],
+    scratch: DeviceMemory | None,
+    made: list[Slot],
+    count: int,
 ) -> WriterOrder | None:
     """Return what orders the frames of new slots on a GPU, when the GPU is done with those before; None for the host.
 
-    The new slots are closed after an error. count: the number of the last frame.
+    The new slots are closed after an error. scratch: the memory of frames that were dropped. count: the number of the
+    last frame.
     """
     if order is None:
         return None
     try:
-        order.finish(before)
+        order.finish(before, scratch)
         new = order.following(device, count)
     except BaseException:
         for slot in made:

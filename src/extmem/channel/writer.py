@@ -200,7 +200,7 @@ class ChannelWriter(Channel):
     def replace_slots(self, form: SlotFormat, count: int) -> None:
         """Begin an epoch with new slots; no frame is being written (for the library itself)."""
         made = reclaiming.make_slots(self._control, self._device, form, count, self._security)
-        self._gpu = reclaiming.following(self._gpu, self._device, self._slots, made, self._order.count)
+        self._gpu = reclaiming.following(self._gpu, self._device, self._slots, self._scratch, made, self._order.count)
         reclaiming.begin_epoch(self._control, form.encoded, count)
         before, scratch = self._slots, self._scratch
         self._order = WriteOrder([0] * count, self._order.count)
@@ -256,7 +256,7 @@ class ChannelWriter(Channel):
         self._control.words[Words.CLOSED] = 1
         self._page.wake()
         if self._gpu is not None:
-            self._gpu.finish(self._slots)
+            self._gpu.finish(self._slots, self._scratch)
         self._frames.close()
         self._readers.close()
         for slot in self._slots:

@@ -63,6 +63,8 @@ class ChannelLook(msgspec.Struct, frozen=True):
     """Name, shape and element type of each array of a frame; the one array has no name. Empty if that is not known."""
     slot_size: int | None
     """Bytes of a slot; None if that is not known."""
+    device: str
+    """The name of the device whose memory the slots are; empty if that is not known."""
     parts: str
     """With this begin the names of the payloads that it consists of."""
 
@@ -89,14 +91,14 @@ def look_at(name: str, rows: Sequence[PayloadRow]) -> ChannelLook:
         frames.use() as record,
     ):
         info = channel_info.of(page, record.page, rows=rows)
-        arrays, size = _arrays_of(page, info, rows)
-        return ChannelLook(info, arrays, size, names.parts(page.identity))
+        arrays, size, device = _slots_of(page, info, rows)
+        return ChannelLook(info, arrays, size, device, names.parts(page.identity))
 
 
-def _arrays_of(
+def _slots_of(
     page: ControlPage, info: ChannelInfo, rows: Sequence[PayloadRow]
-) -> tuple[tuple[tuple[str | None, tuple[int, ...], str], ...], int | None]:
-    """Return the arrays of a frame, and the size of a slot, by the descriptor of a slot and the table in the page."""
+) -> tuple[tuple[tuple[str | None, tuple[int, ...], str], ...], int | None, str]:
+    """Return the arrays of a frame, the size of a slot and its device, by its descriptor and the table in the page."""
     wanted = names.slot(page.identity, info.epoch, 0)
     for row in rows:
         if any(short_name(path) == wanted for path in row.names):
@@ -105,10 +107,11 @@ def _arrays_of(
                 encoded = page.arrays()
                 if encoded:
                     entries = arrays_table.decode(encoded, slot.payload_size).entries
-                    return tuple((one.name, tuple(one.shape), one.dtype) for one in entries), slot.payload_size
+                    arrays = tuple((one.name, tuple(one.shape), one.dtype) for one in entries)
+                    return arrays, slot.payload_size, slot.device_name
                 if slot.array is not None:
-                    return ((None, tuple(slot.array.shape), slot.array.dtype),), slot.payload_size
-    return (), None
+                    return ((None, tuple(slot.array.shape), slot.array.dtype),), slot.payload_size, slot.device_name
+    return (), None, ""
 
 
 def mode_of(reader: ReaderInfo) -> str:
@@ -131,6 +134,7 @@ def describe_channel(look: ChannelLook, processes: Callable[[int], str] = proces
         "slots": info.slots,
         "max_slots": info.max_slots,
         "slot_size": look.slot_size,
+        "device": look.device,
         "epoch": info.epoch,
         "writer": info.writer,
         "process": processes(info.writer) if info.state == "alive" else "",
@@ -213,6 +217,7 @@ def facts_in_words(channel: dict[str, Any]) -> list[tuple[str, str]]:
         else process_in_words(channel["writer"], channel["process"])
     )
     size = "" if channel["slot_size"] is None else f" of {bytes_in_words(channel['slot_size'])}"
+    where = f", in {clean(channel['device'])}" if channel["device"] else ""
     epoch = f"; its slots were replaced, and this is epoch {channel['epoch']}" * (channel["epoch"] > 1)
     frames = [str(channel["frames"])]
     if channel["rate"] is not None:
@@ -221,7 +226,7 @@ def facts_in_words(channel: dict[str, Any]) -> list[tuple[str, str]]:
         frames.append(f"the last one {seconds_in_words(channel['age'])} ago")
     facts = [
         ("frame", contents_in_words(channel)),
-        ("slots", f"{channel['slots']}{size}{epoch}"),
+        ("slots", f"{channel['slots']}{size}{where}{epoch}"),
         ("writer", writer),
         ("frames", ", ".join(frames)),
     ]

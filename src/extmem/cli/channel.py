@@ -83,8 +83,25 @@ def _not_found(name: str) -> None:
     raise click.exceptions.Exit(FAILED)
 
 
+def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of channels that begin so, for the completion of a shell. Starts no broker."""
+    from extmem.cli._channels import channel_names
+    from extmem.errors import ExtmemError
+    from extmem.manager import manager
+
+    try:
+        owner = manager()
+        if owner.has_broker and owner.status() is None:
+            return []
+        # A shell takes a line for each name.
+        found = [name for name in channel_names(owner.snapshot()) if name.isprintable()]
+    except (ExtmemError, OSError):
+        return []
+    return sorted(name for name in found if name.startswith(incomplete))
+
+
 @click.command(short_help="Show one channel and its readers, once or live.")
-@click.argument("name")
+@click.argument("name", shell_complete=_names)
 @click.option("--watch", is_flag=True, help="Show it live, until it ends or Ctrl-C is pressed.")
 @click.option(
     "--interval",

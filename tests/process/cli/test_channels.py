@@ -93,19 +93,17 @@ def test_in_a_pipe_there_is_a_line_for_each_look_until_ctrl_c(house: Runtime, wr
     assert running.returncode == 130 and said.splitlines() == ["interrupted"]
 
 
-def test_a_pipe_without_a_reader_ends_it(house: Runtime, writer: Peer) -> None:
-    with started(house) as running:
-        assert running.stdout is not None and running.stderr is not None
-        next_line(running.stdout)
-        running.stdout.close()
-        said = running.stderr.read()
-    assert running.returncode == 0 and said == ""
-
-
-def test_a_killed_writer_is_shown_and_the_end_of_the_channel_is_told(house: Runtime) -> None:
+def test_it_ends_with_the_reader_of_its_pipe_or_with_the_channel(house: Runtime) -> None:
+    """A killed writer alone does not end it. One test, since processes take long to start on Windows."""
     with Peer(env=house.environment) as writing, Peer(env=house.environment) as reading:
         writing(WRITER)
         reading("channel = extmem.open_channel('camera')")
+        with started(house) as running:
+            assert running.stdout is not None and running.stderr is not None
+            next_line(running.stdout)
+            running.stdout.close()
+            said = running.stderr.read()
+        assert running.returncode == 0 and said == ""
         with started(house, "--json") as running:
             assert json.loads(next_line(running.stdout))["state"] == "alive"
             writing.kill()

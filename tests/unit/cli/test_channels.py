@@ -31,7 +31,7 @@ def reader(place: int = 0, *, behind: int = 0, lost: int = 0, held: tuple[HeldFr
 
 def described(*readers: ReaderInfo, state: str = "alive", count: int = 50, dropped: int = 0) -> dict[str, Any]:
     info = ChannelInfo("feed", 99, state, 1, 4, 64, count, 0.02, dropped, 64, 8, readers, 60.0)
-    return describe_channel(ChannelLook(info, ((None, (2, 3), "uint8"),), 6, "parts"), lambda pid: f"p{pid}")
+    return describe_channel(ChannelLook(info, ((None, (2, 3), "uint8"),), 6, "GPU", "parts"), lambda pid: f"p{pid}")
 
 
 def run(*arguments: str, code: int = 0, **environment: str) -> Result:
@@ -148,6 +148,7 @@ def test_channels_lists_them_and_channel_shows_one(camera: extmem.ChannelWriter)
         found = {one["name"]: one for one in json.loads(run("channels", "--json").stdout)}
         one = found[camera.name]
         assert (one["frames"], one["slots"], one["slot_size"], one["state"]) == (6, 4, 24, "alive")
+        assert one["device"].startswith("extmem host memory")
         assert one["arrays"] == [{"name": None, "shape": [4, 6], "dtype": "uint8"}]
         assert {array["name"] for array in found["cli/many"]["arrays"]} == {"depth", "color"}
         (shown,) = one["readers"]
@@ -172,6 +173,16 @@ def test_a_name_of_nothing_and_one_of_something_else_are_told(camera: extmem.Cha
         refused = run("channel", "cli memory", code=1)
     assert "error: ObjectTypeError" in refused.stderr and "extmem.open" in refused.stderr
     assert "NameInvalidError" in run("channel", "a@b", code=1).stderr
+
+
+def test_names_of_channels_are_completed(camera: extmem.ChannelWriter) -> None:
+    with extmem.create_channel("cli/plain", 4):
+        for words, expected in (("extmem channel cli/pl", "plain,cli/plain\n"), ("extmem channel other", "")):
+            variables = {"COMP_WORDS": words, "COMP_CWORD": "2", "_EXTMEM_COMPLETE": "bash_complete"}
+            assert CliRunner().invoke(app, [], prog_name="extmem", env=variables).stdout.strip() == expected.strip()
+        variables["COMP_WORDS"] = "extmem channel cli/"
+        shown = CliRunner().invoke(app, [], prog_name="extmem", env=variables).stdout
+        assert shown == "plain,cli/plain\n", "a name that would be read as another line or as a control is left out"
 
 
 def test_watching_ends_with_the_channel(monkeypatch: pytest.MonkeyPatch) -> None:
