@@ -29,11 +29,11 @@ from extmem.api.slices import MemorySlice
 from extmem.errors import ExtmemError, HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from scripts.public_members import public_members
-from tests import command_operations, sharing_operations, sync_operations
+from tests import channel_operations, command_operations, sharing_operations, sync_operations
 from tests.sync_operations import Fence, Semaphore, Timeline
 from tests.tagged_payloads import FD, KMT, NT, SIZE, HandleType, World, WrongByteError
 
-__all__ = ["ALLOWED", "CLASSES", "Case", "LacksError", "Scene", "Operation", "case", "operations_of"]
+__all__ = ["ALLOWED", "CLASSES", "OF_THE_HOST", "Case", "LacksError", "Scene", "Operation", "case", "operations_of"]
 
 
 class LacksError(UnsupportedError):
@@ -74,7 +74,7 @@ class Scene:
                 with contextlib.suppress(*ALLOWED):  # what was recorded may be more than the device supports
                     thing.__exit__(None, None, None)
             else:
-                thing.close()
+                channel_operations.close(thing)
 
 
 Operation: TypeAlias = Callable[[Scene], Any]
@@ -112,12 +112,8 @@ def _memory(world: World) -> Scene:
     )
 
 
-def _part(world: World) -> Scene:
-    return Scene(world, *sharing_operations.part(world))
-
-
-def _named_arrays(world: World) -> Scene:
-    return Scene(world, *sharing_operations.named_arrays(world))
+def _scene(make: Callable[[World], Any]) -> Callable[[World], Scene]:
+    return lambda world: Scene(world, *make(world))
 
 
 def _nt_handle(world: World) -> Scene:
@@ -302,6 +298,7 @@ CALLS: dict[tuple[type, str], Operation] = {
     (Image, "subresource_layout"): lambda s: s.thing.subresource_layout(vk.ImageSubresource(_COLOR, 0, 0)),
     **command_operations.CALLS,
     **sync_operations.build(Device),
+    **channel_operations.CALLS,
 }
 
 
@@ -369,6 +366,7 @@ _DEVICE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("extmem.open", _by_name(extmem.open)),
     ("extmem.open_handle", _by_name(extmem.open_handle)),
     *sharing_operations.OF_DEVICES,
+    *channel_operations.OF_DEVICES,
     ("extmem.open_device", lambda s: extmem.open_device(kind=s.thing.kind).close()),
 )
 
@@ -379,15 +377,10 @@ def _copy(scene: Scene) -> Any:
 
 _CASES = (
     Case(DeviceMemory, _memory, _MEMORY_PROTOCOLS, probe=lambda s: s.thing.read_bytes()),
-    Case(
-        MemorySlice,
-        _part,
-        sharing_operations.OF_PARTS,
-        probe=lambda s: s.thing.read(),
-    ),
+    Case(MemorySlice, _scene(sharing_operations.part), sharing_operations.OF_PARTS, probe=lambda s: s.thing.read()),
     Case(
         NamedArrays,
-        _named_arrays,
+        _scene(sharing_operations.named_arrays),
         sharing_operations.OF_NAMED_ARRAYS,
         probe=lambda s: s.thing["b.c"].read(),
     ),
@@ -400,10 +393,13 @@ _CASES = (
     Case(Timeline, lambda w: Scene(w, sync_operations.make_timeline(w.device), 0), sync_operations.OF_TIMELINES),
     Case(Semaphore, lambda w: Scene(w, sync_operations.make_semaphore(w.device), 0), sync_operations.PROTOCOLS),
     Case(Fence, lambda w: Scene(w, sync_operations.make_fence(w.device), 0), sync_operations.PROTOCOLS),
+    *(Case(kind, _scene(make), *more) for kind, make, *more in channel_operations.CASES),
     Case(Commands, _commands, (("the block's end", lambda s: s.thing.__exit__(None, None, None)),), "the block's end"),
 )
 CLASSES = tuple(case.name for case in _CASES)
 """The names of the public classes whose operations these are."""
+OF_THE_HOST = frozenset(kind.__name__ for kind, *_ in channel_operations.CASES)
+"""Those whose objects are made on the host device alone."""
 
 
 def case(world: World, kind: str) -> Case | None:
@@ -413,6 +409,8 @@ def case(world: World, kind: str) -> Case | None:
     if int(need.get(found.kind, 0)) & ~world.handle_types:
         return None
     if found.kind in (Semaphore, Timeline, Fence) and not sync_operations.has_semaphores(world.device):
+        return None
+    if found.name in OF_THE_HOST and not channel_operations.has_channels(world.device):
         return None
     if found.kind in (Image, Commands) and not _makes_images(world.device):
         return None

@@ -57,6 +57,7 @@ SLOW = {
     "faults/test_cuda_nth_call.py": _EVERY_CALL,
     "faults/test_sync_nth_call.py": _EVERY_CALL,
     "faults/test_sharing_nth_call.py": _EVERY_CALL,
+    "faults/test_channel_nth_call.py": _EVERY_CALL,
     "faults/test_vulkan_nth_call.py": _EVERY_CALL,
     "property/objects/test_naming_machine.py": "lets Hypothesis search long for calls that no written test contains",
     "interrupts": "interrupts every operation at every instruction",

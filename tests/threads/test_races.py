@@ -30,15 +30,17 @@ MOST = {"host": 2500, "vulkan": 300, "cuda": 300} if HAS_FDS else {"host": 160, 
 draws from all of them for minutes. Windows has fewer: where Wine stands in for it, each call of its kernel
 is a message to a server, which takes long on a busy machine.
 """
-_SELDOM = {"MemorySlice": 8, "NamedArrays": 8}
-"""Classes most of whose operations are those of DeviceMemory: only one of so many combinations is tried."""
+_SELDOM = {"MemorySlice": 8, "NamedArrays": 8, **dict.fromkeys(operations.OF_THE_HOST, 40)}
+"""Classes most of whose operations are those of DeviceMemory, and those whose objects take milliseconds to make: only
+one of so many combinations is tried.
+"""
 _NOWHERE: dict[str, frozenset[str]] = {
     "host": frozenset(),
-    "vulkan": frozenset(),
-    "cuda": frozenset({"Image", "Commands"}),
+    "vulkan": operations.OF_THE_HOST,
+    "cuda": frozenset({"Image", "Commands"}) | operations.OF_THE_HOST,
 }
 _LINUX_ALONE = {
-    "host": frozenset({"FdHandle"}),
+    "host": frozenset({"FdHandle"}) | operations.OF_THE_HOST,
     "vulkan": frozenset({"FdHandle"}),
     "cuda": frozenset({"FdHandle", "KmtHandle"}),
 }

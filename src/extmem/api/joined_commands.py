@@ -29,7 +29,7 @@ class JoinedCommands:
 
     @property
     def device(self) -> DeviceState:
-        """The device whose queue gets them."""
+        """The device whose queue gets them (for the library itself)."""
         return self._device
 
     @property

@@ -10,7 +10,8 @@ process with a read-only descriptor could open /proc/self/fd/N again for writing
 0400, and where the broker is permitted (as root) marks the file immutable. Both affect opening alone: descriptors that
 are open already, and mappings, keep working, and the broker sends its own. What is left is this: the user who owns the
 file, or root with the capability CAP_LINUX_IMMUTABLE, could undo them deliberately; such a user can write to the memory
-of the processes that have it anyway. A file that is sealed against writing stays as it is: nobody can write to it.
+of the processes that have it anyway. A file that is sealed against writing stays as it is: nobody can write to it, and
+`fd_inspection` has found its size sealed. Whoever opens it again for writing can lock bytes of it, and nothing else.
 
 A companion page has rights of its own: every importer gets it in the mode that its exporter stated, whatever the mode
 of the payload is. In the mode BY_RIGHTS, an importer gets it read-only unless it may change the payload.

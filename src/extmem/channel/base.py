@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from extmem import _pickles
 from extmem.arguments import CheckedWhenMade
+from extmem.channel.turns import Turns
 from extmem.errors import HandleStateError
 from extmem.handles.process_id import current_process
+from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.api.timeline import Timeline
@@ -41,7 +43,9 @@ class Channel(CheckedWhenMade, abc.ABC):
         with frames.use() as record:
             self._page: Any = record.page
             """The page of the timeline whose value is the number of the last frame."""
+        self._turns = Turns()
         self._pid = current_process.pid
+        """The process that may use it; 0 once it is closed, so that each frame needs one look."""
         self._closed = False
         self._ended = False
         """Whether `close` has done everything: after an exception, it can be called again."""
@@ -49,14 +53,15 @@ class Channel(CheckedWhenMade, abc.ABC):
 
     @classmethod
     def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
-        from extmem.channel.control import ControlPage
+        with late_imports():
+            from extmem.channel.control import ControlPage
 
         return len(given) > 1 and isinstance(given[1], ControlPage)
 
     def set_closed(self, name: str, why: str) -> None:
         """Make it a channel that could not be received (for the library itself). why: continues a sentence."""
         self._name = name
-        self._pid = current_process.pid
+        self._pid = 0
         self._closed = self._ended = True
         self._closed_why = why
 
@@ -97,6 +102,11 @@ class Channel(CheckedWhenMade, abc.ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _pickles.reduce_channel(self)
+
+    def _set_closed(self) -> None:
+        """Refuse every use from now on."""
+        self._closed = True
+        self._pid = 0
 
     def _check(self) -> None:
         """Refuse a channel that is closed, and one of the parent of a forked process."""

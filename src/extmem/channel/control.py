@@ -146,6 +146,12 @@ class ControlPage:
         at = slot * META_LIMIT
         return bytes(self.metas[at : at + size])
 
+    def set_meta(self, slot: int, meta: bytes) -> None:
+        """Store the metadata of the frame in a slot that is being written."""
+        at = slot * META_LIMIT
+        self.sizes[slot] = len(meta)
+        self.metas[at : at + len(meta)] = meta
+
     def slot_range(self, epoch: int, slot: int) -> Range:
         """Return the bytes that are locked for a slot."""
         return slot_range(self.layout.capacity, epoch, slot)

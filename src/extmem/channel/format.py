@@ -86,6 +86,21 @@ class SlotFormat:
             raise KeyError(f"there is no array {name!r} in this frame; it holds {names}")
         return MemorySlice(memory, ArrayLayout(entry.shape, entry.dtype, strides_of(entry), entry.offset), entry.name)
 
+    def arrays_of(self, channel: str, array: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arrays by name that `put` was given; none for a format of one array.
+
+        channel: its name, for messages. Errors: TypeError, ValueError for others than those of a frame.
+        """
+        given = {**(array if isinstance(array, dict) else {}), **arrays}
+        if (array is None or isinstance(array, dict)) != bool(self.entries):
+            raise TypeError(f"put() takes what a frame of {channel!r} holds: {self}")
+        if self.entries is not None and given.keys() != self.entries.keys():
+            raise ValueError(
+                f"put() got the arrays {sorted(given)}, and a frame of {channel!r} holds {sorted(self.entries)}; "
+                "give each of them"
+            )
+        return given
+
     def fill(self, memory: DeviceMemory, arrays: Mapping[str, Any]) -> None:
         """Copy all of several arrays into a slot: onto a GPU by one copy, of bytes that are put together here.
 

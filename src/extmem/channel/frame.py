@@ -7,6 +7,7 @@ import time
 import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
+from weakref import ref
 
 from extmem.api.device import DeviceMemory
 from extmem.arguments import a_type
@@ -31,7 +32,7 @@ class _Keeper(Protocol):
 
     def keep(self, frame: Frame) -> None: ...
 
-    def release(self, number: int, memory: DeviceMemory | None) -> None: ...
+    def release(self, frame: Frame) -> None: ...
 
 
 class _Publisher(Protocol):
@@ -197,15 +198,22 @@ class Frame(_Frame):
     Threads: as its channel.
     """
 
-    __slots__ = ("_channel", "_kept", "_live", "_time", "meta", "skipped")
+    __slots__ = ("_channel", "_exporters", "_kept", "_live", "_time", "_unlock", "meta", "skipped")
 
-    def __init__(self, channel: _Keeper, slot: Slot, number: int, skipped: int, time_ns: int, meta: bytes) -> None:
+    def __init__(
+        self, channel: _Keeper, slot: Slot, number: int, skipped: int, time_ns: int, meta: bytes, unlock: Iterator[Any]
+    ) -> None:
+        """unlock: releases the lock of the slot when it is advanced, and does nothing after that."""
         self._memory = None
+        self._exporters: list[ref[Any]] = []
+        """References to what the views of this frame keep alive, while there are any."""
         self._live = True
         self._channel = channel
         self._slot = slot
         self._kept = False
         self._time = time_ns
+        self._unlock: Iterator[Any] | None = unlock
+        """Releases the slot. None after that: an exception of a signal handler can end a release that has begun."""
         self.number = number
         """Its number. Numbers begin at 1, grow by 1, and are never used twice."""
         self.skipped = skipped
@@ -233,13 +241,36 @@ class Frame(_Frame):
         """See `_Frame.memory`."""
         memory = self._memory
         if not self._live:
-            raise HandleStateError(
-                f"frame {self.number} of {self._channel.name!r} is released: the writer may have overwritten it; use "
-                "it before the next read, or keep it by frame.hold()"
-            )
+            raise self._released()
         if memory is None:
-            memory = self._memory = self._slot.another_memory()
+            memory = self._memory = self._slot.another_memory(self._exporters)
+            if not self._live:  # another thread has released it, and may not have seen the memory
+                memory.close()
+                raise self._released()
         return memory
+
+    def _released(self) -> HandleStateError:
+        return HandleStateError(
+            f"frame {self.number} of {self._channel.name!r} is released: the writer may have overwritten it; use "
+            "it before the next read, or keep it by frame.hold()"
+        )
+
+    def view(self) -> memoryview:
+        """See `_Frame.view`."""
+        # Not by `memory`, which takes several times as long. What is alive of it is looked for at the release.
+        if not self._live:
+            raise self._released()
+        view = self._slot.view(self._exporters)
+        if not self._live:
+            raise self._released()
+        return view
+
+    def numpy(self) -> Any:
+        """See `_Frame.numpy`."""
+        slot = self._slot
+        entries = slot.format.entries
+        view = self.view()
+        return slot.array(view) if entries is None else {name: slot.array(view, one) for name, one in entries.items()}
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait on the host until the writer's work on the frame is done. Returns at once for slots of the host.
@@ -270,19 +301,23 @@ class Frame(_Frame):
 
         While arrays of the frame are alive, the slot stays as it is: the last of them releases it.
         """
-        if self._live:
+        if self._unlock is not None:
             self._live = False
-            memory, self._memory = self._memory, None
-            self._channel.release(self.number, memory)
+            self._channel.release(self)
 
     def __enter__(self) -> Self:
-        self.hold()
+        # A read inside of the block keeps the frame as `hold` does; without one there is nothing to do.
+        self._kept = True
+        if not self._live:
+            raise self._released()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        if self._unlock is not None:
+            self._live = False
+            self._channel.release(self)
 
     def __del__(self) -> None:
         # It only warns: the next read of the channel releases the slot.
@@ -343,6 +378,10 @@ class WritableFrame(_Frame):
                 'as another array: create_channel(name, {"image": …, "more": …})'
             )
         self._meta = value
+
+    def view(self) -> memoryview:
+        """Return a memoryview (format "B") of the bytes of the slot, to write to."""
+        return self._slot.cached_view(self.memory)
 
     def numpy(self) -> Any:
         """Return a NumPy array over the slot, to write to; a dictionary of several arrays."""

@@ -176,7 +176,8 @@ def open_channel(
     reliable: whether the writer must not overwrite a frame before this reader has read it. It needs `every=True`, and
         the writer's leave.
     start: the first frame: "newest" that there is, the "next" one that comes, or the "oldest" that there is.
-    max_held: the most frames that this reader keeps at once, the one of its loop included. At most 32.
+    max_held: the most frames that this reader keeps at once, the one of its loop included. At most 32. With 1, the
+        frame of a loop can be kept (`Frame.hold`), and has to be released before the next read.
     strict: whether frames that were lost are an error (FramesLostError).
     reconnect: whether to wait for another writer when the writer has ended.
     device: the device that the slots are opened on; None for the one that they are on. Slots of a Vulkan or CUDA device

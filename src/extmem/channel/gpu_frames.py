@@ -14,6 +14,8 @@ from extmem.channel.frame import Frame, WritableFrame, _Keeper, _Publisher
 from extmem.errors import HandleStateError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from extmem.api.device import DeviceMemory
     from extmem.channel.gpu_lanes import Lane
     from extmem.channel.slots import Slot
@@ -79,8 +81,17 @@ class GpuFrame(Frame):
     __slots__ = ("in_block",)
     _channel: _GpuReader
 
-    def __init__(self, channel: _GpuReader, slot: Slot, number: int, skipped: int, time_ns: int, meta: bytes) -> None:
-        super().__init__(channel, slot, number, skipped, time_ns, meta)
+    def __init__(
+        self,
+        channel: _GpuReader,
+        slot: Slot,
+        number: int,
+        skipped: int,
+        time_ns: int,
+        meta: bytes,
+        unlock: Iterator[Any],
+    ) -> None:
+        super().__init__(channel, slot, number, skipped, time_ns, meta, unlock)
         self.in_block = False
         """Whether a block of `on` has it (for the library itself)."""
 
@@ -108,6 +119,14 @@ class GpuFrame(Frame):
         found: DeviceMemory = Frame.memory.__get__(self)
         self._slot.order.wait(self.number)
         return found
+
+    def view(self) -> memoryview:
+        """See `Frame.view`."""
+        return self.memory.map()
+
+    def numpy(self) -> Any:
+        """See `Frame.numpy`."""
+        return self.memory.numpy() if self._slot.format.entries is None else self._arrays("numpy")
 
     def _given(self, method: str, stream: object) -> Any:
         """Return the array or arrays of a framework, for work on a stream."""

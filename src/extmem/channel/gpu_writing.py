@@ -41,7 +41,7 @@ from extmem.errors import WaitTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from extmem.api.device import Device
+    from extmem.api.device import Device, DeviceMemory
     from extmem.api.timeline import Timeline
     from extmem.channel.gpu_lanes import SlotUse
     from extmem.channel.slots import Slot
@@ -126,6 +126,9 @@ class WriterOrder:
         if failed:
             lane.finish()
             return
+        if slot.index < 0:  # a frame that is dropped
+            slot.gpu = None  # with the arrays over that memory
+            return
         lane.signal_later(lambda: self._signal_early(use, lane.base))
 
     def _signal_early(self, use: SlotUse, lane: Lane) -> tuple[object, int] | None:
@@ -145,9 +148,11 @@ class WriterOrder:
         if cuda_device_of(slot.memory) is None:
             self.before_host(slot)
             return
-        use = use_of(slot)
         work = current_stream(method, slot.memory, sys.modules.__getitem__) if stream is None else stream
         lane = self.lanes.of(work, slot.memory, self._name)
+        if slot.index < 0:
+            return
+        use = use_of(slot)
         if lane in use.lanes:
             return
         if use.number > self.written.page.value and use.last is not lane.base:
@@ -157,7 +162,9 @@ class WriterOrder:
 
     def before_host(self, slot: Slot) -> None:
         """Wait until the host can use the memory of a slot that it is about to write."""
-        use = use_of(slot)
+        use = slot.gpu
+        if use is None:
+            return  # no lane has had it
         for lane in use.lanes:
             lane.check_given(self._name)
         self._settle(use)
@@ -215,8 +222,14 @@ class WriterOrder:
             use.lanes[-1].finish()
             use.lanes.pop()
 
-    def finish(self, slots: list[Slot]) -> None:
-        """Wait, for some seconds at most, until the GPU is done with the slots, which are going to be closed."""
+    def finish(self, slots: list[Slot], scratch: DeviceMemory | None) -> None:
+        """Wait, for some seconds at most, until the GPU is done with the slots, which are going to be closed.
+
+        scratch: the memory of frames that were dropped. The lanes keep it as long as they need.
+        """
+        if scratch is not None:
+            for lane in self.lanes.all():
+                lane.keep(scratch)
         for slot in slots:
             if slot.gpu is not None:
                 self._settle(slot.gpu)

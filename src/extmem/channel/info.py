@@ -13,9 +13,11 @@ from extmem.channel import names
 from extmem.core.naming import short_name
 from extmem.errors import ExtmemError
 from extmem.handles import Access
+from extmem.handles.process_id import current_process
 from extmem.manager import manager
 from extmem.sharing import reader_page
 from extmem.sharing.channel_page import Words
+from extmem.sharing.kinds import ObjectKind
 from extmem.sharing.reader_page import ReaderState
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from extmem.channel.control import ControlPage
     from extmem.objects import PayloadRow
 
-__all__ = ["ChannelInfo", "HeldFrame", "ReaderInfo", "of", "publishers", "rate_of", "reader_info"]
+__all__ = ["ChannelInfo", "HeldFrame", "ReaderInfo", "of", "openers", "publishers", "rate_of", "reader_info"]
 
 
 class HeldFrame(msgspec.Struct, frozen=True):
@@ -183,6 +185,15 @@ def publishers(identity: bytes, rows: Iterable[PayloadRow] | None = None) -> dic
             if name.startswith(prefix):
                 found[name] = shared.publisher
     return found
+
+
+def openers(name: str, rows: Iterable[PayloadRow]) -> set[int]:
+    """Return the pids of the other processes that have opened the channel, readers that do not say so included."""
+    found: set[int] = set()
+    for row in rows:
+        if row.object_kind == ObjectKind.CHANNEL and any(short_name(one) == name for one in row.names):
+            found |= {holder.pid for holder in row.holders}
+    return found - {current_process.pid}
 
 
 def reader_info(control: ControlPage, place: int, count: int, pids: dict[str, int]) -> ReaderInfo | None:

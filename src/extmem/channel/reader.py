@@ -1,8 +1,8 @@
 """`ChannelReader`: the side of a reader: it takes frames, holds their slots, and waits for new ones.
 
-How this works. `ring.take` decides which frame is next, and locks its slot. `Holds` releases the lock with the frame.
-The reader refers to the frame that it gave last, so a frame can be lost without a release only after `Frame.hold`; a
-weak reference tells of that. `ReadSource` is what the reader sees of the ring in one epoch. If the writer has replaced
+How this works. `ring.take` decides which frame is next, and locks its slot. The frame releases the lock (`keeper`). The
+reader refers to the frame that it gave last, so a frame can be lost without a release only after `Frame.hold`; a weak
+reference tells of that. `ReadSource` is what the reader sees of the ring in one epoch. If the writer has replaced
 the slots, the reader opens the new ones at its next read; frames of the old ones keep theirs.
 
 The reader's own timeline tells the writer what it holds (`sharing.reader_page`), and wakes a writer that waits.
@@ -10,18 +10,17 @@ The reader's own timeline tells the writer what it holds (`sharing.reader_page`)
 
 from __future__ import annotations
 
+from itertools import starmap
 from threading import get_ident
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
-from weakref import ref
 
 from extmem.channel import info, waiting
 from extmem.channel.frame import Frame
-from extmem.channel.holds import Holds
 from extmem.channel.keeper import FrameKeeper
 from extmem.channel.ring import first_cursor, take
 from extmem.channel.source import ReadSource, gpu_parts
-from extmem.channel.turns import Turns, await_turn
+from extmem.channel.turns import ENDED, NEXT, THREAD, await_turn, in_turn
 from extmem.errors import FramesLostError, NameNotFoundError, WriterGoneError
 from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
@@ -86,29 +85,24 @@ class ChannelReader(FrameKeeper):
         self._strict = strict
         self._reconnect = reconnect
         self._device = device
-        self._turns: Turns = {}
         self._values = self._page.contents.cast("Q")
         """The words of the timeline's page: the first one is the number of the last frame."""
         self._page_words = self._page.contents.cast("I")
         self._table, self._entries, self._times, self._sizes = page.table, page.layout.entries, page.times, page.sizes
         self._words, self._words64, self._call = page.words, page.words64, page.locks.call
-        self._ending: tuple[Any, ...] | None = None
-        """The release that is being made: if an exception ends it, the next read makes it again."""
         self._gpu: ReaderOrder | None = None
         self._orders: list[EpochOrder] = []
         self._frame_class: type[Frame] = Frame
         if source.order is not None:
             self._gpu, self._frame_class = gpu_parts(self, None)
         self._current: Frame | None = None
-        self._holds = Holds(page.locks)
-        self._args = self._holds.args
         self._held: dict[int, Slot] = {}
-        """The slots of frames that are kept, or whose arrays are alive, by their numbers."""
-        self._kept: dict[int, tuple[ref[Frame], int]] = {}
-        """The frames that are kept beyond the next read, and where its page lists them."""
+        self._kept = {}
+        self._places: dict[int, int] = {}
         self._free = list(range(1, reader_page.HELD_LIMIT))
-        """The places of kept frames in its page. Place 0 is that of the frame that it gave last."""
-        self._lingering = 0
+        self._lingering = {}
+        self._pending = {}
+        self._waits: waiting.Waits = {}
         self._started = False
         self._lost = 0
         self._awaited = 1
@@ -138,7 +132,7 @@ class ChannelReader(FrameKeeper):
         if self._closed:
             self._check()
         deadline = None if timeout is None else waiting.deadline_after(timeout)
-        words = self._page_words
+        words, waits = self._page_words, self._waits
         while True:
             expected = words[_SEQUENCE]  # before the look: a frame that comes after it changes the number
             frame = self._take()
@@ -148,7 +142,13 @@ class ChannelReader(FrameKeeper):
                 gone = self._gone()
                 if gone is not None:
                     return self._last_one(gone)
-            if not (self._gpu or self._page).sleep(expected, deadline):
+            mark = object()
+            try:
+                waits[mark] = get_ident()
+                in_time = self._closed or (self._gpu or self._page).sleep(expected, deadline)
+            finally:
+                waits.pop(mark, None)
+            if not in_time:
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
             if words[_SEQUENCE] == expected:
                 self._look_for_writer()
@@ -156,7 +156,7 @@ class ChannelReader(FrameKeeper):
     async def read_async(self, timeout: float | None = None) -> Frame:
         """`read` for coroutines: others run meanwhile. If it is cancelled, nothing of it remains."""
         with late_imports():
-            from extmem.devices.host.sync_async import sleep_async
+            from extmem.channel.async_waits import sleep_async
 
         if self._closed:
             self._check()
@@ -175,7 +175,7 @@ class ChannelReader(FrameKeeper):
             if left <= 0:
                 raise waiting.timeout_error(self, float(timeout or 0), self._awaited)
             if self._gpu is None:
-                await sleep_async(page, expected, left)
+                await sleep_async(self, expected, left, self._waits)
             else:
                 await self._gpu.sleep_async(expected, left)
             if page.sequence_number == expected:
@@ -231,7 +231,10 @@ class ChannelReader(FrameKeeper):
     def held(self) -> int:
         """How many frames it holds now, the one of the loop included."""
         self._settle()
-        return len(self._args) + self._lingering
+        current = self._current
+        return (
+            (current is not None and not current.released) + len(self._kept) + len(self._lingering) + len(self._pending)
+        )
 
     @property
     def info(self) -> ChannelInfo:
@@ -240,9 +243,7 @@ class ChannelReader(FrameKeeper):
         return info.of(self._control, self._page, self._place, gpu=self._source.order)
 
     def options(self) -> dict[str, Any]:
-        """Return the arguments of `open_channel` that it was opened with, as far as they can be pickled (for the
-        library itself).
-        """
+        """Return the arguments of `open_channel` that can be pickled (for the library itself)."""
         return {
             "every": self._every,
             "reliable": self._reliable,
@@ -259,31 +260,28 @@ class ChannelReader(FrameKeeper):
         """
         if self._ended:
             return
-        self._closed = True
-        self._page.nudge()
-        turns, turn = self._turns, (get_ident(),)
-        try:
-            await_turn(turns, turn)
-            current, self._current = self._current, None
-            if current is not None:
-                current.release()
-            for kept, _ in list(self._kept.values()):
-                frame = kept()
-                if frame is not None:
-                    frame.release()
-            self._settle()
-            if self._gpu is not None:
-                self._gpu.close()
-                self._leave_order(self._source.order)
-            self._control.locks.unlock(self._control.place_range(self._place))
-            self._source.close()
-            self._own.close()
-            self._frames.close()
-            self._control.close()
-            self._ended = True
-        finally:
-            if turns.get(0) is turn:
-                del turns[0]
+        self._set_closed()
+        waiting.end_waits(self._page, self._waits)
+        self._close()
+
+    @in_turn
+    def _close(self) -> None:
+        if self._ended:
+            return
+        for frame in (self._current, *[kept() for kept, _, _ in list(self._kept.values())]):
+            if frame is not None:
+                frame.release()
+        self._current = None
+        self._settle()
+        if self._gpu is not None:
+            self._gpu.close()
+            self._leave_order(self._source.order)
+        self._control.locks.unlock(self._control.place_range(self._place))
+        self._source.close()
+        self._own.close()
+        self._frames.close()
+        self._control.close()
+        self._ended = True
 
     def __repr__(self) -> str:
         if self._closed:
@@ -295,34 +293,37 @@ class ChannelReader(FrameKeeper):
 
     def _take(self) -> Frame | None:
         """Release the frame before, and return the next one; None if there is none now. The path of each frame."""
-        if self._closed or self._pid != current_process.pid:
+        if self._pid != current_process.pid:
             self._check()
-        turns, turn = self._turns, (get_ident(),)
+        turns, turn = self._turns, {THREAD: get_ident()}
         try:
-            if turns.setdefault(0, turn) is not turn:
-                await_turn(turns, turn)
-            if self._ending is not None:
-                self._call(*self._ending)  # an exception ended the release
-                self._ending = None
-            current, state = self._current, self._state
+            last = turns.last
+            if ENDED not in last or last.setdefault(NEXT, turn) is not turn:
+                await_turn(last, turn)
+            turns.last = turn
+            current = self._current
             if current is not None:
-                self._current = None
-                if not current._kept:
-                    if current._memory is None and current._live and self._gpu is None:
-                        # As `Frame.release`, of a frame without arrays.
-                        current._live = False
-                        self._ending = ending = self._args.pop(current.number, None)
-                        if ending is not None:
-                            self._call(*ending)
-                            self._ending = None
-                        state[_HELD] = 0
-                        if self._words[_WAITING]:
-                            self._own_page.raise_to(self._own_page.value + 1)
-                    else:
-                        current.release()
+                if not current._live:
+                    if current._unlock is not None:
+                        self.release(current)  # an exception has ended that before
+                    self._current = None
+                elif current._kept:
+                    self.keep(current)
+                elif current._memory is None and not current._exporters:
+                    # As `Frame.release`, of a frame without arrays.
+                    current._live = False
+                    unlock = current._unlock
+                    if unlock is not None:
+                        next(unlock, None)
+                    current._unlock = self._current = None
+                    if self._words[_WAITING]:
+                        self._wake_writer()
+                else:
+                    current.release()
+                    self._current = None
             if self._gpu is not None:
                 self._gpu.settle()
-            if self._kept:
+            if self._kept or self._places:
                 self._settle()
                 if len(self._kept) >= self._max_held:
                     self._refuse_more()
@@ -331,6 +332,7 @@ class ChannelReader(FrameKeeper):
                 source.reconcile(self._held)
             count = self._values[0]
             if count <= cursor:
+                self._state[_HELD] = 0
                 self._awaited = cursor + 1
                 return None
             if not self._every or count == cursor + 1:
@@ -345,31 +347,18 @@ class ChannelReader(FrameKeeper):
                         pass
                     else:
                         if source.numbers[slot] == count and self._words64[_EPOCH] == source.epoch:
-                            skipped = count - cursor - 1
-                            if skipped:
-                                skipped = self._skip(source, count, slot, skipped)
-                            meta = self._control.meta(slot) if self._sizes[slot] else b""
-                            self._current = frame = self._frame_class(
-                                self, there, count, skipped, self._times[slot], meta
-                            )
-                            self._args[count] = there.unlocking
-                            source.taking = -1
-                            self._started = True
-                            state[_HELD + 1] = monotonic_ns()
-                            state[_HELD] = state[_CURSOR] = self._cursor = count
-                            return frame
+                            return self._made(source, count, there)
                         source.unlock(slot)
             return self._search(source, cursor)
         finally:
-            if turns.get(0) is turn:
-                del turns[0]
+            turn[ENDED] = True
 
     def _search(self, source: ReadSource, cursor: int) -> Frame | None:
         """Return the next frame in any case. The caller has the turn."""
         while True:
             number, slot = take(source, cursor, self._every)
             if slot >= 0:
-                return self._made(source, number, slot)
+                return self._made(source, number, cast("Slot", source.slots[slot]))  # it was locked
             if number != cursor:
                 self._awaited = number
                 return None
@@ -379,21 +368,22 @@ class ChannelReader(FrameKeeper):
                 return None
             source = moved
 
-    def _made(self, source: ReadSource, number: int, slot: int) -> Frame:
+    def _made(self, source: ReadSource, number: int, there: Slot) -> Frame:
         """Return the frame in a slot that was locked."""
-        control, state = self._control, self._state
+        state, slot = self._state, there.index
         skipped = number - self._cursor - 1
         if skipped:
             skipped = self._skip(source, number, slot, skipped)
-        self._started = True
-        there = cast("Slot", source.slots[slot])  # it was locked
-        meta = control.meta(slot) if control.sizes[slot] else b""
-        self._current = frame = self._frame_class(self, there, number, skipped, control.times[slot], meta)
-        self._args[number] = there.unlocking
-        source.taking = -1
+        meta = self._control.meta(slot) if self._sizes[slot] else b""
+        unlock = starmap(self._call, there.unlocking_once)
+        frame = self._frame_class(self, there, number, skipped, self._times[slot], meta, unlock)
         state[_HELD + 1] = monotonic_ns()
-        state[_HELD] = number
-        state[_CURSOR] = self._cursor = number
+        state[_HELD] = state[_CURSOR] = number
+        # No handler runs between these: the frame releases the slot from here on, and before, the next read does.
+        self._current = frame
+        source.taking = -1
+        self._cursor = number
+        self._started = True
         return frame
 
     def _skip(self, source: ReadSource, number: int, slot: int, skipped: int) -> int:

@@ -13,11 +13,12 @@ from extmem.channel.slots import make_slot
 from extmem.devices.host.sync_system import sleep_on_pages
 from extmem.errors import ChannelFullError, ExtmemError, ReaderTooSlowError
 from extmem.handles import Access
+from extmem.manager import manager
 from extmem.sharing import reader_page
 from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.api.device import Device, DeviceMemory
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
     from extmem.channel.format import SlotFormat
@@ -97,17 +98,16 @@ class Readers:
 
 def full_error(control: ControlPage, order: WriteOrder, waited: float | None) -> ChannelFullError:
     """Return the error to raise if no slot is free. It names the readers. waited: seconds; None for not waiting."""
-    name = control.name
-    pids = info.publishers(control.identity)
+    name, rows = control.name, manager().snapshot()
+    pids = info.publishers(control.identity, rows)
     found = [info.reader_info(control, place, order.count, pids) for place in control.readers()]
     readers = [one for one in found if one is not None]
     holders = [one for one in readers if one.held]
     slow = [one for one in readers if one.reliable and one.behind]
+    held = [(one.pid, frame) for one in holders for frame in one.held if frame.slot is not None]
     facts = [
-        f"process {one.pid or '?'} holds frame {held.number} in slot {held.slot} for {held.seconds:.3f} s"
-        for one in holders
-        for held in one.held
-        if held.slot is not None
+        f"process {pid or '?'} holds frame {frame.number} in slot {frame.slot} for {frame.seconds:.3f} s"
+        for pid, frame in held
     ]
     unread = order.unread(min((one.cursor for one in slow), default=EVERYTHING))
     facts += [
@@ -117,6 +117,15 @@ def full_error(control: ControlPage, order: WriteOrder, waited: float | None) ->
     writing = len(order.numbers) - len(order.order)
     if writing:
         facts.append(f"{writing} of them are being written by this process")
+    newest = 1 if order.count and len(order.numbers) > 1 else 0
+    known = {frame.slot for _, frame in held} | set(unread)
+    untold = len(order.numbers) - newest - writing - len(known)
+    if untold > 0 and not slow:
+        others = sorted(info.openers(control.name, rows) - {pid for pid, _ in held})
+        facts.append(
+            f"{untold} of them are locked without telling, by one of the processes that have opened the channel: "
+            f"{', '.join(map(str, others)) or 'none is known'}"
+        )
     begin = f"no slot of {name!r} is free" + (f" after {waited:.3f} s" if waited is not None else "")
     text = (
         f"{begin}: it has {len(order.numbers)}, and its newest frame ({order.count}) keeps one; "
@@ -125,7 +134,7 @@ def full_error(control: ControlPage, order: WriteOrder, waited: float | None) ->
     )
     if unread and not holders:
         return ReaderTooSlowError(text, holders=slow)
-    return ChannelFullError(text, holders=holders or slow)
+    return ChannelFullError(text, holders=holders or slow or readers)
 
 
 def make_slots(control: ControlPage, device: Device, form: SlotFormat, count: int, security: str | None) -> list[Slot]:
@@ -146,16 +155,22 @@ def make_slots(control: ControlPage, device: Device, form: SlotFormat, count: in
 
 
 def following(
-    order: WriterOrder | None, device: Device, before: list[Slot], made: list[Slot], count: int
+    order: WriterOrder | None,
+    device: Device,
+    before: list[Slot],
+    scratch: DeviceMemory | None,
+    made: list[Slot],
+    count: int,
 ) -> WriterOrder | None:
     """Return what orders the frames of new slots on a GPU, when the GPU is done with those before; None for the host.
 
-    The new slots are closed after an error. count: the number of the last frame.
+    The new slots are closed after an error. scratch: the memory of frames that were dropped. count: the number of the
+    last frame.
     """
     if order is None:
         return None
     try:
-        order.finish(before)
+        order.finish(before, scratch)
         new = order.following(device, count)
     except BaseException:
         for slot in made:

@@ -126,7 +126,8 @@ class WriteOrder:
         return [slot for slot in self.order if read < self.numbers[slot] != kept]
 
     def take(self, slot: int) -> None:
-        """The slot is written from now on."""
+        """The slot is written from now on, and has no frame."""
+        self.numbers[slot] = 0
         self.order.remove(slot)
 
     def publish(self, slot: int) -> int:

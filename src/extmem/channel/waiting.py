@@ -1,9 +1,10 @@
-"""Deadlines of waits for frames, and the errors that end them."""
+"""Waits for frames: their deadlines, the errors that end them, and how `close` of another thread does."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final
 
 from extmem.core.name_waits import checked_timeout
 from extmem.errors import WaitTimeoutError, WriterGoneError
@@ -12,12 +13,36 @@ from extmem.sharing.channel_page import Words
 if TYPE_CHECKING:
     from extmem.channel.base import Channel
 
-__all__ = ["SLICE", "check_writer", "deadline_after", "gone_error", "timeout_error"]
+__all__ = ["SLICE", "Waits", "check_writer", "deadline_after", "end_waits", "gone_error", "timeout_error"]
 
 SLICE: Final = 0.5
 """Seconds after which a silent writer is looked for, whose end the object manager could not tell."""
 _LONGEST: Final = 1e9
 """Seconds beyond which a wait has no limit."""
+_NAP: Final = 0.0002
+_PATIENCE_NS: Final = 1_000_000_000
+
+Waits = dict[Any, int]
+"""The waits of a reader that run: an object of each thread that sleeps, with the thread's id; the watch of each
+coroutine, with 0.
+"""
+
+
+def end_waits(page: Any, waits: Waits) -> None:
+    """Let the waits of a reader that is closed look at it, now. Return when no other thread sleeps any more.
+
+    page: of the frames, which this process cannot write to. So a thread that is about to sleep can miss that it is
+    woken, and is woken again.
+    """
+    this_thread, end = get_ident(), time.monotonic_ns() + _PATIENCE_NS
+    for watch, thread in list(waits.items()):
+        if not thread:
+            watch.complete()
+    while True:
+        page.nudge()
+        if not any(thread not in (0, this_thread) for thread in list(waits.values())) or time.monotonic_ns() > end:
+            return
+        time.sleep(_NAP)
 
 
 def deadline_after(timeout: float) -> int | None:

@@ -12,10 +12,9 @@ the other.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from threading import get_ident
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
@@ -26,10 +25,11 @@ from extmem.channel.format import SlotFormat
 from extmem.channel.frame import WritableFrame
 from extmem.channel.ring import EVERYTHING, WriteOrder
 from extmem.channel.slots import Slot, close_memory, make_slot
-from extmem.channel.turns import Turns, await_turn
+from extmem.channel.turns import ENDED, NEXT, THREAD, await_turn, in_turn
 from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
 from extmem.handles.process_id import current_process
-from extmem.sharing.channel_page import META_LIMIT, Words
+from extmem.sharing import timeline_page
+from extmem.sharing.channel_page import Words
 
 if TYPE_CHECKING:
     from extmem.api.device import Device, DeviceMemory
@@ -44,6 +44,7 @@ __all__ = ["ChannelWriter", "WhenFull"]
 
 WhenFull = Literal["drop", "wait", "raise", "grow"]
 _COUNT, _DROPPED, _WAITING = Words.COUNT, Words.DROPPED, Words.WAITING
+_STATE = timeline_page.STATE // 4
 
 
 class ChannelWriter(Channel):
@@ -81,9 +82,11 @@ class ChannelWriter(Channel):
         self._numbers = page.numbers
         self._table = page.table
         self._entries = page.layout.entries
-        self._turns: Turns = {}
         self._words64, self._times, self._sizes = page.words64, page.times, page.sizes
-        self._locks, self._call, self._advance = page.locks, page.locks.call, self._page.advance
+        self._call, self._ring, self._bell = page.locks.call, self._page.ring, self._page.bell
+        self._values = self._page.contents.cast("Q")
+        """The words of the timeline's page: the first one is the number of the last frame."""
+        self._page_words = self._page.contents.cast("I")
         for slot in slots:
             slot.prepare(page.locks, exclusive=True)
         self._taking = -1
@@ -109,12 +112,14 @@ class ChannelWriter(Channel):
         Errors: ChannelFullError, which names the readers that hold slots; ReaderTooSlowError, if reliable readers have
         not read their frames; OutOfMemoryError.
         """
-        if self._closed or self._pid != current_process.pid:
+        if self._pid != current_process.pid:
             self._check()
-        turns, turn = self._turns, (get_ident(),)
+        turns, turn = self._turns, {THREAD: get_ident()}
         try:
-            if turns.setdefault(0, turn) is not turn:
-                await_turn(turns, turn)
+            last = turns.last
+            if ENDED not in last or last.setdefault(NEXT, turn) is not turn:
+                await_turn(last, turn)
+            turns.last = turn
             order = self._order
             ready = order.order
             if ready and self._taking < 0:
@@ -128,7 +133,7 @@ class ChannelWriter(Channel):
                     except BlockingIOError:
                         self._taking = -1
                     else:
-                        self._numbers[slot] = 0
+                        self._numbers[slot] = order.numbers[slot] = 0
                         frame = self._frame_class(self, there, there.memory)
                         del ready[0]
                         self._writing[slot] = ref(frame)
@@ -138,8 +143,7 @@ class ChannelWriter(Channel):
             if slot >= 0:
                 return self._made(slot)
         finally:
-            if turns.get(0) is turn:
-                del turns[0]
+            turn[ENDED] = True
         return self._full()
 
     def put(self, array: Any = None, /, *, meta: bytes = b"", **arrays: Any) -> int:
@@ -149,14 +153,7 @@ class ChannelWriter(Channel):
         dictionary of the arrays of a frame with several. arrays: the same, by keywords.
         Errors: as `write`; TypeError and ValueError for other arrays.
         """
-        given = {**(array if isinstance(array, dict) else {}), **arrays}
-        if (array is None or isinstance(array, dict)) != bool(self._format.entries):
-            raise TypeError(f"put() takes what a frame of {self._name!r} holds: {self._format}")
-        if self._format.entries is not None and given.keys() != self._format.entries.keys():
-            raise ValueError(
-                f"put() got the arrays {sorted(given)}, and a frame of {self._name!r} holds "
-                f"{sorted(self._format.entries)}; give each of them"
-            )
+        given = self._format.arrays_of(self._name, array, arrays)
         with self.write() as frame:
             frame.meta = meta
             if not frame.dropped:
@@ -187,19 +184,23 @@ class ChannelWriter(Channel):
             raise ValueError(
                 f"slots is {count}, and this channel has 1 to {capacity}; create it with max_slots={max(1, count)}"
             )
-        with self._taking_turns():
-            if self._writing:
-                self._settle()
-            if len(self._order.order) != len(self._slots):
-                raise HandleStateError(
-                    f"a frame of {self._name!r} is being written; publish it or give it up before reconfigure()"
-                )
-            self.replace_slots(form, count)
+        self._reconfigure(form, count)
+
+    @in_turn
+    def _reconfigure(self, form: SlotFormat, count: int) -> None:
+        self._check()
+        if self._writing:
+            self._settle()
+        if len(self._order.order) != len(self._slots):
+            raise HandleStateError(
+                f"a frame of {self._name!r} is being written; publish it or give it up before reconfigure()"
+            )
+        self.replace_slots(form, count)
 
     def replace_slots(self, form: SlotFormat, count: int) -> None:
         """Begin an epoch with new slots; no frame is being written (for the library itself)."""
         made = reclaiming.make_slots(self._control, self._device, form, count, self._security)
-        self._gpu = reclaiming.following(self._gpu, self._device, self._slots, made, self._order.count)
+        self._gpu = reclaiming.following(self._gpu, self._device, self._slots, self._scratch, made, self._order.count)
         reclaiming.begin_epoch(self._control, form.encoded, count)
         before, scratch = self._slots, self._scratch
         self._order = WriteOrder([0] * count, self._order.count)
@@ -245,23 +246,28 @@ class ChannelWriter(Channel):
         """
         if self._ended:
             return
-        self._closed = True
-        with self._taking_turns():
-            self._control.words[Words.CLOSED] = 1
-            self._page.wake()
-            if self._gpu is not None:
-                self._gpu.finish(self._slots)
-            self._frames.close()
-            self._readers.close()
-            for slot in self._slots:
-                slot.close()
-            if self._scratch is not None:
-                close_memory(self._scratch)
-            if self._gpu is not None:
-                self._gpu.close()
-            self._control.close()
-            self._writer_lock.close()
-            self._ended = True
+        self._set_closed()
+        self._close()
+
+    @in_turn
+    def _close(self) -> None:
+        if self._ended:
+            return
+        self._control.words[Words.CLOSED] = 1
+        self._page.wake()
+        if self._gpu is not None:
+            self._gpu.finish(self._slots, self._scratch)
+        self._frames.close()
+        self._readers.close()
+        for slot in self._slots:
+            slot.close()
+        if self._scratch is not None:
+            close_memory(self._scratch)
+        if self._gpu is not None:
+            self._gpu.close()
+        self._control.close()
+        self._writer_lock.close()
+        self._ended = True
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self._order.count} frames published"
@@ -276,8 +282,6 @@ class ChannelWriter(Channel):
         if self._gpu is None:
             raise HandleStateError(f"the slots of {self._name!r} are memory of the host")
         return self._gpu
-
-    # Parts of writing.
 
     def _claim(self) -> int:
         """Lock a slot that may be overwritten, and return it; -1 if there is none. The caller has the turn."""
@@ -324,54 +328,46 @@ class ChannelWriter(Channel):
 
     def publish(self, slot: Slot, meta: bytes) -> int:
         """Publish a slot that is filled. Return the number of the frame (for the library itself)."""
-        if self._closed or self._pid != current_process.pid:
+        if self._pid != current_process.pid:
             self._check()
         index, order = slot.index, self._order
-        turns, turn = self._turns, (get_ident(),)
+        turns, turn = self._turns, {THREAD: get_ident()}
         try:
-            if turns.setdefault(0, turn) is not turn:
-                await_turn(turns, turn)
+            last = turns.last
+            if ENDED not in last or last.setdefault(NEXT, turn) is not turn:
+                await_turn(last, turn)
+            turns.last = turn
             if self._gpu is not None and index in self._writing:
                 self._gpu.publish(slot, order.count + 1)
             if self._writing.pop(index, None) is None:  # first, so that nobody publishes it twice
                 raise HandleStateError(f"this frame of {self._name!r} is published or given up; write the next one")
-            order.count = number = order.count + 1
-            order.numbers[index] = number
+            number = order.count + 1
             order.order.append(index)
-            self._times[index] = time.monotonic_ns()
-            self._sizes[index] = size = len(meta)
-            if size:
-                at = index * META_LIMIT
-                self._control.metas[at : at + size] = meta
+            self._times[index] = monotonic_ns()
+            if meta or slot.has_meta:
+                slot.has_meta = True
+                self._control.set_meta(index, meta)
+                slot.has_meta = bool(meta)
             self._numbers[index] = number
             self._table[number % self._entries] = index
             self._words64[_COUNT] = number
             self._call(*slot.unlocking)
-            self._advance(number)
+            if self._page_words[_STATE]:
+                self._page.announce_signal()
+            # No handler runs between these stores: a number that was not published is that of the next frame.
+            self._values[0] = number
+            order.count = order.numbers[index] = number
+            self._ring(self._bell)
         finally:
-            if turns.get(0) is turn:
-                del turns[0]
+            turn[ENDED] = True
         return number
 
+    @in_turn
     def give_up(self, slot: Slot) -> None:
         """Give up a slot that was being filled (for the library itself)."""
-        with self._taking_turns():
-            if self._writing.pop(slot.index, None) is not None and not self._closed:
-                self._control.locks.unlock(slot.range)
-                self._order.give_back(slot.index)
-
-    @contextlib.contextmanager
-    def _taking_turns(self) -> Iterator[None]:
-        """Exclude other threads in a block. See `turns`."""
-        turns, turn = self._turns, (get_ident(),)
-        try:
-            await_turn(turns, turn)
-            yield
-        finally:
-            if turns.get(0) is turn:
-                del turns[0]
-
-    # No slot is free.
+        if self._writing.pop(slot.index, None) is not None and not self._closed:
+            self._control.locks.unlock(slot.range)
+            self._order.give_back(slot.index)
 
     def _full(self) -> WritableFrame:
         policy = self._when_full
@@ -385,40 +381,40 @@ class ChannelWriter(Channel):
                 return grown
         return self._drop()
 
+    @in_turn
     def _drop(self) -> WritableFrame:
-        with self._taking_turns():
-            memory = self._scratch
-            if memory is None:
-                try:
-                    memory = self._scratch = self._format.allocate(self._device, None, None)
-                except OutOfMemoryError as error:
-                    raise ChannelFullError(
-                        f"{self._full_error()} (And no memory for a frame to drop: {error})"
-                    ) from None
-            self._control.words64[_DROPPED] += 1
-            dropped = Slot(-1, 0, memory, self._format, self._slots[0].range)
-            return self._frame_class(self, dropped, memory, True)
+        memory = self._scratch
+        if memory is None:
+            try:
+                memory = self._scratch = self._format.allocate(self._device, None, None)
+            except OutOfMemoryError as error:
+                full = reclaiming.full_error(self._control, self._order, None)
+                full.add_note(f"There is no memory for a frame to drop, either: {error}")
+                raise full from None
+        self._control.words64[_DROPPED] += 1
+        dropped = Slot(-1, 0, memory, self._format, self._slots[0].range)
+        return self._frame_class(self, dropped, memory, True)
 
+    @in_turn
     def _grown(self) -> WritableFrame | None:
         """Add a slot, and return a frame in it; None if there may be no more, or no memory is left."""
-        with self._taking_turns():
-            index = len(self._slots)
-            if index >= self._max_slots:
-                return None
-            control = self._control
-            place = control.slot_range(control.epoch, index)
-            where = (control.identity, control.epoch)
-            try:
-                slot = make_slot(where, index, self._device, self._format, place, self._security)
-            except OutOfMemoryError:
-                return None
-            control.numbers[index] = 0
-            slot.prepare(control.locks, exclusive=True)
-            self._slots.append(slot)
-            self._order.grow()
-            control.words[Words.SLOTS] = index + 1
-            claimed = self._claim()
-            return None if claimed < 0 else self._made(claimed)
+        index = len(self._slots)
+        if index >= self._max_slots:
+            return None
+        control = self._control
+        place = control.slot_range(control.epoch, index)
+        where = (control.identity, control.epoch)
+        try:
+            slot = make_slot(where, index, self._device, self._format, place, self._security)
+        except OutOfMemoryError:
+            return None
+        control.numbers[index] = 0
+        slot.prepare(control.locks, exclusive=True)
+        self._slots.append(slot)
+        self._order.grow()
+        control.words[Words.SLOTS] = index + 1
+        claimed = self._claim()
+        return None if claimed < 0 else self._made(claimed)
 
     def _made_when_free(self) -> WritableFrame:
         """Wait until a slot is free, and return a frame in it. Errors: ChannelFullError."""
@@ -429,11 +425,9 @@ class ChannelWriter(Channel):
             while True:
                 self._check()
                 control.words[_WAITING] = 1
-                with self._taking_turns():
-                    expected = readers.expected()
-                    slot = self._claim()
-                    if slot >= 0:
-                        return self._made(slot)
+                expected, frame = self._made_if_free()
+                if frame is not None:
+                    return frame
                 if deadline is not None and time.monotonic_ns() >= deadline:
                     raise self._full_error((time.monotonic_ns() - began) / 1e9)
                 readers.sleep(expected, deadline)
@@ -441,6 +435,14 @@ class ChannelWriter(Channel):
             if not self._closed:
                 control.words[_WAITING] = 0
 
+    @in_turn
+    def _made_if_free(self) -> tuple[list[tuple[Any, int]], WritableFrame | None]:
+        """Return the sequences of the readers' pages before the look, and a frame, if a slot is free now."""
+        self._check()
+        expected = self._readers.expected()
+        slot = self._claim()
+        return expected, self._made(slot) if slot >= 0 else None
+
+    @in_turn
     def _full_error(self, waited: float | None = None) -> ChannelFullError:
-        with self._taking_turns():
-            return reclaiming.full_error(self._control, self._order, waited)
+        return reclaiming.full_error(self._control, self._order, waited)

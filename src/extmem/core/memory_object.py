@@ -195,6 +195,14 @@ class MemoryObject(MadeByFunctions):
         """Return references to exporters of views and holds of GPU arrays, which are alive (for the library itself)."""
         return [one for one in (*self._arrays, *self._gpu_holds) if one() is not None]
 
+    def listing_views(self, exporters: list[ref[Any]]) -> Self:
+        """List its exporters of views and holds of GPU arrays in this list, which may have others, too. Return itself.
+
+        It is new: it has none yet (for the library itself).
+        """
+        self._arrays = self._gpu_holds = exporters
+        return self
+
     def leave_to_views(self) -> None:
         """End the hold. The record is released with the last view (for the library itself)."""
         record = self._facts

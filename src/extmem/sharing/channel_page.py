@@ -34,6 +34,7 @@ from extmem.errors import ChannelCorruptError
 __all__ = [
     "ARRAYS_LIMIT",
     "CAPACITY_LIMIT",
+    "EPOCH_LIMIT",
     "META_LIMIT",
     "READERS_LIMIT",
     "Header",
@@ -48,6 +49,8 @@ CAPACITY_LIMIT: Final = 1024
 """The most slots of a channel."""
 READERS_LIMIT: Final = 256
 """The most readers of a channel, reliable ones included."""
+EPOCH_LIMIT: Final = 1 << 32
+"""The most epochs: for each slot of each of them there is a byte to lock."""
 ARRAYS_LIMIT: Final = 1 << 16
 """The most bytes of the table of named arrays."""
 
@@ -165,8 +168,8 @@ def parse_header(page: memoryview | bytes, size: int, name: str = "the channel")
         raise _corrupt(name, f"its table of arrays has {arrays} bytes, more than {ARRAYS_LIMIT}")
     if not (0 <= header.max_reliable <= header.max_readers <= READERS_LIMIT and header.max_readers):
         raise _corrupt(name, f"it allows {header.max_readers} readers, {header.max_reliable} of them reliable")
-    if not epoch:
-        raise _corrupt(name, "its epoch is 0; epochs begin with 1")
+    if not 1 <= epoch <= EPOCH_LIMIT:
+        raise _corrupt(name, f"its epoch is {epoch}, outside 1 to {EPOCH_LIMIT}")
     return header
 
 

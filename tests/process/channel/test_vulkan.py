@@ -13,7 +13,7 @@ from extmem.api import Device
 from extmem.testing.children import Peer
 
 pytestmark = [
-    pytest.mark.linux_only("channels need locks of a file's bytes, which are Linux's so far"),
+    pytest.mark.linux_only("the drivers of the Windows test bed share no memory with another process"),
     pytest.mark.slow("each test starts a process that opens a Vulkan device"),
 ]
 

@@ -36,7 +36,7 @@ READABLE = {
     | {"resource", "read_only", "closed", "close", "repr", "__array_interface__"}
     | {"shape", "dtype", "strides", "nbytes", "copied", "superseded"},
     "Buffer": {"device", "size", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
-    | {"validation_key", "submitted_state"},
+    | {"validation_key", "submitted_state", "transfers"},
     "Image": {"device", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
     | {"submitted_state"},
     "Commands": {"the block's end"},

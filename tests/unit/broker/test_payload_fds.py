@@ -63,6 +63,24 @@ def test_readers_get_a_descriptor_that_the_kernel_lets_nobody_write_through(kept
         reading[0] = 1
 
 
+def test_a_file_sealed_against_writing_can_be_opened_again_and_not_be_changed(kept: PayloadFds) -> None:
+    add(kept, 1, memfd(fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE))
+    fd = os.open(f"/proc/self/fd/{kept.fds_for(1, READ_ONLY)[0]}", os.O_RDWR)
+    try:
+        for change in (
+            lambda: os.pwrite(fd, b"x", 0),
+            lambda: os.ftruncate(fd, 0),
+            lambda: os.ftruncate(fd, 2 * SIZE),
+            lambda: os.posix_fallocate(fd, 0, 2 * SIZE),
+            lambda: mmap.mmap(fd, SIZE),
+        ):
+            with pytest.raises(PermissionError):
+                change()
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which is what channels need
+    finally:
+        os.close(fd)
+
+
 def test_readers_cannot_open_it_again_for_writing(kept: PayloadFds) -> None:
     add(kept, 1, memfd())
     fd = kept.fds_for(1, READ_ONLY)[0]

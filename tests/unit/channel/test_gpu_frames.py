@@ -105,6 +105,21 @@ def test_the_slots_run_out_and_the_error_names_the_reader(cuda: Device, name: st
         reader.poll()
 
 
+def test_a_dropped_frame_is_written_and_not_published(
+    writer: ChannelWriter, reader: ChannelReader, streams: Streams, vulkan: Device
+) -> None:
+    write(writer, streams, 1)
+    with streams.gate(R), writer.write() as first, writer.write() as second:
+        with reader.read(timeout=10).on(R):
+            pass
+        assert write(writer, streams, 9) == 0 and writer.dropped == 1
+        assert not first.dropped and not second.dropped
+        first.discard()
+        second.discard()
+    wait_until(lambda: reader.poll() is None and not reader.held, lambda: "the stream")
+    assert write(writer, streams, 2) == 2
+
+
 def test_frames_of_two_streams_are_complete_in_the_order_of_their_numbers(
     writer: ChannelWriter, reader: ChannelReader, streams: Streams
 ) -> None:

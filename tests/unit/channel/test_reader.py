@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import threading
 import time
 import warnings
@@ -189,6 +190,26 @@ def test_a_kept_frame_that_is_lost_is_warned_of_and_released(writer: ChannelWrit
         assert seen(reader) == [2]
 
 
+@pytest.mark.parametrize("how", ["numpy", "memory", "part"])
+def test_N10_an_array_of_a_kept_frame_that_is_lost_keeps_the_slot(writer: ChannelWriter, how: str) -> None:
+    with extmem.open_channel(writer.name) as reader:
+        publish(writer)
+        with pytest.warns(ResourceWarning, match="unreleased <Frame 1"):
+            frame = reader.read().hold()
+            of_memory = {"memory": frame.memory.numpy, "part": frame[1:].numpy} if how != "numpy" else {}
+            array = of_memory.pop(how, frame.numpy)()
+            of_memory.clear()
+            del frame
+            gc.collect()
+        publish(writer, 9)
+        assert seen(reader) == [10]
+        assert set(array.tolist()) == {1}
+        assert [held.number for one in writer.info.readers for held in one.held] == [1]
+        del array
+        assert seen(reader) == []
+        assert not [held.number for one in writer.info.readers for held in one.held]
+
+
 def test_N8_a_timeout_names_the_writer_and_the_age_of_its_last_frame(writer: ChannelWriter) -> None:
     with extmem.open_channel(writer.name) as reader:
         with pytest.raises(TimeoutError, match=r"no frame .* in 0 s.*no frame yet"):
@@ -225,6 +246,72 @@ def test_N8_close_in_another_thread_ends_a_read(writer: ChannelWriter) -> None:
     reader.close()
     thread.join(10)
     assert [type(one) for one in errors] == [HandleStateError]
+
+
+@pytest.fixture
+def long_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sleeps end when somebody wakes them, and not by themselves after half a second."""
+    futex = importlib.import_module("extmem.devices.host.futex")
+    _, slice_of_minutes = made = futex._timespec(600 * 10**9)
+    monkeypatch.setattr(futex, "_SLICE", slice_of_minutes)
+    monkeypatch.setattr(futex, "_slice", made)
+    monkeypatch.setattr(futex, "SLICE_NS", 600 * 10**9)
+
+
+@pytest.mark.usefixtures("long_slices")
+def test_N8_close_wakes_a_reader_that_is_about_to_sleep(writer: ChannelWriter) -> None:
+    for _ in range(50):
+        reader = extmem.open_channel(writer.name)
+        errors: list[type[BaseException]] = []
+
+        def read(reader: ChannelReader = reader, errors: list[type[BaseException]] = errors) -> None:
+            try:
+                reader.read()
+            except HandleStateError as error:
+                errors.append(type(error))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        reader.close()
+        thread.join(20)
+        assert errors == [HandleStateError]
+
+
+def test_N8_close_ends_the_wait_of_a_coroutine(writer: ChannelWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extmem.channel.waiting.SLICE", 600)
+    reader = extmem.open_channel(writer.name)
+
+    async def main() -> None:
+        waiting = asyncio.create_task(reader.read_async())
+        await asyncio.sleep(0)
+        reader.close()
+        with pytest.raises(HandleStateError, match="is closed"):
+            await asyncio.wait_for(waiting, 20)
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("long_slices")
+def test_no_wake_is_lost_by_readers_that_begin_to_sleep_at_any_moment(writer: ChannelWriter) -> None:
+    rounds, seen_by = 150, [0] * 4
+
+    def read(place: int) -> None:
+        with extmem.open_channel(writer.name) as reader:
+            while seen_by[place] < rounds:
+                with reader.read() as frame:
+                    seen_by[place] = frame.number
+
+    threads = [threading.Thread(target=read, args=(place,), daemon=True) for place in range(len(seen_by))]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(writer.info.readers) == len(threads), "the readers to come")
+    for number in range(1, rounds + 1):
+        publish(writer)
+        if number % 3:
+            wait_until(lambda number=number: min(seen_by) >= number, "all readers to read", deadline=20)  # type: ignore[misc]
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_a_loop_ends_when_the_writer_closes(writer: ChannelWriter) -> None:

@@ -43,7 +43,8 @@ def test_the_parts_of_a_page_lie_side_by_side_and_are_aligned() -> None:
         ({"max_readers": 0, "max_reliable": 0}, "allows 0 readers"),
         ({"max_readers": 257}, "allows 257 readers"),
         ({"max_reliable": 33}, "33 of them reliable"),
-        ({"epoch": 0}, "epoch is 0"),
+        ({"epoch": 0}, "epoch is 0, outside 1 to"),
+        ({"epoch": (1 << 32) + 1}, "epoch is 4294967297, outside"),
     ],
 )
 def test_a_header_that_cannot_be_true_is_refused(changes: dict[str, int], words: str) -> None:

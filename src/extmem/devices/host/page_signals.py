@@ -19,6 +19,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final
 
@@ -85,6 +86,16 @@ class PageSignals:
         """What each thread of this process has announced. 0 is for threads that have ended."""
         if mapping.writable:
             page_exits.watch(self)
+
+    @property
+    def bell(self) -> Any:
+        """The argument of `ring`."""
+        return self._bell
+
+    @property
+    def ring(self) -> Callable[[Any], None]:
+        """The function that adds 1 to the sequence and wakes all waiters, for the shortest paths. A full barrier."""
+        return self._ring
 
     @property
     def keeper(self) -> FileMapping:
@@ -179,17 +190,6 @@ class PageSignals:
         if words[_ENTRIES] > 1 or len(claims) > 1:
             self._settle()
         return True
-
-    def advance(self, value: int) -> None:
-        """Signal a value as the only process that signals, which was entered into the table (`announce_signal`).
-
-        The caller ensures that the value is greater, and that no other thread signals at the same time.
-        """
-        words = self._words
-        if words[_STATE]:
-            layout.mark_repaired(words.cast("B"))
-        self._values[0] = value
-        self._ring(self._bell)
 
     def store(self, value: int) -> None:
         """Store a value as the only process that may store one now, which is not entered into the table.

@@ -162,6 +162,11 @@ class RangeLocks:
         kind, _, _, found, _, _, _ = _FLOCK.unpack(_fcntl(self._fd, _GETLK, asked))
         return None if kind == _NONE else max(start, int(found))
 
+    def end_if_closed(self) -> None:
+        """Close the description if `close` has left it to a hold that has ended now."""
+        if self.owner.closing:
+            self.owner.try_to_end()
+
     def close(self) -> None:
         """End the hold. The description is closed, and its locks end, when nobody else holds it. Safe to call twice."""
         self.hold = None

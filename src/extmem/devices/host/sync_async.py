@@ -29,7 +29,7 @@ from extmem.devices.host.page_watch import RingWatch, Watch
 from extmem.devices.host.sync_system import SLICE_NS, Alarm, PageSleep, TimelinePage, waits_of_loop
 from extmem.owning import Lock, join_thread
 
-__all__ = ["sleep_async", "wait_pages_async"]
+__all__ = ["sleep_async", "sleep_until_over", "wait_pages_async"]
 
 _LINGER_NS: Final = 200_000_000
 _JOIN_S: Final = 0.2
@@ -173,10 +173,18 @@ async def wait_pages_async(waits: Sequence[tuple[TimelinePage, int]], *, any_of:
         await _until_over(watches, future, None)
 
 
+async def sleep_until_over(watch: Watch, future: asyncio.Future[None], seconds: float | None) -> None:
+    """Sleep until somebody wakes those who wait for the page of a watch and it is over, unless it is.
+
+    It may return early. future: of the watch. seconds: at most; None for no limit. Cancelled, it leaves nothing behind.
+    """
+    await _until_over([watch], future, seconds)
+
+
 async def sleep_async(page: TimelinePage, expected: int, seconds: float | None) -> None:
     """Sleep until somebody wakes those who wait for the page, unless its sequence is not the expected one any more.
 
-    It may return early. seconds: at most; None for no limit. Cancelled, it leaves nothing behind.
+    As `sleep_until_over`.
     """
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     await _until_over([RingWatch(page, expected, future)], future, seconds)

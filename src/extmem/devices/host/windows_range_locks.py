@@ -84,11 +84,6 @@ class Directories(OwnedDescriptor):
         return made[0]
 
 
-def root_path(identity: bytes) -> str:
-    """Return the full path of the directory of a channel."""
-    return f"{names.session_directory(calls.session(os.getpid()))}extmem.channel.{identity.hex()}"
-
-
 def create(identity: bytes, security: str | None) -> Directories:
     """Create the directories of a channel, or open those that there are, with all rights.
 
@@ -99,7 +94,7 @@ def create(identity: bytes, security: str | None) -> Directories:
     make = ntdll.NtCreateDirectoryObject
     try:
         with security_descriptor(root_directory_sddl(security)) as address:
-            how = calls.attributes(root_path(identity), address, waitables.OPEN_IF)
+            how = calls.attributes(_root_path(identity), address, waitables.OPEN_IF)
             found.root = found.own(make, directories.ALL, how)
         with security_descriptor(lock_directory_sddl(security)) as address:
             how = directories.inside(found.root, _LOCKS, address, waitables.OPEN_IF)
@@ -116,7 +111,7 @@ def reopen(identity: bytes) -> Directories:
     """
     found = Directories()
     try:
-        found.root = found.own(ntdll.NtOpenDirectoryObject, _OF_ROOT, calls.attributes(root_path(identity)))
+        found.root = found.own(ntdll.NtOpenDirectoryObject, _OF_ROOT, calls.attributes(_root_path(identity)))
         found.fd = found.own(ntdll.NtOpenDirectoryObject, _OF_LOCKS, directories.inside(found.root, _LOCKS))
     except calls.StatusError as error:
         raise _failed(error) from None
@@ -136,6 +131,10 @@ def take_name(identity: bytes, name: str, security: str | None) -> Directories |
             return None
         raise _failed(error) from None
     return found
+
+
+def _root_path(identity: bytes) -> str:
+    return names.channel_directory(calls.session(os.getpid()), identity)
 
 
 def _failed(error: calls.StatusError) -> Exception:
@@ -318,10 +317,16 @@ class RangeLocks:
         """Close the directories if `close` has left them to a hold that has ended now."""
         if self.owner.closing:
             self.owner.try_to_end()
+            self._end_locks()
 
     def close(self) -> None:
         """End the hold. The locks end, and the directories are closed, when nobody else holds them. Safe to repeat."""
         self.hold = None
-        if self.owner.end():
+        self.owner.end()
+        self._end_locks()
+
+    def _end_locks(self) -> None:
+        """End all locks, once the directories are closed."""
+        if not self.owner.owes:
             for lock in list(self._locks.values()):
                 lock.unlock()

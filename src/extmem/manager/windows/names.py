@@ -8,12 +8,13 @@ r"""Names on Windows: from the name that a program states to the paths of kernel
     no name                ->  \Sessions\1\BaseNamedObjects\extmem.sync.<random>    a binary semaphore or fence, with
                                                                                 .extmem its companion
     a companion page       ->  \Sessions\1\BaseNamedObjects\extmem.page.<random>    a section
+    the locks of a channel ->  \Sessions\1\BaseNamedObjects\extmem.channel.<random>  a directory, with names in it
     who waits for "Camera" ->  \Sessions\1\BaseNamedObjects\extmem.CAMERA.wait.extmem    an event
 
 How this works. Names of sections are case-sensitive and names of GPU objects are not (B5, B6), so the kernel's name is
 the folded one, and the creator's spelling is in the description. The prefix separates these names from other programs'
 events, mutexes and mappings. A folded name does not contain a lower-case ASCII letter, so it cannot end in `.extmem` or
-begin with `kmt.`, `sync.` or `page.`.
+begin with `kmt.`, `sync.`, `page.` or `channel.`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 from extmem.objects import NameKey, Refused, error_for, resolve_name, session_directory
 
 __all__ = [
+    "channel_directory",
     "companion_of",
     "find_number",
     "hidden_path",
@@ -40,6 +42,7 @@ _SUFFIX = ".extmem"
 _KMT = _PREFIX + "kmt."
 _SYNC, _PAGE = _PREFIX + "sync.", _PREFIX + "page."
 _TICKET = _PREFIX + "ticket."
+_CHANNEL = _PREFIX + "channel."
 
 
 def resolve(name: str, session: int) -> NameKey:
@@ -89,6 +92,11 @@ def hidden_path(session: int, secret: bytes) -> str:
 def page_path(session: int, secret: bytes) -> str:
     """Return the full path of a companion page."""
     return f"{session_directory(session)}{_PAGE}{secret.hex()}"
+
+
+def channel_directory(session: int, identity: bytes) -> str:
+    """Return the full path of the directory of a channel's locks."""
+    return f"{session_directory(session)}{_CHANNEL}{identity.hex()}"
 
 
 def is_hidden(path: str) -> bool:

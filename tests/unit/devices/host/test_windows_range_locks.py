@@ -122,8 +122,10 @@ def test_whoever_keeps_the_hold_keeps_the_locks(writer: RangeLocks, identity: by
     assert reader.try_shared(PLACE)
     reader.close()
     assert not writer.try_exclusive(PLACE)
+    reader.end_if_closed()
+    assert not writer.try_exclusive(PLACE)
     del keep
-    reader.close()
+    reader.end_if_closed()
     assert writer.try_exclusive(PLACE)
 
 

@@ -56,6 +56,7 @@ def test_names_that_nothing_can_have_are_refused_before_the_kernel_sees_them() -
 def test_an_object_without_a_name_has_a_path_that_no_name_leads_to() -> None:
     """The prefixes are in small letters, and a folded name has none."""
     hidden, page = names.hidden_path(1, bytes(16)), names.page_path(1, bytes(16))
+    assert path("channel." + "0" * 32) != names.channel_directory(1, bytes(16))
     assert names.is_hidden(hidden) and not names.is_hidden(page) and not names.is_hidden(path("sync.0"))
     assert names.is_sync_event(hidden) and names.is_sync_event(path("Ready"))
     assert path("sync." + "0" * 32) != hidden and path("page." + "0" * 32) != page
