@@ -21,7 +21,7 @@ from extmem import ChannelReader
 from extmem.errors import ChannelFullError
 from extmem.testing import faults
 
-pytestmark = pytest.mark.linux_only("channels need locks of a file's bytes, which are Linux's so far")
+pytestmark = pytest.mark.linux_only("it lets calls of Linux fail, and kills the broker")
 _numbers = itertools.count(1)
 _SLOTS = 3
 

@@ -108,6 +108,7 @@ def test_an_example_of_order_fails_without_one_signal(path: Path, tmp_path: Path
     assert "ended with 1" in problem and "WaitTimeoutError" in problem, problem
 
 
+@pytest.mark.slow("runs examples a second time")
 @pytest.mark.parametrize("name", sorted(WITHOUT))
 def test_an_example_of_channels_fails_without_its_option(name: str, tmp_path: Path) -> None:
     """It runs with the option (above): so it is the option that makes it right."""

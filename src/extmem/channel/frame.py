@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 from weakref import ref
 
 from extmem.api.device import DeviceMemory
-from extmem.arguments import a_type
+from extmem.arguments import MadeByFunctions, a_type
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.sharing.channel_page import META_LIMIT
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from extmem.channel.slots import Slot
 
 __all__ = ["Frame", "WritableFrame"]
+
+_NOT_GIVEN: Any = object()
+"""The default of arguments that the library always gives."""
 
 
 class _Keeper(Protocol):
@@ -46,7 +49,7 @@ class _Publisher(Protocol):
     def give_up(self, slot: Slot) -> None: ...
 
 
-class _Frame:
+class _Frame(MadeByFunctions):
     """What frames of both sides have: the array, or the arrays, in the slot."""
 
     __slots__ = ("__weakref__", "_memory", "_slot", "number")
@@ -200,10 +203,23 @@ class Frame(_Frame):
 
     __slots__ = ("_channel", "_exporters", "_kept", "_live", "_time", "_unlock", "meta", "skipped")
 
+    _made_by = "read(), poll() or a loop of a ChannelReader"
+
     def __init__(
-        self, channel: _Keeper, slot: Slot, number: int, skipped: int, time_ns: int, meta: bytes, unlock: Iterator[Any]
+        self,
+        channel: _Keeper = _NOT_GIVEN,
+        slot: Slot = _NOT_GIVEN,
+        number: int = _NOT_GIVEN,
+        skipped: int = _NOT_GIVEN,
+        time_ns: int = _NOT_GIVEN,
+        meta: bytes = _NOT_GIVEN,
+        unlock: Iterator[Any] = _NOT_GIVEN,
     ) -> None:
         """unlock: releases the lock of the slot when it is advanced, and does nothing after that."""
+        self._live = self._kept = False  # until it is complete
+        if unlock is _NOT_GIVEN:
+            given = (channel, slot, number, skipped, time_ns, meta)
+            raise self._refusal(tuple(one for one in given if one is not _NOT_GIVEN), {})
         self._memory = None
         self._exporters: list[ref[Any]] = []
         """References to what the views of this frame keep alive, while there are any."""
@@ -279,7 +295,7 @@ class Frame(_Frame):
         Errors: GpuFrameLostError if the writer ended before; WaitTimeoutError; HandleStateError after the release.
         """
         if not self._live:
-            _ = self.memory
+            raise self._released()
 
     def hold(self) -> Frame:
         """Keep the frame beyond the next read, until `release`. Return it.
@@ -288,10 +304,7 @@ class Frame(_Frame):
         Errors: HandleStateError after the release.
         """
         if not self._live:
-            raise HandleStateError(
-                f"frame {self.number} of {self._channel.name!r} is released, and cannot be held any more; call hold() "
-                "before the next read"
-            )
+            raise self._released()
         self._kept = True
         self._channel.keep(self)
         return self
@@ -337,7 +350,17 @@ class WritableFrame(_Frame):
 
     __slots__ = ("_channel", "_meta", "dropped")
 
-    def __init__(self, channel: _Publisher, slot: Slot, memory: DeviceMemory, dropped: bool = False) -> None:
+    _made_by = "ChannelWriter.write()"
+
+    def __init__(
+        self,
+        channel: _Publisher = _NOT_GIVEN,
+        slot: Slot = _NOT_GIVEN,
+        memory: DeviceMemory = _NOT_GIVEN,
+        dropped: bool = False,
+    ) -> None:
+        if not isinstance(memory, DeviceMemory):
+            raise self._refusal(tuple(one for one in (channel, slot, memory) if one is not _NOT_GIVEN), {})
         self._channel = channel
         self._slot = slot
         self._memory = memory
@@ -352,10 +375,13 @@ class WritableFrame(_Frame):
         """See `_Frame.memory`."""
         memory = self._memory
         if memory is None:
-            raise HandleStateError(
-                f"this frame of {self._channel.name!r} is published or given up; write the next one: channel.write()"
-            )
+            raise self._over()
         return memory
+
+    def _over(self) -> HandleStateError:
+        return HandleStateError(
+            f"this frame of {self._channel.name!r} is published or given up; write the next one: channel.write()"
+        )
 
     @property
     def released(self) -> bool:
@@ -392,9 +418,7 @@ class WritableFrame(_Frame):
     def publish(self) -> int:
         """Publish the frame now. Return its number; 0 if it was dropped. Errors: HandleStateError if it is over."""
         if self._memory is None:
-            raise HandleStateError(
-                f"this frame of {self._channel.name!r} is published or given up; write the next one: channel.write()"
-            )
+            raise self._over()
         if not self.dropped:
             self.number = self._channel.publish(self._slot, self._meta)
         self._memory = None

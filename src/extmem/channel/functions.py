@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from extmem.api.device import Device
 from extmem.api.sync_functions import open_timeline
 from extmem.arguments import a_type, check_flag
-from extmem.channel import control, names, reclaiming
+from extmem.channel import control, names, reclaiming, system
 from extmem.channel.format import SlotFormat
 from extmem.channel.reader import ChannelReader, Start
 from extmem.channel.slots import Slot, make_slot, open_slot
@@ -26,6 +26,7 @@ from extmem.errors import (
     NameNotFoundError,
     NameTakenError,
     ObjectTypeError,
+    UnsupportedError,
 )
 from extmem.handles import Access
 from extmem.manager import Reference, manager
@@ -91,7 +92,7 @@ def create_channel(
         them (`ChannelWriter.reconfigure`).
     Errors: ChannelTakenError if the channel has a live writer; NameTakenError if the name is that of something else;
     NameInvalidError, AccessDeniedError, SecurityDescriptorError; OutOfMemoryError; those of `Device.allocate` for shape
-    and dtype; UnsupportedError for slots of GPUs, and on Windows for names of other sessions (`Global\\`).
+    and dtype; UnsupportedError, on Windows, for slots of a GPU, and for names of other sessions (`Global\\`).
     """
     if unsettled:
         work_off()
@@ -184,7 +185,7 @@ def open_channel(
         open on the devices of the same GPU; slots of the host on CUDA devices, too.
     Errors: NameNotFoundError; NameTimeoutError; ObjectTypeError for the name of something else (it names the call that
     opens that); AccessDeniedError, also for `reliable=True` if the writer refuses it; QuotaError if there are as many
-    readers as the channel allows; ChannelCorruptError; UnsupportedError for slots of GPUs.
+    readers as the channel allows; ChannelCorruptError; UnsupportedError, on Windows, for a GPU.
     """
     if unsettled:
         work_off()
@@ -439,4 +440,10 @@ def _device(device: object) -> Device | None:
     if not isinstance(device, Device):
         raise TypeError(f"device is {device!r}, {a_type(device)}; give a Device, or None")
     device.check_open()
+    if device.kind != "host" and not system.HAS_GPU_FRAMES:
+        raise UnsupportedError(
+            f"frames of a channel are memory of the host on Windows, and {device.name} is of the kind {device.kind!r}; "
+            "omit device=, and copy the arrays to the GPU",
+            requires_one_of=["the host device", "Linux"],
+        )
     return device

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Final
 
 from extmem.channel import names
 from extmem.core.describing import start_time_of
@@ -29,8 +30,10 @@ from extmem.sharing.payload import Page
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.channel.system picks what the platform has")
 
-__all__ = ["WriterLock", "locks_of", "publish"]
+__all__ = ["HAS_GPU_FRAMES", "WriterLock", "locks_of", "publish"]
 
+HAS_GPU_FRAMES: Final = True
+"""Whether frames can be memory of a GPU, or read on one."""
 _BYTE = Range(0)
 _ATTEMPTS = 1000
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["WriterLock", "locks_of", "publish"]
+__all__ = ["HAS_GPU_FRAMES", "WriterLock", "locks_of", "publish"]
 
 if sys.platform == "win32":
-    from extmem.channel.windows_parts import WriterLock, locks_of, publish
+    from extmem.channel.windows_parts import HAS_GPU_FRAMES, WriterLock, locks_of, publish
 else:
-    from extmem.channel.linux_parts import WriterLock, locks_of, publish
+    from extmem.channel.linux_parts import HAS_GPU_FRAMES, WriterLock, locks_of, publish

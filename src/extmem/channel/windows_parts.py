@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Final
 
 from extmem.core.describing import start_time_of
 from extmem.devices.host import section
@@ -27,9 +28,11 @@ from extmem.sharing.terms import ShareTerms
 if sys.platform != "win32":
     raise ImportError("sections are Windows's; extmem.channel.system picks what the platform has")
 
-__all__ = ["WriterLock", "locks_of", "publish"]
+__all__ = ["HAS_GPU_FRAMES", "WriterLock", "locks_of", "publish"]
 
-_WRITER = "writer"
+HAS_GPU_FRAMES: Final = False
+"""Whether frames can be memory of a GPU, or read on one. It has not been tried with a driver of Windows."""
+_WRITER: Final = "writer"
 
 
 def publish(

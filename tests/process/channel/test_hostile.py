@@ -18,7 +18,7 @@ from extmem.testing.faults import Countdown, failing_system_calls
 from extmem.testing.runtime import Runtime
 from tests.process.broker.steps import BECOME, PEER, broker_fds, needs_root, wait_for_broker_fds
 
-pytestmark = pytest.mark.linux_only("channels need locks of a file's bytes, which are Linux's so far")
+pytestmark = pytest.mark.linux_only("other users, the broker and failing calls are those of Linux")
 
 LOCK_ALL = """
 import extmem

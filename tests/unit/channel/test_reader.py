@@ -258,6 +258,7 @@ def long_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(futex, "SLICE_NS", 600 * 10**9)
 
 
+@pytest.mark.linux_only("it lets the sleeps on futexes last for minutes, and Windows has none")
 @pytest.mark.usefixtures("long_slices")
 def test_N8_close_wakes_a_reader_that_is_about_to_sleep(writer: ChannelWriter) -> None:
     for _ in range(50):
@@ -291,6 +292,7 @@ def test_N8_close_ends_the_wait_of_a_coroutine(writer: ChannelWriter, monkeypatc
     asyncio.run(main())
 
 
+@pytest.mark.linux_only("it lets the sleeps on futexes last for minutes, and Windows has none")
 @pytest.mark.usefixtures("long_slices")
 def test_no_wake_is_lost_by_readers_that_begin_to_sleep_at_any_moment(writer: ChannelWriter) -> None:
     rounds, seen_by = 150, [0] * 4
