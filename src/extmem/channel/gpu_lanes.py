@@ -186,7 +186,8 @@ class Lane:
         """Begin to work on a slot, and return what the program works with."""
         if use.on_vulkan:
             prepare_for_streams(use.slot.memory)
-        return use.arrays.get(method) or use.array(method)
+        array = use.arrays.get(method)
+        return use.array(method) if array is None else array
 
     def leave(self, use: SlotUse) -> None:
         """End to work on a slot."""
