@@ -61,7 +61,7 @@ def _fill(frame: extmem.WritableFrame, pixels: Any, rows: int) -> None:
     if frame.memory.host_visible:
         frame.numpy()[:rows] = pixels[:rows]
     else:
-        frame.memory.write(pixels[:rows])
+        frame.memory.write(pixels[:rows], offset=0)
 
 
 def write(frames: int, half: int | None) -> Iterator[Any]:

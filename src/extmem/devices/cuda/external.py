@@ -63,11 +63,8 @@ class External:
         self._device = device
         self._gpu = device.gpu
         cu = self._module = device.module
-        attributes = cu.CUpointer_attribute
-        self._asked = (
-            attributes.CU_POINTER_ATTRIBUTE_CONTEXT,
-            attributes.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
-        )
+        # Not the device's ordinal, which cuda-bindings 13 returns as 0 for memory of each device. A context has one.
+        self._asked = (cu.CUpointer_attribute.CU_POINTER_ATTRIBUTE_CONTEXT,)
         self._types = {kind: getattr(cu.CUexternalMemoryHandleType, _PREFIX + name) for kind, name in _TYPES.items()}
 
     def import_handle(
@@ -147,12 +144,12 @@ class External:
         step = (cu.cuMemFree, ...)
         result, pointer = take(undo, step, cu.cuExternalMemoryGetMappedBuffer, memory, description)
         self._device.check(result, "cuExternalMemoryGetMappedBuffer", f"{size} bytes", origin.devices)
-        answer = cu.cuPointerGetAttributes(2, self._asked, pointer)
-        context, ordinal = self._device.value_of(answer, "cuPointerGetAttributes", others=origin.devices)
-        if int(context) != int(self._gpu.context) or int(ordinal) != self._gpu.ordinal:
+        answer = cu.cuPointerGetAttributes(1, self._asked, pointer)
+        (context,) = map(int, self._device.value_of(answer, "cuPointerGetAttributes", others=origin.devices))
+        if context != int(self._gpu.context):
             raise self._wrong_mapping(
-                f"the mapped pointer belongs to CUDA device {int(ordinal)}, context {int(context):#x}, and the import "
-                f"was made on device {self._gpu.ordinal}, context {int(self._gpu.context):#x}",
+                f"the mapped pointer belongs to context {context:#x}, and the import was made on device "
+                f"{self._gpu.ordinal}, context {int(self._gpu.context):#x}",
                 origin,
             )
         result, base, length = cu.cuMemGetAddressRange(pointer)

@@ -115,7 +115,7 @@ def cuPointerGetAttributes(fake: FakeCuda, count: int, attributes: Any, pointer:
         if mapped.memory is not None and mapped.address <= address < mapped.address + mapped.size:
             ordinal = mapped.memory.ordinal
             handle = fake.contexts[ordinal].handle + (4096 if fake.stray_pointers else 0)
-            known = {_CONTEXT: fake.module.CUcontext(handle), _ORDINAL: ordinal}
+            known = {_CONTEXT: fake.module.CUcontext(handle), _ORDINAL: 0}  # 0 for each device, as cuda-bindings 13
             return ([known[int(attribute)] for attribute in attributes[:count]],)
     raise Refusal(INVALID_VALUE)
 
