@@ -28,6 +28,11 @@ SETUP = {
     "SecurityDescriptorError": "",
     "DescriptorError": "memory = device.allocate(1024)",
     "WaitTimeoutError": "timeline = device.timeline()",
+    "ChannelTakenError": "",
+    "ChannelFullError": "",
+    "ReaderTooSlowError": "writer = extmem.create_channel('camera', 16, slots=2, when_full='raise')",
+    "FramesLostError": "writer = extmem.create_channel('camera', 16, slots=2)",
+    "WriterGoneError": "writer = extmem.create_channel('camera', 16)",
 }
 """What stands before the examples of a class."""
 NOT_RUN = {
@@ -41,6 +46,8 @@ NOT_RUN = {
     "PeerGoneError": "needs another process that fails",
     "PeerProtocolError": "needs another process that fails",
     "InternalError": "needs a bug",
+    "ChannelCorruptError": "needs a faulty writer",
+    "GpuFrameLostError": "needs a GPU, and a writer that is killed",
 }
 """Classes whose examples cannot run in a test, with the reason."""
 HANDLED = {"ExtmemError"}
@@ -59,7 +66,7 @@ def _run(*sources: str) -> None:
             if "value" in names:  # of a handle that was duplicated into this process
                 extmem.raw.nt_handle(names["value"]).close()
             for value in names.values():
-                if isinstance(value, (extmem.DeviceMemory, extmem.NtHandle, extmem.Timeline)):
+                if isinstance(value, (extmem.Channel, extmem.DeviceMemory, extmem.NtHandle, extmem.Timeline)):
                     value.close()
 
 

@@ -184,14 +184,20 @@ CLASSES: dict[str, ErrorText] = {
     "ReaderTooSlowError": ErrorText(
         "Each slot that is not held has a frame that a reliable reader has not read yet. `holders` are these readers. "
         "It is a ChannelFullError.",
-        "channel = extmem.create_channel('camera', 16, when_full='raise')",
-        "channel = extmem.create_channel('camera', 16, when_full='wait', timeout=1, reliable='refuse')",
+        "reader = extmem.open_channel('camera', every=True, reliable=True)\n"
+        "for _ in range(5):\n    writer.put(bytes(16))",
+        "reader = extmem.open_channel('camera', every=True, reliable=True)\n"
+        "for _ in range(5):\n    writer.put(bytes(16))\n    reader.read()",
     ),
     "FramesLostError": ErrorText(
         "Frames were overwritten before this reader read them, and it was opened with `strict=True`. `first` and "
         "`count` tell which. The next read returns the frame that is there.",
-        "reader = extmem.open_channel('camera', every=True, strict=True)  # and it takes longer than the writer",
-        "reader = extmem.open_channel('camera', every=True, reliable=True)  # the writer waits for it",
+        "reader = extmem.open_channel('camera', every=True, strict=True)\n"
+        "writer.put(bytes(16))\nframe = reader.read()\n"
+        "for _ in range(5):\n    writer.put(bytes(16))\nframe = reader.read()",
+        "reader = extmem.open_channel('camera', every=True)\n"
+        "writer.put(bytes(16))\nframe = reader.read()\n"
+        "for _ in range(5):\n    writer.put(bytes(16))\nlost = reader.read().skipped",
     ),
     "GpuFrameLostError": ErrorText(
         "The writer of a channel ended, or its device was lost, before the GPU had completed this frame: its bytes are "
@@ -216,8 +222,8 @@ CLASSES: dict[str, ErrorText] = {
     "WriterGoneError": ErrorText(
         "The writer of a channel has ended, or has closed the channel (`closed` tells which), and there is no newer "
         "frame. It is a PeerGoneError.",
-        "for frame in extmem.open_channel('camera'):\n    print(frame.number)  # until the writer is killed",
-        "for frame in extmem.open_channel('camera', reconnect=True):\n    print(frame.number)",
+        "reader = extmem.open_channel('camera')\nwriter.close()\nframe = reader.read()",
+        "reader = extmem.open_channel('camera')\nwriter.close()\nfor frame in reader:\n    print(frame.number)",
     ),
     "PeerProtocolError": ErrorText(
         "The other process broke the wire format: another version of extmem, or not extmem at all.",
