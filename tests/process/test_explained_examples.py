@@ -31,7 +31,7 @@ SETUP = {
     "ChannelTakenError": "",
     "ChannelFullError": "",
     "ReaderTooSlowError": "writer = extmem.create_channel('camera', 16, slots=2, when_full='raise')",
-    "FramesLostError": "writer = extmem.create_channel('camera', 16, slots=2)",
+    "FramesLostError": "writer = extmem.create_channel('camera', 16, slots=3)",
     "WriterGoneError": "writer = extmem.create_channel('camera', 16)",
 }
 """What stands before the examples of a class."""
