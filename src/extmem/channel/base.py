@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import abc
+import os
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import ref
 
 from extmem import _pickles
 from extmem.arguments import CheckedWhenMade
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from extmem.channel.info import ChannelInfo
 
 __all__ = ["Channel"]
+
+_channels: Final[dict[int, ref[Channel]]] = {}
+"""The channels of this process, by their id. A dead reference stays until another channel has the id."""
 
 
 class Channel(CheckedWhenMade, abc.ABC):
@@ -50,6 +55,7 @@ class Channel(CheckedWhenMade, abc.ABC):
         self._ended = False
         """Whether `close` has done everything: after an exception, it can be called again."""
         self._closed_why = ""
+        _channels[id(self)] = ref(self)
 
     @classmethod
     def _is_from_library(cls, given: tuple[Any, ...]) -> bool:
@@ -118,6 +124,35 @@ class Channel(CheckedWhenMade, abc.ABC):
             self._control.check_process()
 
     @property
+    def inherited(self) -> bool:
+        """Whether it is the channel of the parent of this forked process (for the library itself)."""
+        return self._control.pid != current_process.pid
+
+    def refusal(self, text: str) -> HandleStateError:
+        """Return the error to raise for a frame that is over (for the library itself).
+
+        text: its message, unless the channel is that of the parent of this process: that is said then.
+        """
+        try:
+            self._control.check_process()
+        except HandleStateError as error:
+            return error
+        return HandleStateError(text)
+
+    def in_forked_child(self) -> None:
+        """Let nothing of this copy of the parent's channel change what processes share (for the library itself).
+
+        `close`, and the end of frames and arrays, do nothing then. Another thread may have had the turn at the fork.
+        """
+        self._turns = Turns()
+        self._ended = True
+        self._end_frames()
+
+    @abc.abstractmethod
+    def _end_frames(self) -> None:
+        """Make all frames those that are released, or given up, without any effect outside of this process."""
+
+    @property
     def control(self) -> ControlPage:
         """Its control page (for the library itself)."""
         self._check()
@@ -127,3 +162,15 @@ class Channel(CheckedWhenMade, abc.ABC):
     def frames_page(self) -> Any:
         """The page of its timeline (for the library itself)."""
         return self._page
+
+
+def _after_fork() -> None:
+    for watch in list(_channels.values()):
+        channel = watch()
+        if channel is not None and not channel._ended:
+            channel.in_forked_child()
+    _channels.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

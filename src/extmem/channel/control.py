@@ -191,8 +191,8 @@ class ControlPage:
         if self.pid != current_process.pid:
             raise HandleStateError(
                 f"the channel {self.name!r} was opened by process {self.pid}, and this is its forked child "
-                f"{current_process.pid}, which shares the locks of its slots; open the channel in the child, or start "
-                'children by "spawn"'
+                f"{current_process.pid}, which has none of the locks of its slots; open the channel in the child, or "
+                'start children by "spawn"'
             )
 
     def close(self) -> None:

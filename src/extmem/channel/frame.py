@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 from weakref import ref
 
 from extmem.api.device import DeviceMemory
@@ -19,34 +19,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from extmem.api.slices import MemorySlice
+    from extmem.channel.sides import Keeper, Publisher
     from extmem.channel.slots import Slot
 
 __all__ = ["Frame", "WritableFrame"]
 
 _NOT_GIVEN: Any = object()
 """The default of arguments that the library always gives."""
-
-
-class _Keeper(Protocol):
-    """What a frame needs of its reader."""
-
-    @property
-    def name(self) -> str: ...
-
-    def keep(self, frame: Frame) -> None: ...
-
-    def release(self, frame: Frame) -> None: ...
-
-
-class _Publisher(Protocol):
-    """What a frame needs of its writer."""
-
-    @property
-    def name(self) -> str: ...
-
-    def publish(self, slot: Slot, meta: bytes) -> int: ...
-
-    def give_up(self, slot: Slot) -> None: ...
 
 
 class _Frame(MadeByFunctions):
@@ -207,7 +186,7 @@ class Frame(_Frame):
 
     def __init__(
         self,
-        channel: _Keeper = _NOT_GIVEN,
+        channel: Keeper = _NOT_GIVEN,
         slot: Slot = _NOT_GIVEN,
         number: int = _NOT_GIVEN,
         skipped: int = _NOT_GIVEN,
@@ -266,7 +245,7 @@ class Frame(_Frame):
         return memory
 
     def _released(self) -> HandleStateError:
-        return HandleStateError(
+        return self._channel.refusal(
             f"frame {self.number} of {self._channel.name!r} is released: the writer may have overwritten it; use "
             "it before the next read, or keep it by frame.hold()"
         )
@@ -354,7 +333,7 @@ class WritableFrame(_Frame):
 
     def __init__(
         self,
-        channel: _Publisher = _NOT_GIVEN,
+        channel: Publisher = _NOT_GIVEN,
         slot: Slot = _NOT_GIVEN,
         memory: DeviceMemory = _NOT_GIVEN,
         dropped: bool = False,
@@ -379,7 +358,7 @@ class WritableFrame(_Frame):
         return memory
 
     def _over(self) -> HandleStateError:
-        return HandleStateError(
+        return self._channel.refusal(
             f"this frame of {self._channel.name!r} is published or given up; write the next one: channel.write()"
         )
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from extmem.channel.frame import Frame, WritableFrame, _Keeper, _Publisher
+from extmem.channel.frame import Frame, WritableFrame
+from extmem.channel.sides import Keeper, Publisher
 from extmem.errors import HandleStateError
 
 if TYPE_CHECKING:
@@ -26,14 +27,14 @@ _LEGACY_STREAM = 1
 """CU_STREAM_LEGACY: what DLPack means by no stream."""
 
 
-class _GpuReader(_Keeper, Protocol):
+class _GpuReader(Keeper, Protocol):
     """What a frame needs of its reader: also a `gpu_reading.ReaderOrder`."""
 
     @property
     def gpu(self) -> Any: ...
 
 
-class _GpuWriter(_Publisher, Protocol):
+class _GpuWriter(Publisher, Protocol):
     """What a frame needs of its writer: also a `gpu_writing.WriterOrder`."""
 
     @property
@@ -66,7 +67,7 @@ class _Reading:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         frame, lane = self._frame, self._lane
-        if lane is None:
+        if lane is None or frame._channel.inherited:
             return
         self._lane = None
         try:
@@ -183,8 +184,8 @@ class _Writing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         lane, self._lane = self._lane, None
-        if lane is not None:
-            frame = self._frame
+        frame = self._frame
+        if lane is not None and not frame._channel.inherited:
             frame._channel.gpu.leave(frame._slot, lane, failed=kind is not None)
 
 

@@ -87,6 +87,16 @@ class FrameKeeper(Channel):
             f"channel with max_held={self._max_held + 1}"
         )
 
+    def _end_frames(self) -> None:
+        """See `Channel`."""
+        for frame in (self._current, *[kept() for kept, _, _ in list(self._kept.values())]):
+            if frame is not None:
+                frame._live = False
+                frame._unlock = None
+        self._current = None
+        for frames in (self._held, self._kept, self._places, self._lingering, self._pending):
+            frames.clear()
+
     # Releasing. Called by frames, in any thread.
 
     def keep(self, frame: Frame) -> None:

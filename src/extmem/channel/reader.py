@@ -258,9 +258,9 @@ class ChannelReader(FrameKeeper):
 
         Arrays that are alive keep their slots until they are gone. A wait in another thread ends by HandleStateError.
         """
+        self._set_closed()
         if self._ended:
             return
-        self._set_closed()
         waiting.end_waits(self._page, self._waits)
         self._close()
 

@@ -241,11 +241,8 @@ class ChannelWriter(Channel):
 
     def close(self) -> None:
         """End the channel: readers get what is published, and then learn that it is closed. Safe to call twice.
-
         Arrays over its slots that are alive keep their memory.
         """
-        if self._ended:
-            return
         self._set_closed()
         self._close()
 
@@ -272,6 +269,11 @@ class ChannelWriter(Channel):
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self._order.count} frames published"
         return f"<ChannelWriter {self._name!r}: {self._format}, {len(self._slots)} slots, {state}>"
+
+    def _end_frames(self) -> None:
+        while self._writing:
+            if (frame := self._writing.popitem()[1]()) is not None:
+                frame._memory = None
 
     def _writes_one(self) -> bool:
         return len(self._writing) == 1 and len(self._order.order) == len(self._slots) - 1

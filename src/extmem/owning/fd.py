@@ -92,7 +92,7 @@ class OwnedFd(Owner):
         """Return this fd if it is 3 or greater. Else close it, and return a copy that is."""
         if self.fd >= self.first:
             return self
-        copy = copy_fd(self.fd)
+        copy = type(self)(numbers=duplicating(self.fd))
         self.settle()
         return copy
 

@@ -7,6 +7,10 @@ the process, however that ends. A description that is open for reading alone tak
 go through one lock of the kernel, which orders the bytes that were written before the release for whoever takes the
 lock afterwards.
 
+The description is not a forked child's, although it has a copy of the fd: the child would release locks of its parent.
+So the number is that of an empty file in the child (`_LockFd`), until the child's copy of the owner has ended: calls
+that were prepared before the fork release nothing there, neither locks of the parent nor those that the child takes.
+
 The structs of the calls are made once for each range, because the calls are in the path of each frame.
 """
 
@@ -60,7 +64,7 @@ def reopen(fd: int, *, writable: bool) -> OwnedFd:
     user; OutOfMemoryError.
     """
     try:
-        return OwnedFd.open(f"/proc/self/fd/{fd}", (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        return _LockFd.open(f"/proc/self/fd/{fd}", (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
     except FileNotFoundError:
         raise UnsupportedError(
             "a channel opens the file of its locks once more through /proc/self/fd, which is not there; mount /proc",
@@ -77,6 +81,26 @@ def reopen(fd: int, *, writable: bool) -> OwnedFd:
         ) from None
     except OSError as error:
         raise memfd.out_of_memory(error, "open", "another description of a memory file") from error
+
+
+class _LockFd(OwnedFd):
+    """The fd of a description that has locks. See the module."""
+
+    __slots__ = ()
+
+    def in_forked_child(self) -> None:
+        """See `Owner`. The child owns an empty file of this number instead."""
+        if not self.owes:
+            return
+        os.close(self.fd)  # first: the process may have as many files open as it may
+        try:
+            empty = os.memfd_create("extmem-forked", os.MFD_CLOEXEC)
+        except OSError:
+            self.forget()  # the number is free
+            raise
+        if empty != self.fd:
+            os.dup2(empty, self.fd, inheritable=False)
+            os.close(empty)
 
 
 class Range:
