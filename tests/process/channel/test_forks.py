@@ -131,6 +131,7 @@ def test_a_channel_that_the_child_opens_keeps_its_slots(name: str, end: str) -> 
             code = 0 if (mine.numpy().tolist(), mine.number, same, is_taken) == (before, 1, False, True) else 2
         finally:
             os._exit(code)
+    os.close(their_ready)
     assert os.read(ready, 1) == b"1"
     del array
     frame.release()
@@ -141,7 +142,7 @@ def test_a_channel_that_the_child_opens_keeps_its_slots(name: str, end: str) -> 
     os.write(their_go_on, b"1")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     writer.close()
-    for fd in (go_on, their_go_on, ready, their_ready):
+    for fd in (go_on, their_go_on, ready):
         os.close(fd)
 
 
