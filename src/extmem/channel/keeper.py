@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from extmem.channel.gpu_reading import ReaderOrder
     from extmem.channel.slots import Slot
     from extmem.channel.source import ReadSource
+    from extmem.devices.host.range_lock_system import RangeLocks
 
 __all__ = ["FrameKeeper"]
 
@@ -166,6 +167,11 @@ class FrameKeeper(Channel):
         if self._words[_WAITING]:
             self._wake_writer()
 
+    def tell_release(self) -> None:
+        """Wake the writer if it waits for a slot (for the library itself)."""
+        if not self.inherited and self._words[_WAITING]:
+            self._wake_writer()
+
     def _wake_writer(self) -> None:
         """Wake the writer, which waits for a slot."""
         page = self._own_page
@@ -243,7 +249,7 @@ class FrameKeeper(Channel):
         locks = self._control.locks
         keep = [locks.hold]  # the description stays open, also when the channel is closed
         if self._gpu is None:
-            end_with(list(views), unlock, keep, locks.end_if_closed)
+            end_with(list(views), unlock, keep, partial(_after_arrays, ref(self), locks))
         else:
             end_with(list(views), iter(()), keep, partial(self._end_lingering, number, unlock))
         lingering = sum(1 for _, others in self._lingering.values() if _alive(others))
@@ -261,6 +267,14 @@ class FrameKeeper(Channel):
         if self._lingering.pop(number, None) is not None:
             self._end(number, unlock)
         self._control.locks.end_if_closed()
+
+
+def _after_arrays(reader: ref[FrameKeeper], locks: RangeLocks) -> None:
+    """Tell that the last array of a frame that was released is gone. The array does not keep the reader alive."""
+    locks.end_if_closed()
+    found = reader()
+    if found is not None and not found.closed:
+        found.tell_release()
 
 
 def _alive(views: Views) -> bool:

@@ -1,0 +1,39 @@
+"""`FrameKeeper`: what arrays that outlive their frames mean for others, and what is left of a reader that is closed."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+import extmem
+from extmem.channel import reclaiming
+
+
+@pytest.mark.parametrize("arrays", [1, 2])
+def test_the_end_of_the_last_array_of_a_released_frame_wakes_a_writer_that_waits(
+    name: str, arrays: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reclaiming, "_SLICE_NS", 60_000_000_000)  # so that it does not look again by itself
+    looked, sleep = threading.Event(), reclaiming.sleep_on_pages
+
+    def noted(pages: Any, deadline: int | None) -> bool:
+        looked.set()  # after the look for a free slot
+        return sleep(pages, deadline)
+
+    monkeypatch.setattr(reclaiming, "sleep_on_pages", noted)
+    with extmem.create_channel(name, 8, slots=2, when_full="wait", timeout=40) as writer:
+        with extmem.open_channel(name, max_held=2) as reader:
+            writer.write().publish()
+            kept = [reader.read(timeout=5).numpy()]
+            kept += [kept[0][:4]] * (arrays - 1)
+            assert reader.poll() is None
+            writer.write().publish()
+            numbers: list[int] = []
+            thread = threading.Thread(target=lambda: numbers.append(writer.write().publish()))
+            thread.start()
+            assert looked.wait(20)
+            kept.clear()
+            thread.join(20)
+            assert numbers == [3]
