@@ -15,7 +15,6 @@ from extmem.channel import reclaiming
 def test_the_end_of_the_last_array_of_a_released_frame_wakes_a_writer_that_waits(
     name: str, arrays: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reclaiming, "_SLICE_NS", 60_000_000_000)  # so that it does not look again by itself
     looked, sleep = threading.Event(), reclaiming.sleep_on_pages
 
     def noted(pages: Any, deadline: int | None) -> bool:
@@ -34,6 +33,8 @@ def test_the_end_of_the_last_array_of_a_released_frame_wakes_a_writer_that_waits
             thread = threading.Thread(target=lambda: numbers.append(writer.write().publish()))
             thread.start()
             assert looked.wait(20)
+            signaled = reader._own_page.value
             kept.clear()
+            assert reader._own_page.value == signaled + 1  # on which the writer sleeps
             thread.join(20)
             assert numbers == [3]
