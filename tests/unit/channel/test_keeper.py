@@ -9,6 +9,7 @@ import pytest
 
 import extmem
 from extmem.channel import reclaiming
+from extmem.testing.leaks import descriptors
 
 
 @pytest.mark.parametrize("arrays", [1, 2])
@@ -38,3 +39,19 @@ def test_the_end_of_the_last_array_of_a_released_frame_wakes_a_writer_that_waits
             assert reader._own_page.value == signaled + 1  # on which the writer sleeps
             thread.join(20)
             assert numbers == [3]
+
+
+@pytest.mark.linux_only("Windows has no file descriptors of this process to count")
+def test_a_channel_that_is_closed_keeps_no_descriptor(name: str) -> None:
+    with extmem.create_channel(name, 8):
+        extmem.open_channel(name).close()  # what the first use opens
+        before = len(descriptors())
+        readers = [extmem.open_channel(name) for _ in range(3)]
+        assert len(descriptors()) > before
+        for reader in readers:
+            reader.close()
+        assert len(descriptors()) <= before
+    others = [extmem.create_channel(f"{name}.{index}", 8) for index in range(2)]
+    for writer in others:
+        writer.close()
+    assert len(descriptors()) <= before

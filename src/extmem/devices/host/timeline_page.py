@@ -157,8 +157,10 @@ class TimelinePage(PageSignals):
         """
         with lock:
             self._users -= 1
-            if self._users <= 0 and _pages.get(self._key) is self:
-                del _pages[self._key]
+            if self._users <= 0:
+                self._file = None  # which whoever still refers to the page would keep open
+                if _pages.get(self._key) is self:
+                    del _pages[self._key]
 
     def _start_time(self) -> int:
         return start_time(os.getpid())
