@@ -44,14 +44,16 @@ def test_the_end_of_the_last_array_of_a_released_frame_wakes_a_writer_that_waits
 @pytest.mark.linux_only("Windows has no file descriptors of this process to count")
 def test_a_channel_that_is_closed_keeps_no_descriptor(name: str) -> None:
     with extmem.create_channel(name, 8):
-        extmem.open_channel(name).close()  # what the first use opens
+        closed = [extmem.open_channel(name) for _ in range(2)]
+        for reader in closed:
+            reader.close()
         before = len(descriptors())
-        readers = [extmem.open_channel(name) for _ in range(3)]
+        more = [extmem.open_channel(name) for _ in range(3)]
         assert len(descriptors()) > before
-        for reader in readers:
+        for reader in more:
             reader.close()
         assert len(descriptors()) <= before
-    others = [extmem.create_channel(f"{name}.{index}", 8) for index in range(2)]
-    for writer in others:
-        writer.close()
-    assert len(descriptors()) <= before
+    for index in range(2):
+        with extmem.create_channel(f"{name}.{index}", 8) as other:
+            pass
+        assert other.closed and len(descriptors()) <= before
