@@ -26,6 +26,7 @@ from extmem import _pickles
 from extmem.api import functions, unclaimed
 from extmem.api.device import DeviceMemory
 from extmem.core import exporting
+from extmem.core.naming import CHANNEL_PARTS
 from extmem.devices import select
 from extmem.errors import ExtmemError, HandleStateError
 from extmem.handles import Access, FdHandle, HandleEntry, NtHandle
@@ -49,8 +50,16 @@ __all__ = [
 
 
 def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
-    """Reduce memory for pickling. The receiver gets another memory object with the same rights."""
+    """Reduce memory for pickling. The receiver gets another memory object with the same rights.
+
+    Errors: TypeError for memory of a channel's slot.
+    """
     with memory.use() as record:
+        if (record.name or "").startswith(CHANNEL_PARTS):
+            raise TypeError(
+                "the memory of a frame cannot be pickled: who receives it would not hold the slot, which the writer "
+                "overwrites. Pickle the channel, whose readers get the frames, or a copy: frame.numpy().copy()"
+            )
         number = exporting.sent_reference(record)
         owner = record.manager or manager()
         return _pickles.receive_memory, (bound_ticket(owner, owner.offer(reference=number)),)
