@@ -5,13 +5,13 @@ from __future__ import annotations
 import abc
 import os
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 from weakref import ref
 
 from extmem import _pickles
 from extmem.arguments import CheckedWhenMade
 from extmem.channel.turns import Turns
-from extmem.errors import HandleStateError
+from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
 
@@ -38,6 +38,8 @@ class Channel(CheckedWhenMade, abc.ABC):
     in the control page that cannot be true.
     """
 
+    _remedy = "create it again by extmem.create_channel"
+    """What a program does with one that is closed."""
     _made_by = "extmem.create_channel(…) or extmem.open_channel(…)"
 
     def __init__(self, name: str, page: ControlPage, frames: Timeline) -> None:
@@ -106,6 +108,16 @@ class Channel(CheckedWhenMade, abc.ABC):
     ) -> None:
         self.close()
 
+    def __copy__(self) -> NoReturn:
+        raise UnsupportedError(
+            f"the copy module does not copy a channel ({self._name!r}): open_channel(name) opens another reader, and "
+            "pickles are for other processes, which get a reader",
+            requires_one_of=["open_channel()"],
+        )
+
+    def __deepcopy__(self, memo: dict[int, object]) -> NoReturn:
+        self.__copy__()
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _pickles.reduce_channel(self)
 
@@ -117,9 +129,7 @@ class Channel(CheckedWhenMade, abc.ABC):
     def _check(self) -> None:
         """Refuse a channel that is closed, and one of the parent of a forked process."""
         if self._closed:
-            raise HandleStateError(
-                f"the channel {self._name!r} is closed{self._closed_why}; open it again by extmem.open_channel"
-            )
+            raise HandleStateError(f"the channel {self._name!r} is closed{self._closed_why}; {self._remedy}")
         if self._pid != current_process.pid:
             self._control.check_process()
 

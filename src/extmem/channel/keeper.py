@@ -40,6 +40,7 @@ _HELD, _WAITING = reader_page.HELD, Words.WAITING
 class FrameKeeper(Channel):
     """See the module. `ChannelReader` sets the attributes."""
 
+    _remedy = "open it again by extmem.open_channel"
     _current: Frame | None
     """The frame that it gave last, unless `Frame.hold` keeps it."""
     _free: list[int]

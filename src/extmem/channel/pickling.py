@@ -62,5 +62,5 @@ def receive(data: bytes) -> ChannelReader:
 
 def _unclaimed(name: str, reason: Exception) -> ChannelReader:
     reader = object.__new__(ChannelReader)
-    reader.set_closed(name, f": it could not be received: {reason}")
+    reader.set_closed(name, f": it could not be received: {str(reason).rstrip('.')}")
     return reader

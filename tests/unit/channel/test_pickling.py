@@ -32,3 +32,31 @@ def test_memory_of_a_frame_is_not_pickled_since_the_receiver_would_not_hold_it(w
             assert received.read(timeout=5).number == 1
     with extmem.open_device(kind="host").allocate(4, "uint8") as memory, pickle.loads(pickle.dumps(memory)) as other:
         assert other.size == memory.size
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_the_copy_module_does_not_make_a_reader_of_a_writer(writer: ChannelWriter, copied: object) -> None:
+    assert callable(copied)
+    with extmem.open_channel(writer.name) as reader:
+        for channel in (writer, reader):
+            with pytest.raises(UnsupportedError, match="does not copy a channel .*open_channel"):
+                copied(channel)
+        assert len(writer.info.readers) == 1
+
+
+def test_a_closed_side_says_how_it_is_made_again(writer: ChannelWriter) -> None:
+    reader = extmem.open_channel(writer.name)
+    sent = pickle.dumps(reader)
+    with pickle.loads(sent) as received:
+        assert isinstance(received, ChannelReader)
+    reader.close()
+    with pytest.raises(HandleStateError, match=r"is closed; open it again by extmem\.open_channel$"):
+        reader.poll()
+    second = pickle.loads(sent)  # the ticket was claimed
+    with pytest.raises(
+        HandleStateError, match=r"not be received: .*[^.]; open it again by extmem\.open_channel$"
+    ):
+        second.poll()
+    writer.close()
+    with pytest.raises(HandleStateError, match=r"is closed; create it again by extmem\.create_channel$"):
+        writer.write()
