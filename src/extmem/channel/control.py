@@ -16,7 +16,7 @@ from extmem.channel import system
 from extmem.devices import host
 from extmem.devices.host._libc import ffi
 from extmem.devices.host.range_lock_system import Range, RangeLocks
-from extmem.errors import ChannelCorruptError, HandleStateError
+from extmem.errors import ChannelCorruptError, HandleStateError, NameNotFoundError
 from extmem.handles import Access
 from extmem.handles.process_id import current_process
 from extmem.manager import Imported, Manager, Reference, manager
@@ -28,6 +28,8 @@ __all__ = ["ControlPage", "adopt", "find", "publish", "slot_range"]
 
 _SLOTS: Final = 1 << 40
 _PLACES: Final = 1 << 50
+_WHERE: Final = "The broker in "
+"""With this begins what the object manager's errors say of where it has looked."""
 _READ: Final = int(Access.READ)
 _READ_WRITE: Final = int(Access.READ_WRITE)
 
@@ -226,8 +228,23 @@ def find(name: str, *, writable: bool, security: str | None = None) -> ControlPa
     owner = manager()
     reference = Reference(owner)
     desired = _READ_WRITE if writable else _READ
-    imported = owner.import_by_name(name, desired, reference, object_kind=ObjectKind.CHANNEL)
+    try:
+        imported = owner.import_by_name(name, desired, reference, object_kind=ObjectKind.CHANNEL)
+    except NameNotFoundError as error:
+        raise _not_found(name, error) from None
     return adopt(name, imported, writable, security)
+
+
+def _not_found(name: str, error: NameNotFoundError) -> NameNotFoundError:
+    """Return the error for a name without a channel, which says what makes one. error: of the object manager."""
+    where = str(error)
+    at = where.find(_WHERE)
+    return NameNotFoundError(
+        f"no channel is named {name!r}: start its writer (extmem.create_channel), or wait for the name: "
+        f"extmem.open_channel(name, timeout=seconds){'. ' + where[at:] if at >= 0 else ''}",
+        ntstatus=error.ntstatus,
+        winerror=error.winerror,
+    )
 
 
 def adopt(name: str, imported: Imported, writable: bool = False, security: str | None = None) -> ControlPage:

@@ -166,7 +166,7 @@ class _Frame(MadeByFunctions):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a frame cannot be pickled: it holds a slot of this process's reader. Pickle the channel, whose readers "
+            "a frame cannot be pickled: this process holds its slot. Pickle the channel, whose readers "
             "get the frames, or a copy: frame.numpy().copy()"
         )
 

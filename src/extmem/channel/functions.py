@@ -20,7 +20,6 @@ from extmem.channel.source import ReadSource
 from extmem.channel.system import WriterLock
 from extmem.channel.writer import ChannelWriter, WhenFull
 from extmem.core import name_waits, operations, shared_devices
-from extmem.core.everyday_names import everyday_name
 from extmem.errors import (
     ChannelTakenError,
     NameNotFoundError,
@@ -96,7 +95,7 @@ def create_channel(
     """
     if unsettled:
         work_off()
-    checked = _checked_name(name)
+    checked = names.checked(name)
     form = SlotFormat.of(shape, dtype)
     _check_choice(when_full, _POLICIES, "when_full")
     _check_choice(reliable, ("allow", "refuse"), "reliable")
@@ -189,7 +188,7 @@ def open_channel(
     """
     if unsettled:
         work_off()
-    checked = _checked_name(name)
+    checked = names.checked(name)
     deadline = time.monotonic() + (0 if timeout is None else name_waits.checked_timeout(timeout))
     options = _checked_options(
         every=every, reliable=reliable, start=start, max_held=max_held, strict=strict, reconnect=reconnect
@@ -365,11 +364,13 @@ def _own_page(page: ControlPage, name: str, *, reliable: bool) -> tuple[Timeline
         with contextlib.suppress(NameTakenError):
             return host.timeline(name=names.reader(page.identity, place)), place
     what, limit = ("reliable readers", first) if reliable else ("readers", most)
-    raise error_for(
-        Status.QUOTA_EXCEEDED,
-        f"The channel {name!r} has {limit} {what}, and its writer allows no more. Close one, or create the channel "
-        f"with a greater {'max_reliable' if reliable else 'max_readers'}.",
-    )
+    why = f"The channel {name!r} has {limit} {what}, "
+    if limit >= READERS_LIMIT:
+        why += "as many as a channel can have. Close one."
+    else:
+        more = "max_reliable" if reliable else "max_readers"
+        why += f"and its writer allows no more. Close one, or create the channel with a greater {more}."
+    raise error_for(Status.QUOTA_EXCEEDED, why)
 
 
 def _self(host: Device) -> dict[str, int]:
@@ -412,13 +413,6 @@ def _checked_options(**options: Any) -> dict[str, Any]:
     if options["reliable"] and not options["every"]:
         raise ValueError("reliable=True is for readers of each frame; give every=True, too, or omit it")
     return options
-
-
-def _checked_name(name: object) -> str:
-    checked = everyday_name(cast("str | None", name))
-    if checked is None:
-        raise TypeError("name is None; give the name of the channel as a str")
-    return checked
 
 
 def _check_choice(value: object, choices: tuple[str, ...], what: str) -> None:

@@ -83,10 +83,11 @@ class FrameKeeper(Channel):
 
     def _refuse_more(self) -> None:
         numbers = sorted(self._kept)
+        more = f", or open the channel with max_held={self._max_held + 1}"
         raise HandleStateError(
             f"this reader of {self._name!r} keeps {len(numbers)} frames ({', '.join(map(str, numbers[:8]))}), and "
-            f"max_held is {self._max_held}; release one (frame.release(), the end of its with block), or open the "
-            f"channel with max_held={self._max_held + 1}"
+            f"max_held is {self._max_held}; release one (frame.release(), the end of its with block)"
+            f"{more if self._max_held < reader_page.HELD_LIMIT else ', or copy it'}"
         )
 
     def _end_frames(self) -> None:
@@ -255,10 +256,11 @@ class FrameKeeper(Channel):
             end_with(list(views), iter(()), keep, partial(self._end_lingering, number, unlock))
         lingering = sum(1 for _, others in self._lingering.values() if _alive(others))
         if lingering > self._max_held:
+            more = f", or open the channel with a greater max_held than {self._max_held}"
             warnings.warn(
                 f"{lingering} released frames of {self._name!r} have arrays that are alive, and keep their "
-                "slots; delete the arrays (or copy what you need) before the next read, or open the channel with a "
-                f"greater max_held than {self._max_held}",
+                "slots; delete the arrays (or copy what you need) before the next read"
+                f"{more if self._max_held < reader_page.HELD_LIMIT else ''}",
                 ResourceWarning,
                 stacklevel=6,
             )

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
+from extmem.core.everyday_names import everyday_name
 from extmem.core.naming import CHANNEL_PARTS
+from extmem.objects import Status, error_for
 
-__all__ = ["PREFIX", "alive", "frames", "parts", "reader", "slot", "written", "writer"]
+__all__ = ["PREFIX", "alive", "checked", "frames", "parts", "reader", "slot", "written", "writer"]
 
 PREFIX: Final = CHANNEL_PARTS
 """With this begin the names of the parts. Programs open channels by the name that they gave."""
+
+
+def checked(name: object) -> str:
+    """Return the name of a channel as a plain str. Errors: TypeError; NameInvalidError, also for names of parts."""
+    found = everyday_name(cast("str | None", name))
+    if found is None:
+        raise TypeError("name is None; give the name of the channel as a str")
+    if found.casefold().startswith(PREFIX):
+        raise error_for(
+            Status.OBJECT_NAME_INVALID,
+            f"The name {found!r} begins with {PREFIX!r}, as the names of the parts of channels do, which lists of "
+            "names omit. Choose another name.",
+        )
+    return found
 
 
 def parts(identity: bytes) -> str:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
-from extmem import interop
+from extmem import interop, vk
 from extmem.api import functions
 from extmem.api.device import DeviceMemory
 from extmem.channel import names
 from extmem.channel.format import SlotFormat
 from extmem.core import views
-from extmem.errors import ChannelCorruptError, LiveViewError, NameNotFoundError, ObjectTypeError
+from extmem.errors import (
+    ChannelCorruptError,
+    LiveViewError,
+    NameNotFoundError,
+    ObjectTypeError,
+    OutOfMemoryError,
+    RuleViolation,
+)
 from extmem.sharing.layout import ArrayLayout
 from extmem.sharing.table import strides_of
 
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
     from extmem.sharing.table import Entry
 
 __all__ = ["Slot", "close_memory", "make_slot", "open_slot"]
+
+_BEYOND_HEAP: Final = "VUID-vkAllocateMemory-pAllocateInfo-01713"
+"""The rule that an allocation breaks that is larger than the heap."""
 
 
 class Slot:
@@ -136,7 +146,18 @@ def make_slot(
 ) -> Slot:
     """Return a new slot. page_names: the identity of the channel, and its epoch. Errors: as `Device.allocate`."""
     identity, epoch = page_names
-    memory = form.allocate(device, names.slot(identity, epoch, index), security)
+    try:
+        memory = form.allocate(device, names.slot(identity, epoch, index), security)
+    except RuleViolation as error:
+        if _BEYOND_HEAP not in error.vuids:
+            raise
+        raise OutOfMemoryError(
+            f"slot {index} of the channel is to have the shape {form}, and that is more than {device.name} has: "
+            f"{error.violations[0].problem}; give a smaller shape, or another device",
+            result=vk.Result.ERROR_OUT_OF_DEVICE_MEMORY,
+            command="vkAllocateMemory",
+            devices=[device.name],
+        ) from None
     return Slot(index, epoch, memory, form, place)
 
 

@@ -53,9 +53,7 @@ def test_a_closed_side_says_how_it_is_made_again(writer: ChannelWriter) -> None:
     with pytest.raises(HandleStateError, match=r"is closed; open it again by extmem\.open_channel$"):
         reader.poll()
     second = pickle.loads(sent)  # the ticket was claimed
-    with pytest.raises(
-        HandleStateError, match=r"not be received: .*[^.]; open it again by extmem\.open_channel$"
-    ):
+    with pytest.raises(HandleStateError, match=r"not be received: .*[^.]; open it again by extmem\.open_channel$"):
         second.poll()
     writer.close()
     with pytest.raises(HandleStateError, match=r"is closed; create it again by extmem\.create_channel$"):
