@@ -62,11 +62,11 @@ def last_frame(channel: Channel) -> str:
 
 def timeout_error(channel: Channel, timeout: float, awaited: int) -> WaitTimeoutError:
     """Return the error to raise when no frame came in time."""
-    pid = channel.control.words64[Words.WRITER]
+    pid, ended = channel.control.words64[Words.WRITER], has_writer_ended(channel)
+    state, remedy = ("has ended", "start it again") if ended else ("has not ended", "see what the writer does")
     return WaitTimeoutError(
         f"no frame of {channel.name!r} came in {timeout:g} s: frame {awaited} is waited for, and the last one of its "
-        f"writer (process {pid}, which has not ended) is {last_frame(channel)}; wait longer, or see what the "
-        "writer does",
+        f"writer (process {pid}, which {state}) is {last_frame(channel)}; wait longer, or {remedy}",
         value=awaited,
         reached=channel.count,
     )
@@ -79,6 +79,17 @@ def gone_error(channel: Channel, awaited: int) -> WriterGoneError | None:
         return _gone(channel, awaited, control.words64[Words.WRITER], True)
     facts = page.abandoned_below(awaited)
     return None if facts is None else _gone(channel, awaited, facts.pid, facts.closed)
+
+
+def has_writer_ended(channel: Channel) -> bool:
+    """Return whether the writer has closed the channel or has ended, as far as this process can find out."""
+    words, page = channel.control.words64, channel.frames_page
+    if channel.control.words[Words.CLOSED] or page.abandoned_below(1 << 64) is not None:
+        return True
+    try:
+        return bool(page.has_ended(words[Words.WRITER], words[Words.WRITER + 1], words[Words.WRITER + 2]))
+    except OSError:
+        return False
 
 
 def check_writer(channel: Channel, awaited: int) -> None:
