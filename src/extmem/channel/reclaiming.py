@@ -10,9 +10,11 @@ from extmem.api.sync_functions import open_timeline
 from extmem.channel import info, names
 from extmem.channel.ring import EVERYTHING, WriteOrder
 from extmem.channel.slots import make_slot
+from extmem.core.naming import short_name
 from extmem.devices.host.sync_system import sleep_on_pages
 from extmem.errors import ChannelFullError, ExtmemError, ReaderTooSlowError
 from extmem.handles import Access
+from extmem.handles.process_id import current_process
 from extmem.manager import manager
 from extmem.sharing import reader_page
 from extmem.sharing.channel_page import Words
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from extmem.channel.format import SlotFormat
     from extmem.channel.gpu_writing import WriterOrder
     from extmem.channel.slots import Slot
+    from extmem.objects import PayloadRow
 
 __all__ = ["Readers", "begin_epoch", "following", "full_error", "make_slots"]
 
@@ -117,24 +120,34 @@ def full_error(control: ControlPage, order: WriteOrder, waited: float | None) ->
     writing = len(order.numbers) - len(order.order)
     if writing:
         facts.append(f"{writing} of them are being written by this process")
-    newest = 1 if order.count and len(order.numbers) > 1 else 0
-    known = {frame.slot for _, frame in held} | set(unread)
-    untold = len(order.numbers) - newest - writing - len(known)
-    if untold > 0 and not slow:
-        others = sorted(info.openers(control.name, rows) - {pid for pid, _ in held})
+    newest = {order.numbers.index(order.count)} if len(order.numbers) > 1 and order.count in order.numbers else set()
+    known = {frame.slot for _, frame in held} | set(unread) | newest
+    untold = sorted(set(order.order) - known)
+    if untold and not slow:
         facts.append(
-            f"{untold} of them are locked without telling, by one of the processes that have opened the channel: "
-            f"{', '.join(map(str, others)) or 'none is known'}"
+            f"{len(untold)} of them are locked without telling (slots {', '.join(map(str, untold))}), by arrays of a "
+            f"reader that is closed, or by a faulty process: one of {_users(control, untold, rows)}"
         )
     begin = f"no slot of {name!r} is free" + (f" after {waited:.3f} s" if waited is not None else "")
     text = (
-        f"{begin}: it has {len(order.numbers)}, and its newest frame ({order.count}) keeps one; "
+        f"{begin}: it has {len(order.numbers)}{f', and its newest frame ({order.count}) keeps one' * bool(newest)}; "
         f"{'; '.join(facts) or 'readers hold the others'}. Have readers release their frames sooner, create the "
         'channel with more slots (2 and those that readers hold), or with when_full="drop" or "grow"'
     )
     if unread and not holders:
         return ReaderTooSlowError(text, holders=slow)
     return ChannelFullError(text, holders=holders or slow or readers)
+
+
+def _users(control: ControlPage, slots: list[int], rows: list[PayloadRow]) -> str:
+    """Return the processes that have these slots, or the channel, open: one of them has the locks."""
+    open_in = info.openers(control.name, rows)
+    wanted = {names.slot(control.identity, control.epoch, slot) for slot in slots}
+    for row in rows:
+        if any(short_name(name) in wanted for name in row.names):
+            open_in |= {holder.pid for holder in row.holders}
+    others = sorted(open_in - {current_process.pid})
+    return ", ".join([*(f"process {pid}" for pid in others), f"this process ({current_process.pid})"])
 
 
 def make_slots(control: ControlPage, device: Device, form: SlotFormat, count: int, security: str | None) -> list[Slot]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import extmem
-from extmem import ChannelCorruptError, ChannelWriter, HandleStateError
+from extmem import ChannelCorruptError, ChannelFullError, ChannelWriter, HandleStateError
 from extmem.sharing.channel_page import Words
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
@@ -232,3 +232,18 @@ def test_a_child_that_executes_a_program_does_not_keep_locks(name: str) -> None:
             reader.close()
             put(writer, 4)
             child.kill()
+
+
+def test_a_full_ring_names_the_process_whose_arrays_have_outlived_its_reader(peer: Peer, name: str) -> None:
+    with extmem.create_channel(name, 8, "int64", slots=2, when_full="raise") as writer:
+        put(writer)
+        peer(
+            "import extmem; reader = extmem.open_channel(name); array = reader.read(timeout=10).numpy(); "
+            "reader.close(); del reader",
+            name=name,
+        )
+        put(writer)
+        with pytest.raises(ChannelFullError, match=rf"arrays of a reader that is closed.*process {peer.pid}"):
+            put(writer)
+        peer("del array")
+        put(writer)

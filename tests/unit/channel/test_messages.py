@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 import extmem
-from extmem import HandleStateError, NameNotFoundError
+from extmem import ChannelFullError, HandleStateError, NameNotFoundError, WaitTimeoutError
 from extmem.channel import names
 from extmem.errors import NameInvalidError, OutOfMemoryError, QuotaError
 
 
 def test_a_name_without_a_channel_needs_a_writer(name: str) -> None:
-    with pytest.raises(
-        NameNotFoundError, match=rf"no channel is named '{name}': start its writer .*open_channel"
-    ):
+    with pytest.raises(NameNotFoundError, match=rf"no channel is named '{name}': start its writer .*open_channel"):
         extmem.open_channel(name)
     with pytest.raises(NameNotFoundError, match="No live object is named"):  # memory is exported
         extmem.open(name)
@@ -62,3 +62,48 @@ def test_a_slot_that_is_larger_than_all_memory_is_out_of_memory(name: str, shape
         extmem.create_channel(name, shape)  # type: ignore[arg-type]
     with extmem.create_channel(name, 8) as writer:
         assert writer.slots == 4
+
+
+def test_a_wait_tells_whether_the_writer_has_ended(name: str) -> None:
+    writer = extmem.create_channel(name, 8)
+    with extmem.open_channel(name, reconnect=True) as reader:
+        with pytest.raises(WaitTimeoutError, match="which has not ended.*see what the writer does"):
+            reader.read(timeout=0)
+        writer.close()
+        with pytest.raises(WaitTimeoutError, match="which has ended.*start it again"):
+            reader.read(timeout=0)
+        with extmem.create_channel(name, 8):
+            with pytest.raises(WaitTimeoutError, match="which has not ended"):
+                reader.read(timeout=0)
+
+
+def test_a_full_ring_tells_of_arrays_of_a_reader_that_is_closed(name: str) -> None:
+    with extmem.create_channel(name, 8, slots=2, when_full="raise") as writer:
+        writer.write().publish()
+        with extmem.open_channel(name) as reader:
+            array = reader.read(timeout=5).numpy()
+        writer.write().publish()
+        with pytest.raises(ChannelFullError, match=rf"\(slots 0\), by arrays of .*this process \({os.getpid()}\)"):
+            writer.write()
+        del array
+        assert writer.write().publish() == 3
+
+
+def test_a_ring_of_one_slot_does_not_keep_its_newest_frame(name: str) -> None:
+    with extmem.create_channel(name, 8, slots=1, when_full="raise") as writer, extmem.open_channel(name) as reader:
+        writer.write().publish()
+        frame = reader.read(timeout=5)
+        with pytest.raises(ChannelFullError, match="it has 1; process .* holds frame 1 in slot 0"):
+            writer.write()
+        frame.release()
+        assert writer.write().publish() == 2
+
+
+def test_a_ring_of_two_slots_keeps_its_newest_frame(name: str) -> None:
+    with extmem.create_channel(name, 8, slots=2, when_full="raise") as writer, extmem.open_channel(name) as reader:
+        writer.write().publish()
+        frame = reader.read(timeout=5)
+        writer.write().publish()
+        with pytest.raises(ChannelFullError, match=r"it has 2, and its newest frame \(2\) keeps one; process"):
+            writer.write()
+        frame.release()
