@@ -234,6 +234,7 @@ def test_a_child_that_executes_a_program_does_not_keep_locks(name: str) -> None:
             child.kill()
 
 
+@pytest.mark.linux_only("Windows does not tell which processes have a name open")
 def test_a_full_ring_names_the_process_whose_arrays_have_outlived_its_reader(peer: Peer, name: str) -> None:
     with extmem.create_channel(name, 8, "int64", slots=2, when_full="raise") as writer:
         put(writer)
