@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from extmem.channel.frame import Frame
     from extmem.channel.slots import Slot
     from extmem.errors import HandleStateError
 
@@ -25,10 +24,10 @@ class _Side(Protocol):
 class Keeper(_Side, Protocol):
     """What a frame needs of its reader."""
 
-    def keep(self, frame: Frame) -> None:
+    def keep(self, frame: Any) -> None:
         """Note that a frame is kept beyond the next read."""
 
-    def release(self, frame: Frame) -> None:
+    def release(self, frame: Any) -> None:
         """Release a frame."""
 
 
