@@ -240,9 +240,7 @@ class ChannelWriter(Channel):
         return info.of(self._control, self._page, gpu=self._gpu)
 
     def close(self) -> None:
-        """End the channel: readers get what is published, and then learn that it is closed. Safe to call twice.
-        Arrays over its slots that are alive keep their memory.
-        """
+        """End the channel: readers get what is published first. Arrays keep their slots. Safe to call twice."""
         self._set_closed()
         self._close()
 
