@@ -183,10 +183,13 @@ def following(
 def begin_epoch(control: ControlPage, encoded: bytes, count: int) -> None:
     """Let readers move to the slots of the next epoch, which exist. encoded: the table of their arrays.
 
-    The numbers of the old epoch are deleted first: a reader that comes between finds no frame.
+    The numbers of the old epoch are deleted first, and then where its frames were: a reader that comes between finds no
+    frame, and afterwards none leads to a slot that the new epoch does not have.
     """
     for index in range(control.layout.capacity):
         control.numbers[index] = 0
+    for entry in range(control.layout.entries):
+        control.table[entry] = 0
     control.set_arrays(encoded)
     control.words[Words.SLOTS] = count
     control.words64[Words.EPOCH] += 1

@@ -293,6 +293,40 @@ def test_reconfigure_begins_an_epoch_and_held_frames_stay_valid(name: str) -> No
         assert reader.read().shape == (2, 2)
 
 
+@pytest.mark.parametrize("every", [False, True])
+def test_frames_that_end_with_their_slots_are_skipped(name: str, every: bool) -> None:
+    with extmem.create_channel(name, 4, slots=4) as writer, extmem.open_channel(name, every=every) as reader:
+        publish(writer)
+        assert reader.read().number == 1
+        publish(writer, 3)
+        writer.reconfigure(8, slots=2)  # frame 4 was in slot 3
+        assert reader.poll() is None
+        with extmem.open_channel(name, every=every) as late:
+            assert late.poll() is None
+            for number in range(5, 24):  # the table of slots begins again within these
+                publish(writer)
+                frame, of_late = reader.read(), late.read()
+                assert (frame.number, frame.skipped, frame.shape) == (number, 3 if number == 5 else 0, (8,))
+                assert (of_late.number, of_late.skipped) == (number, 0)
+        assert reader.lost == 3
+
+
+def test_a_reader_that_has_not_read_moves_to_fewer_slots(name: str) -> None:
+    with extmem.create_channel(name, 4, slots=1, max_slots=4, when_full="grow") as writer:
+        with extmem.open_channel(name, max_held=4, every=True) as holder, extmem.open_channel(name) as reader:
+            publish(writer)
+            held = [holder.read().hold()]
+            publish(writer)
+            held.append(holder.read().hold())
+            publish(writer)  # into slot 2, which the reader has not opened
+            writer.reconfigure(slots=1)
+            assert reader.poll() is None and holder.poll() is None
+            publish(writer)
+            assert reader.read().number == 4 and holder.read().number == 4
+            for one in held:
+                one.release()
+
+
 def test_a_ring_of_one_slot(name: str) -> None:
     with extmem.create_channel(name, 4, slots=1) as writer, extmem.open_channel(name) as reader:
         publish(writer, 3)
