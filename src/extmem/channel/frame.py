@@ -233,7 +233,8 @@ class Frame(_Frame):
         self.number = number
         """Its number. Numbers begin at 1, grow by 1, and are never used twice."""
         self.skipped = skipped
-        """How many frames this reader has not seen, between the one that it read before and this one."""
+        """How many frames this reader has not seen, between the one that it read before and this one. For its first
+        frame: between `open_channel`, with the frame that `start` names, and this one."""
         self.meta = meta
         """The metadata that the writer gave it: at most 256 bytes."""
 
