@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from extmem.api.slices import MemorySlice
-from extmem.arguments import a_type
+from extmem.arguments import a_type, integer_of
 from extmem.errors import UnsupportedError
 from extmem.interop import array_sources
 from extmem.sharing import table
+from extmem.sharing.channel_page import ARRAYS_LIMIT
 from extmem.sharing.dtypes import element_of
 from extmem.sharing.layout import ArrayLayout, axes_of
 from extmem.sharing.table import Entry, Spec, Table, strides_of
@@ -42,7 +43,8 @@ class SlotFormat:
     def of(cls, shape: Any, dtype: Any) -> SlotFormat:
         """Return the format of frames of one array of this shape and element type, or of a dictionary of such arrays.
 
-        A dictionary has a shape, or a pair of a shape and an element type, for each name. Errors: as `Device.allocate`.
+        A dictionary has a shape, or a pair of a shape and an element type, for each name. Errors: as `Device.allocate`;
+        ValueError for more arrays than the table of the control page has room for.
         """
         if not isinstance(shape, Mapping):
             return cls(_shape(shape), element_of(dtype).text, None, 0, b"")
@@ -56,6 +58,11 @@ class SlotFormat:
             specs.append(Spec(name, element_of(kind).text, _shape(one)))
         entries, size = table.place(specs)
         encoded = table.encode(Table(entries))
+        if len(encoded) > ARRAYS_LIMIT:
+            raise ValueError(
+                f"a frame is to hold {len(specs)} arrays, whose names, shapes and types take {len(encoded)} bytes, and "
+                f"{ARRAYS_LIMIT} is the limit; put arrays of the same shape together, into one with another axis"
+            )
         return cls((size,), "uint8", table.by_name(entries), size, encoded)
 
     @classmethod
@@ -68,6 +75,41 @@ class SlotFormat:
             return cls(memory.shape, memory.dtype, None, memory.size, b"")
         found = table.decode(encoded, memory.size)
         return cls((memory.size,), "uint8", table.by_name(found.entries), memory.size, encoded)
+
+    def changed(self, shape: Any, dtype: Any) -> SlotFormat:
+        """Return the format with another shape or element type. None: as in this one.
+
+        Errors: as `of`; ValueError if that does not tell the element type of each array.
+        """
+        if shape is None and dtype is None:
+            return self
+        if self.entries is None:
+            return self.of(self.shape if shape is None else shape, self.dtype if dtype is None else dtype)
+        if shape is None:
+            raise ValueError(
+                f"dtype is {dtype!r}, and a frame holds several arrays, each of a type of its own: {self}; give the "
+                'dictionary of them, too: {"name": (shape, dtype), …}'
+            )
+        if dtype is not None:
+            return self.of(shape, dtype)
+        if not isinstance(shape, Mapping):
+            raise ValueError(
+                f"shape is {shape!r}, and a frame holds several arrays, each of a type of its own: {self}; give the "
+                "dtype of the one array, too"
+            )
+        return self.of({name: self._with_type(name, given) for name, given in shape.items()}, None)
+
+    def _with_type(self, name: object, given: Any) -> Any:
+        """Return the pair of a shape and an element type of an array: of the one that has this name now."""
+        entry = (self.entries or {}).get(name) if isinstance(name, str) else None
+        if _has_type(given) or not isinstance(name, str):
+            return given
+        if entry is None:
+            raise ValueError(
+                f"the array {name!r} is new, and its element type is not given; give a pair for it: "
+                f'{{{name!r}: ({given!r}, "float32")}}'
+            )
+        return given, entry.dtype
 
     def allocate(self, device: Device, name: str | None, security: str | None) -> DeviceMemory:
         """Return new memory for a slot. Errors: as `Device.allocate`."""
@@ -158,4 +200,4 @@ def _shape(given: Any) -> tuple[int, ...]:
 
 def _has_type(given: Any) -> bool:
     """Return whether it is a pair of a shape and an element type."""
-    return isinstance(given, tuple) and len(given) == 2 and not isinstance(given[1], int)
+    return isinstance(given, tuple) and len(given) == 2 and integer_of(given[1]) is None

@@ -18,10 +18,9 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
-from extmem.arguments import a_type
+from extmem.arguments import whole_number
 from extmem.channel import info, reclaiming, waiting
 from extmem.channel.base import Channel
-from extmem.channel.format import SlotFormat
 from extmem.channel.frame import WritableFrame
 from extmem.channel.ring import EVERYTHING, WriteOrder
 from extmem.channel.slots import Slot, close_memory, make_slot
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from extmem.api.device import Device, DeviceMemory
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
+    from extmem.channel.format import SlotFormat
     from extmem.channel.gpu_writing import WriterOrder
     from extmem.channel.info import ChannelInfo
     from extmem.channel.reclaiming import Readers
@@ -166,20 +166,18 @@ class ChannelWriter(Channel):
     def reconfigure(self, shape: Any = None, dtype: Any = None, *, slots: int | None = None) -> None:
         """Replace the slots by others: a new epoch, under the same name. Frame numbers go on.
 
-        shape, dtype: as for `extmem.create_channel`; None for those that there are. slots: their number; None as now.
+        shape, dtype: as for `extmem.create_channel`; None for those that there are. An array of several keeps its type
+            if its name has one now, and none is given.
+        slots: their number; None as now.
         Readers open the new slots at their next read. Frames that they hold stay valid; those that they have not read
         are counted as skipped. The memory of the old slots ends when nobody holds it any more.
         Errors: as `create_channel`; ValueError for more slots than `max_slots`; HandleStateError while a frame is
         being written. After an error nothing has changed.
         """
         self._check()
-        form = self._format
-        if shape is not None or dtype is not None:
-            form = SlotFormat.of(form.shape if shape is None else shape, form.dtype if dtype is None else dtype)
-        count = len(self._slots) if slots is None else slots
+        form = self._format.changed(shape, dtype)
+        count = len(self._slots) if slots is None else whole_number(slots, "slots")
         capacity = self._control.layout.capacity
-        if not isinstance(count, int) or isinstance(count, bool):
-            raise TypeError(f"slots is {count!r}, {a_type(count)}; give a whole number")
         if not 1 <= count <= capacity:
             raise ValueError(
                 f"slots is {count}, and this channel has 1 to {capacity}; create it with max_slots={max(1, count)}"
@@ -201,10 +199,9 @@ class ChannelWriter(Channel):
         """Begin an epoch with new slots; no frame is being written (for the library itself)."""
         made = reclaiming.make_slots(self._control, self._device, form, count, self._security)
         self._gpu = reclaiming.following(self._gpu, self._device, self._slots, self._scratch, made, self._order.count)
+        before, scratch, order = self._slots, self._scratch, WriteOrder([0] * count, self._order.count)
         reclaiming.begin_epoch(self._control, form.encoded, count)
-        before, scratch = self._slots, self._scratch
-        self._order = WriteOrder([0] * count, self._order.count)
-        self._slots, self._format, self._scratch = made, form, None
+        self._order, self._slots, self._format, self._scratch = order, made, form, None
         if scratch is not None:
             close_memory(scratch)
         for slot in before:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from extmem import (
     NameTakenError,
     ObjectTypeError,
 )
-from extmem.errors import AccessDeniedError, QuotaError, ReaderTooSlowError
+from extmem.errors import AccessDeniedError, OutOfMemoryError, QuotaError, ReaderTooSlowError
 from extmem.testing.leaks import descriptors, mappings
 from extmem.testing.waiting import wait_until
 
@@ -325,6 +326,74 @@ def test_a_reader_that_has_not_read_moves_to_fewer_slots(name: str) -> None:
             assert reader.read().number == 4 and holder.read().number == 4
             for one in held:
                 one.release()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"shape": {f"a{index}": 3 for index in range(5000)}}, ValueError, "5000 arrays.*65536 is the limit"),
+        ({"shape": (2, -1)}, ValueError, "-1"),
+        ({"shape": 4, "dtype": "no type"}, ValueError, "no type"),
+        ({"shape": 1 << 62}, (ValueError, OutOfMemoryError), "4611686018427387904"),
+        ({"slots": 0}, ValueError, "slots is 0"),
+        ({"slots": "3"}, TypeError, "a str"),
+        ({"slots": True}, TypeError, "a bool"),
+    ],
+)
+def test_a_reconfigure_that_fails_changes_nothing(
+    name: str, change: dict[str, Any], error: type[Exception] | tuple[type[Exception], ...], text: str
+) -> None:
+    with extmem.create_channel(name, 4) as writer:
+        with extmem.open_channel(name, every=True, reliable=True, strict=True) as reader:
+            publish(writer, 2)
+            with pytest.raises(error, match=text):
+                writer.reconfigure(**change)
+            assert (writer.shape, writer.slots, writer.info.epoch) == ((4,), 4, 1)
+            publish(writer)
+            assert [reader.read().number for _ in range(3)] == [1, 2, 3]
+
+
+def test_more_arrays_than_a_page_can_list_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="65536 is the limit"):
+        extmem.create_channel(name, {f"a{index}": 3 for index in range(5000)})
+    extmem.create_channel(name, {f"a{index}": 3 for index in range(500)}, slots=1).close()
+
+
+def test_reconfigure_keeps_the_element_types_that_there_are(name: str) -> None:
+    with extmem.create_channel(name, {"a": 4, "b": (2, "float32")}, slots=1) as writer:
+        with extmem.open_channel(name) as reader:
+            writer.reconfigure({"a": (2, 2), "b": 8})
+            publish(writer)
+            kinds = {key: (one.shape, str(one.dtype)) for key, one in reader.read().numpy().items()}
+            assert kinds == {"a": ((2, 2), "uint8"), "b": ((8,), "float32")}
+            for change, text in (
+                ({"dtype": "float32"}, "several arrays"),
+                ({"shape": {"a": 4, "z": 4}}, "'z' is new"),
+                ({"shape": 16}, "the dtype of the one array"),
+            ):
+                with pytest.raises(ValueError, match=text):
+                    writer.reconfigure(**change)  # type: ignore[arg-type]
+            writer.reconfigure({"a": 4, "z": (4, "int16")}, slots=np.int64(2))
+            assert writer.slots == 2
+            writer.reconfigure({"z": 4, "y": 2}, "float64")
+            publish(writer)
+            assert {str(one.dtype) for one in reader.read().numpy().values()} == {"float64"}
+            writer.reconfigure(3, "int32")
+            writer.reconfigure((3, 1))
+            assert (writer.shape, writer.dtype) == ((3, 1), "int32")
+            writer.reconfigure({"k": 2})
+            publish(writer)
+            assert str(reader.read()["k"].numpy().dtype) == "int32"
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (np.int64(4), np.int64(5)), (np.uint8(4), 5), [4, np.int16(5)]])
+def test_a_shape_of_integers_of_any_type(name: str, shape: Any) -> None:
+    with extmem.create_channel(name, {"color": shape, "typed": (shape, np.float32)}, slots=1) as writer:
+        with writer.write() as frame:
+            kinds = {key: (one.shape, str(one.dtype)) for key, one in frame.numpy().items()}
+        assert kinds == {"color": ((4, 5), "uint8"), "typed": ((4, 5), "float32")}
+    with extmem.create_channel(name, shape, slots=np.int64(1)) as one_array:
+        assert (one_array.shape, one_array.slots) == ((4, 5), 1)
 
 
 def test_a_ring_of_one_slot(name: str) -> None:
