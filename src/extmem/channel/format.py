@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from extmem import interop
 from extmem.api.slices import MemorySlice
 from extmem.arguments import a_type, integer_of
 from extmem.errors import UnsupportedError
 from extmem.interop import array_sources
+from extmem.interop.array_sources import ArraySource
 from extmem.sharing import table
 from extmem.sharing.channel_page import ARRAYS_LIMIT
+from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import element_of
-from extmem.sharing.layout import ArrayLayout, axes_of
+from extmem.sharing.elements import nbytes_of
+from extmem.sharing.layout import ArrayLayout, axes_of, contiguous_strides
 from extmem.sharing.table import Entry, Spec, Table, strides_of
 
 if TYPE_CHECKING:
@@ -128,41 +132,83 @@ class SlotFormat:
             raise KeyError(f"there is no array {name!r} in this frame; it holds {names}")
         return MemorySlice(memory, ArrayLayout(entry.shape, entry.dtype, strides_of(entry), entry.offset), entry.name)
 
-    def arrays_of(self, channel: str, array: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arrays by name that `put` was given; none for a format of one array.
+    def contents_of(self, channel: str, array: Any, arrays: Mapping[str, Any]) -> memoryview | dict[str, ArraySource]:
+        """Return what `put` was given, checked: the bytes of the one array, or the arrays by their names.
 
-        channel: its name, for messages. Errors: TypeError, ValueError for others than those of a frame.
+        channel: its name, for messages. Errors: TypeError, ValueError for others than those of a frame;
+        UnsupportedError for arrays of a GPU.
         """
-        given = {**(array if isinstance(array, dict) else {}), **arrays}
-        if (array is None or isinstance(array, dict)) != bool(self.entries):
-            raise TypeError(f"put() takes what a frame of {channel!r} holds: {self}")
-        if self.entries is not None and given.keys() != self.entries.keys():
-            raise ValueError(
-                f"put() got the arrays {sorted(given)}, and a frame of {channel!r} holds {sorted(self.entries)}; "
-                "give each of them"
+        if self.entries is None:
+            if arrays or array is None or isinstance(array, dict):
+                raise TypeError(
+                    f"put() got {_names(array, arrays)}, and a frame of {channel!r} is one array without a name: "
+                    f"{self}; give it by position, and metadata by meta="
+                )
+            return self._octets_of(channel, array)
+        if array is not None and not isinstance(array, dict):
+            raise TypeError(
+                f"put() got {a_type(array)}, and a frame of {channel!r} holds several arrays: {self}; give a "
+                "dictionary of them, or keywords"
             )
-        return given
+        given = {**(array or {}), **arrays}
+        if given.keys() != self.entries.keys() or len(given) != len(array or ()) + len(arrays):
+            raise ValueError(
+                f"put() got {_names(array, arrays)}, and a frame of {channel!r} holds {sorted(self.entries)}; give "
+                "each of them once"
+            )
+        return {name: self._source_of(name, value) for name, value in given.items()}
 
-    def fill(self, memory: DeviceMemory, arrays: Mapping[str, Any]) -> None:
-        """Copy all of several arrays into a slot: onto a GPU by one copy, of bytes that are put together here.
+    def fill(self, memory: DeviceMemory, contents: memoryview | dict[str, ArraySource]) -> None:
+        """Copy what `contents_of` has returned into a slot: onto a GPU by one copy, of bytes that are joined here.
 
-        Errors: as `fill_part`; OutOfMemoryError; DriverError.
+        Errors: OutOfMemoryError; DriverError.
         """
-        if memory.host_visible:
-            target = memory.map()
-            for name, value in arrays.items():
-                self.fill_part(target, name, value)
-            return
-        whole = bytearray(self.size)
-        for name, value in arrays.items():
-            self.fill_part(memoryview(whole), name, value)
-        memory.write(whole)
+        if isinstance(contents, memoryview):
+            memory.write(contents)
+        elif memory.host_visible:
+            self._fill_parts(memory.map(), contents)
+        else:
+            whole = bytearray(self.size)
+            self._fill_parts(memoryview(whole), contents)
+            memory.write(whole)
 
-    def fill_part(self, target: memoryview, name: str, value: Any) -> None:
-        """Copy an array to its place in the bytes of a frame.
+    def _fill_parts(self, target: memoryview, sources: dict[str, ArraySource]) -> None:
+        """Copy arrays to their places in the bytes of a frame."""
+        for name, source in sources.items():
+            entry = (self.entries or {})[name]
+            if source.nbytes:
+                source.copy_to(target[entry.offset : entry.offset + entry.nbytes], source)
 
-        Errors: TypeError, ValueError for an array of another shape or element type; UnsupportedError for one of a GPU.
-        """
+    def _octets_of(self, channel: str, array: Any) -> memoryview:
+        """Return the bytes of the one array. Bytes without a shape have to be as many as those of a frame."""
+        wanted = element_of(self.dtype)
+        if hasattr(array, "dtype") and hasattr(array, "shape"):
+            shape = tuple(array.shape)
+            if shape != self.shape:
+                raise ValueError(
+                    f"put() got {a_type(array)} of the shape {shape}, and a frame of {channel!r} is {self}; reshape "
+                    "it, or write a part of a frame by channel.write()"
+                )
+            try:
+                found = element_of(array.dtype)
+            except ValueError:  # a type of its own, whose elements may become an array of another one
+                found = wanted
+            if found != wanted:
+                raise TypeError(
+                    f"put() got {a_type(array)} of {found.text}, and a frame of {channel!r} is {self}; convert it first"
+                )
+        described = ArrayInfo(self.shape, self.dtype, contiguous_strides(self.shape, wanted.step))
+        octets = interop.octets_to_write(array, described, offset=None, cast=False)
+        size = nbytes_of(wanted, self.shape)
+        if octets.nbytes != size:
+            raise ValueError(
+                f"put() got {octets.nbytes} bytes, and a frame of {channel!r} has {size}: {self}; give all of them, or "
+                "write a part of a frame by channel.write()"
+            )
+        return octets
+
+    def _source_of(self, name: str, value: Any) -> ArraySource:
+        """Return one of several arrays, checked. Errors: as `contents_of`."""
         entry = (self.entries or {})[name]
         source = array_sources.source_of(value, name)
         if (source.element.text, source.shape) != (entry.dtype, entry.shape):
@@ -176,8 +222,7 @@ class SlotFormat:
                 "(tensor.cpu()), or write it to the frame of a GPU by frame.on(stream)",
                 requires_one_of=["an array of the host"],
             )
-        if source.nbytes:
-            source.copy_to(target[entry.offset : entry.offset + entry.nbytes], source)
+        return source
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SlotFormat) and (self.shape, self.dtype, self.encoded) == (
@@ -192,6 +237,16 @@ class SlotFormat:
         if self.entries is None:
             return f"{self.shape} of {self.dtype}"
         return ", ".join(f"{name}: {entry.shape} of {entry.dtype}" for name, entry in self.entries.items())
+
+
+def _names(array: Any, arrays: Mapping[str, Any]) -> str:
+    """Return what `put` was given, for messages."""
+    found = [f"the arrays {sorted(map(str, array))}"] if isinstance(array, dict) else []
+    if array is not None and not isinstance(array, dict):
+        found = [a_type(array)]
+    if arrays:
+        found.append(f"the keywords {sorted(arrays)}")
+    return " and ".join(found) or "no array"
 
 
 def _shape(given: Any) -> tuple[int, ...]:

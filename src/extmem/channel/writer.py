@@ -149,18 +149,19 @@ class ChannelWriter(Channel):
     def put(self, array: Any = None, /, *, meta: bytes = b"", **arrays: Any) -> int:
         """Copy an array into a slot, and publish it. Return its number; 0 if it was dropped.
 
-        array: an array of NumPy, PyTorch, JAX, …, or a buffer, of the shape and element type of a frame; or a
+        array: an array of NumPy, PyTorch, JAX, …, of the shape and element type of a frame, or its bytes; or a
         dictionary of the arrays of a frame with several. arrays: the same, by keywords.
-        Errors: as `write`; TypeError and ValueError for other arrays.
+        Errors: as `write`; TypeError and ValueError for other arrays, also if the frame would be dropped.
         """
-        given = self._format.arrays_of(self._name, array, arrays)
+        form = self._format
+        contents = form.contents_of(self._name, array, arrays)
         with self.write() as frame:
             frame.meta = meta
+            there = frame.ring_slot.format
+            if there is not form and there != form:  # another thread has replaced the slots
+                contents = there.contents_of(self._name, array, arrays)
             if not frame.dropped:
-                if self._format.entries is None:
-                    frame.memory.write(array)
-                else:
-                    self._format.fill(frame.memory, given)
+                there.fill(frame.memory, contents)
         return frame.number
 
     def reconfigure(self, shape: Any = None, dtype: Any = None, *, slots: int | None = None) -> None:

@@ -100,6 +100,69 @@ def test_put_copies_arrays(name: str) -> None:
         assert writer.count == 1
 
 
+_WHOLE = np.arange(4, dtype="uint8").reshape(2, 2)
+
+
+@pytest.mark.parametrize(
+    "given", [_WHOLE, _WHOLE.tobytes(), bytearray(_WHOLE), memoryview(_WHOLE), _WHOLE.T.copy().T, [[0, 1], [2, 3]]]
+)
+def test_put_takes_a_whole_frame(name: str, given: Any) -> None:
+    with extmem.create_channel(name, (2, 2)) as writer, extmem.open_channel(name) as reader:
+        assert writer.put(given) == 1
+        assert reader.read().numpy().tolist() == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        (_WHOLE[:1], ValueError, r"shape \(1, 2\)"),
+        (_WHOLE.reshape(4), ValueError, r"shape \(4,\)"),
+        (b"12", ValueError, "2 bytes.*has 4"),
+        (b"12345", ValueError, "5 bytes.*has 4"),
+        (memoryview(b""), ValueError, "0 bytes.*has 4"),
+        ([1, 2, 3, 4], ValueError, r"\(4,\)"),
+        (_WHOLE.astype("int8"), TypeError, "int8"),
+        (None, TypeError, "no array"),
+        ({"a": _WHOLE}, TypeError, r"\['a'\]"),
+    ],
+)
+@pytest.mark.parametrize("full", [False, True])
+def test_put_refuses_what_is_no_whole_frame(
+    name: str, given: Any, error: type[Exception], text: str, full: bool
+) -> None:
+    with extmem.create_channel(name, (2, 2), slots=1) as writer, extmem.open_channel(name) as reader:
+        writer.put(_WHOLE)
+        held = reader.read() if full else None
+        with pytest.raises(error, match=text):
+            writer.put(given)
+        with pytest.raises(TypeError, match=r"keywords \['metadata'\].*meta="):
+            writer.put(_WHOLE, metadata=b"x")
+        assert (writer.count, writer.dropped) == (1, 0)
+        assert held is None or writer.put(_WHOLE) == 0
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_put_refuses_other_arrays_than_those_of_a_frame(name: str, full: bool) -> None:
+    with extmem.create_channel(name, {"a": (2, 2), "b": 3}, slots=1) as writer, extmem.open_channel(name) as reader:
+        b = np.zeros(3, "uint8")
+        writer.put(a=_WHOLE, b=b)
+        held = reader.read() if full else None
+        wrong: list[tuple[Any, dict[str, Any], type[Exception]]] = [
+            (_WHOLE, {}, TypeError),
+            ({"a": _WHOLE}, {}, ValueError),
+            ({"a": _WHOLE, "b": b}, {"a": _WHOLE}, ValueError),
+            ({"a": _WHOLE, "b": b}, {"metadata": b"x"}, ValueError),
+            ({"a": _WHOLE.reshape(4), "b": b}, {}, ValueError),
+            ({"a": _WHOLE, "b": b"12"}, {}, ValueError),
+            ({"a": _WHOLE, "b": 5}, {}, TypeError),
+        ]
+        for array, arrays, error in wrong:
+            with pytest.raises(error):
+                writer.put(array, **arrays)
+        assert (writer.count, writer.dropped) == (1, 0)
+        assert writer.put({"a": _WHOLE}, b=b) == (0 if held else 2)
+
+
 def test_a_frame_holds_many_arrays(name: str) -> None:
     shapes = {"color": ((4, 5, 4), "uint8"), "depth": ((4, 5), "float32"), "pose": (3, 4)}
     with extmem.create_channel(name, shapes, "float64") as writer, extmem.open_channel(name) as reader:
@@ -129,9 +192,11 @@ def test_a_frame_holds_many_arrays(name: str) -> None:
 def test_any_element_type(name: str, dtype: str) -> None:
     with extmem.create_channel(name, 3, dtype) as writer, extmem.open_channel(name) as reader:
         with writer.write() as frame:
-            frame.view()[:] = bytes(range(frame.memory.size))
+            frame.view()[:] = octets = bytes(range(frame.memory.size))
         got = reader.read()
-        assert got.dtype == frame.dtype and got.tobytes() == bytes(range(got.memory.size))
+        assert got.dtype == frame.dtype and got.tobytes() == octets
+        assert writer.put(got.numpy().copy()) == 2 and reader.read().tobytes() == octets
+        assert writer.put(octets) == 3 and reader.read().tobytes() == octets
 
 
 def test_N5_drop_counts_and_readers_do_not_see_it(name: str) -> None:
