@@ -214,7 +214,7 @@ def reader_info(control: ControlPage, place: int, count: int, pids: dict[str, in
         place,
         pids.get(name, 0),
         bool(state.mode & reader_page.Mode.EVERY),
-        bool(state.mode & reader_page.Mode.RELIABLE),
+        bool(state.mode & reader_page.Mode.RELIABLE) and not control.words[Words.REFUSES],
         state.cursor,
         max(0, count - state.cursor),
         state.lost,

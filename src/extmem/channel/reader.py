@@ -219,7 +219,7 @@ class ChannelReader(FrameKeeper):
     @property
     def reliable(self) -> bool:
         """Whether the writer does not overwrite frames before it has read them."""
-        return self._reliable
+        return self._reliable and not self._words[Words.REFUSES]
 
     @property
     def cursor(self) -> int:

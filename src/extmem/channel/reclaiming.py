@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from extmem.channel.gpu_writing import WriterOrder
     from extmem.channel.slots import Slot
 
-__all__ = ["Readers", "begin_epoch", "following", "full_error", "make_slots"]
+__all__ = ["Readers", "begin_epoch", "following", "full_error", "make_slots", "more"]
 
 _SLICE_NS: Final = 20_000_000
 """The longest sleep of a writer that waits. A reader that loses a frame, instead of releasing it, does not wake it."""
@@ -152,6 +152,15 @@ def make_slots(control: ControlPage, device: Device, form: SlotFormat, count: in
             slot.close()
         raise
     return made
+
+
+def more(control: ControlPage, device: Device, form: SlotFormat, index: int, security: str | None) -> Slot:
+    """Return one more slot for this epoch, which readers do not see yet. index: its own. Errors: as `make_slots`."""
+    place = control.slot_range(control.epoch, index)
+    slot = make_slot((control.identity, control.epoch), index, device, form, place, security)
+    control.numbers[index] = 0
+    slot.prepare(control.locks, exclusive=True)
+    return slot
 
 
 def following(

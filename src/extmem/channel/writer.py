@@ -23,7 +23,7 @@ from extmem.channel import info, reclaiming, waiting
 from extmem.channel.base import Channel
 from extmem.channel.frame import WritableFrame
 from extmem.channel.ring import EVERYTHING, WriteOrder
-from extmem.channel.slots import Slot, close_memory, make_slot
+from extmem.channel.slots import Slot, close_memory
 from extmem.channel.turns import ENDED, NEXT, THREAD, await_turn, in_turn
 from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
 from extmem.handles.process_id import current_process
@@ -63,10 +63,13 @@ class ChannelWriter(Channel):
         gpu: WriterOrder | None,
         when_full: WhenFull,
         timeout: float | None,
+        refuses: bool,
         max_slots: int,
         security: str | None,
     ) -> None:
-        """lock: that this process has as the writer. gpu: of slots on a GPU. All is owned from now on."""
+        """lock: that this process has as the writer. gpu: of slots on a GPU. refuses: reliable readers. All is owned
+        from now on.
+        """
         super().__init__(name, page, frames)
         self._writer_lock = lock
         self._slots = slots
@@ -94,13 +97,13 @@ class ChannelWriter(Channel):
         """The frames that are being written, by their slots."""
         self._scratch: DeviceMemory | None = None
         self._readers: Readers = reclaiming.Readers(page)
-        self._reliable = page.reliable_range() if page.header.max_reliable else None
+        self._reliable = page.reliable_range() if page.header.max_reliable and not refuses else None
         self._order = WriteOrder(page.numbers[: len(slots)].tolist(), self._page.value)
         for index, number in enumerate(self._order.numbers):
             if page.numbers[index] != number:
                 page.numbers[index] = 0
         self._page.announce_signal()
-        page.words[Words.CLOSED] = 0
+        page.words[Words.REFUSES], page.words[Words.CLOSED] = refuses, 0
 
     # Writing.
 
@@ -178,10 +181,10 @@ class ChannelWriter(Channel):
         self._check()
         form = self._format.changed(shape, dtype)
         count = len(self._slots) if slots is None else whole_number(slots, "slots")
-        capacity = self._control.layout.capacity
-        if not 1 <= count <= capacity:
+        if not 1 <= count <= self._max_slots:
             raise ValueError(
-                f"slots is {count}, and this channel has 1 to {capacity}; create it with max_slots={max(1, count)}"
+                f"slots is {count}, and this channel has 1 to {self._max_slots}; create it with "
+                f"max_slots={max(1, count)}"
             )
         self._reconfigure(form, count)
 
@@ -207,6 +210,14 @@ class ChannelWriter(Channel):
             close_memory(scratch)
         for slot in before:
             slot.close()
+
+    def add_slots(self, count: int) -> None:
+        """Add slots to those of the epoch, up to this number (for the library itself)."""
+        while len(self._slots) < count:
+            slot = reclaiming.more(self._control, self._device, self._format, len(self._slots), self._security)
+            self._slots.append(slot)
+            self._order.grow()
+            self._control.words[Words.SLOTS] = len(self._slots)
 
     # Facts.
 
@@ -396,21 +407,12 @@ class ChannelWriter(Channel):
     @in_turn
     def _grown(self) -> WritableFrame | None:
         """Add a slot, and return a frame in it; None if there may be no more, or no memory is left."""
-        index = len(self._slots)
-        if index >= self._max_slots:
+        if len(self._slots) >= self._max_slots:
             return None
-        control = self._control
-        place = control.slot_range(control.epoch, index)
-        where = (control.identity, control.epoch)
         try:
-            slot = make_slot(where, index, self._device, self._format, place, self._security)
+            self.add_slots(len(self._slots) + 1)
         except OutOfMemoryError:
             return None
-        control.numbers[index] = 0
-        slot.prepare(control.locks, exclusive=True)
-        self._slots.append(slot)
-        self._order.grow()
-        control.words[Words.SLOTS] = index + 1
         claimed = self._claim()
         return None if claimed < 0 else self._made(claimed)
 

@@ -79,6 +79,8 @@ class Words:
     """u32: not 0 while the writer waits for readers to release a slot."""
     CLOSED: Final = 100 // 4
     """u32: 1 after the writer has closed the channel in the usual way; 0 while there is a writer."""
+    REFUSES: Final = 104 // 4
+    """u32: 1 if the writer does not wait for reliable readers, although the channel has places for them."""
 
 
 class Header(msgspec.Struct, frozen=True):
