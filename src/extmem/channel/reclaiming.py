@@ -54,7 +54,10 @@ class Readers:
             if place >= most:
                 break
             found = self._of(place)
-            least = min(least, 0 if found is None else found[2][_CURSOR])
+            if found is None:
+                return 0
+            if reader_page.is_reliable(found[1].contents):  # others take these places when no other is free
+                least = min(least, found[2][_CURSOR])
         return least
 
     def expected(self) -> list[tuple[Any, int]]:

@@ -303,6 +303,16 @@ def test_readers_beyond_the_limit_are_refused(name: str) -> None:
         extmem.open_channel(name).close()
 
 
+def test_N6_no_other_reader_keeps_the_writer_in_the_place_of_a_reliable_one(name: str) -> None:
+    with extmem.create_channel(name, 4, when_full="raise", max_readers=3, max_reliable=2) as writer:
+        with extmem.open_channel(name, every=True), extmem.open_channel(name, every=True):
+            assert [one.place for one in writer.info.readers] == [1, 2]
+            publish(writer, 9)
+            with extmem.open_channel(name, every=True, reliable=True), pytest.raises(ReaderTooSlowError):
+                publish(writer, 9)
+            publish(writer, 9)
+
+
 def test_N1_a_channel_has_one_writer(name: str) -> None:
     with extmem.create_channel(name, 4):
         with pytest.raises(ChannelTakenError, match=rf"process {os.getpid()}"):
