@@ -407,11 +407,11 @@ class WritableFrame(_Frame):
         self._meta = value
 
     def view(self) -> memoryview:
-        """Return a memoryview (format "B") of the bytes of the slot, to write to."""
+        """Return a memoryview (format "B") of the bytes of the slot, to write to before the frame is published."""
         return self._slot.cached_view(self.memory)
 
     def numpy(self) -> Any:
-        """Return a NumPy array over the slot, to write to; a dictionary of several arrays."""
+        """Return a NumPy array over the slot, to write to before it is published; a dictionary of several arrays."""
         if self._memory is None or self._slot.format.entries is not None:
             return super().numpy()
         return self._slot.cached_numpy(self._memory)

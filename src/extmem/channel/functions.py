@@ -181,8 +181,8 @@ def open_channel(
     reliable: whether the writer must not overwrite a frame before this reader has read it. It needs `every=True`, and
         the writer's leave.
     start: the first frame: "newest" that there is, the "next" one that comes, or the "oldest" that there is.
-        That one, and all after it, are counted if they are overwritten before the first read. A writer keeps none that
-        is older than the newest one of now for a reliable reader.
+        That one, and all after it, are counted if they are overwritten before the first read. For a reliable reader,
+        the writer keeps the newest frame that there is now, and later ones, and none that is older.
     max_held: the most frames that this reader keeps at once, the one of its loop included. At most 32. With 1, the
         frame of a loop can be kept (`Frame.hold`), and has to be released before the next read.
     strict: whether frames that were lost are an error (FramesLostError).

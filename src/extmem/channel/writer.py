@@ -110,8 +110,9 @@ class ChannelWriter(Channel):
     def write(self) -> WritableFrame:
         """Return a slot to fill: `with channel.write() as frame:`. The end of the block publishes it.
 
-        Its contents are those of an older frame: write all of it. Without a free slot, `when_full` decides: a frame
-        that is `dropped`, a wait, an error, or one more slot. Several may be written at the same time.
+        Its contents are those of an older frame: write all of it. Use its arrays in the block alone: they stay
+        writable, and what they write later changes a frame that readers have. Without a free slot, `when_full` decides:
+        a frame that is `dropped`, a wait, an error, or one more slot. Several may be written at the same time.
         Errors: ChannelFullError, which names the readers that hold slots; ReaderTooSlowError, if reliable readers have
         not read their frames; OutOfMemoryError.
         """
