@@ -9,7 +9,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -61,38 +60,6 @@ def test_N3_every_reads_each_frame_in_order_and_tells_what_was_overwritten(write
         frame = reader.read()
         assert (frame.number, frame.skipped, reader.lost) == (6, 2, 2)
         assert seen(reader) == [7, 8, 9]
-
-
-@pytest.mark.parametrize(("start", "lost"), [("newest", 7), ("next", 6), ("oldest", 9)])
-def test_N11_frames_that_are_overwritten_before_the_first_read_are_counted(
-    writer: ChannelWriter, start: Any, lost: int
-) -> None:
-    publish(writer, 3)
-    with (
-        extmem.open_channel(writer.name, every=True, start=start) as reader,
-        extmem.open_channel(writer.name, every=True, start=start, strict=True) as strict,
-    ):
-        with extmem.open_channel(writer.name, every=True, start=start) as in_time:
-            first = in_time.poll()
-            assert (first is None and start == "next") or (first is not None and first.skipped == 0)
-        publish(writer, 10)
-        frame = reader.read()
-        assert (frame.number, frame.skipped, reader.lost) == (10, lost, lost)
-        with pytest.raises(FramesLostError, match="too slow") as caught:
-            strict.read()
-        assert (caught.value.first, caught.value.count) == (10 - lost, lost)
-        assert strict.read().number == 10
-
-
-def test_N11_frames_of_a_reliable_reader_that_end_with_their_slots_are_counted(writer: ChannelWriter) -> None:
-    with extmem.open_channel(writer.name, every=True, reliable=True, strict=True) as reader:
-        publish(writer, 3)
-        writer.reconfigure(8)
-        publish(writer)
-        with pytest.raises(FramesLostError, match="has replaced") as caught:
-            reader.read()
-        assert (caught.value.first, caught.value.count) == (1, 3)
-        assert reader.read().number == 4
 
 
 def test_N11_a_strict_reader_raises_and_goes_on_behind_the_loss(writer: ChannelWriter) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from extmem import (
     NameTakenError,
     ObjectTypeError,
 )
-from extmem.errors import AccessDeniedError, OutOfMemoryError, QuotaError, ReaderTooSlowError
+from extmem.errors import AccessDeniedError, QuotaError, ReaderTooSlowError
 from extmem.testing.leaks import descriptors, mappings
 from extmem.testing.waiting import wait_until
 
@@ -98,69 +97,6 @@ def test_put_copies_arrays(name: str) -> None:
         with pytest.raises(TypeError, match="put"):
             writer.put({"a": array})
         assert writer.count == 1
-
-
-_WHOLE = np.arange(4, dtype="uint8").reshape(2, 2)
-
-
-@pytest.mark.parametrize(
-    "given", [_WHOLE, _WHOLE.tobytes(), bytearray(_WHOLE), memoryview(_WHOLE), _WHOLE.T.copy().T, [[0, 1], [2, 3]]]
-)
-def test_put_takes_a_whole_frame(name: str, given: Any) -> None:
-    with extmem.create_channel(name, (2, 2)) as writer, extmem.open_channel(name) as reader:
-        assert writer.put(given) == 1
-        assert reader.read().numpy().tolist() == [[0, 1], [2, 3]]
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "text"),
-    [
-        (_WHOLE[:1], ValueError, r"shape \(1, 2\)"),
-        (_WHOLE.reshape(4), ValueError, r"shape \(4,\)"),
-        (b"12", ValueError, "2 bytes.*has 4"),
-        (b"12345", ValueError, "5 bytes.*has 4"),
-        (memoryview(b""), ValueError, "0 bytes.*has 4"),
-        ([1, 2, 3, 4], ValueError, r"\(4,\)"),
-        (_WHOLE.astype("int8"), TypeError, "int8"),
-        (None, TypeError, "no array"),
-        ({"a": _WHOLE}, TypeError, r"\['a'\]"),
-    ],
-)
-@pytest.mark.parametrize("full", [False, True])
-def test_put_refuses_what_is_no_whole_frame(
-    name: str, given: Any, error: type[Exception], text: str, full: bool
-) -> None:
-    with extmem.create_channel(name, (2, 2), slots=1) as writer, extmem.open_channel(name) as reader:
-        writer.put(_WHOLE)
-        held = reader.read() if full else None
-        with pytest.raises(error, match=text):
-            writer.put(given)
-        with pytest.raises(TypeError, match=r"keywords \['metadata'\].*meta="):
-            writer.put(_WHOLE, metadata=b"x")
-        assert (writer.count, writer.dropped) == (1, 0)
-        assert held is None or writer.put(_WHOLE) == 0
-
-
-@pytest.mark.parametrize("full", [False, True])
-def test_put_refuses_other_arrays_than_those_of_a_frame(name: str, full: bool) -> None:
-    with extmem.create_channel(name, {"a": (2, 2), "b": 3}, slots=1) as writer, extmem.open_channel(name) as reader:
-        b = np.zeros(3, "uint8")
-        writer.put(a=_WHOLE, b=b)
-        held = reader.read() if full else None
-        wrong: list[tuple[Any, dict[str, Any], type[Exception]]] = [
-            (_WHOLE, {}, TypeError),
-            ({"a": _WHOLE}, {}, ValueError),
-            ({"a": _WHOLE, "b": b}, {"a": _WHOLE}, ValueError),
-            ({"a": _WHOLE, "b": b}, {"metadata": b"x"}, ValueError),
-            ({"a": _WHOLE.reshape(4), "b": b}, {}, ValueError),
-            ({"a": _WHOLE, "b": b"12"}, {}, ValueError),
-            ({"a": _WHOLE, "b": 5}, {}, TypeError),
-        ]
-        for array, arrays, error in wrong:
-            with pytest.raises(error):
-                writer.put(array, **arrays)
-        assert (writer.count, writer.dropped) == (1, 0)
-        assert writer.put({"a": _WHOLE}, b=b) == (0 if held else 2)
 
 
 def test_a_frame_holds_many_arrays(name: str) -> None:
@@ -303,16 +239,6 @@ def test_readers_beyond_the_limit_are_refused(name: str) -> None:
         extmem.open_channel(name).close()
 
 
-def test_N6_no_other_reader_keeps_the_writer_in_the_place_of_a_reliable_one(name: str) -> None:
-    with extmem.create_channel(name, 4, when_full="raise", max_readers=3, max_reliable=2) as writer:
-        with extmem.open_channel(name, every=True), extmem.open_channel(name, every=True):
-            assert [one.place for one in writer.info.readers] == [1, 2]
-            publish(writer, 9)
-            with extmem.open_channel(name, every=True, reliable=True), pytest.raises(ReaderTooSlowError):
-                publish(writer, 9)
-            publish(writer, 9)
-
-
 def test_N1_a_channel_has_one_writer(name: str) -> None:
     with extmem.create_channel(name, 4):
         with pytest.raises(ChannelTakenError, match=rf"process {os.getpid()}"):
@@ -350,67 +276,6 @@ def test_N1_a_writer_of_another_shape_begins_an_epoch(name: str, other: dict[str
     reader.close()
 
 
-def test_N1_a_writer_that_takes_over_has_the_slots_that_it_asks_for(name: str) -> None:
-    with extmem.create_channel(name, 4, slots=3, max_slots=8) as first:
-        publish(first, 3)
-        reader = extmem.open_channel(name, every=True, start="oldest", reconnect=True)
-    with extmem.create_channel(name, 4, slots=5) as more:
-        assert (more.slots, more.info.epoch, reader.read().number) == (5, 1, 1)
-        publish(more, 2)
-        assert [reader.read().number for _ in range(4)] == [2, 3, 4, 5]
-        more.reconfigure(slots=8)
-    with extmem.create_channel(name, 4, slots=4, max_slots=6, when_full="grow") as fewer:  # 8 are too many
-        assert (fewer.slots, fewer.info.epoch) == (4, 3)
-        publish(fewer)
-        assert reader.read().number == 6
-        with pytest.raises(ValueError, match="max_slots=7"):
-            fewer.reconfigure(slots=7)
-        fewer.reconfigure(slots=6)
-    with extmem.create_channel(name, 4, slots=4, when_full="grow") as grown:
-        assert (grown.slots, grown.info.epoch) == (6, 4)
-    with extmem.create_channel(name, 4, slots=4) as fixed:
-        assert (fixed.slots, fixed.info.epoch) == (4, 5)
-    for _ in range(2):
-        with pytest.raises(ValueError, match="slots is 9, and the channel .* has room for 8"):
-            extmem.create_channel(name, 4, slots=9)
-    reader.close()
-
-
-def test_N1_a_writer_that_takes_over_grows_up_to_its_own_limit(name: str) -> None:
-    with extmem.create_channel(name, 4, slots=2):
-        reader = extmem.open_channel(name, max_held=8)
-    with extmem.create_channel(name, 4, slots=2, max_slots=3, when_full="grow") as second:
-        held = []
-        for _ in range(3):
-            publish(second)
-            held.append(reader.read().hold())
-        with second.write() as frame:
-            assert frame.dropped
-        assert second.slots == 3
-        for one in held:
-            one.release()
-    reader.close()
-
-
-def test_N6_a_writer_that_takes_over_may_refuse_reliable_readers(name: str) -> None:
-    with extmem.create_channel(name, 4, when_full="raise"):
-        reader = extmem.open_channel(name, every=True, reliable=True, reconnect=True)
-    with extmem.create_channel(name, 4, when_full="raise", reliable="refuse") as second:
-        with pytest.raises(AccessDeniedError, match="refuses reliable readers"):
-            extmem.open_channel(name, every=True, reliable=True)
-        publish(second, 9)
-        assert not reader.reliable and not second.info.readers[0].reliable
-        frame = reader.read()
-        assert (frame.number, frame.skipped, reader.lost) == (6, 5, 5)
-        frame.release()
-    with extmem.create_channel(name, 4, when_full="raise") as third:
-        extmem.open_channel(name, every=True, reliable=True).close()
-        assert reader.reliable
-        with pytest.raises(ReaderTooSlowError):
-            publish(third, 9)
-    reader.close()
-
-
 def test_reconfigure_begins_an_epoch_and_held_frames_stay_valid(name: str) -> None:
     with extmem.create_channel(name, 4, slots=3) as writer, extmem.open_channel(name, max_held=2) as reader:
         publish(writer, 3)
@@ -428,108 +293,6 @@ def test_reconfigure_begins_an_epoch_and_held_frames_stay_valid(name: str) -> No
         with writer.write(), pytest.raises(HandleStateError, match="being written"):
             writer.reconfigure(8)
         assert reader.read().shape == (2, 2)
-
-
-@pytest.mark.parametrize("every", [False, True])
-def test_frames_that_end_with_their_slots_are_skipped(name: str, every: bool) -> None:
-    with extmem.create_channel(name, 4, slots=4) as writer, extmem.open_channel(name, every=every) as reader:
-        publish(writer)
-        assert reader.read().number == 1
-        publish(writer, 3)
-        writer.reconfigure(8, slots=2)  # frame 4 was in slot 3
-        assert reader.poll() is None
-        with extmem.open_channel(name, every=every) as late:
-            assert late.poll() is None
-            for number in range(5, 24):  # the table of slots begins again within these
-                publish(writer)
-                frame, of_late = reader.read(), late.read()
-                assert (frame.number, frame.skipped, frame.shape) == (number, 3 if number == 5 else 0, (8,))
-                assert (of_late.number, of_late.skipped) == (number, 0)
-        assert reader.lost == 3
-
-
-def test_a_reader_that_has_not_read_moves_to_fewer_slots(name: str) -> None:
-    with extmem.create_channel(name, 4, slots=1, max_slots=4, when_full="grow") as writer:
-        with extmem.open_channel(name, max_held=4, every=True) as holder, extmem.open_channel(name) as reader:
-            publish(writer)
-            held = [holder.read().hold()]
-            publish(writer)
-            held.append(holder.read().hold())
-            publish(writer)  # into slot 2, which the reader has not opened
-            writer.reconfigure(slots=1)
-            assert reader.poll() is None and holder.poll() is None
-            publish(writer)
-            assert reader.read().number == 4 and holder.read().number == 4
-            for one in held:
-                one.release()
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "text"),
-    [
-        ({"shape": {f"a{index}": 3 for index in range(5000)}}, ValueError, "5000 arrays.*65536 is the limit"),
-        ({"shape": (2, -1)}, ValueError, "-1"),
-        ({"shape": 4, "dtype": "no type"}, ValueError, "no type"),
-        ({"shape": 1 << 62}, (ValueError, OutOfMemoryError), "4611686018427387904"),
-        ({"slots": 0}, ValueError, "slots is 0"),
-        ({"slots": "3"}, TypeError, "a str"),
-        ({"slots": True}, TypeError, "a bool"),
-    ],
-)
-def test_a_reconfigure_that_fails_changes_nothing(
-    name: str, change: dict[str, Any], error: type[Exception] | tuple[type[Exception], ...], text: str
-) -> None:
-    with extmem.create_channel(name, 4) as writer:
-        with extmem.open_channel(name, every=True, reliable=True, strict=True) as reader:
-            publish(writer, 2)
-            with pytest.raises(error, match=text):
-                writer.reconfigure(**change)
-            assert (writer.shape, writer.slots, writer.info.epoch) == ((4,), 4, 1)
-            publish(writer)
-            assert [reader.read().number for _ in range(3)] == [1, 2, 3]
-
-
-def test_more_arrays_than_a_page_can_list_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="65536 is the limit"):
-        extmem.create_channel(name, {f"a{index}": 3 for index in range(5000)})
-    extmem.create_channel(name, {f"a{index}": 3 for index in range(500)}, slots=1).close()
-
-
-def test_reconfigure_keeps_the_element_types_that_there_are(name: str) -> None:
-    with extmem.create_channel(name, {"a": 4, "b": (2, "float32")}, slots=1) as writer:
-        with extmem.open_channel(name) as reader:
-            writer.reconfigure({"a": (2, 2), "b": 8})
-            publish(writer)
-            kinds = {key: (one.shape, str(one.dtype)) for key, one in reader.read().numpy().items()}
-            assert kinds == {"a": ((2, 2), "uint8"), "b": ((8,), "float32")}
-            for change, text in (
-                ({"dtype": "float32"}, "several arrays"),
-                ({"shape": {"a": 4, "z": 4}}, "'z' is new"),
-                ({"shape": 16}, "the dtype of the one array"),
-            ):
-                with pytest.raises(ValueError, match=text):
-                    writer.reconfigure(**change)  # type: ignore[arg-type]
-            writer.reconfigure({"a": 4, "z": (4, "int16")}, slots=np.int64(2))
-            assert writer.slots == 2
-            writer.reconfigure({"z": 4, "y": 2}, "float64")
-            publish(writer)
-            assert {str(one.dtype) for one in reader.read().numpy().values()} == {"float64"}
-            writer.reconfigure(3, "int32")
-            writer.reconfigure((3, 1))
-            assert (writer.shape, writer.dtype) == ((3, 1), "int32")
-            writer.reconfigure({"k": 2})
-            publish(writer)
-            assert str(reader.read()["k"].numpy().dtype) == "int32"
-
-
-@pytest.mark.parametrize("shape", [(4, 5), (np.int64(4), np.int64(5)), (np.uint8(4), 5), [4, np.int16(5)]])
-def test_a_shape_of_integers_of_any_type(name: str, shape: Any) -> None:
-    with extmem.create_channel(name, {"color": shape, "typed": (shape, np.float32)}, slots=1) as writer:
-        with writer.write() as frame:
-            kinds = {key: (one.shape, str(one.dtype)) for key, one in frame.numpy().items()}
-        assert kinds == {"color": ((4, 5), "uint8"), "typed": ((4, 5), "float32")}
-    with extmem.create_channel(name, shape, slots=np.int64(1)) as one_array:
-        assert (one_array.shape, one_array.slots) == ((4, 5), 1)
 
 
 def test_a_ring_of_one_slot(name: str) -> None:
