@@ -112,7 +112,8 @@ def create_channel(
     host = cast("Device", shared_devices.device_for(None))
     place = _device(device) or host
     most = max_slots if max_slots is not None else min(CAPACITY_LIMIT, max(_HEADROOM, 4 * slots))
-    limits = (most, max_readers, min(max_reliable, max_readers) if reliable == "allow" else 0)
+    limits = (most, max_readers, min(max_reliable, max_readers))
+    refuses = reliable == "refuse"
     while True:
         try:
             page = control.find(checked, writable=True, security=security)
@@ -127,7 +128,7 @@ def create_channel(
         with contextlib.ExitStack() as undo:
             if page is None:
                 try:
-                    made = writer_parts.fresh(undo, checked, form, slots, limits, host, place, security)
+                    made = writer_parts.fresh(undo, checked, form, slots, limits, refuses, host, place, security)
                 except NameTakenError:
                     if _is_channel(checked):
                         continue  # another process was faster
@@ -147,7 +148,7 @@ def create_channel(
                 gpu=gpu,
                 when_full=when_full,
                 timeout=timeout,
-                refuses=reliable == "refuse",
+                refuses=refuses,
                 max_slots=min(most, page.layout.capacity),
                 security=security,
             )

@@ -141,7 +141,7 @@ def of(
         age,
         control.words64[Words.DROPPED],
         header.max_readers,
-        header.max_reliable,
+        0 if control.words[Words.REFUSES] else header.max_reliable,
         tuple(one for one in readers if one is not None),
         rate_of(_frames_in(control, header.slots), time.monotonic_ns()),
         gpu.device_name if gpu is not None else "",

@@ -39,14 +39,14 @@ def fresh(
     form: SlotFormat,
     slots: int,
     limits: tuple[int, int, int],
+    refuses: bool,
     host: Device,
     device: Device,
     security: str | None,
 ) -> Parts:
     """Create the parts of a new channel, and then its name."""
-    header = Header(
-        *limits, identity=secrets.token_bytes(16), slots=slots, arrays_size=len(form.encoded), **_self(host)
-    )
+    identity, size = secrets.token_bytes(16), len(form.encoded)
+    header = Header(*limits, identity=identity, slots=slots, arrays_size=size, refuses=refuses, **_self(host))
     lock = WriterLock.taken(header.identity, security)
     if lock is None:
         raise _taken(name, 0)

@@ -67,11 +67,13 @@ def test_N1_a_writer_that_takes_over_grows_up_to_its_own_limit(name: str) -> Non
 
 
 def test_N6_a_writer_that_takes_over_may_refuse_reliable_readers(name: str) -> None:
-    with extmem.create_channel(name, 4, when_full="raise"):
+    with extmem.create_channel(name, 4, when_full="raise") as first:
+        assert first.info.max_reliable == 8
         reader = extmem.open_channel(name, every=True, reliable=True, reconnect=True)
     with extmem.create_channel(name, 4, when_full="raise", reliable="refuse") as second:
         with pytest.raises(AccessDeniedError, match="refuses reliable readers"):
             extmem.open_channel(name, every=True, reliable=True)
+        assert second.info.max_reliable == 0
         publish(second, 9)
         assert not reader.reliable and not second.info.readers[0].reliable
         frame = reader.read()
@@ -83,3 +85,17 @@ def test_N6_a_writer_that_takes_over_may_refuse_reliable_readers(name: str) -> N
         with pytest.raises(ReaderTooSlowError):
             publish(third, 9)
     reader.close()
+
+
+def test_N6_a_writer_that_takes_over_may_allow_reliable_readers(name: str) -> None:
+    with extmem.create_channel(name, 4, reliable="refuse", max_reliable=2) as first:
+        other = extmem.open_channel(name, reconnect=True)
+        with pytest.raises(AccessDeniedError, match="refuses reliable readers"):
+            extmem.open_channel(name, every=True, reliable=True)
+        assert first.info.max_reliable == 0
+    with extmem.create_channel(name, 4, when_full="raise") as second:
+        assert second.info.max_reliable == 2
+        with extmem.open_channel(name, every=True, reliable=True) as reader, pytest.raises(ReaderTooSlowError):
+            assert reader.reliable
+            publish(second, 9)
+    other.close()
