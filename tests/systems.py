@@ -52,6 +52,7 @@ ONLY = {
         "process/broker": _BROKER,
         "process/cuda/test_lending.py": "a payload has several handles, and a pipe beside them, on Linux alone",
         "users": _BROKER,
+        "property/channel/test_ring_model.py": "a pure model, the same everywhere, which is searched for minutes",
         "process/channel/test_hostile.py": "other users, what the broker keeps, and open file descriptions",
         "process/test_broker_killed.py": _BROKER,
         "behaviours/test_bad_world.py": "a broker that may not start, and Linux's resource limits",

@@ -97,11 +97,11 @@ REFUSED: dict[str, Refused] = {
     "a host wait for a fence among timelines": (lambda s: extmem.wait_all([(s.fence, 1)]), r"waits\[0\] has .*Fence"),
     "the name of memory": (
         lambda s: extmem.open_timeline(f"{s.name} memory"),
-        "DxgkSharedResource.*(Import it as shared memory|a shared semaphore is needed.*import it)",
+        "DxgkSharedResource.*(Import it as shared memory|a shared semaphore is needed.*[Ii]mport it)",
     ),
     "the name of a timeline as memory": (
         lambda s: extmem.open(s.name),
-        "(not DxgkSharedResource. .*open_timeline|shared memory is needed.*import it)",
+        "(not DxgkSharedResource. .*open_timeline|shared memory is needed.*[Ii]mport it)",
     ),
     "no rights": (lambda s: extmem.open_timeline(s.name, access=0), "no access .* Request 0x80000000"),
     "no such name": (

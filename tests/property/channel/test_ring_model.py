@@ -269,7 +269,8 @@ class RingMachine(RuleBasedStateMachine):
     def read(self, which: int, steps: list[int]) -> None:
         reader = self.readers[which % len(self.readers)]
         reader.steps = list(steps)
-        before = set(self.numbers)
+        # A frame that somebody held while others went round twice may have left the table: it counts as skipped.
+        listed = {one for slot, one in enumerate(self.numbers) if self.table[one % len(self.table)] == slot}
         number, slot = reader.take()
         if slot < 0:
             assert number > reader.cursor
@@ -278,7 +279,7 @@ class RingMachine(RuleBasedStateMachine):
             return
         assert reader.cursor < number <= self.count_word
         if reader.every and not steps:
-            present = {one for one in before if reader.cursor < one <= self.count_word and one}
+            present = {one for one in listed if reader.cursor < one <= self.count_word and one}
             locked = {self.numbers[index] for epoch, index in self.exclusive if epoch == self.epoch}
             assert number == min(present - locked)
         if not reader.every and not steps:
