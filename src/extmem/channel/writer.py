@@ -67,9 +67,7 @@ class ChannelWriter(Channel):
         max_slots: int,
         security: str | None,
     ) -> None:
-        """lock: that this process has as the writer. gpu: of slots on a GPU. refuses: reliable readers. All is owned
-        from now on.
-        """
+        """lock: that this process has as the writer. gpu: of slots on a GPU. All is owned from now on."""
         super().__init__(name, page, frames)
         self._writer_lock = lock
         self._slots = slots
@@ -183,10 +181,8 @@ class ChannelWriter(Channel):
         form = self._format.changed(shape, dtype)
         count = len(self._slots) if slots is None else whole_number(slots, "slots")
         if not 1 <= count <= self._max_slots:
-            raise ValueError(
-                f"slots is {count}, and this channel has 1 to {self._max_slots}; create it with "
-                f"max_slots={max(1, count)}"
-            )
+            limits = f"slots is {count}, and this channel has 1 to {self._max_slots}"
+            raise ValueError(f"{limits}; create it with max_slots={max(1, count)}")
         self._reconfigure(form, count)
 
     @in_turn
