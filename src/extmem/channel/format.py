@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from extmem import interop
 from extmem.api.slices import MemorySlice
-from extmem.arguments import a_type
+from extmem.arguments import a_type, integer_of
 from extmem.errors import UnsupportedError
 from extmem.interop import array_sources
+from extmem.interop.array_sources import ArraySource
 from extmem.sharing import table
+from extmem.sharing.channel_page import ARRAYS_LIMIT
+from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import element_of
-from extmem.sharing.layout import ArrayLayout, axes_of
+from extmem.sharing.elements import nbytes_of
+from extmem.sharing.layout import ArrayLayout, axes_of, contiguous_strides
 from extmem.sharing.table import Entry, Spec, Table, strides_of
 
 if TYPE_CHECKING:
@@ -42,7 +47,8 @@ class SlotFormat:
     def of(cls, shape: Any, dtype: Any) -> SlotFormat:
         """Return the format of frames of one array of this shape and element type, or of a dictionary of such arrays.
 
-        A dictionary has a shape, or a pair of a shape and an element type, for each name. Errors: as `Device.allocate`.
+        A dictionary has a shape, or a pair of a shape and an element type, for each name. Errors: as `Device.allocate`;
+        ValueError for more arrays than the table of the control page has room for.
         """
         if not isinstance(shape, Mapping):
             return cls(_shape(shape), element_of(dtype).text, None, 0, b"")
@@ -56,6 +62,11 @@ class SlotFormat:
             specs.append(Spec(name, element_of(kind).text, _shape(one)))
         entries, size = table.place(specs)
         encoded = table.encode(Table(entries))
+        if len(encoded) > ARRAYS_LIMIT:
+            raise ValueError(
+                f"a frame is to hold {len(specs)} arrays, whose names, shapes and types take {len(encoded)} bytes, and "
+                f"{ARRAYS_LIMIT} is the limit; put arrays of the same shape together, into one with another axis"
+            )
         return cls((size,), "uint8", table.by_name(entries), size, encoded)
 
     @classmethod
@@ -68,6 +79,41 @@ class SlotFormat:
             return cls(memory.shape, memory.dtype, None, memory.size, b"")
         found = table.decode(encoded, memory.size)
         return cls((memory.size,), "uint8", table.by_name(found.entries), memory.size, encoded)
+
+    def changed(self, shape: Any, dtype: Any) -> SlotFormat:
+        """Return the format with another shape or element type. None: as in this one.
+
+        Errors: as `of`; ValueError if that does not tell the element type of each array.
+        """
+        if shape is None and dtype is None:
+            return self
+        if self.entries is None:
+            return self.of(self.shape if shape is None else shape, self.dtype if dtype is None else dtype)
+        if shape is None:
+            raise ValueError(
+                f"dtype is {dtype!r}, and a frame holds several arrays, each of a type of its own: {self}; give the "
+                'dictionary of them, too: {"name": (shape, dtype), …}'
+            )
+        if dtype is not None:
+            return self.of(shape, dtype)
+        if not isinstance(shape, Mapping):
+            raise ValueError(
+                f"shape is {shape!r}, and a frame holds several arrays, each of a type of its own: {self}; give the "
+                "dtype of the one array, too"
+            )
+        return self.of({name: self._with_type(name, given) for name, given in shape.items()}, None)
+
+    def _with_type(self, name: object, given: Any) -> Any:
+        """Return the pair of a shape and an element type of an array: of the one that has this name now."""
+        entry = (self.entries or {}).get(name) if isinstance(name, str) else None
+        if _has_type(given) or not isinstance(name, str):
+            return given
+        if entry is None:
+            raise ValueError(
+                f"the array {name!r} is new, and its element type is not given; give a pair for it: "
+                f'{{{name!r}: ({given!r}, "float32")}}'
+            )
+        return given, entry.dtype
 
     def allocate(self, device: Device, name: str | None, security: str | None) -> DeviceMemory:
         """Return new memory for a slot. Errors: as `Device.allocate`."""
@@ -86,41 +132,83 @@ class SlotFormat:
             raise KeyError(f"there is no array {name!r} in this frame; it holds {names}")
         return MemorySlice(memory, ArrayLayout(entry.shape, entry.dtype, strides_of(entry), entry.offset), entry.name)
 
-    def arrays_of(self, channel: str, array: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arrays by name that `put` was given; none for a format of one array.
+    def contents_of(self, channel: str, array: Any, arrays: Mapping[str, Any]) -> memoryview | dict[str, ArraySource]:
+        """Return what `put` was given, checked: the bytes of the one array, or the arrays by their names.
 
-        channel: its name, for messages. Errors: TypeError, ValueError for others than those of a frame.
+        channel: its name, for messages. Errors: TypeError, ValueError for others than those of a frame;
+        UnsupportedError for arrays of a GPU.
         """
-        given = {**(array if isinstance(array, dict) else {}), **arrays}
-        if (array is None or isinstance(array, dict)) != bool(self.entries):
-            raise TypeError(f"put() takes what a frame of {channel!r} holds: {self}")
-        if self.entries is not None and given.keys() != self.entries.keys():
-            raise ValueError(
-                f"put() got the arrays {sorted(given)}, and a frame of {channel!r} holds {sorted(self.entries)}; "
-                "give each of them"
+        if self.entries is None:
+            if arrays or array is None or isinstance(array, dict):
+                raise TypeError(
+                    f"put() got {_names(array, arrays)}, and a frame of {channel!r} is one array without a name: "
+                    f"{self}; give it by position, and metadata by meta="
+                )
+            return self._octets_of(channel, array)
+        if array is not None and not isinstance(array, dict):
+            raise TypeError(
+                f"put() got {a_type(array)}, and a frame of {channel!r} holds several arrays: {self}; give a "
+                "dictionary of them, or keywords"
             )
-        return given
+        given = {**(array or {}), **arrays}
+        if given.keys() != self.entries.keys() or len(given) != len(array or ()) + len(arrays):
+            raise ValueError(
+                f"put() got {_names(array, arrays)}, and a frame of {channel!r} holds {sorted(self.entries)}; give "
+                "each of them once"
+            )
+        return {name: self._source_of(name, value) for name, value in given.items()}
 
-    def fill(self, memory: DeviceMemory, arrays: Mapping[str, Any]) -> None:
-        """Copy all of several arrays into a slot: onto a GPU by one copy, of bytes that are put together here.
+    def fill(self, memory: DeviceMemory, contents: memoryview | dict[str, ArraySource]) -> None:
+        """Copy what `contents_of` has returned into a slot: onto a GPU by one copy, of bytes that are joined here.
 
-        Errors: as `fill_part`; OutOfMemoryError; DriverError.
+        Errors: OutOfMemoryError; DriverError.
         """
-        if memory.host_visible:
-            target = memory.map()
-            for name, value in arrays.items():
-                self.fill_part(target, name, value)
-            return
-        whole = bytearray(self.size)
-        for name, value in arrays.items():
-            self.fill_part(memoryview(whole), name, value)
-        memory.write(whole)
+        if isinstance(contents, memoryview):
+            memory.write(contents)
+        elif memory.host_visible:
+            self._fill_parts(memory.map(), contents)
+        else:
+            whole = bytearray(self.size)
+            self._fill_parts(memoryview(whole), contents)
+            memory.write(whole)
 
-    def fill_part(self, target: memoryview, name: str, value: Any) -> None:
-        """Copy an array to its place in the bytes of a frame.
+    def _fill_parts(self, target: memoryview, sources: dict[str, ArraySource]) -> None:
+        """Copy arrays to their places in the bytes of a frame."""
+        for name, source in sources.items():
+            entry = (self.entries or {})[name]
+            if source.nbytes:
+                source.copy_to(target[entry.offset : entry.offset + entry.nbytes], source)
 
-        Errors: TypeError, ValueError for an array of another shape or element type; UnsupportedError for one of a GPU.
-        """
+    def _octets_of(self, channel: str, array: Any) -> memoryview:
+        """Return the bytes of the one array. Bytes without a shape have to be as many as those of a frame."""
+        wanted = element_of(self.dtype)
+        if hasattr(array, "dtype") and hasattr(array, "shape"):
+            shape = tuple(array.shape)
+            if shape != self.shape:
+                raise ValueError(
+                    f"put() got {a_type(array)} of the shape {shape}, and a frame of {channel!r} is {self}; reshape "
+                    "it, or write a part of a frame by channel.write()"
+                )
+            try:
+                found = element_of(array.dtype)
+            except ValueError:  # a type of its own, whose elements may become an array of another one
+                found = wanted
+            if found != wanted:
+                raise TypeError(
+                    f"put() got {a_type(array)} of {found.text}, and a frame of {channel!r} is {self}; convert it first"
+                )
+        described = ArrayInfo(self.shape, self.dtype, contiguous_strides(self.shape, wanted.step))
+        octets = interop.octets_to_write(array, described, offset=None, cast=False)
+        size = nbytes_of(wanted, self.shape)
+        if octets.nbytes != size:
+            raise ValueError(
+                f"put() got {octets.nbytes} bytes, and a frame of {channel!r} has {size}: {self}; give all of them, or "
+                "write a part of a frame by channel.write()"
+            )
+        return octets
+
+    def _source_of(self, name: str, value: Any) -> ArraySource:
+        """Return one of several arrays, checked. Errors: as `contents_of`."""
         entry = (self.entries or {})[name]
         source = array_sources.source_of(value, name)
         if (source.element.text, source.shape) != (entry.dtype, entry.shape):
@@ -134,8 +222,7 @@ class SlotFormat:
                 "(tensor.cpu()), or write it to the frame of a GPU by frame.on(stream)",
                 requires_one_of=["an array of the host"],
             )
-        if source.nbytes:
-            source.copy_to(target[entry.offset : entry.offset + entry.nbytes], source)
+        return source
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SlotFormat) and (self.shape, self.dtype, self.encoded) == (
@@ -152,10 +239,20 @@ class SlotFormat:
         return ", ".join(f"{name}: {entry.shape} of {entry.dtype}" for name, entry in self.entries.items())
 
 
+def _names(array: Any, arrays: Mapping[str, Any]) -> str:
+    """Return what `put` was given, for messages."""
+    found = [f"the arrays {sorted(map(str, array))}"] if isinstance(array, dict) else []
+    if array is not None and not isinstance(array, dict):
+        found = [a_type(array)]
+    if arrays:
+        found.append(f"the keywords {sorted(arrays)}")
+    return " and ".join(found) or "no array"
+
+
 def _shape(given: Any) -> tuple[int, ...]:
     return axes_of(given, "shape")
 
 
 def _has_type(given: Any) -> bool:
     """Return whether it is a pair of a shape and an element type."""
-    return isinstance(given, tuple) and len(given) == 2 and not isinstance(given[1], int)
+    return isinstance(given, tuple) and len(given) == 2 and integer_of(given[1]) is None

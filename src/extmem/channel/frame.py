@@ -212,7 +212,8 @@ class Frame(_Frame):
         self.number = number
         """Its number. Numbers begin at 1, grow by 1, and are never used twice."""
         self.skipped = skipped
-        """How many frames this reader has not seen, between the one that it read before and this one."""
+        """How many frames this reader has not seen, between the one that it read before and this one. For its first
+        frame: between `open_channel`, with the frame that `start` names, and this one."""
         self.meta = meta
         """The metadata that the writer gave it: at most 256 bytes."""
 
@@ -385,11 +386,11 @@ class WritableFrame(_Frame):
         self._meta = value
 
     def view(self) -> memoryview:
-        """Return a memoryview (format "B") of the bytes of the slot, to write to."""
+        """Return a memoryview (format "B") of the bytes of the slot, to write to before the frame is published."""
         return self._slot.cached_view(self.memory)
 
     def numpy(self) -> Any:
-        """Return a NumPy array over the slot, to write to; a dictionary of several arrays."""
+        """Return a NumPy array over the slot, to write to before it is published; a dictionary of several arrays."""
         if self._memory is None or self._slot.format.entries is not None:
             return super().numpy()
         return self._slot.cached_numpy(self._memory)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import secrets
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -12,16 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 from extmem.api.device import Device
 from extmem.api.sync_functions import open_timeline
 from extmem.arguments import a_type, check_flag
-from extmem.channel import control, names, reclaiming, system
+from extmem.channel import control, names, system, writer_parts
 from extmem.channel.format import SlotFormat
 from extmem.channel.reader import ChannelReader, Start
-from extmem.channel.slots import Slot, make_slot, open_slot
 from extmem.channel.source import ReadSource
-from extmem.channel.system import WriterLock
 from extmem.channel.writer import ChannelWriter, WhenFull
 from extmem.core import name_waits, operations, shared_devices
 from extmem.errors import (
-    ChannelTakenError,
     NameNotFoundError,
     NameTakenError,
     ObjectTypeError,
@@ -30,15 +26,14 @@ from extmem.errors import (
 from extmem.handles import Access
 from extmem.manager import Reference, manager
 from extmem.objects import WINERROR, Status, error_for
-from extmem.owning import late_imports, unsettled, work_off
-from extmem.sharing.channel_page import CAPACITY_LIMIT, READERS_LIMIT, Header, Words
+from extmem.owning import unsettled, work_off
+from extmem.sharing.channel_page import CAPACITY_LIMIT, READERS_LIMIT, Words
 from extmem.sharing.kinds import ObjectKind
 from extmem.sharing.reader_page import HELD_LIMIT
 
 if TYPE_CHECKING:
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
-    from extmem.channel.gpu_writing import WriterOrder
 
 __all__ = ["create_channel", "open_channel"]
 
@@ -46,8 +41,7 @@ _POLICIES = ("drop", "wait", "raise", "grow")
 _STARTS = ("newest", "next", "oldest")
 _HEADROOM = 64
 _RETRY = 0.002
-_PATIENCE = 1.0
-_READ, _READ_WRITE = int(Access.READ), int(Access.READ_WRITE)
+_READ = int(Access.READ)
 
 
 def create_channel(
@@ -81,17 +75,22 @@ def create_channel(
         "wait": it waits, for `timeout` seconds at most. "raise": ChannelFullError. "grow": one more slot, up to
         `max_slots`; then, and without memory, as "drop".
     timeout: seconds of `when_full="wait"`; None for no limit.
-    reliable: "allow" or "refuse" readers that the writer waits for; at most `max_reliable` at once.
-    max_readers: the most readers at once, reliable ones included.
+    reliable: "allow" or "refuse" readers that the writer waits for; at most `max_reliable` at once. A writer that takes
+        over and refuses them does not wait for those that are there, either: they count what they lose.
+    max_readers: the most readers at once, reliable ones included. A channel that is taken over keeps the limits for
+        readers, and the room for slots, with which it was created.
     device: where the slots are: a host, Vulkan or CUDA device; None for the memory of the host. Frames of a GPU are
         ordered by `Frame.on`. A writer that takes over such a channel replaces its slots.
     security: SDDL for the channel. By default this user alone has access. Others who may read can wait, map and hold,
-        and the kernel refuses them everything else. Only this user can be the writer.
-    resume: whether to go on with the slots of a writer that has ended, if they have this shape and type. False replaces
-        them (`ChannelWriter.reconfigure`).
+        and the kernel refuses them everything else. Only this user can be the writer. A channel that is taken over
+        keeps its own; the parts that this writer makes anew (slots) get these rights: give the same.
+    resume: whether to go on with the slots of a writer that has ended, if they have this shape and type. Fewer slots
+        than asked for get more; more of them are replaced, except those up to `max_slots` with `when_full="grow"`.
+        False replaces them in any case (`ChannelWriter.reconfigure`).
     Errors: ChannelTakenError if the channel has a live writer; NameTakenError if the name is that of something else;
     NameInvalidError, AccessDeniedError, SecurityDescriptorError; OutOfMemoryError; those of `Device.allocate` for shape
-    and dtype; UnsupportedError, on Windows, for slots of a GPU, and for names of other sessions (`Global\\`).
+    and dtype; ValueError for more slots than a channel that is taken over has room for; UnsupportedError, on Windows,
+    for slots of a GPU, and for names of other sessions (`Global\\`).
     """
     if unsettled:
         work_off()
@@ -104,15 +103,16 @@ def create_channel(
         raise TypeError(f"security is {security!r}, {a_type(security)}; give SDDL as a str, or None")
     if timeout is not None:
         name_waits.checked_timeout(timeout)
-    _check_count(slots, 1, CAPACITY_LIMIT, "slots")
+    slots = _checked_count(slots, 1, CAPACITY_LIMIT, "slots")
     if max_slots is not None:
-        _check_count(max_slots, slots, CAPACITY_LIMIT, "max_slots")
-    _check_count(max_readers, 1, READERS_LIMIT, "max_readers")
-    _check_count(max_reliable, 0, READERS_LIMIT, "max_reliable")
+        max_slots = _checked_count(max_slots, slots, CAPACITY_LIMIT, "max_slots")
+    max_readers = _checked_count(max_readers, 1, READERS_LIMIT, "max_readers")
+    max_reliable = _checked_count(max_reliable, 0, READERS_LIMIT, "max_reliable")
     host = cast("Device", shared_devices.device_for(None))
     place = _device(device) or host
     most = max_slots if max_slots is not None else min(CAPACITY_LIMIT, max(_HEADROOM, 4 * slots))
-    limits = (most, max_readers, min(max_reliable, max_readers) if reliable == "allow" else 0)
+    limits = (most, max_readers, min(max_reliable, max_readers))
+    refuses = reliable == "refuse"
     while True:
         try:
             page = control.find(checked, writable=True, security=security)
@@ -127,14 +127,14 @@ def create_channel(
         with contextlib.ExitStack() as undo:
             if page is None:
                 try:
-                    made = _fresh(undo, checked, form, slots, limits, host, place, security)
+                    made = writer_parts.fresh(undo, checked, form, slots, limits, refuses, host, place, security)
                 except NameTakenError:
                     if _is_channel(checked):
                         continue  # another process was faster
                     raise
             else:
                 undo.callback(page.close)
-                made = _taken_over(undo, page, form, host, place, security)
+                made = writer_parts.taken_over(undo, page, form, slots, host, place, security)
             page, frames, lock, ring, gpu = made
             writer = ChannelWriter(
                 checked,
@@ -147,11 +147,16 @@ def create_channel(
                 gpu=gpu,
                 when_full=when_full,
                 timeout=timeout,
-                max_slots=page.layout.capacity,
+                refuses=refuses,
+                max_slots=min(most, page.layout.capacity),
                 security=security,
             )
-            if not (resume and ring[0].format == form):
-                writer.replace_slots(form, min(slots, page.layout.capacity))
+            kept = most if when_full == "grow" else slots
+            if resume and ring[0].format == form and len(ring) <= kept:
+                undo.callback(writer_parts.close_all, ring)  # the writer adds slots to this list
+                writer.add_slots(slots)
+            else:
+                writer.replace_slots(form, slots)
             undo.pop_all()
             return writer
 
@@ -176,6 +181,8 @@ def open_channel(
     reliable: whether the writer must not overwrite a frame before this reader has read it. It needs `every=True`, and
         the writer's leave.
     start: the first frame: "newest" that there is, the "next" one that comes, or the "oldest" that there is.
+        That one, and all after it, are counted if they are overwritten before the first read. For a reliable reader,
+        the writer keeps the newest frame that there is now, and later ones, and none that is older.
     max_held: the most frames that this reader keeps at once, the one of its loop included. At most 32. With 1, the
         frame of a loop can be kept (`Frame.hold`), and has to be released before the next read.
     strict: whether frames that were lost are an error (FramesLostError).
@@ -228,129 +235,11 @@ def read_page(name: str, page: ControlPage, device: Device | None, options: dict
         return reader
 
 
-def _fresh(
-    undo: contextlib.ExitStack,
-    name: str,
-    form: SlotFormat,
-    slots: int,
-    limits: tuple[int, int, int],
-    host: Device,
-    device: Device,
-    security: str | None,
-) -> tuple[ControlPage, Timeline, WriterLock, list[Slot], WriterOrder | None]:
-    """Create the parts of a new channel, and then its name."""
-    header = Header(
-        *limits, identity=secrets.token_bytes(16), slots=slots, arrays_size=len(form.encoded), **_self(host)
-    )
-    lock = WriterLock.taken(header.identity, security)
-    if lock is None:
-        raise _taken(name, 0)
-    undo.callback(lock.close)
-    frames = host.timeline(name=names.frames(header.identity), security=security)
-    undo.callback(frames.close)
-    ring: list[Slot] = []
-    where = (header.identity, header.epoch)
-    for index in range(slots):
-        slot = make_slot(where, index, device, form, control.slot_range(header.capacity, header.epoch, index), security)
-        undo.callback(slot.close)
-        ring.append(slot)
-    gpu = _gpu_order(undo, name, where, device, 0, security)
-    page = control.publish(name, header, form.encoded, security)
-    undo.callback(page.close)
-    return page, frames, lock, ring, gpu
-
-
-def _gpu_order(
-    undo: contextlib.ExitStack, name: str, where: tuple[bytes, int], device: Device, count: int, security: str | None
-) -> WriterOrder | None:
-    """Return what orders the frames of slots on a GPU; None for the host. where: the identity, and the epoch."""
-    if device.kind == "host":
-        return None
-    with late_imports():
-        from extmem.channel.gpu_writing import WriterOrder
-
-    made = WriterOrder(name, *where, device, count, security)
-    undo.callback(made.close)
-    return made
-
-
-def _taken_over(
-    undo: contextlib.ExitStack,
-    page: ControlPage,
-    form: SlotFormat,
-    host: Device,
-    device: Device,
-    security: str | None,
-) -> tuple[ControlPage, Timeline, WriterLock, list[Slot], WriterOrder | None]:
-    """Take over the parts of a channel whose writer has ended. Errors: ChannelTakenError.
-
-    Slots of a GPU are replaced: work of the writer before may still write to them, and nobody tells when it ends.
-    """
-    lock = _lock_left(page, host, security)
-    if lock is None:
-        raise _taken(page.name, page.words64[Words.WRITER])
-    undo.callback(lock.close)
-    header = page.refreshed()
-    name = names.frames(page.identity)
-    try:
-        frames = open_timeline(name, access=Access.READ_WRITE)
-    except NameNotFoundError:  # no reader has kept it
-        frames = host.timeline(page.words64[Words.COUNT], name=name, security=security)
-    undo.callback(frames.close)
-    for word, value in enumerate(_self(host).values()):
-        page.words64[Words.WRITER + word] = value
-    page.words[Words.WAITING] = 0
-    ring: list[Slot] = []
-    encoded = page.arrays()
-    if device.kind != "host" or _is_on_gpu(page):
-        ring = reclaiming.make_slots(page, device, form, header.slots, security)
-        for made in ring:
-            undo.callback(made.close)
-        count = page.words64[Words.COUNT]
-        gpu = _gpu_order(undo, page.name, (page.identity, header.epoch + 1), device, count, security)
-        reclaiming.begin_epoch(page, form.encoded, header.slots)
-        return page, frames, lock, ring, gpu
-    for index in range(header.slots):
-        slot = open_slot(page, header.epoch, index, device, encoded, access=_READ_WRITE)
-        if slot is None:  # no reader has kept it
-            page.numbers[index] = 0
-            place = page.slot_range(header.epoch, index)
-            like = ring[0].format if ring else form
-            slot = make_slot((page.identity, header.epoch), index, device, like, place, security)
-        undo.callback(slot.close)
-        ring.append(slot)
-    return page, frames, lock, ring, None
-
-
-def _is_on_gpu(page: ControlPage) -> bool:
-    """Return whether the slots of this epoch are memory of a GPU, as far as somebody keeps them."""
-    try:
-        open_timeline(names.alive(page.identity, page.epoch), access=Access.READ).close()
-    except NameNotFoundError:
-        return False
-    return True
-
-
-def _lock_left(page: ControlPage, host: Device, security: str | None) -> WriterLock | None:
-    """Return the lock of the writer, once the last one has ended; None if there is one.
-
-    A process can be seen to have ended just before the kernel has released all that it had.
-    """
-    deadline = time.monotonic() + _PATIENCE
-    while (lock := WriterLock.taken(page.identity, security)) is None and time.monotonic() < deadline:
-        with host.timeline() as probe, probe.use() as record:
-            words = page.words64[Words.WRITER : Words.WRITER + 3]
-            if not record.page.has_ended(*words):
-                break
-        time.sleep(_RETRY)
-    return lock
-
-
 def _own_page(page: ControlPage, name: str, *, reliable: bool) -> tuple[Timeline, int]:
     """Return a new timeline of a reader, and the place that it has. Errors: QuotaError; AccessDeniedError."""
     host = cast("Device", shared_devices.device_for(None))
     most, first = page.header.max_readers, page.header.max_reliable
-    if reliable and not first:
+    if reliable and (not first or page.words[Words.REFUSES]):
         raise error_for(
             Status.ACCESS_DENIED,
             f"The writer of the channel {name!r} refuses reliable readers: no frame is kept for this reader. Open it "
@@ -373,13 +262,6 @@ def _own_page(page: ControlPage, name: str, *, reliable: bool) -> tuple[Timeline
     raise error_for(Status.QUOTA_EXCEEDED, why)
 
 
-def _self(host: Device) -> dict[str, int]:
-    """Return pid, start time and pid namespace of this process, as the header has them."""
-    with host.timeline() as probe, probe.use() as record:
-        pid, start, namespace = record.page.own_facts()
-    return {"pid": pid, "start": start, "namespace": namespace}
-
-
 def _await(owner: Any, name: str, deadline: float) -> Any:
     left = max(0.0, deadline - time.monotonic())
     return name_waits.import_named(owner, name, _READ, math.inf if left > 1e9 else left, object_kind=ObjectKind.CHANNEL)
@@ -396,20 +278,11 @@ def _is_channel(name: str) -> bool:
     return True
 
 
-def _taken(name: str, pid: int) -> ChannelTakenError:
-    return ChannelTakenError(
-        f"the channel {name!r} has a writer: process {pid}; a channel has one at a time. Read it by "
-        f"extmem.open_channel, end that process, or create a channel with another name",
-        ntstatus=int(Status.OBJECT_NAME_COLLISION),
-        winerror=WINERROR[Status.OBJECT_NAME_COLLISION],
-    )
-
-
 def _checked_options(**options: Any) -> dict[str, Any]:
     for flag in ("every", "reliable", "strict", "reconnect"):
         check_flag(options[flag], flag)
     _check_choice(options["start"], _STARTS, "start")
-    _check_count(options["max_held"], 1, HELD_LIMIT, "max_held")
+    options["max_held"] = _checked_count(options["max_held"], 1, HELD_LIMIT, "max_held")
     if options["reliable"] and not options["every"]:
         raise ValueError("reliable=True is for readers of each frame; give every=True, too, or omit it")
     return options
@@ -422,10 +295,11 @@ def _check_choice(value: object, choices: tuple[str, ...], what: str) -> None:
         raise ValueError(f"{what} is {value!r}; give one of {', '.join(map(repr, choices))}")
 
 
-def _check_count(value: object, least: int, most: int, what: str) -> None:
+def _checked_count(value: object, least: int, most: int, what: str) -> int:
     number = operations.arguments.whole_number(value, what)
     if not least <= number <= most:
         raise ValueError(f"{what} is {number}, outside {least} to {most}")
+    return number
 
 
 def _device(device: object) -> Device | None:

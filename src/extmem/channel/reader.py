@@ -103,7 +103,6 @@ class ChannelReader(FrameKeeper):
         self._lingering = {}
         self._pending = {}
         self._waits: waiting.Waits = {}
-        self._started = False
         self._lost = 0
         self._awaited = 1
         mode = reader_page.Mode(every | reliable << 1)
@@ -209,7 +208,7 @@ class ChannelReader(FrameKeeper):
 
     @property
     def lost(self) -> int:
-        """How many frames this reader has not seen since its first one: the sum of `Frame.skipped`."""
+        """How many frames this reader has not seen since it was opened: the sum of `Frame.skipped`."""
         return self._lost
 
     @property
@@ -220,7 +219,7 @@ class ChannelReader(FrameKeeper):
     @property
     def reliable(self) -> bool:
         """Whether the writer does not overwrite frames before it has read them."""
-        return self._reliable
+        return self._reliable and not self._words[Words.REFUSES]
 
     @property
     def cursor(self) -> int:
@@ -383,21 +382,19 @@ class ChannelReader(FrameKeeper):
         self._current = frame
         source.taking = -1
         self._cursor = number
-        self._started = True
         return frame
 
     def _skip(self, source: ReadSource, number: int, slot: int, skipped: int) -> int:
-        """Count frames that were overwritten. Return how many the frame tells of. Errors: FramesLostError."""
-        if not self._started:
-            return 0
+        """Count frames that are gone. Return how many the frame tells of. Errors: FramesLostError."""
         self._lost += skipped
         self._state[_LOST] = self._lost
         if self._strict:
             source.unlock(slot)
             first, self._cursor = self._cursor + 1, number - 1
             raise FramesLostError(
-                f"{skipped} frames of {self._name!r}, from {first} on, were overwritten before this reader read them: "
-                f"it is too slow for {self._control.words[Words.SLOTS]} slots. Read faster, give the channel more "
+                f"{skipped} frames of {self._name!r}, from {first} on, were overwritten before this reader read them, "
+                "or ended with slots that the writer has replaced: the reader is too slow for "
+                f"{self._control.words[Words.SLOTS]} slots. Read faster, give the channel more "
                 "slots, open it with reliable=True, or without strict=True to have them counted alone",
                 first=first,
                 count=skipped,

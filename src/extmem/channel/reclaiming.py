@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from extmem.channel.slots import Slot
     from extmem.objects import PayloadRow
 
-__all__ = ["Readers", "begin_epoch", "following", "full_error", "make_slots"]
+__all__ = ["Readers", "begin_epoch", "following", "full_error", "make_slots", "more"]
 
 _SLICE_NS: Final = 20_000_000
 """The longest sleep of a writer that waits. A reader that loses a frame, instead of releasing it, does not wake it."""
@@ -57,7 +57,10 @@ class Readers:
             if place >= most:
                 break
             found = self._of(place)
-            least = min(least, 0 if found is None else found[2][_CURSOR])
+            if found is None:
+                return 0
+            if reader_page.is_reliable(found[1].contents):  # others take these places when no other is free
+                least = min(least, found[2][_CURSOR])
         return least
 
     def expected(self) -> list[tuple[Any, int]]:
@@ -167,6 +170,15 @@ def make_slots(control: ControlPage, device: Device, form: SlotFormat, count: in
     return made
 
 
+def more(control: ControlPage, device: Device, form: SlotFormat, index: int, security: str | None) -> Slot:
+    """Return one more slot for this epoch, which readers do not see yet. index: its own. Errors: as `make_slots`."""
+    place = control.slot_range(control.epoch, index)
+    slot = make_slot((control.identity, control.epoch), index, device, form, place, security)
+    control.numbers[index] = 0
+    slot.prepare(control.locks, exclusive=True)
+    return slot
+
+
 def following(
     order: WriterOrder | None,
     device: Device,
@@ -196,10 +208,13 @@ def following(
 def begin_epoch(control: ControlPage, encoded: bytes, count: int) -> None:
     """Let readers move to the slots of the next epoch, which exist. encoded: the table of their arrays.
 
-    The numbers of the old epoch are deleted first: a reader that comes between finds no frame.
+    The numbers of the old epoch are deleted first, and then where its frames were: a reader that comes between finds no
+    frame, and afterwards none leads to a slot that the new epoch does not have.
     """
     for index in range(control.layout.capacity):
         control.numbers[index] = 0
+    for entry in range(control.layout.entries):
+        control.table[entry] = 0
     control.set_arrays(encoded)
     control.words[Words.SLOTS] = count
     control.words64[Words.EPOCH] += 1

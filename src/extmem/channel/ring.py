@@ -80,12 +80,14 @@ def _present(source: Source, cursor: int, count: int) -> Iterator[int]:
 
 
 def first_cursor(start: str, count: int, numbers: Sequence[int]) -> int:
-    """Return the cursor of a new reader: it reads the newest frame first, or the next one, or the oldest one."""
-    if start == "next":
-        return count
+    """Return the cursor of a new reader: it reads the newest frame first, or the next one, or the oldest one.
+
+    Every frame after the cursor is one that it can lose. So without the newest frame, which is in no slot after the
+    slots were replaced, or while the only slot is overwritten, it reads the next one.
+    """
     if start == "oldest":
-        return min((number for number in numbers if 0 < number <= count), default=max(count, 1)) - 1
-    return max(count - 1, 0)
+        return min((number for number in numbers if 0 < number <= count), default=count + 1) - 1
+    return count - 1 if start == "newest" and count and count in numbers else count
 
 
 class WriteOrder:

@@ -112,7 +112,7 @@ class ReadSource:
         """See `ring.Source`. Errors: ChannelCorruptError for a slot that there cannot be."""
         slot = self._table[number % self._entries]
         if slot >= len(self.slots):
-            self._grow(slot)
+            self._grow(number, slot)
         return slot
 
     def lock(self, slot: int) -> bool:
@@ -150,10 +150,12 @@ class ReadSource:
             if slot is not None and not (held and is_held(slot.index, self.epoch, held)):
                 slot.close()
 
-    def _grow(self, slot: int) -> None:
+    def _grow(self, number: int, slot: int) -> None:
+        """Open the slots up to the one that the table names for this frame."""
         there = self.control.words[Words.SLOTS]
         if slot >= there or there > self.control.layout.capacity:
-            if self.moved():
+            # The slots may be replaced by fewer just now: the table is cleared before their number changes.
+            if slot < self.control.layout.capacity and (self.moved() or self._table[number % self._entries] != slot):
                 self.slots.extend([None] * (slot + 1 - len(self.slots)))  # of another epoch: nothing is read here
                 return
             raise ChannelCorruptError(

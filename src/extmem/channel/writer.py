@@ -18,13 +18,12 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
-from extmem.arguments import a_type
+from extmem.arguments import whole_number
 from extmem.channel import info, reclaiming, waiting
 from extmem.channel.base import Channel
-from extmem.channel.format import SlotFormat
 from extmem.channel.frame import WritableFrame
 from extmem.channel.ring import EVERYTHING, WriteOrder
-from extmem.channel.slots import Slot, close_memory, make_slot
+from extmem.channel.slots import Slot, close_memory
 from extmem.channel.turns import ENDED, NEXT, THREAD, await_turn, in_turn
 from extmem.errors import ChannelFullError, HandleStateError, OutOfMemoryError
 from extmem.handles.process_id import current_process
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from extmem.api.device import Device, DeviceMemory
     from extmem.api.timeline import Timeline
     from extmem.channel.control import ControlPage
+    from extmem.channel.format import SlotFormat
     from extmem.channel.gpu_writing import WriterOrder
     from extmem.channel.info import ChannelInfo
     from extmem.channel.reclaiming import Readers
@@ -63,6 +63,7 @@ class ChannelWriter(Channel):
         gpu: WriterOrder | None,
         when_full: WhenFull,
         timeout: float | None,
+        refuses: bool,
         max_slots: int,
         security: str | None,
     ) -> None:
@@ -94,21 +95,22 @@ class ChannelWriter(Channel):
         """The frames that are being written, by their slots."""
         self._scratch: DeviceMemory | None = None
         self._readers: Readers = reclaiming.Readers(page)
-        self._reliable = page.reliable_range() if page.header.max_reliable else None
+        self._reliable = page.reliable_range() if page.header.max_reliable and not refuses else None
         self._order = WriteOrder(page.numbers[: len(slots)].tolist(), self._page.value)
         for index, number in enumerate(self._order.numbers):
             if page.numbers[index] != number:
                 page.numbers[index] = 0
         self._page.announce_signal()
-        page.words[Words.CLOSED] = 0
+        page.words[Words.REFUSES], page.words[Words.CLOSED] = refuses, 0
 
     # Writing.
 
     def write(self) -> WritableFrame:
         """Return a slot to fill: `with channel.write() as frame:`. The end of the block publishes it.
 
-        Its contents are those of an older frame: write all of it. Without a free slot, `when_full` decides: a frame
-        that is `dropped`, a wait, an error, or one more slot. Several may be written at the same time.
+        Its contents are those of an older frame: write all of it. Use its arrays in the block alone: they stay
+        writable, and what they write later changes a frame that readers have. Without a free slot, `when_full` decides:
+        a frame that is `dropped`, a wait, an error, or one more slot. Several may be written at the same time.
         Errors: ChannelFullError, which names the readers that hold slots; ReaderTooSlowError, if reliable readers have
         not read their frames; OutOfMemoryError.
         """
@@ -149,41 +151,38 @@ class ChannelWriter(Channel):
     def put(self, array: Any = None, /, *, meta: bytes = b"", **arrays: Any) -> int:
         """Copy an array into a slot, and publish it. Return its number; 0 if it was dropped.
 
-        array: an array of NumPy, PyTorch, JAX, …, or a buffer, of the shape and element type of a frame; or a
+        array: an array of NumPy, PyTorch, JAX, …, of the shape and element type of a frame, or its bytes; or a
         dictionary of the arrays of a frame with several. arrays: the same, by keywords.
-        Errors: as `write`; TypeError and ValueError for other arrays.
+        Errors: as `write`; TypeError and ValueError for other arrays, also if the frame would be dropped.
         """
-        given = self._format.arrays_of(self._name, array, arrays)
+        form = self._format
+        contents = form.contents_of(self._name, array, arrays)
         with self.write() as frame:
             frame.meta = meta
+            there = frame.ring_slot.format
+            if there is not form and there != form:  # another thread has replaced the slots
+                contents = there.contents_of(self._name, array, arrays)
             if not frame.dropped:
-                if self._format.entries is None:
-                    frame.memory.write(array)
-                else:
-                    self._format.fill(frame.memory, given)
+                there.fill(frame.memory, contents)
         return frame.number
 
     def reconfigure(self, shape: Any = None, dtype: Any = None, *, slots: int | None = None) -> None:
         """Replace the slots by others: a new epoch, under the same name. Frame numbers go on.
 
-        shape, dtype: as for `extmem.create_channel`; None for those that there are. slots: their number; None as now.
+        shape, dtype: as for `extmem.create_channel`; None for those that there are. An array of several keeps its type
+            if its name has one now, and none is given.
+        slots: their number; None as now.
         Readers open the new slots at their next read. Frames that they hold stay valid; those that they have not read
         are counted as skipped. The memory of the old slots ends when nobody holds it any more.
         Errors: as `create_channel`; ValueError for more slots than `max_slots`; HandleStateError while a frame is
         being written. After an error nothing has changed.
         """
         self._check()
-        form = self._format
-        if shape is not None or dtype is not None:
-            form = SlotFormat.of(form.shape if shape is None else shape, form.dtype if dtype is None else dtype)
-        count = len(self._slots) if slots is None else slots
-        capacity = self._control.layout.capacity
-        if not isinstance(count, int) or isinstance(count, bool):
-            raise TypeError(f"slots is {count!r}, {a_type(count)}; give a whole number")
-        if not 1 <= count <= capacity:
-            raise ValueError(
-                f"slots is {count}, and this channel has 1 to {capacity}; create it with max_slots={max(1, count)}"
-            )
+        form = self._format.changed(shape, dtype)
+        count = len(self._slots) if slots is None else whole_number(slots, "slots")
+        if not 1 <= count <= self._max_slots:
+            limits = f"slots is {count}, and this channel has 1 to {self._max_slots}"
+            raise ValueError(f"{limits}; create it with max_slots={max(1, count)}")
         self._reconfigure(form, count)
 
     @in_turn
@@ -201,14 +200,21 @@ class ChannelWriter(Channel):
         """Begin an epoch with new slots; no frame is being written (for the library itself)."""
         made = reclaiming.make_slots(self._control, self._device, form, count, self._security)
         self._gpu = reclaiming.following(self._gpu, self._device, self._slots, self._scratch, made, self._order.count)
+        before, scratch, order = self._slots, self._scratch, WriteOrder([0] * count, self._order.count)
         reclaiming.begin_epoch(self._control, form.encoded, count)
-        before, scratch = self._slots, self._scratch
-        self._order = WriteOrder([0] * count, self._order.count)
-        self._slots, self._format, self._scratch = made, form, None
+        self._order, self._slots, self._format, self._scratch = order, made, form, None
         if scratch is not None:
             close_memory(scratch)
         for slot in before:
             slot.close()
+
+    def add_slots(self, count: int) -> None:
+        """Add slots to those of the epoch, up to this number (for the library itself)."""
+        while len(self._slots) < count:
+            slot = reclaiming.more(self._control, self._device, self._format, len(self._slots), self._security)
+            self._slots.append(slot)
+            self._order.grow()
+            self._control.words[Words.SLOTS] = len(self._slots)
 
     # Facts.
 
@@ -398,21 +404,12 @@ class ChannelWriter(Channel):
     @in_turn
     def _grown(self) -> WritableFrame | None:
         """Add a slot, and return a frame in it; None if there may be no more, or no memory is left."""
-        index = len(self._slots)
-        if index >= self._max_slots:
+        if len(self._slots) >= self._max_slots:
             return None
-        control = self._control
-        place = control.slot_range(control.epoch, index)
-        where = (control.identity, control.epoch)
         try:
-            slot = make_slot(where, index, self._device, self._format, place, self._security)
+            self.add_slots(len(self._slots) + 1)
         except OutOfMemoryError:
             return None
-        control.numbers[index] = 0
-        slot.prepare(control.locks, exclusive=True)
-        self._slots.append(slot)
-        self._order.grow()
-        control.words[Words.SLOTS] = index + 1
         claimed = self._claim()
         return None if claimed < 0 else self._made(claimed)
 

@@ -79,6 +79,8 @@ class Words:
     """u32: not 0 while the writer waits for readers to release a slot."""
     CLOSED: Final = 100 // 4
     """u32: 1 after the writer has closed the channel in the usual way; 0 while there is a writer."""
+    REFUSES: Final = 104 // 4
+    """u32: 1 if the writer does not wait for reliable readers, although the channel has places for them."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -89,7 +91,7 @@ class Header(msgspec.Struct, frozen=True):
     max_readers: int
     """The most readers, reliable ones included."""
     max_reliable: int
-    """The most reliable readers; 0 if the writer refuses them."""
+    """The most reliable readers, whenever a writer does not refuse them (`Words.REFUSES`)."""
     identity: bytes
     """16 random bytes, of which the names of all parts of the channel are made."""
     epoch: int = 1
@@ -98,11 +100,16 @@ class Header(msgspec.Struct, frozen=True):
     pid: int = 0
     start: int = 0
     namespace: int = 0
+    refuses: bool = False
+    """Whether the first writer refuses reliable readers."""
 
     def pack(self) -> bytes:
         """Return the first bytes of the page."""
         limits = self.max_readers | self.max_reliable << 16
-        head = _HEADER.pack(
+        page = bytearray(_HEADER_SIZE)
+        _HEADER.pack_into(
+            page,
+            0,
             _MAGIC,
             _VERSION,
             self.capacity,
@@ -116,7 +123,8 @@ class Header(msgspec.Struct, frozen=True):
             self.start,
             self.namespace,
         )
-        return head.ljust(_HEADER_SIZE, b"\0")
+        page[4 * Words.REFUSES] = self.refuses  # the first byte, or the last one: any number but 0 refuses
+        return bytes(page)
 
     @property
     def layout(self) -> Layout:

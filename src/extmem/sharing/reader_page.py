@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["CURSOR", "HELD", "HELD_LIMIT", "LOST", "Mode", "ReaderState", "pack", "read"]
+__all__ = ["CURSOR", "HELD", "HELD_LIMIT", "LOST", "Mode", "ReaderState", "is_reliable", "pack", "read"]
 
 _AT: Final = 2560  # behind the id of a page on Windows
 HELD_LIMIT: Final = 32
@@ -62,6 +62,11 @@ class ReaderState(msgspec.Struct, frozen=True):
 def pack(page: memoryview, mode: Mode, cursor: int, max_held: int) -> None:
     """Write the state of a new reader."""
     _HEAD.pack_into(page, _AT, int(mode), 0, cursor, 0, max_held)
+
+
+def is_reliable(page: memoryview) -> bool:
+    """Return whether the page says that the writer has to wait for the reader."""
+    return bool(_HEAD.unpack_from(page, _AT)[0] & Mode.RELIABLE)
 
 
 def read(page: memoryview) -> ReaderState:

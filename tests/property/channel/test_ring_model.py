@@ -2,12 +2,15 @@
 
 How this works. The machine has the kernel's locks as plain sets, and a writer that stops after each of its steps. A
 reader takes frames by `ring.take`, whose source lets the writer make some steps before each look at the ring. Contents
-are the number that is being written into a slot, and whether it is complete.
+are the number that is being written into a slot, and whether it is complete. Each epoch has slots of its own; the
+writer makes the stores of `reclaiming.begin_epoch` one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -21,9 +24,51 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from extmem.channel.reclaiming import begin_epoch
 from extmem.channel.ring import EVERYTHING, WriteOrder, first_cursor, take
+from extmem.channel.source import ReadSource
+from extmem.errors import ChannelCorruptError
+from extmem.sharing.channel_page import Words
 
 READERS = 4
+CAPACITY = 5
+
+Place = tuple[int, int]
+"""A slot: its epoch and its index."""
+
+
+class Source(ReadSource):
+    """What a reader sees of the ring of the model."""
+
+    def __init__(self, reader: Reader, ring: RingMachine) -> None:
+        control: Any = ring.control
+        super().__init__(control, None, None, ring.epoch, b"")
+        self.reader = reader
+        self.ring = ring
+        self.open_up_to(control.words[Words.SLOTS])
+
+    def open_up_to(self, count: int) -> None:
+        known: list[Any] = self.slots
+        known += [SimpleNamespace(index=index) for index in range(len(known), count)]
+
+    def count(self) -> int:
+        self.reader.let_others_go_on()
+        return self.ring.count_word
+
+    def slot_of(self, number: int) -> int:
+        self.reader.let_others_go_on()
+        return super().slot_of(number)
+
+    def lock(self, slot: int) -> bool:
+        self.reader.let_others_go_on()
+        place = (self.epoch, slot)
+        if self.slots[slot] is None or place in self.ring.exclusive:
+            return False
+        self.ring.shared.setdefault(place, set()).add(self.reader)
+        return True
+
+    def unlock(self, slot: int) -> None:
+        self.ring.shared[self.epoch, slot].discard(self.reader)
 
 
 class Reader:
@@ -31,44 +76,42 @@ class Reader:
 
     def __init__(self, ring: RingMachine, start: str, every: bool, reliable: bool) -> None:
         self.ring = ring
-        self.numbers = ring.numbers
         self.every = every
         self.reliable = reliable
         self.cursor = first_cursor(start, ring.count_word, ring.numbers)
-        self.first = True
-        self.held: dict[int, int] = {}
+        self.held: dict[int, Place] = {}
         """Number → slot."""
         self.steps: list[int] = []
         """How many steps the writer makes before each look."""
+        self.source = Source(self, ring)
 
-    def _let_others_go_on(self) -> None:
+    def let_others_go_on(self) -> None:
         for _ in range(self.steps.pop() if self.steps else 0):
             self.ring.writer_goes_on()
 
-    def count(self) -> int:
-        self._let_others_go_on()
-        return self.ring.count_word
-
-    def slot_of(self, number: int) -> int:
-        self._let_others_go_on()
-        return self.ring.table[number % len(self.ring.table)]
-
-    def lock(self, slot: int) -> bool:
-        self._let_others_go_on()
-        if slot in self.ring.exclusive:
-            return False
-        self.ring.shared[slot].add(self)
-        return True
-
-    def unlock(self, slot: int) -> None:
-        self.ring.shared[slot].discard(self)
-
-    def moved(self) -> bool:
-        return False
+    def take(self) -> tuple[int, int]:
+        """As `ChannelReader._search`."""
+        while True:
+            number, slot = take(self.source, self.cursor, self.every)
+            if slot >= 0 or number != self.cursor:
+                return number, slot
+            self.source = Source(self, self.ring)
 
     def end(self) -> None:
-        for holders in self.ring.shared:
+        for holders in self.ring.shared.values():
             holders.discard(self)
+
+
+class Recorded(list[int]):
+    """Numbers of the control page, whose stores are recorded."""
+
+    def __init__(self, values: list[int], stores: list[Callable[[], None]]) -> None:
+        super().__init__(values)
+        self.page, self.stores = values, stores
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(index, value)
+        self.stores.append(lambda: self.page.__setitem__(index, value))
 
 
 class RingMachine(RuleBasedStateMachine):
@@ -76,30 +119,54 @@ class RingMachine(RuleBasedStateMachine):
 
     @initialize(slots=st.integers(1, 5))
     def begin(self, slots: int) -> None:
-        self.slots = slots
-        self.numbers = [0] * slots
-        self.table = [0] * (2 * slots)
+        self.numbers = [0] * CAPACITY
+        self.table = [0] * (2 * CAPACITY)
+        self.control = SimpleNamespace(
+            name="of the model",
+            layout=SimpleNamespace(capacity=CAPACITY, entries=2 * CAPACITY),
+            numbers=self.numbers,
+            table=self.table,
+            words=[0] * 64,
+            words64=[0] * 32,
+        )
+        self.control.words64[Words.EPOCH] = 1
+        self.control.words[Words.SLOTS] = slots
         self.count_word = 0
-        self.exclusive: set[int] = set()
-        self.shared: list[set[Reader]] = [set() for _ in range(slots)]
-        self.contents: list[tuple[int, bool]] = [(0, False)] * slots
+        self.replaced = 0
+        """The number of the last frame when the slots were replaced last: it and those before may be gone."""
+        self.asked = 0
+        """Slots of the epoch that the writer is to begin; 0 for none."""
+        self.exclusive: set[Place] = set()
+        self.shared: dict[Place, set[Reader]] = {}
+        self.contents: dict[Place, tuple[int, bool]] = {}
         self.readers: list[Reader] = []
         self.published: set[int] = set()
         self.writer: Iterator[None] | None = None
         self.full = 0
         self.restart()
 
+    @property
+    def epoch(self) -> int:
+        return self.control.words64[Words.EPOCH]  # type: ignore[no-any-return]
+
+    @property
+    def slots(self) -> int:
+        return self.control.words[Words.SLOTS]  # type: ignore[no-any-return]
+
     # The writer.
 
     def restart(self) -> None:
-        self.order = WriteOrder(self.numbers, self.count_word)
+        self.asked = 0
+        self.order = WriteOrder(self.numbers[: self.slots], self.count_word)
         for slot, number in enumerate(self.order.numbers):
             self.numbers[slot] = number
         self.writer = self.write_for_ever()
 
     def write_for_ever(self) -> Iterator[None]:
-        order = self.order
         while True:
+            if self.asked:
+                yield from self.replace_slots(self.asked)
+            order, epoch = self.order, self.epoch
             slot = self.claim()
             if slot < 0:
                 self.full += 1
@@ -110,21 +177,38 @@ class RingMachine(RuleBasedStateMachine):
             self.numbers[slot] = 0
             yield
             number = order.count + 1
-            self.contents[slot] = (number, False)
+            self.contents[epoch, slot] = (number, False)
             yield
-            self.contents[slot] = (number, True)
+            self.contents[epoch, slot] = (number, True)
             yield
             assert order.publish(slot) == number
             self.numbers[slot] = number
             yield
             self.table[number % len(self.table)] = slot
             yield
-            self.exclusive.discard(slot)
+            self.exclusive.discard((epoch, slot))
             yield
             assert number not in self.published
             self.published.add(number)
             self.count_word = number
             yield
+
+    def replace_slots(self, count: int) -> Iterator[None]:
+        self.asked, self.replaced = 0, self.count_word
+        stores: list[Callable[[], None]] = []
+        recorded: Any = SimpleNamespace(
+            layout=self.control.layout,
+            numbers=Recorded(self.numbers, stores),
+            table=Recorded(self.table, stores),
+            words=Recorded(self.control.words, stores),
+            words64=Recorded(self.control.words64, stores),
+            set_arrays=lambda encoded: None,
+        )
+        begin_epoch(recorded, b"", count)
+        for store in stores:
+            store()
+            yield
+        self.order = WriteOrder([0] * count, self.order.count)
 
     def claim(self) -> int:
         """As `ChannelWriter.write`, its usual case first."""
@@ -142,9 +226,10 @@ class RingMachine(RuleBasedStateMachine):
         return -1
 
     def lock_alone(self, slot: int) -> bool:
-        if self.shared[slot] or slot in self.exclusive:
+        place = (self.epoch, slot)
+        if self.shared.get(place) or place in self.exclusive:
             return False
-        self.exclusive.add(slot)
+        self.exclusive.add(place)
         return True
 
     def writer_goes_on(self) -> None:
@@ -155,6 +240,10 @@ class RingMachine(RuleBasedStateMachine):
     def write(self, steps: int) -> None:
         for _ in range(steps):
             self.writer_goes_on()
+
+    @rule(slots=st.integers(1, CAPACITY))
+    def reconfigure(self, slots: int) -> None:
+        self.asked = slots
 
     @rule()
     def kill_writer(self) -> None:
@@ -182,33 +271,31 @@ class RingMachine(RuleBasedStateMachine):
         reader.steps = list(steps)
         # A frame that somebody held while others went round twice may have left the table: it counts as skipped.
         listed = {one for slot, one in enumerate(self.numbers) if self.table[one % len(self.table)] == slot}
-        number, slot = take(reader, reader.cursor, reader.every)
+        number, slot = reader.take()
         if slot < 0:
             assert number > reader.cursor
             if not steps and not self.exclusive and self.slots > 1:  # the only frame of a ring may be overwritten
-                assert self.count_word <= reader.cursor
+                assert self.count_word <= max(reader.cursor, self.replaced)
             return
         assert reader.cursor < number <= self.count_word
-        skipped = number - reader.cursor - 1
         if reader.every and not steps:
             present = {one for one in listed if reader.cursor < one <= self.count_word and one}
-            locked = {self.numbers[one] for one in self.exclusive}
+            locked = {self.numbers[index] for epoch, index in self.exclusive if epoch == self.epoch}
             assert number == min(present - locked)
         if not reader.every and not steps:
             assert number == self.count_word
-        if reader.reliable and not reader.first:
-            assert skipped == 0, (reader.cursor, number)
-        reader.first = False
+        if reader.reliable:
+            assert number <= max(reader.cursor, self.replaced) + 1, (reader.cursor, number)
         reader.cursor = number
-        reader.held[number] = slot
+        reader.held[number] = (reader.source.epoch, slot)
 
     @precondition(lambda self: any(reader.held for reader in self.readers))
     @rule(which=st.integers(0, READERS - 1))
     def release(self, which: int) -> None:
         holding = [reader for reader in self.readers if reader.held]
         reader = holding[which % len(holding)]
-        _, slot = reader.held.popitem()
-        reader.unlock(slot)
+        _, place = reader.held.popitem()
+        self.shared[place].discard(reader)
 
     @precondition(lambda self: self.readers)
     @rule(which=st.integers(0, READERS - 1))
@@ -220,25 +307,26 @@ class RingMachine(RuleBasedStateMachine):
     @invariant()
     def held_frames_are_complete_and_do_not_change(self) -> None:
         for reader in getattr(self, "readers", ()):
-            for number, slot in reader.held.items():
-                assert self.contents[slot] == (number, True)
-                assert self.numbers[slot] == number
-                assert slot not in self.exclusive
+            for number, place in reader.held.items():
+                assert self.contents[place] == (number, True)
+                assert place not in self.exclusive
+                if number > self.replaced:
+                    assert self.numbers[place[1]] == number
 
     @invariant()
     def a_free_ring_is_never_full(self) -> None:
-        if not hasattr(self, "slots") or any(reader.reliable for reader in self.readers):
+        if not hasattr(self, "control") or any(reader.reliable for reader in self.readers):
             return
         held = sum(len(reader.held) for reader in self.readers)
-        if self.slots >= 2 + held and self.writer is not None and not self.exclusive:
+        if len(self.order.numbers) >= 2 + held and self.writer is not None and not self.exclusive:
             assert self.order.candidates(), "the writer has no slot to try"
 
     @invariant()
     def the_newest_frame_can_be_read(self) -> None:
-        if getattr(self, "slots", 0) > 1 and self.count_word:
-            slot = self.table[self.count_word % len(self.table)]
-            assert self.contents[slot] == (self.count_word, True)
-            assert slot not in self.exclusive
+        if hasattr(self, "control") and self.slots > 1 and self.count_word > self.replaced:
+            place = (self.epoch, self.table[self.count_word % len(self.table)])
+            assert self.contents[place] == (self.count_word, True)
+            assert place not in self.exclusive
 
 
 TestRing = RingMachine.TestCase
@@ -266,9 +354,25 @@ class _LooksForReadersTooLate(WriteOrder):
         self.unowed = self.count + 1
 
 
+_begin_epoch = begin_epoch
+
+
+def _begins_without_a_clear_table(control: Any, encoded: bytes, count: int) -> None:
+    table, control.table = control.table, list(control.table)
+    _begin_epoch(control, encoded, count)
+    control.table = table
+
+
+def _begins_before_the_numbers_are_gone(control: Any, encoded: bytes, count: int) -> None:
+    control.words[Words.SLOTS] = count
+    _begin_epoch(control, encoded, count)
+
+
 @pytest.mark.parametrize(
     ("what", "planted"),
     [
+        ("begin_epoch", _begins_without_a_clear_table),
+        ("begin_epoch", _begins_before_the_numbers_are_gone),
         ("take", _without_a_second_look),
         ("WriteOrder", _OverwritesTheNewest),
         ("WriteOrder", _LooksForReadersTooLate),
@@ -285,7 +389,7 @@ def test_planted_faults_are_found(monkeypatch: pytest.MonkeyPatch, what: str, pl
         phases=[Phase.generate],
         print_blob=False,
     )
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, ChannelCorruptError)):
         run_state_machine_as_test(RingMachine, settings=searching)
 
 

@@ -100,6 +100,8 @@ def test_replaced_slots_are_told_by_the_cursor() -> None:
         ("next", 6, [4, 5, 6], 6),
         ("oldest", 6, [4, 5, 6], 3),
         ("oldest", 6, [0, 5, 6, 9], 4),
+        ("newest", 6, [0, 5], 6),
+        ("oldest", 6, [0, 0], 6),
         ("newest", 0, [0, 0], 0),
         ("next", 0, [0, 0], 0),
         ("oldest", 0, [0, 0], 0),

@@ -128,9 +128,11 @@ def test_a_frame_holds_many_arrays(name: str) -> None:
 def test_any_element_type(name: str, dtype: str) -> None:
     with extmem.create_channel(name, 3, dtype) as writer, extmem.open_channel(name) as reader:
         with writer.write() as frame:
-            frame.view()[:] = bytes(range(frame.memory.size))
+            frame.view()[:] = octets = bytes(range(frame.memory.size))
         got = reader.read()
-        assert got.dtype == frame.dtype and got.tobytes() == bytes(range(got.memory.size))
+        assert got.dtype == frame.dtype and got.tobytes() == octets
+        assert writer.put(got.numpy().copy()) == 2 and reader.read().tobytes() == octets
+        assert writer.put(octets) == 3 and reader.read().tobytes() == octets
 
 
 def test_N5_drop_counts_and_readers_do_not_see_it(name: str) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extmem.sharing import timeline_page
-from extmem.sharing.reader_page import CURSOR, HELD, HELD_LIMIT, LOST, Mode, ReaderState, pack, read
+from extmem.sharing.reader_page import CURSOR, HELD, HELD_LIMIT, LOST, Mode, ReaderState, is_reliable, pack, read
 
 
 def test_a_state_is_read_as_it_was_written() -> None:
@@ -17,6 +17,13 @@ def test_a_state_is_read_as_it_was_written() -> None:
     words[HELD], words[HELD + 1] = 42, 1000
     words[HELD + 62], words[HELD + 63] = 40, 900
     assert read(page) == ReaderState(Mode.EVERY | Mode.RELIABLE, 42, 7, 3, ((42, 1000), (40, 900)))
+
+
+def test_who_is_waited_for() -> None:
+    page = memoryview(bytearray(4096))
+    for mode in (Mode(0), Mode.EVERY, Mode.EVERY | Mode.RELIABLE):
+        pack(page, mode, 41, 3)
+        assert is_reliable(page) == (Mode.RELIABLE in mode)
 
 
 def test_it_does_not_touch_what_timelines_use() -> None:
