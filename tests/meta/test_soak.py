@@ -381,7 +381,14 @@ def test_a_planted_fault_of_waits_is_counted(name: str, monkeypatch: pytest.Monk
 # -- changes
 
 
+@pytest.fixture
+def large_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a copy take so long that some of 500 overlap with an update, also where both processes share a processor."""
+    monkeypatch.setattr(changing, "ELEMENTS", 1_000_000)
+
+
 @pytest.mark.slow("starts a broker and two processes")
+@pytest.mark.usefixtures("large_arrays")
 def test_a_short_run_of_changes_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(options(changes=500)) == 0
     found, err = printed(capsys)
@@ -390,6 +397,7 @@ def test_a_short_run_of_changes_finds_nothing(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.slow("starts a broker and two processes")
+@pytest.mark.usefixtures("large_arrays")
 @pytest.mark.parametrize(
     ("part", "words", "planted"),
     [
