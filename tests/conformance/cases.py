@@ -9,18 +9,16 @@ from extmem.testing import conformance
 from tests.systems import on_linux, under_wine
 
 _REPEATS = pytest.mark.slow("repeats 4,096 times what `make test` repeats with another variant of its family")
-
-
 _REPEATS_OF_WINE = 256
-"""The repeats of slow cases under Wine, where one process serves the requests of all: 4,096 take half a minute."""
+"""The repeats of some cases under Wine, where one process serves the requests of all: 4,096 take half a minute."""
 
 
-def repeats(*, slow: bool) -> int:
-    """Return how often a case repeats that repeats: as often as the Vulkan suite, or less under Wine.
+def repeats(*, alike: bool) -> int:
+    """Return how often a case repeats what it repeats: as often as the Vulkan suite; under Wine less, if it is alike.
 
-    slow: whether `make test` leaves the case to `make test-all`.
+    alike: whether it is like another case, which repeats 4,096 times on each system.
     """
-    return _REPEATS_OF_WINE if slow and under_wine() else 4096
+    return _REPEATS_OF_WINE if alike and under_wine() else 4096
 
 
 def is_slow(scenario: conformance.Scenario, variant: conformance.Variant) -> bool:

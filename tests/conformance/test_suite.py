@@ -16,7 +16,7 @@ CASES = [(s, v) for s, v in conformance.cases() if HAS_FDS or v.family is not co
 @pytest.mark.parametrize(("scenario", "variant"), [parameter(*one) for one in conformance.cases()])
 def test_scenario(scenario: conformance.Scenario, variant: conformance.Variant) -> None:
     # The host device supports all of it, so NotSupportedError is a failure here and not a skip.
-    conformance.run(scenario, variant, extmem.open_device, repeats=repeats(slow=is_slow(scenario, variant)))
+    conformance.run(scenario, variant, extmem.open_device, repeats=repeats(alike=is_slow(scenario, variant)))
 
 
 def test_every_scenario_of_the_list_is_there() -> None:

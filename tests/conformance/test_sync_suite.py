@@ -9,8 +9,7 @@ import pytest
 import extmem
 from extmem.testing import conformance
 from extmem.testing.conformance import sync
-from tests.conformance.cases import repeats
-from tests.conformance.sync_cases import is_slow, parameter
+from tests.conformance.sync_cases import parameter, repeats
 
 REMOTE = 'extmem.open_device(kind="host")'
 _COPIED = ("dup", "dup2", "dup3", "send_over_socket", "two_processes")
@@ -32,7 +31,7 @@ def test_scenario(scenario: sync.SyncScenario, variant: sync.SyncVariant) -> Non
         with pytest.raises(conformance.NotSupportedError, match="a timeline as win32_kmt"):
             sync.run(scenario, variant, open_host, remote=REMOTE)
         return
-    sync.run(scenario, variant, open_host, repeats=repeats(slow=is_slow(scenario, variant)), remote=REMOTE)
+    sync.run(scenario, variant, open_host, repeats=repeats(variant), remote=REMOTE)
 
 
 def test_every_scenario_of_the_list_is_there() -> None:

@@ -11,17 +11,15 @@ import extmem
 from extmem.api import Device
 from extmem.testing import conformance
 from extmem.testing.conformance import sync
-from tests.conformance.cases import repeats
-from tests.conformance.sync_cases import is_slow, parameter
+from tests.conformance.sync_cases import parameter, repeats
 
 REMOTE = 'extmem.open_device(kind="vulkan")'
 
 
 @pytest.mark.parametrize(("scenario", "variant"), [parameter(*one) for one in sync.cases()])
 def test_scenario(scenario: sync.SyncScenario, variant: sync.SyncVariant, vulkan_device: Device) -> None:
-    count = repeats(slow=is_slow(scenario, variant))
     try:
-        sync.run(scenario, variant, lambda: extmem.open_device(kind="vulkan"), repeats=count, remote=REMOTE)
+        sync.run(scenario, variant, lambda: extmem.open_device(kind="vulkan"), repeats=repeats(variant), remote=REMOTE)
     except conformance.NotSupportedError as reason:
         shared = variant.handles == "fd" and variant.payload is sync.Payload.BINARY
         if vulkan_device.name.startswith("SwiftShader") and shared:

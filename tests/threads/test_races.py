@@ -25,9 +25,9 @@ from tests.threads import rounds
 
 KINDS = ("host", "vulkan", "cuda")
 FEW = {"host": 250 if HAS_FDS else 80, "vulkan": 80, "cuda": 80}
-MOST = {"host": 2500, "vulkan": 300, "cuda": 300} if HAS_FDS else {"host": 160, "vulkan": 120, "cuda": 120}
+MOST = {"host": 2500 if HAS_FDS else 300, "vulkan": 300, "cuda": 300}
 """The number of combinations of a class's operations that are tried, in the quick tests and in the slow ones. The soak
-draws from all of them for minutes. Windows has fewer: where Wine stands in for it, each call of its kernel
+draws from all of them for minutes. Windows has fewer on the host: where Wine stands in for it, each call of its kernel
 is a message to a server, which takes long on a busy machine.
 """
 _SELDOM = {"MemorySlice": 8, "NamedArrays": 8}

@@ -19,11 +19,14 @@ from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, unbou
 
 __all__ = ["figures"]
 
+_QUICK = 5
+"""The most rounds of a quick run: each starts three interpreters."""
 _CODES = ("pass", "import extmem", "import extmem; extmem.open_device(kind='host')")
 
 
 def figures(env: Environment, rounds: int, report: Callable[[str], None], *, quick: bool = False) -> Iterator[Figure]:
     """Measure `rounds` new interpreters of each of the three."""
+    rounds = min(rounds, _QUICK) if quick else rounds
     environment = {**os.environ, **env.variables, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     report(f"starting {rounds} interpreters each: without code, to import extmem, to open the host device")
