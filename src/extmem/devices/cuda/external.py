@@ -63,7 +63,7 @@ class External:
         self._device = device
         self._gpu = device.gpu
         cu = self._module = device.module
-        # Not the device's ordinal, which cuda-bindings 13 returns as 0 for memory of each device. A context has one.
+        # Not the ordinal of the device: cuda-bindings 13 returns 0 for memory of each device. A context belongs to one.
         self._asked = (cu.CUpointer_attribute.CU_POINTER_ATTRIBUTE_CONTEXT,)
         self._types = {kind: getattr(cu.CUexternalMemoryHandleType, _PREFIX + name) for kind, name in _TYPES.items()}
 

@@ -296,6 +296,16 @@ def test_a_payload_of_another_gpu_is_refused_with_both_names(name: str) -> None:
         assert "cuMemImportFromShareableHandle" not in fake.calls[calls:], "it could be known before"
 
 
+def test_memory_of_vulkan_is_opened_on_a_gpu_that_is_not_the_first(vulkan: Device, name: str) -> None:
+    with (
+        fake_cuda.installed(fake_cuda.FakeCuda([SECOND, fake_cuda.Gpu()])),
+        extmem.open_device(kind="cuda", uuid=fake_cuda.Gpu().uuid) as cuda,
+        vulkan.allocate((16,), name=name) as memory,
+        cuda.open(name) as other,
+    ):
+        each_sees_the_other(memory, other)
+
+
 @pytest.mark.linux_only("windows/cuda has bare NT handles")
 def test_whoever_states_another_gpu_is_found_out_by_the_drivers_word() -> None:
     with two_gpus() as (_, one, two), one.allocate((16,)) as memory:
